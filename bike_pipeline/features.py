@@ -1,0 +1,71 @@
+"""The feature contract: every column of the data, what it means, and what may never reach a model.
+
+Pure Python, imported by every other room: row checks at ingest, the curated schema, the transforms, the serving
+signature and the tests all read the one table below.
+
+Source of meanings and ranges: the data set's own Readme (Fanaee-T 2013, UCI Machine Learning Repository,
+doi 10.24432/C5W894).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["int", "float", "date"]
+Role = Literal["input", "label", "leak", "key"]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One column.
+
+    Attributes:
+        name: column name in every source, in tf.Examples and in the serving signature.
+        kind: "int", "float" or "date" (ISO 8601, YYYY-MM-DD).
+        role: "input" reaches the model; "label" is predicted; "leak" is only known after the hour and never an input;
+            "key" places a row in time or numbers it and is not an input either.
+        minimum: smallest valid value, inclusive; None for dates.
+        maximum: largest valid value, inclusive; None where there is no bound.
+        unit: unit of the stored value.
+        meaning: what the value says.
+    """
+
+    name: str
+    kind: Kind
+    role: Role
+    minimum: float | None
+    maximum: float | None
+    unit: str
+    meaning: str
+
+
+FEATURES: tuple[Feature, ...] = (
+    Feature("instant", "int", "key", 1, None, "row", "running number of the row in its source"),
+    Feature("dteday", "date", "key", None, None, "day", "date of the hour"),
+    Feature("season", "int", "input", 1, 4, "code", "1 winter, 2 spring, 3 summer, 4 autumn"),
+    Feature("yr", "int", "input", 0, None, "years since 2011", "year"),
+    Feature("mnth", "int", "input", 1, 12, "month", "month of the year"),
+    Feature("hr", "int", "input", 0, 23, "hour", "hour of the day, local time, at its beginning"),
+    Feature("holiday", "int", "input", 0, 1, "flag", "1 on a public holiday"),
+    Feature("weekday", "int", "input", 0, 6, "day", "day of the week, Sunday = 0"),
+    Feature("workingday", "int", "input", 0, 1, "flag", "1 on Monday to Friday outside holidays"),
+    Feature("weathersit", "int", "input", 1, 4, "code", "1 clear, 2 mist, 3 light rain or snow, 4 heavy rain or snow"),
+    Feature("temp", "float", "input", 0, 1, "(t °C + 8) / 47", "temperature"),
+    Feature("atemp", "float", "input", 0, 1, "(t °C + 16) / 66", "temperature as it feels"),
+    Feature("hum", "float", "input", 0, 1, "percent / 100", "relative humidity"),
+    Feature("windspeed", "float", "input", 0, 1, "km/h / 67", "wind speed"),
+    Feature("casual", "int", "leak", 0, None, "rentals", "rentals in the hour by riders without a membership"),
+    Feature("registered", "int", "leak", 0, None, "rentals", "rentals in the hour by members"),
+    Feature("cnt", "int", "label", 0, None, "rentals", "rentals in the hour: casual + registered"),
+)
+
+BY_NAME: dict[str, Feature] = {feature.name: feature for feature in FEATURES}
+COLUMNS: tuple[str, ...] = tuple(BY_NAME)
+INPUTS: tuple[Feature, ...] = tuple(feature for feature in FEATURES if feature.role == "input")
+INPUT_NAMES: tuple[str, ...] = tuple(feature.name for feature in INPUTS)
+LEAKS: tuple[str, ...] = tuple(feature.name for feature in FEATURES if feature.role == "leak")
+LABEL = "cnt"
+DATE = "dteday"
+HOUR = "hr"
+FIRST_YEAR = 2011
