@@ -161,14 +161,12 @@ class EvaluationSettings(Section):
         change_thresholds: limits against the baseline; they bind as soon as there is a baseline.
         max_mae_to_mean: largest passing MAE as a share of the MAE of the mean by hour and working day of the training rows.
         min_rows: a slice with fewer rows is reported and does not decide.
-        hour_bands: first hour of each band of the `hour_band` slicing.
     """
 
     value_thresholds: tuple[ValueThreshold, ...]
     change_thresholds: tuple[ChangeThreshold, ...]
     max_mae_to_mean: Annotated[float, Field(gt=0.0, lt=1.0)]
     min_rows: Count
-    hour_bands: tuple[Annotated[int, Field(ge=0, le=23)], ...]
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -182,8 +180,6 @@ class EvaluationSettings(Section):
             keys = [(t.metric, t.slicing) for t in thresholds]
             if len(set(keys)) != len(keys):
                 raise ValueError(f"{name}_thresholds: the same metric and slicing stand there twice")
-        if not self.hour_bands or self.hour_bands[0] != 0 or list(self.hour_bands) != sorted(set(self.hour_bands)):
-            raise ValueError("hour_bands must begin with 0 and rise")
         return self
 
 
@@ -192,11 +188,17 @@ class ServingSettings(Section):
 
     Attributes:
         model_name: the name that TF Serving serves the model under.
-        base_path: folder that holds one folder a model name; empty for `<workspace>/serving`.
+        base_path: local or mounted folder that holds one folder a model name; empty for `<workspace>/serving`.
     """
 
     model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
     base_path: str = ""
+
+    @model_validator(mode="after")
+    def _local(self) -> Self:
+        if "://" in self.base_path:
+            raise ValueError("base_path must be a local or mounted folder; addresses are not served from yet")
+        return self
 
 
 class BeamSettings(Section):

@@ -1,0 +1,194 @@
+"""BaselineLookup: the model that is serving now, as an artifact.
+
+TFX has a Resolver node for this; open-source Kubeflow Pipelines refuses to run it, so this is an ordinary component
+whose driver asks ML Metadata. The answer is part of the cache key: as long as the same model serves, the stages behind
+are answered from the cache. A candidate that serves already is not compared with itself: it gets the baseline that it
+was blessed against.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from tfx import types
+from tfx.dsl.components.base import base_component, base_executor, executor_spec
+from tfx.orchestration import data_types_utils
+from tfx.orchestration.portable import data_types
+from tfx.proto.orchestration import driver_output_pb2
+from tfx.types import artifact_utils, component_spec, standard_artifacts
+from tfx.utils import io_utils, path_utils
+
+from bike_pipeline.components import driver
+from bike_pipeline.errors import BaselineError
+from bike_pipeline.lineage.store import COMPLETE, Lineage, ServedModel, prop, time_of
+from bike_pipeline.modeling import saved_model
+from bike_pipeline.serving import model_folder
+
+STATE_PROPERTY, REASON_PROPERTY, VERSION_PROPERTY = "state", "reason", "serving_version"
+FOUND, NONE, RESET = "found", "none", "reset"
+_RESOLVED = "baseline"
+
+
+class BaselineLookupSpec(component_spec.ComponentSpec):  # type: ignore[misc]
+    """Input: the candidate, where there is one. Output: the baseline model.
+
+    Parameters: the serving base path; the hash of what is measured; whether a change of either may reset the baseline.
+    """
+
+    PARAMETERS = {
+        "serving_path": component_spec.ExecutionParameter(type=str),
+        "metric_set": component_spec.ExecutionParameter(type=str),
+        "accept_baseline_reset": component_spec.ExecutionParameter(type=int),
+    }
+    INPUTS = {"model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True)}
+    OUTPUTS = {"baseline_model": component_spec.ChannelParameter(type=standard_artifacts.Model)}
+
+
+def serving_now(lineage: Lineage, serving_path: str) -> ServedModel | None:
+    """Return the model that serves.
+
+    That is the last push that ML Metadata knows. Where the serving folder holds a newer version (a process was killed
+    between the push and its record), that version's own push record is believed.
+    """
+    recorded = lineage.serving_model()
+    present = model_folder.versions(serving_path)
+    if present and (recorded is None or present[-1] > recorded.version):
+        record = model_folder.push_record(serving_path, present[-1])
+        if record is not None:
+            return ServedModel(
+                model_id=int(record["model_id"]),
+                model_uri=str(record["model_uri"]),
+                version=present[-1],
+                destination=os.path.join(serving_path, str(present[-1])),
+                fingerprint=str(record["fingerprint"]),
+                metric_set=str(record["metric_set"]),
+                pushed_at=time_of(int(record["pushed_at_ms"])),
+            )
+    return recorded
+
+
+class BaselineDriver(driver.Driver):
+    """Asks ML Metadata which model serves, and makes the answer part of the execution's identity."""
+
+    def run(self, execution_info: data_types.ExecutionInfo) -> driver_output_pb2.DriverOutput:
+        """Return the answer as the parameter `baseline` (JSON), and whether a reset was accepted."""
+        properties = execution_info.exec_properties
+        candidates = execution_info.input_dict.get("model") or []
+        result = driver_output_pb2.DriverOutput()
+        with self._mlmd_connection as connection:
+            lineage = Lineage(connection.store)
+            serving = serving_now(lineage, properties["serving_path"])
+            resolved = {} if serving is None else _identity(serving)
+            accept = int(properties["accept_baseline_reset"])
+            if candidates and serving is not None and serving.model_id == candidates[0].id:
+                for earlier in reversed(lineage.consumers(candidates[0].id, "BaselineLookup")):
+                    if earlier.last_known_state == COMPLETE:
+                        resolved = json.loads(prop(earlier, _RESOLVED))
+                        accept = int(prop(earlier, "accept_baseline_reset"))
+                        break
+        data_types_utils.set_metadata_value(result.exec_properties[_RESOLVED], json.dumps(resolved, sort_keys=True))
+        data_types_utils.set_metadata_value(result.exec_properties["accept_baseline_reset"], accept)
+        return result
+
+
+def _identity(serving: ServedModel) -> dict[str, Any]:
+    return {
+        "model_id": serving.model_id,
+        "model_uri": serving.model_uri,
+        "version": serving.version,
+        "destination": serving.destination,
+        "fingerprint": serving.fingerprint,
+        "metric_set": serving.metric_set,
+    }
+
+
+class BaselineLookupExecutor(base_executor.BaseExecutor):  # type: ignore[misc]
+    """Copies the serving model into the output, or says that there is none."""
+
+    def Do(  # noqa: N802 (TFX's name)
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Set `state` ("found", "none" or "reset") and `reason` on the output, and copy the model where found.
+
+        Raises:
+            BaselineError: the serving model is gone or damaged, or it takes other inputs or was measured otherwise than
+                the candidate, and no reset was accepted.
+        """
+        output = artifact_utils.get_single_instance(output_dict["baseline_model"])
+        baseline = json.loads(exec_properties[_RESOLVED])
+        if not baseline:
+            _say(output, NONE, "no model has been pushed yet", 0)
+            return
+        version = int(baseline["version"])
+        source = _payload(baseline)
+        candidates = input_dict.get("model") or []
+        problem = "" if source else "its files are gone or changed"
+        if source and candidates:
+            problem = _difference(baseline, source, candidates[0], exec_properties["metric_set"])
+        if problem and exec_properties["accept_baseline_reset"]:
+            _say(output, RESET, f"reset accepted: version {version}: {problem}", version)
+            return
+        if problem:
+            raise BaselineError(
+                f"the candidate cannot be compared with the serving model (version {version}): {problem}",
+                where="BaselineLookup",
+                fix="if that is meant, run once with --accept-baseline-reset; the reset is recorded",
+            )
+        io_utils.copy_dir(source, path_utils.serving_model_dir(output.uri))
+        _say(output, FOUND, f"version {version} is serving", version)
+
+
+def _say(output: types.Artifact, state: str, reason: str, version: int) -> None:
+    output.set_string_custom_property(STATE_PROPERTY, state)
+    output.set_string_custom_property(REASON_PROPERTY, reason)
+    output.set_int_custom_property(VERSION_PROPERTY, version)
+
+
+def _payload(baseline: dict[str, Any]) -> str:
+    """Return the folder that holds the serving model's very bytes: the served one, else the trained one; else ""."""
+    for folder in (baseline["destination"], path_utils.serving_model_dir(baseline["model_uri"])):
+        if os.path.isdir(folder) and model_folder.fingerprint(folder) == baseline["fingerprint"]:
+            return str(folder)
+    return ""
+
+
+def _difference(baseline: dict[str, Any], source: str, candidate: types.Artifact, metric_set: str) -> str:
+    if baseline["metric_set"] != metric_set:
+        return "the set of metrics or slices has changed since it was blessed"
+    before = saved_model.signature_of(source)
+    now = saved_model.signature_of(path_utils.serving_model_dir(candidate.uri))
+    for name in sorted({*before, *now}):
+        if before.get(name) != now.get(name):
+            return f"the signature '{name}' has changed"
+    return ""
+
+
+class BaselineLookup(base_component.BaseComponent):  # type: ignore[misc]
+    """Finds the model that is serving now; output `baseline_model`."""
+
+    SPEC_CLASS = BaselineLookupSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(BaselineLookupExecutor)
+    DRIVER_CLASS = BaselineDriver
+
+    def __init__(
+        self,
+        serving_path: str,
+        metric_set: str,
+        accept_baseline_reset: bool = False,
+        model: types.BaseChannel | None = None,
+    ) -> None:
+        """Connect the lookup; without `model` it only finds, for a warm start."""
+        super().__init__(
+            BaselineLookupSpec(
+                model=model,
+                serving_path=serving_path,
+                metric_set=metric_set,
+                accept_baseline_reset=int(accept_baseline_reset),
+                baseline_model=types.Channel(type=standard_artifacts.Model),
+            )
+        )

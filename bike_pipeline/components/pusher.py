@@ -1,0 +1,70 @@
+"""Pusher: a blessed model becomes the next version under the serving base path, whole or not at all, and once."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from tfx import components, types
+from tfx.components.pusher import executor as stock
+from tfx.dsl.components.base import executor_spec
+from tfx.proto import pusher_pb2
+from tfx.types import artifact_utils
+from tfx.utils import io_utils, proto_utils
+
+from bike_pipeline.serving import model_folder
+
+
+class PusherExecutor(stock.Executor):  # type: ignore[misc]
+    """Copies aside, renames, and records; a push that was interrupted after the rename is recorded, not repeated."""
+
+    def Do(  # noqa: N802 (TFX's name)
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Push the model where it is blessed; set `pushed`, its version, destination and fingerprint on the output.
+
+        Raises:
+            StorageError: the serving folder cannot be written.
+        """
+        pushed = artifact_utils.get_single_instance(output_dict["pushed_model"])
+        if not self.CheckBlessing(input_dict):
+            self._MarkNotPushed(pushed)
+            return
+        source = self.GetModelPath(input_dict)
+        destination = pusher_pb2.PushDestination()
+        proto_utils.json_to_proto(exec_properties["push_destination"], destination)
+        base_path = destination.filesystem.base_directory
+        model = artifact_utils.get_single_instance(input_dict["model"])
+        metric_set = artifact_utils.get_single_instance(input_dict["model_blessing"]).get_string_custom_property(
+            "metric_set"
+        )
+        fingerprint = model_folder.fingerprint(source)
+        present = model_folder.versions(base_path)
+        newest = model_folder.push_record(base_path, present[-1]) if present else None
+        if newest is not None and newest["fingerprint"] == fingerprint and newest["model_id"] == model.id:
+            version = present[-1]
+        else:
+            # TFX's own numbering, the time in seconds; a clock that went back must not make an older version.
+            version = max(int(time.time()), present[-1] + 1 if present else 0)
+            record = {
+                "model_id": model.id,
+                "model_uri": model.uri,
+                "fingerprint": fingerprint,
+                "metric_set": metric_set,
+                "pushed_at_ms": int(time.time() * 1000),
+            }
+            model_folder.add_version(base_path, source, version, record)
+        io_utils.copy_dir(source, pushed.uri)
+        self._MarkPushed(pushed, os.path.join(base_path, str(version)), str(version))
+        pushed.set_string_custom_property("fingerprint", fingerprint)
+        pushed.set_string_custom_property("metric_set", metric_set)
+
+
+class Pusher(components.Pusher):  # type: ignore[misc]
+    """TFX's Pusher with the executor above."""
+
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(PusherExecutor)

@@ -1,0 +1,1 @@
+"""Everything that reads ML Metadata, behind one small interface."""

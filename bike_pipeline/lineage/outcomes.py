@@ -1,0 +1,70 @@
+"""What came out of a stage, in a few words, read from its output artifacts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from ml_metadata.proto import metadata_store_pb2 as pb
+
+from bike_pipeline.lineage.store import prop
+
+Outputs = dict[str, list[pb.Artifact]]
+
+
+def _examples(outputs: Outputs) -> str:
+    artifact = outputs["examples"][0]
+    rows = json.loads(prop(artifact, "rows_by_split"))
+    counts = ", ".join(f"{count:,} {split}" for split, count in rows.items() if count)
+    return f"span {prop(artifact, 'span')} version {prop(artifact, 'version')}: {counts} rows"
+
+
+def _gate(outputs: Outputs) -> str:
+    warnings = prop(outputs["report"][0], "warnings")
+    return "passed" if not warnings else f"passed with {warnings} warning{'s' if warnings > 1 else ''}"
+
+
+def _validator(outputs: Outputs) -> str:
+    blessed = prop(outputs["anomalies"][0], "blessed")
+    splits = dict(blessed) if blessed is not None else {}
+    anomalous = [split for split, good in splits.items() if not good]
+    return f"anomalies in {', '.join(anomalous)}" if anomalous else "no anomalies"
+
+
+def _baseline(outputs: Outputs) -> str:
+    return str(prop(outputs["baseline_model"][0], "reason"))
+
+
+def _evaluation(outputs: Outputs) -> str:
+    evaluation, blessing = outputs["evaluation"][0], outputs["blessing"][0]
+    verdict = "blessed" if prop(blessing, "blessed") == 1 else "NOT blessed"
+    return f"MAE {prop(evaluation, 'metric_mae'):.1f}, RMSE {prop(evaluation, 'metric_rmse'):.1f}: {verdict}"
+
+
+def _push(outputs: Outputs) -> str:
+    pushed = outputs["pushed_model"][0]
+    return f"version {prop(pushed, 'pushed_version')}" if prop(pushed, "pushed") == 1 else "nothing pushed"
+
+
+def _model(outputs: Outputs) -> str:
+    folder = Path(outputs["model"][0].uri) / "Format-Serving"
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return f"model of {size / 1024:,.0f} kB"
+
+
+_OUTCOMES: dict[str, Callable[[Outputs], str]] = {
+    "CsvExampleGen": _examples,
+    "ExampleValidator": _validator,
+    "DataGate": _gate,
+    "Trainer": _model,
+    "BaselineLookup": _baseline,
+    "WarmStartLookup": _baseline,
+    "Evaluator": _evaluation,
+    "Pusher": _push,
+}
+
+
+def outcome(stage: str, outputs: Outputs) -> str:
+    """Return what came out of a stage; "" where there is nothing to say beyond that it is done."""
+    return _OUTCOMES[stage](outputs) if stage in _OUTCOMES and outputs else ""

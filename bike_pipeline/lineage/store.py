@@ -1,0 +1,335 @@
+"""The one place that speaks to ML Metadata: what ran, which model is served, and what it was made of.
+
+MLMD 1.21 answers no filter queries, so everything here walks events: artifact, execution, artifact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ml_metadata import errors as mlmd_errors
+from ml_metadata.metadata_store import metadata_store
+from ml_metadata.proto import metadata_store_pb2 as pb
+
+from bike_pipeline.errors import MetadataError
+
+COMPLETE = pb.Execution.COMPLETE
+CACHED = pb.Execution.CACHED
+FAILED = pb.Execution.FAILED
+RUNNING = pb.Execution.RUNNING
+CANCELED = pb.Execution.CANCELED
+STATE_NAMES = {
+    pb.Execution.NEW: "new",
+    RUNNING: "running",
+    COMPLETE: "done",
+    FAILED: "failed",
+    CACHED: "cached",
+    CANCELED: "interrupted",
+}
+ERROR_PROPERTY = "error"
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A pushed model.
+
+    Attributes:
+        model_id: MLMD id of the Model artifact that was pushed.
+        model_uri: folder of that artifact.
+        version: version number under the serving base path.
+        destination: folder it was pushed to.
+        fingerprint: SHA-256 over the pushed files.
+        metric_set: hash of the metrics and slices it was blessed by.
+        pushed_at: when, UTC.
+    """
+
+    model_id: int
+    model_uri: str
+    version: int
+    destination: str
+    fingerprint: str
+    metric_set: str
+    pushed_at: datetime
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """One execution of one stage in one run: its name, MLMD id, state, length in seconds, and error where it failed."""
+
+    name: str
+    execution_id: int
+    state: str
+    seconds: float
+    error: str
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run of the pipeline.
+
+    Attributes:
+        run_id: the pipeline run's name in MLMD.
+        started: when, UTC.
+        state: "done", "failed", "interrupted" or "running".
+        span: the span it trained on; 0 where it never came to know.
+        version: that span's version.
+        stages: its executions, in order.
+        outcome: "pushed as version N", "not blessed", "nothing new" or the error.
+    """
+
+    run_id: str
+    started: datetime
+    state: str
+    span: int
+    version: int
+    stages: tuple[StageRecord, ...]
+    outcome: str
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """One trained model.
+
+    Attributes:
+        model_id: MLMD id of the Model artifact.
+        uri: its folder.
+        trained: when, UTC.
+        span: the span it was trained on.
+        version: that span's version.
+        blessed: True, False, or None where it was never evaluated.
+        served_version: the serving version it was pushed as; None where it was not.
+        serving: whether it is the one served now.
+        metrics: overall metrics on its eval split, in rentals.
+    """
+
+    model_id: int
+    uri: str
+    trained: datetime
+    span: int
+    version: int
+    blessed: bool | None
+    served_version: int | None
+    serving: bool
+    metrics: dict[str, float]
+
+
+def open_store(path: Path) -> metadata_store.MetadataStore:
+    """Open the SQLite store at `path` for reading.
+
+    Raises:
+        MetadataError: it does not exist, is not an MLMD store, or is of another schema version.
+    """
+    if not path.is_file():
+        raise MetadataError("there is no metadata store", where=str(path), fix="run the pipeline first: `bike-pipeline run`")
+    config = pb.ConnectionConfig()
+    config.sqlite.filename_uri = str(path)
+    try:
+        return metadata_store.MetadataStore(config)
+    except (mlmd_errors.StatusError, RuntimeError) as error:
+        raise MetadataError(
+            f"cannot open the metadata store ({str(error).splitlines()[0]})",
+            where=str(path),
+            fix="it is damaged or of another version of ML Metadata: restore it from a backup or choose another workspace",
+        ) from None
+
+
+def time_of(milliseconds: int) -> datetime:
+    """Return MLMD's milliseconds since the epoch as a time in UTC."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _value(properties: Any, key: str) -> Any:
+    if key not in properties:
+        return None
+    value = properties[key]
+    kind = value.WhichOneof("value")
+    return getattr(value, kind) if kind else None
+
+
+def prop(artifact: pb.Artifact | pb.Execution, key: str) -> Any:
+    """Return a property or custom property of an artifact or execution, or None where it has none."""
+    found = _value(artifact.custom_properties, key)
+    return found if found is not None else _value(artifact.properties, key)
+
+
+class Lineage:
+    """Questions to one metadata store."""
+
+    def __init__(self, store: metadata_store.MetadataStore) -> None:
+        """Ask `store`, which somebody else opened."""
+        self.store = store
+
+    def artifacts(self, type_name: str) -> list[pb.Artifact]:
+        """Return all artifacts of a type, oldest first; none where the type was never used."""
+        try:
+            found = self.store.get_artifacts_by_type(type_name)
+        except mlmd_errors.NotFoundError:
+            return []
+        return sorted(found, key=lambda artifact: artifact.id)
+
+    def producer(self, artifact_id: int) -> pb.Execution | None:
+        """Return the execution that made an artifact; a cached execution only refers to it and is passed over."""
+        outputs = [
+            event.execution_id
+            for event in self.store.get_events_by_artifact_ids([artifact_id])
+            if event.type == pb.Event.OUTPUT
+        ]
+        executions = self.store.get_executions_by_id(outputs) if outputs else []
+        made = [execution for execution in executions if execution.last_known_state != CACHED]
+        return min(made, key=lambda execution: execution.id) if made else None
+
+    def inputs(self, execution_id: int) -> dict[str, list[pb.Artifact]]:
+        """Return an execution's input artifacts by key."""
+        return self._linked(execution_id, pb.Event.INPUT)
+
+    def outputs(self, execution_id: int) -> dict[str, list[pb.Artifact]]:
+        """Return an execution's output artifacts by key."""
+        return self._linked(execution_id, pb.Event.OUTPUT)
+
+    def _linked(self, execution_id: int, kind: int) -> dict[str, list[pb.Artifact]]:
+        keys = {
+            event.artifact_id: event.path.steps[0].key
+            for event in self.store.get_events_by_execution_ids([execution_id])
+            if event.type == kind
+        }
+        linked: dict[str, list[pb.Artifact]] = {}
+        for artifact in self.store.get_artifacts_by_id(list(keys)) if keys else []:
+            linked.setdefault(keys[artifact.id], []).append(artifact)
+        return linked
+
+    def consumers(self, artifact_id: int, stage: str) -> list[pb.Execution]:
+        """Return the executions of one stage that read an artifact, oldest first."""
+        readers = [
+            event.execution_id
+            for event in self.store.get_events_by_artifact_ids([artifact_id])
+            if event.type == pb.Event.INPUT
+        ]
+        found = self.store.get_executions_by_id(readers) if readers else []
+        return sorted((e for e in found if self.stage_of(e) == stage), key=lambda execution: execution.id)
+
+    def stage_of(self, execution: pb.Execution) -> str:
+        """Return the id of the stage that an execution belongs to."""
+        for context in self.store.get_contexts_by_execution(execution.id):
+            if context.type == "node":
+                return str(context.name.rpartition(".")[2])
+        return ""
+
+    def pushes(self) -> list[ServedModel]:
+        """Return every push that took place, oldest first."""
+        found = []
+        for pushed in self.artifacts("PushedModel"):
+            execution = self.producer(pushed.id) if prop(pushed, "pushed") == 1 else None
+            models = self.inputs(execution.id).get("model", []) if execution else []
+            if not models:
+                continue
+            found.append(
+                ServedModel(
+                    model_id=models[0].id,
+                    model_uri=models[0].uri,
+                    version=int(prop(pushed, "pushed_version") or 0),
+                    destination=str(prop(pushed, "pushed_destination") or ""),
+                    fingerprint=str(prop(pushed, "fingerprint") or ""),
+                    metric_set=str(prop(pushed, "metric_set") or ""),
+                    pushed_at=time_of(pushed.create_time_since_epoch),
+                )
+            )
+        return sorted(found, key=lambda push: push.version)
+
+    def serving_model(self) -> ServedModel | None:
+        """Return the model that is served now: the last one that was blessed and pushed."""
+        pushes = self.pushes()
+        return pushes[-1] if pushes else None
+
+    def runs(self) -> list[RunRecord]:
+        """Return every run, oldest first."""
+        try:
+            contexts = self.store.get_contexts_by_type("pipeline_run")
+        except mlmd_errors.NotFoundError:
+            return []
+        return [self._run(context) for context in sorted(contexts, key=lambda context: context.id)]
+
+    def _run(self, context: pb.Context) -> RunRecord:
+        executions = sorted(self.store.get_executions_by_context(context.id), key=lambda execution: execution.id)
+        stages = tuple(self._stage(execution) for execution in executions)
+        span = next((prop(e, "span") for e in executions if prop(e, "span") is not None), 0)
+        version = next((prop(e, "version") for e in executions if prop(e, "version") is not None), 0)
+        states = [stage.state for stage in stages]
+        state = next((s for s in ("running", "interrupted", "failed") if s in states), "done")
+        return RunRecord(
+            run_id=context.name,
+            started=time_of(context.create_time_since_epoch),
+            state=state,
+            span=int(span),
+            version=int(version),
+            stages=stages,
+            outcome=self._outcome(executions, stages),
+        )
+
+    def _stage(self, execution: pb.Execution) -> StageRecord:
+        length = execution.last_update_time_since_epoch - execution.create_time_since_epoch
+        return StageRecord(
+            name=self.stage_of(execution),
+            execution_id=execution.id,
+            state=STATE_NAMES.get(execution.last_known_state, "unknown"),
+            seconds=length / 1000,
+            error=str(prop(execution, ERROR_PROPERTY) or ""),
+        )
+
+    def _outcome(self, executions: Iterable[pb.Execution], stages: Iterable[StageRecord]) -> str:
+        for stage in stages:
+            if stage.state == "failed":
+                return f"{stage.name}: {stage.error}" if stage.error else f"{stage.name} failed"
+        for execution in executions:
+            if self.stage_of(execution) != "Pusher":
+                continue
+            pushed = self.outputs(execution.id).get("pushed_model", [])
+            if not pushed or prop(pushed[0], "pushed") != 1:
+                return "not blessed"
+            version = prop(pushed[0], "pushed_version")
+            return f"nothing new, version {version}" if execution.last_known_state == CACHED else f"pushed as version {version}"
+        return ""
+
+    def models(self) -> list[ModelRecord]:
+        """Return every trained model, oldest first."""
+        pushed = {push.model_id: push for push in self.pushes()}
+        serving = self.serving_model()
+        records = []
+        for model in self.artifacts("Model"):
+            execution = self.producer(model.id)
+            if execution is None or self.stage_of(execution) != "Trainer":
+                continue
+            examples = self.inputs(execution.id).get("examples", [])
+            blessed, metrics = self._evaluation(model.id)
+            push = pushed.get(model.id)
+            records.append(
+                ModelRecord(
+                    model_id=model.id,
+                    uri=model.uri,
+                    trained=time_of(model.create_time_since_epoch),
+                    span=int(prop(examples[0], "span") or 0) if examples else 0,
+                    version=int(prop(examples[0], "version") or 0) if examples else 0,
+                    blessed=blessed,
+                    served_version=push.version if push else None,
+                    serving=serving is not None and serving.model_id == model.id,
+                    metrics=metrics,
+                )
+            )
+        return records
+
+    def _evaluation(self, model_id: int) -> tuple[bool | None, dict[str, float]]:
+        for execution in reversed(self.consumers(model_id, "Evaluator")):
+            outputs = self.outputs(execution.id)
+            if "blessing" not in outputs or "evaluation" not in outputs:
+                continue
+            properties = outputs["evaluation"][0].custom_properties
+            metrics = {
+                key.removeprefix("metric_"): value.double_value
+                for key, value in properties.items()
+                if key.startswith("metric_")
+            }
+            return prop(outputs["blessing"][0], "blessed") == 1, metrics
+        return None, {}

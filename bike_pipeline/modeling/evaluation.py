@@ -1,0 +1,247 @@
+"""The evaluation: TFMA's configuration, the metrics it wrote, and the decision they lead to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
+
+from bike_pipeline import features
+from bike_pipeline.modeling import metrics, saved_model
+from bike_pipeline.settings import EvaluationSettings
+
+CANDIDATE, BASELINE = "candidate", "baseline"
+OVERALL, HOUR_BAND = "overall", "hour_band"
+# First hour of each band: night, morning rush, day, evening rush, late evening.
+HOUR_BANDS = (0, 6, 10, 16, 20)
+SLICINGS = (HOUR_BAND, "workingday", "season", "weathersit")
+ROWS = "rows"
+
+# Metrics by slice: (slicing, value) -> {metric: value, "rows": number of rows}.
+SliceMetrics = dict[tuple[str, str], dict[str, float]]
+
+
+def metric_set() -> str:
+    """Return a hash of what is measured: metrics, slicings, signature. Models compare only under the same one."""
+    measured = [sorted(metrics.METRICS), sorted(SLICINGS), HOUR_BANDS, saved_model.SERVING_EXAMPLES]
+    return hashlib.sha256(json.dumps(measured).encode()).hexdigest()
+
+
+def eval_config(settings: EvaluationSettings) -> config_pb2.EvalConfig:
+    """Return TFMA's configuration: both models through the served signature, on raw counts.
+
+    TFMA itself enforces the overall thresholds; `decide` adds the slices, which bind only from a number of rows on.
+    """
+    config = config_pb2.EvalConfig()
+    for name in (CANDIDATE, BASELINE):
+        config.model_specs.add(
+            name=name,
+            signature_name=saved_model.SERVING_EXAMPLES,
+            label_key=features.LABEL,
+            model_type="tf_generic",
+            is_baseline=name == BASELINE,
+        )
+    config.slicing_specs.add()
+    for slicing in SLICINGS:
+        config.slicing_specs.add(feature_keys=[slicing])
+    spec = config.metrics_specs.add()
+    spec.metrics.add(class_name="ExampleCount")
+    for name, metric in metrics.METRICS.items():
+        added = spec.metrics.add(class_name=metric.__name__, module=metric.__module__, config=json.dumps({"name": name}))
+        overall = config_pb2.PerSliceMetricThreshold(slicing_specs=[config_pb2.SlicingSpec()])
+        for value in settings.value_thresholds:
+            if (value.metric, value.slicing) == (name, OVERALL):
+                overall.threshold.value_threshold.upper_bound.value = value.upper
+                if value.lower is not None:
+                    overall.threshold.value_threshold.lower_bound.value = value.lower
+        for change in settings.change_thresholds:
+            if (change.metric, change.slicing) == (name, OVERALL):
+                overall.threshold.change_threshold.relative.value = change.max_increase
+                overall.threshold.change_threshold.direction = config_pb2.MetricDirection.LOWER_IS_BETTER
+        added.per_slice_thresholds.append(overall)
+    return config
+
+
+def custom_extractors(eval_shared_model: Any, eval_config: Any, tensor_adapter_config: Any) -> list[Any]:
+    """TFX's hook: TFMA's own extractors, and after the features the hour band of each row."""
+    extractors = tfma.default_extractors(
+        eval_shared_model=eval_shared_model,
+        eval_config=eval_config,
+        tensor_adapter_config=tensor_adapter_config,
+    )
+    stage = tfma.extractors.Extractor("AddHourBand", beam.Map(_add_hour_band))
+    return [extractors[0], stage, *extractors[1:]]
+
+
+def _add_hour_band(extracts: dict[str, Any]) -> dict[str, Any]:
+    hours = np.asarray(extracts[tfma.FEATURES_KEY][features.HOUR])
+    starts = np.asarray(HOUR_BANDS)
+    added = {**extracts[tfma.FEATURES_KEY], HOUR_BAND: starts[np.searchsorted(starts, hours, side="right") - 1]}
+    return {**extracts, tfma.FEATURES_KEY: added}
+
+
+def read_metrics(evaluation_path: str, model_name: str) -> SliceMetrics:
+    """Return what TFMA measured for one model.
+
+    Args:
+        evaluation_path: folder of the ModelEvaluation artifact.
+        model_name: "candidate" or "baseline"; TFMA knows the candidate without a baseline as "".
+
+    Raises:
+        ValueError: there are no metrics for it, or no overall slice.
+    """
+    found: SliceMetrics = {}
+    names = {model_name, ""} if model_name == CANDIDATE else {model_name}
+    for record in tfma.load_metrics(evaluation_path):
+        key = _slice_key(record.slice_key)
+        for entry in record.metric_keys_and_values:
+            if entry.key.is_diff:
+                continue
+            value = entry.value.double_value.value
+            if entry.key.name == "example_count":
+                found.setdefault(key, {})[ROWS] = value
+            elif entry.key.name in metrics.METRICS and entry.key.model_name in names:
+                found.setdefault(key, {})[entry.key.name] = value
+    if set(found.get((OVERALL, ""), ())) != {ROWS, *metrics.METRICS}:
+        raise ValueError(f"{evaluation_path} holds no overall metrics of the {model_name}")
+    return found
+
+
+def _slice_key(key: Any) -> tuple[str, str]:
+    for single in key.single_slice_keys:
+        kind = single.WhichOneof("kind")
+        value = getattr(single, kind)
+        return single.column, value.decode() if isinstance(value, bytes) else f"{value:g}"
+    return OVERALL, ""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One threshold, applied.
+
+    Attributes:
+        kind: "value", "change" (against the baseline) or "reference" (against the hourly mean).
+        metric: the metric.
+        slicing: "overall" or a slicing.
+        slice: the slice's value; "" for overall.
+        value: the candidate's metric; for "change" the relative increase; for "reference" the ratio.
+        lower: smallest passing value, or None.
+        upper: largest passing value.
+        rows: rows of the slice.
+        binding: whether it decides; a slice with too few rows is reported only.
+        passed: whether the value lies within the limits. A value that is missing or not a number never passes.
+    """
+
+    kind: str
+    metric: str
+    slicing: str
+    slice: str
+    value: float
+    lower: float | None
+    upper: float
+    rows: int
+    binding: bool
+    passed: bool
+
+    @property
+    def reason(self) -> str:
+        """The decision in words."""
+        where = "overall" if self.slicing == OVERALL else f"{self.slicing} {self.slice}"
+        limits = f"at most {self.upper:g}" if self.lower is None else f"between {self.lower:g} and {self.upper:g}"
+        what = {
+            "value": self.metric,
+            "change": f"{self.metric} against the baseline",
+            "reference": f"{self.metric} as a share of the hourly mean's",
+        }[self.kind]
+        return f"{what}, {where}: {self.value:.3g}, {limits}{'' if self.binding else f' (only {self.rows} rows: reported)'}"
+
+
+def _within(value: float, lower: float | None, upper: float) -> bool:
+    return math.isfinite(value) and value <= upper and (lower is None or value >= lower)
+
+
+def decide(
+    settings: EvaluationSettings, candidate: SliceMetrics, baseline: SliceMetrics | None, hourly_mean_mae: float
+) -> list[Decision]:
+    """Apply every threshold of the settings.
+
+    Args:
+        settings: thresholds and the fewest rows of a slice that decides.
+        candidate: the candidate's metrics by slice.
+        baseline: the baseline's, on the same rows; None where there is no baseline, so that change thresholds rest.
+        hourly_mean_mae: MAE of the mean by hour and working day on the same rows, in rentals.
+
+    Returns:
+        Every decision; the candidate passes where all binding ones passed.
+    """
+    return list(_decisions(settings, candidate, baseline, hourly_mean_mae))
+
+
+def _decisions(
+    settings: EvaluationSettings, candidate: SliceMetrics, baseline: SliceMetrics | None, hourly_mean_mae: float
+) -> Iterator[Decision]:
+    for limit in settings.value_thresholds:
+        if not any(key[0] == limit.slicing for key in candidate):
+            # A threshold on slices that were not measured must not pass unseen.
+            yield Decision("value", limit.metric, limit.slicing, "", math.nan, limit.lower, limit.upper, 0, True, False)
+        for (slicing, value), rows, binding in _slices(candidate, limit.slicing, settings.min_rows):
+            got = candidate[slicing, value].get(limit.metric, math.nan)
+            passed = _within(got, limit.lower, limit.upper)
+            yield Decision("value", limit.metric, slicing, value, got, limit.lower, limit.upper, rows, binding, passed)
+    for change in settings.change_thresholds if baseline is not None else ():
+        assert baseline is not None
+        if not any(key[0] == change.slicing for key in candidate):
+            yield Decision("change", change.metric, change.slicing, "", math.nan, None, change.max_increase, 0, True, False)
+        for (slicing, value), rows, binding in _slices(candidate, change.slicing, settings.min_rows):
+            before = baseline.get((slicing, value), {}).get(change.metric, math.nan)
+            now = candidate[slicing, value].get(change.metric, math.nan)
+            increase = (now - before) / before if before else math.nan
+            passed = _within(increase, None, change.max_increase)
+            yield Decision(
+                "change", change.metric, slicing, value, increase, None, change.max_increase, rows, binding, passed
+            )
+    overall = candidate[OVERALL, ""]
+    ratio = overall["mae"] / hourly_mean_mae if hourly_mean_mae else math.nan
+    limit_ = settings.max_mae_to_mean
+    yield Decision(
+        "reference", "mae", OVERALL, "", ratio, None, limit_, int(overall[ROWS]), True, _within(ratio, None, limit_)
+    )
+
+
+def _slices(
+    measured: Mapping[tuple[str, str], Mapping[str, float]], slicing: str, min_rows: int
+) -> Iterator[tuple[tuple[str, str], int, bool]]:
+    keys = sorted(key for key in measured if key[0] == slicing)
+    for key in keys:
+        rows = int(measured[key].get(ROWS, 0))
+        yield key, rows, slicing == OVERALL or rows >= min_rows
+
+
+def report(
+    decisions: list[Decision],
+    candidate: SliceMetrics,
+    baseline: SliceMetrics | None,
+    baseline_state: Mapping[str, Any],
+    hourly_mean_mae: float,
+) -> dict[str, Any]:
+    """Return all of an evaluation as plain values, for `decisions.json`."""
+
+    def flat(measured: SliceMetrics | None) -> list[dict[str, Any]]:
+        return [{"slicing": k[0], "slice": k[1], **v} for k, v in sorted((measured or {}).items())]
+
+    return {
+        "blessed": all(decision.passed for decision in decisions if decision.binding),
+        "baseline": dict(baseline_state),
+        "hourly_mean_mae": hourly_mean_mae,
+        "decisions": [{**asdict(decision), "reason": decision.reason} for decision in decisions],
+        "candidate_metrics": flat(candidate),
+        "baseline_metrics": flat(baseline),
+    }

@@ -1,0 +1,138 @@
+"""TFMA metrics of a count prediction: MAE, RMSE, RMSLE, relative bias and calibration, all from one pass.
+
+With label y and prediction p, both in rentals, over n rows:
+MAE = Σ|p − y| / n; RMSE = √(Σ(p − y)² / n); RMSLE = √(Σ(log(1 + p) − log(1 + y))² / n);
+bias = Σ(p − y) / Σy; calibration = Σp / Σy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
+from tensorflow_model_analysis.metrics import metric_types, metric_util
+
+_SUMS = "_count_prediction_sums"
+# n, Σ|p − y|, Σ(p − y)², Σ(log(1 + p) − log(1 + y))², Σy, Σp
+Sums = npt.NDArray[np.float64]
+FORMULAS: dict[str, Callable[[Sums], float]] = {
+    "mae": lambda s: s[1] / s[0],
+    "rmse": lambda s: math.sqrt(s[2] / s[0]),
+    "rmsle": lambda s: math.sqrt(s[3] / s[0]),
+    "bias": lambda s: (s[5] - s[4]) / s[4],
+    "calibration": lambda s: s[5] / s[4],
+}
+
+
+def sums_of(label: npt.ArrayLike, prediction: npt.ArrayLike) -> Sums:
+    """Return the six sums (see `FORMULAS`) of rows with the given labels and predictions, in rentals."""
+    y, p = np.asarray(label, np.float64).ravel(), np.asarray(prediction, np.float64).ravel()
+    error = p - y
+    log_error = np.log1p(p) - np.log1p(y)
+    return np.array([y.size, np.abs(error).sum(), (error**2).sum(), (log_error**2).sum(), y.sum(), p.sum()])
+
+
+def metrics_of(sums: Sums) -> dict[str, float]:
+    """Return every metric; NaN where it is not defined (no rows, or no rentals for bias and calibration)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {name: float(formula(sums)) if sums[0] else math.nan for name, formula in FORMULAS.items()}
+
+
+class _SumsCombiner(beam.CombineFn):  # type: ignore[misc]
+    def __init__(self, key: Any, eval_config: Any) -> None:
+        self._key = key
+        self._eval_config = eval_config
+
+    def create_accumulator(self) -> Sums:
+        return np.zeros(6)
+
+    def add_input(self, accumulator: Sums, element: Any) -> Sums:
+        pairs = metric_util.to_label_prediction_example_weight(
+            element,
+            eval_config=self._eval_config,
+            model_name=self._key.model_name,
+            output_name=self._key.output_name,
+            flatten=False,
+        )
+        for label, prediction, _ in pairs:
+            accumulator = accumulator + sums_of(label, prediction)
+        return accumulator
+
+    def merge_accumulators(self, accumulators: Iterable[Sums]) -> Sums:
+        return np.sum(list(accumulators), axis=0)
+
+    def extract_output(self, accumulator: Sums) -> dict[Any, Sums]:
+        return {self._key: accumulator}
+
+
+def _computations(metric: str) -> Callable[..., list[Any]]:
+    def create(
+        name: str = "",
+        eval_config: Any = None,
+        model_name: str = "",
+        output_name: str = "",
+        **_: Any,
+    ) -> list[Any]:
+        key = metric_types.MetricKey(name=name, model_name=model_name, output_name=output_name)
+        sums_key = metric_types.MetricKey(name=_SUMS, model_name=model_name, output_name=output_name)
+
+        def result(found: dict[Any, Sums]) -> dict[Any, float]:
+            return {key: metrics_of(found[sums_key])[metric]}
+
+        # TFMA merges equal computations, so the sums are taken once for all five metrics.
+        return [
+            metric_types.MetricComputation(
+                keys=[sums_key], preprocessors=None, combiner=_SumsCombiner(sums_key, eval_config)
+            ),
+            metric_types.DerivedMetricComputation(keys=[key], result=result),
+        ]
+
+    return create
+
+
+class _CountMetric(metric_types.Metric):  # type: ignore[misc]
+    METRIC = ""
+
+    def __init__(self, name: str = "") -> None:
+        computations = metric_util.merge_per_key_computations(_computations(self.METRIC))
+        super().__init__(computations, name=name or self.METRIC)
+
+
+class MeanAbsoluteError(_CountMetric):
+    """MAE, in rentals."""
+
+    METRIC = "mae"
+
+
+class RootMeanSquaredError(_CountMetric):
+    """RMSE, in rentals."""
+
+    METRIC = "rmse"
+
+
+class RootMeanSquaredLogError(_CountMetric):
+    """RMSLE, in log units."""
+
+    METRIC = "rmsle"
+
+
+class RelativeBias(_CountMetric):
+    """Share by which all predictions together exceed all labels together."""
+
+    METRIC = "bias"
+
+
+class Calibration(_CountMetric):
+    """All predictions together over all labels together."""
+
+    METRIC = "calibration"
+
+
+METRICS: dict[str, type[_CountMetric]] = {
+    metric.METRIC: metric
+    for metric in (MeanAbsoluteError, RootMeanSquaredError, RootMeanSquaredLogError, RelativeBias, Calibration)
+}

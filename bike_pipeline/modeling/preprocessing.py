@@ -1,0 +1,69 @@
+"""`preprocessing_fn`: from the raw columns of one hour to the numbers the model reads.
+
+The same graph trains and serves. It takes numbers only and uses TensorFlow's plain arithmetic, so that it converts to
+every export format. Codes outside their range are clipped into it: an edge device must not fail where a server answers.
+"""
+
+from __future__ import annotations
+
+import math
+
+
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from bike_pipeline import features
+
+HOURS = 24
+HARMONICS = (1, 2, 3)
+NUMERIC = ("temp", "atemp", "hum", "windspeed")
+# A z-score beyond 4 is a sensor fault or weather never seen; the model must not extrapolate along it.
+Z_LIMIT = 4.0
+# Names of the transformed features.
+DENSE = "dense"
+CODES = {"hour_workingday": 2 * HOURS, "hour_weekday": 7 * HOURS, "weather": 4, "month": 12}
+MONTHS_BEFORE_END = "months_before_end"
+
+
+def _code(tensor: tf.Tensor, name: str) -> tf.Tensor:
+    feature = features.BY_NAME[name]
+    assert feature.minimum is not None and feature.maximum is not None
+    low = int(feature.minimum)
+    return tf.clip_by_value(tf.cast(tensor, tf.int64), low, int(feature.maximum)) - low
+
+
+def preprocessing_fn(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Return the transformed features and the label.
+
+    Args:
+        inputs: raw columns by name, each of shape (batch,); int64 or float32.
+
+    Returns:
+        `dense` (batch, 12) float32: z-scores of the weather clipped at ±4, two flags, sine and cosine of the hour;
+        one int64 code of shape (batch,) for each name in `CODES`, from 0;
+        `months_before_end` (batch,) float32: whole months from the row to the end of the training rows, never negative,
+        so that hours after the training period stand at its end and no trend is extrapolated;
+        the label `cnt` (batch,) float32, in rentals.
+    """
+    hour = _code(inputs["hr"], "hr")
+    outputs: dict[str, tf.Tensor] = {
+        "hour_workingday": hour + HOURS * _code(inputs["workingday"], "workingday"),
+        "hour_weekday": hour + HOURS * _code(inputs["weekday"], "weekday"),
+        "weather": _code(inputs["weathersit"], "weathersit"),
+        "month": _code(inputs["mnth"], "mnth"),
+    }
+    columns = [
+        tf.clip_by_value(tft.scale_to_z_score(tf.cast(inputs[name], tf.float32), name=name), -Z_LIMIT, Z_LIMIT)
+        for name in NUMERIC
+    ]
+    columns += [tf.cast(_code(inputs[name], name), tf.float32) for name in ("holiday", "workingday")]
+    angle = tf.cast(hour, tf.float32) * (2.0 * math.pi / HOURS)
+    for k in HARMONICS:
+        columns += [tf.sin(k * angle), tf.cos(k * angle)]
+    outputs[DENSE] = tf.stack(columns, axis=1)
+    months = tf.cast(inputs["yr"], tf.float32) * 12.0 + tf.cast(outputs["month"], tf.float32)
+    outputs[MONTHS_BEFORE_END] = tf.maximum(tft.max(months, name="last_month") - months, 0.0)
+    outputs[features.LABEL] = tf.cast(inputs[features.LABEL], tf.float32)
+    return outputs
+
+

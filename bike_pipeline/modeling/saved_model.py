@@ -1,0 +1,91 @@
+"""The model as it is served: one SavedModel with the transforms inside and two signatures.
+
+`serving_default` takes raw features as plain tensors, one a feature, as a REST client sends them; `serving_examples`
+takes serialized tf.Examples. Both answer `cnt`, in rentals, and neither knows a column that the model does not read.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import keras
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from bike_pipeline import features
+
+SERVING_DEFAULT = "serving_default"
+SERVING_EXAMPLES = "serving_examples"
+# TensorFlow Serving leaves this folder alone, and whatever copies the model copies it too.
+EXTRA_FOLDER = "assets.extra"
+KERAS_FILE = "model.keras"
+REFERENCE_FILE = "hourly_mean.json"
+
+# The raw features that preprocessing_fn reads; a test proves that it reads no other.
+MODEL_INPUTS = tuple(f for f in features.INPUTS if f.name != "season")
+
+
+def input_signature() -> dict[str, tf.TensorSpec]:
+    """Return the tensors that `serving_default` takes: one of shape (batch,) a feature, int64 or float32."""
+    kinds = {"int": tf.int64, "float": tf.float32}
+    return {f.name: tf.TensorSpec([None], kinds[f.kind], name=f.name) for f in MODEL_INPUTS}
+
+
+def write(model: keras.Model, transform_graph: str, path: str, extra_files: dict[str, str]) -> None:
+    """Write the trained model with the transform graph in front of it.
+
+    Args:
+        model: from transformed features to log(1 + rentals).
+        transform_graph: folder of the TransformGraph artifact.
+        path: folder to write to; must not exist.
+        extra_files: text files by name for `assets.extra`.
+    """
+    transform = tft.TFTransformOutput(transform_graph).transform_features_layer()
+
+    @tf.autograph.experimental.do_not_convert
+    def predict(raw: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        transformed = transform(raw)
+        transformed.pop(features.LABEL, None)
+        rentals = tf.exp(model(transformed, training=False)) - 1.0
+        return {features.LABEL: tf.maximum(rentals, 0.0)}
+
+    example_spec = {name: tf.io.FixedLenFeature([], spec.dtype) for name, spec in input_signature().items()}
+
+    def predict_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        return predict(tf.io.parse_example(examples, example_spec))
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.track(transform)
+    archive.add_endpoint(SERVING_DEFAULT, predict, [input_signature()])
+    archive.add_endpoint(SERVING_EXAMPLES, predict_examples, [tf.TensorSpec([None], tf.string, name="examples")])
+    archive.write_out(path, verbose=False)
+    extra = os.path.join(path, EXTRA_FOLDER)
+    tf.io.gfile.makedirs(extra)
+    model.save(os.path.join(extra, KERAS_FILE))
+    for name, text in extra_files.items():
+        with tf.io.gfile.GFile(os.path.join(extra, name), "w") as file:
+            file.write(text)
+
+
+def signature_of(path: str) -> dict[str, Any]:
+    """Return what a SavedModel's signatures take and give: {signature: {"inputs": {name: dtype}, "outputs": …}}.
+
+    Reads the file's proto only; nothing is loaded.
+    """
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    proto = saved_model_pb2.SavedModel()
+    with tf.io.gfile.GFile(os.path.join(path, "saved_model.pb"), "rb") as file:
+        proto.ParseFromString(file.read())
+
+    def tensors(infos: Any) -> dict[str, str]:
+        return {name: tf.dtypes.as_dtype(infos[name].dtype).name for name in sorted(infos)}
+
+    signatures = proto.meta_graphs[0].signature_def
+    return {
+        name: {"inputs": tensors(signatures[name].inputs), "outputs": tensors(signatures[name].outputs)}
+        for name in sorted(signatures)
+        if not name.startswith("__")
+    }

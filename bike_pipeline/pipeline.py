@@ -1,0 +1,150 @@
+"""THE pipeline: every stage, in the order in which data flows. Runners say where it runs, never what runs."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from tfx import components
+from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
+from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.orchestration import metadata
+from tfx.orchestration.pipeline import Pipeline
+from tfx.proto import pusher_pb2, trainer_pb2, transform_pb2
+
+from bike_pipeline.components.baseline_lookup import BaselineLookup
+from bike_pipeline.components.data_gate import DataGate
+from bike_pipeline.components.evaluator import Evaluator
+from bike_pipeline.components.example_gen import EVAL, HISTORY, TRAIN, SpanExampleGen
+from bike_pipeline.components.pusher import Pusher
+from bike_pipeline.components.statistics_gen import StatisticsGen
+from bike_pipeline.modeling import evaluation
+from bike_pipeline.settings import Settings
+from bike_pipeline.source_hash import source_hash
+
+TRAINED_ON = [HISTORY, TRAIN]
+
+
+def _identify(component: BaseComponent, node_id: str, *rooms: str, **parameters: Any) -> Any:
+    """Name a stage and make its code and further parameters part of its cache key and of its record."""
+    component.with_id(node_id)
+    component.exec_properties["source_hash"] = source_hash(*rooms) if rooms else None
+    component.exec_properties.update(parameters)
+    return component
+
+
+def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseline_reset: bool = False) -> Pipeline:
+    """Return the pipeline for the given settings.
+
+    Args:
+        settings: where data, artifacts, metadata and served models are, and how to train and gate.
+        enable_cache: answer a stage from an earlier run where inputs, parameters and code are the same.
+        accept_baseline_reset: let a candidate with another signature or metric set pass without a comparison.
+    """
+    inputs, model, serving = ("features.py", "data"), ("features.py", "modeling"), ("serving", "lineage")
+    schema_hash = hashlib.sha256(settings.schema_path.read_bytes()).hexdigest()
+    metric_set = evaluation.metric_set()
+    gate, training = settings.gate.model_dump_json(), settings.training.model_dump(mode="json")
+
+    example_gen = _identify(
+        SpanExampleGen(settings.store_uri, settings.data.history_spans),
+        "CsvExampleGen", *inputs, "components/example_gen.py",
+    )  # fmt: skip
+    examples = example_gen.outputs["examples"]
+
+    schema_gen = _identify(
+        ImportSchemaGen(str(settings.schema_path)), "ImportSchemaGen", schema_sha256=schema_hash
+    )
+    schema = schema_gen.outputs["schema"]
+
+    statistics_gen = _identify(
+        StatisticsGen(examples, schema),
+        "StatisticsGen", "components/statistics_gen.py", in_memory_rows=settings.data.in_memory_rows,
+    )  # fmt: skip
+    statistics = statistics_gen.outputs["statistics"]
+
+    example_validator = _identify(
+        components.ExampleValidator(statistics, schema, exclude_splits=[HISTORY]), "ExampleValidator"
+    )
+
+    data_gate = _identify(
+        DataGate(statistics, schema, example_validator.outputs["anomalies"], gate),
+        "DataGate", "components/data_gate.py",
+    )  # fmt: skip
+
+    transform = _identify(
+        components.Transform(
+            examples,
+            schema,
+            preprocessing_fn="bike_pipeline.modeling.preprocessing.preprocessing_fn",
+            splits_config=transform_pb2.SplitsConfig(analyze=TRAINED_ON, transform=[EVAL]),
+            materialize=False,
+            disable_analyzer_cache=True,
+            disable_statistics=True,
+        ),
+        "Transform", "features.py", "modeling/preprocessing.py",
+    )  # fmt: skip
+    # Nothing is learnt from data that the gate refused.
+    transform.add_upstream_node(data_gate)
+
+    warm_start = (
+        [_identify(BaselineLookup(settings.serving_path, metric_set), "WarmStartLookup", *serving)]
+        if settings.training.warm_start
+        else []
+    )
+
+    trainer = _identify(
+        components.Trainer(
+            examples=examples,
+            schema=schema,
+            transform_graph=transform.outputs["transform_graph"],
+            base_model=warm_start[0].outputs["baseline_model"] if warm_start else None,
+            run_fn="bike_pipeline.modeling.training.run_fn",
+            train_args=trainer_pb2.TrainArgs(splits=TRAINED_ON),
+            eval_args=trainer_pb2.EvalArgs(splits=[EVAL]),
+            custom_config={"training": training, "seed": settings.seed},
+        ),
+        "Trainer", *model,
+    )  # fmt: skip
+    candidate = trainer.outputs["model"]
+
+    baseline_lookup = _identify(
+        BaselineLookup(settings.serving_path, metric_set, accept_baseline_reset, candidate),
+        "BaselineLookup", "components/baseline_lookup.py", *serving,
+    )  # fmt: skip
+
+    evaluator = _identify(
+        Evaluator(
+            examples=examples,
+            model=candidate,
+            baseline_model=baseline_lookup.outputs["baseline_model"],
+            schema=schema,
+            example_splits=[EVAL],
+            eval_config=evaluation.eval_config(settings.evaluation),
+            module_path="bike_pipeline.modeling.evaluation",
+        ),
+        "Evaluator", *model, "components/evaluator.py",
+        evaluation=settings.evaluation.model_dump_json(), metric_set=metric_set,
+    )  # fmt: skip
+
+    pusher = _identify(
+        Pusher(
+            model=candidate,
+            model_blessing=evaluator.outputs["blessing"],
+            push_destination=pusher_pb2.PushDestination(
+                filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=settings.serving_path)
+            ),
+        ),
+        "Pusher", "serving", "components/pusher.py",
+    )  # fmt: skip
+
+    return Pipeline(
+        pipeline_name=settings.pipeline_name,
+        pipeline_root=settings.pipeline_root,
+        components=[
+            example_gen, schema_gen, statistics_gen, example_validator, data_gate, transform,
+            *warm_start, trainer, baseline_lookup, evaluator, pusher,
+        ],  # fmt: skip
+        enable_cache=enable_cache,
+        metadata_connection_config=metadata.sqlite_metadata_connection_config(str(settings.metadata_file)),
+    )
