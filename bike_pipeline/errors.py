@@ -22,6 +22,7 @@ class ExitCode(IntEnum):
     MODEL = 11
     METADATA = 12
     BASELINE = 13
+    INSTALLATION = 14
     INTERRUPTED = 130
 
 
@@ -122,3 +123,9 @@ class BaselineError(BikePipelineError):
     """The candidate cannot be compared with the serving model: signature or metric set changed."""
 
     exit_code = ExitCode.BASELINE
+
+
+class InstallationError(BikePipelineError):
+    """Something that every command needs is not installed, or in a version that does not fit."""
+
+    exit_code = ExitCode.INSTALLATION

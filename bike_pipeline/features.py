@@ -69,3 +69,7 @@ LABEL = "cnt"
 DATE = "dteday"
 HOUR = "hr"
 FIRST_YEAR = 2011
+# First hour of each band of the day: night, morning rush, day, evening rush, late evening.
+HOUR_BANDS = (0, 6, 10, 16, 20)
+# What the model reads, and so what a client sends. The season is only for slices: month and temperature say more.
+MODEL_INPUTS: tuple[Feature, ...] = tuple(feature for feature in INPUTS if feature.name != "season")

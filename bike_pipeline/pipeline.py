@@ -52,9 +52,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
     )  # fmt: skip
     examples = example_gen.outputs["examples"]
 
-    schema_gen = _identify(
-        ImportSchemaGen(str(settings.schema_path)), "ImportSchemaGen", schema_sha256=schema_hash
-    )
+    schema_gen = _identify(ImportSchemaGen(str(settings.schema_path)), "ImportSchemaGen", schema_sha256=schema_hash)
     schema = schema_gen.outputs["schema"]
 
     statistics_gen = _identify(
@@ -142,8 +140,17 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
         pipeline_name=settings.pipeline_name,
         pipeline_root=settings.pipeline_root,
         components=[
-            example_gen, schema_gen, statistics_gen, example_validator, data_gate, transform,
-            *warm_start, trainer, baseline_lookup, evaluator, pusher,
+            example_gen,
+            schema_gen,
+            statistics_gen,
+            example_validator,
+            data_gate,
+            transform,
+            *warm_start,
+            trainer,
+            baseline_lookup,
+            evaluator,
+            pusher,
         ],  # fmt: skip
         enable_cache=enable_cache,
         metadata_connection_config=metadata.sqlite_metadata_connection_config(str(settings.metadata_file)),

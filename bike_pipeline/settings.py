@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -78,9 +78,7 @@ class GateSettings(Section):
             feature, _, kind = key.rpartition(":")
             known = kind in types and (not feature or feature in features.BY_NAME)
             if not known and key not in features.BY_NAME:
-                raise ValueError(
-                    f"severities: '{key}' is neither a feature, a TFDV anomaly type nor feature:TYPE"
-                )
+                raise ValueError(f"severities: '{key}' is neither a feature, a TFDV anomaly type nor feature:TYPE")
         if set(self.min_rows) != {"train", "eval"}:
             raise ValueError("min_rows must name the train and the eval split")
         return self
@@ -160,22 +158,28 @@ class EvaluationSettings(Section):
         value_thresholds: absolute limits.
         change_thresholds: limits against the baseline; they bind as soon as there is a baseline.
         max_mae_to_mean: largest passing MAE as a share of the MAE of the mean by hour and working day of the training rows.
-        min_rows: a slice with fewer rows is reported and does not decide.
+        min_rows: for each slicing, the rows from which on a slice decides; smaller ones are reported only.
     """
 
     value_thresholds: tuple[ValueThreshold, ...]
     change_thresholds: tuple[ChangeThreshold, ...]
     max_mae_to_mean: Annotated[float, Field(gt=0.0, lt=1.0)]
-    min_rows: Count
+    min_rows: dict[Slicing, Count]
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
         bounded = {t.metric for t in self.value_thresholds if t.slicing == "overall"}
         missing = [m for m in (*ERROR_METRICS, *TWO_SIDED) if m not in bounded]
         if missing:
-            raise ValueError(f"value_thresholds: no overall limit for {', '.join(missing)}; a metric without a limit gates nothing")
+            raise ValueError(
+                f"value_thresholds: no overall limit for {', '.join(missing)}; a metric without a limit gates nothing"
+            )
         if not {"mae", "rmse"} <= {t.metric for t in self.change_thresholds if t.slicing == "overall"}:
-            raise ValueError("change_thresholds: overall limits for mae and rmse are needed, else a worse model replaces a better one")
+            raise ValueError(
+                "change_thresholds: overall limits for mae and rmse are needed, else a worse model replaces a better one"
+            )
+        if wrong := sorted((set(get_args(Slicing)) - {"overall"}) ^ set(self.min_rows)):
+            raise ValueError(f"min_rows: it holds one number for each slicing (see to {', '.join(wrong)})")
         for name, thresholds in (("value", self.value_thresholds), ("change", self.change_thresholds)):
             keys = [(t.metric, t.slicing) for t in thresholds]
             if len(set(keys)) != len(keys):
@@ -275,7 +279,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigurationError("no such configuration file", where=str(path), fix="check the path") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"cannot read it ({error})", where=str(path), fix="check that it is a readable text file") from None
+        raise ConfigurationError(
+            f"cannot read it ({error})", where=str(path), fix="check that it is a readable text file"
+        ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -284,7 +290,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ConfigurationError("a configuration file holds a mapping of settings", where=str(path), fix="see configs/base.yaml")
+        raise ConfigurationError(
+            "a configuration file holds a mapping of settings", where=str(path), fix="see configs/base.yaml"
+        )
     return content
 
 
@@ -322,7 +330,9 @@ def _explain(error: ValidationError, where: str) -> ConfigurationError:
     more = len(error.errors()) - 1
     if more:
         what += f" (and {more} more)"
-    return ConfigurationError(what, where=where, fix="`bike-pipeline config schema` lists every setting, its type and its range")
+    return ConfigurationError(
+        what, where=where, fix="`bike-pipeline config schema` lists every setting, its type and its range"
+    )
 
 
 def load_settings(config: Path | str | None = None, assignments: tuple[str, ...] = ()) -> Settings:

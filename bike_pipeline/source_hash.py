@@ -32,7 +32,9 @@ def source_hash(*rooms: str, root: Path = PACKAGE_ROOT) -> str:
         path = root / room
         files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
         if not files or not all(file.is_file() for file in files):
-            raise ConfigurationError("a stage names source that is not there", where=str(path), fix="reinstall the package")
+            raise ConfigurationError(
+                "a stage names source that is not there", where=str(path), fix="reinstall the package"
+            )
         for file in files:
             digest.update(f"{file.relative_to(root).as_posix()}\0".encode())
             digest.update(hashlib.sha256(file.read_bytes()).digest())

@@ -150,20 +150,19 @@ def _workspace_lock(workspace: Path, wait: bool) -> Any:
 
 
 def _beam_operator(arguments: Sequence[str]) -> Any:
-    """Return TFX's operator for Beam executors with Beam's flags added at run time.
+    """Return TFX's operator for Beam executors, which makes Beam pipelines with the given flags.
 
-    As part of the pipeline they would be part of every cache key, although they do not change results.
+    As part of the pipeline the flags would be part of every cache key, although they do not change results; handed to
+    the executor as flags, TFX would package itself anew for each stage, for workers on other machines.
     """
+    import apache_beam
     from tfx.orchestration.portable import beam_executor_operator
-    from tfx.proto.orchestration import placeholder_pb2
 
-    class _Operator(beam_executor_operator.BeamExecutorOperator):  # type: ignore[misc]
-        def __init__(self, executor_spec: Any, platform_config: Any = None) -> None:
-            super().__init__(executor_spec, platform_config)
-            for argument in arguments:
-                expression = placeholder_pb2.PlaceholderExpression()
-                expression.value.string_value = argument
-                self.beam_pipeline_args.append(expression)
+    class _Operator(beam_executor_operator.BeamExecutorOperator):
+        def run_executor(self, execution_info: Any, make_beam_pipeline_fn: Any = None) -> Any:
+            return super().run_executor(
+                execution_info, make_beam_pipeline_fn or (lambda: apache_beam.Pipeline(argv=list(arguments)))
+            )
 
     return _Operator
 

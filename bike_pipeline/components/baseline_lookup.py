@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
 from typing import Any
 
 from tfx import types
@@ -31,7 +32,7 @@ FOUND, NONE, RESET = "found", "none", "reset"
 _RESOLVED = "baseline"
 
 
-class BaselineLookupSpec(component_spec.ComponentSpec):  # type: ignore[misc]
+class BaselineLookupSpec(component_spec.ComponentSpec):
     """Input: the candidate, where there is one. Output: the baseline model.
 
     Parameters: the serving base path; the hash of what is measured; whether a change of either may reset the baseline.
@@ -104,7 +105,7 @@ def _identity(serving: ServedModel) -> dict[str, Any]:
     }
 
 
-class BaselineLookupExecutor(base_executor.BaseExecutor):  # type: ignore[misc]
+class BaselineLookupExecutor(base_executor.BaseExecutor):
     """Copies the serving model into the output, or says that there is none."""
 
     def Do(  # noqa: N802 (TFX's name)
@@ -152,7 +153,7 @@ def _say(output: types.Artifact, state: str, reason: str, version: int) -> None:
 def _payload(baseline: dict[str, Any]) -> str:
     """Return the folder that holds the serving model's very bytes: the served one, else the trained one; else ""."""
     for folder in (baseline["destination"], path_utils.serving_model_dir(baseline["model_uri"])):
-        if os.path.isdir(folder) and model_folder.fingerprint(folder) == baseline["fingerprint"]:
+        if pathlib.Path(folder).is_dir() and model_folder.fingerprint(folder) == baseline["fingerprint"]:
             return str(folder)
     return ""
 
@@ -168,7 +169,7 @@ def _difference(baseline: dict[str, Any], source: str, candidate: types.Artifact
     return ""
 
 
-class BaselineLookup(base_component.BaseComponent):  # type: ignore[misc]
+class BaselineLookup(base_component.BaseComponent):
     """Finds the model that is serving now; output `baseline_model`."""
 
     SPEC_CLASS = BaselineLookupSpec

@@ -24,7 +24,7 @@ REPORT_FILE = "report.json"
 DRIFT = "drift"
 
 
-class DataGateReport(Artifact):  # type: ignore[misc]
+class DataGateReport(Artifact):
     """What the gate found: `report.json` with every finding and its severity."""
 
     TYPE_NAME = "bike.DataGateReport"
@@ -74,7 +74,7 @@ def findings_of(
     return sorted(found, key=lambda finding: (finding.feature, finding.kind))
 
 
-class DataGateSpec(component_spec.ComponentSpec):  # type: ignore[misc]
+class DataGateSpec(component_spec.ComponentSpec):
     """Inputs: statistics, schema, anomalies. Parameter: the `gate` section of the settings as JSON."""
 
     PARAMETERS = {"gate": component_spec.ExecutionParameter(type=str)}
@@ -86,7 +86,7 @@ class DataGateSpec(component_spec.ComponentSpec):  # type: ignore[misc]
     OUTPUTS = {"report": component_spec.ChannelParameter(type=DataGateReport)}
 
 
-class DataGateExecutor(base_executor.BaseExecutor):  # type: ignore[misc]
+class DataGateExecutor(base_executor.BaseExecutor):
     """Collects anomalies, drift and row counts, weighs them by the severity table, and raises on an error."""
 
     def Do(  # noqa: N802 (TFX's name)
@@ -159,7 +159,7 @@ class DataGateExecutor(base_executor.BaseExecutor):  # type: ignore[misc]
         return [finding for finding in found if finding.kind.startswith("COMPARATOR_")]
 
 
-class DataGate(base_component.BaseComponent):  # type: ignore[misc]
+class DataGate(base_component.BaseComponent):
     """Stops the run on anomalies; output `report`."""
 
     SPEC_CLASS = DataGateSpec

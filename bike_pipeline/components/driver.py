@@ -7,7 +7,7 @@ from tfx.orchestration import metadata
 from tfx.orchestration.portable import base_driver as execution
 
 
-class Driver(definition.BaseDriver, execution.BaseDriver):  # type: ignore[misc]
+class Driver(definition.BaseDriver, execution.BaseDriver):
     """Runs before the cache is asked: what it puts into the parameters is part of the cache key."""
 
     def __init__(self, metadata_handle: metadata.Metadata) -> None:

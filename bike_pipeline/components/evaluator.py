@@ -27,7 +27,7 @@ from bike_pipeline.settings import EvaluationSettings
 DECISIONS_FILE = "decisions.json"
 
 
-class EvaluatorExecutor(stock.Executor):  # type: ignore[misc]
+class EvaluatorExecutor(stock.Executor):
     """Runs TFMA on candidate and baseline, applies the settings' thresholds and writes `decisions.json`."""
 
     def Do(  # noqa: N802 (TFX's name)
@@ -43,7 +43,9 @@ class EvaluatorExecutor(stock.Executor):  # type: ignore[misc]
         inputs = dict(input_dict)
         if state != baseline_lookup.FOUND:
             del inputs["baseline_model"]
-        progress.report(0.1, "evaluating candidate and baseline" if "baseline_model" in inputs else "evaluating candidate")
+        progress.report(
+            0.1, "evaluating candidate and baseline" if "baseline_model" in inputs else "evaluating candidate"
+        )
         super().Do(inputs, output_dict, exec_properties)
         output = artifact_utils.get_single_instance(output_dict["evaluation"])
         candidate = evaluation.read_metrics(output.uri, evaluation.CANDIDATE)
@@ -99,7 +101,7 @@ def _hourly_mean_mae(input_dict: dict[str, list[types.Artifact]]) -> float:
     return reference.mean_absolute_error(*(columns[name] for name in names))
 
 
-class Evaluator(components.Evaluator):  # type: ignore[misc]
+class Evaluator(components.Evaluator):
     """TFX's Evaluator with the executor above."""
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(EvaluatorExecutor)

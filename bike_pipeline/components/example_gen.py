@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import fsspec
 import pyarrow as pa
@@ -33,7 +33,9 @@ from bike_pipeline.components import driver
 from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.errors import DataError
 
-TRAIN, EVAL, HISTORY = "train", "eval", "history"
+TRAIN: Final = "train"
+EVAL: Final = "eval"
+HISTORY: Final = "history"
 SPLITS = (TRAIN, EVAL, HISTORY)
 ROWS_PROPERTY = "rows_by_split"
 WINDOW_PROPERTY = "window"
@@ -41,7 +43,7 @@ ROWS_PER_FILE = 500_000
 _ARROW = {"int": pa.int64(), "float": pa.float32(), "date": pa.string()}
 
 
-class SpanExampleGenSpec(component_spec.ComponentSpec):  # type: ignore[misc]
+class SpanExampleGenSpec(component_spec.ComponentSpec):
     """Parameters: the store's folder or URL, and how many spans before the newest one are read as history."""
 
     PARAMETERS = {
@@ -116,7 +118,7 @@ def encode(batch: pa.RecordBatch) -> list[bytes]:
     return list(example_coder.RecordBatchToExamplesEncoder().encode(lists))
 
 
-class SpanExampleGenExecutor(base_executor.BaseExecutor):  # type: ignore[misc]
+class SpanExampleGenExecutor(base_executor.BaseExecutor):
     """Writes gzipped TFRecords of tf.Examples for each split."""
 
     def Do(  # noqa: N802 (TFX's name)
@@ -182,7 +184,7 @@ def _write(paths: list[str], folder: str, rows: int) -> int:
     return written
 
 
-class SpanExampleGen(base_component.BaseComponent):  # type: ignore[misc]
+class SpanExampleGen(base_component.BaseComponent):
     """Reads the newest span and its history; output `examples` with the splits train, eval and history."""
 
     SPEC_CLASS = SpanExampleGenSpec

@@ -16,7 +16,7 @@ from tfx.utils import io_utils, proto_utils
 from bike_pipeline.serving import model_folder
 
 
-class PusherExecutor(stock.Executor):  # type: ignore[misc]
+class PusherExecutor(stock.Executor):
     """Copies aside, renames, and records; a push that was interrupted after the rename is recorded, not repeated."""
 
     def Do(  # noqa: N802 (TFX's name)
@@ -64,7 +64,7 @@ class PusherExecutor(stock.Executor):  # type: ignore[misc]
         pushed.set_string_custom_property("metric_set", metric_set)
 
 
-class Pusher(components.Pusher):  # type: ignore[misc]
+class Pusher(components.Pusher):
     """TFX's Pusher with the executor above."""
 
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(PusherExecutor)

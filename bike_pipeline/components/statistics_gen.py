@@ -22,7 +22,7 @@ from bike_pipeline import progress
 from bike_pipeline.components.example_gen import ROWS_PROPERTY
 
 
-class StatisticsGenExecutor(stock.Executor):  # type: ignore[misc]
+class StatisticsGenExecutor(stock.Executor):
     """Runs TFDV in this process where the rows fit, else TFX's own Beam job."""
 
     def Do(  # noqa: N802 (TFX's name)
@@ -67,7 +67,7 @@ def _statistics(
     return stats_impl.generate_statistics_in_memory(table.to_batches()[0], tfdv.StatsOptions(schema=schema))
 
 
-class StatisticsGen(components.StatisticsGen):  # type: ignore[misc]
+class StatisticsGen(components.StatisticsGen):
     """TFX's StatisticsGen with the executor above."""
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(StatisticsGenExecutor)

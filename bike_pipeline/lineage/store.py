@@ -124,7 +124,9 @@ def open_store(path: Path) -> metadata_store.MetadataStore:
         MetadataError: it does not exist, is not an MLMD store, or is of another schema version.
     """
     if not path.is_file():
-        raise MetadataError("there is no metadata store", where=str(path), fix="run the pipeline first: `bike-pipeline run`")
+        raise MetadataError(
+            "there is no metadata store", where=str(path), fix="run the pipeline first: `bike-pipeline run`"
+        )
     config = pb.ConnectionConfig()
     config.sqlite.filename_uri = str(path)
     try:
@@ -290,7 +292,11 @@ class Lineage:
             if not pushed or prop(pushed[0], "pushed") != 1:
                 return "not blessed"
             version = prop(pushed[0], "pushed_version")
-            return f"nothing new, version {version}" if execution.last_known_state == CACHED else f"pushed as version {version}"
+            return (
+                f"nothing new, version {version}"
+                if execution.last_known_state == CACHED
+                else f"pushed as version {version}"
+            )
         return ""
 
     def models(self) -> list[ModelRecord]:

@@ -20,7 +20,7 @@ LEVEL_L2 = 3e-3
 
 
 @keras.saving.register_keras_serializable(package="bike_pipeline")
-class LevelKnots(layers.Layer):  # type: ignore[misc]
+class LevelKnots(layers.Layer):
     """Weights of the level's knots: piecewise linear in the months before the end of training.
 
     Input: (batch,) months, not negative. Output: (batch, LEVEL_KNOTS), each row adding up to 1.
@@ -33,9 +33,7 @@ class LevelKnots(layers.Layer):  # type: ignore[misc]
         return ops.maximum(1.0 - ops.abs(ops.expand_dims(place, 1) - knots), 0.0)
 
 
-def build(
-    hidden_units: Sequence[int], embedding_dimensions: int, dropout: float, mean_log_label: float
-) -> keras.Model:
+def build(hidden_units: Sequence[int], embedding_dimensions: int, dropout: float, mean_log_label: float) -> keras.Model:
     """Return the untrained model.
 
     Args:
@@ -47,12 +45,14 @@ def build(
     Returns:
         A model from the transformed features (see `preprocessing_fn`) to log(1 + rentals), shape (batch,).
     """
-    inputs = {preprocessing.DENSE: keras.Input((12,), name=preprocessing.DENSE)}
+    inputs = {preprocessing.DENSE: keras.Input((preprocessing.DENSE_WIDTH,), name=preprocessing.DENSE)}
     parts = [inputs[preprocessing.DENSE]]
     for name, size in preprocessing.CODES.items():
         inputs[name] = keras.Input((), name=name, dtype="int64")
         if name != "month":
-            parts.append(layers.Embedding(size, min(embedding_dimensions, size - 1), name=f"{name}_embedding")(inputs[name]))
+            parts.append(
+                layers.Embedding(size, min(embedding_dimensions, size - 1), name=f"{name}_embedding")(inputs[name])
+            )
     months = keras.Input((), name=preprocessing.MONTHS_BEFORE_END)
     inputs[preprocessing.MONTHS_BEFORE_END] = months
     hidden = layers.Concatenate()(parts)

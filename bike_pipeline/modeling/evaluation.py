@@ -20,8 +20,6 @@ from bike_pipeline.settings import EvaluationSettings
 
 CANDIDATE, BASELINE = "candidate", "baseline"
 OVERALL, HOUR_BAND = "overall", "hour_band"
-# First hour of each band: night, morning rush, day, evening rush, late evening.
-HOUR_BANDS = (0, 6, 10, 16, 20)
 SLICINGS = (HOUR_BAND, "workingday", "season", "weathersit")
 ROWS = "rows"
 
@@ -31,7 +29,7 @@ SliceMetrics = dict[tuple[str, str], dict[str, float]]
 
 def metric_set() -> str:
     """Return a hash of what is measured: metrics, slicings, signature. Models compare only under the same one."""
-    measured = [sorted(metrics.METRICS), sorted(SLICINGS), HOUR_BANDS, saved_model.SERVING_EXAMPLES]
+    measured = [sorted(metrics.METRICS), sorted(SLICINGS), features.HOUR_BANDS, saved_model.SERVING_EXAMPLES]
     return hashlib.sha256(json.dumps(measured).encode()).hexdigest()
 
 
@@ -55,7 +53,9 @@ def eval_config(settings: EvaluationSettings) -> config_pb2.EvalConfig:
     spec = config.metrics_specs.add()
     spec.metrics.add(class_name="ExampleCount")
     for name, metric in metrics.METRICS.items():
-        added = spec.metrics.add(class_name=metric.__name__, module=metric.__module__, config=json.dumps({"name": name}))
+        added = spec.metrics.add(
+            class_name=metric.__name__, module=metric.__module__, config=json.dumps({"name": name})
+        )
         overall = config_pb2.PerSliceMetricThreshold(slicing_specs=[config_pb2.SlicingSpec()])
         for value in settings.value_thresholds:
             if (value.metric, value.slicing) == (name, OVERALL):
@@ -83,7 +83,7 @@ def custom_extractors(eval_shared_model: Any, eval_config: Any, tensor_adapter_c
 
 def _add_hour_band(extracts: dict[str, Any]) -> dict[str, Any]:
     hours = np.asarray(extracts[tfma.FEATURES_KEY][features.HOUR])
-    starts = np.asarray(HOUR_BANDS)
+    starts = np.asarray(features.HOUR_BANDS)
     added = {**extracts[tfma.FEATURES_KEY], HOUR_BAND: starts[np.searchsorted(starts, hours, side="right") - 1]}
     return {**extracts, tfma.FEATURES_KEY: added}
 
@@ -192,15 +192,21 @@ def _decisions(
         if not any(key[0] == limit.slicing for key in candidate):
             # A threshold on slices that were not measured must not pass unseen.
             yield Decision("value", limit.metric, limit.slicing, "", math.nan, limit.lower, limit.upper, 0, True, False)
-        for (slicing, value), rows, binding in _slices(candidate, limit.slicing, settings.min_rows):
+        for (slicing, value), rows, binding in _slices(
+            candidate, limit.slicing, settings.min_rows.get(limit.slicing, 1)
+        ):
             got = candidate[slicing, value].get(limit.metric, math.nan)
             passed = _within(got, limit.lower, limit.upper)
             yield Decision("value", limit.metric, slicing, value, got, limit.lower, limit.upper, rows, binding, passed)
     for change in settings.change_thresholds if baseline is not None else ():
         assert baseline is not None
         if not any(key[0] == change.slicing for key in candidate):
-            yield Decision("change", change.metric, change.slicing, "", math.nan, None, change.max_increase, 0, True, False)
-        for (slicing, value), rows, binding in _slices(candidate, change.slicing, settings.min_rows):
+            yield Decision(
+                "change", change.metric, change.slicing, "", math.nan, None, change.max_increase, 0, True, False
+            )
+        for (slicing, value), rows, binding in _slices(
+            candidate, change.slicing, settings.min_rows.get(change.slicing, 1)
+        ):
             before = baseline.get((slicing, value), {}).get(change.metric, math.nan)
             now = candidate[slicing, value].get(change.metric, math.nan)
             increase = (now - before) / before if before else math.nan

@@ -42,7 +42,7 @@ def metrics_of(sums: Sums) -> dict[str, float]:
         return {name: float(formula(sums)) if sums[0] else math.nan for name, formula in FORMULAS.items()}
 
 
-class _SumsCombiner(beam.CombineFn):  # type: ignore[misc]
+class _SumsCombiner(beam.CombineFn):
     def __init__(self, key: Any, eval_config: Any) -> None:
         self._key = key
         self._eval_config = eval_config
@@ -63,7 +63,8 @@ class _SumsCombiner(beam.CombineFn):  # type: ignore[misc]
         return accumulator
 
     def merge_accumulators(self, accumulators: Iterable[Sums]) -> Sums:
-        return np.sum(list(accumulators), axis=0)
+        merged: Sums = np.sum(list(accumulators), axis=0)
+        return merged
 
     def extract_output(self, accumulator: Sums) -> dict[Any, Sums]:
         return {self._key: accumulator}
@@ -94,7 +95,8 @@ def _computations(metric: str) -> Callable[..., list[Any]]:
     return create
 
 
-class _CountMetric(metric_types.Metric):  # type: ignore[misc]
+class _CountMetric(metric_types.Metric):
+    # TFMA looks class names up among its own metrics first: none of ours may share a name with one of them.
     METRIC = ""
 
     def __init__(self, name: str = "") -> None:
@@ -102,31 +104,31 @@ class _CountMetric(metric_types.Metric):  # type: ignore[misc]
         super().__init__(computations, name=name or self.METRIC)
 
 
-class MeanAbsoluteError(_CountMetric):
+class CountMeanAbsoluteError(_CountMetric):
     """MAE, in rentals."""
 
     METRIC = "mae"
 
 
-class RootMeanSquaredError(_CountMetric):
+class CountRootMeanSquaredError(_CountMetric):
     """RMSE, in rentals."""
 
     METRIC = "rmse"
 
 
-class RootMeanSquaredLogError(_CountMetric):
+class CountRootMeanSquaredLogError(_CountMetric):
     """RMSLE, in log units."""
 
     METRIC = "rmsle"
 
 
-class RelativeBias(_CountMetric):
+class CountRelativeBias(_CountMetric):
     """Share by which all predictions together exceed all labels together."""
 
     METRIC = "bias"
 
 
-class Calibration(_CountMetric):
+class CountCalibration(_CountMetric):
     """All predictions together over all labels together."""
 
     METRIC = "calibration"
@@ -134,5 +136,11 @@ class Calibration(_CountMetric):
 
 METRICS: dict[str, type[_CountMetric]] = {
     metric.METRIC: metric
-    for metric in (MeanAbsoluteError, RootMeanSquaredError, RootMeanSquaredLogError, RelativeBias, Calibration)
+    for metric in (
+        CountMeanAbsoluteError,
+        CountRootMeanSquaredError,
+        CountRootMeanSquaredLogError,
+        CountRelativeBias,
+        CountCalibration,
+    )
 }

@@ -7,11 +7,13 @@ takes serialized tf.Examples. Both answer `cnt`, in rentals, and neither knows a
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 import tensorflow_transform as tft
+from tensorflow_transform.saved import saved_transform_io_v2
 
 from bike_pipeline import features
 
@@ -22,14 +24,34 @@ EXTRA_FOLDER = "assets.extra"
 KERAS_FILE = "model.keras"
 REFERENCE_FILE = "hourly_mean.json"
 
-# The raw features that preprocessing_fn reads; a test proves that it reads no other.
-MODEL_INPUTS = tuple(f for f in features.INPUTS if f.name != "season")
-
 
 def input_signature() -> dict[str, tf.TensorSpec]:
     """Return the tensors that `serving_default` takes: one of shape (batch,) a feature, int64 or float32."""
     kinds = {"int": tf.int64, "float": tf.float32}
-    return {f.name: tf.TensorSpec([None], kinds[f.kind], name=f.name) for f in MODEL_INPUTS}
+    return {f.name: tf.TensorSpec([None], kinds[f.kind], name=f.name) for f in features.MODEL_INPUTS}
+
+
+class Transform:
+    """The transform graph as a function of raw tensors.
+
+    TFT's own Keras layer does the same through the former Keras; saving it costs more than training the model.
+    """
+
+    def __init__(self, transform_graph: str, inputs: Iterable[str], outputs: Iterable[str]) -> None:
+        """Load the graph and cut it down to the given raw inputs and transformed outputs.
+
+        Raises:
+            ValueError: an output needs a raw column that is not among the inputs.
+        """
+        path = tft.TFTransformOutput(transform_graph).transform_savedmodel_dir
+        self._loader = saved_transform_io_v2.SavedModelLoader(path)
+        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        self._loader.finalize(self.inputs, self.outputs)
+
+    def __call__(self, raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Return the transformed tensors of raw ones, each of shape (batch, …)."""
+        transformed: dict[str, tf.Tensor] = self._loader.apply_transform_model({n: raw[n] for n in self.inputs})
+        return transformed
 
 
 def write(model: keras.Model, transform_graph: str, path: str, extra_files: dict[str, str]) -> None:
@@ -41,13 +63,12 @@ def write(model: keras.Model, transform_graph: str, path: str, extra_files: dict
         path: folder to write to; must not exist.
         extra_files: text files by name for `assets.extra`.
     """
-    transform = tft.TFTransformOutput(transform_graph).transform_features_layer()
+    transform = Transform(
+        transform_graph, [f.name for f in features.MODEL_INPUTS], [tensor.name for tensor in model.inputs]
+    )
 
-    @tf.autograph.experimental.do_not_convert
     def predict(raw: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        transformed = transform(raw)
-        transformed.pop(features.LABEL, None)
-        rentals = tf.exp(model(transformed, training=False)) - 1.0
+        rentals = tf.exp(model(transform(raw), training=False)) - 1.0
         return {features.LABEL: tf.maximum(rentals, 0.0)}
 
     example_spec = {name: tf.io.FixedLenFeature([], spec.dtype) for name, spec in input_signature().items()}
@@ -57,7 +78,6 @@ def write(model: keras.Model, transform_graph: str, path: str, extra_files: dict
 
     archive = keras.export.ExportArchive()
     archive.track(model)
-    archive.track(transform)
     archive.add_endpoint(SERVING_DEFAULT, predict, [input_signature()])
     archive.add_endpoint(SERVING_EXAMPLES, predict_examples, [tf.TensorSpec([None], tf.string, name="examples")])
     archive.write_out(path, verbose=False)

@@ -4,47 +4,49 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-import tensorflow_transform as tft
 from absl import logging
 from keras import ops
 
 from bike_pipeline import features, progress
-from bike_pipeline.modeling import architectures, reference, rows, saved_model
+from bike_pipeline.modeling import architectures, preprocessing, reference, rows, saved_model
 
 RAW_NAMES = (*features.INPUT_NAMES, features.LABEL)
 # Rows that go through the transform graph at once: bounds memory, costs nothing.
 TRANSFORM_CHUNK = 65_536
+LOSS_FILE = "loss.csv"
 WARM_UP_SHARE = 0.08
 EMA_MOMENTUM = 0.98
 # exp() of a larger logit overflows the loss in the first steps; 9 means 8,102 rentals an hour.
 LARGEST_LOG = 9.0
 
+Loss = Callable[[keras.KerasTensor, keras.KerasTensor], keras.KerasTensor]
+
 
 def _transformed(columns: rows.Columns, transform_graph: str) -> rows.Columns:
-    layer = tft.TFTransformOutput(transform_graph).transform_features_layer()
+    outputs = (preprocessing.DENSE, *preprocessing.CODES, preprocessing.MONTHS_BEFORE_END, features.LABEL)
+    transform = saved_model.Transform(transform_graph, RAW_NAMES, outputs)
     parts: dict[str, list[npt.NDArray[Any]]] = {}
     for chunk in rows.chunks(columns, TRANSFORM_CHUNK):
-        for name, tensor in layer({name: tf.constant(values) for name, values in chunk.items()}).items():
+        for name, tensor in transform({name: tf.constant(values) for name, values in chunk.items()}).items():
             parts.setdefault(name, []).append(tensor.numpy())
     return {name: np.concatenate(pieces) for name, pieces in parts.items()}
 
 
-def _loss(variance: float, mean: float) -> Any:
+def _loss(variance: float, mean: float) -> Loss:
     """Return half the squared log error over its variance plus half the Poisson loss over the mean label.
 
     The first follows RMSLE, the second MAE and RMSE; alone, each loses on the other's metrics. The Poisson term is the
     negative log-likelihood of a count with mean exp(p), up to a constant.
     """
 
-    def loss(label: keras.KerasTensor, log_prediction: keras.KerasTensor) -> keras.KerasTensor:
-        # Keras may hand over (batch, 1) for (batch,); subtracting the two shapes would broadcast without a word.
-        label, p = ops.reshape(label, (-1,)), ops.reshape(log_prediction, (-1,))
+    def loss(label: keras.KerasTensor, p: keras.KerasTensor) -> keras.KerasTensor:
         squared_log_error = ops.mean(ops.square(ops.log1p(label) - p)) / variance
         poisson = ops.mean(ops.exp(ops.minimum(p, LARGEST_LOG)) - label * p) / mean
         return 0.5 * squared_log_error + 0.5 * poisson
@@ -52,16 +54,56 @@ def _loss(variance: float, mean: float) -> Any:
     return loss
 
 
-class _Report(keras.callbacks.Callback):  # type: ignore[misc]
-    """Tells whoever listens how many epochs are done."""
+def _fit(
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    loss: Loss,
+    inputs: rows.Columns,
+    label: npt.NDArray[Any],
+    batch_size: int,
+    epochs: int,
+    seed: int,
+) -> list[float]:
+    """Train in place and return the mean loss of each epoch.
 
-    def __init__(self, epochs: int) -> None:
-        super().__init__()
-        self._epochs = epochs
+    The rows stay in memory and one call runs a whole epoch in the graph, which Keras's `fit` does less directly: for a
+    model this small its tracing and feeding cost more than the steps. Each epoch visits the rows in a new order, seeded;
+    the last batch is filled up from the epoch's first rows.
+    """
+    data = {name: tf.constant(values) for name, values in inputs.items()}
+    labels = tf.constant(label)
+    count = len(label)
+    batch_size = min(batch_size, count)
+    steps = math.ceil(count / batch_size)
+    optimizer.build(model.trainable_variables)
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        loss = (logs or {}).get("loss", math.nan)
-        progress.report((epoch + 1) / self._epochs, f"epoch {epoch + 1} of {self._epochs}, loss {loss:.3f}")
+    @tf.autograph.experimental.do_not_convert
+    def step(chosen: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            output = model({name: tf.gather(values, chosen) for name, values in data.items()}, training=True)
+            value = loss(tf.gather(labels, chosen), output) + tf.add_n(model.losses)
+        optimizer.apply(tape.gradient(value, model.trainable_variables), model.trainable_variables)
+        return value
+
+    @tf.function(autograph=False, jit_compile=False)
+    def epoch(order: tf.Tensor) -> tf.Tensor:
+        def body(index: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return index + 1, total + step(order[index * batch_size : (index + 1) * batch_size])
+
+        _, total = tf.while_loop(
+            lambda index, _: index < steps, body, (tf.constant(0), tf.constant(0.0)), parallel_iterations=1
+        )
+        return total / float(steps)
+
+    generator = np.random.default_rng(seed)
+    losses = []
+    for number in range(1, epochs + 1):
+        order = generator.permutation(count)
+        order = np.concatenate([order, order[: steps * batch_size - count]])
+        losses.append(float(epoch(tf.constant(order))))
+        progress.report(number / epochs, f"epoch {number} of {epochs}, loss {losses[-1]:.3f}")
+    optimizer.finalize_variable_values(model.trainable_variables)
+    return losses
 
 
 def _warm_start(model: keras.Model, base_model: str | None) -> bool:
@@ -78,8 +120,9 @@ def _warm_start(model: keras.Model, base_model: str | None) -> bool:
     return True
 
 
-def train(columns: rows.Columns, transform_graph: str, training: dict[str, Any], seed: int, base_model: str | None = None,
-          log_path: str | None = None) -> keras.Model:
+def train(
+    columns: rows.Columns, transform_graph: str, training: dict[str, Any], seed: int, base_model: str | None = None
+) -> tuple[keras.Model, list[float]]:
     """Return a model trained on raw rows.
 
     The result is the same for the same arguments on the same machine: every generator is seeded and TensorFlow's
@@ -91,7 +134,9 @@ def train(columns: rows.Columns, transform_graph: str, training: dict[str, Any],
         training: the `training` section of the settings.
         seed: seeds Python, numpy and TensorFlow.
         base_model: folder of the SavedModel to start from, where warm start is on.
-        log_path: file for the loss of each epoch, as CSV.
+
+    Returns:
+        The model and the mean loss of each epoch.
     """
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
@@ -104,8 +149,7 @@ def train(columns: rows.Columns, transform_graph: str, training: dict[str, Any],
     if training["warm_start"]:
         _warm_start(model, base_model)
     batch_size, epochs = training["batch_size"], training["epochs"]
-    steps_per_epoch = math.ceil(len(label) / batch_size)
-    steps = steps_per_epoch * epochs
+    steps = math.ceil(len(label) / batch_size) * epochs
     warm_up = max(1, round(WARM_UP_SHARE * steps))
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0, max(1, steps - warm_up), warmup_target=training["learning_rate"], warmup_steps=warm_up
@@ -115,13 +159,7 @@ def train(columns: rows.Columns, transform_graph: str, training: dict[str, Any],
     )
     # A constant label has no variance; the loss must not divide by it.
     loss = _loss(max(float(log_label.var()), 1e-6), max(float(label.mean()), 1e-6))
-    # One call into the graph for a whole epoch: on a small model the calls cost more than the steps.
-    model.compile(optimizer, loss, steps_per_execution=min(steps_per_epoch, 64), jit_compile=False)
-    callbacks: list[keras.callbacks.Callback] = [_Report(epochs)]
-    if log_path:
-        callbacks.append(keras.callbacks.CSVLogger(log_path))
-    model.fit(inputs, label, batch_size=batch_size, epochs=epochs, verbose=0, callbacks=callbacks)
-    return model
+    return model, _fit(model, optimizer, loss, inputs, label, batch_size, epochs, seed)
 
 
 def run_fn(fn_args: Any) -> None:
@@ -145,14 +183,9 @@ def run_fn(fn_args: Any) -> None:
     columns = rows.to_columns(batches, RAW_NAMES)
     logging.info("Training on %d rows.", rows.count(columns))
     tf.io.gfile.makedirs(fn_args.model_run_dir)
-    model = train(
-        columns,
-        fn_args.transform_graph_path,
-        config["training"],
-        config["seed"],
-        fn_args.base_model,
-        os.path.join(fn_args.model_run_dir, "loss.csv"),
-    )
+    model, losses = train(columns, fn_args.transform_graph_path, config["training"], config["seed"], fn_args.base_model)
+    with tf.io.gfile.GFile(os.path.join(fn_args.model_run_dir, LOSS_FILE), "w") as file:
+        file.write("epoch,loss\n" + "".join(f"{i},{loss:.6f}\n" for i, loss in enumerate(losses, 1)))
     progress.report(1.0, "writing the served model")
     hourly_mean = reference.HourlyMean.fit(columns["hr"], columns["workingday"], columns[features.LABEL])
     saved_model.write(

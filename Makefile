@@ -1,0 +1,97 @@
+# People, pre-commit and CI call the same targets; `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.SILENT:
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+# Optional parts of the product for `make setup`, such as EXTRAS="exports kubeflow".
+EXTRAS ?=
+# Further arguments for the program that a target calls.
+ARGS ?=
+
+# TensorFlow, gRPC and Beam tell much on every start that nobody acts on; errors still come through.
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+export GRPC_VERBOSITY ?= ERROR
+
+.PHONY: help
+help: ## List every target with a sentence.
+	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: setup
+setup: ## Make the environment .venv, or bring it up to date (PYTHON=/path/to/python3.12, EXTRAS="exports kubeflow").
+	for name in python3 python3.12 python3.11 python3.13 python; do \
+	  if command -v $$name > /dev/null; then exec $$name tools/bootstrap.py --extras "$(EXTRAS)"; fi; \
+	done; \
+	echo "setup: error: no Python on the PATH" >&2; \
+	echo "       fix: install Python 3.11, 3.12 or 3.13 (Debian, Ubuntu: apt install python3 python3-venv python3-dev)" >&2; \
+	exit 1
+
+.PHONY: run
+run: setup ## Ingest the first half of the data as span 1 and run the pipeline on it.
+	$(BIN)/bike-pipeline run --demo first $(ARGS)
+
+.PHONY: retrain
+retrain: setup ## Ingest the second half as span 2 and run again, against the model that is served now.
+	$(BIN)/bike-pipeline run --demo second $(ARGS)
+
+.PHONY: test
+test: setup ## Check everything: lint, types, imports and all tests, with a summary at the end.
+	failed=0; summary=""; \
+	for step in lint types imports pytest; do \
+	  began=$$SECONDS; result=ok; \
+	  echo "== $$step"; \
+	  $(MAKE) $$step || { result=FAILED; failed=1; }; \
+	  summary+=$$(printf '  %-8s %-7s %5d s' $$step $$result $$((SECONDS - began)))$$'\n'; \
+	done; \
+	printf '\nsummary\n%s' "$$summary"; \
+	exit $$failed
+
+.PHONY: test-fast
+test-fast: setup ## Run the tests that take less than ten seconds each (ARGS="-k spans" picks some).
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+.PHONY: pytest
+pytest: setup ## Run all tests (ARGS="tests/data -x" picks some).
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: lint
+lint: setup ## Look for mistakes and for code that is not formatted.
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check . || { echo "lint: some files are not formatted; run: make format" >&2; exit 1; }
+
+.PHONY: format
+format: setup ## Format the code and mend what can be mended by rule.
+	$(BIN)/ruff check --quiet --fix-only .
+	$(BIN)/ruff format --quiet .
+
+.PHONY: types
+types: setup ## Check the types.
+	$(BIN)/mypy
+
+.PHONY: imports
+imports: setup ## Check that imports go one way, from the runners down to the errors.
+	report=$$($(BIN)/lint-imports 2>&1) || { echo "$$report" >&2; exit 1; }; \
+	echo "$$report" | tail -n 1
+
+.PHONY: lock
+lock: setup ## Make requirements/*.txt again from pyproject.toml (UPGRADE=1: the newest versions that fit).
+	$(BIN)/python tools/lock.py $(if $(UPGRADE),--upgrade)
+
+.PHONY: doctor
+doctor: setup ## Print what is there, which versions, what is missing and how to get it.
+	$(BIN)/bike-pipeline doctor $(ARGS)
+
+.PHONY: benchmark
+benchmark: setup ## Measure a whole run against the plain TFX way.
+	$(BIN)/python benchmarks/end_to_end.py $(ARGS)
+
+.PHONY: clean
+clean: ## Remove what runs wrote (workspace/: spans, models, lineage) and the caches of the tools.
+	rm -rf workspace build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find bike_pipeline runners tests tools benchmarks -type d -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: clean-env
+clean-env: ## Remove the environment; the next target makes it again.
+	rm -rf .venv .venv.lock

@@ -1,0 +1,88 @@
+"""The command line. Nothing heavy is imported before a command needs it: `--help` answers at once."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from typing import NoReturn
+
+import click
+
+from bike_pipeline import __version__
+from bike_pipeline.errors import BikePipelineError, ExitCode
+
+# Name and sentence of each command; its code is bike_pipeline.commands.<name>, imported when it is called.
+COMMANDS = {
+    "run": "Run the pipeline: from the newest span to a blessed, pushed model.",
+    "data": "Ingest, list and verify versioned data.",
+    "predict": "Ask the served model: a JSON record, a CSV file or standard input.",
+    "runs": "List what ran: when, on which span, with what outcome.",
+    "models": "List what was trained, blessed and served.",
+    "config": "Show the settings, or their schema.",
+    "doctor": "Show what is installed, what is missing and how to get it.",
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"bike_pipeline.commands.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="bike-pipeline")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def command(debug: bool) -> None:
+    """Hourly bike-sharing demand: versioned data, a gated training pipeline, a served model, its lineage."""
+    if debug:
+        os.environ["BIKE_PIPELINE_DEBUG"] = "1"
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    if os.environ.get("BIKE_PIPELINE_DEBUG"):
+        traceback.print_exc()
+    click.echo(f"error: {message}", err=True)
+    sys.exit(code)
+
+
+def main() -> None:
+    """Run the command line; every error ends as one line and an exit code of its own (see `ExitCode`)."""
+    try:
+        command.main(standalone_mode=False)
+    except click.exceptions.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _stop("interrupted; what was finished is kept, and the next run goes on from there.", ExitCode.INTERRUPTED)
+    except BikePipelineError as error:
+        _stop(str(error), error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output is gone (`| head`); there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitCode.UNFORESEEN)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _stop(f"{where}{error.strerror or error}. Check permissions and free space there.", ExitCode.STORAGE)
+    except Exception as error:
+        _stop(
+            f"{type(error).__name__}: {error}. This was not foreseen; `bike-pipeline --debug …` shows the traceback.",
+            ExitCode.UNFORESEEN,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""`bike-pipeline config`: the settings and their schema."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from bike_pipeline.commands.options import settings_options
+
+if TYPE_CHECKING:
+    from bike_pipeline.settings import Settings
+
+
+@click.group()
+def command() -> None:
+    """Show the settings, or their schema."""
+
+
+@command.command()
+@settings_options
+def show(settings: Settings) -> None:
+    """Print the settings in force, as YAML that `--config` takes."""
+    import yaml
+
+    click.echo(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True), nl=False)
+
+
+@command.command()
+def schema() -> None:
+    """Print the JSON schema of the settings: every name, type, range and meaning."""
+    from bike_pipeline.settings import Settings
+
+    click.echo(json.dumps(Settings.model_json_schema(), indent=2))

@@ -1,0 +1,30 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def settings_options(function: Command) -> Command:
+    """Add `--config FILE` and repeated `--set KEY=VALUE`, and pass the loaded settings as `settings`.
+
+    The settings are loaded only when the command runs, so that help stays fast.
+    """
+
+    @click.option("--config", metavar="FILE", default=None, help="Settings laid over configs/base.yaml.")
+    @click.option(
+        "--set", "assignments", metavar="KEY=VALUE", multiple=True, help="One setting, such as data.eval_fraction=0.3."
+    )
+    @functools.wraps(function)
+    def with_settings(*args: Any, config: str | None, assignments: tuple[str, ...], **options: Any) -> Any:
+        from bike_pipeline.settings import load_settings
+
+        return function(*args, settings=load_settings(config, assignments), **options)
+
+    return with_settings  # type: ignore[return-value]

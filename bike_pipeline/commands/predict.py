@@ -1,0 +1,68 @@
+"""`bike-pipeline predict`: ask the served model."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bike_pipeline.commands.options import settings_options
+from bike_pipeline.errors import ModelError
+
+if TYPE_CHECKING:
+    from bike_pipeline.settings import Settings
+
+PREDICTION = "predicted_cnt"
+
+
+@click.command()
+@settings_options
+@click.option("--version", type=int, default=None, help="A version of the served model; the newest by default.")
+@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON record a line, for CSV input too.")
+@click.argument("records", required=False, default="-")
+def command(settings: Settings, version: int | None, as_json: bool, records: str) -> None:
+    """Predict the rentals an hour for RECORDS: a JSON record, a CSV or JSON file, or "-" for standard input.
+
+    A record names the model's inputs; its date (dteday) stands for year, month, weekday and, with holiday, working day.
+    JSON is answered with one number a record, CSV with the same rows and a column predicted_cnt.
+    """
+    text, where = _read(records)
+    from bike_pipeline.serving import records as parsing
+
+    parsed = parsing.parse(text, where)
+    columns = parsing.to_columns(parsed, where)
+    from bike_pipeline.log_capture import captured
+
+    with captured(settings.logs_path / "predict.log") as screen:
+        from bike_pipeline.serving.predictor import Predictor
+
+        predicted = Predictor(settings.serving_path, version).predict(columns).tolist()
+        if as_json or text.strip()[0] in "{[":
+            for record, value in zip(parsed, predicted, strict=True):
+                answer = {**record, PREDICTION: round(value, 2)} if as_json else round(value, 2)
+                screen.write(json.dumps(answer) + "\n")
+            return
+        writer = csv.DictWriter(screen, [*parsed[0], PREDICTION], lineterminator="\n")
+        writer.writeheader()
+        for record, value in zip(parsed, predicted, strict=True):
+            writer.writerow({**record, PREDICTION: f"{value:.2f}"})
+
+
+def _read(records: str) -> tuple[str, str]:
+    if records == "-":
+        return sys.stdin.read(), "standard input"
+    if records.lstrip()[:1] in ("{", "["):
+        return records, "the command line"
+    path = Path(records)
+    try:
+        return path.read_text(encoding="utf-8-sig"), str(path)
+    except FileNotFoundError:
+        raise ModelError(
+            "no such file", where=records, fix="name a CSV or JSON file, or write a record: '{\"hr\": 8, …}'"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"cannot read it ({error})", where=records, fix="it must be a readable text file") from None

@@ -1,0 +1,147 @@
+"""`bike-pipeline run`: run the pipeline and show how it goes."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bike_pipeline.commands.options import settings_options
+from bike_pipeline.errors import BikePipelineError, ConfigurationError, NotPushedError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bike_pipeline.run_events import RunResult
+    from bike_pipeline.settings import Settings
+
+RUNNERS_GROUP = "bike_pipeline.runners"
+_NEXT_STEPS = (
+    ("make retrain", "the second half arrives: train again, against this model"),
+    ("bike-pipeline models", "what was trained, blessed and served"),
+    ("bike-pipeline runs", "what ran, and how it ended"),
+    ("bike-pipeline data ingest YOUR.csv", "the next span, from your own rows"),
+)
+_EXAMPLE = (
+    '{"dteday": "2012-06-01", "hr": 8, "holiday": 0, "weathersit": 1, '
+    '"temp": 0.6, "atemp": 0.58, "hum": 0.5, "windspeed": 0.2}'
+)
+
+
+@click.command()
+@settings_options
+@click.option("--runner", default="local", show_default=True, help="Where to run.")
+@click.option("--no-cache", is_flag=True, help="Run every stage, even where nothing changed.")
+@click.option(
+    "--accept-baseline-reset", is_flag=True, help="Let a changed signature or metric set go uncompared, once."
+)
+@click.option("--wait", is_flag=True, help="Wait for another run in this workspace instead of refusing.")
+@click.option(
+    "--demo", type=click.Choice(["first", "second"]), help="Ingest that half of the embedded data (2011, 2012) first."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON and nothing else.")
+def command(
+    settings: Settings,
+    runner: str,
+    no_cache: bool,
+    accept_baseline_reset: bool,
+    wait: bool,
+    demo: str | None,
+    as_json: bool,
+) -> None:
+    """Run the pipeline on the newest span.
+
+    Ends with exit code 0 where a model serves the newest data, 5 where the data gate refused the data, 6 where the
+    candidate was not blessed (the serving model stays).
+    """
+    from datetime import UTC, datetime
+
+    from bike_pipeline.commands import run_view
+    from bike_pipeline.log_capture import captured
+
+    kind = _runner(runner)
+    # Read by TensorFlow's C++ code when it is loaded: the log file gets everything from information upwards.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0")
+    log_file = settings.logs_path / f"run-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.log"
+    with captured(log_file) as screen:
+        console = run_view.console_on(screen)
+        if demo:
+            _ingest_demo(settings, demo, None if as_json else console)
+        view: Any = (
+            run_view.SilentView(console)
+            if as_json
+            else (run_view.TableView(console) if console.is_terminal else run_view.LinesView(console))
+        )
+        try:
+            with view:
+                result: RunResult = kind(settings, view, wait).run(not no_cache, accept_baseline_reset)
+        except BaseException as error:
+            if not isinstance(error, BikePipelineError):
+                raise
+            if as_json:
+                screen.write(
+                    json.dumps({"error": str(error), "exit_code": error.exit_code, "log": str(log_file)}) + "\n"
+                )
+            else:
+                console.print(f"log: {log_file}", soft_wrap=True)
+            import traceback
+
+            traceback.print_exc()
+            raise
+        if as_json:
+            screen.write(json.dumps({**asdict(result), "log": str(log_file)}, indent=2) + "\n")
+        else:
+            console.print(run_view.result_tables(result))
+            _say_outcome(console, settings, result)
+            console.print(f"log: {log_file}", soft_wrap=True)
+    if result.pushed_version is None:
+        raise NotPushedError(
+            "the candidate was not blessed, so the serving model stays",
+            fix="see the failed gates above; `bike-pipeline models` compares what was trained",
+        )
+
+
+def _runner(name: str) -> Any:
+    """Return the runner class that is registered under a name.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    from importlib.metadata import entry_points
+
+    found = {point.name: point for point in entry_points(group=RUNNERS_GROUP)}
+    if name not in found:
+        raise ConfigurationError(
+            f"there is no runner '{name}'", where="--runner", fix=f"choose one of: {', '.join(sorted(found))}"
+        )
+    return found[name].load()
+
+
+def _ingest_demo(settings: Settings, half: str, console: Console | None) -> None:
+    """Ingest the first half, or both in their order; a half that is there already is found and kept."""
+    from bike_pipeline.data.demo import split_demo
+    from bike_pipeline.data.ingest import ingest
+
+    halves = split_demo(settings.workspace_path / "uploads")
+    for number, source in enumerate(halves[: 1 if half == "first" else 2], 1):
+        result = ingest(settings, str(source))
+        if console:
+            verb = "ingested" if result.created else "already there:"
+            name = f"half {number} of the embedded data"
+            console.print(f"{name} {verb} as span {result.span} version {result.version}, {result.rows:,} rows")
+
+
+def _say_outcome(console: Console, settings: Settings, result: RunResult) -> None:
+    console.print()
+    if result.pushed_version is None:
+        console.print("[bold red]not pushed[/]: the candidate is not blessed; the serving model stays")
+        return
+    verb = "pushed" if result.newly_pushed else "nothing new: serving already"
+    console.print(f"[bold green]{verb}[/]: version {result.pushed_version} in {result.destination}", soft_wrap=True)
+    console.print("next:")
+    for step, meaning in _NEXT_STEPS:
+        console.print(f"  {step:42s} {meaning}", soft_wrap=True, markup=False)
+    console.print(f"  bike-pipeline predict '{_EXAMPLE}'", soft_wrap=True, markup=False)

@@ -1,0 +1,216 @@
+"""What a person sees of a run: a live table in a terminal, plain lines elsewhere, and the result at the end."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from bike_pipeline.run_events import RunResult, StageResult
+
+_MARKS = {
+    "waiting": ("·", "dim"),
+    "running": ("▶", "bold cyan"),
+    "done": ("✔", "green"),
+    "cached": ("=", "blue"),
+    "failed": ("✘", "bold red"),
+}
+METRIC_NAMES = {"mae": "MAE", "rmse": "RMSE", "rmsle": "RMSLE", "bias": "bias", "calibration": "calibration"}
+WORST_SLICES = 5
+
+
+def console_on(stream: TextIO) -> Console:
+    """Return a console on a stream; without a terminal it is wide enough that nothing is cut."""
+    console = Console(file=stream, highlight=False)
+    return console if console.is_terminal else Console(file=stream, highlight=False, width=160)
+
+
+class LinesView:
+    """One line a finished stage, for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        """Print to `console`."""
+        self._console = console
+
+    def __enter__(self) -> LinesView:
+        """Say that the start takes a while."""
+        self._console.print("loading TensorFlow and TFX …")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is left open."""
+
+    def planned(self, stages: list[str]) -> None:
+        """Say how many stages there are."""
+        self._console.print(f"{len(stages)} stages: {' → '.join(stages)}", soft_wrap=True)
+
+    def started(self, stage: str) -> None:
+        """Say nothing: the line comes when the stage is over."""
+
+    def progressed(self, stage: str, fraction: float, text: str) -> None:
+        """Say nothing: lines are for what is over."""
+
+    def finished(self, result: StageResult) -> None:
+        """Print the stage's line."""
+        line = f"{result.name:18s} {result.state:8s} {result.seconds:7.1f} s  {result.outcome}"
+        self._console.print(Text(line.rstrip()), soft_wrap=True)
+
+
+class SilentView(LinesView):
+    """Says nothing; the result is printed as JSON."""
+
+    def __enter__(self) -> SilentView:
+        """Say nothing."""
+        return self
+
+    def planned(self, stages: list[str]) -> None:
+        """Say nothing."""
+
+    def finished(self, result: StageResult) -> None:
+        """Say nothing."""
+
+
+class TableView:
+    """A table of all stages that is drawn anew while they work."""
+
+    def __init__(self, console: Console) -> None:
+        """Draw on `console`."""
+        self._rows: dict[str, StageResult] = {}
+        self._running = ""
+        self._began = time.monotonic()
+        self._note = ""
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4)
+
+    def __enter__(self) -> TableView:
+        """Begin to draw."""
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Draw a last time and leave the table standing."""
+        self._running = ""
+        self._live.__exit__(*error)
+
+    def planned(self, stages: list[str]) -> None:
+        """Show every stage as waiting."""
+        self._rows = {name: StageResult(name, 0, "waiting", 0.0, "") for name in stages}
+
+    def started(self, stage: str) -> None:
+        """Show a stage as running."""
+        self._running, self._began, self._note = stage, time.monotonic(), ""
+
+    def progressed(self, stage: str, fraction: float, text: str) -> None:
+        """Show what the running stage is doing."""
+        filled = round(fraction * 10)
+        self._note = f"{'━' * filled}{'╌' * (10 - filled)} {text}"
+
+    def finished(self, result: StageResult) -> None:
+        """Show how a stage ended."""
+        self._running = ""
+        self._rows[result.name] = result
+
+    def _render(self) -> RenderableType:
+        if not self._rows:
+            return Text(f"▶ loading TensorFlow and TFX … {time.monotonic() - self._began:.0f} s", style="cyan")
+        table = Table(box=None, pad_edge=False)
+        table.add_column("stage")
+        table.add_column("state")
+        table.add_column("seconds", justify="right")
+        table.add_column("what came out", overflow="fold")
+        for name, row in self._rows.items():
+            state, seconds, note = row.state, row.seconds, row.outcome
+            if name == self._running:
+                state, seconds, note = "running", time.monotonic() - self._began, self._note
+            mark, style = _MARKS[state]
+            shown = f"{seconds:.1f}" if state != "waiting" else ""
+            table.add_row(Text(f"{mark} {name}", style=style), Text(state, style=style), shown, Text(note))
+        return table
+
+
+def result_tables(result: RunResult) -> RenderableType:
+    """Return candidate against baseline, overall and on the worst slices, and every gate's decision."""
+    report: Any = result.decisions
+    candidate = {(row["slicing"], row["slice"]): row for row in report["candidate_metrics"]}
+    baseline = {(row["slicing"], row["slice"]): row for row in report["baseline_metrics"]}
+    return Group(
+        Text(f"\ncandidate against the baseline ({report['baseline']['reason']})", style="bold"),
+        _comparison(candidate, baseline),
+        Text("\ngates", style="bold"),
+        _decisions(report),
+    )
+
+
+def _comparison(candidate: dict[Any, Any], baseline: dict[Any, Any]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("rows of the eval split")
+    table.add_column("rows", justify="right")
+    for metric in ("mae", "rmse", "rmsle", "bias"):
+        table.add_column(METRIC_NAMES[metric], justify="right")
+        if baseline:
+            table.add_column("baseline", justify="right", style="dim")
+    slices = sorted((k for k in candidate if k[0] != "overall"), key=lambda k: -float(candidate[k]["mae"]))
+    for key in [("overall", ""), *slices[:WORST_SLICES]]:
+        row = candidate[key]
+        cells = [slice_name(*key), f"{row['rows']:,.0f}"]
+        for metric in ("mae", "rmse", "rmsle", "bias"):
+            cells.append(_number(metric, row.get(metric)))
+            if baseline:
+                cells.append(_number(metric, baseline.get(key, {}).get(metric)))
+        table.add_row(*cells, style="bold" if key[0] == "overall" else None)
+    return table
+
+
+def _decisions(report: Any) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column("mark")
+    table.add_column("reason", overflow="fold")
+    decisions = report["decisions"]
+    failed = [d for d in decisions if not d["passed"] and d["binding"]]
+    overall = [d for d in decisions if d["slicing"] == "overall" and d["passed"]]
+    reported = [d for d in decisions if not d["passed"] and not d["binding"]]
+    for decision in failed:
+        table.add_row(Text("✘ failed", style="bold red"), Text(decision["reason"]))
+    for decision in overall:
+        table.add_row(Text("✔ passed", style="green"), Text(decision["reason"]))
+    slices = [d for d in decisions if d["slicing"] != "overall" and d["passed"] and d["binding"]]
+    if slices:
+        table.add_row(Text("✔ passed", style="green"), Text(f"{len(slices)} limits on slices"))
+    for decision in reported:
+        table.add_row(Text("· note", style="yellow"), Text(decision["reason"]))
+    return table
+
+
+def slice_name(slicing: str, value: str) -> str:
+    """Return a slice's name for people."""
+    if slicing == "overall":
+        return "overall"
+    if slicing == "hour_band":
+        from bike_pipeline.features import HOUR_BANDS
+
+        starts = [*HOUR_BANDS, 24]
+        return f"hours {int(value)}-{starts[starts.index(int(value)) + 1] - 1}"
+    words = {
+        ("workingday", "0"): "no working day",
+        ("workingday", "1"): "working day",
+        ("weathersit", "1"): "weather clear",
+        ("weathersit", "2"): "weather mist",
+        ("weathersit", "3"): "weather light rain or snow",
+        ("weathersit", "4"): "weather heavy rain or snow",
+        ("season", "1"): "winter",
+        ("season", "2"): "spring",
+        ("season", "3"): "summer",
+        ("season", "4"): "autumn",
+    }
+    return words.get((slicing, value), f"{slicing} {value}")
+
+
+def _number(metric: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    if metric == "bias":
+        return f"{value:+.1%}"
+    return f"{value:.3f}" if metric == "rmsle" else f"{value:.1f}"

@@ -1,0 +1,1 @@
+"""Where rows come from, how they are checked and how they are versioned."""

@@ -1,0 +1,188 @@
+"""One column of any source to numbers, with everything that is wrong with its values."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bike_pipeline.errors import DataError
+from bike_pipeline.features import Feature
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+    Values = npt.NDArray[np.int64] | npt.NDArray[np.float64]
+    Mask = npt.NDArray[np.bool_]
+
+# An integer may be written as 12.0: pandas does so as soon as one value of the column is missing.
+_INTEGER = re.compile(r"([+-]?[0-9]{1,18})(?:\.0*)?")
+_FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
+# A date may carry a time of midnight: SQLite stores pandas' dates so.
+_DATE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[ T]00:00(?::00(?:\.0*)?)?)?")
+_EPOCH = dt.date(1970, 1, 1).toordinal()
+_WANTED = {"int": "an integer", "float": "a number", "date": "a date (YYYY-MM-DD)"}
+_LONGEST_SHOWN = 40
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, and with which rows.
+
+    Attributes:
+        kind: "missing", "type", "not_finite", "range", "agreement", "order" or "duplicate".
+        mask: (rows,): where it holds.
+        say: from the row's index to the reason, as the quarantine gives it.
+    """
+
+    kind: str
+    mask: Mask
+    say: Callable[[int], str]
+
+
+def parse_column(feature: Feature, column: pa.ChunkedArray, where: str) -> tuple[Values, Mask, list[Problem]]:
+    """Turn a column into numbers.
+
+    Args:
+        feature: what the column should hold.
+        column: (rows,): texts, or a source's own type.
+        where: the source, for messages.
+
+    Returns:
+        The values, (rows,), as int64 (dates as days since 1970-01-01) or float64, 0 where there is none; where a value
+        was read; and the problems found.
+
+    Raises:
+        DataError: the column's type cannot hold such values at all.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if pa.types.is_dictionary(array.type):
+        array = array.cast(array.type.value_type)
+    if pa.types.is_null(array.type):
+        array = array.cast(pa.string())
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+        values, missing, wrong = _from_text(feature, array)
+    else:
+        values, missing, wrong = _from_type(feature, array, where)
+    valid = ~(missing | wrong)
+
+    def shown(row: int) -> str:
+        text = str(array[row].as_py())
+        return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+    problems = [
+        Problem("missing", missing, lambda _: f"{feature.name}: missing"),
+        Problem("type", wrong, lambda row: f"{feature.name}: '{shown(row)}' is not {_WANTED[feature.kind]}"),
+    ]
+    if feature.kind == "float":
+        infinite = valid & ~np.isfinite(values)
+        valid &= ~infinite
+        values = np.where(valid, values, 0.0)
+        problems.append(Problem("not_finite", infinite, lambda row: f"{feature.name}: '{shown(row)}' is not finite"))
+    if feature.minimum is not None:
+        low = valid & (values < feature.minimum)
+        problems.append(Problem("range", low, lambda row: f"{feature.name}: {shown(row)} is below {feature.minimum:g}"))
+    if feature.maximum is not None:
+        high = valid & (values > feature.maximum)
+        problems.append(
+            Problem("range", high, lambda row: f"{feature.name}: {shown(row)} is above {feature.maximum:g}")
+        )
+    return values, valid, [problem for problem in problems if problem.mask.any()]
+
+
+def _from_text(feature: Feature, array: pa.Array) -> tuple[Values, Mask, Mask]:
+    import numpy as np
+    import pyarrow as pa
+    from pyarrow import compute
+
+    kind = np.float64 if feature.kind == "float" else np.int64
+    nothing = np.zeros(len(array), dtype=bool)
+    if feature.kind != "date" and not array.null_count and not _may_be_hexadecimal(array):
+        try:
+            numbers = array.cast(pa.float64() if feature.kind == "float" else pa.int64())
+            return numbers.to_numpy(zero_copy_only=False), nothing, nothing.copy()
+        except pa.ArrowInvalid:
+            pass  # At least one value is unusual; each distinct text is read by itself below.
+    encoded = compute.fill_null(array, "").dictionary_encode()
+    parse = {"int": _integer, "float": _float, "date": _date}[feature.kind]
+    texts = [text.strip() for text in encoded.dictionary.to_pylist()]
+    parsed = [parse(text) for text in texts]
+    index = encoded.indices.to_numpy(zero_copy_only=False)
+    values = np.array([0 if value is None else value for value in parsed], dtype=kind)[index]
+    missing = np.array([not text for text in texts], dtype=bool)[index]
+    wrong = np.array([value is None and bool(text) for value, text in zip(parsed, texts, strict=True)], dtype=bool)
+    return values, missing, wrong[index]
+
+
+def _may_be_hexadecimal(array: pa.Array) -> bool:
+    """Return whether a text holds an x: Arrow would read 0x1F as 31."""
+    from pyarrow import compute
+
+    return any(compute.any(compute.match_substring(array, sign)).as_py() for sign in "xX")
+
+
+def _integer(text: str) -> int | None:
+    match = _INTEGER.fullmatch(text)
+    return int(match[1]) if match else None
+
+
+def _float(text: str) -> float | None:
+    return float(text) if _FLOAT.fullmatch(text) else None
+
+
+def _date(text: str) -> int | None:
+    match = _DATE.fullmatch(text)
+    if not match:
+        return None
+    try:
+        return dt.date.fromisoformat(match[1]).toordinal() - _EPOCH
+    except ValueError:
+        return None
+
+
+def _from_type(feature: Feature, array: pa.Array, where: str) -> tuple[Values, Mask, Mask]:
+    import numpy as np
+    import pyarrow as pa
+    from pyarrow import compute
+
+    missing: Any = array.is_null().to_numpy(zero_copy_only=False)
+    wrong = np.zeros(len(array), dtype=bool)
+    kind = array.type
+    if feature.kind == "date":
+        if pa.types.is_timestamp(kind) and kind.tz:
+            array = compute.local_timestamp(array)
+        if not (pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
+            raise _impossible(feature, kind, where)
+        stamps = compute.fill_null(array.cast(pa.timestamp("us")), 0).cast(pa.int64()).to_numpy(zero_copy_only=False)
+        days, rest = np.divmod(stamps, 86_400_000_000)
+        return days, missing, rest != 0
+    if pa.types.is_boolean(kind) or pa.types.is_integer(kind):
+        numbers = array.cast(pa.int64(), safe=False)
+    elif pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        numbers = array.cast(pa.float64())
+    else:
+        raise _impossible(feature, kind, where)
+    values = compute.fill_null(numbers, 0).to_numpy(zero_copy_only=False)
+    if feature.kind == "float":
+        return values.astype(np.float64), missing, wrong
+    if values.dtype.kind == "f":
+        # pandas stores an integer column with gaps as floats and the gaps as NaN.
+        missing = missing | np.isnan(values)
+        wrong = ~missing & ~((np.abs(values) < 2**53) & (np.floor(values) == values))
+        values = np.where(missing | wrong, 0.0, values).astype(np.int64)
+    return values, missing, wrong
+
+
+def _impossible(feature: Feature, kind: Any, where: str) -> DataError:
+    return DataError(
+        f"column {feature.name} has the type {kind}, which cannot hold {_WANTED[feature.kind]}",
+        where=where,
+        fix="convert it in the query or in the export",
+    )

@@ -1,0 +1,79 @@
+"""Writing local files so that a crash at any point leaves either the old content or the new one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from pathlib import Path
+
+from bike_pipeline.errors import StorageError
+
+_FIXES = {
+    errno.ENOSPC: "free some space and run it again",
+    errno.EDQUOT: "free some space or raise the quota, and run it again",
+    errno.EFBIG: "raise the file-size limit (ulimit -f) and run it again",
+    errno.EACCES: "give this user the right to write there, or choose another folder",
+    errno.EPERM: "give this user the right to write there, or choose another folder",
+    errno.EROFS: "choose a folder on a file system that can be written",
+    errno.ENOTDIR: "a part of that path is a file: choose another folder",
+    errno.ENOENT: "check the path",
+}
+
+
+def storage_error(error: OSError, doing: str, where: str | os.PathLike[str]) -> StorageError:
+    """Return the StorageError that says in one line what the operating system refused.
+
+    Args:
+        error: what the operating system raised.
+        doing: what was being done, such as "write".
+        where: the file or folder it was done to.
+    """
+    reason = (error.strerror or str(error) or type(error).__name__).lower()
+    fix = _FIXES.get(error.errno or 0, "check the folder, its permissions and the space that is left")
+    return StorageError(f"cannot {doing} it: {reason}", where=os.fspath(where), fix=fix)
+
+
+def sync_folder(path: str | os.PathLike[str]) -> None:
+    """Flush a folder's entries to the disk, so that a rename in it survives a power cut.
+
+    Raises:
+        OSError: the folder cannot be opened or flushed.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_and_sync(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file and flush it to the disk; not atomic by itself.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with Path(path).open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_file(target: Path, content: bytes) -> None:
+    """Write `content` beside `target`, flush it, and rename it into place; folders above it are made.
+
+    Raises:
+        StorageError: the folder cannot be made or the file cannot be written; the old file is untouched.
+    """
+    aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write_and_sync(aside, content)
+            aside.replace(target)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+        sync_folder(target.parent)
+    except OSError as error:
+        raise storage_error(error, "write", target) from error

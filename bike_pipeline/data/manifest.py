@@ -1,0 +1,157 @@
+"""The manifest of a version: what is in it, where it came from, and the SHA-256 of every file."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bike_pipeline.errors import DataError
+
+SCHEMA_VERSION = 1
+Split = Literal["train", "eval"]
+SPLITS: tuple[Split, ...] = ("train", "eval")
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Rows = Annotated[int, Field(ge=0)]
+Number = Annotated[int, Field(ge=1, le=9999)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceFileRecord(_Record):
+    """A file that was read: name without credentials, size in bytes and SHA-256 as stored."""
+
+    name: str
+    size: int
+    sha256: Sha256
+
+
+class SourceRecord(_Record):
+    """Where the rows came from; see `source_rows.SourceDescription`."""
+
+    kind: str
+    location: str
+    query: str | None
+    files: tuple[SourceFileRecord, ...]
+    ignored_columns: tuple[str, ...]
+
+
+class RowCounts(_Record):
+    """Row counts.
+
+    Attributes:
+        total: rows of the version: train + eval.
+        train: rows of the train split.
+        eval: rows of the eval split.
+        read: rows of the upload, rejected ones included.
+        rejected: rows of the upload that are in quarantine.
+        from_parent: rows taken over from the parent version.
+    """
+
+    total: Rows
+    train: Rows
+    eval: Rows
+    read: Rows
+    rejected: Rows
+    from_parent: Rows
+
+
+class TimeRange(_Record):
+    """First and last hour, local time without a zone."""
+
+    first: datetime
+    last: datetime
+
+
+class FileRecord(_Record):
+    """Size in bytes and SHA-256 of a file of the version."""
+
+    size: int
+    sha256: Sha256
+
+
+class VersionNumber(_Record):
+    """A version of a span."""
+
+    span: Number
+    version: Number
+
+
+class Manifest(_Record):
+    """The manifest.
+
+    Attributes:
+        schema_version: version of this format.
+        span: span number.
+        version: version number in the span.
+        created_at: when it was written, UTC.
+        source: where the upload came from.
+        feature_contract_sha256: the feature contract that the rows were checked against.
+        content_sha256: content address of the rows of both splits.
+        parent: the version that this one corrects, if any.
+        eval_fraction: the setting that the split was cut by.
+        rows: row counts.
+        rejected_by_reason: rejected rows of the upload by kind of reason.
+        time_range: first and last hour of each split.
+        files: every other file of the version, by its path in it.
+    """
+
+    schema_version: Literal[1]
+    span: Number
+    version: Number
+    created_at: datetime
+    source: SourceRecord
+    feature_contract_sha256: Sha256
+    content_sha256: Sha256
+    parent: VersionNumber | None
+    eval_fraction: float
+    rows: RowCounts
+    rejected_by_reason: dict[str, Rows]
+    time_range: dict[Split, TimeRange]
+    files: dict[str, FileRecord]
+
+    @property
+    def first(self) -> datetime:
+        """First hour of the version."""
+        return self.time_range["train"].first
+
+    @property
+    def last(self) -> datetime:
+        """Last hour of the version."""
+        return self.time_range["eval"].last
+
+
+def render_manifest(manifest: Manifest) -> bytes:
+    """Return a manifest as JSON text, always the same bytes for the same manifest."""
+    return (json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def parse_manifest(content: bytes, where: str) -> Manifest:
+    """Return the manifest that `render_manifest` wrote.
+
+    Raises:
+        DataError: it is damaged, or of a format that this release does not know.
+    """
+    fix = "restore it from a backup or ingest the rows again into a new store"
+    try:
+        raw = json.loads(content)
+    except ValueError as error:
+        raise DataError(f"the manifest is damaged ({error})", where=where, fix=fix) from error
+    found = raw.get("schema_version") if isinstance(raw, dict) else None
+    if isinstance(found, int) and found > SCHEMA_VERSION:
+        raise DataError(
+            f"the manifest has format {found}; this release reads up to {SCHEMA_VERSION}",
+            where=where,
+            fix="upgrade bike-pipeline",
+        )
+    try:
+        return Manifest.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"the manifest is damaged ({place}: {first['msg']})", where=where, fix=fix) from error

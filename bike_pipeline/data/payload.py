@@ -1,0 +1,99 @@
+"""Everything that one version holds, as bytes: the splits, the quarantine and the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from bike_pipeline.data.contract import CheckedRows, contract_sha256
+from bike_pipeline.data.manifest import (
+    FileRecord,
+    Manifest,
+    RowCounts,
+    SourceFileRecord,
+    SourceRecord,
+    TimeRange,
+    VersionNumber,
+    render_manifest,
+)
+from bike_pipeline.data.quarantine import quarantine_csv
+from bike_pipeline.data.rows import content_sha256, csv_bytes, split_by_time, time_range
+from bike_pipeline.data.sources.source_rows import SourceDescription
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MANIFEST = "manifest.json"
+QUARANTINE = "quarantine.csv"
+
+
+def build_payload(
+    number: VersionNumber,
+    rows: pa.Table,
+    checked: CheckedRows,
+    source: SourceDescription,
+    *,
+    eval_fraction: float,
+    parent: VersionNumber | None,
+    from_parent: int,
+) -> dict[str, bytes]:
+    """Return the content of every file of a version by its path in it.
+
+    Args:
+        number: the span and version it will be.
+        rows: its rows, in time order.
+        checked: the row checks of the upload.
+        source: where the upload came from.
+        eval_fraction: share of the days that is the eval split.
+        parent: the version that it corrects, if any.
+        from_parent: how many rows were taken over from that one.
+
+    Raises:
+        DataError: the rows are of fewer than two days.
+    """
+    train, evaluation = split_by_time(rows, eval_fraction, source.location)
+    payload = {"train/data.csv": csv_bytes(train), "eval/data.csv": csv_bytes(evaluation)}
+    if checked.rejected.num_rows:
+        payload[QUARANTINE] = quarantine_csv(checked.rejected)
+    manifest = Manifest(
+        schema_version=1,
+        span=number.span,
+        version=number.version,
+        created_at=datetime.now(UTC),
+        source=_source_record(source),
+        feature_contract_sha256=contract_sha256(),
+        content_sha256=content_sha256(rows),
+        parent=parent,
+        eval_fraction=eval_fraction,
+        rows=RowCounts(
+            total=rows.num_rows,
+            train=train.num_rows,
+            eval=evaluation.num_rows,
+            read=checked.total,
+            rejected=checked.rejected.num_rows,
+            from_parent=from_parent,
+        ),
+        rejected_by_reason=checked.reasons,
+        time_range={"train": _range(train), "eval": _range(evaluation)},
+        files={
+            name: FileRecord(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+            for name, content in sorted(payload.items())
+        },
+    )
+    return {**payload, MANIFEST: render_manifest(manifest)}
+
+
+def _range(rows: pa.Table) -> TimeRange:
+    first, last = time_range(rows)
+    return TimeRange(first=first, last=last)
+
+
+def _source_record(source: SourceDescription) -> SourceRecord:
+    return SourceRecord(
+        kind=source.kind,
+        location=source.location,
+        query=source.query,
+        files=tuple(SourceFileRecord(name=f.name, size=f.size, sha256=f.sha256) for f in source.files),
+        ignored_columns=source.ignored_columns,
+    )

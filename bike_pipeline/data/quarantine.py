@@ -1,0 +1,72 @@
+"""The quarantine: every rejected row as it stood in its source, with its place there and all its reasons.
+
+A quarantine file is itself a valid source: once its values are corrected it can be ingested, since the columns that say
+what was wrong are not part of the feature contract.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from bike_pipeline import features
+from bike_pipeline.data.columns import Problem
+from bike_pipeline.data.sources.source_rows import SourceRows
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+QUARANTINE_COLUMNS = ("file", "line", "reasons", "text", *features.COLUMNS)
+
+
+def quarantine_table(rows: SourceRows, problems: Sequence[Problem], rejected: npt.NDArray[np.bool_]) -> pa.Table:
+    """Return the quarantine of some rows.
+
+    Args:
+        rows: all rows of the source.
+        problems: all problems found.
+        rejected: (rows,): which rows do not pass.
+
+    Returns:
+        `QUARANTINE_COLUMNS`; `line` as int64, all others as texts; in the source's order, broken lines among the rows.
+    """
+    import numpy as np
+    import pyarrow as pa
+    from pyarrow import compute
+
+    index = np.flatnonzero(rejected)
+    reasons: dict[int, list[str]] = {int(row): [] for row in index}
+    for problem in problems:
+        for row in np.flatnonzero(problem.mask):
+            reasons[int(row)].append(problem.say(int(row)))
+    where = np.concatenate([rows.files[index], np.array([line.file for line in rows.broken], dtype=np.int64)])
+    lines = np.concatenate([rows.lines[index], np.array([line.line for line in rows.broken], dtype=np.int64)])
+    columns = {
+        "file": pa.array([rows.names[file] for file in where], type=pa.string()),
+        "line": pa.array(lines),
+        "reasons": pa.array([*("; ".join(said) for said in reasons.values()), *(line.reason for line in rows.broken)]),
+        "text": pa.array([*([None] * len(index)), *(line.text for line in rows.broken)], type=pa.string()),
+    }
+    gap = pa.nulls(len(rows.broken), type=pa.string())
+    taken = rows.table.take(pa.array(index))
+    for name in features.COLUMNS:
+        texts = taken.column(name).cast(pa.string()).chunks
+        columns[name] = pa.chunked_array([*texts, gap], type=pa.string())
+    columns["reasons"] = columns["reasons"].cast(pa.string())
+    table = pa.table(columns)
+    return table.take(
+        compute.sort_indices(pa.table({"file": where, "line": lines}), [("file", "ascending"), ("line", "ascending")])
+    )
+
+
+def quarantine_csv(table: pa.Table) -> bytes:
+    """Return a quarantine as CSV (UTF-8, LF line ends, quoted where needed)."""
+    import pyarrow.csv as pc
+
+    buffer = io.BytesIO()
+    buffer.write((",".join(QUARANTINE_COLUMNS) + "\n").encode())
+    pc.write_csv(table, buffer, pc.WriteOptions(include_header=False))
+    return buffer.getvalue()

@@ -1,0 +1,200 @@
+"""The files below a span store on object storage, through fsspec.
+
+Object storage has no rename of folders and no lock that dies with its holder, so this is weaker than a local folder:
+
+- A version is written file by file and its manifest last; a version without a manifest does not exist for `SpanStore`.
+  A reader that globs the folders itself (a bare TFX input pattern) can see the files of an unfinished version, so give
+  it the span and the version of `SpanStore.latest()`.
+- Writers exclude each other with a marker file that is created only where there is none. S3, GCS and local folders do
+  that atomically; on a storage whose fsspec driver only looks first and then writes, two writers that start within
+  the same instant can both pass. Each therefore reads its marker again before the manifest is written.
+- A writer that is killed leaves its marker. After `MARKER_LIFETIME` another writer takes it over; until then it says
+  who left it and how to remove it. A single ingest that takes longer than that is refused at its commit if it was
+  overtaken.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from bike_pipeline.errors import BikePipelineError, BusyError, StorageError
+
+MARKER = ".writing.json"
+MARKER_LIFETIME = timedelta(minutes=30)
+
+
+class RemoteFiles:
+    """A folder (prefix) of any fsspec file system."""
+
+    def __init__(self, file_system: Any, root: str) -> None:
+        """Use the folder `root` of `file_system` (an fsspec AbstractFileSystem)."""
+        self._fs = file_system
+        self._root = root.rstrip("/")
+        self._token: str | None = None
+
+    def _at(self, path: str) -> str:
+        return f"{self._root}/{path}" if path else self._root
+
+    def uri(self, path: str) -> str:
+        """Return the address with its scheme; fsspec keeps credentials out of it."""
+        return str(self._fs.unstrip_protocol(self._at(path)))
+
+    @contextmanager
+    def _told(self, doing: str, path: str) -> Iterator[None]:
+        try:
+            yield
+        except (BikePipelineError, FileNotFoundError, FileExistsError):
+            raise
+        except Exception as error:  # each storage raises its own kinds
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise StorageError(
+                f"cannot {doing} it: {reason}",
+                where=self.uri(path),
+                fix="check the address, the credentials and the network",
+            ) from error
+
+    def folders(self, path: str) -> list[str]:
+        """Return the names of the folders in `path`."""
+        return self._names(path, "directory")
+
+    def files(self, path: str) -> list[str]:
+        """Return the names of the files in `path`."""
+        return self._names(path, "file")
+
+    def _names(self, path: str, kind: str) -> list[str]:
+        with self._told("list", path):
+            # Listings are cached by fsspec; another process may have written since.
+            self._fs.invalidate_cache()
+            try:
+                entries = self._fs.ls(self._at(path), detail=True)
+            except FileNotFoundError:
+                return []
+            return [str(e["name"]).rstrip("/").rpartition("/")[2] for e in entries if e["type"] == kind]
+
+    def read(self, path: str) -> bytes | None:
+        """Return a file's content."""
+        with self._told("read", path):
+            try:
+                return bytes(self._fs.cat_file(self._at(path)))
+            except FileNotFoundError:
+                return None
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the marker file."""
+        self._take_marker()
+        try:
+            yield
+        finally:
+            self._drop_marker()
+
+    def _take_marker(self) -> None:
+        token = secrets.token_hex(16)
+        mine = {
+            "token": token,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "since": datetime.now(UTC).isoformat(),
+        }
+        content = json.dumps(mine).encode()
+        try:
+            self._create(MARKER, content)
+        except FileExistsError:
+            held = self.read(MARKER)
+            if held is not None and not _is_stale(held):
+                raise _busy(held, self.uri(MARKER)) from None
+            self._remove(MARKER)
+            try:
+                self._create(MARKER, content)
+            except FileExistsError:
+                raise _busy(self.read(MARKER), self.uri(MARKER)) from None
+        self._token = token
+        try:
+            self._check_marker()
+        except StorageError:
+            # It was made by this process a moment ago; left behind it would keep everybody out.
+            self._remove(MARKER)
+            raise
+
+    def _create(self, path: str, content: bytes) -> None:
+        from fsspec.implementations.local import LocalFileSystem
+
+        with self._told("write", path):
+            self._fs.makedirs(self._at(path).rpartition("/")[0], exist_ok=True)
+            if isinstance(self._fs, LocalFileSystem):
+                # Its pipe_file looks first and then writes; the mode x is one step.
+                with self._fs.open(self._at(path), "xb") as file:
+                    file.write(content)
+            else:
+                self._fs.pipe_file(self._at(path), content, mode="create")
+
+    def _remove(self, path: str) -> None:
+        with self._told("remove", path):
+            try:
+                self._fs.rm(self._at(path), recursive=True)
+            except FileNotFoundError:
+                return
+
+    def _check_marker(self) -> None:
+        held = self.read(MARKER)
+        if held is None or _field(held, "token") != self._token:
+            self._token = None
+            raise _busy(held, self.uri(MARKER))
+
+    def _drop_marker(self) -> None:
+        held = self.read(MARKER)
+        if self._token is not None and held is not None and _field(held, "token") == self._token:
+            self._remove(MARKER)
+        self._token = None
+
+    def publish(self, folder: str, files: Mapping[str, bytes], commit: str) -> None:
+        """Clear what an unfinished writer left in `folder`, write the payload, then the commit file."""
+        if self.read(f"{folder}/{commit}") is not None:
+            raise StorageError("it exists already", where=self.uri(folder), fix="run the ingest again")
+        self._remove(folder)
+        for name, content in files.items():
+            if name != commit:
+                path = f"{folder}/{name}"
+                with self._told("write", path):
+                    self._fs.makedirs(self._at(path).rpartition("/")[0], exist_ok=True)
+                    self._fs.pipe_file(self._at(path), content)
+        self._check_marker()
+        try:
+            self._create(f"{folder}/{commit}", files[commit])
+        except FileExistsError:
+            raise StorageError(
+                "another writer made it first", where=self.uri(folder), fix="run the ingest again"
+            ) from None
+
+
+def _field(marker: bytes, name: str) -> str:
+    try:
+        return str(json.loads(marker)[name])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def _is_stale(marker: bytes) -> bool:
+    try:
+        since = datetime.fromisoformat(_field(marker, "since"))
+    except ValueError:
+        # A marker that is not whole was being written by somebody who died, or is being written right now.
+        return False
+    return datetime.now(UTC) - since > MARKER_LIFETIME
+
+
+def _busy(marker: bytes | None, where: str) -> BusyError:
+    who = f"process {_field(marker, 'pid')} on {_field(marker, 'host')}" if marker else "another process"
+    since = f" since {_field(marker, 'since')}" if marker else ""
+    return BusyError(
+        f"{who} writes to the store{since}",
+        where=where,
+        fix="wait for it and run this again; if that process is dead, remove this file",
+    )

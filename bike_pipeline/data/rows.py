@@ -1,0 +1,151 @@
+"""Accepted rows: their one CSV form, their content address, the split by time, and how a correction is merged."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from bike_pipeline import features
+from bike_pipeline.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+HEADER = (",".join(features.COLUMNS) + "\n").encode()
+
+
+def csv_bytes(table: pa.Table) -> bytes:
+    """Return accepted rows as CSV: header, `features.COLUMNS` in order, LF, no quotes.
+
+    Floats always carry a point or an exponent: CSV readers that guess types (TFX's CsvExampleGen) then see a float
+    column even where every value happens to be 0.
+    """
+    import pyarrow as pa
+    import pyarrow.csv as pc
+    from pyarrow import compute
+
+    columns = []
+    for feature in features.FEATURES:
+        column = table.column(feature.name)
+        if feature.kind == "float":
+            text = column.cast(pa.string())
+            marked = compute.match_substring_regex(text, "[.e]")
+            column = compute.if_else(marked, text, compute.binary_join_element_wise(text, "0", "."))
+        columns.append(column)
+    buffer = io.BytesIO()
+    buffer.write(HEADER)
+    options = pc.WriteOptions(include_header=False, quoting_style="none")
+    pc.write_csv(pa.table(columns, names=list(features.COLUMNS)), buffer, options)
+    return buffer.getvalue()
+
+
+def rows_from_csv(content: bytes, where: str) -> pa.Table:
+    """Return the rows that `csv_bytes` wrote.
+
+    Raises:
+        DataError: it is not what `csv_bytes` writes.
+    """
+    import pyarrow as pa
+    import pyarrow.csv as pc
+
+    kinds = {"int": pa.int64(), "float": pa.float64(), "date": pa.date32()}
+    try:
+        table = pc.read_csv(
+            pa.py_buffer(content),
+            read_options=pc.ReadOptions(block_size=max(len(content), 1)),
+            convert_options=pc.ConvertOptions(
+                column_types={feature.name: kinds[feature.kind] for feature in features.FEATURES},
+                include_columns=list(features.COLUMNS),
+                null_values=[],
+            ),
+        )
+    except (pa.ArrowInvalid, KeyError) as error:
+        raise DataError(
+            f"the stored rows cannot be read ({error})", where=where, fix="restore the file from a backup"
+        ) from error
+    return table
+
+
+def content_sha256(table: pa.Table) -> str:
+    """Return the content address of accepted rows.
+
+    `instant` is left out: it numbers a row in its source, so the same hours exported again may carry other numbers.
+
+    Args:
+        table: accepted rows, in time order.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    zeros = pa.array(np.zeros(table.num_rows, dtype=np.int64))
+    place = table.schema.get_field_index("instant")
+    return hashlib.sha256(csv_bytes(table.set_column(place, "instant", zeros))).hexdigest()
+
+
+def hours_of(table: pa.Table) -> npt.NDArray[np.int64]:
+    """Return the time of each row, (rows,), in hours since 1970-01-01 00:00 local time."""
+    import numpy as np
+    import pyarrow as pa
+
+    days = table.column(features.DATE).cast(pa.int32()).to_numpy().astype(np.int64)
+    hours: npt.NDArray[np.int64] = days * 24 + table.column(features.HOUR).to_numpy()
+    return hours
+
+
+def time_range(table: pa.Table) -> tuple[datetime, datetime]:
+    """Return the first and the last hour of rows in time order, local time without a zone."""
+    hours = hours_of(table)
+    epoch = datetime(1970, 1, 1)
+    return epoch + timedelta(hours=int(hours[0])), epoch + timedelta(hours=int(hours[-1]))
+
+
+def split_by_time(table: pa.Table, eval_fraction: float, where: str) -> tuple[pa.Table, pa.Table]:
+    """Cut rows into train and eval: the last `eval_fraction` of the days, whole days, at least one on each side.
+
+    Args:
+        table: accepted rows, in time order.
+        eval_fraction: share of the days with rows that is eval.
+        where: the source, for messages.
+
+    Returns:
+        The train rows and, all later, the eval rows.
+
+    Raises:
+        DataError: the rows are of fewer than two days.
+    """
+    import numpy as np
+
+    days = hours_of(table) // 24
+    distinct = np.unique(days)
+    count = len(distinct)
+    if count < 2:
+        raise DataError(
+            f"a span needs rows of at least 2 days, one to train and one to evaluate on; found {count}",
+            where=where,
+            fix="ingest a longer period at once",
+        )
+    evaluated = max(1, min(count - 1, int(count * eval_fraction + 0.5)))
+    first_eval_row = int(np.searchsorted(days, distinct[count - evaluated]))
+    return table.slice(0, first_eval_row), table.slice(first_eval_row)
+
+
+def merge_rows(parent: pa.Table, correction: pa.Table) -> tuple[pa.Table, int]:
+    """Return the parent's rows with those of a correction put in place of, or between, them.
+
+    Args:
+        parent: accepted rows of the version to correct, in time order.
+        correction: accepted rows of the upload, in time order; they win where both have the same hour.
+
+    Returns:
+        The merged rows in time order, and how many of them come from the parent.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    kept = parent.filter(pa.array(~np.isin(hours_of(parent), hours_of(correction))))
+    merged = pa.concat_tables([kept, correction])
+    return merged.take(pa.array(np.argsort(hours_of(merged), kind="stable"))).combine_chunks(), kept.num_rows

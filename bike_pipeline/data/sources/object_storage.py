@@ -1,0 +1,83 @@
+"""Object storage and everything else that fsspec reads: s3://, gs://, abfs://, hdfs://, memory://, file:// and more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from bike_pipeline.data.sources.content import SUFFIXES, by_number, read_contents
+from bike_pipeline.data.sources.source_rows import SourceDescription, SourceRows, without_credentials
+from bike_pipeline.errors import DataError, MissingExtraError
+
+_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
+
+
+def open_file_system(url: str) -> tuple[Any, str]:
+    """Return the fsspec file system of `url` and the path in it.
+
+    Raises:
+        MissingExtraError: the package that reads this kind of address is not installed.
+        DataError: nothing reads this kind of address, or it is refused.
+    """
+    import fsspec
+
+    where = without_credentials(url)
+    scheme = url.partition("://")[0]
+    try:
+        file_system, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        package = _PACKAGES.get(scheme, "the package that fsspec names")
+        raise MissingExtraError(
+            f"reading {scheme}:// needs {package}, which is not installed ({error})",
+            where=where,
+            fix=f"install it in the project's environment: `pip install {_PACKAGES.get(scheme, scheme)}`",
+        ) from error
+    except ValueError as error:
+        raise DataError(
+            f"nothing reads addresses of this kind ({error})", where=where, fix="check the address"
+        ) from error
+    return file_system, str(path)
+
+
+def read_object_storage(source: str) -> tuple[SourceRows, SourceDescription]:
+    """Return the rows of one file, or of every `*.csv`, `*.csv.gz` and `*.parquet` file of a folder (a prefix).
+
+    Raises:
+        DataError: there is none, it cannot be read, or it does not fit the feature contract.
+        MissingExtraError: the package that reads this kind of address is not installed.
+    """
+    location = without_credentials(source)
+    file_system, path = open_file_system(source)
+    try:
+        if file_system.isfile(path):
+            paths = [path]
+        else:
+            found = file_system.ls(path, detail=False) if file_system.isdir(path) else []
+            paths = [str(p) for p in found if str(p).endswith(SUFFIXES)]
+    except Exception as error:  # each storage raises its own kinds
+        raise _unreadable(error, location) from error
+    if not paths:
+        raise DataError(
+            "there is no such file, and no folder with CSV or Parquet files", where=location, fix="check it"
+        )
+    paths.sort(key=lambda p: by_number(p.rpartition("/")[2]))
+    return read_contents(_contents(file_system, paths, location), "object_storage", location)
+
+
+def _contents(file_system: Any, paths: list[str], location: str) -> Iterator[tuple[str, bytes]]:
+    for path in paths:
+        name = path.rpartition("/")[2] if len(paths) > 1 else location
+        try:
+            content: bytes = file_system.cat_file(path)
+        except Exception as error:  # each storage raises its own kinds
+            raise _unreadable(error, location) from error
+        yield name, content
+
+
+def _unreadable(error: Exception, location: str) -> DataError:
+    reason = str(error) or type(error).__name__
+    return DataError(
+        f"the storage cannot be read ({reason})",
+        where=location,
+        fix="check the address, the credentials and the network",
+    )

@@ -1,0 +1,35 @@
+"""Parquet to rows, with the file's own types."""
+
+from __future__ import annotations
+
+from bike_pipeline import features
+from bike_pipeline.data.sources.source_rows import SourceRows, check_columns
+from bike_pipeline.errors import DataError
+
+MAGIC = b"PAR1"
+
+
+def read_parquet(content: bytes, name: str) -> SourceRows:
+    """Read the columns of the feature contract from Parquet content.
+
+    Args:
+        content: the whole file.
+        name: its name, for messages and the quarantine.
+
+    Raises:
+        DataError: it is damaged, has no row, or its columns do not fit the feature contract.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(pa.BufferReader(content))
+        ignored = check_columns(file.schema_arrow.names, name)
+        table = file.read(columns=list(features.COLUMNS)).select(list(features.COLUMNS))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"it is not a whole Parquet file ({error})", where=name, fix="write it again") from error
+    if not table.num_rows:
+        raise DataError("it has columns and no rows", where=name, fix="check the export that wrote it")
+    rows = np.arange(1, table.num_rows + 1, dtype=np.int64)
+    return SourceRows(table, rows, np.zeros(len(rows), dtype=np.int64), (name,), (), ignored)

@@ -1,0 +1,168 @@
+"""What every source hands over: rows as they stood there, with the place of each, and a description of the source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from bike_pipeline import features
+from bike_pipeline.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file that was read.
+
+    Attributes:
+        name: its name or address, without credentials.
+        size: bytes as stored (before decompression).
+        sha256: SHA-256 of those bytes.
+    """
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SourceDescription:
+    """Where rows came from; written into manifests, so it never holds a credential.
+
+    Attributes:
+        kind: "file", "folder", "http", "object_storage" or "sql".
+        location: path or address without user, password and query string.
+        query: the SQL text, for SQL sources.
+        files: what was read, in this order; empty for SQL.
+        ignored_columns: columns of the source that the feature contract does not know.
+    """
+
+    kind: str
+    location: str
+    query: str | None = None
+    files: tuple[SourceFile, ...] = ()
+    ignored_columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BrokenLine:
+    """A line of a CSV file that has not as many fields as the header.
+
+    Attributes:
+        file: index into `SourceRows.names`.
+        line: number of the line in that file; the header is line 1.
+        text: the line as it stands there.
+        reason: what is wrong with it.
+    """
+
+    file: int
+    line: int
+    text: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SourceRows:
+    """Rows of a source, unchecked.
+
+    Attributes:
+        table: the columns of the feature contract, in its order, with the values as they stood in the source (texts
+            for CSV, the source's own types for SQL and Parquet).
+        lines: int64, (rows,): line number in its file (CSV) or row number (SQL, Parquet), from 1.
+        files: int64, (rows,): index into `names`.
+        names: name of each file, or of the one source.
+        broken: lines that could not be cut into fields.
+        ignored: columns of the source that the feature contract does not know.
+    """
+
+    table: pa.Table
+    lines: npt.NDArray[np.int64]
+    files: npt.NDArray[np.int64]
+    names: tuple[str, ...]
+    broken: tuple[BrokenLine, ...] = ()
+    ignored: tuple[str, ...] = field(default=())
+
+
+def without_credentials(url: str) -> str:
+    """Return `url` without user, password, query string and fragment: each of them may hold a secret."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+
+def check_columns(names: Sequence[str], where: str) -> tuple[str, ...]:
+    """Compare a source's columns with the feature contract.
+
+    Args:
+        names: the column names of the source.
+        where: the source, for messages.
+
+    Returns:
+        The names that the contract does not know, sorted. They are ignored, not refused: exports often carry a
+        station or a load date, and a column that is never read cannot reach a model.
+
+    Raises:
+        DataError: a column of the contract is missing or there twice, or another sign than a comma separates them.
+    """
+    missing = [name for name in features.COLUMNS if name not in names]
+    if missing:
+        header = names[0] if len(names) == 1 else ""
+        for sign, called in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+            if sign in header:
+                raise DataError(
+                    f"its columns are separated by {called}, not by commas", where=where, fix="export it with commas"
+                )
+        if len(missing) == len(features.COLUMNS):
+            raise DataError(
+                "its first line names none of the columns of the feature contract",
+                where=where,
+                fix=f"the first line must name {', '.join(features.COLUMNS)}",
+            )
+        plural = "columns" if len(missing) > 1 else "column"
+        raise DataError(
+            f"{plural} {', '.join(missing)} missing",
+            where=where,
+            fix="add what is missing; see bike_pipeline/features.py",
+        )
+    double = sorted({name for name in features.COLUMNS if list(names).count(name) > 1})
+    if double:
+        raise DataError(f"column {', '.join(double)} is there twice", where=where, fix="keep one of them")
+    return tuple(sorted(set(names) - set(features.COLUMNS)))
+
+
+def join_rows(parts: Sequence[SourceRows], where: str) -> SourceRows:
+    """Return the rows of several files as one, in the order given.
+
+    Raises:
+        DataError: the files store a column under types that do not go together.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    if len(parts) == 1:
+        return parts[0]
+    try:
+        table = pa.concat_tables([part.table for part in parts], promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise DataError(
+            f"its files store a column under different types ({error})", where=where, fix="write all files the same way"
+        ) from error
+    offsets = np.cumsum([0, *(len(part.names) for part in parts)])
+    return SourceRows(
+        table=table,
+        lines=np.concatenate([part.lines for part in parts]),
+        files=np.concatenate([part.files + offset for part, offset in zip(parts, offsets, strict=False)]),
+        names=tuple(name for part in parts for name in part.names),
+        broken=tuple(
+            BrokenLine(line.file + int(offset), line.line, line.text, line.reason)
+            for part, offset in zip(parts, offsets, strict=False)
+            for line in part.broken
+        ),
+        ignored=tuple(sorted({name for part in parts for name in part.ignored})),
+    )

@@ -1,0 +1,316 @@
+"""The versioned store of rows: `span-0001/version-0001/{train,eval}/data.csv` with a manifest beside them.
+
+The layout is TFX's own, so that its stock CsvExampleGen reads it with the input patterns of `input_pattern`. A version
+is never changed after its creation; `verify` tells when somebody did. Which span an upload belongs to is decided in
+`placement.py`; how a version appears all at once, in `store_files.py` (local) and `remote_files.py` (object storage).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from bike_pipeline.data.contract import CheckedRows
+from bike_pipeline.data.manifest import (
+    SPLITS,
+    FileRecord,
+    Manifest,
+    Split,
+    VersionNumber,
+    parse_manifest,
+    render_manifest,
+)
+from bike_pipeline.data.payload import MANIFEST, QUARANTINE, build_payload
+from bike_pipeline.data.placement import HIGHEST_NUMBER, Occupied, place
+from bike_pipeline.data.quarantine import quarantine_csv
+from bike_pipeline.data.rows import content_sha256, merge_rows, rows_from_csv, time_range
+from bike_pipeline.data.sources.object_storage import open_file_system
+from bike_pipeline.data.sources.source_rows import SourceDescription
+from bike_pipeline.data.store_files import LocalFiles, StoreFiles
+from bike_pipeline.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+REFUSED = "refused"
+LOCK_TIMEOUT = 60.0
+_SPAN = re.compile(r"span-([0-9]{4})")
+_VERSION = re.compile(r"version-([0-9]{4})")
+
+
+def input_pattern(split: Split) -> str:
+    """Return TFX's input pattern of a split, relative to the store."""
+    return f"span-{{SPAN:4}}/version-{{VERSION:4}}/{split}/*"
+
+
+@dataclass(frozen=True)
+class SpanVersion:
+    """One version of one span.
+
+    Attributes:
+        span: span number.
+        version: version number.
+        uri: absolute path or address of its folder.
+        manifest: what is in it.
+    """
+
+    span: int
+    version: int
+    uri: str
+    manifest: Manifest
+
+    def files(self, split: Split) -> list[str]:
+        """Return the absolute paths or addresses of a split's CSV files."""
+        return [f"{self.uri}/{name}" for name in sorted(self.manifest.files) if name.startswith(f"{split}/")]
+
+    @property
+    def quarantine(self) -> str | None:
+        """Absolute path or address of the quarantine file; None where no row was rejected."""
+        return f"{self.uri}/{QUARANTINE}" if QUARANTINE in self.manifest.files else None
+
+
+@dataclass(frozen=True)
+class Addition:
+    """What became of an upload.
+
+    Attributes:
+        version: the version that holds its rows.
+        created: whether it is new; False where the same rows were there already.
+        notes: what the user should know about it.
+    """
+
+    version: SpanVersion
+    created: bool
+    notes: tuple[str, ...] = ()
+
+
+class SpanStore:
+    """Spans and their versions, at a local path, a file:// address or any address that fsspec writes to."""
+
+    def __init__(self, uri: str, *, lock_timeout: float = LOCK_TIMEOUT, files: StoreFiles | None = None) -> None:
+        """Open a store; nothing is made until the first version is added.
+
+        Args:
+            uri: local folder or address.
+            lock_timeout: seconds to wait for another writer, on a local folder.
+            files: the place it stands in, where the caller opened that already.
+
+        Raises:
+            MissingExtraError: the package for this kind of address is not installed.
+            DataError: nothing reads this kind of address.
+        """
+        self._files = files if files is not None else _open_files(uri, lock_timeout)
+        self.uri = self._files.uri("")
+
+    def spans(self) -> list[int]:
+        """Return the numbers of the spans that have a version, rising."""
+        numbers = _numbers(self._files.folders(""), _SPAN)
+        return [span for span in numbers if self.versions(span)]
+
+    def versions(self, span: int) -> list[int]:
+        """Return the numbers of a span's versions, rising; a version without a manifest does not exist."""
+        numbers = _numbers(self._files.folders(_folder(span)), _VERSION)
+        return [version for version in numbers if MANIFEST in self._files.files(_folder(span, version))]
+
+    def latest(self, span: int | None = None) -> SpanVersion:
+        """Return the highest version of a span, or of the highest span.
+
+        Raises:
+            DataError: there is none, or its manifest is damaged.
+        """
+        if span is None:
+            spans = self.spans()
+            if not spans:
+                raise DataError("the store holds no span", where=self.uri, fix="run `bike-pipeline data ingest SOURCE`")
+            span = spans[-1]
+        versions = self.versions(span)
+        if not versions:
+            raise DataError(
+                f"there is no span {span}", where=self.uri, fix="`bike-pipeline data list` shows what is there"
+            )
+        return self.get(span, versions[-1])
+
+    def get(self, span: int, version: int) -> SpanVersion:
+        """Return a version.
+
+        Raises:
+            DataError: it does not exist, or its manifest is damaged.
+        """
+        folder = _folder(span, version)
+        content = self._files.read(f"{folder}/{MANIFEST}")
+        if content is None:
+            raise DataError(
+                f"there is no version {version} of span {span}",
+                where=self.uri,
+                fix="`bike-pipeline data list` shows what is there",
+            )
+        where = self._files.uri(f"{folder}/{MANIFEST}")
+        manifest = parse_manifest(content, where)
+        if (manifest.span, manifest.version) != (span, version) or render_manifest(manifest) != content:
+            raise DataError("the manifest was changed", where=where, fix="restore it from a backup")
+        return SpanVersion(span, version, self._files.uri(folder), manifest)
+
+    def all_versions(self) -> list[SpanVersion]:
+        """Return every version of every span, rising.
+
+        Raises:
+            DataError: a manifest is damaged.
+        """
+        return [self.get(span, version) for span in self.spans() for version in self.versions(span)]
+
+    def read(self, span: int, version: int) -> pa.Table:
+        """Return the rows of both splits, in time order.
+
+        Raises:
+            DataError: the version does not exist or a file of it was changed.
+        """
+        import pyarrow as pa
+
+        manifest = self.get(span, version).manifest
+        folder = _folder(span, version)
+        content = {name: self._checked(folder, name, record) for name, record in sorted(manifest.files.items())}
+        return pa.concat_tables(
+            rows_from_csv(content[name], self._files.uri(f"{folder}/{name}"))
+            for split in SPLITS
+            for name in content
+            if name.startswith(f"{split}/")
+        )
+
+    def verify(self, span: int, version: int) -> SpanVersion:
+        """Check a version against its manifest: SHA-256 of every file, no file too many, content address, row counts.
+
+        Raises:
+            DataError: a byte was changed, or a file was added or removed.
+        """
+        found = self.get(span, version)
+        folder = _folder(span, version)
+        for split in SPLITS:
+            for name in self._files.files(f"{folder}/{split}"):
+                if f"{split}/{name}" not in found.manifest.files:
+                    where = self._files.uri(f"{folder}/{split}/{name}")
+                    raise DataError("the file does not belong to this version", where=where, fix="move it away")
+        rows = self.read(span, version)
+        if content_sha256(rows) != found.manifest.content_sha256 or rows.num_rows != found.manifest.rows.total:
+            where = self._files.uri(f"{folder}/{MANIFEST}")
+            raise DataError("the manifest does not describe these rows", where=where, fix="restore it from a backup")
+        return found
+
+    def _checked(self, folder: str, name: str, record: FileRecord) -> bytes:
+        content = self._files.read(f"{folder}/{name}")
+        where = self._files.uri(f"{folder}/{name}")
+        fix = "restore it from a backup, or ingest its source again"
+        if content is None:
+            raise DataError("the file is gone", where=where, fix=fix)
+        if hashlib.sha256(content).hexdigest() != record.sha256:
+            raise DataError("the file was changed: its SHA-256 is not the manifest's", where=where, fix=fix)
+        return content
+
+    def add(
+        self, checked: CheckedRows, source: SourceDescription, *, eval_fraction: float, span: int | None = None
+    ) -> Addition:
+        """Add the accepted rows of an upload; the same rows never make two versions.
+
+        Args:
+            checked: the outcome of the row checks, with at least one accepted row.
+            source: where the rows came from.
+            eval_fraction: share of the span's days that is the eval split.
+            span: the span that the rows are, where it is named; see `placement.py`.
+
+        Raises:
+            DataError: the rows fit into no span, or are of fewer than two days.
+            BusyError: another writer is at work.
+            StorageError: the version cannot be written; the store is as it was.
+        """
+        rows = checked.accepted
+        first, last = time_range(rows)
+        with self._files.lock():
+            versions = self.all_versions()
+            known = {found.manifest.content_sha256: found for found in reversed(versions)}
+            same = known.get(content_sha256(rows))
+            if same is not None:
+                return self._already_there(same, versions, checked, eval_fraction)
+            latest = {found.span: found for found in versions}
+            occupied = [Occupied(s, found.manifest.first, found.manifest.last) for s, found in latest.items()]
+            placement = place(occupied, first, last, span, source.location)
+            parent = latest.get(placement.span)
+            from_parent = 0
+            if parent is not None and placement.merges:
+                rows, from_parent = merge_rows(self.read(parent.span, parent.version), rows)
+                same = known.get(content_sha256(rows))
+                if same is not None:
+                    return self._already_there(same, versions, checked, eval_fraction)
+            version = parent.version + 1 if parent is not None else 1
+            if version > HIGHEST_NUMBER:
+                raise DataError(
+                    f"span {placement.span} has {HIGHEST_NUMBER} versions", where=self.uri, fix="use another store"
+                )
+            payload = build_payload(
+                VersionNumber(span=placement.span, version=version),
+                rows,
+                checked,
+                source,
+                eval_fraction=eval_fraction,
+                parent=None if parent is None else VersionNumber(span=parent.span, version=parent.version),
+                from_parent=from_parent,
+            )
+            self._files.publish(_folder(placement.span, version), payload, MANIFEST)
+            return Addition(self.get(placement.span, version), created=True)
+
+    def _already_there(
+        self, same: SpanVersion, versions: list[SpanVersion], checked: CheckedRows, eval_fraction: float
+    ) -> Addition:
+        notes = [f"span {same.span} version {same.version} holds these rows already; nothing was written"]
+        newest = max(found.version for found in versions if found.span == same.span)
+        if newest > same.version:
+            notes.append(f"span {same.span} has the newer version {newest} with other rows, which stays the latest")
+        if same.manifest.eval_fraction != eval_fraction:
+            notes.append(
+                f"it was split with eval_fraction {same.manifest.eval_fraction:g}, not {eval_fraction:g}; "
+                "a version is never split again"
+            )
+        if checked.rejected.num_rows:
+            notes.append(f"the rejected rows of this upload are kept in {self._keep_refused(checked)}")
+        return Addition(same, created=False, notes=tuple(notes))
+
+    def keep_refused(self, checked: CheckedRows) -> str:
+        """Keep the quarantine of an upload that was refused as a whole; the same quarantine is kept once.
+
+        Returns:
+            Absolute path or address of the quarantine file.
+
+        Raises:
+            BusyError: another writer is at work.
+            StorageError: it cannot be written.
+        """
+        with self._files.lock():
+            return self._keep_refused(checked)
+
+    def _keep_refused(self, checked: CheckedRows) -> str:
+        content = quarantine_csv(checked.rejected)
+        folder = f"{REFUSED}/{hashlib.sha256(content).hexdigest()[:16]}"
+        if QUARANTINE not in self._files.files(folder):
+            self._files.publish(folder, {QUARANTINE: content}, QUARANTINE)
+        return self._files.uri(f"{folder}/{QUARANTINE}")
+
+
+def _open_files(uri: str, lock_timeout: float) -> StoreFiles:
+    if uri.startswith(("file://", "local://")):
+        return LocalFiles(Path(unquote(urlsplit(uri).path)), lock_timeout)
+    if "://" not in uri:
+        return LocalFiles(Path(uri).expanduser().absolute(), lock_timeout)
+    from bike_pipeline.data.remote_files import RemoteFiles
+
+    return RemoteFiles(*open_file_system(uri))
+
+
+def _numbers(names: list[str], pattern: re.Pattern[str]) -> list[int]:
+    return sorted(int(match[1]) for name in names if (match := pattern.fullmatch(name)) and int(match[1]))
+
+
+def _folder(span: int, version: int | None = None) -> str:
+    folder = f"span-{span:04d}"
+    return folder if version is None else f"{folder}/version-{version:04d}"

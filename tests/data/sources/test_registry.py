@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import builtins
+import gzip
+import sqlite3
+
+import fsspec
+import pyarrow.parquet as pq
+import pytest
+
+from bike_pipeline import features
+from bike_pipeline.data.contract import check_rows
+from bike_pipeline.data.sources.registry import read_source
+from bike_pipeline.errors import DataError, MissingExtraError, StorageError
+from tests.data.making import check, make_rows, serving, to_csv
+
+ROWS = make_rows(days=4)
+GOOD = to_csv(ROWS)
+ACCEPTED = check(ROWS).accepted
+
+
+def read(source, query=None):
+    rows, description = read_source(str(source), query=query)
+    checked = check_rows(rows)
+    assert checked.rejected.num_rows == 0, checked.rejected["reasons"][0]
+    return checked.accepted, description
+
+
+@pytest.fixture
+def database(tmp_path):
+    path = tmp_path / "rides of the city.db"
+    connection = sqlite3.connect(path)
+    kinds = {"int": "INTEGER", "float": "REAL", "date": "DATE"}
+    columns = ", ".join(f"{feature.name} {kinds[feature.kind]}" for feature in features.FEATURES)
+    connection.execute(f"CREATE TABLE rides ({columns}, station TEXT)")
+    marks = ", ".join("?" * (len(features.COLUMNS) + 1))
+    connection.executemany(f"INSERT INTO rides VALUES ({marks})", [[*row.values(), "x"] for row in ROWS])
+    connection.commit()
+    connection.close()
+    return path
+
+
+SELECT = "SELECT * FROM rides ORDER BY dteday, hr"
+
+
+def test_a_file_is_described_with_its_hash(tmp_path):
+    (tmp_path / "a.csv").write_bytes(GOOD)
+    accepted, description = read(tmp_path / "a.csv")
+    assert accepted.equals(ACCEPTED)
+    assert description.kind == "file"
+    assert description.location == str(tmp_path / "a.csv")
+    assert [file.size for file in description.files] == [len(GOOD)]
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.gz", "a.csv", "upload"])
+def test_gzip_is_known_by_its_content(tmp_path, name):
+    (tmp_path / name).write_bytes(gzip.compress(GOOD))
+    assert read(tmp_path / name)[0].equals(ACCEPTED)
+
+
+def test_parquet_is_read_with_its_own_types(tmp_path):
+    pq.write_table(ACCEPTED.append_column("station", [["x"] * ACCEPTED.num_rows]), tmp_path / "a.parquet")
+    accepted, description = read(tmp_path / "a.parquet")
+    assert accepted.equals(ACCEPTED)
+    assert description.ignored_columns == ("station",)
+
+
+def test_a_parquet_file_without_rows_or_columns_is_one_clear_error(tmp_path):
+    pq.write_table(ACCEPTED.slice(0, 0), tmp_path / "empty.parquet")
+    with pytest.raises(DataError, match="columns and no rows"):
+        read(tmp_path / "empty.parquet")
+    pq.write_table(ACCEPTED.drop_columns(["hum"]), tmp_path / "less.parquet")
+    with pytest.raises(DataError, match="column hum missing"):
+        read(tmp_path / "less.parquet")
+
+
+def test_a_folder_is_read_in_the_order_of_its_numbers(tmp_path):
+    for number in range(12):
+        part = to_csv(ROWS[number * 8 : number * 8 + 8])
+        compressed = number % 2
+        name = f"part-{number}.csv" + (".gz" if compressed else "")
+        (tmp_path / name).write_bytes(gzip.compress(part) if compressed else part)
+    (tmp_path / "notes.txt").write_text("not rows")
+    (tmp_path / ".part-3.csv.swp").write_text("not rows")
+    (tmp_path / ".hidden.csv").write_text("not rows")
+    (tmp_path / "below.csv").mkdir()
+    accepted, description = read(tmp_path)
+    assert accepted.equals(ACCEPTED)
+    assert [file.name for file in description.files][:3] == ["part-0.csv", "part-1.csv.gz", "part-2.csv"]
+    assert description.kind == "folder"
+
+
+def test_an_error_in_a_folder_names_the_file(tmp_path):
+    (tmp_path / "a.csv").write_bytes(GOOD)
+    (tmp_path / "b.csv").write_bytes(b"")
+    with pytest.raises(DataError, match=r"b\.csv: it is empty"):
+        read(tmp_path)
+
+
+def test_a_folder_of_mixed_types_that_do_not_go_together_is_one_clear_error(tmp_path):
+    (tmp_path / "a.csv").write_bytes(GOOD)
+    pq.write_table(ACCEPTED, tmp_path / "b.parquet")
+    with pytest.raises(DataError, match="under different types"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("", "empty text"),
+        ("absent.csv", "no such file or folder"),
+        ("nothing://bucket/a.csv", "nothing reads addresses of this kind"),
+        ("http:///a.csv", "not an http address"),
+        ("memory://nowhere/a.csv", "no such file"),
+        ("postgresql://user:secret@host/rides", "a database needs a query"),
+        ("sqlite:///absent.db?query=SELECT+1", "no such database file"),
+    ],
+)
+def test_an_address_that_leads_nowhere_is_one_clear_error(tmp_path, monkeypatch, source, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=message) as caught:
+        read(source)
+    assert "secret" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_folder_and_an_unreadable_path_are_clear_errors(tmp_path):
+    with pytest.raises(DataError, match=r"the folder holds no \.csv"):
+        read(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="no such file or folder"):
+        read(tmp_path / "file" / "a.csv")
+
+
+def test_a_file_that_the_system_does_not_let_read_is_one_clear_error(tmp_path, monkeypatch):
+    (tmp_path / "a.csv").write_bytes(GOOD)
+
+    def refuse(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
+    with pytest.raises(StorageError, match="cannot read it: permission denied"):
+        read(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("body", [GOOD, gzip.compress(GOOD)], ids=["plain", "gzip"])
+def test_an_http_address_is_read_and_its_secrets_stay_out_of_the_description(body):
+    requests = []
+    with serving({"/rides.csv": (200, {}, body)}, requests) as address:
+        host = address.removeprefix("http://")
+        accepted, description = read(f"http://anna:s3cret%21@{host}/rides.csv?token=s3cret#s3cret")
+    assert accepted.equals(ACCEPTED)
+    assert description.location == f"{address}/rides.csv"
+    assert "s3cret" not in repr(description)
+    assert requests[0]["Authorization"] == "Basic YW5uYTpzM2NyZXQh"
+
+
+def test_credentials_do_not_follow_a_redirect():
+    requests = []
+    with (
+        serving({"/rides.csv": (200, {}, GOOD)}, requests) as other,
+        serving({"/old.csv": (302, {"Location": f"{other}/rides.csv"}, b"")}) as address,
+    ):
+        assert read(f"http://anna:s3cret@{address.removeprefix('http://')}/old.csv")[0].equals(ACCEPTED)
+    assert "Authorization" not in requests[0]
+
+
+@pytest.mark.parametrize(("status", "fix"), [(401, "user and password"), (404, "Check the address"), (500, "later")])
+def test_an_http_error_is_one_clear_error(status, fix):
+    with (
+        serving({"/rides.csv": (status, {}, b"")}) as address,
+        pytest.raises(DataError, match=f"answers {status}.*{fix}") as caught,
+    ):
+        read(f"http://anna:s3cret@{address.removeprefix('http://')}/rides.csv?token=s3cret")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_query_goes_with_a_database_only(tmp_path):
+    (tmp_path / "a.csv").write_bytes(GOOD)
+    with pytest.raises(DataError, match="a query goes with a database only"):
+        read(tmp_path / "a.csv", query="SELECT 1")
+
+
+def test_a_sqlite_query_is_read_from_the_address_or_beside_it(database):
+    for source, query in (
+        (f"sqlite:///{database}", SELECT),
+        (f"sqlite:///{database}?query={SELECT.replace(' ', '+')}", None),
+    ):
+        accepted, description = read(source, query)
+        assert accepted.equals(ACCEPTED)
+        assert (description.kind, description.query, description.ignored_columns) == ("sql", SELECT, ("station",))
+        assert description.location == f"sqlite:///{database}"
+
+
+def test_a_relative_sqlite_path_is_relative_to_the_folder_of_the_call(database, monkeypatch):
+    monkeypatch.chdir(database.parent)
+    assert read(f"sqlite:///{database.name}", SELECT)[0].equals(ACCEPTED)
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("", "needs a query"),
+        ("SELECT * FROM nowhere", "no such table"),
+        ("SELEC 1", "syntax error"),
+        ("SELECT hum FROM rides", "columns instant, dteday"),
+        (f"{SELECT} LIMIT 0", "the query returns no rows"),
+        ("DELETE FROM rides", "readonly|not a SELECT"),
+        ("DROP TABLE rides", "readonly|not a SELECT"),
+    ],
+)
+def test_a_query_that_fails_is_one_clear_error_and_changes_nothing(database, query, message):
+    before = database.read_bytes()
+    with pytest.raises(DataError, match=message) as caught:
+        read(f"sqlite:///{database}", query)
+    assert "\n" not in str(caught.value)
+    assert database.read_bytes() == before
+
+
+def test_two_queries_are_refused(database):
+    with pytest.raises(DataError, match="two queries are given"):
+        read(f"sqlite:///{database}?query=SELECT+1", SELECT)
+
+
+def test_a_file_that_is_no_database_is_one_clear_error(tmp_path):
+    (tmp_path / "a.db").write_bytes(GOOD)
+    with pytest.raises(DataError, match="file is not a database"):
+        read(f"sqlite:///{tmp_path / 'a.db'}", SELECT)
+
+
+def test_a_column_of_mixed_types_is_checked_value_by_value(database):
+    connection = sqlite3.connect(database)
+    connection.execute("UPDATE rides SET hum = 'wet' WHERE instant = 3")
+    connection.execute("UPDATE rides SET season = NULL WHERE instant = 5")
+    connection.commit()
+    connection.close()
+    rows, _ = read_source(f"sqlite:///{database}", query=SELECT)
+    checked = check_rows(rows)
+    assert checked.rejected["line"].to_pylist() == [3, 5]
+    assert checked.rejected["reasons"].to_pylist() == ["hum: 'wet' is not a number", "season: missing"]
+
+
+def test_a_missing_database_driver_is_told_without_the_password(monkeypatch):
+    real = builtins.__import__
+
+    def without_driver(name, *args, **kwargs):
+        if name.partition(".")[0] in ("psycopg", "psycopg2"):
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_driver)
+    with pytest.raises(MissingExtraError, match="psycopg") as caught:
+        read("postgresql+psycopg2://user:secret@host/rides", SELECT)
+    assert "secret" not in str(caught.value)
+    with pytest.raises(MissingExtraError, match="dialect for nosuch"):
+        read("nosuch+driver://user:secret@host/rides", SELECT)
+
+
+@pytest.fixture
+def memory():
+    file_system = fsspec.filesystem("memory")
+    file_system.makedirs("/uploads", exist_ok=True)
+    yield file_system
+    file_system.rm("/uploads", recursive=True)
+
+
+def test_object_storage_is_read_as_a_file_or_as_a_folder(memory, tmp_path):
+    memory.pipe_file("/uploads/part-10.csv", to_csv(ROWS[48:]))
+    memory.pipe_file("/uploads/part-9.csv.gz", gzip.compress(to_csv(ROWS[:48])))
+    memory.pipe_file("/uploads/readme.md", b"not rows")
+    accepted, description = read("memory://uploads")
+    assert accepted.equals(ACCEPTED)
+    assert (description.kind, description.location) == ("object_storage", "memory://uploads")
+    assert [file.name for file in description.files] == ["part-9.csv.gz", "part-10.csv"]
+    assert read("memory://uploads/part-10.csv")[0].num_rows == 48
+    (tmp_path / "a.csv").write_bytes(GOOD)
+    assert read(f"file://{tmp_path}/a.csv")[0].equals(ACCEPTED)
+
+
+def test_a_storage_that_fails_is_one_clear_error(memory, monkeypatch):
+    memory.pipe_file("/uploads/a.csv", GOOD)
+
+    def fail(self, path, **options):
+        raise RuntimeError("token expired")
+
+    monkeypatch.setattr(type(memory), "cat_file", fail)
+    with pytest.raises(DataError, match="token expired"):
+        read("memory://uploads/a.csv")
+
+
+@pytest.mark.parametrize(("scheme", "package"), [("s3", "s3fs"), ("gs", "gcsfs")])
+def test_object_storage_without_its_package_says_what_to_install(monkeypatch, scheme, package):
+    def absent(url, **options):
+        raise ImportError(f"Install {package} to access it")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", absent)
+    with pytest.raises(MissingExtraError, match=f"pip install {package}") as caught:
+        read(f"{scheme}://key:secret@bucket/a.csv")
+    assert "secret" not in str(caught.value)

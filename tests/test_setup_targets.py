@@ -1,0 +1,159 @@
+"""The Make targets that people, pre-commit and CI share."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+MAKEFILE = ROOT / "Makefile"
+TARGETS = re.findall(r"^([a-z][a-z-]*):", MAKEFILE.read_text(encoding="utf-8"), re.MULTILINE)
+# Variables of a make that runs these tests, and of the environment, that would reach into the ones below.
+OUTER = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "ARGS", "EXTRAS", "UPGRADE", "PYTHON")
+
+
+def make(*arguments, folder=ROOT, path=None):
+    environment = {name: value for name, value in os.environ.items() if name not in OUTER}
+    if path is not None:
+        environment["PATH"] = str(path)
+    command = [shutil.which("make"), *arguments]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+@pytest.fixture
+def project(tmp_path):
+    """The real Makefile over programs that only write down how they were called."""
+    shutil.copy(MAKEFILE, tmp_path)
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "bootstrap.py").write_text("", encoding="utf-8")
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for name in ("python", "ruff", "mypy", "lint-imports", "bike-pipeline"):
+        program = programs / name
+        program.write_text(f'#!/bin/sh\necho "{name} $*" >> "{tmp_path}/calls"\nexit 0\n', encoding="utf-8")
+        program.chmod(0o755)
+    return tmp_path
+
+
+def calls(project):
+    return (project / "calls").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("arguments", [(), ("help",)])
+def test_help_lists_every_target_with_a_sentence(arguments):
+    done = make(*arguments)
+    assert done.returncode == 0
+    listed = dict(re.findall(r"^  make (\S+) +(.+)$", done.stdout, re.MULTILINE))
+    assert list(listed) == TARGETS
+    assert all(re.fullmatch(r"[A-Z].{10,}[.)]", sentence) for sentence in listed.values()), listed
+
+
+def test_every_target_is_phony():
+    assert re.findall(r"^\.PHONY: (\S+)$", MAKEFILE.read_text(encoding="utf-8"), re.MULTILINE) == TARGETS
+
+
+def test_every_target_that_uses_the_environment_makes_it_first():
+    rules = re.findall(r"^([a-z][a-z-]*):(.*?)##.*\n((?:\t.*\n)+)", MAKEFILE.read_text(encoding="utf-8"), re.MULTILINE)
+    using = {
+        name: prerequisites.split()
+        for name, prerequisites, recipe in rules
+        if "$(BIN)" in recipe or "$(MAKE)" in recipe
+    }
+    assert {"run", "retrain", "test", "lint", "types", "imports", "doctor", "benchmark", "lock"} <= set(using)
+    assert all(prerequisites == ["setup"] for prerequisites in using.values()), using
+
+
+def test_without_any_python_setup_says_so(tmp_path):
+    done = make("setup", path=tmp_path)
+    assert done.returncode != 0
+    assert "no Python on the PATH" in done.stderr
+    assert "fix: install Python 3.11, 3.12 or 3.13" in done.stderr
+
+
+def test_run_and_retrain_are_the_two_halves(project):
+    assert make("run", folder=project).returncode == 0
+    assert make("retrain", "ARGS=--no-cache", folder=project).returncode == 0
+    assert [call.strip() for call in calls(project)] == [
+        "bike-pipeline run --demo first",
+        "bike-pipeline run --demo second --no-cache",
+    ]
+
+
+def test_test_runs_every_check_and_is_quiet_about_itself(project):
+    done = make("test", folder=project)
+    assert done.returncode == 0, done.stderr
+    assert [call.split()[0] for call in calls(project)] == ["ruff", "ruff", "mypy", "lint-imports", "python"]
+    assert re.findall(r"^  (\w+) +(\w+) +\d+ s$", done.stdout, re.MULTILINE) == [
+        ("lint", "ok"),
+        ("types", "ok"),
+        ("imports", "ok"),
+        ("pytest", "ok"),
+    ]
+    assert "Entering directory" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("program", "step"), [("ruff", "lint"), ("mypy", "types"), ("lint-imports", "imports"), ("python", "pytest")]
+)
+def test_one_failing_check_fails_the_whole_and_hides_none(project, program, step):
+    (project / ".venv" / "bin" / program).write_text("#!/bin/sh\necho 'what is wrong'\nexit 1\n", encoding="utf-8")
+    done = make("test", folder=project)
+    assert done.returncode != 0
+    assert "what is wrong" in done.stdout + done.stderr
+    results = dict(re.findall(r"^  (\w+) +(\w+) +\d+ s$", done.stdout, re.MULTILINE))
+    assert results == {name: "FAILED" if name == step else "ok" for name in ("lint", "types", "imports", "pytest")}
+
+
+def test_ci_runs_make_test_at_the_top_wherever_it_is_called_from(project, tmp_path):
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & stat.S_IXUSR
+    (project / ".ci").mkdir()
+    shutil.copy(script, project / ".ci" / "run")
+    fake = project / "path" / "make"
+    fake.parent.mkdir()
+    fake.write_text('#!/bin/sh\necho "make $* in $PWD"\nexit 7\n', encoding="utf-8")
+    fake.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{fake.parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        [project / ".ci" / "run"], cwd="/", env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == f"make test in {project}\n"
+    assert done.returncode == 7
+
+
+def test_pre_commit_and_the_workflow_call_the_same_targets():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    assert [repository["repo"] for repository in hooks] == ["local"]
+    entries = [hook["entry"] for hook in hooks[0]["hooks"]]
+    assert entries == ["make lint", "make types", "make imports"]
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yaml").read_text(encoding="utf-8"))
+    commands = [step["run"] for step in workflow["jobs"]["test"]["steps"] if "run" in step]
+    assert commands == [".ci/run"]
+    assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
+
+
+@pytest.mark.parametrize("module", ["bike_pipeline.cli", "bike_pipeline.commands.*"])
+def test_the_command_line_loads_nothing_heavy(module):
+    heavy = ("apache_beam", "google.protobuf", "keras", "ml_metadata", "numpy", "pandas", "pyarrow", "pydantic", "rich")
+    heavy += ("sqlalchemy", "tensorflow", "tensorflow_data_validation", "tensorflow_transform", "tfx", "yaml")
+    code = f"""
+import importlib, pkgutil, sys
+package, _, rest = {module!r}.partition(".*") if {module!r}.endswith("*") else ({module!r}, "", "")
+loaded = importlib.import_module(package)
+for found in pkgutil.iter_modules(getattr(loaded, "__path__", ())):
+    importlib.import_module(f"{{package}}.{{found.name}}")
+print(" ".join(sorted(set({heavy!r}) & set(sys.modules))))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
