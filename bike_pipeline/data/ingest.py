@@ -51,7 +51,7 @@ class IngestResult:
 def ingest(settings: Settings, source: str, *, query: str | None = None, span: int | None = None) -> IngestResult:
     """Read a source, check its rows, and add what passed to the span store as a new version.
 
-    An upload is held in memory as a whole, about 400 bytes a row at its peak.
+    An upload is held in memory as a whole, about 600 bytes a row at its peak.
 
     Args:
         settings: `data` and the store's place are used.

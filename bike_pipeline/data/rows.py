@@ -56,7 +56,8 @@ def rows_from_csv(content: bytes, where: str) -> pa.Table:
     try:
         table = pc.read_csv(
             pa.py_buffer(content),
-            read_options=pc.ReadOptions(block_size=max(len(content), 1)),
+            # Arrow's reading threads can outlive the read and then abort a process that ends at once (arrow#34314).
+            read_options=pc.ReadOptions(use_threads=False, block_size=max(len(content), 1)),
             convert_options=pc.ConvertOptions(
                 column_types={feature.name: kinds[feature.kind] for feature in features.FEATURES},
                 include_columns=list(features.COLUMNS),

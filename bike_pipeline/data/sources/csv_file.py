@@ -79,7 +79,8 @@ def _cut(content: bytes, names: list[str], name: str, ignored: tuple[str, ...]) 
     try:
         table = pc.read_csv(
             pa.py_buffer(content),
-            # One thread and one block: only then does Arrow number the rows it cannot cut.
+            # One thread and one block: only then does Arrow number the rows it cannot cut. Its reading threads could
+            # also outlive the read and then abort a process that ends at once (arrow#34314).
             read_options=pc.ReadOptions(
                 use_threads=False, skip_rows=1, column_names=names, block_size=max(len(content), 1)
             ),

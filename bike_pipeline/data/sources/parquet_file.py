@@ -24,11 +24,15 @@ def read_parquet(content: bytes, name: str) -> SourceRows:
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(pa.BufferReader(content))
+        # Arrow's reading threads can outlive the read and then abort a process that ends at once (arrow#34314).
+        file = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)
         ignored = check_columns(file.schema_arrow.names, name)
-        table = file.read(columns=list(features.COLUMNS)).select(list(features.COLUMNS))
+        table = file.read(columns=list(features.COLUMNS), use_threads=False).select(list(features.COLUMNS))
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"it is not a whole Parquet file ({error})", where=name, fix="write it again") from error
+    for place, column in enumerate(table.columns):
+        if pa.types.is_dictionary(column.type):
+            table = table.set_column(place, table.column_names[place], column.cast(column.type.value_type))
     if not table.num_rows:
         raise DataError("it has columns and no rows", where=name, fix="check the export that wrote it")
     rows = np.arange(1, table.num_rows + 1, dtype=np.int64)

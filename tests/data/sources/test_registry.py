@@ -65,6 +65,14 @@ def test_parquet_is_read_with_its_own_types(tmp_path):
     assert description.ignored_columns == ("station",)
 
 
+def test_categories_of_pandas_are_read_as_their_values(tmp_path):
+    table = ACCEPTED
+    for name in ("season", "hr"):
+        table = table.set_column(table.schema.get_field_index(name), name, table[name].dictionary_encode())
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet")[0].equals(ACCEPTED)
+
+
 def test_a_parquet_file_without_rows_or_columns_is_one_clear_error(tmp_path):
     pq.write_table(ACCEPTED.slice(0, 0), tmp_path / "empty.parquet")
     with pytest.raises(DataError, match="columns and no rows"):
