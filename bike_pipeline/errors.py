@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """Exit codes of the command line. 0 is success, 1 an unforeseen error, 2 a wrong command line (as in POSIX tools)."""
+    """Exit codes of the command line: 0 success, 1 an unforeseen error, 2 a wrong command line."""
 
     OK = 0
     UNFORESEEN = 1

@@ -151,7 +151,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
             baseline_lookup,
             evaluator,
             pusher,
-        ],  # fmt: skip
+        ],
         enable_cache=enable_cache,
         metadata_connection_config=metadata.sqlite_metadata_connection_config(str(settings.metadata_file)),
     )

@@ -1,7 +1,7 @@
 """Settings: one frozen, validated tree; unknown keys are errors, and nothing is read from anywhere else.
 
 `configs/base.yaml` holds every value that the product ships with. An overlay file (`--config`) and single values
-(`--set evaluation.min_rows=100`) are merged over it, in this order. `bike-pipeline config schema` prints the JSON schema.
+(`--set training.epochs=20`) are merged over it, in this order. `bike-pipeline config schema` prints the JSON schema.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class EvaluationSettings(Section):
     Attributes:
         value_thresholds: absolute limits.
         change_thresholds: limits against the baseline; they bind as soon as there is a baseline.
-        max_mae_to_mean: largest passing MAE as a share of the MAE of the mean by hour and working day of the training rows.
+        max_mae_to_mean: largest passing MAE as a share of that of the training rows' mean by hour and working day.
         min_rows: for each slicing, the rows from which on a slice decides; smaller ones are reported only.
     """
 
@@ -176,7 +176,7 @@ class EvaluationSettings(Section):
             )
         if not {"mae", "rmse"} <= {t.metric for t in self.change_thresholds if t.slicing == "overall"}:
             raise ValueError(
-                "change_thresholds: overall limits for mae and rmse are needed, else a worse model replaces a better one"
+                "change_thresholds: mae and rmse need overall limits, else a worse model replaces a better one"
             )
         if wrong := sorted((set(get_args(Slicing)) - {"overall"}) ^ set(self.min_rows)):
             raise ValueError(f"min_rows: it holds one number for each slicing (see to {', '.join(wrong)})")
@@ -343,7 +343,7 @@ def load_settings(config: Path | str | None = None, assignments: tuple[str, ...]
         assignments: `key.path=value` texts; values are YAML.
 
     Raises:
-        ConfigurationError: a file is missing or not YAML, or a setting is unknown, missing or of the wrong type or range.
+        ConfigurationError: a file is missing or not YAML, or a setting is unknown, missing or wrong.
     """
     values = _read_yaml(BASE_FILE)
     where = str(BASE_FILE)

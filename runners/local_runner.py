@@ -70,9 +70,8 @@ class LocalRunner:
         self._observer.planned(names)
         with connection as store:
             _close_interrupted(Lineage(store.store))
-        results: list[StageResult] = []
-        for node in nodes:
-            results.append(self._stage(node, spec, deployment, definition.metadata_connection_config))
+        config = definition.metadata_connection_config
+        results = [self._stage(node, spec, deployment, config) for node in nodes]
         with connection as store:
             return _result(Lineage(store.store), run_id, results)
 

@@ -95,7 +95,7 @@ def command(
             screen.write(json.dumps({**asdict(result), "log": str(log_file)}, indent=2) + "\n")
         else:
             console.print(run_view.result_tables(result))
-            _say_outcome(console, settings, result)
+            _say_outcome(console, result)
             console.print(f"log: {log_file}", soft_wrap=True)
     if result.pushed_version is None:
         raise NotPushedError(
@@ -134,7 +134,7 @@ def _ingest_demo(settings: Settings, half: str, console: Console | None) -> None
             console.print(f"{name} {verb} as span {result.span} version {result.version}, {result.rows:,} rows")
 
 
-def _say_outcome(console: Console, settings: Settings, result: RunResult) -> None:
+def _say_outcome(console: Console, result: RunResult) -> None:
     console.print()
     if result.pushed_version is None:
         console.print("[bold red]not pushed[/]: the candidate is not blessed; the serving model stays")

@@ -103,7 +103,7 @@ class TableView:
         """Show a stage as running."""
         self._running, self._began, self._note = stage, time.monotonic(), ""
 
-    def progressed(self, stage: str, fraction: float, text: str) -> None:
+    def progressed(self, stage: str, fraction: float, text: str) -> None:  # noqa: ARG002
         """Show what the running stage is doing."""
         filled = round(fraction * 10)
         self._note = f"{'━' * filled}{'╌' * (10 - filled)} {text}"

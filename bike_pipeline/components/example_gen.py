@@ -10,12 +10,10 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any, Final
 
-import fsspec
 import pyarrow as pa
-import pyarrow.csv
 import tensorflow as tf
 from tfx import types
 from tfx.components.example_gen.driver import update_output_artifact
@@ -28,8 +26,9 @@ from tfx.proto.orchestration import driver_output_pb2
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx_bsl.coders import example_coder
 
-from bike_pipeline import features, progress
+from bike_pipeline import progress
 from bike_pipeline.components import driver
+from bike_pipeline.data.manifest import Split
 from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.errors import DataError
 
@@ -40,7 +39,7 @@ SPLITS = (TRAIN, EVAL, HISTORY)
 ROWS_PROPERTY = "rows_by_split"
 WINDOW_PROPERTY = "window"
 ROWS_PER_FILE = 500_000
-_ARROW = {"int": pa.int64(), "float": pa.float32(), "date": pa.string()}
+ROWS_PER_BATCH = 65_536
 
 
 class SpanExampleGenSpec(component_spec.ComponentSpec):
@@ -93,26 +92,23 @@ class SpanDriver(driver.Driver):
             data_types_utils.set_metadata_value(result.exec_properties[key], value)
         artifact = execution_info.output_dict["examples"][0].mlmd_artifact
         update_output_artifact(resolved, artifact)
+        # TFX's own function writes custom properties; statistics and anomalies read the declared ones.
+        artifact.properties["span"].int_value = newest.span
+        artifact.properties["version"].int_value = newest.version
         result.output_artifacts["examples"].artifacts.append(artifact)
         return result
 
 
-def _read(path: str) -> Iterator[pa.RecordBatch]:
-    convert = pyarrow.csv.ConvertOptions(
-        column_types={f.name: _ARROW[f.kind] for f in features.FEATURES}, include_columns=list(features.COLUMNS)
-    )
-    with fsspec.open(path, "rb") as file, pyarrow.csv.open_csv(file, convert_options=convert) as reader:
-        yield from reader
-
-
 def encode(batch: pa.RecordBatch) -> list[bytes]:
-    """Return one serialized tf.Example a row: int64, float32 or bytes lists with one value each."""
+    """Return one serialized tf.Example a row: int64, float32 or bytes lists with one value each; dates as ISO text."""
     offsets = pa.array(range(batch.num_rows + 1), pa.int32())
     columns = []
     for name in batch.schema.names:
         values = batch.column(name)
-        if pa.types.is_string(values.type):
-            values = values.cast(pa.binary())
+        if pa.types.is_date(values.type):
+            values = values.cast(pa.string()).cast(pa.binary())
+        elif pa.types.is_floating(values.type):
+            values = values.cast(pa.float32())
         columns.append(pa.ListArray.from_arrays(offsets, values))
     lists = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
     return list(example_coder.RecordBatchToExamplesEncoder().encode(lists))
@@ -134,23 +130,23 @@ class SpanExampleGenExecutor(base_executor.BaseExecutor):
         """
         store = SpanStore(exec_properties["input_base"])
         window = json.loads(exec_properties[WINDOW_PROPERTY])
-        newest = store.get(window[-1]["span"], window[-1]["version"])
-        older = [store.get(entry["span"], entry["version"]) for entry in window[:-1]]
-        sources = {
-            TRAIN: newest.files(TRAIN),
-            EVAL: newest.files(EVAL),
-            HISTORY: [path for version in older for split in (TRAIN, EVAL) for path in version.files(split)],
+        newest, older = window[-1], window[:-1]
+        sources: dict[str, list[tuple[int, int, tuple[Split, ...]]]] = {
+            TRAIN: [(newest["span"], newest["version"], (TRAIN,))],
+            EVAL: [(newest["span"], newest["version"], (EVAL,))],
+            HISTORY: [(entry["span"], entry["version"], (TRAIN, EVAL)) for entry in older],
         }
         promised = {
-            TRAIN: window[-1]["rows"][TRAIN],
-            EVAL: window[-1]["rows"][EVAL],
-            HISTORY: sum(sum(entry["rows"].values()) for entry in window[:-1]),
+            TRAIN: newest["rows"][TRAIN],
+            EVAL: newest["rows"][EVAL],
+            HISTORY: sum(sum(entry["rows"].values()) for entry in older),
         }
         artifact = artifact_utils.get_single_instance(output_dict["examples"])
         artifact.split_names = artifact_utils.encode_split_names(list(SPLITS))
         for index, split in enumerate(SPLITS):
             progress.report(index / len(SPLITS), f"writing {split}")
-            written = _write(sources[split], artifact_utils.get_split_uri([artifact], split), promised[split])
+            tables = (store.read(*source) for source in sources[split])
+            written = _write(tables, artifact_utils.get_split_uri([artifact], split), promised[split])
             if written != promised[split]:
                 raise DataError(
                     f"split '{split}' holds {written} rows, its manifests say {promised[split]}",
@@ -163,16 +159,16 @@ class SpanExampleGenExecutor(base_executor.BaseExecutor):
         examples_utils.set_file_format(artifact, "tfrecords_gzip")
 
 
-def _write(paths: list[str], folder: str, rows: int) -> int:
-    """Write all rows of `paths` in order as `ceil(rows / ROWS_PER_FILE)` files; return how many there were."""
+def _write(tables: Iterable[pa.Table], folder: str, rows: int) -> int:
+    """Write all rows of `tables` in order as `ceil(rows / ROWS_PER_FILE)` files; return how many there were."""
     tf.io.gfile.makedirs(folder)
     files = max(1, math.ceil(rows / ROWS_PER_FILE))
     names = [os.path.join(folder, f"data_tfrecord-{i:05d}-of-{files:05d}.gz") for i in range(files)]
     written = 0
     writer = tf.io.TFRecordWriter(names[0], "GZIP")
     try:
-        for path in paths:
-            for batch in _read(path):
+        for table in tables:
+            for batch in table.to_batches(max_chunksize=ROWS_PER_BATCH):
                 for example in encode(batch):
                     if written and written % ROWS_PER_FILE == 0 and written // ROWS_PER_FILE < files:
                         writer.close()

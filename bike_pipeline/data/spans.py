@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -162,8 +163,8 @@ class SpanStore:
         """
         return [self.get(span, version) for span in self.spans() for version in self.versions(span)]
 
-    def read(self, span: int, version: int) -> pa.Table:
-        """Return the rows of both splits, in time order.
+    def read(self, span: int, version: int, splits: Sequence[Split] = SPLITS) -> pa.Table:
+        """Return the rows of the given splits, in time order; every file is checked against its SHA-256.
 
         Raises:
             DataError: the version does not exist or a file of it was changed.
@@ -172,12 +173,10 @@ class SpanStore:
 
         manifest = self.get(span, version).manifest
         folder = _folder(span, version)
-        content = {name: self._checked(folder, name, record) for name, record in sorted(manifest.files.items())}
+        names = [name for split in splits for name in sorted(manifest.files) if name.startswith(f"{split}/")]
         return pa.concat_tables(
-            rows_from_csv(content[name], self._files.uri(f"{folder}/{name}"))
-            for split in SPLITS
-            for name in content
-            if name.startswith(f"{split}/")
+            rows_from_csv(self._checked(folder, name, manifest.files[name]), self._files.uri(f"{folder}/{name}"))
+            for name in names
         )
 
     def verify(self, span: int, version: int) -> SpanVersion:

@@ -135,7 +135,7 @@ def open_store(path: Path) -> metadata_store.MetadataStore:
         raise MetadataError(
             f"cannot open the metadata store ({str(error).splitlines()[0]})",
             where=str(path),
-            fix="it is damaged or of another version of ML Metadata: restore it from a backup or choose another workspace",
+            fix="it is damaged or of another version: restore it from a backup or choose another workspace",
         ) from None
 
 

@@ -161,7 +161,8 @@ class Decision:
             "change": f"{self.metric} against the baseline",
             "reference": f"{self.metric} as a share of the hourly mean's",
         }[self.kind]
-        return f"{what}, {where}: {self.value:.3g}, {limits}{'' if self.binding else f' (only {self.rows} rows: reported)'}"
+        note = "" if self.binding else f" (only {self.rows} rows: reported)"
+        return f"{what}, {where}: {self.value:.3g}, {limits}{note}"
 
 
 def _within(value: float, lower: float | None, upper: float) -> bool:

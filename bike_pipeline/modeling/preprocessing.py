@@ -18,6 +18,7 @@ HARMONICS = (1, 2, 3)
 WEATHER = ("temp", "atemp", "hum", "windspeed")
 # A z-score beyond 4 is a sensor fault or weather never seen; the model must not extrapolate along it.
 Z_LIMIT = 4.0
+YEARS_LIMIT = 4.0
 # Names of the transformed features.
 DENSE = "dense"
 DENSE_WIDTH = len(WEATHER) + 1 + 2 + 2 * len(HARMONICS)
@@ -40,8 +41,8 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         inputs: raw columns by name, each of shape (batch,); int64 or float32.
 
     Returns:
-        `dense` (batch, 13) float32: z-scores of the weather and of the year clipped at ±4, two flags, sine and cosine of
-        the hour;
+        `dense` (batch, 13) float32: z-scores of the weather clipped at ±4, two flags, sine and cosine of the hour,
+        whole years before the year in which the training rows end, at most 4;
         one int64 code of shape (batch,) for each name in `CODES`, from 0;
         `months_before_end` (batch,) float32: whole months from the row to the end of the training rows, never negative,
         so that hours after the training period stand at its end and no trend is extrapolated;
@@ -54,19 +55,19 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         "weather": _code(inputs["weathersit"], "weathersit"),
         "month": _code(inputs["mnth"], "mnth"),
     }
-    year = tf.cast(inputs["yr"], tf.float32)
-    numbers = {name: tf.cast(inputs[name], tf.float32) for name in WEATHER}
-    # A year after the training period counts as its last one: no trend is extrapolated.
-    numbers["yr"] = tf.minimum(year, tft.max(year, name="last_year"))
-    columns = [
-        tf.clip_by_value(tft.scale_to_z_score(values, name=name), -Z_LIMIT, Z_LIMIT) for name, values in numbers.items()
-    ]
+    # Two analyzers in all: each costs a Beam stage of its own.
+    weather = tf.stack([tf.cast(inputs[name], tf.float32) for name in WEATHER], axis=1)
+    scaled = tft.scale_to_z_score(weather, elementwise=True, name="weather")
+    columns = tf.unstack(tf.clip_by_value(scaled, -Z_LIMIT, Z_LIMIT), num=len(WEATHER), axis=1)
     columns += [tf.cast(_code(inputs[name], name), tf.float32) for name in ("holiday", "workingday")]
     angle = tf.cast(hour, tf.float32) * (2.0 * math.pi / HOURS)
     for k in HARMONICS:
         columns += [tf.sin(k * angle), tf.cos(k * angle)]
-    outputs[DENSE] = tf.stack(columns, axis=1)
+    year = tf.cast(inputs["yr"], tf.float32)
     months = year * 12.0 + tf.cast(outputs["month"], tf.float32)
-    outputs[MONTHS_BEFORE_END] = tf.maximum(tft.max(months, name="last_month") - months, 0.0)
+    last_month = tft.max(months, name="last_month")
+    outputs[MONTHS_BEFORE_END] = tf.maximum(last_month - months, 0.0)
+    columns.append(tf.clip_by_value(tf.floor(last_month / 12.0) - year, 0.0, YEARS_LIMIT))
+    outputs[DENSE] = tf.stack(columns, axis=1)
     outputs[features.LABEL] = tf.cast(inputs[features.LABEL], tf.float32)
     return outputs

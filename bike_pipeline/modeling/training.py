@@ -67,8 +67,8 @@ def _fit(
     """Train in place and return the mean loss of each epoch.
 
     The rows stay in memory and one call runs a whole epoch in the graph, which Keras's `fit` does less directly: for a
-    model this small its tracing and feeding cost more than the steps. Each epoch visits the rows in a new order, seeded;
-    the last batch is filled up from the epoch's first rows.
+    model this small its tracing and feeding cost more than the steps. Each epoch visits the rows in a new
+    order, seeded; the last batch is filled up from the epoch's first rows.
     """
     data = {name: tf.constant(values) for name, values in inputs.items()}
     labels = tf.constant(label)

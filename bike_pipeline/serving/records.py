@@ -66,7 +66,7 @@ def _parse_csv(text: str, where: str) -> list[Record]:
 
 
 def complete(record: Record) -> dict[str, Any]:
-    """Return a record with what its date says where that is absent: yr, mnth, weekday, and workingday with `holiday`."""
+    """Return a record with what its date says: yr, mnth, weekday and, with `holiday`, workingday, where absent."""
     full = dict(record)
     if features.DATE in full and full[features.DATE] not in (None, ""):
         day = date.fromisoformat(str(full[features.DATE]))

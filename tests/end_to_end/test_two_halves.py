@@ -1,0 +1,187 @@
+"""The story of the product: the first half, nothing new, the second half, a worse model, anomalous data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.conftest import Called, Product
+
+pytestmark = pytest.mark.slow
+
+STAGES = [
+    "CsvExampleGen",
+    "ImportSchemaGen",
+    "StatisticsGen",
+    "ExampleValidator",
+    "DataGate",
+    "Transform",
+    "Trainer",
+    "BaselineLookup",
+    "Evaluator",
+    "Pusher",
+]
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory, edited: Callable[..., str]) -> dict[str, Any]:
+    """Every chapter once, in order, on one workspace."""
+    product = Product(tmp_path_factory.mktemp("story") / "workspace")
+    chapters: dict[str, Any] = {"product": product}
+    chapters["first"] = product.call("run", "--demo", "first", "--json")
+    chapters["again"] = product.call("run", "--json")
+    chapters["second"] = product.call("run", "--demo", "second", "--json")
+    chapters["second again"] = product.call("run", "--json")
+    chapters["worse"] = product.call("run", "--json", "--set", "training.learning_rate=1e-6")
+    chapters["versions"] = product.versions()
+
+    def stuck_sensor(row: dict[str, str]) -> dict[str, str]:
+        day = f"2013{row['dteday'][4:]}"
+        return {**row, "dteday": day, "yr": "2", "temp": "0.98", **_calendar(day, row)}
+
+    broken = product.workspace / "stuck.csv"
+    broken.write_text(edited(1, lambda row: None if "02-29" in row["dteday"] else stuck_sensor(row)), encoding="utf-8")
+    chapters["ingest anomalous"] = product.call("data", "ingest", str(broken))
+    chapters["anomalous"] = product.call("run", "--json")
+    chapters["runs"] = product.call("runs", "--json")
+    chapters["models"] = product.call("models", "--json")
+    return chapters
+
+
+def _calendar(day: str, row: dict[str, str]) -> dict[str, str]:
+    from datetime import date
+
+    weekday = date.fromisoformat(day).isoweekday() % 7
+    working = int(weekday not in (0, 6) and row["holiday"] == "0")
+    return {"weekday": str(weekday), "workingday": str(working)}
+
+
+def test_first_half_is_blessed_without_a_baseline(story: dict[str, Any]) -> None:
+    first: Called = story["first"]
+    assert first.code == 0, first.err
+    assert list(first.states) == STAGES
+    assert set(first.states.values()) == {"done"}
+    decisions = first.result["decisions"]
+    assert decisions["blessed"]
+    assert decisions["baseline"]["state"] == "none"
+    assert "no model has been pushed yet" in decisions["baseline"]["reason"]
+    assert {d["kind"] for d in decisions["decisions"]} == {"value", "reference"}
+    assert first.result["newly_pushed"]
+
+
+def test_model_beats_the_mean_by_hour_and_working_day(story: dict[str, Any]) -> None:
+    for chapter in ("first", "second"):
+        report = story[chapter].result["decisions"]
+        overall = next(row for row in report["candidate_metrics"] if row["slicing"] == "overall")
+        assert overall["mae"] <= 0.8 * report["hourly_mean_mae"]
+
+
+@pytest.mark.parametrize("chapter", ["again", "second again"])
+def test_nothing_runs_again_when_nothing_changed(story: dict[str, Any], chapter: str) -> None:
+    again: Called = story[chapter]
+    assert again.code == 0, again.err
+    assert set(again.states.values()) == {"cached"}
+    assert not again.result["newly_pushed"]
+    before = story["first" if chapter == "again" else "second"].result
+    assert again.result["pushed_version"] == before["pushed_version"]
+
+
+def test_second_half_is_held_against_the_first_model(story: dict[str, Any]) -> None:
+    second: Called = story["second"]
+    assert second.code == 0, second.err
+    first_version = story["first"].result["pushed_version"]
+    decisions = second.result["decisions"]
+    assert decisions["baseline"] == {
+        "state": "found",
+        "reason": f"version {first_version} is serving",
+        "serving_version": first_version,
+    }
+    changes = [d for d in decisions["decisions"] if d["kind"] == "change"]
+    assert {d["slicing"] for d in changes} == {"overall", "hour_band", "workingday", "season", "weathersit"}
+    assert all(d["passed"] for d in changes if d["binding"])
+    assert second.states["ImportSchemaGen"] == "cached"
+    assert {state for name, state in second.states.items() if name != "ImportSchemaGen"} == {"done"}
+    assert second.result["pushed_version"] > first_version
+
+
+def test_both_models_saw_the_same_rows(story: dict[str, Any]) -> None:
+    report = story["second"].result["decisions"]
+    rows = {(r["slicing"], r["slice"]): r["rows"] for r in report["candidate_metrics"]}
+    for row in report["baseline_metrics"]:
+        assert rows[row["slicing"], row["slice"]] == row["rows"]
+
+
+def test_a_worse_model_is_not_pushed(story: dict[str, Any]) -> None:
+    worse: Called = story["worse"]
+    assert worse.code == 6
+    assert worse.result["pushed_version"] is None
+    assert not worse.result["decisions"]["blessed"]
+    assert worse.states["Transform"] == "cached"
+    assert worse.states["Trainer"] == "done"
+    assert "not blessed" in worse.err
+    assert len(worse.err.strip().splitlines()) == 1
+    expected = sorted(str(story[chapter].result["pushed_version"]) for chapter in ("first", "second"))
+    assert story["versions"] == expected
+
+
+def test_anomalous_data_stops_at_the_gate(story: dict[str, Any]) -> None:
+    assert story["ingest anomalous"].code == 0, story["ingest anomalous"].err
+    stopped: Called = story["anomalous"]
+    assert stopped.code == 5
+    answer = stopped.result
+    assert "DataGate: span 3 is refused: 'temp' in drift" in answer["error"]
+    assert len(stopped.err.strip().splitlines()) == 1
+    report = json.loads(Path(answer["error"].rpartition("report: ")[2].rstrip(".")).read_text(encoding="utf-8"))
+    assert not report["passed"]
+    assert any(f["feature"] == "temp" and f["severity"] == "error" for f in report["findings"])
+
+
+def test_metadata_counts_runs_and_cache_hits(story: dict[str, Any]) -> None:
+    runs = json.loads(story["runs"].out)
+    counted = [
+        (sum(stage["state"] == "done" for stage in run["stages"]), sum(s["state"] == "cached" for s in run["stages"]))
+        for run in runs
+    ]
+    assert counted[:4] == [(10, 0), (0, 10), (9, 1), (0, 10)]
+    assert runs[4]["outcome"] == "not blessed"
+    assert runs[5]["state"] == "failed"
+    assert runs[5]["outcome"].startswith("DataGate: ")
+    assert [stage["name"] for stage in runs[5]["stages"]][-1] == "DataGate"
+    assert [(run["span"], run["version"]) for run in runs] == [(1, 1), (1, 1), (2, 1), (2, 1), (2, 1), (3, 1)]
+
+
+def test_models_are_listed_with_their_verdicts(story: dict[str, Any]) -> None:
+    models = json.loads(story["models"].out)
+    assert [(model["span"], model["blessed"], model["serving"]) for model in models] == [
+        (1, True, False),
+        (2, True, True),
+        (2, False, False),
+    ]
+    assert [model["served_version"] for model in models] == [
+        story["first"].result["pushed_version"],
+        story["second"].result["pushed_version"],
+        None,
+    ]
+
+
+def test_served_model_answers(story: dict[str, Any], halves: tuple[Path, Path]) -> None:
+    product: Product = story["product"]
+    record = (
+        '{"dteday": "2012-06-01", "hr": 17, "holiday": 0, "weathersit": 1, '
+        '"temp": 0.6, "atemp": 0.58, "hum": 0.5, "windspeed": 0.2}'
+    )
+    one = product.call("predict", record)
+    assert one.code == 0, one.err
+    assert 300 < float(one.out) < 1000
+    night = product.call("predict", record.replace('"hr": 17', '"hr": 3'))
+    assert float(night.out) < 50
+    lines = halves[1].read_text(encoding="utf-8").splitlines(keepends=True)[:50]
+    answered = product.call("predict", "-", text="".join(lines)).out.splitlines()
+    assert len(answered) == 50
+    assert answered[0] == lines[0].strip() + ",predicted_cnt"
+    piped = product.call("predict", "-", text=record)
+    assert piped.out == one.out
