@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 import uuid
@@ -15,7 +16,14 @@ from bike_pipeline.errors import BikePipelineError, BusyError, StageError, Stora
 from bike_pipeline.run_events import RunObserver, RunResult, StageResult
 from bike_pipeline.settings import Settings
 
-_ACTIVE = "RUNNING"
+_MEND_STORAGE = "free space or grant write permission, then run again: finished stages are not repeated"
+# TensorFlow and ML Metadata raise errors of their own kinds for what the operating system refused.
+_STORAGE_PHRASES = (
+    *(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)),
+    "disk I/O error",
+    "database or disk is full",
+    "attempt to write a readonly database",
+)
 
 
 class LocalRunner:
@@ -56,9 +64,11 @@ class LocalRunner:
         from tfx.orchestration.local import runner_utils
         from tfx.orchestration.portable import runtime_parameter_utils
 
-        from bike_pipeline.lineage.store import Lineage
+        from bike_pipeline.lineage.store import Lineage, open_store
         from bike_pipeline.pipeline import create_pipeline
 
+        if self._settings.metadata_file.exists():
+            open_store(self._settings.metadata_file)
         definition = create_pipeline(self._settings, enable_cache, accept_baseline_reset)
         spec = compiler.Compiler().compile(definition)
         run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
@@ -104,8 +114,7 @@ class LocalRunner:
         except (Exception, KeyboardInterrupt) as error:
             failure = _failure(name, error)
             seconds = time.monotonic() - begin
-            with metadata.Metadata(connection_config) as store:
-                execution_id = _write_error(Lineage(store.store), spec, name, failure)
+            execution_id = _write_error(connection_config, spec, name, failure)
             self._observer.finished(StageResult(name, execution_id, "failed", seconds, str(failure)))
             raise failure from error
         seconds = time.monotonic() - begin
@@ -177,10 +186,12 @@ def _failure(stage: str, error: BaseException) -> BikePipelineError | KeyboardIn
             return StorageError(
                 f"{cause.strerror or cause}",
                 where=f"{stage}: {cause.filename}" if cause.filename else stage,
-                fix="free space or grant write permission, then run again: finished stages are not repeated",
+                fix=_MEND_STORAGE,
             )
         cause = cause.__cause__ or cause.__context__
     first = next((line for line in str(error).splitlines() if line.strip()), "") or type(error).__name__
+    if any(phrase in str(error) for phrase in _STORAGE_PHRASES):
+        return StorageError(first[:300], where=stage, fix=_MEND_STORAGE)
     return StageError(
         f"{type(error).__name__}: {first[:300]}",
         where=stage,
@@ -188,8 +199,24 @@ def _failure(stage: str, error: BaseException) -> BikePipelineError | KeyboardIn
     )
 
 
-def _write_error(lineage: Any, spec: Any, stage: str, failure: BaseException) -> int:
+def _write_error(connection_config: Any, spec: Any, stage: str, failure: BaseException) -> int:
     """Put the reason beside the failed execution in ML Metadata; return its id (0 where it was never registered)."""
+    from absl import logging
+    from ml_metadata import errors as mlmd_errors
+    from tfx.orchestration import metadata
+
+    from bike_pipeline.lineage.store import Lineage
+
+    try:
+        with metadata.Metadata(connection_config) as store:
+            return _note_failure(Lineage(store.store), spec, stage, failure)
+    except (mlmd_errors.StatusError, RuntimeError) as error:
+        # The failure itself is what the person must hear of; that the store cannot be written is in the log.
+        logging.error("The failure could not be recorded in ML Metadata: %s", error)
+        return 0
+
+
+def _note_failure(lineage: Any, spec: Any, stage: str, failure: BaseException) -> int:
     from bike_pipeline.lineage.store import ERROR_PROPERTY
 
     run_id = spec.runtime_spec.pipeline_run_id.field_value.string_value

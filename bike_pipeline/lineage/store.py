@@ -5,7 +5,7 @@ MLMD 1.21 answers no filter queries, so everything here walks events: artifact, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +31,7 @@ STATE_NAMES = {
     CANCELED: "interrupted",
 }
 ERROR_PROPERTY = "error"
+LAST_STAGE = "Pusher"
 
 
 @dataclass(frozen=True)
@@ -260,7 +261,10 @@ class Lineage:
         span = next((prop(e, "span") for e in executions if prop(e, "span") is not None), 0)
         version = next((prop(e, "version") for e in executions if prop(e, "version") is not None), 0)
         states = [stage.state for stage in stages]
-        state = next((s for s in ("running", "interrupted", "failed") if s in states), "done")
+        ended = bool(stages) and stages[-1].name == LAST_STAGE
+        state = next(
+            (s for s in ("running", "interrupted", "failed") if s in states), "done" if ended else "interrupted"
+        )
         return RunRecord(
             run_id=context.name,
             started=time_of(context.create_time_since_epoch),
@@ -281,12 +285,12 @@ class Lineage:
             error=str(prop(execution, ERROR_PROPERTY) or ""),
         )
 
-    def _outcome(self, executions: Iterable[pb.Execution], stages: Iterable[StageRecord]) -> str:
+    def _outcome(self, executions: Iterable[pb.Execution], stages: Sequence[StageRecord]) -> str:
         for stage in stages:
             if stage.state == "failed":
                 return f"{stage.name}: {stage.error}" if stage.error else f"{stage.name} failed"
         for execution in executions:
-            if self.stage_of(execution) != "Pusher":
+            if self.stage_of(execution) != LAST_STAGE:
                 continue
             pushed = self.outputs(execution.id).get("pushed_model", [])
             if not pushed or prop(pushed[0], "pushed") != 1:
@@ -297,7 +301,7 @@ class Lineage:
                 if execution.last_known_state == CACHED
                 else f"pushed as version {version}"
             )
-        return ""
+        return f"stopped at {stages[-1].name}" if stages else ""
 
     def models(self) -> list[ModelRecord]:
         """Return every trained model, oldest first."""
