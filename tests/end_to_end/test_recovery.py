@@ -63,7 +63,7 @@ def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
 
 @pytest.fixture
 def product(trained: Path, tmp_path: Path) -> Iterator[Product]:
-    """The workspace of the killed run, as it was, at its own place for each test: paths are part of what is recorded."""
+    """The workspace of the killed run, as it was, at its own place: paths are part of what is recorded."""
     kept = tmp_path / "kept"
     shutil.copytree(trained, kept)
     yield Product(trained)

@@ -1,0 +1,112 @@
+"""The plain way's user code: what TFX loads from a module file for Transform, Trainer and Evaluator.
+
+Written as TFX's tutorials write it: `tf.data` from the transformed examples, Keras `fit`, and the transform layer inside
+the exported signatures. Features and architecture are the product's own, so that both ways compute the same model.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import apache_beam as beam
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_model_analysis as tfma
+import tensorflow_transform as tft
+from keras import ops
+from tfx import v1 as tfx
+from tfx_bsl.public import tfxio
+
+from bike_pipeline import features
+from bike_pipeline.modeling import architectures, preprocessing
+
+WARM_UP_SHARE = 0.08
+EMA_MOMENTUM = 0.98
+LARGEST_LOG = 9.0
+
+
+def preprocessing_fn(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Return the transformed features and the label: the product's own."""
+    return preprocessing.preprocessing_fn(inputs)
+
+
+def _dataset(fn_args: tfx.components.FnArgs, transform_output: tft.TFTransformOutput, batch_size: int) -> Any:
+    options = tfxio.TensorFlowDatasetOptions(batch_size=batch_size, num_epochs=1, label_key=features.LABEL)
+    return fn_args.data_accessor.tf_dataset_factory(
+        fn_args.train_files, options, transform_output.transformed_metadata.schema
+    )
+
+
+def _loss(variance: float, mean: float) -> Any:
+    """Return half the squared log error over its variance plus half the Poisson loss over the mean label."""
+
+    def loss(label: tf.Tensor, output: tf.Tensor) -> tf.Tensor:
+        squared_log_error = ops.square(ops.log1p(label) - output) / variance
+        poisson = (ops.exp(ops.minimum(output, LARGEST_LOG)) - label * output) / mean
+        return 0.5 * squared_log_error + 0.5 * poisson
+
+    return loss
+
+
+def _signatures(model: keras.Model, transform_output: tft.TFTransformOutput) -> dict[str, Any]:
+    # The layer must be an attribute of the model to be saved with it.
+    model.tft_layer = transform_output.transform_features_layer()
+    kinds = {"int": tf.int64, "float": tf.float32}
+    raw_spec = {f.name: tf.TensorSpec([None], kinds[f.kind], name=f.name) for f in features.MODEL_INPUTS}
+
+    def rentals(raw: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        transformed = model.tft_layer(raw)
+        output = model({tensor.name: transformed[tensor.name] for tensor in model.inputs}, training=False)
+        return {features.LABEL: tf.maximum(tf.exp(output) - 1.0, 0.0)}
+
+    @tf.function(input_signature=[raw_spec])
+    def serve_raw(raw: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return rentals(raw)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+    def serve_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        spec = transform_output.raw_feature_spec()
+        wanted = {name: spec[name] for name in raw_spec}
+        return rentals(tf.io.parse_example(examples, wanted))
+
+    return {"serving_default": serve_raw, "serving_examples": serve_examples}
+
+
+def run_fn(fn_args: tfx.components.FnArgs) -> None:
+    """Train with Keras `fit` and save the model with both signatures."""
+    training = fn_args.custom_config["training"]
+    keras.utils.set_random_seed(fn_args.custom_config["seed"])
+    transform_output = tft.TFTransformOutput(fn_args.transform_output)
+    dataset = _dataset(fn_args, transform_output, training["batch_size"])
+    batches = [label.numpy() for _, label in dataset]
+    label = np.concatenate(batches)
+    model = architectures.build(
+        training["hidden_units"], training["embedding_dimensions"], training["dropout"], float(np.log1p(label).mean())
+    )
+    steps = len(batches) * training["epochs"]
+    warm_up = max(1, round(WARM_UP_SHARE * steps))
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, steps - warm_up, warmup_target=training["learning_rate"], warmup_steps=warm_up
+    )
+    optimizer = keras.optimizers.AdamW(
+        schedule, weight_decay=training["weight_decay"], use_ema=True, ema_momentum=EMA_MOMENTUM
+    )
+    model.compile(optimizer=optimizer, loss=_loss(float(np.log1p(label).var()), float(label.mean())))
+    model.fit(dataset, epochs=training["epochs"], verbose=2)
+    tf.saved_model.save(model, fn_args.serving_model_dir, signatures=_signatures(model, transform_output))
+
+
+def _add_hour_band(extracts: dict[str, Any]) -> dict[str, Any]:
+    hours = np.asarray(extracts[tfma.FEATURES_KEY][features.HOUR])
+    starts = np.asarray(features.HOUR_BANDS)
+    band = starts[np.searchsorted(starts, hours, side="right") - 1]
+    return {**extracts, tfma.FEATURES_KEY: {**extracts[tfma.FEATURES_KEY], "hour_band": band}}
+
+
+def custom_extractors(eval_shared_model: Any, eval_config: Any, tensor_adapter_config: Any) -> list[Any]:
+    """Return TFMA's own extractors, with the hour band of each row added to its features."""
+    first, *others = tfma.default_extractors(
+        eval_shared_model=eval_shared_model, eval_config=eval_config, tensor_adapter_config=tensor_adapter_config
+    )
+    return [first, tfma.extractors.Extractor("AddHourBand", beam.Map(_add_hour_band)), *others]
