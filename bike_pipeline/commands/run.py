@@ -142,6 +142,7 @@ def _say_outcome(console: Console, result: RunResult) -> None:
     verb = "pushed" if result.newly_pushed else "nothing new: serving already"
     console.print(f"[bold green]{verb}[/]: version {result.pushed_version} in {result.destination}", soft_wrap=True)
     console.print("next:")
-    for step, meaning in _NEXT_STEPS:
+    first_span = any(stage.outcome.startswith("span 1 ") for stage in result.stages)
+    for step, meaning in _NEXT_STEPS if first_span else _NEXT_STEPS[1:]:
         console.print(f"  {step:42s} {meaning}", soft_wrap=True, markup=False)
     console.print(f"  bike-pipeline predict '{_EXAMPLE}'", soft_wrap=True, markup=False)

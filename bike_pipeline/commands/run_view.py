@@ -83,7 +83,14 @@ class TableView:
         self._running = ""
         self._began = time.monotonic()
         self._note = ""
-        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4)
+        # What libraries write to the standard streams belongs into the log file, not above the table.
+        self._live = Live(
+            console=console,
+            get_renderable=self._render,
+            refresh_per_second=4,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
 
     def __enter__(self) -> TableView:
         """Begin to draw."""
