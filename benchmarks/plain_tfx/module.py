@@ -1,6 +1,6 @@
 """The plain way's user code: what TFX loads from a module file for Transform, Trainer and Evaluator.
 
-Written as TFX's tutorials write it: `tf.data` from the transformed examples, Keras `fit`, and the transform layer inside
+Written as TFX's tutorials write it: `tf.data` from the transformed examples, Keras `fit`, the transform layer inside
 the exported signatures. Features and architecture are the product's own, so that both ways compute the same model.
 """
 

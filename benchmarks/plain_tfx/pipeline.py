@@ -30,7 +30,7 @@ def eval_config(evaluation: dict[str, Any]) -> tfma.EvalConfig:
     """Return the metrics, slices and thresholds of the product's settings, in TFMA's own terms.
 
     Args:
-        evaluation: the `evaluation` section of the settings. Its limits on slices are left out, since TFMA cannot exempt
+        evaluation: the `evaluation` section of the settings. Its limits on slices are left out: TFMA cannot exempt
             slices with few rows; the slices are measured all the same.
     """
     names = {

@@ -41,7 +41,7 @@ def command(settings: Settings, version: int | None, as_json: bool, records: str
         from bike_pipeline.serving.predictor import Predictor
 
         predicted = Predictor(settings.serving_path, version).predict(columns).tolist()
-        if as_json or text.strip()[0] in "{[":
+        if as_json or parsing.is_json(text):
             for record, value in zip(parsed, predicted, strict=True):
                 answer = {**record, PREDICTION: round(value, 2)} if as_json else round(value, 2)
                 screen.write(json.dumps(answer) + "\n")

@@ -59,7 +59,7 @@ def command(
     """
     from datetime import UTC, datetime
 
-    from bike_pipeline.commands import run_view
+    from bike_pipeline import run_view
     from bike_pipeline.log_capture import captured
 
     kind = _runner(runner)

@@ -192,6 +192,9 @@ class SpanStore:
                 if f"{split}/{name}" not in found.manifest.files:
                     where = self._files.uri(f"{folder}/{split}/{name}")
                     raise DataError("the file does not belong to this version", where=where, fix="move it away")
+        for name, record in found.manifest.files.items():
+            if name.partition("/")[0] not in SPLITS:
+                self._checked(folder, name, record)
         rows = self.read(span, version)
         if content_sha256(rows) != found.manifest.content_sha256 or rows.num_rows != found.manifest.rows.total:
             where = self._files.uri(f"{folder}/{MANIFEST}")

@@ -258,8 +258,7 @@ class Lineage:
     def _run(self, context: pb.Context) -> RunRecord:
         executions = sorted(self.store.get_executions_by_context(context.id), key=lambda execution: execution.id)
         stages = tuple(self._stage(execution) for execution in executions)
-        span = next((prop(e, "span") for e in executions if prop(e, "span") is not None), 0)
-        version = next((prop(e, "version") for e in executions if prop(e, "version") is not None), 0)
+        span, version = self._span(executions)
         states = [stage.state for stage in stages]
         ended = bool(stages) and stages[-1].name == LAST_STAGE
         state = next(
@@ -269,11 +268,18 @@ class Lineage:
             run_id=context.name,
             started=time_of(context.create_time_since_epoch),
             state=state,
-            span=int(span),
-            version=int(version),
+            span=span,
+            version=version,
             stages=stages,
             outcome=self._outcome(executions, stages),
         )
+
+    def _span(self, executions: Iterable[pb.Execution]) -> tuple[int, int]:
+        """Return span and version of the examples that a run read; (0, 0) where it never came to them."""
+        for execution in executions:
+            for artifact in self.outputs(execution.id).get("examples", []):
+                return int(prop(artifact, "span") or 0), int(prop(artifact, "version") or 0)
+        return 0, 0
 
     def _stage(self, execution: pb.Execution) -> StageRecord:
         length = execution.last_update_time_since_epoch - execution.create_time_since_epoch
@@ -313,8 +319,8 @@ class Lineage:
             if execution is None or self.stage_of(execution) != "Trainer":
                 continue
             examples = self.inputs(execution.id).get("examples", [])
-            blessed, metrics = self._evaluation(model.id)
             push = pushed.get(model.id)
+            blessed, metrics = self._evaluation(model.id, push is not None)
             records.append(
                 ModelRecord(
                     model_id=model.id,
@@ -330,16 +336,23 @@ class Lineage:
             )
         return records
 
-    def _evaluation(self, model_id: int) -> tuple[bool | None, dict[str, float]]:
-        for execution in reversed(self.consumers(model_id, "Evaluator")):
+    def _evaluation(self, model_id: int, pushed: bool) -> tuple[bool | None, dict[str, float]]:
+        """Return a model's newest verdict and metrics; for a pushed one the newest that blessed it."""
+        found: tuple[bool | None, dict[str, float]] = (None, {})
+        for execution in self.consumers(model_id, "Evaluator"):
             outputs = self.outputs(execution.id)
             if "blessing" not in outputs or "evaluation" not in outputs:
                 continue
+            blessed = prop(outputs["blessing"][0], "blessed") == 1
+            if pushed and not blessed:
+                continue
             properties = outputs["evaluation"][0].custom_properties
-            metrics = {
-                key.removeprefix("metric_"): value.double_value
-                for key, value in properties.items()
-                if key.startswith("metric_")
-            }
-            return prop(outputs["blessing"][0], "blessed") == 1, metrics
-        return None, {}
+            found = (
+                blessed,
+                {
+                    key.removeprefix("metric_"): value.double_value
+                    for key, value in properties.items()
+                    if key.startswith("metric_")
+                },
+            )
+        return found

@@ -29,17 +29,25 @@ def to_columns(batches: Iterable[pa.RecordBatch], names: Iterable[str]) -> Colum
     for batch in batches:
         for name in names:
             index = batch.schema.get_field_index(name)
-            values = batch.column(index).flatten() if index >= 0 else None
-            if values is None or len(values) != batch.num_rows or values.null_count:
+            if index < 0 or not _one_value_a_row(batch.column(index)):
                 raise DataError(
                     f"the examples lack values of '{name}'",
                     where="Trainer",
                     fix="the schema must require it in every row, so that the data gate stops such rows",
                 )
-            parts[name].append(values.to_numpy(zero_copy_only=False))
+            parts[name].append(batch.column(index).flatten().to_numpy(zero_copy_only=False))
     if not parts[names[0]]:
         raise DataError("there are no examples to read", where="Trainer", fix="ingest a span with rows in this split")
     return {name: np.concatenate(chunks) for name, chunks in parts.items()}
+
+
+def _one_value_a_row(column: pa.Array) -> bool:
+    # TFXIO reads a column that is empty in every row as one of Arrow's type null. Lengths are compared row by row: two
+    # values in one row and none in the next would move every value between them into another row.
+    if not pa.types.is_list(column.type) and not pa.types.is_large_list(column.type):
+        return False
+    lengths = column.value_lengths()
+    return not lengths.null_count and bool((lengths.to_numpy() == 1).all()) and not column.flatten().null_count
 
 
 def count(columns: Mapping[str, npt.NDArray[Any]]) -> int:

@@ -87,8 +87,10 @@ def add_version(base_path: str | Path, model: str | Path, version: int, record: 
         _fsync(root)
     except OSError as error:
         shutil.rmtree(incoming, ignore_errors=True)
+        # shutil gathers what failed as (source, destination, reason).
+        reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
         raise StorageError(
-            f"cannot write the model ({error.strerror or error})",
+            f"cannot write the model ({reason or error})",
             where=str(root),
             fix="free space or grant write permission there, then run again; the versions before are untouched",
         ) from None

@@ -71,4 +71,4 @@ class Predictor:
         for start in range(0, rows, _CHUNK):
             chunk = {name: self._tf.constant(values[start : start + _CHUNK]) for name, values in arrays.items()}
             parts.append(self._signature(**chunk)[features.LABEL].numpy())
-        return np.concatenate(parts)
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32)

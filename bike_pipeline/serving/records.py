@@ -17,24 +17,33 @@ Record = Mapping[str, Any]
 _NAMES = tuple(feature.name for feature in features.MODEL_INPUTS)
 
 
+def is_json(text: str) -> bool:
+    """Return whether a text is taken for JSON; else it is taken for CSV."""
+    return text.strip().removeprefix("\ufeff").lstrip()[:1] in ("{", "[")
+
+
 def parse(text: str, where: str) -> list[Record]:
     """Return the records of a JSON object, a JSON array, JSON lines or a CSV with a header.
 
     Raises:
         ModelError: the text is none of these, or empty.
     """
-    stripped = text.strip().removeprefix("\ufeff")
+    stripped = text.strip().removeprefix("\ufeff").strip()
     if not stripped:
         raise ModelError("there are no records", where=where, fix="send a JSON record or a CSV with a header")
-    if stripped[0] not in "{[":
+    if not is_json(stripped):
         return _parse_csv(stripped, where)
+    found: Any
     try:
         found = json.loads(stripped)
-    except json.JSONDecodeError:
+    # Not only JSONDecodeError: Python refuses integers of thousands of digits and very deep nesting in its own ways.
+    except (ValueError, RecursionError):
         found = [
             _parse_json(line, f"{where}, line {i}") for i, line in enumerate(stripped.splitlines(), 1) if line.strip()
         ]
     records = found if isinstance(found, list) else [found]
+    if not records:
+        raise ModelError("there are no records", where=where, fix="send a JSON record or a CSV with a header")
     for number, record in enumerate(records, 1):
         if not isinstance(record, dict):
             raise ModelError("a record is a JSON object", where=f"{where}, record {number}", fix='write {"hr": 8, …}')
@@ -48,18 +57,26 @@ def _parse_json(line: str, where: str) -> Any:
         raise ModelError(
             f"not JSON ({error.msg}, column {error.colno})", where=where, fix="correct the record"
         ) from None
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"not a record ({error})", where=where, fix="correct the record") from None
 
 
 def _parse_csv(text: str, where: str) -> list[Record]:
-    reader = csv.DictReader(io.StringIO(text))
+    reader = csv.DictReader(io.StringIO(text, newline=""))
     records: list[Record] = []
-    for row in reader:
-        if None in row or None in row.values():
-            raise ModelError(
-                "the row has another number of fields than the header", where=f"{where}, line {reader.line_num}",
-                fix="write one field a column, separated by commas",
-            )  # fmt: skip
-        records.append(row)
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                raise ModelError(
+                    "the row has another number of fields than the header",
+                    where=f"{where}, line {reader.line_num}",
+                    fix="write one field a column, separated by commas",
+                )
+            records.append(row)
+    except csv.Error as error:
+        raise ModelError(
+            f"not a CSV ({error})", where=f"{where}, line {reader.line_num}", fix="correct that line"
+        ) from None
     if not records:
         raise ModelError("there is a header and no record", where=where, fix="add rows below the header")
     return records
@@ -74,8 +91,16 @@ def complete(record: Record) -> dict[str, Any]:
         full.setdefault("mnth", day.month)
         full.setdefault("weekday", day.isoweekday() % 7)
         if "holiday" in full:
-            full.setdefault("workingday", int(day.isoweekday() <= 5 and str(full["holiday"]) == "0"))
+            full.setdefault("workingday", int(day.isoweekday() <= 5 and _is_zero(full["holiday"])))
     return full
+
+
+def _is_zero(value: Any) -> bool:
+    # What is no number is refused later, by the name of its own column.
+    try:
+        return float(value) == 0
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def to_columns(records: Sequence[Record], where: str) -> dict[str, list[Any]]:
@@ -111,7 +136,7 @@ def _value(feature: features.Feature, raw: Any, where: str) -> int | float:
         number = float(raw)
         if isinstance(raw, bool) or not math.isfinite(number):
             raise ValueError
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ModelError(
             f"{feature.name} is not a number: {raw!r}", where=where, fix=f"it is in {feature.unit}"
         ) from None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.end_to_end.conftest import Called, Product
 
@@ -37,6 +38,11 @@ def story(tmp_path_factory: pytest.TempPathFactory, edited: Callable[..., str]) 
     chapters["second"] = product.call("run", "--demo", "second", "--json")
     chapters["second again"] = product.call("run", "--json")
     chapters["worse"] = product.call("run", "--json", "--set", "training.learning_rate=1e-6")
+    strict = product.workspace / "strict.yaml"
+    strict.write_text(
+        yaml.safe_dump({"evaluation": {"value_thresholds": _with_an_impossible_slice()}}), encoding="utf-8"
+    )
+    chapters["slice"] = product.call("run", "--json", "--config", str(strict))
     chapters["versions"] = product.versions()
 
     def stuck_sensor(row: dict[str, str]) -> dict[str, str]:
@@ -50,6 +56,16 @@ def story(tmp_path_factory: pytest.TempPathFactory, edited: Callable[..., str]) 
     chapters["runs"] = product.call("runs", "--json")
     chapters["models"] = product.call("models", "--json")
     return chapters
+
+
+def _with_an_impossible_slice() -> list[dict[str, Any]]:
+    from bike_pipeline.settings import load_settings
+
+    shipped = [limit.model_dump(exclude_none=True) for limit in load_settings().evaluation.value_thresholds]
+    return [
+        *(limit for limit in shipped if limit["slicing"] == "overall"),
+        {"metric": "mae", "slicing": "hour_band", "upper": 20},
+    ]
 
 
 def _calendar(day: str, row: dict[str, str]) -> dict[str, str]:
@@ -128,6 +144,19 @@ def test_a_worse_model_is_not_pushed(story: dict[str, Any]) -> None:
     assert story["versions"] == expected
 
 
+def test_one_bad_slice_withdraws_the_blessing(story: dict[str, Any]) -> None:
+    refused: Called = story["slice"]
+    assert refused.code == 6
+    decisions = refused.result["decisions"]
+    assert decisions["blessed_by_tfma"]
+    assert not decisions["blessed"]
+    failed = [d for d in decisions["decisions"] if d["binding"] and not d["passed"]]
+    assert failed
+    assert {d["slicing"] for d in failed} == {"hour_band"}
+    assert refused.states["Trainer"] == "cached"
+    assert refused.states["Evaluator"] == "done"
+
+
 def test_anomalous_data_stops_at_the_gate(story: dict[str, Any]) -> None:
     assert story["ingest anomalous"].code == 0, story["ingest anomalous"].err
     stopped: Called = story["anomalous"]
@@ -147,11 +176,11 @@ def test_metadata_counts_runs_and_cache_hits(story: dict[str, Any]) -> None:
         for run in runs
     ]
     assert counted[:4] == [(10, 0), (0, 10), (9, 1), (0, 10)]
-    assert runs[4]["outcome"] == "not blessed"
-    assert runs[5]["state"] == "failed"
-    assert runs[5]["outcome"].startswith("DataGate: ")
-    assert [stage["name"] for stage in runs[5]["stages"]][-1] == "DataGate"
-    assert [(run["span"], run["version"]) for run in runs] == [(1, 1), (1, 1), (2, 1), (2, 1), (2, 1), (3, 1)]
+    assert runs[4]["outcome"] == runs[5]["outcome"] == "not blessed"
+    assert runs[6]["state"] == "failed"
+    assert runs[6]["outcome"].startswith("DataGate: ")
+    assert [stage["name"] for stage in runs[6]["stages"]][-1] == "DataGate"
+    assert [run["span"] for run in runs] == [1, 1, 2, 2, 2, 2, 3]
 
 
 def test_models_are_listed_with_their_verdicts(story: dict[str, Any]) -> None:

@@ -1,0 +1,254 @@
+"""The baseline is the model that serves; a push is whole, once, and only of what is blessed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ml_metadata.proto import metadata_store_pb2 as pb
+
+from bike_pipeline.components import baseline_lookup, pusher
+from bike_pipeline.errors import BaselineError, StorageError
+from bike_pipeline.serving import model_folder
+from tests.recording import Recorder
+
+
+class World:
+    """A metadata store, a serving folder, and models that are copies of one small real one."""
+
+    def __init__(self, folder: Path, saved_model: Path) -> None:
+        """Nothing is pushed yet."""
+        self.folder, self.saved_model = folder, saved_model
+        self.serving = folder / "serving" / "bike_demand"
+        self.recorder = Recorder(folder / "metadata.sqlite")
+
+    def model(self, name: str, extra: str = "") -> Any:
+        """Return a trained model's artifact; `extra` makes its bytes its own."""
+        from tfx.types import standard_artifacts
+
+        uri = self.folder / name
+        shutil.copytree(self.saved_model, uri / "Format-Serving")
+        (uri / "Format-Serving" / "assets.extra" / "note.txt").write_text(name + extra)
+        recorded = self.recorder.model(name, str(uri))
+        artifact = standard_artifacts.Model()
+        artifact.uri, artifact.id = str(uri), recorded.id
+        return SimpleNamespace(artifact=artifact, recorded=recorded)
+
+    def push(self, model: Any, blessed: bool = True, record: bool = True) -> Any:
+        """Run the Pusher; record it in ML Metadata unless the process is to have been killed before."""
+        from tfx.types import standard_artifacts
+
+        blessing = standard_artifacts.ModelBlessing()
+        blessing.set_int_custom_property("blessed", int(blessed))
+        blessing.set_string_custom_property("metric_set", "m")
+        pushed = standard_artifacts.PushedModel()
+        pushed.uri = str(self.folder / "pushed" / str(time.monotonic_ns()))
+        pusher.PusherExecutor().Do(
+            {"model": [model.artifact], "model_blessing": [blessing]},
+            {"pushed_model": [pushed]},
+            {"push_destination": json.dumps({"filesystem": {"base_directory": str(self.serving)}})},
+        )
+        if record and pushed.get_int_custom_property("pushed"):
+            properties = {k: pushed.get_string_custom_property(k) for k in ("fingerprint", "metric_set")}
+            version = int(pushed.get_string_custom_property("pushed_version"))
+            destination = pushed.get_string_custom_property("pushed_destination")
+            self.recorder.push(model.recorded.id.__str__(), model.recorded, version, destination, **properties)
+        return pushed
+
+    def resolve(self, model: Any, accept: bool = False, metric_set: str = "m") -> dict[str, Any]:
+        """Run the lookup's driver; return the parameters of the execution."""
+        properties = {
+            "serving_path": str(self.serving),
+            "metric_set": metric_set,
+            "accept_baseline_reset": int(accept),
+        }
+        driver = baseline_lookup.BaselineDriver(_Connection(self.recorder))  # type: ignore[arg-type]
+        information = SimpleNamespace(exec_properties=properties, input_dict={"model": [model.artifact]})
+        output = driver.run(information)  # type: ignore[arg-type]
+        return {**properties, **{k: getattr(v, v.WhichOneof("value")) for k, v in output.exec_properties.items()}}
+
+    def look_up(self, model: Any, **options: Any) -> Any:
+        """Run driver and executor; return the baseline artifact."""
+        from tfx.types import standard_artifacts
+
+        output = standard_artifacts.Model()
+        output.uri = str(self.folder / "baseline" / str(time.monotonic_ns()))
+        baseline_lookup.BaselineLookupExecutor().Do(
+            {"model": [model.artifact]}, {"baseline_model": [output]}, self.resolve(model, **options)
+        )
+        return output
+
+
+class _Connection:
+    """What TFX hands to a driver: a context that opens the store."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.store = recorder.store
+
+    def __enter__(self) -> _Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def world(tmp_path: Path, exported: Any) -> World:
+    """A world with nothing pushed."""
+    return World(tmp_path, exported.path)
+
+
+def state(baseline: Any) -> str:
+    """Return the lookup's verdict."""
+    return str(baseline.get_string_custom_property("state"))
+
+
+def test_no_baseline_says_so(world: World) -> None:
+    baseline = world.look_up(world.model("first"))
+    assert state(baseline) == "none"
+    assert baseline.get_string_custom_property("reason") == "no model has been pushed yet"
+
+
+def test_the_serving_model_is_copied_byte_for_byte(world: World) -> None:
+    first = world.model("first")
+    world.push(first)
+    baseline = world.look_up(world.model("second"))
+    assert state(baseline) == "found"
+    source = Path(first.artifact.uri) / "Format-Serving"
+    assert model_folder.fingerprint(Path(baseline.uri) / "Format-Serving") == model_folder.fingerprint(source)
+
+
+def test_a_candidate_that_serves_keeps_its_own_baseline(world: World) -> None:
+    first, second = world.model("first"), world.model("second")
+    world.push(first)
+    before = world.resolve(second)
+    parameters = {key: before[key] for key in ("baseline", "accept_baseline_reset")}
+    world.recorder.execution("BaselineLookup", "b", {"model": second.recorded}, **parameters)
+    world.push(second)
+    assert world.resolve(second) == before
+    assert world.resolve(world.model("third")) != before
+
+
+def test_a_changed_signature_is_refused_until_accepted(world: World) -> None:
+    world.push(world.model("first"))
+    changed = world.model("second")
+    _rename_input(Path(changed.artifact.uri) / "Format-Serving" / "saved_model.pb")
+    with pytest.raises(BaselineError, match=r"the signature 'serving_default' has changed.*--accept-baseline-reset"):
+        world.look_up(changed)
+    accepted = world.look_up(changed, accept=True)
+    assert state(accepted) == "reset"
+    assert "signature" in accepted.get_string_custom_property("reason")
+
+
+def _rename_input(path: Path) -> None:
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    proto = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    inputs = proto.meta_graphs[0].signature_def["serving_default"].inputs
+    inputs["temperature"].CopyFrom(inputs["temp"])
+    del inputs["temp"]
+    path.write_bytes(proto.SerializeToString())
+
+
+def test_a_changed_metric_set_is_refused_until_accepted(world: World) -> None:
+    world.push(world.model("first"))
+    candidate = world.model("second")
+    with pytest.raises(BaselineError, match="set of metrics"):
+        world.look_up(candidate, metric_set="other")
+    assert state(world.look_up(candidate, metric_set="other", accept=True)) == "reset"
+
+
+def test_a_reset_is_not_taken_where_none_is_needed(world: World) -> None:
+    world.push(world.model("first"))
+    assert state(world.look_up(world.model("second"), accept=True)) == "found"
+
+
+def test_a_damaged_serving_model_falls_back_on_the_trained_one(world: World) -> None:
+    first = world.model("first")
+    pushed = world.push(first)
+    (Path(pushed.get_string_custom_property("pushed_destination")) / "saved_model.pb").write_bytes(b"broken")
+    assert state(world.look_up(world.model("second"))) == "found"
+    shutil.rmtree(first.artifact.uri)
+    with pytest.raises(BaselineError, match="gone or changed"):
+        world.look_up(world.model("third"))
+
+
+def test_a_push_that_was_never_recorded_is_believed(world: World) -> None:
+    world.push(world.model("first"))
+    second = world.model("second")
+    world.push(second, record=False)
+    baseline = world.look_up(world.model("third"))
+    expected = model_folder.fingerprint(Path(second.artifact.uri) / "Format-Serving")
+    assert model_folder.fingerprint(Path(baseline.uri) / "Format-Serving") == expected
+
+
+def test_what_is_not_blessed_is_not_pushed(world: World) -> None:
+    pushed = world.push(world.model("first"), blessed=False)
+    assert pushed.get_int_custom_property("pushed") == 0
+    assert not world.serving.exists()
+
+
+def test_a_push_is_a_numeric_version_with_its_record(world: World) -> None:
+    first = world.model("first")
+    pushed = world.push(first)
+    (version,) = model_folder.versions(world.serving)
+    assert pushed.get_string_custom_property("pushed_version") == str(version)
+    record = model_folder.push_record(world.serving, version)
+    assert record is not None
+    assert record["model_id"] == first.artifact.id
+    assert record["fingerprint"] == model_folder.fingerprint(world.serving / str(version))
+    assert [path.name for path in world.serving.iterdir()] == [str(version)]
+
+
+def test_the_same_model_is_pushed_once(world: World) -> None:
+    first = world.model("first")
+    one = world.push(first, record=False)
+    two = world.push(first)
+    assert one.get_string_custom_property("pushed_version") == two.get_string_custom_property("pushed_version")
+    assert len(model_folder.versions(world.serving)) == 1
+
+
+def test_a_clock_that_goes_back_makes_no_older_version(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.push(world.model("first"))
+    monkeypatch.setattr(pusher.time, "time", lambda: 1000.0)
+    world.push(world.model("second"))
+    older, newer = model_folder.versions(world.serving)
+    assert newer == older + 1
+
+
+def test_an_unwritable_serving_folder(world: World) -> None:
+    world.serving.parent.parent.mkdir(exist_ok=True)
+    world.serving.parent.write_text("a file where a folder should be")
+    with pytest.raises(StorageError, match="cannot write the model"):
+        world.push(world.model("first"))
+
+
+def test_a_blessing_is_withdrawn(tmp_path: Path) -> None:
+    from tfx.components.evaluator import constants
+    from tfx.types import standard_artifacts
+
+    from bike_pipeline.components.evaluator import _withdraw
+
+    blessing = standard_artifacts.ModelBlessing()
+    blessing.uri = str(tmp_path)
+    (tmp_path / constants.BLESSED_FILE_NAME).touch()
+    blessing.set_int_custom_property("blessed", 1)
+    _withdraw(blessing)
+    assert [path.name for path in tmp_path.iterdir()] == [constants.NOT_BLESSED_FILE_NAME]
+    assert blessing.get_int_custom_property("blessed") == 0
+
+
+def test_interrupted_executions_are_closed(world: World) -> None:
+    from bike_pipeline.lineage.store import Lineage
+    from runners.local_runner import _close_interrupted
+
+    left = world.recorder.execution("Trainer", "killed", state=pb.Execution.RUNNING)
+    done = world.recorder.execution("Transform", "killed")
+    _close_interrupted(Lineage(world.recorder.store))
+    states = {e.id: e.last_known_state for e in world.recorder.store.get_executions()}
+    assert (states[left], states[done]) == (pb.Execution.CANCELED, pb.Execution.COMPLETE)

@@ -1,0 +1,165 @@
+"""ExampleGen: the right span, every row once, the values of the source."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bike_pipeline import features
+from bike_pipeline.errors import DataError
+from tests.components.conftest import drive, generate
+
+
+def parsed(examples: Any, split: str) -> list[Any]:
+    """Return a split's tf.Examples, in order."""
+    import tensorflow as tf
+
+    files = sorted((Path(examples.uri) / f"Split-{split}").glob("*.gz"))
+    dataset = tf.data.TFRecordDataset([str(file) for file in files], "GZIP")
+    return [tf.train.Example.FromString(record) for record in dataset.as_numpy_iterator()]
+
+
+def values(example: Any) -> dict[str, Any]:
+    """Return a tf.Example as plain values."""
+    out = {}
+    for name, feature in example.features.feature.items():
+        kind = feature.WhichOneof("kind")
+        (out[name],) = getattr(feature, kind).value
+    return out
+
+
+def test_every_row_of_the_source_once_and_in_order(examples: Any, store_uri: str) -> None:
+    import numpy as np
+
+    for split, folders in {
+        "train": ["span-0002/version-0001/train"],
+        "eval": ["span-0002/version-0001/eval"],
+        "history": ["span-0001/version-0001/train", "span-0001/version-0001/eval"],
+    }.items():
+        source = [row for f in folders for row in csv.DictReader((Path(store_uri) / f / "data.csv").open())]
+        found = [values(example) for example in parsed(examples, split)]
+        assert len(found) == len(source) > 0
+        for row, example in zip(source, found, strict=True):
+            assert set(example) == set(features.COLUMNS)
+            for feature in features.FEATURES:
+                expected: Any = row[feature.name]
+                if feature.kind == "int":
+                    assert example[feature.name] == int(expected)
+                elif feature.kind == "float":
+                    assert example[feature.name] == np.float32(expected)
+                else:
+                    assert example[feature.name] == expected.encode()
+
+
+def test_recorded_identity(examples: Any) -> None:
+    assert (examples.span, examples.version) == (2, 1)
+    rows = json.loads(examples.get_string_custom_property("rows_by_split"))
+    assert set(rows) == {"train", "eval", "history"}
+    window = json.loads(examples.get_string_custom_property("window"))
+    assert [(entry["span"], entry["version"]) for entry in window] == [(1, 1), (2, 1)]
+
+
+@pytest.mark.parametrize(("history", "spans"), [(0, [2]), (1, [1, 2]), (9, [1, 2])])
+def test_history_window(store_uri: str, history: int, spans: list[int]) -> None:
+    driven = drive(store_uri, history)
+    assert [entry["span"] for entry in json.loads(driven.properties["window"])] == spans
+
+
+def test_without_history_the_split_is_empty(store_uri: str, tmp_path: Path) -> None:
+    assert parsed(generate(store_uri, tmp_path / "1", history_spans=0), "history") == []
+
+
+def test_newest_is_numeric_not_lexical(month_file: Callable[..., Path], tmp_path: Path) -> None:
+    from bike_pipeline.data.ingest import ingest
+    from bike_pipeline.settings import load_settings
+
+    settings = load_settings(assignments=(f"data.store={tmp_path / 'spans'}",))
+    ingest(settings, str(month_file("2011-02")), span=9)
+    ingest(settings, str(month_file("2011-04")), span=10)
+    assert drive(str(tmp_path / "spans"), 0).properties["span"] == 10
+
+
+def test_a_correction_changes_the_fingerprint(store_uri: str, month_file: Callable[..., Path], tmp_path: Path) -> None:
+    from bike_pipeline.data.ingest import ingest
+    from bike_pipeline.settings import load_settings
+
+    copy = tmp_path / "spans"
+    shutil.copytree(store_uri, copy)
+    before = drive(str(copy), 1).properties
+    assert drive(str(copy), 1).properties == before
+    corrected = month_file("2012-03", lambda row: {**row, "windspeed": "0.5"})
+    ingest(load_settings(assignments=(f"data.store={copy}",)), str(corrected))
+    after = drive(str(copy), 1).properties
+    assert (after["span"], after["version"]) == (2, 2)
+    assert after["input_fingerprint"] != before["input_fingerprint"]
+
+
+def test_an_older_span_is_part_of_the_identity(store_uri: str, month_file: Callable[..., Path], tmp_path: Path) -> None:
+    from bike_pipeline.data.ingest import ingest
+    from bike_pipeline.settings import load_settings
+
+    copy = tmp_path / "spans"
+    shutil.copytree(store_uri, copy)
+    before = drive(str(copy), 1).properties
+    corrected = month_file("2011-03", lambda row: {**row, "windspeed": "0.5"})
+    ingest(load_settings(assignments=(f"data.store={copy}",)), str(corrected))
+    assert drive(str(copy), 1).properties["window"] != before["window"]
+    assert drive(str(copy), 0).properties["window"] == drive(store_uri, 0).properties["window"]
+
+
+def test_a_changed_file_is_refused(store_uri: str, tmp_path: Path) -> None:
+    copy = tmp_path / "spans"
+    shutil.copytree(store_uri, copy)
+    data = copy / "span-0002" / "version-0001" / "train" / "data.csv"
+    data.write_text(data.read_text().replace("2012-03-01,1,1,3,0,", "2012-03-01,1,1,3,1,", 1))
+    with pytest.raises(DataError, match=r"data\.csv"):
+        generate(str(copy), tmp_path / "1")
+
+
+def test_an_empty_store_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="data ingest"):
+        drive(str(tmp_path), 1)
+
+
+def test_several_files(store_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, examples: Any) -> None:
+    from bike_pipeline.components import example_gen
+
+    monkeypatch.setattr(example_gen, "ROWS_PER_FILE", 250)
+    split = generate(store_uri, tmp_path / "1")
+    files = sorted(path.name for path in (tmp_path / "1" / "Split-train").iterdir())
+    assert files == [f"data_tfrecord-0000{i}-of-00003.gz" for i in range(3)]
+    assert [values(e) for e in parsed(split, "train")] == [values(e) for e in parsed(examples, "train")]
+
+
+@pytest.mark.slow
+def test_same_examples_as_the_stock_component(store_uri: str, tmp_path: Path, examples: Any) -> None:
+    from tfx.components.example_gen.csv_example_gen.executor import Executor
+    from tfx.proto import example_gen_pb2
+    from tfx.types import standard_artifacts
+    from tfx.utils import proto_utils
+
+    splits = [
+        example_gen_pb2.Input.Split(name=name, pattern=f"span-0002/version-0001/{name}/*") for name in ("train", "eval")
+    ]
+    stock = standard_artifacts.Examples()
+    stock.uri = str(tmp_path / "stock")
+    Executor().Do(
+        {},
+        {"examples": [stock]},
+        {
+            "input_base": store_uri,
+            "input_config": proto_utils.proto_to_json(example_gen_pb2.Input(splits=splits)),
+            "output_config": proto_utils.proto_to_json(example_gen_pb2.Output()),
+            "output_data_format": example_gen_pb2.FORMAT_TF_EXAMPLE,
+            "output_file_format": 5,
+        },
+    )
+    for split in ("train", "eval"):
+        key = [str(sorted(values(e).items())) for e in parsed(stock, split)]
+        assert sorted(key) == sorted(str(sorted(values(e).items())) for e in parsed(examples, split))

@@ -1,0 +1,95 @@
+"""What is expensive and read only: the embedded rows, a transform graph, a trained and exported model, once a session."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TRAINING: dict[str, Any] = {
+    "epochs": 2,
+    "batch_size": 64,
+    "learning_rate": 0.01,
+    "weight_decay": 0.02,
+    "hidden_units": [8],
+    "embedding_dimensions": 3,
+    "dropout": 0.1,
+    "warm_start": False,
+}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A small model and what it was made of.
+
+    Attributes:
+        model: the Keras model in memory.
+        losses: mean loss of each epoch.
+        path: folder of the SavedModel.
+        transform_graph: folder of the transform graph.
+        rows: the raw rows it was trained on, by column.
+    """
+
+    model: Any
+    losses: list[float]
+    path: Path
+    transform_graph: Path
+    rows: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def embedded_rows() -> dict[str, Any]:
+    """Every column of the embedded data: int64, float32, or bytes for the date; shape (17379,)."""
+    import numpy as np
+
+    from bike_pipeline import features
+    from bike_pipeline.data.embedded_dataset import embedded_bytes
+
+    read = list(csv.DictReader(embedded_bytes().decode().splitlines()))
+    kinds = {"int": np.int64, "float": np.float32, "date": "S10"}
+    return {f.name: np.asarray([row[f.name] for row in read]).astype(kinds[f.kind]) for f in features.FEATURES}
+
+
+@pytest.fixture(scope="session")
+def few_rows(embedded_rows: dict[str, Any]) -> dict[str, Any]:
+    """Every 29th row: 600 rows of all seasons, hours and kinds of weather."""
+    return {name: values[::29] for name, values in embedded_rows.items()}
+
+
+@pytest.fixture(scope="session")
+def transform_graph(few_rows: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The transform graph of the few rows, analyzed by TFT over all columns of the curated schema, leaks included."""
+    import apache_beam as beam
+    import tensorflow_data_validation as tfdv
+    from tensorflow_transform import beam as tft_beam
+    from tensorflow_transform.tf_metadata import dataset_metadata
+
+    from bike_pipeline.modeling.preprocessing import preprocessing_fn
+
+    folder = tmp_path_factory.mktemp("transform")
+    metadata = dataset_metadata.DatasetMetadata(tfdv.load_schema_text(str(ROOT / "configs" / "schema.pbtxt")))
+    records = [dict(zip(few_rows, values, strict=True)) for values in zip(*few_rows.values(), strict=True)]
+    with (
+        beam.Pipeline(argv=["--runner=FnApiRunner", "--no_pipeline_type_check"]) as pipeline,
+        tft_beam.Context(temp_dir=str(folder / "temporary")),
+    ):
+        rows = (pipeline | beam.Create(records), metadata)
+        graph = rows | tft_beam.AnalyzeDataset(preprocessing_fn)
+        _ = graph | tft_beam.WriteTransformFn(str(folder / "graph"))
+    return folder / "graph"
+
+
+@pytest.fixture(scope="session")
+def exported(few_rows: dict[str, Any], transform_graph: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A model of the few rows, trained by `train` and written by `write`, as the Trainer does."""
+    from bike_pipeline.modeling import reference, saved_model, training
+
+    model, losses = training.train(few_rows, str(transform_graph), TRAINING, seed=7)
+    path = tmp_path_factory.mktemp("exported") / "model"
+    mean = reference.HourlyMean.fit(few_rows["hr"], few_rows["workingday"], few_rows["cnt"])
+    saved_model.write(model, str(transform_graph), str(path), {saved_model.REFERENCE_FILE: mean.to_json()})
+    return Exported(model, losses, path, transform_graph, few_rows)

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bike_pipeline import progress
+from bike_pipeline.modeling import saved_model, training
+from tests.conftest import TRAINING
+
+
+@pytest.fixture
+def train(few_rows, transform_graph):
+    def run(rows=None, seed=7, base_model=None, **changed):
+        return training.train(rows or few_rows, str(transform_graph), {**TRAINING, **changed}, seed, base_model)
+
+    return run
+
+
+def same(one, other):
+    return all(np.array_equal(a, b) for a, b in zip(one.get_weights(), other.get_weights(), strict=True))
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(train, exported):
+    again, losses = train()
+    assert same(again, exported.model)
+    assert losses == exported.losses
+    other, _ = train(seed=8)
+    assert not same(other, exported.model)
+
+
+def test_training_does_not_depend_on_what_was_drawn_before(train, exported):
+    np.random.default_rng().random(5)
+    tf.random.uniform([3])
+    assert same(train()[0], exported.model)
+
+
+def test_the_loss_falls_and_the_trained_model_beats_the_mean(train, few_rows, transform_graph):
+    reported = []
+    with progress.listening(lambda fraction, text: reported.append((fraction, text))):
+        model, losses = train(epochs=12, dropout=0.0)
+    assert len(losses) == 12
+    assert losses[-1] < losses[0]
+    assert [fraction for fraction, _ in reported] == pytest.approx(np.arange(1, 13) / 12)
+    names = [tensor.name for tensor in model.inputs]
+    raw = {name: tf.constant(few_rows[name]) for name in training.RAW_NAMES}
+    output = model(saved_model.Transform(str(transform_graph), training.RAW_NAMES, names)(raw), training=False)
+    log_label = np.log1p(few_rows["cnt"])
+    assert np.mean((output.numpy() - log_label) ** 2) < 0.5 * log_label.var()
+
+
+@pytest.mark.parametrize("label", [0, 40])
+def test_a_constant_label_is_learned_without_dividing_by_its_variance(train, few_rows, label):
+    rows = {name: values[:200] for name, values in few_rows.items()}
+    model, losses = train(rows | {"cnt": np.full(200, label)})
+    assert np.isfinite(losses).all()
+    assert all(np.isfinite(weights).all() for weights in model.get_weights())
+
+
+@pytest.mark.parametrize("count", [1, 63, 65])
+def test_any_number_of_rows_fits_into_the_batches(train, few_rows, count):
+    model, losses = train({name: values[:count] for name, values in few_rows.items()})
+    assert np.isfinite(losses).all()
+    assert all(np.isfinite(weights).all() for weights in model.get_weights())
+
+
+def test_a_warm_start_begins_from_the_served_weights(train, exported):
+    # A step of no size: what comes out is what the training began from.
+    still = {"epochs": 1, "learning_rate": 1e-12, "weight_decay": 0.0}
+    warm, _ = train(base_model=str(exported.path), warm_start=True, seed=99, **still)
+    for got, served in zip(warm.get_weights(), exported.model.get_weights(), strict=True):
+        np.testing.assert_allclose(got, served, atol=1e-6)
+    cold, _ = train(base_model=str(exported.path), warm_start=False, seed=99, **still)
+    assert not np.allclose(cold.get_weights()[0], exported.model.get_weights()[0], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changed", "known"), [({"hidden_units": [9]}, True), ({"embedding_dimensions": 2}, True), ({}, False)]
+)
+def test_a_warm_start_without_a_fitting_model_is_a_start_from_the_beginning(train, exported, tmp_path, changed, known):
+    base_model = str(exported.path if known else tmp_path)
+    warm, _ = train(base_model=base_model, warm_start=True, **changed)
+    cold, _ = train(**changed)
+    assert same(warm, cold)
+
+
+def test_a_warm_start_before_the_first_push_is_a_start_from_the_beginning(train, exported):
+    assert same(train(base_model=None, warm_start=True)[0], exported.model)
