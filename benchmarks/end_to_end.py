@@ -112,10 +112,14 @@ def stage_seconds(metadata_file: Path) -> dict[str, float]:
 
 
 def _plain_mae(workspace: Path) -> float:
-    from bike_pipeline.modeling import evaluation
+    import tensorflow_model_analysis as tfma
 
     folder = max((workspace / "artifacts" / "Evaluator" / "evaluation").iterdir(), key=lambda path: int(path.name))
-    return evaluation.read_metrics(str(folder), evaluation.CANDIDATE)[evaluation.OVERALL, ""]["mae"]
+    for record in tfma.load_metrics(str(folder)):
+        for entry in record.metric_keys_and_values:
+            if not record.slice_key.single_slice_keys and entry.key.name == "mean_absolute_error":
+                return float(entry.value.double_value.value)
+    raise SystemExit(f"error: the plain pipeline's evaluation holds no overall MAE: {folder}")
 
 
 def measure(
@@ -128,7 +132,11 @@ def measure(
     from bike_pipeline.settings import load_settings
 
     store = folder / "spans"
-    ingest(load_settings(assignments=(f"data.store={store}",)), str(split_demo(folder / "uploads")[0]))
+    settings = load_settings(assignments=(f"data.store={store}",))
+    ingest(settings, str(split_demo(folder / "uploads")[0]))
+    (folder / "settings.json").write_text(settings.model_dump_json(), encoding="utf-8")
+    script = [sys.executable, str(ROOT / "benchmarks" / "plain_tfx" / "pipeline.py"), "--spans", str(store)]
+    script += ["--schema", str(settings.schema_path), "--settings", str(folder / "settings.json")]
     timings: dict[str, list[Timing]] = {OURS: [], PLAIN: [], AGAIN: []}
     log = folder / "output.log"
     for number in range(1, runs + 1):
@@ -138,8 +146,7 @@ def measure(
         command += ["--set", f"data.store={store}"]
         plain.mkdir()
         timings[OURS].append(timed(command, log))
-        script = str(ROOT / "benchmarks" / "plain_tfx" / "pipeline.py")
-        timings[PLAIN].append(timed([sys.executable, script, str(store), str(plain)], log))
+        timings[PLAIN].append(timed([*script, "--workspace", str(plain)], log))
         timings[AGAIN].append(timed(command, log))
         if not any((plain / "serving").glob("*/saved_model.pb")):
             raise SystemExit(f"error: the plain pipeline pushed no model; its output: {log}")

@@ -60,6 +60,10 @@ def eval_config(evaluation: dict[str, Any]) -> tfma.EvalConfig:
         threshold = metrics[names[change["metric"]]].threshold.change_threshold
         threshold.relative.value = (grows if change["metric"] == "mae" else grows**2) - 1.0
         threshold.direction = tfma.MetricDirection.LOWER_IS_BETTER
+    for metric in metrics.values():
+        # A threshold of its own would bind on every slice.
+        metric.per_slice_thresholds.add(slicing_specs=[tfma.SlicingSpec()], threshold=metric.threshold)
+        metric.ClearField("threshold")
     return tfma.EvalConfig(
         model_specs=[tfma.ModelSpec(signature_name="serving_examples", label_key="cnt")],
         slicing_specs=[tfma.SlicingSpec(), *(tfma.SlicingSpec(feature_keys=[name]) for name in SLICINGS)],
