@@ -25,6 +25,9 @@ COMMANDS = {
 }
 
 
+_shown = {"traceback": False}
+
+
 class _LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
@@ -46,12 +49,11 @@ class _LazyGroup(click.Group):
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def command(debug: bool) -> None:
     """Hourly bike-sharing demand: versioned data, a gated training pipeline, a served model, its lineage."""
-    if debug:
-        os.environ["BIKE_PIPELINE_DEBUG"] = "1"
+    _shown["traceback"] = _shown["traceback"] or debug
 
 
 def _stop(message: str, code: int) -> NoReturn:
-    if os.environ.get("BIKE_PIPELINE_DEBUG"):
+    if _shown["traceback"]:
         traceback.print_exc()
     click.echo(f"error: {message}", err=True)
     sys.exit(code)
@@ -59,6 +61,7 @@ def _stop(message: str, code: int) -> NoReturn:
 
 def main() -> None:
     """Run the command line; every error ends as one line and an exit code of its own (see `ExitCode`)."""
+    _shown["traceback"] = bool(os.environ.get("BIKE_PIPELINE_DEBUG"))
     try:
         command.main(standalone_mode=False)
     except click.exceptions.Exit as exit_:

@@ -1,4 +1,4 @@
-"""What is expensive and read only: the embedded rows, a transform graph, a trained and exported model, once a session."""
+"""What is expensive and only read, once a session: the embedded rows, a transform graph, an exported model."""
 
 from __future__ import annotations
 

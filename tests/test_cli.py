@@ -20,8 +20,9 @@ from bike_pipeline.serving import model_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {
-    "absl", "apache_beam", "grpc", "keras", "ml_metadata", "numpy", "pandas", "pyarrow", "pydantic", "rich", "sqlalchemy",
-    "tensorflow", "tensorflow_data_validation", "tensorflow_model_analysis", "tensorflow_transform", "tfx", "yaml",
+    "absl", "apache_beam", "grpc", "keras", "ml_metadata", "numpy", "pandas", "pyarrow", "pydantic", "rich",
+    "sqlalchemy", "tensorflow", "tensorflow_data_validation", "tensorflow_model_analysis", "tensorflow_transform",
+    "tfx", "yaml",
 }  # fmt: skip
 ERROR_CLASSES = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
 CODES = {

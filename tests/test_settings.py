@@ -73,7 +73,7 @@ def test_a_file_that_is_not_there_or_no_text_is_one_clear_error(tmp_path):
     with pytest.raises(ConfigurationError, match="cannot read it"):
         load_settings(tmp_path)
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(ConfigurationError, match="cannot read it|not valid YAML"):
+    with pytest.raises(ConfigurationError, match=r"cannot read it|not valid YAML"):
         load_settings(tmp_path / "binary.yaml")
 
 

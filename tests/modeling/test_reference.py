@@ -40,7 +40,7 @@ def test_it_is_read_back_as_it_was_written():
      json.dumps({"mean_rentals_by_workingday_and_hour": "no"})],
 )  # fmt: skip
 def test_a_text_that_is_no_table_is_refused(text):
-    with pytest.raises(ValueError, match="table|Expecting|could not convert"):
+    with pytest.raises(ValueError, match=r"table|Expecting|could not convert"):
         HourlyMean.from_json(text)
 
 

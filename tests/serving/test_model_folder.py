@@ -92,7 +92,7 @@ def test_everything_is_on_disk_before_the_version_appears(base, model, monkeypat
     monkeypatch.setattr(
         os,
         "fsync",
-        lambda fd: (synced.append((Path(os.readlink(f"/proc/self/fd/{fd}")).name, bool(renamed))), fsync(fd)),
+        lambda fd: (synced.append((Path(f"/proc/self/fd/{fd}").readlink().name, bool(renamed))), fsync(fd)),
     )
     monkeypatch.setattr(Path, "rename", lambda self, to: (renamed.append(to), rename(self, to))[1])
     model_folder.add_version(base, model, 4, {})

@@ -1,0 +1,81 @@
+"""Options of a run that change what it starts from or whom it waits for."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from tests.end_to_end.conftest import Product
+
+pytestmark = pytest.mark.slow
+
+QUICK = ("--set", "training.epochs=4")
+WARM = ("--set", "training.warm_start=true")
+
+
+def _log(product: Product, result: dict[str, object]) -> str:
+    return Path(str(result["log"])).read_text(encoding="utf-8", errors="replace")
+
+
+@pytest.fixture(scope="module")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Product:
+    """One workspace for the whole module."""
+    return Product(tmp_path_factory.mktemp("options") / "workspace")
+
+
+def test_warm_start_begins_from_the_serving_model(product: Product) -> None:
+    cold = product.call("run", "--demo", "first", "--json", *WARM)
+    assert cold.code == 0, cold.err
+    outcomes = {stage["name"]: stage["outcome"] for stage in cold.result["stages"]}
+    assert outcomes["WarmStartLookup"] == "no model has been pushed yet"
+    assert "there is no serving model to start from" in _log(product, cold.result)
+    warm = product.call("run", "--json", *QUICK, *WARM)
+    assert warm.code in (0, 6), warm.err
+    assert warm.states["Transform"] == "cached"
+    assert warm.states["Trainer"] == "done"
+    outcomes = {stage["name"]: stage["outcome"] for stage in warm.result["stages"]}
+    assert outcomes["WarmStartLookup"] == f"version {cold.result['pushed_version']} is serving"
+    assert "Warm start" not in _log(product, warm.result)
+
+
+def test_a_second_run_waits_where_asked_to(product: Product) -> None:
+    lock = FileLock(product.workspace / "run.lock")
+    with lock:
+        waiting = subprocess.Popen(
+            product.command("run", "--wait", "--json", *QUICK),
+            cwd=product.source,
+            env=product.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        time.sleep(3)
+        assert waiting.poll() is None
+    _, err = waiting.communicate(timeout=300)
+    assert waiting.returncode in (0, 6), err
+
+
+def test_an_interrupted_run_says_so(product: Product) -> None:
+    import signal
+
+    with subprocess.Popen(
+        product.command("run", "--no-cache"),
+        cwd=product.source,
+        env=product.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("DataGate"):
+                time.sleep(0.5)
+                process.send_signal(signal.SIGINT)
+                break
+        _, err = process.communicate(timeout=300)
+    assert process.returncode == 130
+    assert err.strip() == "error: interrupted; what was finished is kept, and the next run goes on from there."

@@ -1,0 +1,174 @@
+"""The definition of the pipeline: what learns from which rows, and what makes a stage run again."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from tfx.orchestration.pipeline import Pipeline
+from tfx.proto import trainer_pb2, transform_pb2
+from tfx.utils import json_utils, proto_utils
+
+from bike_pipeline import pipeline
+from bike_pipeline.settings import load_settings
+
+ORDER = [
+    "CsvExampleGen",
+    "ImportSchemaGen",
+    "StatisticsGen",
+    "ExampleValidator",
+    "DataGate",
+    "Transform",
+    "Trainer",
+    "BaselineLookup",
+    "Evaluator",
+    "Pusher",
+]
+
+
+def defined(tmp_path: Any, *assignments: str, **options: Any) -> Pipeline:
+    """Return the pipeline of the shipped settings with a workspace of its own."""
+    return pipeline.create_pipeline(load_settings(assignments=(f"workspace={tmp_path}", *assignments)), **options)
+
+
+def by_id(found: Pipeline) -> dict[str, Any]:
+    """Return the stages by name, in order."""
+    return {component.id: component for component in found.components}
+
+
+def parameters(found: Pipeline) -> dict[str, dict[str, str]]:
+    """Return what TFX puts into each stage's cache key beside its inputs."""
+    return {
+        component.id: {
+            key: value if isinstance(value, str) else repr(value) for key, value in component.exec_properties.items()
+        }
+        for component in found.components
+    }
+
+
+def changed(before: Pipeline, after: Pipeline) -> set[str]:
+    """Return the stages whose parameters differ."""
+    old, new = parameters(before), parameters(after)
+    assert set(old) == set(new)
+    return {name for name in old if old[name] != new[name]}
+
+
+def test_the_stages_in_the_order_of_the_data(tmp_path: Any) -> None:
+    assert list(by_id(defined(tmp_path))) == ORDER
+
+
+def test_no_later_hour_is_learnt_from(tmp_path: Any) -> None:
+    stages = by_id(defined(tmp_path))
+    splits = transform_pb2.SplitsConfig()
+    proto_utils.json_to_proto(stages["Transform"].exec_properties["splits_config"], splits)
+    # The analyzers see what training sees: a mean over eval rows would be a look into the future.
+    assert sorted(splits.analyze) == ["history", "train"]
+    trained, evaluated = trainer_pb2.TrainArgs(), trainer_pb2.EvalArgs()
+    proto_utils.json_to_proto(stages["Trainer"].exec_properties["train_args"], trained)
+    proto_utils.json_to_proto(stages["Trainer"].exec_properties["eval_args"], evaluated)
+    assert sorted(trained.splits) == ["history", "train"]
+    assert list(evaluated.splits) == ["eval"]
+    assert json_utils.loads(stages["Evaluator"].exec_properties["example_splits"]) == ["eval"]
+
+
+def test_nothing_is_learnt_before_the_gate_has_passed(tmp_path: Any) -> None:
+    stages = by_id(defined(tmp_path))
+    for name in ("Transform", "Trainer", "Evaluator", "Pusher"):
+        waiting, upstream = [stages[name]], set()
+        while waiting:
+            for node in waiting.pop().upstream_nodes:
+                if node.id not in upstream:
+                    upstream.add(node.id)
+                    waiting.append(node)
+        assert "DataGate" in upstream, name
+
+
+def test_only_a_blessed_model_reaches_the_pusher(tmp_path: Any) -> None:
+    stages = by_id(defined(tmp_path))
+    assert set(stages["Pusher"].inputs) == {"model", "model_blessing"}
+    assert stages["Pusher"].inputs["model_blessing"].producer_component_id == "Evaluator"
+    assert stages["Evaluator"].inputs["baseline_model"].producer_component_id == "BaselineLookup"
+
+
+def test_the_same_settings_are_the_same_parameters(tmp_path: Any) -> None:
+    assert changed(defined(tmp_path), defined(tmp_path)) == set()
+
+
+@pytest.mark.parametrize(
+    ("assignment", "stages"),
+    [
+        ("training.epochs=3", {"Trainer"}),
+        ("seed=4", {"Trainer"}),
+        ("gate.default_severity=warning", {"DataGate"}),
+        ("gate.min_rows.eval=7", {"DataGate"}),
+        ("evaluation.max_mae_to_mean=0.5", {"Evaluator"}),
+        ("evaluation.min_rows.season=7", {"Evaluator"}),
+        ("data.history_spans=3", {"CsvExampleGen"}),
+        ("data.in_memory_rows=3", {"StatisticsGen"}),
+        ("beam.pipeline_args=[--runner=FlinkRunner]", set()),
+        ("serving.model_name=other", {"BaselineLookup", "Pusher"}),
+    ],
+)
+def test_a_setting_is_a_parameter_of_the_stages_that_it_changes_and_of_no_other(
+    tmp_path: Any, assignment: str, stages: set[str]
+) -> None:
+    assert changed(defined(tmp_path), defined(tmp_path, assignment)) == stages
+
+
+def test_an_edited_schema_is_another_parameter(tmp_path: Any) -> None:
+    edited = tmp_path / "schema.pbtxt"
+    shipped = load_settings().schema_path.read_text(encoding="utf-8")
+    edited.write_text(shipped, encoding="utf-8")
+    before = defined(tmp_path, f"schema_file={edited}")
+    edited.write_text(shipped.replace("threshold: 0.05", "threshold: 0.06"), encoding="utf-8")
+    assert changed(before, defined(tmp_path, f"schema_file={edited}")) == {"ImportSchemaGen"}
+
+
+@pytest.mark.parametrize(
+    ("room", "stages"),
+    [
+        ("modeling/preprocessing.py", {"Transform"}),
+        ("modeling", {"Trainer", "Evaluator"}),
+        ("features.py", {"CsvExampleGen", "Transform", "Trainer", "Evaluator"}),
+        ("data", {"CsvExampleGen"}),
+        ("serving", {"BaselineLookup", "Pusher"}),
+        ("lineage", {"BaselineLookup"}),
+        ("components/statistics_gen.py", {"StatisticsGen"}),
+        ("components/data_gate.py", {"DataGate"}),
+        ("components/evaluator.py", {"Evaluator"}),
+        ("components/baseline_lookup.py", {"BaselineLookup"}),
+        ("components/pusher.py", {"Pusher"}),
+    ],
+)
+def test_edited_source_is_another_parameter_of_the_stages_that_run_it(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, room: str, stages: set[str]
+) -> None:
+    before = defined(tmp_path)
+    monkeypatch.setattr(
+        pipeline, "source_hash", lambda *rooms: json.dumps(["edited" if r == room else r for r in rooms])
+    )
+    edited = defined(tmp_path)
+    monkeypatch.setattr(pipeline, "source_hash", lambda *rooms: json.dumps(rooms))
+    assert changed(defined(tmp_path), edited) == stages
+    assert changed(before, edited) >= stages
+
+
+def test_a_warm_start_looks_the_serving_model_up_first(tmp_path: Any) -> None:
+    stages = by_id(defined(tmp_path, "training.warm_start=true"))
+    assert [name for name in stages if name != "WarmStartLookup"] == ORDER
+    assert list(stages).index("WarmStartLookup") < list(stages).index("Trainer")
+    assert stages["Trainer"].inputs["base_model"].producer_component_id == "WarmStartLookup"
+    assert "model" not in stages["WarmStartLookup"].inputs
+    assert "base_model" not in by_id(defined(tmp_path))["Trainer"].inputs
+
+
+def test_an_accepted_reset_is_recorded_as_a_parameter(tmp_path: Any) -> None:
+    accepted = defined(tmp_path, accept_baseline_reset=True)
+    assert changed(defined(tmp_path), accepted) == {"BaselineLookup"}
+    assert by_id(accepted)["BaselineLookup"].exec_properties["accept_baseline_reset"] == 1
+
+
+def test_the_cache_is_on_unless_it_is_switched_off(tmp_path: Any) -> None:
+    assert defined(tmp_path).enable_cache
+    assert not defined(tmp_path, enable_cache=False).enable_cache
