@@ -18,6 +18,7 @@ from bike_pipeline.components.evaluator import Evaluator
 from bike_pipeline.components.example_gen import EVAL, HISTORY, TRAIN, SpanExampleGen
 from bike_pipeline.components.pusher import Pusher
 from bike_pipeline.components.statistics_gen import StatisticsGen
+from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.modeling import evaluation
 from bike_pipeline.settings import Settings
 from bike_pipeline.source_hash import source_hash
@@ -40,7 +41,14 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
         settings: where data, artifacts, metadata and served models are, and how to train and gate.
         enable_cache: answer a stage from an earlier run where inputs, parameters and code are the same.
         accept_baseline_reset: let a candidate with another signature or metric set pass without a comparison.
+
+    Raises:
+        ConfigurationError: the curated schema is not there.
     """
+    if not settings.schema_path.is_file():
+        raise ConfigurationError(
+            "no such schema", where=str(settings.schema_path), fix="name the curated schema in the setting schema_file"
+        )
     inputs, model, serving = ("features.py", "data"), ("features.py", "modeling"), ("serving", "lineage")
     schema_hash = hashlib.sha256(settings.schema_path.read_bytes()).hexdigest()
     metric_set = evaluation.metric_set()

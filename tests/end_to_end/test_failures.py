@@ -85,6 +85,11 @@ def test_empty_half(product: Product, tmp_path: Path, edited: Callable[..., str]
 
 
 @pytest.mark.slow
+def test_missing_schema(product: Product) -> None:
+    expect(product.call("run", "--set", "schema_file=absent.pbtxt"), 3, "absent.pbtxt", "schema_file")
+
+
+@pytest.mark.slow
 def test_run_without_data(product: Product) -> None:
     expect(product.call("run"), 4, "the span store is empty", "data ingest")
 

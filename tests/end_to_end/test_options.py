@@ -76,6 +76,11 @@ def test_an_interrupted_run_says_so(product: Product) -> None:
                 time.sleep(0.5)
                 process.send_signal(signal.SIGINT)
                 break
-        _, err = process.communicate(timeout=300)
+        try:
+            _, err = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            # Python drops an interrupt that falls into a destructor; a person would press the keys again.
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert err.strip() == "error: interrupted; what was finished is kept, and the next run goes on from there."

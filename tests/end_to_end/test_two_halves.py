@@ -212,5 +212,8 @@ def test_served_model_answers(story: dict[str, Any], halves: tuple[Path, Path]) 
     answered = product.call("predict", "-", text="".join(lines)).out.splitlines()
     assert len(answered) == 50
     assert answered[0] == lines[0].strip() + ",predicted_cnt"
+    file = product.workspace / "fifty.csv"
+    file.write_text("".join(lines), encoding="utf-8")
+    assert product.call("predict", str(file)).out.splitlines() == answered
     piped = product.call("predict", "-", text=record)
     assert piped.out == one.out
