@@ -152,13 +152,14 @@ def result_tables(result: RunResult) -> RenderableType:
 
 
 def _comparison(candidate: dict[Any, Any], baseline: dict[Any, Any]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("rows of the eval split")
-    table.add_column("rows", justify="right")
+    # With a baseline the numbers just fit into 80 columns; in less they are folded, never cut.
+    table = Table(box=None, pad_edge=False, collapse_padding=bool(baseline))
+    table.add_column("rows of the eval split", overflow="fold")
+    table.add_column("rows", justify="right", overflow="fold")
     for metric in ("mae", "rmse", "rmsle", "bias"):
-        table.add_column(METRIC_NAMES[metric], justify="right")
+        table.add_column(METRIC_NAMES[metric], justify="right", overflow="fold")
         if baseline:
-            table.add_column("baseline", justify="right", style="dim")
+            table.add_column("baseline", justify="right", style="dim", overflow="fold")
     slices = sorted((k for k in candidate if k[0] != "overall"), key=lambda k: -float(candidate[k]["mae"]))
     for key in [("overall", ""), *slices[:WORST_SLICES]]:
         row = candidate[key]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections import Counter
 
 import pytest
 from rich.console import Console
@@ -153,3 +154,18 @@ def test_the_result_with_a_baseline_shows_both_and_what_failed_first():
 )
 def test_slices_have_names_for_people(slicing, value, name):
     assert run_view.slice_name(slicing, value) == name
+
+
+def test_in_a_narrow_terminal_numbers_are_folded_and_never_cut():
+    result = report(measured(mae=1270.5, rmse=1260.5), measured(mae=1150.5, rmse=1140.5))
+
+    def at(width):
+        console = Console(file=io.StringIO(), width=width)
+        console.print(run_view.result_tables(result))
+        return shown(console)
+
+    wide = at(160)
+    for width in (50, 60, 80):
+        assert "…" not in at(width)
+        assert Counter(filter(str.isalnum, at(width))) == Counter(filter(str.isalnum, wide))
+    assert re.search(r"^overall +3,000 +1270\.5 +1150\.5 +1260\.5 +1140\.5 ", at(80), re.MULTILINE)

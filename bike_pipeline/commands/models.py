@@ -32,7 +32,7 @@ def command(settings: Settings, as_json: bool) -> None:
 
     table = Table(box=None, pad_edge=False)
     for name in ("model", "trained (UTC)", "span", "blessed", "served as", *METRIC_NAMES.values()):
-        table.add_column(name, justify="right" if name in METRIC_NAMES.values() else "left")
+        table.add_column(name, justify="right" if name in METRIC_NAMES.values() else "left", overflow="fold")
     blessed = {True: "yes", False: "no", None: "not evaluated"}
     for model in models:
         served = "-" if model.served_version is None else str(model.served_version)

@@ -32,7 +32,8 @@ def command(settings: Settings, as_json: bool) -> None:
 
     table = Table(box=None, pad_edge=False)
     for name in ("run", "started (UTC)", "span", "state", "run", "cached", "seconds", "outcome"):
-        table.add_column(name, justify="right" if name in ("run", "cached", "seconds") and table.columns else "left")
+        number = name in ("run", "cached", "seconds") and table.columns
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
     for run in runs:
         done = sum(stage.state in ("done", "failed") for stage in run.stages)
         cached = sum(stage.state == "cached" for stage in run.stages)

@@ -68,7 +68,8 @@ class World:
             "accept_baseline_reset": int(accept),
         }
         driver = baseline_lookup.BaselineDriver(_Connection(self.recorder))  # type: ignore[arg-type]
-        information = SimpleNamespace(exec_properties=properties, input_dict={"model": [model.artifact]})
+        inputs = {"model": [model.artifact]} if model else {}
+        information = SimpleNamespace(exec_properties=properties, input_dict=inputs)
         output = driver.run(information)  # type: ignore[arg-type]
         return {**properties, **{k: getattr(v, v.WhichOneof("value")) for k, v in output.exec_properties.items()}}
 
@@ -79,7 +80,9 @@ class World:
         output = standard_artifacts.Model()
         output.uri = str(self.folder / "baseline" / str(time.monotonic_ns()))
         baseline_lookup.BaselineLookupExecutor().Do(
-            {"model": [model.artifact]}, {"baseline_model": [output]}, self.resolve(model, **options)
+            {"model": [model.artifact]} if model else {},
+            {"baseline_model": [output]},
+            self.resolve(model, **options),
         )
         return output
 
@@ -185,6 +188,17 @@ def test_a_push_that_was_never_recorded_is_believed(world: World) -> None:
     baseline = world.look_up(world.model("third"))
     expected = model_folder.fingerprint(Path(second.artifact.uri) / "Format-Serving")
     assert model_folder.fingerprint(Path(baseline.uri) / "Format-Serving") == expected
+
+
+def test_a_warm_start_finds_the_serving_model_whatever_it_was_measured_by(world: World) -> None:
+    assert state(world.look_up(None)) == "none"
+    first = world.model("first")
+    world.push(first)
+    found = world.look_up(None, metric_set="other")
+    assert state(found) == "found"
+    assert found.get_int_custom_property("serving_version") == model_folder.versions(world.serving)[0]
+    source = Path(first.artifact.uri) / "Format-Serving"
+    assert model_folder.fingerprint(Path(found.uri) / "Format-Serving") == model_folder.fingerprint(source)
 
 
 def test_what_is_not_blessed_is_not_pushed(world: World) -> None:

@@ -163,3 +163,16 @@ def test_same_examples_as_the_stock_component(store_uri: str, tmp_path: Path, ex
     for split in ("train", "eval"):
         key = [str(sorted(values(e).items())) for e in parsed(stock, split)]
         assert sorted(key) == sorted(str(sorted(values(e).items())) for e in parsed(examples, split))
+
+
+def test_rows_that_the_manifest_does_not_promise_are_refused(store_uri: str, tmp_path: Path) -> None:
+    from bike_pipeline.components.example_gen import SpanExampleGenExecutor
+
+    driven = drive(store_uri, 0)
+    window = json.loads(driven.properties["window"])
+    window[-1]["rows"]["eval"] += 1
+    driven.artifact.uri = str(tmp_path / "1")
+    with pytest.raises(DataError, match=r"split 'eval' holds \d+ rows, its manifests say \d+.*data verify"):
+        SpanExampleGenExecutor().Do(
+            {}, {"examples": [driven.artifact]}, {**driven.properties, "window": json.dumps(window)}
+        )

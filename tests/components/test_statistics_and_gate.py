@@ -25,7 +25,7 @@ def numbers(statistics: Any, split: str) -> dict[str, Any]:
     dataset = stats_artifact_utils.load_statistics(statistics, split).proto().datasets[0]
     out: dict[str, Any] = {"rows": dataset.num_examples}
     for feature in dataset.features:
-        common = feature.num_stats.common_stats or feature.string_stats.common_stats
+        common = getattr(feature, feature.WhichOneof("stats")).common_stats
         out[feature.path.step[0]] = (common.num_missing, common.num_non_missing)
         if feature.HasField("num_stats"):
             s = feature.num_stats

@@ -33,18 +33,11 @@ def test_examples_tell_their_span_and_every_split_that_has_rows(recorder: Record
     assert outcome("CsvExampleGen", {"examples": [examples]}) == "span 2 version 3: 6,889 train, 1,756 eval rows"
 
 
-@pytest.mark.parametrize(
-    ("verdicts", "said"),
-    [
-        ({"train": 1, "eval": 1}, "no anomalies"),
-        ({"train": 1, "eval": 0}, "anomalies in eval"),
-        ({"train": 0, "eval": 0}, "anomalies in eval, train"),
-    ],
-)
-def test_the_validator_names_the_splits_with_anomalies(verdicts: dict[str, int], said: str) -> None:
-    words = outcome("ExampleValidator", {"anomalies": [anomalies(**verdicts)]})
-    head, _, names = words.partition(" in ")
-    assert (f"{head} in {', '.join(sorted(names.split(', ')))}" if names else head) == said
+def test_the_validator_names_the_splits_with_anomalies() -> None:
+    assert outcome("ExampleValidator", {"anomalies": [anomalies(train=1, eval=1)]}) == "no anomalies"
+    assert outcome("ExampleValidator", {"anomalies": [anomalies(train=1, eval=0)]}) == "anomalies in eval"
+    both = outcome("ExampleValidator", {"anomalies": [anomalies(train=0, eval=0)]})
+    assert both in ("anomalies in eval, train", "anomalies in train, eval")
 
 
 @pytest.mark.parametrize(

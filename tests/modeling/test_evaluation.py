@@ -6,6 +6,9 @@ import math
 import pandas as pd
 import pytest
 import tensorflow_model_analysis as tfma
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from bike_pipeline.modeling import evaluation, metrics
 from bike_pipeline.settings import EvaluationSettings, load_settings
@@ -219,3 +222,50 @@ def test_metrics_go_through_tfma_and_come_back_by_slice(tmp_path, base):
         assert found[key] == pytest.approx({**wanted, "rows": len(rows)})
     with pytest.raises(ValueError, match="no overall metrics of the baseline"):
         evaluation.read_metrics(str(tmp_path), "baseline")
+
+
+ANY_NUMBER = st.floats(allow_nan=True, allow_infinity=True) | st.floats(-3, 3) | st.floats(0, 300)
+SLICES = [("overall", "")] + [(slicing, value) for slicing, values in BINS.items() for value in values]
+MEASURED = st.fixed_dictionaries(
+    {
+        key: st.fixed_dictionaries(
+            {"rows": st.integers(0, 1000).map(float), "mae": ANY_NUMBER},
+            optional=dict.fromkeys(("rmse", "rmsle", "bias", "calibration"), ANY_NUMBER),
+        )
+        for key in SLICES
+    }
+)
+
+
+@hypothesis_settings(max_examples=150, deadline=None)
+@given(MEASURED, st.none() | MEASURED, ANY_NUMBER)
+def test_whatever_is_measured_only_numbers_within_their_limits_pass(candidate, baseline, hourly_mean_mae):
+    shipped = load_settings().evaluation
+    decisions = evaluation.decide(shipped, candidate, baseline, hourly_mean_mae)
+    for decision in decisions:
+        assert decision.reason
+        if decision.passed:
+            assert math.isfinite(decision.value)
+            assert decision.value <= decision.upper
+            assert decision.lower is None or decision.lower <= decision.value
+        if decision.slicing == "overall":
+            assert decision.binding
+    bound = {(d.kind, d.metric, d.slicing) for d in decisions}
+    wanted = {("value", limit.metric, limit.slicing) for limit in shipped.value_thresholds} | {
+        ("reference", "mae", "overall")
+    }
+    if baseline is not None:
+        wanted |= {("change", change.metric, change.slicing) for change in shipped.change_thresholds}
+    assert bound == wanted
+    report = evaluation.report(decisions, candidate, baseline, {}, hourly_mean_mae)
+    assert report["blessed"] is not any(d.binding and not d.passed for d in decisions)
+
+
+@hypothesis_settings(max_examples=60, deadline=None)
+@given(st.sampled_from(SLICES), st.sampled_from(["mae", "rmse", "rmsle"]), st.floats(1.0, 20.0))
+def test_a_larger_error_never_helps(key, metric, factor):
+    shipped = load_settings().evaluation
+    worse = measured()
+    worse[key] = {**worse[key], metric: worse[key][metric] * factor}
+    before = failed(evaluation.decide(shipped, measured(), measured(), 100.0))
+    assert before <= failed(evaluation.decide(shipped, worse, measured(), 100.0))

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from bike_pipeline import progress
-from bike_pipeline.modeling import saved_model, training
+from bike_pipeline.modeling import reference, saved_model, training
 from tests.conftest import TRAINING
 
 
@@ -86,3 +86,18 @@ def test_a_warm_start_without_a_fitting_model_is_a_start_from_the_beginning(trai
 
 def test_a_warm_start_before_the_first_push_is_a_start_from_the_beginning(train, exported):
     assert same(train(base_model=None, warm_start=True)[0], exported.model)
+
+
+def test_it_learns_what_the_hour_and_the_working_day_do_not_say(train, embedded_rows, transform_graph):
+    taken = {name: values[::17] for name, values in embedded_rows.items()}
+    # Demand that follows the temperature, another in rain, and the hour not at all.
+    taken["cnt"] = np.round(20 + 300 * taken["temp"] * np.where(taken["weathersit"] > 1, 0.5, 1)).astype(np.int64)
+    learnt = np.arange(len(taken["cnt"])) % 4 > 0
+    rows, unseen = ({name: values[mask] for name, values in taken.items()} for mask in (learnt, ~learnt))
+    model, _ = train(rows, epochs=25, hidden_units=[16], learning_rate=0.02)
+    mean = reference.HourlyMean.fit(rows["hr"], rows["workingday"], rows["cnt"])
+    names = [tensor.name for tensor in model.inputs]
+    raw = {name: tf.constant(unseen[name]) for name in training.RAW_NAMES}
+    inputs = saved_model.Transform(str(transform_graph), training.RAW_NAMES, names)(raw)
+    error = np.abs(np.expm1(model(inputs, training=False).numpy()) - unseen["cnt"]).mean()
+    assert error < 0.4 * mean.mean_absolute_error(unseen["hr"], unseen["workingday"], unseen["cnt"])

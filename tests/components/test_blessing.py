@@ -1,0 +1,223 @@
+"""A blessing needs TFMA and every binding threshold, and no verdict is given without its evidence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bike_pipeline.components import evaluator
+from bike_pipeline.settings import EvaluationSettings
+
+# One real evaluation by TFMA stands behind all of these.
+pytestmark = pytest.mark.slow
+WIDE: dict[str, Any] = {
+    "value_thresholds": [
+        {"metric": "mae", "upper": 1000},
+        {"metric": "rmse", "upper": 1000},
+        {"metric": "rmsle", "upper": 100},
+        {"metric": "bias", "lower": -100, "upper": 100},
+        {"metric": "calibration", "lower": -100, "upper": 100},
+    ],
+    "change_thresholds": [{"metric": "mae", "max_increase": 0.02}, {"metric": "rmse", "max_increase": 0.02}],
+    "max_mae_to_mean": 0.99,
+    "min_rows": {"hour_band": 1, "workingday": 1, "season": 1, "weathersit": 1},
+}
+# Far above any count, so that even a model of two epochs beats it.
+EASY_REFERENCE = {"mean_rentals_by_workingday_and_hour": [[9000.0] * 24] * 2}
+
+
+def lookup(state: str, model: Path | None = None) -> Any:
+    """Return what BaselineLookup hands on."""
+    from tfx.types import standard_artifacts
+
+    artifact = standard_artifacts.Model()
+    artifact.uri = "" if model is None else str(model)
+    artifact.set_string_custom_property("state", state)
+    artifact.set_string_custom_property("reason", f"it is {state}")
+    artifact.set_int_custom_property("serving_version", 12)
+    return artifact
+
+
+class World:
+    """One small model and the examples of a month."""
+
+    def __init__(self, folder: Path, saved_model: Path, examples: Any, schema: Any) -> None:
+        """Copy the model, since tests change it."""
+        from tfx.types import standard_artifacts
+
+        self.folder = folder
+        self.model = standard_artifacts.Model()
+        self.model.uri = str(folder / "model")
+        shutil.copytree(saved_model, folder / "model" / "Format-Serving")
+        self.reference = folder / "model" / "Format-Serving" / "assets.extra" / "hourly_mean.json"
+        self.reference.write_text(json.dumps(EASY_REFERENCE))
+        self.inputs = {"examples": [examples], "schema": [schema], "model": [self.model]}
+
+    def evaluate(self, name: str, baseline: Any, **changes: Any) -> Any:
+        """Run the Evaluator; return its report and both artifacts."""
+        from tfx.types import standard_artifacts
+        from tfx.utils import proto_utils
+
+        from bike_pipeline.modeling import evaluation
+
+        settings = EvaluationSettings.model_validate({**WIDE, **changes})
+        output, blessing = standard_artifacts.ModelEvaluation(), standard_artifacts.ModelBlessing()
+        output.uri, blessing.uri = (str(self.folder / name / kind) for kind in ("evaluation", "blessing"))
+        evaluator.EvaluatorExecutor().Do(
+            {**self.inputs, "baseline_model": [baseline]},
+            {"evaluation": [output], "blessing": [blessing]},
+            {
+                "eval_config": proto_utils.proto_to_json(evaluation.eval_config(settings)),
+                "example_splits": json.dumps(["eval"]),
+                "module_path": "bike_pipeline.modeling.evaluation",
+                "fairness_indicator_thresholds": "null",
+                "evaluation": settings.model_dump_json(),
+                "metric_set": "m",
+            },
+        )
+        report = json.loads((Path(output.uri) / "decisions.json").read_text())
+        return SimpleNamespace(report=report, evaluation=output, blessing=blessing)
+
+
+@pytest.fixture
+def world(tmp_path: Path, exported: Any, examples: Any, schema: Any) -> World:
+    """The model beside nothing else."""
+    return World(tmp_path, exported.path, examples, schema)
+
+
+@pytest.fixture(scope="session")
+def measured(exported: Any, examples: Any, schema: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The real evaluation of the model against itself."""
+    world = World(tmp_path_factory.mktemp("evaluation"), exported.path, examples, schema)
+    return world.evaluate("real", lookup("found", Path(world.model.uri)))
+
+
+class Stock:
+    """TFX's executor, that has measured what `measured` holds, and blesses or not."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, measured: Any, blesses: bool) -> None:
+        """Take its place."""
+        self.inputs: dict[str, Any] = {}
+
+        def do(_: Any, inputs: Any, outputs: Any, properties: Any) -> None:
+            self.inputs = inputs
+            # The verdict is not TFX's: a copy of it would pass for one that was given.
+            shutil.copytree(
+                measured.evaluation.uri, outputs["evaluation"][0].uri, ignore=shutil.ignore_patterns("decisions.json")
+            )
+            blessing = outputs["blessing"][0]
+            Path(blessing.uri).mkdir(parents=True)
+            (Path(blessing.uri) / ("BLESSED" if blesses else "NOT_BLESSED")).touch()
+            blessing.set_int_custom_property("blessed", int(blesses))
+
+        monkeypatch.setattr(evaluator.stock.Executor, "Do", do)
+
+
+def blessed(evaluated: Any) -> bool:
+    """Return the verdict; report, property and marker file must agree."""
+    (marker,) = Path(evaluated.blessing.uri).iterdir()
+    verdicts = {
+        evaluated.report["blessed"],
+        evaluated.blessing.get_int_custom_property("blessed") == 1,
+        marker.name == "BLESSED",
+    }
+    assert len(verdicts) == 1
+    return verdicts.pop()
+
+
+def test_a_model_against_itself_is_measured_alike_and_blessed(measured: Any, examples: Any) -> None:
+    assert blessed(measured)
+    assert measured.report["blessed_by_tfma"]
+    assert measured.report["candidate_metrics"] == measured.report["baseline_metrics"]
+    changes = [d for d in measured.report["decisions"] if d["kind"] == "change"]
+    assert [(d["metric"], d["value"]) for d in changes] == [("mae", 0.0), ("rmse", 0.0)]
+    overall = next(m for m in measured.report["candidate_metrics"] if m["slicing"] == "overall")
+    assert overall["rows"] == json.loads(examples.get_string_custom_property("rows_by_split"))["eval"]
+    assert measured.evaluation.get_float_custom_property("metric_mae") == overall["mae"]
+    by_hour = [m["rows"] for m in measured.report["candidate_metrics"] if m["slicing"] == "hour_band"]
+    assert sum(by_hour) == overall["rows"]
+    assert len(by_hour) > 1
+
+
+def test_the_metrics_are_those_of_the_served_signature(measured: Any, exported: Any, store_uri: str) -> None:
+    import numpy as np
+    import tensorflow as tf
+
+    from bike_pipeline import features
+    from bike_pipeline.data.spans import SpanStore
+
+    rows = SpanStore(store_uri).read(2, 1, ("eval",))
+    kinds = {"int": np.int64, "float": np.float32}
+    inputs = {f.name: tf.constant(rows[f.name].to_numpy().astype(kinds[f.kind])) for f in features.MODEL_INPUTS}
+    predicted = tf.saved_model.load(str(exported.path)).signatures["serving_default"](**inputs)[features.LABEL]
+    label = rows[features.LABEL].to_numpy().astype(np.float64)
+    error = predicted.numpy().ravel() - label
+    assert measured.evaluation.get_float_custom_property("metric_mae") == pytest.approx(np.abs(error).mean(), rel=1e-5)
+    assert measured.report["hourly_mean_mae"] == pytest.approx(np.abs(9000 - label).mean())
+
+
+def test_what_tfma_refuses_is_not_blessed(world: World, measured: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    Stock(monkeypatch, measured, blesses=False)
+    evaluated = world.evaluate("refused", lookup("found", Path(world.model.uri)))
+    assert all(decision["passed"] for decision in evaluated.report["decisions"])
+    assert not blessed(evaluated)
+
+
+SLICE_LIMIT = [*WIDE["value_thresholds"], {"metric": "mae", "slicing": "workingday", "upper": 0.001}]
+
+
+@pytest.mark.parametrize(("min_rows", "verdict"), [(1, False), (10_000, True)])
+def test_a_slice_withdraws_the_blessing_where_it_has_the_rows(
+    world: World, measured: Any, monkeypatch: pytest.MonkeyPatch, min_rows: int, verdict: bool
+) -> None:
+    Stock(monkeypatch, measured, blesses=True)
+    rows = {**WIDE["min_rows"], "workingday": min_rows}
+    evaluated = world.evaluate("sliced", lookup("none"), value_thresholds=SLICE_LIMIT, min_rows=rows)
+    assert evaluated.report["blessed_by_tfma"]
+    assert {d["passed"] for d in evaluated.report["decisions"] if d["slicing"] == "workingday"} == {False}
+    assert blessed(evaluated) is verdict
+
+
+def test_the_hourly_mean_must_be_beaten(world: World, measured: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    Stock(monkeypatch, measured, blesses=True)
+    hard = measured.evaluation.get_float_custom_property("metric_mae") / measured.report["hourly_mean_mae"]
+    passing = world.evaluate("passing", lookup("none"), max_mae_to_mean=hard * 1.01)
+    failing = world.evaluate("failing", lookup("none"), max_mae_to_mean=hard * 0.99)
+    assert (blessed(passing), blessed(failing)) == (True, False)
+
+
+def test_only_a_found_baseline_is_compared_with(world: World, measured: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    stock = Stock(monkeypatch, measured, blesses=True)
+    for state, compared in (("none", False), ("reset", False), ("found", True)):
+        evaluated = world.evaluate(state, lookup(state, Path(world.model.uri)))
+        assert ("baseline_model" in stock.inputs) is compared
+        assert any(d["kind"] == "change" for d in evaluated.report["decisions"]) is compared
+        assert bool(evaluated.report["baseline_metrics"]) is compared
+        assert evaluated.report["baseline"] == {"state": state, "reason": f"it is {state}", "serving_version": 12}
+        for artifact in (evaluated.evaluation, evaluated.blessing):
+            assert artifact.get_string_custom_property("baseline_state") == state
+            assert artifact.get_string_custom_property("metric_set") == "m"
+
+
+def test_without_the_hourly_mean_there_is_no_verdict(
+    world: World, measured: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Stock(monkeypatch, measured, blesses=True)
+    world.reference.unlink()
+    with pytest.raises(Exception, match=r"hourly_mean\.json"):
+        world.evaluate("blind", lookup("none"))
+    assert not (world.folder / "blind" / "evaluation" / "decisions.json").exists()
+
+
+def test_without_the_baselines_metrics_there_is_no_verdict(
+    world: World, measured: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Stock(monkeypatch, measured, blesses=True)
+    monkeypatch.setattr(evaluator.evaluation, "BASELINE", "somebody else")
+    with pytest.raises(ValueError, match="no overall metrics of the somebody else"):
+        world.evaluate("blind", lookup("found", Path(world.model.uri)))
