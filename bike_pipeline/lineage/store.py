@@ -352,7 +352,7 @@ class Lineage:
                 {
                     key.removeprefix("metric_"): value.double_value
                     for key, value in properties.items()
-                    if key.startswith("metric_")
+                    if key.startswith("metric_") and value.WhichOneof("value") == "double_value"
                 },
             )
         return found

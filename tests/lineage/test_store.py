@@ -53,7 +53,7 @@ def test_a_cached_execution_is_no_producer(recorder: Recorder) -> None:
 
 def test_models_with_their_verdicts(recorder: Recorder) -> None:
     model = recorder.model("a", span=3)
-    evaluation = recorder.artifact("ModelEvaluation", metric_mae=30.5, metric_rmse=50.0)
+    evaluation = recorder.artifact("ModelEvaluation", metric_mae=30.5, metric_rmse=50.0, metric_set="m")
     blessing = recorder.artifact("ModelBlessing", blessed=1)
     recorder.execution("Evaluator", "a", {"model": model}, {"evaluation": evaluation, "blessing": blessing})
     recorder.push("a", model, 7)
