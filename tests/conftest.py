@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-import gc
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,24 @@ TRAINING: dict[str, Any] = {
 }
 
 
-def pytest_unconfigure() -> None:
-    """Free loaded graphs while Python is whole.
+_exit_status: list[int] = []
 
-    They hold repeated fields of protos in reference cycles; where those are freed only after protobuf's own module, as
-    the interpreter ends, the process dies of a segmentation fault although every test passed.
+
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """Keep the status that the session ends with."""
+    _exit_status.append(int(exitstatus))
+
+
+def pytest_unconfigure() -> None:
+    """End the process with the session's status, without taking the interpreter apart.
+
+    Loaded graphs hold repeated fields of protos; where those are freed only after protobuf's own module, the process
+    can die of a segmentation fault although every test passed. Everything is reported by now.
     """
-    gc.collect()
+    if _exit_status:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(_exit_status[-1])
 
 
 @dataclass(frozen=True)
