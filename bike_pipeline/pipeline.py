@@ -50,6 +50,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
             "no such schema", where=str(settings.schema_path), fix="name the curated schema in the setting schema_file"
         )
     inputs, model, serving = ("features.py", "data"), ("features.py", "modeling"), ("serving", "lineage")
+    lookup = "components/baseline_lookup.py"
     schema_hash = hashlib.sha256(settings.schema_path.read_bytes()).hexdigest()
     metric_set = evaluation.metric_set()
     gate, training = settings.gate.model_dump_json(), settings.training.model_dump(mode="json")
@@ -94,7 +95,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
     transform.add_upstream_node(data_gate)
 
     warm_start = (
-        [_identify(BaselineLookup(settings.serving_path, metric_set), "WarmStartLookup", *serving)]
+        [_identify(BaselineLookup(settings.serving_path, metric_set), "WarmStartLookup", lookup, *serving)]
         if settings.training.warm_start
         else []
     )

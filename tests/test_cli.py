@@ -250,3 +250,13 @@ def test_predict_refuses_with_one_line(call, served, arguments, said):
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert said in err
+
+
+def test_predict_refuses_what_is_no_text_with_one_line(call, served, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"hr\n\xff\xfe\n"), encoding="utf-8"))
+    (tmp_path / "records.csv").write_bytes(b"hr\n\xff\xfe\n")
+    for arguments, where in (([], "standard input"), ([tmp_path / "records.csv"], "records.csv")):
+        code, out, err = call("predict", *arguments, *served)
+        assert (code, out) == (ExitCode.MODEL, "")
+        assert err.count("\n") == 1
+        assert where in err

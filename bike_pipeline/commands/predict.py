@@ -54,7 +54,10 @@ def command(settings: Settings, version: int | None, as_json: bool, records: str
 
 def _read(records: str) -> tuple[str, str]:
     if records == "-":
-        return sys.stdin.read(), "standard input"
+        try:
+            return sys.stdin.read(), "standard input"
+        except UnicodeDecodeError as error:
+            raise ModelError(f"it is no text ({error})", where="standard input", fix="send it as UTF-8") from None
     if records.lstrip()[:1] in ("{", "["):
         return records, "the command line"
     path = Path(records)
