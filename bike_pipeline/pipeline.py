@@ -142,7 +142,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
                 filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=settings.serving_path)
             ),
         ),
-        "Pusher", "serving", "components/pusher.py",
+        "Pusher", *serving, "components/pusher.py",
     )  # fmt: skip
 
     return Pipeline(

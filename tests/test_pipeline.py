@@ -133,7 +133,7 @@ def test_an_edited_schema_is_another_parameter(tmp_path: Any) -> None:
         ("features.py", {"CsvExampleGen", "Transform", "Trainer", "Evaluator"}),
         ("data", {"CsvExampleGen"}),
         ("serving", {"BaselineLookup", "Pusher"}),
-        ("lineage", {"BaselineLookup"}),
+        ("lineage", {"BaselineLookup", "Pusher"}),
         ("components/statistics_gen.py", {"StatisticsGen"}),
         ("components/data_gate.py", {"DataGate"}),
         ("components/evaluator.py", {"Evaluator"}),

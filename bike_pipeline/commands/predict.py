@@ -46,7 +46,9 @@ def command(settings: Settings, version: int | None, as_json: bool, records: str
                 answer = {**record, PREDICTION: round(value, 2)} if as_json else round(value, 2)
                 screen.write(json.dumps(answer) + "\n")
             return
-        writer = csv.DictWriter(screen, [*parsed[0], PREDICTION], lineterminator="\n")
+        writer = csv.DictWriter(
+            screen, [*(name for name in parsed[0] if name != PREDICTION), PREDICTION], lineterminator="\n"
+        )
         writer.writeheader()
         for record, value in zip(parsed, predicted, strict=True):
             writer.writerow({**record, PREDICTION: f"{value:.2f}"})

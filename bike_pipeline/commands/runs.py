@@ -31,11 +31,11 @@ def command(settings: Settings, as_json: bool) -> None:
     from bike_pipeline.run_view import console_on
 
     table = Table(box=None, pad_edge=False)
-    for name in ("run", "started (UTC)", "span", "state", "run", "cached", "seconds", "outcome"):
-        number = name in ("run", "cached", "seconds") and table.columns
+    for name in ("run", "started (UTC)", "span", "state", "ran", "cached", "seconds", "outcome"):
+        number = name in ("ran", "cached", "seconds")
         table.add_column(name, justify="right" if number else "left", overflow="fold")
     for run in runs:
-        done = sum(stage.state in ("done", "failed") for stage in run.stages)
+        ran = sum(stage.state in ("done", "failed") for stage in run.stages)
         cached = sum(stage.state == "cached" for stage in run.stages)
         seconds = sum(stage.seconds for stage in run.stages)
         span = f"{run.span} v{run.version}" if run.span else "-"
@@ -44,7 +44,7 @@ def command(settings: Settings, as_json: bool) -> None:
             f"{run.started:%Y-%m-%d %H:%M:%S}",
             span,
             run.state,
-            str(done),
+            str(ran),
             str(cached),
             f"{seconds:.1f}",
             run.outcome,

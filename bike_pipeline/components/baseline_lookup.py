@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import pathlib
 from typing import Any
 
 from tfx import types
@@ -153,7 +152,7 @@ def _say(output: types.Artifact, state: str, reason: str, version: int) -> None:
 def _payload(baseline: dict[str, Any]) -> str:
     """Return the folder that holds the serving model's very bytes: the served one, else the trained one; else ""."""
     for folder in (baseline["destination"], path_utils.serving_model_dir(baseline["model_uri"])):
-        if pathlib.Path(folder).is_dir() and model_folder.fingerprint(folder) == baseline["fingerprint"]:
+        if model_folder.is_intact(folder, baseline["fingerprint"]):
             return str(folder)
     return ""
 

@@ -9,11 +9,33 @@ from typing import Any
 from tfx import components, types
 from tfx.components.pusher import executor as stock
 from tfx.dsl.components.base import executor_spec
+from tfx.orchestration import data_types_utils
+from tfx.orchestration.portable import data_types
 from tfx.proto import pusher_pb2
+from tfx.proto.orchestration import driver_output_pb2
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, proto_utils
 
+from bike_pipeline.components import driver
+from bike_pipeline.lineage.store import Lineage
 from bike_pipeline.serving import model_folder
+
+
+class PusherDriver(driver.Driver):
+    """Counts the model's pushes that are no longer there, as part of the cache key.
+
+    Without it a run would answer "pushed" from the cache after somebody emptied or damaged the serving folder.
+    """
+
+    def run(self, execution_info: data_types.ExecutionInfo) -> driver_output_pb2.DriverOutput:
+        """Return the parameter `lost_pushes`: recorded pushes of this model whose files are gone or changed."""
+        model = execution_info.input_dict["model"][0]
+        with self._mlmd_connection as connection:
+            pushes = [push for push in Lineage(connection.store).pushes() if push.model_id == model.id]
+        lost = sum(not model_folder.is_intact(push.destination, push.fingerprint) for push in pushes)
+        result = driver_output_pb2.DriverOutput()
+        data_types_utils.set_metadata_value(result.exec_properties["lost_pushes"], lost)
+        return result
 
 
 class PusherExecutor(stock.Executor):
@@ -45,7 +67,11 @@ class PusherExecutor(stock.Executor):
         fingerprint = model_folder.fingerprint(source)
         present = model_folder.versions(base_path)
         newest = model_folder.push_record(base_path, present[-1]) if present else None
-        if newest is not None and newest["fingerprint"] == fingerprint and newest["model_id"] == model.id:
+        if (
+            newest is not None
+            and newest["model_id"] == model.id
+            and model_folder.fingerprint(os.path.join(base_path, str(present[-1]))) == fingerprint
+        ):
             version = present[-1]
         else:
             # TFX's own numbering, the time in seconds; a clock that went back must not make an older version.
@@ -65,6 +91,7 @@ class PusherExecutor(stock.Executor):
 
 
 class Pusher(components.Pusher):
-    """TFX's Pusher with the executor above."""
+    """TFX's Pusher with the driver and the executor above."""
 
+    DRIVER_CLASS = PusherDriver
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(PusherExecutor)

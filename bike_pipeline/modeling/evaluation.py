@@ -162,7 +162,7 @@ class Decision:
             "reference": f"{self.metric} as a share of the hourly mean's",
         }[self.kind]
         note = "" if self.binding else f" (only {self.rows} rows: reported)"
-        return f"{what}, {where}: {self.value:.3g}, {limits}{note}"
+        return f"{what}, {where}: {self.value:.4g}, {limits}{note}"
 
 
 def _within(value: float, lower: float | None, upper: float) -> bool:

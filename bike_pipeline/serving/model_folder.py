@@ -27,6 +27,11 @@ def fingerprint(folder: str | Path) -> str:
     return digest.hexdigest()
 
 
+def is_intact(folder: str | Path, expected: str) -> bool:
+    """Return whether a model's folder is there and holds the very bytes that `expected` is the fingerprint of."""
+    return Path(folder).is_dir() and fingerprint(folder) == expected
+
+
 def versions(base_path: str | Path) -> list[int]:
     """Return the version numbers under a model's base path, ascending."""
     root = Path(base_path)

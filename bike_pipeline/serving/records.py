@@ -65,6 +65,11 @@ def _parse_csv(text: str, where: str) -> list[Record]:
     reader = csv.DictReader(io.StringIO(text, newline=""))
     records: list[Record] = []
     try:
+        names = list(reader.fieldnames or ())
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ModelError(
+                f"the header names {', '.join(twice)} twice", where=where, fix="give every column a name of its own"
+            )
         for row in reader:
             if None in row or None in row.values():
                 raise ModelError(
@@ -87,11 +92,10 @@ def complete(record: Record) -> dict[str, Any]:
     full = dict(record)
     if features.DATE in full and full[features.DATE] not in (None, ""):
         day = date.fromisoformat(str(full[features.DATE]))
-        full.setdefault("yr", day.year - features.FIRST_YEAR)
-        full.setdefault("mnth", day.month)
-        full.setdefault("weekday", day.isoweekday() % 7)
+        said = {"yr": day.year - features.FIRST_YEAR, "mnth": day.month, "weekday": day.isoweekday() % 7}
         if "holiday" in full:
-            full.setdefault("workingday", int(day.isoweekday() <= 5 and _is_zero(full["holiday"])))
+            said["workingday"] = int(day.isoweekday() <= 5 and _is_zero(full["holiday"]))
+        full.update({name: value for name, value in said.items() if full.get(name) in (None, "")})
     return full
 
 

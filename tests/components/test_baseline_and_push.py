@@ -227,6 +227,28 @@ def test_the_same_model_is_pushed_once(world: World) -> None:
     assert len(model_folder.versions(world.serving)) == 1
 
 
+def lost_pushes(world: World, model: Any) -> int:
+    """Run the Pusher's driver; return what it counts."""
+    information = SimpleNamespace(input_dict={"model": [model.artifact]})
+    output = pusher.PusherDriver(_Connection(world.recorder)).run(information)  # type: ignore[arg-type]
+    return int(output.exec_properties["lost_pushes"].int_value)
+
+
+def test_what_was_pushed_and_is_gone_or_damaged_is_counted(world: World) -> None:
+    first, second = world.model("first"), world.model("second")
+    assert lost_pushes(world, first) == 0
+    pushed = world.push(first)
+    assert (lost_pushes(world, first), lost_pushes(world, second)) == (0, 0)
+    served = Path(pushed.get_string_custom_property("pushed_destination"))
+    (served / "saved_model.pb").write_bytes(b"broken")
+    assert (lost_pushes(world, first), lost_pushes(world, second)) == (1, 0)
+    again = world.push(first)
+    assert again.get_string_custom_property("pushed_version") != pushed.get_string_custom_property("pushed_version")
+    assert lost_pushes(world, first) == 1
+    shutil.rmtree(again.get_string_custom_property("pushed_destination"))
+    assert lost_pushes(world, first) == 2
+
+
 def test_a_clock_that_goes_back_makes_no_older_version(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.push(world.model("first"))
     monkeypatch.setattr(pusher.time, "time", lambda: 1000.0)

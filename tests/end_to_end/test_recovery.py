@@ -117,3 +117,17 @@ def test_a_second_run_at_once_is_refused(product: Product) -> None:
     assert refused.code == 7
     assert "another run is working in this workspace" in refused.err
     assert len(refused.err.strip().splitlines()) == 1
+
+
+def test_a_version_that_was_lost_is_pushed_again(product: Product) -> None:
+    before = product.call("run", "--json")
+    assert before.code == 0, before.err
+    shutil.rmtree(product.workspace / "serving")
+    restored = product.call("run", "--json")
+    assert restored.code == 0, restored.err
+    assert {name for name, state in restored.states.items() if state == "done"} == {"Pusher"}
+    assert restored.result["newly_pushed"]
+    assert product.versions() == [str(restored.result["pushed_version"])]
+    again = product.call("run", "--json")
+    assert set(again.states.values()) == {"cached"}
+    assert again.result["pushed_version"] == restored.result["pushed_version"]

@@ -205,3 +205,13 @@ def test_any_json_record_is_values_inside_the_contract_or_one_clear_error(sent):
     for feature in features.MODEL_INPUTS:
         (value,) = columns({**RECORD, **sent})[feature.name]
         assert feature.minimum <= value <= (math.inf if feature.maximum is None else feature.maximum)
+
+
+def test_a_header_with_the_same_name_twice_is_refused():
+    with pytest.raises(ModelError, match="names hr twice"):
+        records.parse("hr,temp,hr\n1,0.5,2\n", "input")
+
+
+def test_the_date_fills_what_is_empty():
+    full = records.complete({"dteday": "2012-06-01", "yr": "", "mnth": None, "weekday": 3, "holiday": "0"})
+    assert (full["yr"], full["mnth"], full["weekday"], full["workingday"]) == (1, 6, 3, 1)
