@@ -24,9 +24,14 @@ WORST_SLICES = 5
 
 
 def console_on(stream: TextIO) -> Console:
-    """Return a console on a stream; without a terminal it is wide enough that nothing is cut."""
-    console = Console(file=stream, highlight=False)
-    return console if console.is_terminal else Console(file=stream, highlight=False, width=160)
+    """Return a console on a stream; without a terminal it is wide enough that nothing is cut.
+
+    Text is printed as it is: paths and reasons may hold what rich would read as markup.
+    """
+    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = 160
+    return console
 
 
 class LinesView:

@@ -169,3 +169,9 @@ def test_in_a_narrow_terminal_numbers_are_folded_and_never_cut():
         assert "…" not in at(width)
         assert Counter(filter(str.isalnum, at(width))) == Counter(filter(str.isalnum, wide))
     assert re.search(r"^overall +3,000 +1270\.5 +1150\.5 +1260\.5 +1140\.5 ", at(80), re.MULTILINE)
+
+
+def test_brackets_in_paths_and_reasons_are_printed_as_they_are():
+    stream = io.StringIO()
+    run_view.console_on(stream).print("/data/[old]/spans :bike: [bold]")
+    assert stream.getvalue() == "/data/[old]/spans :bike: [bold]\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -176,10 +177,11 @@ def _print_json(value: Any) -> None:
 
 def _print_table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
-    # The title holds a path: rich must neither read [..] in it as markup nor break it.
+    from bike_pipeline.run_view import console_on
+
+    # The title holds a path, which must not be broken.
     click.echo(title)
     table = Table(box=SIMPLE_HEAD)
     for column in columns:
@@ -187,4 +189,4 @@ def _print_table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...
         table.add_column(column, justify="right" if numeric else "left", no_wrap=column != "source", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console(markup=False, emoji=False, highlight=False).print(table)
+    console_on(sys.stdout).print(table)

@@ -137,12 +137,13 @@ def _ingest_demo(settings: Settings, half: str, console: Console | None) -> None
 def _say_outcome(console: Console, result: RunResult) -> None:
     console.print()
     if result.pushed_version is None:
-        console.print("[bold red]not pushed[/]: the candidate is not blessed; the serving model stays")
+        console.print("not pushed: the candidate is not blessed; the serving model stays", style="bold red")
         return
     verb = "pushed" if result.newly_pushed else "nothing new: serving already"
-    console.print(f"[bold green]{verb}[/]: version {result.pushed_version} in {result.destination}", soft_wrap=True)
+    where = f"version {result.pushed_version} in {result.destination}"
+    console.print(f"{verb}: {where}", style="bold green", soft_wrap=True)
     console.print("next:")
     first_span = any(stage.outcome.startswith("span 1 ") for stage in result.stages)
     for step, meaning in _NEXT_STEPS if first_span else _NEXT_STEPS[1:]:
-        console.print(f"  {step:42s} {meaning}", soft_wrap=True, markup=False)
-    console.print(f"  bike-pipeline predict '{_EXAMPLE}'", soft_wrap=True, markup=False)
+        console.print(f"  {step:42s} {meaning}", soft_wrap=True)
+    console.print(f"  bike-pipeline predict '{_EXAMPLE}'", soft_wrap=True)
