@@ -29,7 +29,7 @@ def read_csv(content: bytes, name: str) -> SourceRows:
         name: its name, for messages and the quarantine.
 
     Raises:
-        DataError: it is empty, has no row, is not UTF-8 text, or its header does not fit the feature contract.
+        DataError: it is empty, has no row, is no UTF-8 text, or its header does not fit the contract or any row.
     """
     content = content.removeprefix(_BOM)
     _check_text(content, name)
@@ -111,6 +111,13 @@ def _cut(content: bytes, names: list[str], name: str, ignored: tuple[str, ...]) 
         for number, text, actual in broken_rows
         if text.strip()
     )
+    if broken and not len(lines):
+        # One wrong line is the row's fault, all of them the header's.
+        raise DataError(
+            f"the header has {expected} fields, and no row has as many",
+            where=name,
+            fix="write one name a column into the first line",
+        )
     return SourceRows(table, lines, np.zeros(len(lines), dtype=np.int64), (name,), broken, ignored)
 
 

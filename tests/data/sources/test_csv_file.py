@@ -3,7 +3,7 @@ from __future__ import annotations
 import gzip
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bike_pipeline import features
@@ -104,6 +104,7 @@ def test_garbage_never_ends_in_another_error_than_ours(content):
 
 @settings(max_examples=80, deadline=None)
 @given(st.binary(min_size=1, max_size=8), st.integers(0, len(GOOD) - 1))
+@example(b",", 0)
 def test_a_damaged_upload_is_refused_or_loses_only_its_damaged_rows(damage, at):
     content = GOOD[:at] + damage + GOOD[at:]
     try:
