@@ -51,7 +51,11 @@ def pins(name, python):
 
 def declared(*extras):
     texts = [*PROJECT["dependencies"], *(text for extra in extras for text in PROJECT["optional-dependencies"][extra])]
-    return [Requirement(text) for text in texts]
+    found = [Requirement(text) for text in texts]
+    # `dev` takes whole extras in by the project's own name.
+    taken_in = [extra for requirement in found if requirement.name == PROJECT["name"] for extra in requirement.extras]
+    own = [requirement for requirement in found if requirement.name != PROJECT["name"]]
+    return own + (declared(*taken_in)[len(PROJECT["dependencies"]) :] if taken_in else [])
 
 
 def test_every_extra_has_its_file():

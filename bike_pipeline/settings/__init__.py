@@ -1,0 +1,20 @@
+"""Settings: one frozen, validated tree; unknown keys are errors, and nothing is read from anywhere else.
+
+`configs/base.yaml` holds every value that the product ships with. An overlay file (`--config`) and single values
+(`--set training.epochs=20`) are merged over it, in this order. `bike-pipeline config schema` prints the JSON schema.
+"""
+
+from bike_pipeline.settings.data import DataSettings, GateSettings
+from bike_pipeline.settings.evaluation import EvaluationSettings
+from bike_pipeline.settings.loading import BASE_FILE, load_settings
+from bike_pipeline.settings.tree import PROJECT_ROOT, Settings
+
+__all__ = [
+    "BASE_FILE",
+    "PROJECT_ROOT",
+    "DataSettings",
+    "EvaluationSettings",
+    "GateSettings",
+    "Settings",
+    "load_settings",
+]

@@ -1,0 +1,95 @@
+"""The gate in front of serving: thresholds on metrics, overall and by slice."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import Field, model_validator
+
+from bike_pipeline.settings.section import Count, Section
+
+Metric = Literal["mae", "rmse", "rmsle", "bias", "calibration"]
+Slicing = Literal["overall", "hour_band", "workingday", "season", "weathersit"]
+
+# Lower is better for these; bias is best at 0 and calibration at 1, so those two are bounded on both sides.
+ERROR_METRICS: tuple[Metric, ...] = ("mae", "rmse", "rmsle")
+TWO_SIDED: dict[Metric, float] = {"bias": 0.0, "calibration": 1.0}
+
+
+class ValueThreshold(Section):
+    """An absolute limit on one metric.
+
+    Attributes:
+        metric: the metric, on raw counts.
+        slicing: "overall" or the name of a slicing, whose every slice with enough rows must pass.
+        upper: largest passing value.
+        lower: smallest passing value; only for bias and calibration.
+    """
+
+    metric: Metric
+    slicing: Slicing = "overall"
+    upper: float
+    lower: float | None = None
+
+    @model_validator(mode="after")
+    def _right_way_round(self) -> Self:
+        if self.metric in ERROR_METRICS:
+            if self.lower is not None:
+                raise ValueError(f"{self.metric} is an error: smaller is better, so it takes `upper`, never `lower`")
+            if self.upper <= 0:
+                raise ValueError(f"{self.metric}: upper must be above 0")
+            return self
+        best = TWO_SIDED[self.metric]
+        if self.lower is None or not self.lower < best < self.upper:
+            raise ValueError(f"{self.metric} is best at {best:g}: it takes a `lower` below and an `upper` above that")
+        return self
+
+
+class ChangeThreshold(Section):
+    """A limit on how much worse than the baseline an error metric may be, on the same rows.
+
+    Attributes:
+        metric: an error metric.
+        slicing: "overall" or the name of a slicing.
+        max_increase: largest passing (candidate - baseline) / baseline.
+    """
+
+    metric: Literal["mae", "rmse", "rmsle"]
+    slicing: Slicing = "overall"
+    max_increase: Annotated[float, Field(gt=-1.0, lt=1.0)]
+
+
+class EvaluationSettings(Section):
+    """The gate in front of serving.
+
+    Attributes:
+        value_thresholds: absolute limits.
+        change_thresholds: limits against the baseline; they bind as soon as there is a baseline.
+        max_mae_to_mean: largest passing MAE as a share of that of the training rows' mean by hour and working day.
+        min_rows: for each slicing, the rows from which on a slice decides; smaller ones are reported only.
+    """
+
+    value_thresholds: tuple[ValueThreshold, ...]
+    change_thresholds: tuple[ChangeThreshold, ...]
+    max_mae_to_mean: Annotated[float, Field(gt=0.0, lt=1.0)]
+    min_rows: dict[Slicing, Count]
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        bounded = {t.metric for t in self.value_thresholds if t.slicing == "overall"}
+        missing = [m for m in (*ERROR_METRICS, *TWO_SIDED) if m not in bounded]
+        if missing:
+            raise ValueError(
+                f"value_thresholds: no overall limit for {', '.join(missing)}; a metric without a limit gates nothing"
+            )
+        if not {"mae", "rmse"} <= {t.metric for t in self.change_thresholds if t.slicing == "overall"}:
+            raise ValueError(
+                "change_thresholds: mae and rmse need overall limits, else a worse model replaces a better one"
+            )
+        if wrong := sorted((set(get_args(Slicing)) - {"overall"}) ^ set(self.min_rows)):
+            raise ValueError(f"min_rows: it holds one number for each slicing (see to {', '.join(wrong)})")
+        for name, thresholds in (("value", self.value_thresholds), ("change", self.change_thresholds)):
+            keys = [(t.metric, t.slicing) for t in thresholds]
+            if len(set(keys)) != len(keys):
+                raise ValueError(f"{name}_thresholds: the same metric and slicing stand there twice")
+        return self

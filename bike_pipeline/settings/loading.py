@@ -1,0 +1,102 @@
+"""Settings from files and single assignments, with one clear line for what is wrong."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from bike_pipeline.errors import ConfigurationError
+from bike_pipeline.settings.tree import PROJECT_ROOT, Settings
+
+BASE_FILE = PROJECT_ROOT / "configs" / "base.yaml"
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigurationError("no such configuration file", where=str(path), fix="check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"cannot read it ({error})", where=str(path), fix="check that it is a readable text file"
+        ) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise ConfigurationError(f"not valid YAML ({problem})", where=where, fix="correct that line") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigurationError(
+            "a configuration file holds a mapping of settings", where=str(path), fix="see configs/base.yaml"
+        )
+    return content
+
+
+def _merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in overlay.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _assignment(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigurationError(f"'{text}' is not key=value", where="--set", fix="write --set training.epochs=10")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigurationError(f"the value of {key} is not valid YAML", where="--set", fix="quote it") from None
+    return functools.reduce(lambda inner, part: {part: inner}, reversed(key.strip().split(".")), parsed)
+
+
+def _explain(error: ValidationError, where: str) -> ConfigurationError:
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        what = f"unknown setting '{path}'"
+    elif first["type"] == "missing":
+        what = f"the setting '{path}' is missing"
+    else:
+        message = first["msg"].removeprefix("Value error, ")
+        got = first.get("input")
+        shown = f" (got {got!r})" if isinstance(got, str | int | float | bool) else ""
+        what = f"{path}: {message}{shown}" if path else message
+    more = len(error.errors()) - 1
+    if more:
+        what += f" (and {more} more)"
+    return ConfigurationError(
+        what, where=where, fix="`bike-pipeline config schema` lists every setting, its type and its range"
+    )
+
+
+def load_settings(config: Path | str | None = None, assignments: tuple[str, ...] = ()) -> Settings:
+    """Return the settings of `configs/base.yaml` with an overlay file and single assignments merged over them.
+
+    Args:
+        config: an overlay file, or None.
+        assignments: `key.path=value` texts; values are YAML.
+
+    Raises:
+        ConfigurationError: a file is missing or not YAML, or a setting is unknown, missing or wrong.
+    """
+    values = _read_yaml(BASE_FILE)
+    where = str(BASE_FILE)
+    if config is not None:
+        values = _merge(values, _read_yaml(Path(config)))
+        where = os.fspath(config)
+    for text in assignments:
+        values = _merge(values, _assignment(text))
+        where = f"{where} with --set" if "--set" not in where else where
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, where) from None

@@ -1,0 +1,27 @@
+"""Where a pushed model goes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from bike_pipeline.settings.section import Section
+
+
+class ServingSettings(Section):
+    """Where a pushed model goes.
+
+    Attributes:
+        model_name: the name that TF Serving serves the model under.
+        base_path: local or mounted folder that holds one folder a model name; empty for `<workspace>/serving`.
+    """
+
+    model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    base_path: str = ""
+
+    @model_validator(mode="after")
+    def _local(self) -> Self:
+        if "://" in self.base_path:
+            raise ValueError("base_path must be a local or mounted folder; addresses are not served from yet")
+        return self

@@ -1,0 +1,75 @@
+"""The tree of all settings, and the places that follow from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from bike_pipeline.settings.beam import BeamSettings
+from bike_pipeline.settings.data import DataSettings, GateSettings
+from bike_pipeline.settings.evaluation import EvaluationSettings
+from bike_pipeline.settings.section import Section
+from bike_pipeline.settings.serving import ServingSettings
+from bike_pipeline.settings.training import TrainingSettings
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+
+
+class Settings(Section):
+    """All settings.
+
+    Attributes:
+        pipeline_name: name of the pipeline in ML Metadata and on every runner.
+        workspace: folder for everything the product writes; relative to the folder it is called in.
+        schema_file: the curated schema; relative to the project.
+        seed: seeds every random number generator of a run.
+    """
+
+    pipeline_name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+    workspace: Path
+    schema_file: Path
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    data: DataSettings
+    gate: GateSettings
+    training: TrainingSettings
+    evaluation: EvaluationSettings
+    serving: ServingSettings
+    beam: BeamSettings
+
+    @property
+    def workspace_path(self) -> Path:
+        """The workspace as an absolute path."""
+        return self.workspace.expanduser().absolute()
+
+    @property
+    def store_uri(self) -> str:
+        """Folder or URL of the span store."""
+        return self.data.store or str(self.workspace_path / "spans")
+
+    @property
+    def pipeline_root(self) -> str:
+        """Folder of the pipeline's artifacts."""
+        return str(self.workspace_path / "artifacts")
+
+    @property
+    def metadata_file(self) -> Path:
+        """SQLite file of ML Metadata."""
+        return self.workspace_path / "metadata.sqlite"
+
+    @property
+    def logs_path(self) -> Path:
+        """Folder of the runs' log files."""
+        return self.workspace_path / "logs"
+
+    @property
+    def serving_path(self) -> str:
+        """Base path of the served model: one numeric folder a version, as TF Serving expects."""
+        base = self.serving.base_path or str(self.workspace_path / "serving")
+        return f"{base.rstrip('/')}/{self.serving.model_name}"
+
+    @property
+    def schema_path(self) -> Path:
+        """The curated schema as an absolute path."""
+        return self.schema_file if self.schema_file.is_absolute() else PROJECT_ROOT / self.schema_file
