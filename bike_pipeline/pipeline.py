@@ -15,7 +15,8 @@ from tfx.proto import pusher_pb2, trainer_pb2, transform_pb2
 from bike_pipeline.components.baseline_lookup import BaselineLookup
 from bike_pipeline.components.data_gate import DataGate
 from bike_pipeline.components.evaluator import Evaluator
-from bike_pipeline.components.example_gen import EVAL, HISTORY, TRAIN, SpanExampleGen
+from bike_pipeline.components.example_gen import SpanExampleGen
+from bike_pipeline.components.example_shards import EVAL, HISTORY, TRAIN
 from bike_pipeline.components.pusher import Pusher
 from bike_pipeline.components.statistics_gen import StatisticsGen
 from bike_pipeline.errors import ConfigurationError
@@ -56,8 +57,8 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
     gate, training = settings.gate.model_dump_json(), settings.training.model_dump(mode="json")
 
     example_gen = _identify(
-        SpanExampleGen(settings.store_uri, settings.data.history_spans),
-        "CsvExampleGen", *inputs, "components/example_gen.py",
+        SpanExampleGen(settings.store_uri, settings.data.history_spans, settings.data.in_memory_rows),
+        "CsvExampleGen", *inputs, "components/example_gen.py", "components/example_shards.py",
     )  # fmt: skip
     examples = example_gen.outputs["examples"]
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from bike_pipeline import features
-from bike_pipeline.components.example_gen import encode
+from bike_pipeline.components.example_shards import encode
 from bike_pipeline.modeling import preprocessing, saved_model, training
 
 INPUT_NAMES = {feature.name for feature in features.MODEL_INPUTS}

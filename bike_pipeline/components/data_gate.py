@@ -17,7 +17,7 @@ from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.types.artifact import Artifact, Property, PropertyType
 from tfx.utils import io_utils
 
-from bike_pipeline.components.example_gen import EVAL, HISTORY, TRAIN
+from bike_pipeline.components.example_shards import EVAL, HISTORY, TRAIN
 from bike_pipeline.errors import DataGateError
 
 REPORT_FILE = "report.json"

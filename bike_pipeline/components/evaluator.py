@@ -19,7 +19,7 @@ from tfx_bsl.tfxio import dataset_options
 
 from bike_pipeline import features, progress
 from bike_pipeline.components import baseline_lookup
-from bike_pipeline.components.example_gen import EVAL
+from bike_pipeline.components.example_shards import EVAL
 from bike_pipeline.modeling import evaluation, rows, saved_model
 from bike_pipeline.modeling.reference import HourlyMean
 from bike_pipeline.settings import EvaluationSettings

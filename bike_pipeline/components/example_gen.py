@@ -8,46 +8,40 @@ mistaken for old content (TFX's fingerprint knows sizes and checksums of names o
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
-import pyarrow as pa
-import tensorflow as tf
 from tfx import types
 from tfx.components.example_gen.driver import update_output_artifact
 from tfx.components.util import examples_utils
-from tfx.dsl.components.base import base_component, base_executor, executor_spec
+from tfx.dsl.components.base import base_beam_executor, base_component, executor_spec
+from tfx.dsl.io import fileio
 from tfx.orchestration import data_types_utils
 from tfx.orchestration.portable import data_types
 from tfx.proto import example_gen_pb2
 from tfx.proto.orchestration import driver_output_pb2
 from tfx.types import artifact_utils, component_spec, standard_artifacts
-from tfx_bsl.coders import example_coder
+from tfx.utils import io_utils
 
 from bike_pipeline import progress
-from bike_pipeline.components import driver
-from bike_pipeline.data.manifest import Split
+from bike_pipeline.components import beam_engine, driver, example_shards
+from bike_pipeline.components.example_shards import EVAL, HISTORY, SPLITS, TRAIN, Outcome, Shard
 from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.errors import DataError
 
-TRAIN: Final = "train"
-EVAL: Final = "eval"
-HISTORY: Final = "history"
-SPLITS = (TRAIN, EVAL, HISTORY)
 ROWS_PROPERTY = "rows_by_split"
 WINDOW_PROPERTY = "window"
-ROWS_PER_FILE = 500_000
-ROWS_PER_BATCH = 65_536
 
 
 class SpanExampleGenSpec(component_spec.ComponentSpec):
-    """Parameters: the store's folder or URL, and how many spans before the newest one are read as history."""
+    """Parameters: the store's folder or URL; spans before the newest that are history; most rows for one process."""
 
     PARAMETERS = {
         "input_base": component_spec.ExecutionParameter(type=str),
         "history_spans": component_spec.ExecutionParameter(type=int),
+        "in_memory_rows": component_spec.ExecutionParameter(type=int),
     }
     INPUTS: dict[str, Any] = {}
     OUTPUTS = {"examples": component_spec.ChannelParameter(type=standard_artifacts.Examples)}
@@ -99,23 +93,8 @@ class SpanDriver(driver.Driver):
         return result
 
 
-def encode(batch: pa.RecordBatch) -> list[bytes]:
-    """Return one serialized tf.Example a row: int64, float32 or bytes lists with one value each; dates as ISO text."""
-    offsets = pa.array(range(batch.num_rows + 1), pa.int32())
-    columns = []
-    for name in batch.schema.names:
-        values = batch.column(name)
-        if pa.types.is_date(values.type):
-            values = values.cast(pa.string()).cast(pa.binary())
-        elif pa.types.is_floating(values.type):
-            values = values.cast(pa.float32())
-        columns.append(pa.ListArray.from_arrays(offsets, values))
-    lists = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
-    return list(example_coder.RecordBatchToExamplesEncoder().encode(lists))
-
-
-class SpanExampleGenExecutor(base_executor.BaseExecutor):
-    """Writes gzipped TFRecords of tf.Examples for each split."""
+class SpanExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
+    """Writes gzipped TFRecords of tf.Examples for each split, one shard a stored file."""
 
     def Do(  # noqa: N802 (TFX's name)
         self,
@@ -123,19 +102,13 @@ class SpanExampleGenExecutor(base_executor.BaseExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Read the window's CSV files and write the splits.
+        """Read the window's files and write the splits, in this process or on Beam; see `beam_engine`.
 
         Raises:
-            DataError: a split's rows are not those that its manifests promise.
+            DataError: a stored file was changed, or a split's rows are not those that its manifests promise.
         """
-        store = SpanStore(exec_properties["input_base"])
         window = json.loads(exec_properties[WINDOW_PROPERTY])
         newest, older = window[-1], window[:-1]
-        sources: dict[str, list[tuple[int, int, tuple[Split, ...]]]] = {
-            TRAIN: [(newest["span"], newest["version"], (TRAIN,))],
-            EVAL: [(newest["span"], newest["version"], (EVAL,))],
-            HISTORY: [(entry["span"], entry["version"], (TRAIN, EVAL)) for entry in older],
-        }
         promised = {
             TRAIN: newest["rows"][TRAIN],
             EVAL: newest["rows"][EVAL],
@@ -143,56 +116,77 @@ class SpanExampleGenExecutor(base_executor.BaseExecutor):
         }
         artifact = artifact_utils.get_single_instance(output_dict["examples"])
         artifact.split_names = artifact_utils.encode_split_names(list(SPLITS))
-        for index, split in enumerate(SPLITS):
-            progress.report(index / len(SPLITS), f"writing {split}")
-            tables = (store.read(*source) for source in sources[split])
-            written = _write(tables, artifact_utils.get_split_uri([artifact], split), promised[split])
+        folders = {split: artifact_utils.get_split_uri([artifact], split) for split in SPLITS}
+        shards = example_shards.plan(exec_properties["input_base"], window, folders, artifact.uri)
+        pipeline = self._make_beam_pipeline()
+        if beam_engine.computes_in_process(pipeline, sum(promised.values()), exec_properties["in_memory_rows"]):
+            outcomes = _in_process(shards)
+        else:
+            outcomes = _on_beam(pipeline, shards, os.path.join(artifact.uri, example_shards.ASIDE))
+        for outcome in outcomes:
+            outcome.check()
+        for split in SPLITS:
+            written = sum(outcome.rows for outcome in outcomes if outcome.split == split)
             if written != promised[split]:
                 raise DataError(
                     f"split '{split}' holds {written} rows, its manifests say {promised[split]}",
-                    where=store.uri,
+                    where=exec_properties["input_base"],
                     fix="`bike-pipeline data verify` names the damaged file; ingest that source again",
                 )
+        fileio.rmtree(os.path.join(artifact.uri, example_shards.ASIDE))
         artifact.set_string_custom_property(ROWS_PROPERTY, json.dumps(promised))
         artifact.set_string_custom_property(WINDOW_PROPERTY, exec_properties[WINDOW_PROPERTY])
         examples_utils.set_payload_format(artifact, example_gen_pb2.FORMAT_TF_EXAMPLE)
         examples_utils.set_file_format(artifact, "tfrecords_gzip")
 
 
-def _write(tables: Iterable[pa.Table], folder: str, rows: int) -> int:
-    """Write all rows of `tables` in order as `ceil(rows / ROWS_PER_FILE)` files; return how many there were."""
-    tf.io.gfile.makedirs(folder)
-    files = max(1, math.ceil(rows / ROWS_PER_FILE))
-    names = [os.path.join(folder, f"data_tfrecord-{i:05d}-of-{files:05d}.gz") for i in range(files)]
-    written = 0
-    writer = tf.io.TFRecordWriter(names[0], "GZIP")
-    try:
-        for table in tables:
-            for batch in table.to_batches(max_chunksize=ROWS_PER_BATCH):
-                for example in encode(batch):
-                    if written and written % ROWS_PER_FILE == 0 and written // ROWS_PER_FILE < files:
-                        writer.close()
-                        writer = tf.io.TFRecordWriter(names[written // ROWS_PER_FILE], "GZIP")
-                    writer.write(example)
-                    written += 1
-    finally:
-        writer.close()
-    return written
+def _in_process(shards: Sequence[Shard]) -> list[Outcome]:
+    outcomes = []
+    for index, shard in enumerate(shards):
+        progress.report(index / len(shards), f"writing {shard.split}")
+        outcomes.append(example_shards.write(shard))
+    return outcomes
+
+
+def _on_beam(pipeline: Any, shards: Sequence[Shard], folder: str) -> list[Outcome]:
+    """Write the shards on Beam's workers; what became of them comes back in a file of `folder`."""
+    import apache_beam as beam
+
+    report = os.path.join(folder, "outcomes.json")
+    with pipeline:
+        _ = (
+            pipeline
+            | "Shards" >> beam.Create(shards, reshuffle=False)
+            # Without it an engine may hand all shards to one worker.
+            | "Spread" >> beam.Reshuffle()
+            | "Write" >> beam.Map(example_shards.write)
+            | "Collect" >> beam.combiners.ToList()
+            | "Report" >> beam.Map(_write_report, report)
+        )
+    return [
+        Outcome(entry["split"], entry["rows"], tuple(entry["failure"]))
+        for entry in json.loads(io_utils.read_string_file(report))
+    ]
+
+
+def _write_report(outcomes: list[Outcome], path: str) -> None:
+    io_utils.write_string_file(path, json.dumps([asdict(outcome) for outcome in outcomes]))
 
 
 class SpanExampleGen(base_component.BaseComponent):
     """Reads the newest span and its history; output `examples` with the splits train, eval and history."""
 
     SPEC_CLASS = SpanExampleGenSpec
-    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(SpanExampleGenExecutor)
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(SpanExampleGenExecutor)
     DRIVER_CLASS = SpanDriver
 
-    def __init__(self, input_base: str, history_spans: int) -> None:
-        """Name the store and the length of the history; see `DataSettings`."""
+    def __init__(self, input_base: str, history_spans: int, in_memory_rows: int) -> None:
+        """Name the store, the length of the history and the most rows for one process; see `DataSettings`."""
         super().__init__(
             SpanExampleGenSpec(
                 input_base=input_base,
                 history_spans=history_spans,
+                in_memory_rows=in_memory_rows,
                 examples=types.Channel(type=standard_artifacts.Examples),
             )
         )

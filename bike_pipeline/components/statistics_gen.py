@@ -19,11 +19,12 @@ from tfx.utils import io_utils
 from tfx_bsl.tfxio import dataset_options
 
 from bike_pipeline import progress
+from bike_pipeline.components import beam_engine
 from bike_pipeline.components.example_gen import ROWS_PROPERTY
 
 
 class StatisticsGenExecutor(stock.Executor):
-    """Runs TFDV in this process where the rows fit, else TFX's own Beam job."""
+    """Runs TFDV in this process or as TFX's own Beam job; see `beam_engine`."""
 
     def Do(  # noqa: N802 (TFX's name)
         self,
@@ -34,7 +35,8 @@ class StatisticsGenExecutor(stock.Executor):
         """Compute the statistics of every split of `examples` under the curated schema."""
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         rows: dict[str, int] = json.loads(examples.get_string_custom_property(ROWS_PROPERTY))
-        if sum(rows.values()) > exec_properties["in_memory_rows"]:
+        in_memory_rows = exec_properties["in_memory_rows"]
+        if not beam_engine.computes_in_process(self._make_beam_pipeline(), sum(rows.values()), in_memory_rows):
             super().Do(input_dict, output_dict, exec_properties)
             return
         schema = io_utils.SchemaReader().read(

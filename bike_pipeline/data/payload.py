@@ -13,6 +13,7 @@ from bike_pipeline.data.manifest import (
     RowCounts,
     SourceFileRecord,
     SourceRecord,
+    Split,
     TimeRange,
     VersionNumber,
     render_manifest,
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 QUARANTINE = "quarantine.csv"
+# Rows of one file at most: what a reader of a split holds in memory, and what one worker of an engine reads at a time.
+ROWS_PER_FILE = 250_000
 
 
 def build_payload(
@@ -53,7 +56,7 @@ def build_payload(
         DataError: the rows are of fewer than two days.
     """
     train, evaluation = split_by_time(rows, eval_fraction, source.location)
-    payload = {"train/data.csv": csv_bytes(train), "eval/data.csv": csv_bytes(evaluation)}
+    payload = {**_files("train", train), **_files("eval", evaluation)}
     if checked.rejected.num_rows:
         payload[QUARANTINE] = quarantine_csv(checked.rejected)
     manifest = Manifest(
@@ -82,6 +85,15 @@ def build_payload(
         },
     )
     return {**payload, MANIFEST: render_manifest(manifest)}
+
+
+def _files(split: Split, rows: pa.Table) -> dict[str, bytes]:
+    count = -(-rows.num_rows // ROWS_PER_FILE)
+    names = ["data.csv"] if count == 1 else [f"data-{index:05d}-of-{count:05d}.csv" for index in range(count)]
+    return {
+        f"{split}/{name}": csv_bytes(rows.slice(index * ROWS_PER_FILE, ROWS_PER_FILE))
+        for index, name in enumerate(names)
+    }
 
 
 def _range(rows: pa.Table) -> TimeRange:

@@ -1,8 +1,9 @@
 """The versioned store of rows: `span-0001/version-0001/{train,eval}/data.csv` with a manifest beside them.
 
-The layout is TFX's own, so that its stock CsvExampleGen reads it with the input patterns of `input_pattern`. A version
-is never changed after its creation; `verify` tells when somebody did. Which span an upload belongs to is decided in
-`placement.py`; how a version appears all at once, in `store_files.py` (local) and `remote_files.py` (object storage).
+A large split is cut into several files, so that a reader holds one of them at a time. The layout is TFX's own, so that
+its stock CsvExampleGen reads it with the input patterns of `input_pattern`. A version is never changed after its
+creation; `verify` tells when somebody did. Which span an upload belongs to is decided in `placement.py`; how a version
+appears all at once, in `store_files.py` (local) and `remote_files.py` (object storage).
 """
 
 from __future__ import annotations
@@ -64,9 +65,13 @@ class SpanVersion:
     uri: str
     manifest: Manifest
 
+    def names(self, split: Split) -> list[str]:
+        """Return the paths of a split's files in the version, in the order of their rows."""
+        return [name for name in sorted(self.manifest.files) if name.startswith(f"{split}/")]
+
     def files(self, split: Split) -> list[str]:
-        """Return the absolute paths or addresses of a split's CSV files."""
-        return [f"{self.uri}/{name}" for name in sorted(self.manifest.files) if name.startswith(f"{split}/")]
+        """Return the absolute paths or addresses of a split's files, in the order of their rows."""
+        return [f"{self.uri}/{name}" for name in self.names(split)]
 
     @property
     def quarantine(self) -> str | None:
@@ -171,13 +176,26 @@ class SpanStore:
         """
         import pyarrow as pa
 
-        manifest = self.get(span, version).manifest
-        folder = _folder(span, version)
-        names = [name for split in splits for name in sorted(manifest.files) if name.startswith(f"{split}/")]
-        return pa.concat_tables(
-            rows_from_csv(self._checked(folder, name, manifest.files[name]), self._files.uri(f"{folder}/{name}"))
-            for name in names
-        )
+        found = self.get(span, version)
+        return pa.concat_tables(self._rows(found, name) for split in splits for name in found.names(split))
+
+    def read_file(self, span: int, version: int, name: str) -> pa.Table:
+        """Return the rows of one file, checked against its SHA-256.
+
+        Args:
+            span: span number.
+            version: version number.
+            name: path of the file in the version, one of `SpanVersion.names`.
+
+        Raises:
+            DataError: the version does not exist, or the file is gone or was changed.
+        """
+        return self._rows(self.get(span, version), name)
+
+    def _rows(self, found: SpanVersion, name: str) -> pa.Table:
+        folder = _folder(found.span, found.version)
+        content = self._checked(folder, name, found.manifest.files[name])
+        return rows_from_csv(content, self._files.uri(f"{folder}/{name}"))
 
     def verify(self, span: int, version: int) -> SpanVersion:
         """Check a version against its manifest: SHA-256 of every file, no file too many, content address, row counts.

@@ -18,7 +18,8 @@ class DataSettings(Section):
         eval_fraction: share of each span's days, counted from its end, that is the eval split (whole days).
         max_rejected_fraction: largest share of rows that may break the contract before the whole ingest is refused.
         history_spans: how many spans before the newest one are trained on as well.
-        in_memory_rows: up to so many rows a stage computes in memory; above that it runs on Beam.
+        in_memory_rows: up to so many rows a stage computes in its own process; above that, and on an engine of other
+            machines always, it runs on Beam.
     """
 
     store: str = ""

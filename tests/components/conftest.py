@@ -51,20 +51,30 @@ def drive(uri: str, history_spans: int) -> Any:
     from bike_pipeline.components.example_gen import SpanDriver
 
     artifact = standard_artifacts.Examples()
-    properties = {"input_base": uri, "history_spans": history_spans}
+    properties = {"input_base": uri, "history_spans": history_spans, "in_memory_rows": 10**6}
     information = SimpleNamespace(exec_properties=properties, output_dict={"examples": [artifact]})
     output = SpanDriver(None).run(information)  # type: ignore[arg-type]
     resolved = {k: getattr(v, v.WhichOneof("value")) for k, v in output.exec_properties.items()}
     return SimpleNamespace(properties={**properties, **resolved}, artifact=artifact)
 
 
-def generate(uri: str, folder: Path, history_spans: int = 1) -> Any:
-    """Run ExampleGen's driver and executor; return the Examples artifact."""
+def on_beam() -> Any:
+    """What a runner hands to executors: here Beam's direct runner with one worker."""
+    import apache_beam as beam
+    from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
+
+    flags = ["--runner=FnApiRunner", "--direct_num_workers=1", "--no_pipeline_type_check"]
+    return BaseBeamExecutor.Context(make_beam_pipeline_fn=lambda: beam.Pipeline(argv=flags))
+
+
+def generate(uri: str, folder: Path, history_spans: int = 1, **properties: Any) -> Any:
+    """Run ExampleGen's driver and executor, with changed properties or not; return the Examples artifact."""
     from bike_pipeline.components.example_gen import SpanExampleGenExecutor
 
     driven = drive(uri, history_spans)
     driven.artifact.uri = str(folder)
-    SpanExampleGenExecutor().Do({}, {"examples": [driven.artifact]}, driven.properties)
+    executor = SpanExampleGenExecutor(on_beam())
+    executor.Do({}, {"examples": [driven.artifact]}, {**driven.properties, **properties})
     return driven.artifact
 
 
@@ -87,7 +97,7 @@ def statistics_of(examples: Any, schema: Any, folder: Path, in_memory_rows: int 
 
     output = standard_artifacts.ExampleStatistics()
     output.uri = str(folder)
-    StatisticsGenExecutor().Do(
+    StatisticsGenExecutor(on_beam()).Do(
         {"examples": [examples], "schema": [schema]},
         {"statistics": [output]},
         {"in_memory_rows": in_memory_rows, "exclude_splits": json.dumps([])},

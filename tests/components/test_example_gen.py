@@ -113,13 +113,14 @@ def test_an_older_span_is_part_of_the_identity(store_uri: str, month_file: Calla
     assert drive(str(copy), 0).properties["window"] == drive(store_uri, 0).properties["window"]
 
 
-def test_a_changed_file_is_refused(store_uri: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_memory_rows", [1, 10**6])
+def test_a_changed_file_is_refused(store_uri: str, tmp_path: Path, in_memory_rows: int) -> None:
     copy = tmp_path / "spans"
     shutil.copytree(store_uri, copy)
     data = copy / "span-0002" / "version-0001" / "train" / "data.csv"
     data.write_text(data.read_text().replace("2012-03-01,1,1,3,0,", "2012-03-01,1,1,3,1,", 1))
     with pytest.raises(DataError, match=r"data\.csv"):
-        generate(str(copy), tmp_path / "1")
+        generate(str(copy), tmp_path / "1", in_memory_rows=in_memory_rows)
 
 
 def test_an_empty_store_says_what_to_do(tmp_path: Path) -> None:
@@ -127,14 +128,50 @@ def test_an_empty_store_says_what_to_do(tmp_path: Path) -> None:
         drive(str(tmp_path), 1)
 
 
-def test_several_files(store_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, examples: Any) -> None:
-    from bike_pipeline.components import example_gen
+def test_a_large_split_is_several_files_in_the_store_and_in_the_examples(
+    month_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, examples: Any
+) -> None:
+    from bike_pipeline.data import payload
+    from bike_pipeline.data.ingest import ingest
+    from bike_pipeline.settings import load_settings
 
-    monkeypatch.setattr(example_gen, "ROWS_PER_FILE", 250)
-    split = generate(store_uri, tmp_path / "1")
+    monkeypatch.setattr(payload, "ROWS_PER_FILE", 250)
+    uri = str(tmp_path / "spans")
+    ingest(load_settings(assignments=(f"data.store={uri}",)), str(month_file("2012-03")))
+    stored = sorted(path.name for path in (tmp_path / "spans/span-0001/version-0001/train").iterdir())
+    assert stored == [f"data-0000{i}-of-00003.csv" for i in range(3)]
+    split = generate(uri, tmp_path / "1")
     files = sorted(path.name for path in (tmp_path / "1" / "Split-train").iterdir())
     assert files == [f"data_tfrecord-0000{i}-of-00003.gz" for i in range(3)]
     assert [values(e) for e in parsed(split, "train")] == [values(e) for e in parsed(examples, "train")]
+
+
+def test_on_beam_the_same_files_with_the_same_rows(store_uri: str, tmp_path: Path, examples: Any) -> None:
+    def files(artifact: Any) -> set[str]:
+        return {str(p.relative_to(artifact.uri)) for p in Path(artifact.uri).rglob("*") if p.is_file()}
+
+    by_beam = generate(store_uri, tmp_path / "1", in_memory_rows=1)
+    assert files(by_beam) == files(examples)
+    assert {name.split("/")[0] for name in files(by_beam)} == {"Split-train", "Split-eval", "Split-history"}
+    for split in ("train", "eval", "history"):
+        assert [values(e) for e in parsed(by_beam, split)] == [values(e) for e in parsed(examples, split)]
+    for name in ("rows_by_split", "window"):
+        assert by_beam.get_string_custom_property(name) == examples.get_string_custom_property(name)
+
+
+def test_on_beam_without_history_the_split_is_empty(store_uri: str, tmp_path: Path) -> None:
+    by_beam = generate(store_uri, tmp_path / "1", history_spans=0, in_memory_rows=1)
+    assert parsed(by_beam, "history") == []
+    assert len(parsed(by_beam, "train")) > 500
+
+
+@pytest.mark.parametrize("in_memory_rows", [1, 10**6])
+def test_a_missing_file_is_the_same_error_on_every_engine(store_uri: str, tmp_path: Path, in_memory_rows: int) -> None:
+    copy = tmp_path / "spans"
+    shutil.copytree(store_uri, copy)
+    (copy / "span-0001" / "version-0001" / "eval" / "data.csv").unlink()
+    with pytest.raises(DataError, match=r"span-0001/version-0001/eval/data\.csv: the file is gone"):
+        generate(str(copy), tmp_path / "1", in_memory_rows=in_memory_rows)
 
 
 @pytest.mark.slow
@@ -165,14 +202,11 @@ def test_same_examples_as_the_stock_component(store_uri: str, tmp_path: Path, ex
         assert sorted(key) == sorted(str(sorted(values(e).items())) for e in parsed(examples, split))
 
 
-def test_rows_that_the_manifest_does_not_promise_are_refused(store_uri: str, tmp_path: Path) -> None:
-    from bike_pipeline.components.example_gen import SpanExampleGenExecutor
-
-    driven = drive(store_uri, 0)
-    window = json.loads(driven.properties["window"])
+@pytest.mark.parametrize("in_memory_rows", [1, 10**6])
+def test_rows_that_the_manifest_does_not_promise_are_refused(
+    store_uri: str, tmp_path: Path, in_memory_rows: int
+) -> None:
+    window = json.loads(drive(store_uri, 0).properties["window"])
     window[-1]["rows"]["eval"] += 1
-    driven.artifact.uri = str(tmp_path / "1")
     with pytest.raises(DataError, match=r"split 'eval' holds \d+ rows, its manifests say \d+.*data verify"):
-        SpanExampleGenExecutor().Do(
-            {}, {"examples": [driven.artifact]}, {**driven.properties, "window": json.dumps(window)}
-        )
+        generate(store_uri, tmp_path / "1", 0, window=json.dumps(window), in_memory_rows=in_memory_rows)

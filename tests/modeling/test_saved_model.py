@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from bike_pipeline import features
-from bike_pipeline.components.example_gen import encode
+from bike_pipeline.components.example_shards import encode
 from bike_pipeline.modeling import reference, saved_model
 
 NAMES = [feature.name for feature in features.MODEL_INPUTS]
