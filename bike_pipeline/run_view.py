@@ -85,9 +85,9 @@ class TableView:
     def __init__(self, console: Console) -> None:
         """Draw on `console`."""
         self._rows: dict[str, StageResult] = {}
-        self._running = ""
         self._began = time.monotonic()
-        self._note = ""
+        # When each running stage began, and what it last said of itself.
+        self._running: dict[str, tuple[float, str]] = {}
         # What libraries write to the standard streams belongs into the log file, not above the table.
         self._live = Live(
             console=console,
@@ -104,7 +104,7 @@ class TableView:
 
     def __exit__(self, *error: Any) -> None:
         """Draw a last time and leave the table standing."""
-        self._running = ""
+        self._running = {}
         self._live.__exit__(*error)
 
     def planned(self, stages: list[str]) -> None:
@@ -113,16 +113,17 @@ class TableView:
 
     def started(self, stage: str) -> None:
         """Show a stage as running."""
-        self._running, self._began, self._note = stage, time.monotonic(), ""
+        self._running[stage] = (time.monotonic(), "")
 
-    def progressed(self, stage: str, fraction: float, text: str) -> None:  # noqa: ARG002
-        """Show what the running stage is doing."""
+    def progressed(self, stage: str, fraction: float, text: str) -> None:
+        """Show what a running stage is doing."""
         filled = round(fraction * 10)
-        self._note = f"{'━' * filled}{'╌' * (10 - filled)} {text}"
+        began, _ = self._running.get(stage, (time.monotonic(), ""))
+        self._running[stage] = (began, f"{'━' * filled}{'╌' * (10 - filled)} {text}")
 
     def finished(self, result: StageResult) -> None:
         """Show how a stage ended."""
-        self._running = ""
+        self._running.pop(result.name, None)
         self._rows[result.name] = result
 
     def _render(self) -> RenderableType:
@@ -133,10 +134,13 @@ class TableView:
         table.add_column("state")
         table.add_column("seconds", justify="right")
         table.add_column("what came out", overflow="fold")
+        # The table is drawn by a thread of its own while stages come and go.
+        running = dict(self._running)
         for name, row in self._rows.items():
             state, seconds, note = row.state, row.seconds, row.outcome
-            if name == self._running:
-                state, seconds, note = "running", time.monotonic() - self._began, self._note
+            if name in running:
+                began, note = running[name]
+                state, seconds = "running", time.monotonic() - began
             mark, style = _MARKS[state]
             shown = f"{seconds:.1f}" if state != "waiting" else ""
             table.add_row(Text(f"{mark} {name}", style=style), Text(state, style=style), shown, Text(note))

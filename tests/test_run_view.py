@@ -86,6 +86,28 @@ def test_the_table_shows_what_a_stage_is_doing_and_survives_an_error():
     assert console.file.getvalue().rindex("\x1b[?25h") > console.file.getvalue().rindex("\x1b[?25l")
 
 
+def test_the_table_shows_every_stage_that_runs_and_what_each_is_doing():
+    console = terminal()
+    view = run_view.TableView(console)
+    with view:
+        view.planned(["Trainer", "Evaluator", "Pusher"])
+        view.started("Trainer")
+        view.started("Evaluator")
+        view.progressed("Evaluator", 0.2, "reading")
+        view.progressed("Trainer", 0.5, "epoch 6 of 12")
+        console.print(view._render())
+        both = last_frame(console)
+        view.finished(DONE)
+        console.print(view._render())
+        one = last_frame(console)
+        view.finished(FAILED)
+    assert re.search(r"▶ Trainer +running +\d+\.\d +━━━━━╌╌╌╌╌ epoch 6 of 12", both)
+    assert re.search(r"▶ Evaluator +running +\d+\.\d +━━╌╌╌╌╌╌╌╌ reading", both)
+    assert re.search(r"✔ Trainer +done +7\.2 +model", one)
+    assert re.search(r"▶ Evaluator +running", one)
+    assert "running" not in last_frame(console)
+
+
 def test_without_a_terminal_nothing_is_cut():
     stream = io.StringIO()
     run_view.console_on(stream).print("x" * 150)

@@ -281,10 +281,10 @@ def test_a_blessing_is_withdrawn(tmp_path: Path) -> None:
 
 def test_interrupted_executions_are_closed(world: World) -> None:
     from bike_pipeline.lineage.store import Lineage
-    from runners.local_runner import _close_interrupted
+    from runners.pipeline_run import close_interrupted
 
     left = world.recorder.execution("Trainer", "killed", state=pb.Execution.RUNNING)
     done = world.recorder.execution("Transform", "killed")
-    _close_interrupted(Lineage(world.recorder.store))
+    close_interrupted(Lineage(world.recorder.store))
     states = {e.id: e.last_known_state for e in world.recorder.store.get_executions()}
     assert (states[left], states[done]) == (pb.Execution.CANCELED, pb.Execution.COMPLETE)

@@ -1,0 +1,140 @@
+"""One run of the pipeline from this process: the workspace held, the stages in their order, the result.
+
+What runs is `bike_pipeline.pipeline`; runners say how many stages may run at once and where their Beam pipelines go.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bike_pipeline.errors import BusyError, StorageError
+from bike_pipeline.run_events import RunObserver, RunResult, StageResult
+from bike_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from bike_pipeline.lineage.store import Lineage
+    from runners.stage_launcher import MakeBeamPipeline
+
+
+@contextmanager
+def workspace_lock(workspace: Path, wait: bool) -> Iterator[None]:
+    """Hold the workspace: two runs at once on one metadata store would harm each other.
+
+    Args:
+        workspace: the workspace's folder; it is made where it is absent.
+        wait: wait for another run to end, instead of refusing.
+
+    Raises:
+        BusyError: another run holds it and `wait` is off.
+        StorageError: the workspace cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        workspace.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(workspace / "run.lock", timeout=-1 if wait else 0)
+        lock.acquire()
+    except Timeout:
+        raise BusyError(
+            "another run is working in this workspace",
+            where=str(workspace),
+            fix="let it end, or call again with --wait",
+        ) from None
+    except OSError as error:
+        raise StorageError(
+            f"cannot write to the workspace ({error.strerror or error})",
+            where=str(workspace),
+            fix="grant write permission, free space, or choose another one: --set workspace=FOLDER",
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def run_pipeline(
+    settings: Settings,
+    observer: RunObserver,
+    make_beam_pipeline: MakeBeamPipeline,
+    *,
+    at_once: int,
+    enable_cache: bool = True,
+    accept_baseline_reset: bool = False,
+) -> RunResult:
+    """Run the pipeline to its end; the caller holds the workspace.
+
+    Args:
+        settings: the settings of the run.
+        observer: is told about every stage.
+        make_beam_pipeline: makes the Beam pipelines of the stages that run on Beam.
+        at_once: how many stages may run at the same time.
+        enable_cache: answer stages from earlier runs where nothing changed.
+        accept_baseline_reset: see `create_pipeline`.
+
+    Raises:
+        BikePipelineError: a stage refused or failed; ML Metadata holds the reason.
+    """
+    from tfx.dsl.compiler import compiler, constants
+    from tfx.orchestration.portable import runtime_parameter_utils
+
+    from bike_pipeline.lineage.store import Lineage, open_store
+    from bike_pipeline.pipeline import create_pipeline
+    from runners.scheduling import run_in_order
+    from runners.stage_launcher import SerialMetadata, StageLauncher
+
+    if settings.metadata_file.exists():
+        open_store(settings.metadata_file)
+    definition = create_pipeline(settings, enable_cache, accept_baseline_reset)
+    spec = compiler.Compiler().compile(definition)
+    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+    runtime_parameter_utils.substitute_runtime_parameter(spec, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
+    config = definition.metadata_connection_config
+    stages = StageLauncher(spec, config, observer, make_beam_pipeline)
+    observer.planned(list(stages.upstream))
+    with SerialMetadata(config) as store:
+        close_interrupted(Lineage(store.store))
+    try:
+        results = run_in_order(stages.upstream, stages.launch, at_once)
+    except KeyboardInterrupt:
+        # Stages beside the interrupted one end with this process.
+        with SerialMetadata(config) as store:
+            close_interrupted(Lineage(store.store))
+        raise
+    with SerialMetadata(config) as store:
+        return _result(Lineage(store.store), run_id, results)
+
+
+def close_interrupted(lineage: Lineage) -> None:
+    """Mark what a killed process left as running: the lock is ours, so nothing else can be running."""
+    from ml_metadata.proto import metadata_store_pb2 as pb
+
+    left = [e for e in lineage.store.get_executions() if e.last_known_state == pb.Execution.RUNNING]
+    for execution in left:
+        execution.last_known_state = pb.Execution.CANCELED
+    if left:
+        lineage.store.put_executions(left)
+
+
+def _result(lineage: Lineage, run_id: str, results: list[StageResult]) -> RunResult:
+    from bike_pipeline.lineage.store import prop
+
+    by_name = {result.name: result for result in results}
+    pushed: Any = lineage.outputs(by_name["Pusher"].execution_id)["pushed_model"][0]
+    evaluation = lineage.outputs(by_name["Evaluator"].execution_id)["evaluation"][0]
+    decisions = json.loads(Path(os.path.join(evaluation.uri, "decisions.json")).read_text(encoding="utf-8"))
+    was_pushed = prop(pushed, "pushed") == 1
+    return RunResult(
+        run_id=run_id,
+        stages=tuple(results),
+        pushed_version=int(prop(pushed, "pushed_version")) if was_pushed else None,
+        newly_pushed=was_pushed and by_name["Pusher"].state == "done",
+        decisions=decisions,
+        destination=str(prop(pushed, "pushed_destination")) if was_pushed else "",
+    )

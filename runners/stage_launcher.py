@@ -1,0 +1,215 @@
+"""Launches one stage of a compiled pipeline: driver, cache, executor, publisher, and the reason where it failed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ml_metadata import errors as mlmd_errors
+from tfx.orchestration import metadata
+from tfx.orchestration.local import runner_utils
+from tfx.orchestration.portable import beam_executor_operator, launcher
+from tfx.proto.orchestration import executable_spec_pb2
+
+from bike_pipeline import progress
+from bike_pipeline.errors import BikePipelineError, StageError, StorageError
+from bike_pipeline.lineage.outcomes import outcome
+from bike_pipeline.lineage.store import CACHED, ERROR_PROPERTY, Lineage
+from bike_pipeline.run_events import RunObserver, StageResult
+
+MEND_STORAGE = "free space or grant write permission, then run again: finished stages are not repeated"
+# TensorFlow and ML Metadata raise errors of their own kinds for what the operating system refused.
+_STORAGE_PHRASES = (
+    *(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)),
+    "disk I/O error",
+    "database or disk is full",
+    "attempt to write a readonly database",
+)
+# Whoever has it may use the metadata store: SQLite takes one writer at a time, and a second one that finds the file
+# locked fails after a while.
+_STORE_TURN = threading.RLock()
+
+MakeBeamPipeline = Callable[[], Any]
+
+
+class SerialMetadata(metadata.Metadata):
+    """TFX's connection to ML Metadata, one stage at a time."""
+
+    def __enter__(self) -> SerialMetadata:
+        """Wait for the turn, then connect."""
+        _STORE_TURN.acquire()
+        try:
+            super().__enter__()
+        except BaseException:
+            _STORE_TURN.release()
+            raise
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Give the turn to the next one."""
+        try:
+            super().__exit__(*error)
+        finally:
+            _STORE_TURN.release()
+
+
+class SerialObserver:
+    """Passes on what stages tell, one call at a time."""
+
+    def __init__(self, observer: RunObserver) -> None:
+        """Pass it on to `observer`."""
+        self._observer = observer
+        self._turn = threading.RLock()
+
+    def planned(self, stages: list[str]) -> None:
+        """See `RunObserver`."""
+        with self._turn:
+            self._observer.planned(stages)
+
+    def started(self, stage: str) -> None:
+        """See `RunObserver`."""
+        with self._turn:
+            self._observer.started(stage)
+
+    def progressed(self, stage: str, fraction: float, text: str) -> None:
+        """See `RunObserver`."""
+        with self._turn:
+            self._observer.progressed(stage, fraction, text)
+
+    def finished(self, result: StageResult) -> None:
+        """See `RunObserver`."""
+        with self._turn:
+            self._observer.finished(result)
+
+
+class StageLauncher:
+    """Launches the stages of one compiled pipeline, from any thread."""
+
+    def __init__(
+        self, spec: Any, connection_config: Any, observer: RunObserver, make_beam_pipeline: MakeBeamPipeline
+    ) -> None:
+        """Prepare the launches.
+
+        Args:
+            spec: the compiled pipeline (TFX's intermediate representation), its runtime parameters filled in.
+            connection_config: how to reach ML Metadata.
+            observer: is told about every stage.
+            make_beam_pipeline: makes the Beam pipelines of the stages that run on Beam.
+        """
+        self._spec = spec
+        self._deployment = runner_utils.extract_local_deployment_config(spec)
+        self._connection_config = connection_config
+        self._observer = SerialObserver(observer)
+        self._operators = {executable_spec_pb2.BeamExecutableSpec: beam_operator(make_beam_pipeline)}
+        self._nodes = {node.pipeline_node.node_info.id: node.pipeline_node for node in spec.nodes}
+
+    @property
+    def upstream(self) -> dict[str, list[str]]:
+        """The stages in their order, each with those that must be done before it."""
+        return {name: list(node.upstream_nodes) for name, node in self._nodes.items()}
+
+    def launch(self, name: str) -> StageResult:
+        """Run one stage, or find it in the cache.
+
+        Raises:
+            BikePipelineError: the stage refused or failed; ML Metadata holds the reason.
+            KeyboardInterrupt: it was interrupted.
+        """
+        self._observer.started(name)
+        begin = time.monotonic()
+        stage = launcher.Launcher(
+            pipeline_node=self._nodes[name],
+            mlmd_connection=SerialMetadata(self._connection_config),
+            pipeline_info=self._spec.pipeline_info,
+            pipeline_runtime_spec=self._spec.runtime_spec,
+            executor_spec=runner_utils.extract_executor_spec(self._deployment, name),
+            custom_driver_spec=runner_utils.extract_custom_driver_spec(self._deployment, name),
+            custom_executor_operators=self._operators,
+        )
+        try:
+            with progress.listening(lambda fraction, text: self._observer.progressed(name, fraction, text)):
+                information = stage.launch()
+        except (Exception, KeyboardInterrupt) as error:
+            failure = as_failure(name, error)
+            seconds = time.monotonic() - begin
+            execution_id = write_error(self._connection_config, self._spec, name, failure)
+            self._observer.finished(StageResult(name, execution_id, "failed", seconds, str(failure)))
+            raise failure from error
+        seconds = time.monotonic() - begin
+        with SerialMetadata(self._connection_config) as store:
+            lineage = Lineage(store.store)
+            execution = lineage.store.get_executions_by_id([information.execution_id])[0]
+            state = "cached" if execution.last_known_state == CACHED else "done"
+            text = outcome(name, lineage.outputs(execution.id))
+        result = StageResult(name, execution.id, state, seconds, text)
+        self._observer.finished(result)
+        return result
+
+
+def beam_operator(make_beam_pipeline: MakeBeamPipeline) -> Any:
+    """Return TFX's operator for Beam executors, whose Beam pipelines `make_beam_pipeline` makes.
+
+    As part of the pipeline Beam's flags would be part of every cache key, although they do not change results; handed
+    to the executor as flags, TFX would package itself anew for each stage, for workers on other machines.
+    """
+
+    class _Operator(beam_executor_operator.BeamExecutorOperator):
+        def run_executor(self, execution_info: Any, make_beam_pipeline_fn: Any = None) -> Any:
+            return super().run_executor(execution_info, make_beam_pipeline_fn or make_beam_pipeline)
+
+    return _Operator
+
+
+def as_failure(stage: str, error: BaseException) -> BikePipelineError | KeyboardInterrupt:
+    """Return what a person is told of an error: our own error however deep it lies, a storage error, or the stage's."""
+    if isinstance(error, BikePipelineError | KeyboardInterrupt):
+        return error
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, BikePipelineError):
+            return cause
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return StorageError(
+                f"{cause.strerror or cause}",
+                where=f"{stage}: {cause.filename}" if cause.filename else stage,
+                fix=MEND_STORAGE,
+            )
+        cause = cause.__cause__ or cause.__context__
+    first = next((line for line in str(error).splitlines() if line.strip()), "") or type(error).__name__
+    if any(phrase in str(error) for phrase in _STORAGE_PHRASES):
+        return StorageError(first[:300], where=stage, fix=MEND_STORAGE)
+    return StageError(
+        f"{type(error).__name__}: {first[:300]}",
+        where=stage,
+        fix="the log holds the whole story; after mending, run again: finished stages are not repeated",
+    )
+
+
+def write_error(connection_config: Any, spec: Any, stage: str, failure: BaseException) -> int:
+    """Put the reason beside the failed execution in ML Metadata; return its id (0 where it was never registered)."""
+    from absl import logging
+
+    try:
+        with SerialMetadata(connection_config) as store:
+            return _note_failure(Lineage(store.store), spec, stage, failure)
+    except (mlmd_errors.StatusError, RuntimeError) as error:
+        # The failure itself is what the person must hear of; that the store cannot be written is in the log.
+        logging.error("The failure could not be recorded in ML Metadata: %s", error)
+        return 0
+
+
+def _note_failure(lineage: Lineage, spec: Any, stage: str, failure: BaseException) -> int:
+    run_id = spec.runtime_spec.pipeline_run_id.field_value.string_value
+    context = lineage.store.get_context_by_type_and_name("pipeline_run", run_id)
+    for execution in lineage.store.get_executions_by_context(context.id) if context else []:
+        if lineage.stage_of(execution) == stage:
+            execution.custom_properties[ERROR_PROPERTY].string_value = str(failure) or type(failure).__name__
+            if execution.last_known_state == execution.RUNNING:
+                execution.last_known_state = execution.CANCELED
+            lineage.store.put_executions([execution])
+            return int(execution.id)
+    return 0
