@@ -20,6 +20,7 @@ COMMANDS = {
     "predict": "Ask the served model: a JSON record, a CSV file or standard input.",
     "runs": "List what ran: when, on which span, with what outcome.",
     "models": "List what was trained, blessed and served.",
+    "compile": "Write the pipeline for Kubeflow Pipelines or Vertex AI.",
     "config": "Show the settings, or their schema.",
     "doctor": "Show what is installed, what is missing and how to get it.",
 }

@@ -89,7 +89,7 @@ def test_the_base_file_names_every_setting():
     compare(Settings, base, "settings")
 
 
-@pytest.mark.parametrize("section", ["data", "gate", "training", "evaluation", "serving", "beam", "seed"])
+@pytest.mark.parametrize("section", ["data", "gate", "training", "evaluation", "serving", "beam", "kubeflow", "seed"])
 def test_no_setting_has_a_hidden_default(section, tmp_path, monkeypatch):
     values = yaml.safe_load(BASE_FILE.read_text(encoding="utf-8"))
     del values[section]

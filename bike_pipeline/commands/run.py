@@ -62,7 +62,7 @@ def command(
     from bike_pipeline import run_view
     from bike_pipeline.log_capture import captured
 
-    kind = _runner(runner)
+    kind = runner_named(runner)
     # Read by TensorFlow's C++ code when it is loaded: the log file gets everything from information upwards.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0")
     log_file = settings.logs_path / f"run-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.log"
@@ -104,7 +104,7 @@ def command(
         )
 
 
-def _runner(name: str) -> Any:
+def runner_named(name: str) -> Any:
     """Return the runner class that is registered under a name.
 
     Raises:

@@ -10,6 +10,7 @@ from pydantic import Field
 from bike_pipeline.settings.beam import BeamSettings
 from bike_pipeline.settings.data import DataSettings, GateSettings
 from bike_pipeline.settings.evaluation import EvaluationSettings
+from bike_pipeline.settings.kubeflow import KubeflowSettings
 from bike_pipeline.settings.section import Section
 from bike_pipeline.settings.serving import ServingSettings
 from bike_pipeline.settings.training import TrainingSettings
@@ -37,6 +38,7 @@ class Settings(Section):
     evaluation: EvaluationSettings
     serving: ServingSettings
     beam: BeamSettings
+    kubeflow: KubeflowSettings
 
     @property
     def workspace_path(self) -> Path:

@@ -1,0 +1,236 @@
+"""What a run on Kubeflow Pipelines or Vertex AI needs: image, storage, metadata, and what each stage may use."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import Field, model_validator
+
+from bike_pipeline.settings.section import Count, Section
+
+StageName = Literal[
+    "CsvExampleGen",
+    "ImportSchemaGen",
+    "StatisticsGen",
+    "ExampleValidator",
+    "DataGate",
+    "Transform",
+    "WarmStartLookup",
+    "Trainer",
+    "BaselineLookup",
+    "Evaluator",
+    "Pusher",
+]
+EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+# Kubernetes' names of objects (RFC 1123 subdomains) and its quantities.
+ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
+Cpu = Annotated[str, Field(pattern=r"^([0-9]+(\.[0-9]{1,3})?|[0-9]+m)$")]
+Memory = Annotated[str, Field(pattern=r"^[0-9]+(Ki|Mi|Gi|Ti|k|M|G|T)?$")]
+AbsoluteFolder = Annotated[str, Field(pattern=r"^/[^:]*[^/:]$")]
+# The stores that KFP's launcher knows, and where its containers see them.
+ROOT_SCHEMES: Final = ("minio", "s3", "gs")
+METADATA_USER: Final = "BIKE_METADATA_USER"
+METADATA_PASSWORD: Final = "BIKE_METADATA_PASSWORD"  # noqa: S105 (the variable's name, never its value)
+METADATA_PASSWORD_FILE: Final = "BIKE_METADATA_PASSWORD_FILE"  # noqa: S105
+
+
+class Accelerator(Section):
+    """GPUs or other devices.
+
+    Attributes:
+        type: the cluster's resource name ("nvidia.com/gpu"), or Vertex AI's ("NVIDIA_L4").
+        count: how many.
+    """
+
+    type: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9./_-]*$")]
+    count: Count = 1
+
+
+class Toleration(Section):
+    """A taint of nodes that a stage may be put on all the same; see Kubernetes' Toleration."""
+
+    key: str = ""
+    operator: Literal["Equal", "Exists"] = "Equal"
+    value: str = ""
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
+
+
+class StageResources(Section):
+    """What one stage gets; a stage's own entry is laid over `default_resources` key by key.
+
+    Attributes:
+        cpu: limit and request in Kubernetes' notation ("2", "500m").
+        memory: limit and request ("4Gi").
+        accelerator: devices; none by default.
+        node_selector: labels that a node must carry.
+        tolerations: taints that are tolerated.
+        retries: how often a failed task is started again.
+    """
+
+    cpu: Cpu | None = None
+    memory: Memory | None = None
+    accelerator: Accelerator | None = None
+    node_selector: dict[str, str] | None = None
+    tolerations: tuple[Toleration, ...] | None = None
+    retries: Annotated[int, Field(ge=0, le=10)] | None = None
+
+
+class Volume(Section):
+    """A persistent volume claim that every stage mounts.
+
+    Attributes:
+        claim: the claim's name; it exists already, and allows ReadWriteMany where stages run on several nodes.
+        mount_path: where containers see it.
+        sub_path: a folder inside it; empty for its root.
+    """
+
+    claim: ObjectName
+    mount_path: AbsoluteFolder
+    sub_path: str = ""
+
+
+class Secret(Section):
+    """A Kubernetes secret whose keys become environment variables: {key in the secret: variable}."""
+
+    name: ObjectName
+    keys: dict[str, EnvironmentName]
+
+
+class MySql(Section):
+    """ML Metadata in MySQL or MariaDB. User and password come from the environment (`secrets`), never from here.
+
+    The variables are `BIKE_METADATA_USER` and `BIKE_METADATA_PASSWORD`; where there are no Kubernetes secrets,
+    `BIKE_METADATA_PASSWORD_FILE` names a file that holds the password.
+    """
+
+    host: Annotated[str, Field(min_length=1)]
+    port: Annotated[int, Field(ge=1, le=65535)] = 3306
+    database: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")] = "bike_metadata"
+
+
+class ClusterMetadata(Section):
+    """Where ML Metadata is in the cluster: one of the two.
+
+    Attributes:
+        sqlite_file: a file on a mounted volume; for one run at a time.
+        mysql: a server; for anything else.
+    """
+
+    sqlite_file: str = ""
+    mysql: MySql | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if bool(self.sqlite_file) == bool(self.mysql):
+            raise ValueError('metadata takes either sqlite_file or mysql (sqlite_file: "" beside mysql)')
+        return self
+
+    @property
+    def address(self) -> str:
+        """The store as one address, without user and password."""
+        if self.mysql is None:
+            return f"sqlite://{self.sqlite_file}"
+        return f"mysql://{self.mysql.host}:{self.mysql.port}/{self.mysql.database}"
+
+
+class VertexSettings(Section):
+    """What only Vertex AI asks for.
+
+    Attributes:
+        pipeline_root: where Vertex AI keeps artifacts (gs://…).
+        serving_folder: the models' base folder as its containers see it, such as /gcs/BUCKET/serving.
+        span_store: folder or URL of the span store.
+        labels: labels of the pipeline job.
+    """
+
+    pipeline_root: Annotated[str, Field(pattern=r"^(gs://[^/]+(/.*)?)?$")]
+    serving_folder: Annotated[str, Field(pattern=r"^(/gcs/.+)?$")]
+    span_store: str
+    labels: dict[str, str]
+
+
+class KubeflowSettings(Section):
+    """A run on Kubeflow Pipelines.
+
+    Attributes:
+        image: the container image with this package; every stage runs in it.
+        image_pull_policy: when a node fetches it.
+        image_pull_secrets: secrets for a private registry.
+        project_folder: the project's folder in the image, which holds `configs/`.
+        service_account: the Kubernetes service account of a run's pods; empty for the installation's default.
+        pipeline_root: object store for artifacts (minio://, s3:// or gs://).
+        artifact_folder: a folder below a volume for artifacts instead of the object store; empty for the object store.
+        volumes: claims that every stage mounts.
+        span_store: folder or URL of the span store as the containers see it.
+        serving_folder: base folder of served models as the containers see it, on a volume.
+        metadata: where ML Metadata is.
+        environment: plain environment variables of every stage; no secrets.
+        secrets: secrets as environment variables.
+        caching: let KFP answer stages from earlier runs. Stages that look at data or models from outside never are.
+        default_resources: what a stage gets where it has no entry of its own.
+        resources: entries by stage.
+        vertex: what only Vertex AI asks for.
+    """
+
+    image: Annotated[str, Field(pattern=r"^[a-z0-9][A-Za-z0-9._/:@-]*$")]
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"]
+    image_pull_secrets: tuple[ObjectName, ...]
+    project_folder: AbsoluteFolder
+    service_account: Annotated[str, Field(pattern=r"^([a-z0-9]([-a-z0-9.@]*[a-z0-9])?)?$")] = ""
+    pipeline_root: Annotated[str, Field(pattern=rf"^({'|'.join(ROOT_SCHEMES)})://[^/?]+(/[^?]*)?$")]
+    artifact_folder: str
+    volumes: tuple[Volume, ...]
+    span_store: str
+    serving_folder: str
+    metadata: ClusterMetadata
+    environment: dict[EnvironmentName, str]
+    secrets: tuple[Secret, ...]
+    caching: bool
+    default_resources: StageResources
+    resources: dict[StageName, StageResources]
+    vertex: VertexSettings
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        mounts = [volume.mount_path for volume in self.volumes]
+        claims = [volume.claim for volume in self.volumes]
+        if len(set(mounts)) != len(mounts) or len(set(claims)) != len(claims):
+            # KFP makes one pod volume a claim and mount; the same claim twice is refused by the API server.
+            raise ValueError("volumes: every claim and every mount_path stands there once")
+        _below("artifact_folder", self.artifact_folder, mounts)
+        _below("serving_folder", self.serving_folder, mounts)
+        _below("metadata.sqlite_file", self.metadata.sqlite_file, mounts)
+        if not re.match(r"^[a-z0-9]+://", self.span_store):
+            _below("span_store", self.span_store, mounts)
+        variables = [variable for secret in self.secrets for variable in secret.keys.values()]
+        if twice := sorted(
+            {v for v in (*variables, *self.environment) if (*variables, *self.environment).count(v) > 1}
+        ):
+            raise ValueError(f"environment and secrets: set twice: {', '.join(twice)}")
+        if METADATA_PASSWORD in self.environment:
+            raise ValueError(f"environment: {METADATA_PASSWORD} belongs into `secrets`, else it stands in the spec")
+        known = {*variables, *self.environment}
+        passwords = {METADATA_PASSWORD, METADATA_PASSWORD_FILE}
+        if self.metadata.mysql is not None and (METADATA_USER not in known or not known & passwords):
+            raise ValueError(
+                f"metadata.mysql: `secrets` must set {METADATA_USER} and {METADATA_PASSWORD} "
+                f"(or `environment` {METADATA_PASSWORD_FILE})"
+            )
+        return self
+
+    def stage(self, name: str) -> StageResources:
+        """Return what a stage gets: its own entry over the default, key by key."""
+        own: Any = self.resources.get(name)  # type: ignore[call-overload]
+        values = own.model_dump(exclude_none=True) if own else {}
+        return StageResources.model_validate({**self.default_resources.model_dump(exclude_none=True), **values})
+
+
+def _below(setting: str, path: str, mounts: Iterable[str]) -> None:
+    """Refuse a path that no volume holds: what a container writes elsewhere is gone when it ends."""
+    if not path:
+        return
+    if not any(posixpath.normpath(path).startswith(f"{mount}/") for mount in mounts):
+        raise ValueError(f"{setting}: '{path}' is below no mount_path of `volumes`, so it would be lost with the pod")

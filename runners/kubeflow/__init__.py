@@ -1,0 +1,1 @@
+"""Kubeflow Pipelines and Vertex AI: the compiled spec, what runs in its containers, and a run without a cluster."""

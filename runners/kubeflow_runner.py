@@ -1,0 +1,53 @@
+"""The Kubeflow runner: compiles the pipeline for a cluster, and runs what it compiled on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bike_pipeline.errors import ConfigurationError
+from bike_pipeline.run_events import RunObserver, RunResult
+from bike_pipeline.settings import Settings
+from runners.kubeflow.definition import Target
+
+
+class KubeflowRunner:
+    """Compiles for Kubeflow Pipelines and Vertex AI; runs the compiled spec without a cluster where asked to."""
+
+    name = "kubeflow"
+
+    def __init__(self, settings: Settings, observer: RunObserver, wait: bool = False, local: bool = False) -> None:
+        """Prepare a run.
+
+        Args:
+            settings: the settings of the run.
+            observer: is told about every stage.
+            wait: wait for another run on the same workspace to end, instead of refusing.
+            local: run the compiled spec on this machine.
+        """
+        self._settings = settings
+        self._observer = observer
+        self._wait = wait
+        self._local = local
+
+    @staticmethod
+    def compile(settings: Settings, target: Target = "kubeflow", output: Path | None = None) -> Path:
+        """Write the compiled pipeline and return the file; see `compile_pipeline`."""
+        from runners.kubeflow.compiler import compile_pipeline
+
+        return compile_pipeline(settings, target, output)
+
+    def run(self, enable_cache: bool = True, accept_baseline_reset: bool = False) -> RunResult:
+        """Run the compiled spec on this machine.
+
+        Args:
+            enable_cache: only `True`: nothing is cached without KFP's server.
+            accept_baseline_reset: see `create_pipeline`.
+
+        Raises:
+            ConfigurationError: a cluster was meant.
+        """
+        raise ConfigurationError(
+            "a run in a cluster is submitted, not run from here",
+            where="--runner kubeflow",
+            fix="`bike-pipeline submit` sends it to Kubeflow Pipelines; add --local to run the compiled spec here",
+        )
