@@ -28,6 +28,9 @@ class StageResult:
 class RunObserver(Protocol):
     """Whoever wants to know how a run goes."""
 
+    def loading(self) -> None:
+        """Learn that something has changed, so that the libraries that do the work are loaded, which takes a while."""
+
     def planned(self, stages: list[str]) -> None:
         """Learn the stages, in order, before the first one starts."""
 

@@ -42,12 +42,15 @@ class LinesView:
         self._console = console
 
     def __enter__(self) -> LinesView:
-        """Say that the start takes a while."""
-        self._console.print("loading TensorFlow and TFX …")
+        """Say nothing yet."""
         return self
 
     def __exit__(self, *_: object) -> None:
         """Nothing is left open."""
+
+    def loading(self) -> None:
+        """Say that the start takes a while."""
+        self._console.print("loading TensorFlow and TFX …")
 
     def planned(self, stages: list[str]) -> None:
         """Say how many stages there are."""
@@ -72,6 +75,9 @@ class SilentView(LinesView):
         """Say nothing."""
         return self
 
+    def loading(self) -> None:
+        """Say nothing."""
+
     def planned(self, stages: list[str]) -> None:
         """Say nothing."""
 
@@ -88,6 +94,7 @@ class TableView:
         self._began = time.monotonic()
         # When each running stage began, and what it last said of itself.
         self._running: dict[str, tuple[float, str]] = {}
+        self._doing = "looking for what has changed"
         # What libraries write to the standard streams belongs into the log file, not above the table.
         self._live = Live(
             console=console,
@@ -106,6 +113,10 @@ class TableView:
         """Draw a last time and leave the table standing."""
         self._running = {}
         self._live.__exit__(*error)
+
+    def loading(self) -> None:
+        """Show that the start takes a while."""
+        self._doing = "loading TensorFlow and TFX"
 
     def planned(self, stages: list[str]) -> None:
         """Show every stage as waiting."""
@@ -128,7 +139,7 @@ class TableView:
 
     def _render(self) -> RenderableType:
         if not self._rows:
-            return Text(f"▶ loading TensorFlow and TFX … {time.monotonic() - self._began:.0f} s", style="cyan")
+            return Text(f"▶ {self._doing} … {time.monotonic() - self._began:.0f} s", style="cyan")
         table = Table(box=None, pad_edge=False)
         table.add_column("stage")
         table.add_column("state")

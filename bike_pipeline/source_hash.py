@@ -18,7 +18,7 @@ PACKAGE_ROOT = Path(__file__).resolve().parent
 
 @functools.cache
 def source_hash(*rooms: str, root: Path = PACKAGE_ROOT) -> str:
-    """Return the SHA-256 over the Python files of the given modules and folders.
+    """Return the SHA-256 over the Python files of the given modules and folders, as they were when it was first asked.
 
     Args:
         rooms: paths inside the package: "features.py", "modeling".
@@ -27,6 +27,11 @@ def source_hash(*rooms: str, root: Path = PACKAGE_ROOT) -> str:
     Raises:
         ConfigurationError: a room does not exist; a hash of nothing would make every change invisible.
     """
+    return source_hash_now(*rooms, root=root)
+
+
+def source_hash_now(*rooms: str, root: Path) -> str:
+    """Return the same hash of the files as they are at this moment; "." is all of them."""
     digest = hashlib.sha256()
     for room in sorted(rooms):
         path = root / room

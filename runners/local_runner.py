@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bike_pipeline.run_events import RunObserver, RunResult
 from bike_pipeline.settings import Settings
 from runners.pipeline_run import run_pipeline, workspace_lock
@@ -37,14 +39,16 @@ class LocalRunner:
             BikePipelineError: a stage refused or failed; ML Metadata holds the reason.
         """
         with workspace_lock(self._settings.workspace_path, self._wait):
-            import apache_beam
-
-            arguments = list(self._settings.beam.pipeline_args)
             return run_pipeline(
                 self._settings,
                 self._observer,
-                lambda: apache_beam.Pipeline(argv=arguments),
+                self._beam_pipeline,
                 at_once=1,
                 enable_cache=enable_cache,
                 accept_baseline_reset=accept_baseline_reset,
             )
+
+    def _beam_pipeline(self) -> Any:
+        import apache_beam
+
+        return apache_beam.Pipeline(argv=list(self._settings.beam.pipeline_args))

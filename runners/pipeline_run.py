@@ -5,18 +5,15 @@ What runs is `bike_pipeline.pipeline`; runners say how many stages may run at on
 
 from __future__ import annotations
 
-import json
-import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.errors import BusyError, StorageError
-from bike_pipeline.run_events import RunObserver, RunResult, StageResult
+from bike_pipeline.run_events import RunObserver, RunResult
 from bike_pipeline.settings import Settings
+from bike_pipeline.unchanged.rerun import Rerun, new_run_id
 
 if TYPE_CHECKING:
     from bike_pipeline.lineage.store import Lineage
@@ -68,7 +65,7 @@ def run_pipeline(
     enable_cache: bool = True,
     accept_baseline_reset: bool = False,
 ) -> RunResult:
-    """Run the pipeline to its end; the caller holds the workspace.
+    """Run the pipeline to its end, or record that nothing has changed; the caller holds the workspace.
 
     Args:
         settings: the settings of the run.
@@ -81,9 +78,15 @@ def run_pipeline(
     Raises:
         BikePipelineError: a stage refused or failed; ML Metadata holds the reason.
     """
+    rerun = Rerun(settings, enable_cache, accept_baseline_reset)
+    answered = rerun.answer(observer)
+    if answered is not None:
+        return answered
+    observer.loading()
     from tfx.dsl.compiler import compiler, constants
     from tfx.orchestration.portable import runtime_parameter_utils
 
+    from bike_pipeline.lineage.outcomes import run_result
     from bike_pipeline.lineage.store import Lineage, open_store
     from bike_pipeline.pipeline import create_pipeline
     from runners.scheduling import run_in_order
@@ -93,7 +96,7 @@ def run_pipeline(
         open_store(settings.metadata_file)
     definition = create_pipeline(settings, enable_cache, accept_baseline_reset)
     spec = compiler.Compiler().compile(definition)
-    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+    run_id = new_run_id()
     runtime_parameter_utils.substitute_runtime_parameter(spec, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
     config = definition.metadata_connection_config
     stages = StageLauncher(spec, config, observer, make_beam_pipeline)
@@ -108,7 +111,16 @@ def run_pipeline(
             close_interrupted(Lineage(store.store))
         raise
     with SerialMetadata(config) as store:
-        return _result(Lineage(store.store), run_id, results)
+        lineage = Lineage(store.store)
+        rerun.keep(
+            lineage, run_id, {node.pipeline_node.node_info.id: _parameters(node.pipeline_node) for node in spec.nodes}
+        )
+        return run_result(lineage, run_id, results)
+
+
+def _parameters(node: Any) -> dict[str, Any]:
+    """Return the parameters that the definition gives a stage, as ML Metadata holds them."""
+    return {name: value.field_value for name, value in node.parameters.parameters.items()}
 
 
 def close_interrupted(lineage: Lineage) -> None:
@@ -120,21 +132,3 @@ def close_interrupted(lineage: Lineage) -> None:
         execution.last_known_state = pb.Execution.CANCELED
     if left:
         lineage.store.put_executions(left)
-
-
-def _result(lineage: Lineage, run_id: str, results: list[StageResult]) -> RunResult:
-    from bike_pipeline.lineage.store import prop
-
-    by_name = {result.name: result for result in results}
-    pushed: Any = lineage.outputs(by_name["Pusher"].execution_id)["pushed_model"][0]
-    evaluation = lineage.outputs(by_name["Evaluator"].execution_id)["evaluation"][0]
-    decisions = json.loads(Path(os.path.join(evaluation.uri, "decisions.json")).read_text(encoding="utf-8"))
-    was_pushed = prop(pushed, "pushed") == 1
-    return RunResult(
-        run_id=run_id,
-        stages=tuple(results),
-        pushed_version=int(prop(pushed, "pushed_version")) if was_pushed else None,
-        newly_pushed=was_pushed and by_name["Pusher"].state == "done",
-        decisions=decisions,
-        destination=str(prop(pushed, "pushed_destination")) if was_pushed else "",
-    )

@@ -32,6 +32,7 @@ def last_frame(console):
 
 def play(view):
     with view:
+        view.loading()
         view.planned(["Trainer", "Evaluator", "Pusher"])
         view.started("Trainer")
         view.progressed("Trainer", 0.5, "epoch 6 of 12")

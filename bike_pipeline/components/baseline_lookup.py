@@ -9,7 +9,6 @@ was blessed against.
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
 from tfx import types
@@ -22,7 +21,8 @@ from tfx.utils import io_utils, path_utils
 
 from bike_pipeline.components import driver
 from bike_pipeline.errors import BaselineError
-from bike_pipeline.lineage.store import COMPLETE, Lineage, ServedModel, prop, time_of
+from bike_pipeline.lineage.serving_now import serving_now
+from bike_pipeline.lineage.store import COMPLETE, Lineage, ServedModel, prop
 from bike_pipeline.modeling import saved_model
 from bike_pipeline.serving import model_folder
 
@@ -44,29 +44,6 @@ class BaselineLookupSpec(component_spec.ComponentSpec):
     }
     INPUTS = {"model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True)}
     OUTPUTS = {"baseline_model": component_spec.ChannelParameter(type=standard_artifacts.Model)}
-
-
-def serving_now(lineage: Lineage, serving_path: str) -> ServedModel | None:
-    """Return the model that serves.
-
-    That is the last push that ML Metadata knows. Where the serving folder holds a newer version (a process was killed
-    between the push and its record), that version's own push record is believed.
-    """
-    recorded = lineage.serving_model()
-    present = model_folder.versions(serving_path)
-    if present and (recorded is None or present[-1] > recorded.version):
-        record = model_folder.push_record(serving_path, present[-1])
-        if record is not None:
-            return ServedModel(
-                model_id=int(record["model_id"]),
-                model_uri=str(record["model_uri"]),
-                version=present[-1],
-                destination=os.path.join(serving_path, str(present[-1])),
-                fingerprint=str(record["fingerprint"]),
-                metric_set=str(record["metric_set"]),
-                pushed_at=time_of(int(record["pushed_at_ms"])),
-            )
-    return recorded
 
 
 class BaselineDriver(driver.Driver):

@@ -29,6 +29,7 @@ from bike_pipeline import progress
 from bike_pipeline.components import beam_engine, driver, example_shards
 from bike_pipeline.components.example_shards import EVAL, HISTORY, SPLITS, TRAIN, Outcome, Shard
 from bike_pipeline.data.spans import SpanStore
+from bike_pipeline.data.window import identity_of, window_of
 from bike_pipeline.errors import DataError
 
 ROWS_PROPERTY = "rows_by_split"
@@ -57,29 +58,13 @@ class SpanDriver(driver.Driver):
             DataError: the store holds no span.
         """
         properties = dict(execution_info.exec_properties)
-        store = SpanStore(properties["input_base"])
-        numbers = store.spans()
-        if not numbers:
-            raise DataError(
-                "the span store is empty", where=store.uri, fix="ingest data first: `bike-pipeline data ingest FILE`"
-            )
-        older = numbers[:-1][-properties["history_spans"] :] if properties["history_spans"] else []
-        versions = [store.latest(number) for number in (*older, numbers[-1])]
+        versions = window_of(SpanStore(properties["input_base"]), properties["history_spans"])
         newest = versions[-1]
-        window = [
-            {
-                "span": v.span,
-                "version": v.version,
-                "content_sha256": v.manifest.content_sha256,
-                "rows": {TRAIN: v.manifest.rows.train, EVAL: v.manifest.rows.eval},
-            }
-            for v in versions
-        ]
         resolved = {
             "span": newest.span,
             "version": newest.version,
             "input_fingerprint": newest.manifest.content_sha256,
-            WINDOW_PROPERTY: json.dumps(window, sort_keys=True),
+            WINDOW_PROPERTY: json.dumps(identity_of(versions), sort_keys=True),
         }
         result = driver_output_pb2.DriverOutput()
         for key, value in resolved.items():

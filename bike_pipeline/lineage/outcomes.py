@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ml_metadata.proto import metadata_store_pb2 as pb
 
-from bike_pipeline.lineage.store import prop
+from bike_pipeline.lineage.store import LAST_STAGE, Lineage, prop
+from bike_pipeline.run_events import RunResult, StageResult
 
 Outputs = dict[str, list[pb.Artifact]]
 
@@ -68,3 +69,26 @@ _OUTCOMES: dict[str, Callable[[Outputs], str]] = {
 def outcome(stage: str, outputs: Outputs) -> str:
     """Return what came out of a stage; "" where there is nothing to say beyond that it is done."""
     return _OUTCOMES[stage](outputs) if stage in _OUTCOMES and outputs else ""
+
+
+def run_result(lineage: Lineage, run_id: str, stages: Sequence[StageResult]) -> RunResult:
+    """Return what a run came to, whose every stage has ended well.
+
+    Args:
+        lineage: the store that holds the run.
+        run_id: its name.
+        stages: its stages, in order.
+    """
+    by_name = {stage.name: stage for stage in stages}
+    pushed = lineage.outputs(by_name[LAST_STAGE].execution_id)["pushed_model"][0]
+    evaluation = lineage.outputs(by_name["Evaluator"].execution_id)["evaluation"][0]
+    decisions = json.loads((Path(evaluation.uri) / "decisions.json").read_text(encoding="utf-8"))
+    was_pushed = prop(pushed, "pushed") == 1
+    return RunResult(
+        run_id=run_id,
+        stages=tuple(stages),
+        pushed_version=int(prop(pushed, "pushed_version")) if was_pushed else None,
+        newly_pushed=was_pushed and by_name[LAST_STAGE].state == "done",
+        decisions=decisions,
+        destination=str(prop(pushed, "pushed_destination")) if was_pushed else "",
+    )

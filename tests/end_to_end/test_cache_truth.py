@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bike_pipeline.lineage.store import open_store
 from tests.end_to_end.conftest import ROOT, Product
 
 pytestmark = pytest.mark.slow
@@ -28,6 +30,41 @@ def _edit(path: Path, old: str, new: str) -> None:
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def _recorded(product: Product, run_id: str) -> list[Any]:
+    """Return everything that ML Metadata holds of a run but for ids, names and times of its own."""
+    store = open_store(product.workspace / "metadata.sqlite")
+    context = store.get_context_by_type_and_name("pipeline_run", run_id)
+    types = {kind.id: kind.name for kind in store.get_execution_types()}
+    found: list[Any] = []
+    for execution in sorted(store.get_executions_by_context(context.id), key=lambda execution: execution.id):
+        events = store.get_events_by_execution_ids([execution.id])
+        found.append(
+            (
+                types[execution.type_id],
+                execution.last_known_state,
+                {name: str(value) for name, value in execution.custom_properties.items()},
+                sorted((e.artifact_id, e.type, e.path.SerializeToString()) for e in events),
+                sorted((c.type, c.name) for c in store.get_contexts_by_execution(execution.id) if c.id != context.id),
+            )
+        )
+    return [*found, sorted(artifact.id for artifact in store.get_artifacts_by_context(context.id))]
+
+
+def test_a_repetition_is_recorded_as_the_ordinary_way_records_it(product: Product) -> None:
+    repeated = product.call("run", "--json")
+    assert "nothing has changed since run" in Path(repeated.result["log"]).read_text(errors="replace")
+    # No stage runs this file, but a run that was answered without looking at the stages would not know that.
+    _edit(product.source / "bike_pipeline" / "commands" / "doctor.py", "from __future__", "\nfrom __future__")
+    ordinary = product.call("run", "--json")
+    assert "changed since run" in Path(ordinary.result["log"]).read_text(errors="replace")
+    assert set(repeated.states.values()) == set(ordinary.states.values()) == {"cached"}
+    assert _recorded(product, repeated.result["run_id"]) == _recorded(product, ordinary.result["run_id"])
+    for key in ("pushed_version", "newly_pushed", "decisions", "destination"):
+        assert repeated.result[key] == ordinary.result[key]
+    outcomes = [[stage["outcome"] for stage in run.result["stages"]] for run in (repeated, ordinary)]
+    assert outcomes[0] == outcomes[1]
 
 
 def test_an_edited_feature_is_transformed_and_trained_again(product: Product) -> None:

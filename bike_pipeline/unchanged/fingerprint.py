@@ -1,0 +1,64 @@
+"""What a run depends on, as one hash for each part, from light modules only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import sysconfig
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from bike_pipeline.errors import BikePipelineError
+from bike_pipeline.settings import Settings
+from bike_pipeline.source_hash import PACKAGE_ROOT, source_hash_now
+
+Parts = dict[str, str]
+
+
+def inputs_of(settings: Settings, package: Path = PACKAGE_ROOT) -> Parts | None:
+    """Return the hashes of what a run would read now; None where that cannot be told, so that nothing is unchanged.
+
+    Args:
+        settings: the settings of the run.
+        package: the folder of this package's source.
+
+    Returns:
+        A hash by part: "settings" (without Beam's flags, which change no result) with the places that follow from
+        them, "source" of this package, "runners", "environment" (the interpreter and every installed distribution),
+        "schema", and "window" (the spans, versions and content hashes that ExampleGen would read).
+    """
+    from bike_pipeline.data.spans import SpanStore
+    from bike_pipeline.data.window import identity_of, window_of
+
+    runners = find_spec("runners")
+    folders = list(runners.submodule_search_locations or ()) if runners else []
+    try:
+        return {
+            "settings": _hash(
+                settings.model_dump(mode="json", exclude={"beam"}),
+                settings.pipeline_root,
+                settings.store_uri,
+                settings.serving_path,
+                str(settings.schema_path),
+            ),
+            "source": source_hash_now(".", root=package),
+            "runners": _hash([source_hash_now(".", root=Path(folder)) for folder in folders]),
+            "environment": _hash(sys.version, _distributions()),
+            "schema": hashlib.sha256(settings.schema_path.read_bytes()).hexdigest(),
+            "window": _hash(identity_of(window_of(SpanStore(settings.store_uri), settings.data.history_spans))),
+        }
+    except (BikePipelineError, OSError):
+        # The ordinary way meets the same obstacle, and says what it is and how to mend it.
+        return None
+
+
+def _hash(*values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _distributions() -> list[str]:
+    """Return name and version of every installed distribution; their folders' names say both."""
+    places = {Path(sysconfig.get_paths()[kind]) for kind in ("purelib", "platlib")}
+    return sorted({found.name for place in places for found in place.glob("*.dist-info")})
