@@ -21,6 +21,8 @@ COMMANDS = {
     "runs": "List what ran: when, on which span, with what outcome.",
     "models": "List what was trained, blessed and served.",
     "compile": "Write the pipeline for Kubeflow Pipelines or Vertex AI.",
+    "submit": "Upload the pipeline to Kubeflow Pipelines and run it there.",
+    "schedule": "Make, list, switch and delete recurring runs on Kubeflow Pipelines.",
     "config": "Show the settings, or their schema.",
     "doctor": "Show what is installed, what is missing and how to get it.",
 }

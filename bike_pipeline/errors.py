@@ -23,6 +23,7 @@ class ExitCode(IntEnum):
     METADATA = 12
     BASELINE = 13
     INSTALLATION = 14
+    CLUSTER = 15
     INTERRUPTED = 130
 
 
@@ -129,3 +130,9 @@ class InstallationError(BikePipelineError):
     """Something that every command needs is not installed, or in a version that does not fit."""
 
     exit_code = ExitCode.INSTALLATION
+
+
+class ClusterError(BikePipelineError):
+    """A cluster cannot be reached, refuses who we are or what we ask, or does not end a run in time."""
+
+    exit_code = ExitCode.CLUSTER

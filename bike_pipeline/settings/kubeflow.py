@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from bike_pipeline.settings.kubeflow_client import KubeflowClientSettings
 from bike_pipeline.settings.section import Count, Section
 
 StageName = Literal[
@@ -173,6 +174,7 @@ class KubeflowSettings(Section):
         default_resources: what a stage gets where it has no entry of its own.
         resources: entries by stage.
         vertex: what only Vertex AI asks for.
+        client: how `submit` and `schedule` reach the cluster.
     """
 
     image: Annotated[str, Field(pattern=r"^[a-z0-9][A-Za-z0-9._/:@-]*$")]
@@ -192,6 +194,7 @@ class KubeflowSettings(Section):
     default_resources: StageResources
     resources: dict[StageName, StageResources]
     vertex: VertexSettings
+    client: KubeflowClientSettings
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
