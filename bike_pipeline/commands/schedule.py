@@ -57,7 +57,7 @@ def create(
 
     text = compiled(settings, spec)
     module = client_module()
-    module.task_names(text)
+    module.check_spec(text)
     client = module.KubeflowClient(settings)
     version = client.upload(text)
     made = client.schedule(

@@ -55,7 +55,7 @@ def command(
     console = None if as_json else console_on(sys.stdout)
     text = compiled(settings, spec)
     module = client_module()
-    module.task_names(text)
+    module.check_spec(text)
     client = module.KubeflowClient(settings)
     version = client.upload(text)
     run = client.start(version, name or f"{settings.pipeline_name} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}", values)

@@ -2,88 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bike_pipeline import __version__
 from bike_pipeline.errors import ClusterError, ConfigurationError, StageError
 from bike_pipeline.settings import Settings
-from runners.kubeflow import connection
+from runners.kubeflow import acceptance, connection
+from runners.kubeflow.cluster_records import Run, Schedule, Version, schedule_of
 
 # v2beta1 RuntimeState; kfp's own wait does not know that a cancelled run has ended.
 FINISHED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
-_BROKEN = ("FAILED", "CANCELED")
 _PAGE = 100
-
-
-@dataclass(frozen=True)
-class Version:
-    """A pipeline version on the server.
-
-    Attributes:
-        pipeline_id: the pipeline.
-        version_id: the version.
-        name: the version's name: the package's version and a hash of the spec.
-        created: whether this upload made it; False where the same spec was there.
-    """
-
-    pipeline_id: str
-    version_id: str
-    name: str
-    created: bool
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run as the server reports it.
-
-    Attributes:
-        run_id: the run.
-        name: its display name.
-        address: its page for people.
-        state: v2beta1 RuntimeState, such as RUNNING.
-        tasks: state of each task that was started, by name, in the order of their start.
-        error: the server's reason where the run failed.
-    """
-
-    run_id: str
-    name: str
-    address: str
-    state: str
-    tasks: dict[str, str] = field(default_factory=dict)
-    error: str = ""
-
-    @property
-    def failed_tasks(self) -> tuple[str, ...]:
-        """The tasks that failed by themselves or were cancelled."""
-        return tuple(name for name, state in self.tasks.items() if state in _BROKEN)
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """A recurring run.
-
-    Attributes:
-        schedule_id: the recurring run.
-        name: its display name.
-        trigger: "cron …" or "every … s".
-        enabled: whether it starts runs.
-        version_id: the pipeline version that it runs.
-    """
-
-    schedule_id: str
-    name: str
-    trigger: str
-    enabled: bool
-    version_id: str
 
 
 class KubeflowClient:
@@ -117,9 +53,10 @@ class KubeflowClient:
 
         Raises:
             ClusterError: the spec is refused, or the server fails.
+            ConfigurationError: the server would refuse the spec, now or when it is run.
         """
         pipeline, version = self._settings.pipeline_name, version_name(spec)
-        self._tasks = task_names(spec)
+        self._tasks = acceptance.check(spec)
         with tempfile.TemporaryDirectory() as folder:
             package = os.path.join(folder, f"{pipeline}.yaml")
             Path(package).write_text(spec, encoding="utf-8")
@@ -266,7 +203,7 @@ class KubeflowClient:
                 experiment_id=experiment,
                 filter=_named(name) if name else None,
             )
-            found += [_schedule(entry) for entry in page.recurring_runs or ()]
+            found += [schedule_of(entry) for entry in page.recurring_runs or ()]
             token = page.next_page_token or ""
             if not token:
                 return tuple(found)
@@ -316,7 +253,7 @@ class KubeflowClient:
         )
         for old in before:
             self._call("deleting the old schedule", self._client.delete_recurring_run, old.schedule_id)
-        return _schedule(made)
+        return schedule_of(made)
 
     def switch(self, name: str, action: str) -> tuple[Schedule, ...]:
         """Enable, disable or delete the schedules with a name.
@@ -343,24 +280,9 @@ def version_name(spec: str) -> str:
     return f"{__version__}-{hashlib.sha256(spec.encode()).hexdigest()[:12]}"
 
 
-def task_names(spec: str) -> frozenset[str]:
-    """Return the names of a compiled spec's tasks.
-
-    Raises:
-        ConfigurationError: it is no compiled spec.
-    """
-    import yaml
-
-    try:
-        documents = [document for document in yaml.safe_load_all(spec) if isinstance(document, dict)]
-    except yaml.YAMLError as error:
-        raise ConfigurationError(
-            f"the spec is not YAML ({getattr(error, 'problem', '')})", fix="compile it again"
-        ) from None
-    for document in documents:
-        with contextlib.suppress(KeyError, TypeError):
-            return frozenset(document["root"]["dag"]["tasks"])
-    raise ConfigurationError("this is no compiled pipeline spec", fix="make one with `bike-pipeline compile`")
+def check_spec(spec: str) -> None:
+    """Stop where Kubeflow Pipelines would refuse a spec; see `acceptance.check`."""
+    acceptance.check(spec)
 
 
 def check_outcome(run: Run) -> None:
@@ -382,21 +304,3 @@ def check_outcome(run: Run) -> None:
 def _named(name: str) -> str:
     """Return the server's filter for one display name."""
     return json.dumps({"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]})
-
-
-def _schedule(answer: Any) -> Schedule:
-    trigger = answer.trigger
-    if trigger and trigger.cron_schedule and trigger.cron_schedule.cron:
-        text = f"cron {trigger.cron_schedule.cron}"
-    elif trigger and trigger.periodic_schedule and trigger.periodic_schedule.interval_second:
-        text = f"every {trigger.periodic_schedule.interval_second} s"
-    else:
-        text = "-"
-    reference = answer.pipeline_version_reference
-    return Schedule(
-        schedule_id=str(answer.recurring_run_id),
-        name=str(answer.display_name),
-        trigger=text,
-        enabled=str(answer.status or answer.mode) in {"ENABLED", "ENABLE"},
-        version_id=str(getattr(reference, "pipeline_version_id", "") or ""),
-    )

@@ -157,8 +157,8 @@ def test_a_refusal_is_one_line_with_the_reason(call, server, spec, where, status
 
 
 def test_a_server_that_refuses_the_spec_is_quoted(call, server, spec):
-    spec.write_text(yaml.safe_dump({**spec_with("true"), "schemaVersion": "2.0.0"}), encoding="utf-8")
-    with pytest.raises(ClusterError, match=r"uploading the pipeline: refused \(400: .*2\.1\.0"):
+    server.fail = {"POST /pipelines/upload": (400, "pipeline spec is invalid: no such field.")}
+    with pytest.raises(ClusterError, match=r"uploading the pipeline: refused \(400: pipeline spec is invalid: no such"):
         call(submit.command, "--spec", spec)
     assert len(server.refused) == 1
     server.refused.clear()
@@ -241,8 +241,16 @@ def test_the_address_from_the_environment_counts(call, server, spec, monkeypatch
     assert "https://kubeflow.example/pipeline/#/runs/details/" in said
 
 
+def test_a_spec_that_would_be_refused_later_is_not_even_uploaded(call, server, spec):
+    spec.write_text(yaml.safe_dump({**spec_with("true"), "schemaVersion": "2.0.0"}), encoding="utf-8")
+    for arguments in ((submit.command,), (schedule.command, "create", "--every", "6h")):
+        with pytest.raises(ConfigurationError, match=r"only supports schema version 2\.1\.0"):
+            call(*arguments, "--spec", spec)
+    assert server.calls == []
+
+
 @pytest.mark.parametrize(
-    ("content", "words"), [("a: [1", "not YAML"), ("a: 1", "no compiled pipeline spec"), (None, "cannot read it")]
+    ("content", "words"), [("a: [1", "not YAML"), ("a: 1", "no pipeline spec"), (None, "cannot read it")]
 )
 def test_what_is_no_spec_never_reaches_the_server(call, server, tmp_path, content, words):
     path = tmp_path / "other.yaml"
