@@ -97,9 +97,9 @@ def _parsed(document: dict[str, Any], kind: str) -> tuple[dict[str, Any], str]:
 
 
 def _upload(spec: dict[str, Any]) -> Iterator[str]:
-    version = spec.get("schemaVersion", "")
+    version = spec.get("schemaVersion") or "none"
     if version != SCHEMA_VERSION:
-        yield f"KFP only supports schema version {SCHEMA_VERSION}, but the pipeline spec has version {version or 'none'}"
+        yield f"KFP only supports schema version {SCHEMA_VERSION}, but the pipeline spec has version {version}"
     name = spec.get("pipelineInfo", {}).get("name", "")
     if not _PIPELINE_NAME.fullmatch(name):
         yield f"the pipeline's name '{name}' is not of lower-case letters, digits, '-' and '.'"
