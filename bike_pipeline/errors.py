@@ -24,6 +24,7 @@ class ExitCode(IntEnum):
     BASELINE = 13
     INSTALLATION = 14
     CLUSTER = 15
+    VERIFICATION = 16
     INTERRUPTED = 130
 
 
@@ -136,3 +137,9 @@ class ClusterError(BikePipelineError):
     """A cluster cannot be reached, refuses who we are or what we ask, or does not end a run in time."""
 
     exit_code = ExitCode.CLUSTER
+
+
+class VerificationError(BikePipelineError):
+    """A pushed model, or what it was made of, is not what its record says, or cannot be proved to be."""
+
+    exit_code = ExitCode.VERIFICATION

@@ -50,7 +50,8 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
         raise ConfigurationError(
             "no such schema", where=str(settings.schema_path), fix="name the curated schema in the setting schema_file"
         )
-    inputs, model, serving = ("features.py", "data"), ("features.py", "modeling"), ("serving", "lineage")
+    inputs, model = ("features.py", "data"), ("features.py", "modeling")
+    serving = ("serving/model_folder.py", "lineage/store.py", "lineage/serving_now.py")
     lookup = "components/baseline_lookup.py"
     schema_hash = hashlib.sha256(settings.schema_path.read_bytes()).hexdigest()
     metric_set = evaluation.metric_set()
@@ -143,7 +144,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
                 filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=settings.serving_path)
             ),
         ),
-        "Pusher", *serving, "components/pusher.py",
+        "Pusher", *serving, "components/pusher.py", "serving/model_manifest.py", "lineage/evidence.py",
     )  # fmt: skip
 
     return Pipeline(

@@ -62,6 +62,7 @@ def run_pipeline(
     make_beam_pipeline: MakeBeamPipeline,
     *,
     at_once: int,
+    runner: str = "local",
     enable_cache: bool = True,
     accept_baseline_reset: bool = False,
 ) -> RunResult:
@@ -72,13 +73,14 @@ def run_pipeline(
         observer: is told about every stage.
         make_beam_pipeline: makes the Beam pipelines of the stages that run on Beam.
         at_once: how many stages may run at the same time.
+        runner: name of the runner, for the run's record.
         enable_cache: answer stages from earlier runs where nothing changed.
         accept_baseline_reset: see `create_pipeline`.
 
     Raises:
         BikePipelineError: a stage refused or failed; ML Metadata holds the reason.
     """
-    rerun = Rerun(settings, enable_cache, accept_baseline_reset)
+    rerun = Rerun(settings, enable_cache, accept_baseline_reset, runner)
     answered = rerun.answer(observer)
     if answered is not None:
         return answered
@@ -87,8 +89,10 @@ def run_pipeline(
     from tfx.orchestration.portable import runtime_parameter_utils
 
     from bike_pipeline.lineage.outcomes import run_result
+    from bike_pipeline.lineage.run_record import record_run, source_of_this_run
     from bike_pipeline.lineage.store import Lineage, open_store
     from bike_pipeline.pipeline import create_pipeline
+    from bike_pipeline.serving import signing
     from runners.scheduling import run_in_order
     from runners.stage_launcher import SerialMetadata, StageLauncher
 
@@ -98,11 +102,15 @@ def run_pipeline(
     spec = compiler.Compiler().compile(definition)
     run_id = new_run_id()
     runtime_parameter_utils.substitute_runtime_parameter(spec, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
+    # A key that cannot be used is told before the work, not after it.
+    signing.use_key_file(settings.signing_key_file, make=not settings.signing.key_file)
+    signing.check()
     config = definition.metadata_connection_config
     stages = StageLauncher(spec, config, observer, make_beam_pipeline)
     observer.planned(list(stages.upstream))
     with SerialMetadata(config) as store:
         close_interrupted(Lineage(store.store))
+        record_run(store.store, source_of_this_run(settings, run_id, runner))
     try:
         results = run_in_order(stages.upstream, stages.launch, at_once)
     except KeyboardInterrupt:

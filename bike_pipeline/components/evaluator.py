@@ -6,6 +6,7 @@ import json
 import os
 from typing import Any
 
+from absl import flags
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx import components, types
 from tfx.components.evaluator import constants
@@ -20,11 +21,10 @@ from tfx_bsl.tfxio import dataset_options
 from bike_pipeline import features, progress
 from bike_pipeline.components import baseline_lookup
 from bike_pipeline.components.example_shards import EVAL
+from bike_pipeline.lineage.evidence import DECISIONS_FILE, DECISIONS_PROPERTY, finite
 from bike_pipeline.modeling import evaluation, rows, saved_model
 from bike_pipeline.modeling.reference import HourlyMean
 from bike_pipeline.settings import EvaluationSettings
-
-DECISIONS_FILE = "decisions.json"
 
 
 class EvaluatorExecutor(stock.Executor):
@@ -43,6 +43,9 @@ class EvaluatorExecutor(stock.Executor):
         inputs = dict(input_dict)
         if state != baseline_lookup.FOUND:
             del inputs["baseline_model"]
+        # Beam's own choice of batches follows its clock, and a product of matrices of another size rounds otherwise:
+        # with batches by size, the same model on the same rows has the same metrics, to the last digit.
+        flags.FLAGS.set_default("tfxio_use_byte_size_batching", True)
         progress.report(
             0.1, "evaluating candidate and baseline" if "baseline_model" in inputs else "evaluating candidate"
         )
@@ -70,6 +73,8 @@ class EvaluatorExecutor(stock.Executor):
         if by_tfma and not report["blessed"]:
             _withdraw(blessing)
         io_utils.write_string_file(os.path.join(output.uri, DECISIONS_FILE), json.dumps(report, indent=2))
+        # The file may be freed one day; what was decided, and why, stays on record.
+        output.set_string_custom_property(DECISIONS_PROPERTY, json.dumps(finite(report)))
         for name, value in candidate[evaluation.OVERALL, ""].items():
             output.set_float_custom_property(f"metric_{name}", float(value))
         for artifact in (output, blessing):

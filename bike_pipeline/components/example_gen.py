@@ -31,6 +31,7 @@ from bike_pipeline.components.example_shards import EVAL, HISTORY, SPLITS, TRAIN
 from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.data.window import identity_of, window_of
 from bike_pipeline.errors import DataError
+from bike_pipeline.lineage.evidence import MANIFESTS_PROPERTY
 
 ROWS_PROPERTY = "rows_by_split"
 WINDOW_PROPERTY = "window"
@@ -121,6 +122,12 @@ class SpanExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
         fileio.rmtree(os.path.join(artifact.uri, example_shards.ASIDE))
         artifact.set_string_custom_property(ROWS_PROPERTY, json.dumps(promised))
         artifact.set_string_custom_property(WINDOW_PROPERTY, exec_properties[WINDOW_PROPERTY])
+        # Beside the window and not in it: the same rows under another manifest are no reason to work again.
+        store = SpanStore(exec_properties["input_base"])
+        manifests = {f"{e['span']}/{e['version']}": store.get(e["span"], e["version"]) for e in window}
+        artifact.set_string_custom_property(
+            MANIFESTS_PROPERTY, json.dumps({key: found.manifest_sha256 for key, found in manifests.items()})
+        )
         examples_utils.set_payload_format(artifact, example_gen_pb2.FORMAT_TF_EXAMPLE)
         examples_utils.set_file_format(artifact, "tfrecords_gzip")
 

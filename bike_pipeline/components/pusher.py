@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from typing import Any
@@ -17,24 +18,37 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils, proto_utils
 
 from bike_pipeline.components import driver
+from bike_pipeline.lineage.evidence import evidence_of
+from bike_pipeline.lineage.run_record import canonical
 from bike_pipeline.lineage.store import Lineage
-from bike_pipeline.serving import model_folder
+from bike_pipeline.serving import model_folder, model_manifest, signing
+
+EVIDENCE_PROPERTY = "evidence"
 
 
 class PusherDriver(driver.Driver):
-    """Counts the model's pushes that are no longer there, as part of the cache key.
+    """Counts the model's pushes that are no longer there, as part of the cache key, and gathers what speaks for it.
 
-    Without it a run would answer "pushed" from the cache after somebody emptied or damaged the serving folder.
+    Without the count a run would answer "pushed" from the cache after somebody emptied or damaged the serving folder.
     """
 
     def run(self, execution_info: data_types.ExecutionInfo) -> driver_output_pb2.DriverOutput:
-        """Return the parameter `lost_pushes`: recorded pushes of this model whose files are gone or changed."""
+        """Return the parameter `lost_pushes`, and the evidence on the output artifact for the executor to sign.
+
+        `lost_pushes` are the recorded pushes of this model whose files are gone or changed. The evidence follows from
+        model and blessing, which are in the cache key already.
+        """
         model = execution_info.input_dict["model"][0]
         with self._mlmd_connection as connection:
-            pushes = [push for push in Lineage(connection.store).pushes() if push.model_id == model.id]
+            lineage = Lineage(connection.store)
+            pushes = [push for push in lineage.pushes() if push.model_id == model.id]
+            evidence = evidence_of(lineage, model.id)
         lost = sum(not model_folder.is_intact(push.destination, push.fingerprint) for push in pushes)
         result = driver_output_pb2.DriverOutput()
         data_types_utils.set_metadata_value(result.exec_properties["lost_pushes"], lost)
+        artifact = execution_info.output_dict["pushed_model"][0].mlmd_artifact
+        artifact.custom_properties[EVIDENCE_PROPERTY].string_value = canonical(evidence)
+        result.output_artifacts["pushed_model"].artifacts.append(artifact)
         return result
 
 
@@ -50,7 +64,8 @@ class PusherExecutor(stock.Executor):
         """Push the model where it is blessed; set `pushed`, its version, destination and fingerprint on the output.
 
         Raises:
-            StorageError: the serving folder cannot be written.
+            ConfigurationError: the configured signing key cannot be used.
+            StorageError: the serving folder or the local signing key cannot be written.
         """
         pushed = artifact_utils.get_single_instance(output_dict["pushed_model"])
         if not self.CheckBlessing(input_dict):
@@ -83,11 +98,22 @@ class PusherExecutor(stock.Executor):
                 "metric_set": metric_set,
                 "pushed_at_ms": int(time.time() * 1000),
             }
-            model_folder.add_version(base_path, source, version, record)
+            signer = signing.signer()
+            evidence = json.loads(pushed.get_string_custom_property(EVIDENCE_PROPERTY) or "{}")
+            model_folder.add_version(
+                base_path, source, version, record, lambda folder: model_manifest.write(folder, evidence, signer)
+            )
+            pushed.set_string_custom_property("signature", _said(signer))
         io_utils.copy_dir(source, pushed.uri)
         self._MarkPushed(pushed, os.path.join(base_path, str(version)), str(version))
         pushed.set_string_custom_property("fingerprint", fingerprint)
         pushed.set_string_custom_property("metric_set", metric_set)
+
+
+def _said(signer: signing.Signer | None) -> str:
+    if signer is None:
+        return "NOT signed, no key is configured"
+    return f"signed with a new key, {signer.origin}" if signer.created else "signed"
 
 
 class Pusher(components.Pusher):

@@ -74,6 +74,11 @@ class SpanVersion:
         return [f"{self.uri}/{name}" for name in self.names(split)]
 
     @property
+    def manifest_sha256(self) -> str:
+        """SHA-256 of the manifest's file: with it, everything that the manifest names is fixed."""
+        return hashlib.sha256(render_manifest(self.manifest)).hexdigest()
+
+    @property
     def quarantine(self) -> str | None:
         """Absolute path or address of the quarantine file; None where no row was rejected."""
         return f"{self.uri}/{QUARANTINE}" if QUARANTINE in self.manifest.files else None

@@ -45,7 +45,10 @@ def _evaluation(outputs: Outputs) -> str:
 
 def _push(outputs: Outputs) -> str:
     pushed = outputs["pushed_model"][0]
-    return f"version {prop(pushed, 'pushed_version')}" if prop(pushed, "pushed") == 1 else "nothing pushed"
+    if prop(pushed, "pushed") != 1:
+        return "nothing pushed"
+    signature = prop(pushed, "signature")
+    return f"version {prop(pushed, 'pushed_version')}{f', {signature}' if signature else ''}"
 
 
 def _model(outputs: Outputs) -> str:

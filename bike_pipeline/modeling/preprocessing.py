@@ -34,6 +34,21 @@ def _code(tensor: tf.Tensor, name: str) -> tf.Tensor:
     return tf.clip_by_value(tf.cast(tensor, tf.int64), low, int(feature.maximum)) - low
 
 
+def _z_scores(columns: tf.Tensor) -> tf.Tensor:
+    """Return (x − mean) / √variance of each column; of a constant column x − mean.
+
+    Beam cuts batches by its own clock, and TFT's scale_to_z_score sums each batch in the column's own type: in float32
+    every run got another mean. Sums in float64 differ far below what float32 can tell, so a run can be repeated. The
+    variance, E[x²] − E[x]², loses nothing that matters there, since the weather lies between 0 and 1. What touches rows
+    stays float32; the rest are constants of the graph.
+    """
+    precise = tf.cast(columns, tf.float64)
+    moments = tft.mean(tf.concat([precise, precise * precise], axis=1), reduce_instance_dims=False, name="weather")
+    mean, mean_of_squares = tf.split(moments, 2)
+    variance = tf.cast(tf.maximum(mean_of_squares - mean * mean, 0.0), tf.float32)
+    return (columns - tf.cast(mean, tf.float32)) / tf.where(variance > 0.0, tf.sqrt(variance), 1.0)
+
+
 def preprocessing_fn(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """Return the transformed features and the label.
 
@@ -57,8 +72,7 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     }
     # Two analyzers in all: each costs a Beam stage of its own.
     weather = tf.stack([tf.cast(inputs[name], tf.float32) for name in WEATHER], axis=1)
-    scaled = tft.scale_to_z_score(weather, elementwise=True, name="weather")
-    columns = tf.unstack(tf.clip_by_value(scaled, -Z_LIMIT, Z_LIMIT), num=len(WEATHER), axis=1)
+    columns = tf.unstack(tf.clip_by_value(_z_scores(weather), -Z_LIMIT, Z_LIMIT), num=len(WEATHER), axis=1)
     columns += [tf.cast(_code(inputs[name], name), tf.float32) for name in ("holiday", "workingday")]
     angle = tf.cast(hour, tf.float32) * (2.0 * math.pi / HOURS)
     for k in HARMONICS:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,19 @@ from bike_pipeline.errors import StorageError
 
 # Lies in each version folder; a version without it was not pushed by this product.
 PUSH_FILE = "push.json"
+# The signed manifest and its signature; see `model_manifest`.
+MANIFEST_FILE = "model_manifest.json"
+SIGNATURE_FILE = "model_manifest.json.sig"
+# Written by the push itself, so no part of the model's identity.
+_OWN = (PUSH_FILE, MANIFEST_FILE, SIGNATURE_FILE)
 _INCOMING = ".incoming-"
 
 
 def fingerprint(folder: str | Path) -> str:
-    """Return the SHA-256 over names and contents of all files below `folder`, but for the push record itself."""
+    """Return the SHA-256 over names and contents of all files below `folder`, but for what a push wrote beside them."""
     root = Path(folder)
     digest = hashlib.sha256()
-    for path in sorted(p for p in root.rglob("*") if p.is_file() and p.name != PUSH_FILE):
+    for path in sorted(p for p in root.rglob("*") if p.is_file() and p.name not in _OWN):
         digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
@@ -58,7 +63,13 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def add_version(base_path: str | Path, model: str | Path, version: int, record: Mapping[str, Any]) -> Path:
+def add_version(
+    base_path: str | Path,
+    model: str | Path,
+    version: int,
+    record: Mapping[str, Any],
+    complete: Callable[[Path], None] | None = None,
+) -> Path:
     """Copy a SavedModel to `base_path/version` so that a watching server sees all of it or nothing.
 
     The files are written aside, synced to disk, and the folder is renamed; what a killed process left aside is removed.
@@ -68,6 +79,8 @@ def add_version(base_path: str | Path, model: str | Path, version: int, record: 
         model: folder of the SavedModel.
         version: the new version number.
         record: what to write down beside it.
+        complete: writes what must appear together with the rest, such as the signed manifest, into the folder that is
+            still aside.
 
     Returns:
         The version's folder.
@@ -86,6 +99,8 @@ def add_version(base_path: str | Path, model: str | Path, version: int, record: 
             raise StorageError("this version is there already", where=str(target), fix="push under a higher version")
         shutil.copytree(model, incoming)
         (incoming / PUSH_FILE).write_text(json.dumps(record, indent=2, sort_keys=True), encoding="utf-8")
+        if complete:
+            complete(incoming)
         for path in (*incoming.rglob("*"), incoming):
             _fsync(path)
         incoming.rename(target)

@@ -13,6 +13,7 @@ from bike_pipeline.settings.evaluation import EvaluationSettings
 from bike_pipeline.settings.kubeflow import KubeflowSettings
 from bike_pipeline.settings.section import Section
 from bike_pipeline.settings.serving import ServingSettings
+from bike_pipeline.settings.signing import SigningSettings
 from bike_pipeline.settings.training import TrainingSettings
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
@@ -37,6 +38,7 @@ class Settings(Section):
     training: TrainingSettings
     evaluation: EvaluationSettings
     serving: ServingSettings
+    signing: SigningSettings
     beam: BeamSettings
     kubeflow: KubeflowSettings
 
@@ -70,6 +72,12 @@ class Settings(Section):
         """Base path of the served model: one numeric folder a version, as TF Serving expects."""
         base = self.serving.base_path or str(self.workspace_path / "serving")
         return f"{base.rstrip('/')}/{self.serving.model_name}"
+
+    @property
+    def signing_key_file(self) -> Path:
+        """The private key that signs pushed models, where no environment variable names another."""
+        named = self.signing.key_file
+        return Path(named).expanduser().absolute() if named else self.workspace_path / "keys" / "signing.pem"
 
     @property
     def schema_path(self) -> Path:

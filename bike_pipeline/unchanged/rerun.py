@@ -54,14 +54,18 @@ class _Recorded:
 class Rerun:
     """One run, from the point of view of whether it has anything to do. The workspace's lock is held all the while."""
 
-    def __init__(self, settings: Settings, enable_cache: bool, accept_baseline_reset: bool) -> None:
+    def __init__(
+        self, settings: Settings, enable_cache: bool, accept_baseline_reset: bool, runner: str = "local"
+    ) -> None:
         """Take down what the run depends on, before it begins.
 
         Args:
             settings: the settings of the run.
             enable_cache: whether stages may be answered from earlier runs.
             accept_baseline_reset: whether a reset of the baseline is accepted.
+            runner: name of the runner, for the run's record.
         """
+        self._runner = runner
         self._settings = settings
         # A warm start depends on what serves, so it trains again each time; the two options are for one run only.
         ordinary = enable_cache and not accept_baseline_reset and not settings.training.warm_start
@@ -107,9 +111,12 @@ class Rerun:
         if missing := _missing(lineage, stages):
             _say(f"an output of run {before.name} is gone: {missing}")
             return None
+        from bike_pipeline.lineage.run_record import record_run, source_of_this_run
+
         # All that can be odd about the earlier run shows before anything is recorded.
         repeated = _repeated(lineage, before.name, stages)
         run_id = new_run_id()
+        record_run(lineage.store, source_of_this_run(self._settings, run_id, self._runner))
         observer.planned([stage.name for stage in stages])
         results = []
         for stage, said in zip(stages, repeated.stages, strict=True):

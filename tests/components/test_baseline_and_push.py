@@ -229,7 +229,11 @@ def test_the_same_model_is_pushed_once(world: World) -> None:
 
 def lost_pushes(world: World, model: Any) -> int:
     """Run the Pusher's driver; return what it counts."""
-    information = SimpleNamespace(input_dict={"model": [model.artifact]})
+    from tfx.types import standard_artifacts
+
+    information = SimpleNamespace(
+        input_dict={"model": [model.artifact]}, output_dict={"pushed_model": [standard_artifacts.PushedModel()]}
+    )
     output = pusher.PusherDriver(_Connection(world.recorder)).run(information)  # type: ignore[arg-type]
     return int(output.exec_properties["lost_pushes"].int_value)
 

@@ -1,0 +1,86 @@
+"""`bike-pipeline verify`: whether a pushed model is what was signed, and whether all evidence for it is there."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bike_pipeline.commands.options import settings_options
+from bike_pipeline.errors import ModelError, VerificationError
+
+if TYPE_CHECKING:
+    from bike_pipeline.settings import Settings
+
+
+@click.command()
+@settings_options
+@click.option(
+    "--public-key",
+    "public_keys",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Believe only this public key (PEM); may be given more than once.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.argument("model", required=False)
+def command(settings: Settings, public_keys: tuple[Path, ...], as_json: bool, model: str | None) -> None:
+    """Check a pushed MODEL against its signed manifest.
+
+    MODEL is a served version, a model's number as `bike-pipeline models` lists it, or a folder; without it, the newest
+    served version. Ends with exit code 16 where a byte was changed, a file is too many, or evidence is missing.
+    """
+    from bike_pipeline.serving import model_manifest, signing
+
+    folder = _folder(settings, model)
+    if public_keys:
+        trusted = signing.read_public_keys(public_keys)
+    else:
+        signing.use_key_file(settings.signing_key_file, make=not settings.signing.key_file)
+        trusted = {
+            **signing.own_public_keys(),
+            **signing.read_public_keys(Path(name).expanduser() for name in settings.signing.trusted_keys),
+        }
+    checks = model_manifest.verify(folder, trusted)
+    failed = [check for check in checks if not check.passed]
+    if as_json:
+        result = {"folder": str(folder), "passed": not failed, "checks": [asdict(check) for check in checks]}
+        click.echo(json.dumps(result, indent=2))
+    else:
+        from rich.table import Table
+
+        from bike_pipeline.run_view import console_on
+
+        click.echo(str(folder))
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_column("mark")
+        table.add_column("check")
+        table.add_column("detail", overflow="fold")
+        for check in checks:
+            table.add_row("✔" if check.passed else "✘", check.name, check.detail)
+        console_on(sys.stdout).print(table)
+    if failed:
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        raise VerificationError(
+            f"the model is not verified: {failed[0].name}: {failed[0].detail}{more}",
+            where=str(folder),
+            fix="serve another version, or run the pipeline again, which pushes a damaged model anew",
+        )
+
+
+def _folder(settings: Settings, model: str | None) -> Path:
+    from bike_pipeline.lineage.selecting import chosen_model, pushed_folder
+
+    found = pushed_folder(settings.serving_path, model)
+    if found is not None:
+        return found
+    from bike_pipeline.commands.lineage_source import lineage_of
+
+    chosen = chosen_model(lineage_of(settings), settings.serving_path, model)
+    if chosen.push is None:
+        raise ModelError(f"model {chosen.model_id} was never pushed", fix="`bike-pipeline models` lists what is served")
+    return Path(chosen.push.destination)

@@ -1,0 +1,84 @@
+"""Which model a person means: a served version, the number of a trained model, a folder, or the one that serves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bike_pipeline.errors import ModelError
+from bike_pipeline.lineage.store import Lineage, ServedModel
+from bike_pipeline.serving import model_folder
+
+
+@dataclass(frozen=True)
+class ChosenModel:
+    """A model that somebody asked for.
+
+    Attributes:
+        model_id: MLMD id of the Model artifact.
+        push: its newest push; None where it was never pushed.
+    """
+
+    model_id: int
+    push: ServedModel | None
+
+
+def pushed_folder(serving_path: str, name: str | None) -> Path | None:
+    """Return the folder of a pushed version, without asking ML Metadata; None where only that can tell.
+
+    Args:
+        serving_path: base path of the served model.
+        name: a version, a folder, or None for the newest version.
+
+    Raises:
+        ModelError: nothing was pushed.
+    """
+    present = model_folder.versions(serving_path)
+    if name is None:
+        if not present:
+            raise ModelError("no model is served", where=serving_path, fix="run the pipeline: `bike-pipeline run`")
+        return Path(serving_path) / str(present[-1])
+    if name.isdigit():
+        return Path(serving_path) / name if int(name) in present else None
+    return Path(name) if Path(name).is_dir() else None
+
+
+def chosen_model(lineage: Lineage, serving_path: str, name: str | None) -> ChosenModel:
+    """Return the model that is meant.
+
+    Args:
+        lineage: the metadata store.
+        serving_path: base path of the served model.
+        name: a served version, a model's number as `bike-pipeline models` lists it, a pushed folder, or None for the
+            model that serves now.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    pushes = lineage.pushes()
+    if name is None:
+        if not pushes:
+            raise ModelError("no model has been pushed yet", fix="run the pipeline: `bike-pipeline run`")
+        return ChosenModel(pushes[-1].model_id, pushes[-1])
+    number = _number_of(name)
+    for push in reversed(pushes):
+        if number in (push.version, push.model_id):
+            return ChosenModel(push.model_id, push)
+    if any(model.model_id == number for model in lineage.models()):
+        return ChosenModel(number, None)
+    raise ModelError(
+        f"there is no model '{name}'",
+        where=serving_path,
+        fix="`bike-pipeline models` lists every model and served version",
+    )
+
+
+def _number_of(name: str) -> int:
+    """Return the number that a person wrote, or that of the model in a pushed folder; -1 for anything else."""
+    if name.isdigit():
+        return int(name)
+    folder = Path(name).resolve()
+    if not folder.is_dir() or not folder.name.isdigit():
+        return -1
+    record = model_folder.push_record(folder.parent, int(folder.name))
+    return int(record["model_id"]) if record and "model_id" in record else -1
