@@ -85,7 +85,7 @@ doctor: setup ## Print what is there, which versions, what is missing and how to
 
 .PHONY: benchmark
 benchmark: setup ## Measure a whole run against the plain TFX way.
-	$(BIN)/python benchmarks/end_to_end.py $(ARGS)
+	$(BIN)/python -m benchmarks.end_to_end $(ARGS)
 
 .PHONY: clean
 clean: ## Remove what runs wrote (workspace/: spans, models, lineage) and the caches of the tools.

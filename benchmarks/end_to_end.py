@@ -1,115 +1,135 @@
-"""Our `run` against the plain TFX way, as whole processes with imports, on the first half of the embedded data.
+"""Our `run` against the plain TFX way and against the floor, as whole processes with imports, on the embedded data.
 
-Both do the same work: same rows, features, architecture, number of steps, slices, metrics, signatures. They take turns,
-so that a machine that gets slower slows both, and the ratio of each pair is what counts. Exit code 1 where the goal is
-missed or one of the two is not sound (no pushed model, or a quality unlike the other's).
+All three do the same work: same rows, features, architecture, number of steps, metrics and slices. The plain way is
+the pipeline as TFX's guide teaches it (`plain_tfx/`), the floor is polars and Keras with no pipeline at all (`floor/`).
+They take turns, so that a machine that gets slower slows all, and the ratios of each round are what counts. Then the
+run with nothing changed, and the second half of the data as a second span. Exit code 1 where a goal is missed or a
+model is not as good as the others.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-ROOT = Path(__file__).resolve().parents[1]
-GOAL = 0.5
-# The two train with other random numbers: so far apart may their errors be.
+from benchmarks import plots
+from benchmarks.processes import ROOT, Timing, timed
+
+if TYPE_CHECKING:
+    from bike_pipeline.settings import Settings
+
+OURS, PLAIN, FLOOR = "bike-pipeline run", "plain TFX", "floor (polars + Keras)"
+AGAIN, SECOND = "bike-pipeline run, unchanged", "bike-pipeline run, second span"
+# Largest passing share of the plain way's time, multiple of the floor's, and seconds of an unchanged re-run.
+PLAIN_GOAL, FLOOR_GOAL, AGAIN_GOAL = 0.4, 2.0, 3.0
+# They train with other random numbers: so far apart may their errors be.
 QUALITY_TOLERANCE = 0.1
-OURS, PLAIN, AGAIN = "bike-pipeline run", "plain TFX", "bike-pipeline run, nothing changed"
+IMPORTS, REST = "imports and start", "between and after the stages"
 
 
 @dataclass(frozen=True)
-class Timing:
-    """One process: wall and CPU time in seconds (children included), largest resident memory in MB."""
+class Measured:
+    """What was measured.
 
-    wall: float
-    cpu: float
-    memory: float
+    Attributes:
+        timings: every process by its name, one a round.
+        stages: seconds by stage of the last round, with the time before the first and after the last one.
+        second: state and seconds by stage of the run on the second span.
+        mae: mean absolute error of the three models on the eval split of the first half, in rentals.
+    """
+
+    timings: dict[str, list[Timing]]
+    stages: dict[str, dict[str, float]]
+    second: dict[str, tuple[str, float]]
+    mae: dict[str, float]
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Ratios ours / plain of one figure, pair by pair."""
+class Verdict:
+    """A goal, and the figures of each round that it is held against."""
 
-    figure: str
-    ratios: tuple[float, ...]
+    goal: str
+    limit: float
+    figures: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """The ratio to quote."""
-        return statistics.median(self.ratios)
+        """The figure to quote."""
+        return statistics.median(self.figures)
 
     @property
     def reached(self) -> bool:
         """Whether the goal is reached."""
-        return self.median <= GOAL
+        return self.median <= self.limit
+
+    def __str__(self) -> str:
+        """The verdict as a line."""
+        rounds = ", ".join(f"{figure:.2f}" for figure in self.figures)
+        said = "reached" if self.reached else "MISSED"
+        return f"{self.goal}: {self.median:.2f} (rounds {rounds}); at most {self.limit:g}: {said}"
 
 
-def timed(command: Sequence[str], log: Path) -> Timing:
-    """Run a command to its end, with its output in `log`.
-
-    Raises:
-        SystemExit: it failed; the log is named and kept.
-    """
-    with log.open("ab") as output:
-        began = time.monotonic()
-        process = subprocess.Popen(
-            command, stdout=output, stderr=output, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.monotonic() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"error: `{' '.join(command[:4])} …` ended with {process.returncode}; its output: {log}")
-    return Timing(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+def verdicts(timings: dict[str, list[Timing]]) -> list[Verdict]:
+    """Hold the figures against the goals, round by round."""
+    found = []
+    for other, limit in ((PLAIN, PLAIN_GOAL), (FLOOR, FLOOR_GOAL)):
+        pairs = list(zip(timings[OURS], timings[other], strict=True))
+        found.append(Verdict(f"CPU, ours / {other}", limit, tuple(a.cpu / b.cpu for a, b in pairs)))
+        found.append(Verdict(f"wall, ours / {other}", limit, tuple(a.wall / b.wall for a, b in pairs)))
+    found.append(Verdict("unchanged re-run, wall s", AGAIN_GOAL, tuple(t.wall for t in timings[AGAIN])))
+    return found
 
 
-def compare(ours: Sequence[Timing], plain: Sequence[Timing]) -> list[Comparison]:
-    """Return the ratios of CPU and wall time, pair by pair."""
-    pairs = list(zip(ours, plain, strict=True))
-    return [
-        Comparison("CPU", tuple(a.cpu / b.cpu for a, b in pairs)),
-        Comparison("wall", tuple(a.wall / b.wall for a, b in pairs)),
-    ]
-
-
-def table(timings: dict[str, list[Timing]], comparisons: Sequence[Comparison]) -> str:
-    """Return the figures as text: median and range of each, then the ratios and whether the goal is reached."""
-    lines = [f"{'':36s} {'wall s':>22s} {'CPU s':>22s} {'memory MB':>10s}"]
+def table(timings: dict[str, list[Timing]]) -> str:
+    """Return the figures as text: median and range of each."""
+    lines = [f"{'':32s} {'wall s':>20s} {'CPU s':>20s} {'memory MB':>10s}"]
     for name, runs in timings.items():
         figures = ([t.wall for t in runs], [t.cpu for t in runs])
         cells = [f"{statistics.median(f):6.1f} ({min(f):.1f}-{max(f):.1f})" for f in figures]
-        lines.append(f"{name:36s} {cells[0]:>22s} {cells[1]:>22s} {max(t.memory for t in runs):10.0f}")
-    lines.append("")
-    for comparison in comparisons:
-        pairs = ", ".join(f"{ratio:.2f}" for ratio in comparison.ratios)
-        verdict = "reached" if comparison.reached else "MISSED"
-        lines.append(
-            f"{comparison.figure:4s} ours / plain: {comparison.median:.2f} (pairs {pairs}); goal {GOAL}: {verdict}"
-        )
+        lines.append(f"{name:32s} {cells[0]:>20s} {cells[1]:>20s} {max(t.memory for t in runs):10.0f}")
     return "\n".join(lines)
 
 
-def sound(ours_mae: float, plain_mae: float) -> bool:
-    """Return whether the two models are equally good, so that the comparison means something."""
-    return abs(ours_mae - plain_mae) <= QUALITY_TOLERANCE * max(ours_mae, plain_mae)
+def stage_table(stages: dict[str, dict[str, float]]) -> str:
+    """Return the seconds by part of the work as text, one column a contestant."""
+    parts = {name: plots.parts_of(found) for name, found in stages.items()}
+    lines = [f"{'seconds (last round)':32s}" + "".join(f"{name:>24s}" for name in stages)]
+    lines.extend(f"{part:32s}" + "".join(f"{found[part]:24.1f}" for found in parts.values()) for part in plots.PARTS)
+    return "\n".join(lines)
 
 
-def stage_seconds(metadata_file: Path) -> dict[str, float]:
-    """Return the seconds of each stage of a workspace's first run, from ML Metadata."""
+def second_span_table(first: dict[str, float], second: dict[str, tuple[str, float]]) -> str:
+    """Return what the second span made work again, beside what the same stages took on the first."""
+    lines = [f"{'the second span':32s} {'state':>8s} {'s':>6s} {'first span, s':>14s}"]
+    for name, (state, seconds) in second.items():
+        lines.append(f"{name:32s} {state:>8s} {seconds:6.1f} {first.get(name, 0.0):14.1f}")
+    return "\n".join(lines)
+
+
+def sound(mae: dict[str, float]) -> bool:
+    """Return whether the models are equally good, so that the comparison means something."""
+    errors = list(mae.values())
+    return max(errors) - min(errors) <= QUALITY_TOLERANCE * max(errors)
+
+
+def stage_seconds(metadata_file: Path, timing: Timing) -> dict[str, float]:
+    """Return the seconds of each stage of a workspace's first run, and of what lies before, between and after them."""
     from bike_pipeline.lineage.store import Lineage, open_store
 
-    first = Lineage(open_store(metadata_file)).runs()[0]
-    return {stage.name: stage.seconds for stage in first.stages}
+    lineage = Lineage(open_store(metadata_file))
+    run = lineage.runs()[0]
+    executions = lineage.store.get_executions_by_id([stage.execution_id for stage in run.stages])
+    first = min(execution.create_time_since_epoch for execution in executions) / 1000
+    found = {IMPORTS: first - timing.began, **{stage.name: stage.seconds for stage in run.stages}}
+    return {**found, REST: max(0.0, timing.wall - sum(found.values()))}
 
 
 def _plain_mae(workspace: Path) -> float:
@@ -123,75 +143,89 @@ def _plain_mae(workspace: Path) -> float:
     raise SystemExit(f"error: the plain pipeline's evaluation holds no overall MAE: {folder}")
 
 
-def measure(
-    runs: int, folder: Path
-) -> tuple[dict[str, list[Timing]], dict[str, dict[str, float]], tuple[float, float]]:
-    """Run both `runs` times in turns; return timings, seconds by stage of the last pair, and both models' MAE."""
+def _commands(folder: Path, settings: Settings, version: str, number: int) -> dict[str, list[str]]:
+    """Return the command of each contestant for one round, with folders of its own."""
+    ours, plain = folder / f"ours-{number}", folder / f"plain-{number}"
+    plain.mkdir()
+    written = ["--settings", str(folder / "settings.json")]
+    run = [sys.executable, "-m", "bike_pipeline.cli", "run", "--set", f"workspace={ours}"]
+    run += ["--set", f"data.store={settings.store_uri}"]
+    script = [sys.executable, str(ROOT / "benchmarks" / "plain_tfx" / "pipeline.py"), "--spans", settings.store_uri]
+    script += ["--schema", str(settings.schema_path), "--workspace", str(plain), *written]
+    floor = [sys.executable, str(ROOT / "benchmarks" / "floor" / "pipeline.py"), "--version", version]
+    floor += ["--report", str(folder / f"floor-{number}.json"), *written]
+    # The unchanged run stands right behind the one that it repeats.
+    return {OURS: run, AGAIN: run, PLAIN: script, FLOOR: floor}
+
+
+def measure(rounds: int, folder: Path) -> Measured:
+    """Run all contestants `rounds` times in turns, then the second span once."""
     from bike_pipeline.data.demo import split_demo
     from bike_pipeline.data.ingest import ingest
+    from bike_pipeline.data.spans import SpanStore
+    from bike_pipeline.lineage.store import Lineage, open_store
     from bike_pipeline.log_capture import captured
     from bike_pipeline.settings import load_settings
 
-    store = folder / "spans"
-    settings = load_settings(assignments=(f"data.store={store}",))
-    ingest(settings, str(split_demo(folder / "uploads")[0]))
+    settings = load_settings(assignments=(f"data.store={folder / 'spans'}",))
+    halves = split_demo(folder / "uploads")
+    ingest(settings, str(halves[0]))
     (folder / "settings.json").write_text(settings.model_dump_json(), encoding="utf-8")
-    script = [sys.executable, str(ROOT / "benchmarks" / "plain_tfx" / "pipeline.py"), "--spans", str(store)]
-    script += ["--schema", str(settings.schema_path), "--settings", str(folder / "settings.json")]
-    timings: dict[str, list[Timing]] = {OURS: [], PLAIN: [], AGAIN: []}
+    version = SpanStore(settings.store_uri).latest().uri
+    timings: dict[str, list[Timing]] = {name: [] for name in (OURS, PLAIN, FLOOR, AGAIN, SECOND)}
     log = folder / "output.log"
-    for number in range(1, runs + 1):
-        print(f"pair {number} of {runs} …", file=sys.stderr, flush=True)
-        ours, plain = folder / f"ours-{number}", folder / f"plain-{number}"
-        command = [sys.executable, "-m", "bike_pipeline.cli", "run", "--set", f"workspace={ours}"]
-        command += ["--set", f"data.store={store}"]
-        plain.mkdir()
-        timings[OURS].append(timed(command, log))
-        timings[PLAIN].append(timed([*script, "--workspace", str(plain)], log))
-        timings[AGAIN].append(timed(command, log))
-        if not any((plain / "serving").glob("*/saved_model.pb")):
+    for number in range(1, rounds + 1):
+        print(f"round {number} of {rounds} …", file=sys.stderr, flush=True)
+        commands = _commands(folder, settings, version, number)
+        for name, command in commands.items():
+            timings[name].append(timed(command, log))
+        if not any((folder / f"plain-{number}" / "serving").glob("*/saved_model.pb")):
             raise SystemExit(f"error: the plain pipeline pushed no model; its output: {log}")
-    stages = {OURS: stage_seconds(ours / "metadata.sqlite"), PLAIN: stage_seconds(plain / "metadata.sqlite")}
-    from bike_pipeline.lineage.store import Lineage, open_store
-
-    mae = Lineage(open_store(ours / "metadata.sqlite")).models()[-1].metrics["mae"]
+    ours, plain = (folder / f"{name}-{rounds}" for name in ("ours", "plain"))
+    stages = {
+        OURS: stage_seconds(ours / "metadata.sqlite", timings[OURS][-1]),
+        PLAIN: stage_seconds(plain / "metadata.sqlite", timings[PLAIN][-1]),
+    }
+    floor = json.loads((folder / f"floor-{rounds}.json").read_text(encoding="utf-8"))
+    stages[FLOOR] = {IMPORTS: floor["stages"].pop("imports"), **floor["stages"]}
+    stages[FLOOR][REST] = timings[FLOOR][-1].wall - sum(stages[FLOOR].values())
+    mae = {OURS: Lineage(open_store(ours / "metadata.sqlite")).models()[-1].metrics["mae"]}
+    mae[FLOOR] = floor["metrics"]["overall"][0]["mae"]
     with captured(log):
-        plain_mae = _plain_mae(plain)
-    return timings, stages, (mae, plain_mae)
+        mae[PLAIN] = _plain_mae(plain)
+    print("the second span …", file=sys.stderr, flush=True)
+    ingest(settings, str(halves[1]))
+    timings[SECOND].append(timed(commands[OURS], log))
+    run = Lineage(open_store(ours / "metadata.sqlite")).runs()[-1]
+    return Measured(timings, stages, {stage.name: (stage.state, stage.seconds) for stage in run.stages}, mae)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, and return the exit code."""
+    """Measure, print, draw, and return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--runs", type=int, default=3, help="pairs to run (default 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds to run (default 3)")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--plot", type=Path, help="draw where each second goes into this PNG file")
     options = parser.parse_args(arguments)
-    if options.runs < 1:
-        parser.error("--runs must be at least 1")
+    if options.rounds < 1:
+        parser.error("--rounds must be at least 1")
     folder = Path(tempfile.mkdtemp(prefix="bike-pipeline-benchmark-"))
-    timings, stages, (ours_mae, plain_mae) = measure(options.runs, folder)
+    measured = measure(options.rounds, folder)
     shutil.rmtree(folder)
-    comparisons = compare(timings[OURS], timings[PLAIN])
-    print(table(timings, comparisons))
-    print(f"\n{'seconds by stage (last pair)':36s} {'ours':>8s} {'plain':>8s}")
-    for name in {**stages[OURS], **stages[PLAIN]}:
-        cells = [f"{stages[who][name]:8.1f}" if name in stages[who] else f"{'-':>8s}" for who in (OURS, PLAIN)]
-        print(f"{name:36s} {cells[0]} {cells[1]}")
-    print(f"\nMAE on the eval split: ours {ours_mae:.1f}, plain {plain_mae:.1f}")
+    reached = verdicts(measured.timings)
+    print(table(measured.timings), stage_table(measured.stages), sep="\n\n")
+    print("", second_span_table(measured.stages[OURS], measured.second), sep="\n")
+    print("\nMAE on the eval split: " + ", ".join(f"{name} {error:.1f}" for name, error in measured.mae.items()))
+    print("", *reached, sep="\n")
     if options.json:
-        figures = {name: [asdict(timing) for timing in runs] for name, runs in timings.items()}
-        ratios = {c.figure: c.ratios for c in comparisons}
-        content = {
-            "timings": figures,
-            "ratios": ratios,
-            "stages": stages,
-            "mae": {"ours": ours_mae, "plain": plain_mae},
-        }
+        content = {**asdict(measured), "verdicts": [{**asdict(v), "reached": v.reached} for v in reached]}
         options.json.write_text(json.dumps(content, indent=2), encoding="utf-8")
-    if not sound(ours_mae, plain_mae):
-        print("the two models are not equally good: the comparison means nothing", file=sys.stderr)
+    if options.plot:
+        plots.draw_stages(measured.stages, options.plot)
+    if not sound(measured.mae):
+        print("the models are not equally good: the comparison means nothing", file=sys.stderr)
         return 1
-    return 0 if all(comparison.reached for comparison in comparisons) else 1
+    return 0 if all(verdict.reached for verdict in reached) else 1
 
 
 if __name__ == "__main__":

@@ -1,0 +1,69 @@
+"""Pictures of the benchmarks' figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# What each contestant calls the same part of the work, in the order in which the work is done.
+PARTS: dict[str, tuple[str, ...]] = {
+    "imports and start": ("imports and start",),
+    "ingest": ("CsvExampleGen", "ingest"),
+    "schema, statistics, gate": ("ImportSchemaGen", "StatisticsGen", "ExampleValidator", "DataGate", "statistics"),
+    "transform": ("Transform", "transform"),
+    "training": ("Trainer", "training"),
+    "evaluation": ("BaselineLookup", "latest_blessed_model_resolver", "Evaluator", "evaluation"),
+    "push": ("Pusher",),
+    "between and after": ("between and after the stages",),
+}
+# Okabe and Ito's colours, told apart by everyone (https://jfly.uni-koeln.de/color/); imports and the rest in grey.
+COLOURS = ("#bbbbbb", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#dddddd")
+# Share of the longest bar from which on a part is wide enough for its number.
+LABELLED = 0.025
+
+
+def parts_of(stages: dict[str, float]) -> dict[str, float]:
+    """Return a contestant's seconds by part of the work.
+
+    Raises:
+        ValueError: a stage belongs to no part, so that the picture would leave its time out.
+    """
+    known = {name for names in PARTS.values() for name in names}
+    if left := sorted(set(stages) - known):
+        raise ValueError(f"no part of the picture holds {', '.join(left)}")
+    return {part: sum(stages.get(name, 0.0) for name in names) for part, names in PARTS.items()}
+
+
+def draw_stages(stages: dict[str, dict[str, float]], target: Path) -> None:
+    """Draw one bar a contestant, cut into the parts of the work, as a PNG file.
+
+    Args:
+        stages: seconds by stage of each contestant.
+        target: the file to write.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(11, 3.6), layout="constrained")
+    names = list(stages)
+    left = [0.0] * len(names)
+    parts = [parts_of(stages[name]) for name in names]
+    longest = max(sum(found.values()) for found in parts)
+    for part, colour in zip(PARTS, COLOURS, strict=True):
+        widths = [found[part] for found in parts]
+        bars = axes.barh(names, widths, left=left, color=colour, label=part, edgecolor="white", linewidth=0.6)
+        axes.bar_label(
+            bars, [f"{w:.1f}" if w >= LABELLED * longest else "" for w in widths], label_type="center", fontsize=8
+        )
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    for index, total in enumerate(left):
+        axes.text(total, index, f"  {total:.1f} s", va="center", fontweight="bold", fontsize=9)
+    axes.invert_yaxis()
+    axes.set_xlabel("wall seconds of the whole process")
+    axes.set_xlim(0, longest * 1.1)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.45, 1.0), frameon=False, fontsize=8)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, dpi=130)
+    pyplot.close(figure)
