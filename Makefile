@@ -83,6 +83,25 @@ lock: setup ## Make requirements/*.txt again from pyproject.toml (UPGRADE=1: the
 doctor: setup ## Print what is there, which versions, what is missing and how to get it.
 	$(BIN)/bike-pipeline doctor $(ARGS)
 
+.PHONY: referee
+referee: setup ## Ask Kubeflow's and Kubernetes' own Go code whether they take the compiled specs and manifests (needs Go).
+	$(BIN)/python tools/kubeflow_referee/referee.py $(ARGS)
+
+.PHONY: image
+image: ## Build the container image (needs docker or podman; ARGS="--build-arg EXTRAS=''" for what stages need alone).
+	for program in docker podman; do \
+	  if command -v $$program > /dev/null; then \
+	    exec $$program build --tag bike-pipeline:$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) $(ARGS) .; \
+	  fi; \
+	done; \
+	echo "image: error: neither docker nor podman is on the PATH" >&2; \
+	echo "       fix: install one of them, or let CI build the Dockerfile" >&2; \
+	exit 1
+
+.PHONY: image-lint
+image-lint: setup ## Look for mistakes in the Dockerfile.
+	$(BIN)/hadolint Dockerfile
+
 .PHONY: benchmark
 benchmark: setup ## Measure a whole run against the plain TFX way.
 	$(BIN)/python -m benchmarks.end_to_end $(ARGS)

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bike_pipeline import __version__
+
 ROOT = Path(__file__).resolve().parent.parent
 MAKEFILE = ROOT / "Makefile"
 TARGETS = re.findall(r"^([a-z][a-z-]*):", MAKEFILE.read_text(encoding="utf-8"), re.MULTILINE)
@@ -114,21 +116,47 @@ def test_one_failing_check_fails_the_whole_and_hides_none(project, program, step
     assert results == {name: "FAILED" if name == step else "ok" for name in ("lint", "types", "imports", "pytest")}
 
 
-def test_ci_runs_make_test_at_the_top_wherever_it_is_called_from(project, tmp_path):
+@pytest.mark.parametrize(
+    ("failing", "steps"),
+    [
+        ("", ["test", "referee ARGS=--report-absent --timeout 900"]),
+        ("test", ["test"]),
+        ("referee", ["test", "referee"]),
+    ],
+)
+def test_ci_runs_the_tests_and_the_referee_wherever_it_is_called_from(project, failing, steps):
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & stat.S_IXUSR
     (project / ".ci").mkdir()
     shutil.copy(script, project / ".ci" / "run")
     fake = project / "path" / "make"
     fake.parent.mkdir()
-    fake.write_text('#!/bin/sh\necho "make $* in $PWD"\nexit 7\n', encoding="utf-8")
+    fake.write_text(f'#!/bin/sh\necho "make $* in $PWD"\n[ "$1" != "{failing}" ] || exit 7\n', encoding="utf-8")
     fake.chmod(0o755)
     environment = {**os.environ, "PATH": f"{fake.parent}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(
         [project / ".ci" / "run"], cwd="/", env=environment, capture_output=True, text=True, check=False
     )
-    assert done.stdout == f"make test in {project}\n"
-    assert done.returncode == 7
+    called = [line for line in done.stdout.splitlines() if line.startswith("make ")]
+    assert len(called) == len(steps)
+    assert all(line.startswith(f"make {step}") for line, step in zip(called, steps, strict=True))
+    assert all(line.endswith(f" in {project}") for line in called)
+    assert done.returncode == (7 if failing else 0)
+
+
+def test_the_image_is_built_by_what_is_there_and_its_absence_is_told(project, tmp_path):
+    shutil.copy(ROOT / "pyproject.toml", project)
+    tools = tmp_path / "only"
+    tools.mkdir()
+    for name in ("bash", "sed", "make"):
+        (tools / name).symlink_to(shutil.which(name))
+    done = make("image", folder=project, path=tools)
+    assert done.returncode != 0
+    assert "neither docker nor podman" in done.stderr
+    (tools / "podman").write_text('#!/bin/bash\necho "podman $*"\n', encoding="utf-8")
+    (tools / "podman").chmod(0o755)
+    done = make("image", "ARGS=--pull", folder=project, path=tools)
+    assert done.stdout == f"podman build --tag bike-pipeline:{__version__} --pull .\n"
 
 
 def test_pre_commit_and_the_workflow_call_the_same_targets():
