@@ -21,6 +21,9 @@ TRAINING: dict[str, Any] = {
     "embedding_dimensions": 3,
     "dropout": 0.1,
     "warm_start": False,
+    "strategy": "none",
+    "workers": 2,
+    "worker_timeout": 300.0,
 }
 
 

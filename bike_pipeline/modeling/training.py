@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -15,7 +15,7 @@ from absl import logging
 from keras import ops
 
 from bike_pipeline import features, progress
-from bike_pipeline.modeling import architectures, preprocessing, reference, rows, saved_model
+from bike_pipeline.modeling import architectures, distribution, preprocessing, reference, rows, saved_model
 
 RAW_NAMES = (*features.INPUT_NAMES, features.LABEL)
 # Rows that go through the transform graph at once: bounds memory, costs nothing.
@@ -25,8 +25,6 @@ WARM_UP_SHARE = 0.08
 EMA_MOMENTUM = 0.98
 # exp() of a larger logit overflows the loss in the first steps; 9 means 8,102 rentals an hour.
 LARGEST_LOG = 9.0
-
-Loss = Callable[[keras.KerasTensor, keras.KerasTensor], keras.KerasTensor]
 
 
 def _transformed(columns: rows.Columns, transform_graph: str) -> rows.Columns:
@@ -39,7 +37,7 @@ def _transformed(columns: rows.Columns, transform_graph: str) -> rows.Columns:
     return {name: np.concatenate(pieces) for name, pieces in parts.items()}
 
 
-def _loss(variance: float, mean: float) -> Loss:
+def _loss(variance: float, mean: float) -> distribution.Loss:
     """Return half the squared log error over its variance plus half the Poisson loss over the mean label.
 
     The first follows RMSLE, the second MAE and RMSE; alone, each loses on the other's metrics. The Poisson term is the
@@ -57,23 +55,21 @@ def _loss(variance: float, mean: float) -> Loss:
 def _fit(
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer,
-    loss: Loss,
+    loss: distribution.Loss,
     inputs: rows.Columns,
     label: npt.NDArray[Any],
     batch_size: int,
     epochs: int,
     seed: int,
-) -> list[float]:
-    """Train in place and return the mean loss of each epoch.
+) -> Iterator[float]:
+    """Train in place and yield the mean loss of each epoch.
 
     The rows stay in memory and one call runs a whole epoch in the graph, which Keras's `fit` does less directly: for a
-    model this small its tracing and feeding cost more than the steps. Each epoch visits the rows in a new
-    order, seeded; the last batch is filled up from the epoch's first rows.
+    model this small its tracing and feeding cost more than the steps.
     """
     data = {name: tf.constant(values) for name, values in inputs.items()}
     labels = tf.constant(label)
     count = len(label)
-    batch_size = min(batch_size, count)
     steps = math.ceil(count / batch_size)
     optimizer.build(model.trainable_variables)
 
@@ -95,15 +91,9 @@ def _fit(
         )
         return total / float(steps)
 
-    generator = np.random.default_rng(seed)
-    losses = []
-    for number in range(1, epochs + 1):
-        order = generator.permutation(count)
-        order = np.concatenate([order, order[: steps * batch_size - count]])
-        losses.append(float(epoch(tf.constant(order))))
-        progress.report(number / epochs, f"epoch {number} of {epochs}, loss {losses[-1]:.3f}")
+    for order in distribution.row_orders(count, batch_size, epochs, seed):
+        yield float(epoch(tf.constant(order)))
     optimizer.finalize_variable_values(model.trainable_variables)
-    return losses
 
 
 def _warm_start(model: keras.Model, base_model: str | None) -> bool:
@@ -121,12 +111,17 @@ def _warm_start(model: keras.Model, base_model: str | None) -> bool:
 
 
 def train(
-    columns: rows.Columns, transform_graph: str, training: dict[str, Any], seed: int, base_model: str | None = None
+    columns: rows.Columns,
+    transform_graph: str,
+    training: dict[str, Any],
+    seed: int,
+    base_model: str | None = None,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> tuple[keras.Model, list[float]]:
     """Return a model trained on raw rows.
 
     The result is the same for the same arguments on the same machine: every generator is seeded and TensorFlow's
-    operations are made deterministic.
+    operations are made deterministic. Over several replicas it is the same but for the order of sums.
 
     Args:
         columns: raw rows by column name, with the label.
@@ -134,32 +129,109 @@ def train(
         training: the `training` section of the settings.
         seed: seeds Python, numpy and TensorFlow.
         base_model: folder of the SavedModel to start from, where warm start is on.
+        strategy: the replicas to train over; none for one device.
 
     Returns:
         The model and the mean loss of each epoch.
+
+    Raises:
+        ConfigurationError: a step has fewer rows than there are replicas.
     """
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
     inputs = _transformed(columns, transform_graph)
     label = inputs.pop(features.LABEL)
     log_label = np.log1p(label)
-    model = architectures.build(
-        training["hidden_units"], training["embedding_dimensions"], training["dropout"], float(log_label.mean())
-    )
-    if training["warm_start"]:
-        _warm_start(model, base_model)
     batch_size, epochs = training["batch_size"], training["epochs"]
     steps = math.ceil(len(label) / batch_size) * epochs
     warm_up = max(1, round(WARM_UP_SHARE * steps))
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, steps - warm_up), warmup_target=training["learning_rate"], warmup_steps=warm_up
-    )
-    optimizer = keras.optimizers.AdamW(
-        schedule, weight_decay=training["weight_decay"], use_ema=True, ema_momentum=EMA_MOMENTUM
-    )
+    with distribution.scope(strategy):
+        model = architectures.build(
+            training["hidden_units"], training["embedding_dimensions"], training["dropout"], float(log_label.mean())
+        )
+        if training["warm_start"]:
+            _warm_start(model, base_model)
+        schedule = keras.optimizers.schedules.CosineDecay(
+            0.0, max(1, steps - warm_up), warmup_target=training["learning_rate"], warmup_steps=warm_up
+        )
+        optimizer = keras.optimizers.AdamW(
+            schedule, weight_decay=training["weight_decay"], use_ema=True, ema_momentum=EMA_MOMENTUM
+        )
     # A constant label has no variance; the loss must not divide by it.
     loss = _loss(max(float(log_label.var()), 1e-6), max(float(label.mean()), 1e-6))
-    return model, _fit(model, optimizer, loss, inputs, label, batch_size, epochs, seed)
+    arguments = (model, optimizer, loss, inputs, label, min(batch_size, len(label)), epochs, seed)
+    losses = []
+    for value in distribution.fit(strategy, *arguments) if strategy else _fit(*arguments):
+        losses.append(value)
+        progress.report(len(losses) / epochs, f"epoch {len(losses)} of {epochs}, loss {value:.3f}")
+    if strategy is None:
+        return model, losses
+    # Variables of a strategy belong to its devices; what is written and served must not.
+    alone = keras.models.clone_model(model)
+    alone.set_weights(model.get_weights())
+    return alone, losses
+
+
+def read(examples: Sequence[str], schema_file: str) -> rows.Columns:
+    """Return the raw rows of files of tf.Examples, with the label.
+
+    Args:
+        examples: file patterns of gzipped TFRecords.
+        schema_file: the schema, as text proto.
+
+    Raises:
+        DataError: the examples lack a column or there are none.
+    """
+    from tfx_bsl.tfxio import tf_example_record
+
+    def batches(files: list[str], options: Any, schema: Any) -> Any:
+        source = tf_example_record.TFExampleRecord(files, schema=schema, telemetry_descriptors=["Trainer"])
+        return source.RecordBatches(options)
+
+    return _rows(batches, examples, schema_file)
+
+
+def _rows(batches: Callable[[list[str], Any, Any], Any], patterns: Sequence[str], schema_file: str) -> rows.Columns:
+    """Return the rows of all files, one file after the other.
+
+    Several files at once would be read in turns, as many at a time as the machine has cores for: their order, and with
+    it the model, would be another on another machine.
+    """
+    from tfx_bsl.tfxio import dataset_options
+
+    options = dataset_options.RecordBatchesOptions(batch_size=TRANSFORM_CHUNK, num_epochs=1, shuffle=False)
+    schema = _schema(schema_file)
+    files = [file for pattern in patterns for file in sorted(tf.io.gfile.glob(pattern))]
+    return rows.to_columns((batch for file in files for batch in batches([file], options, schema)), RAW_NAMES)
+
+
+def _schema(path: str) -> Any:
+    from google.protobuf import text_format
+    from tensorflow_metadata.proto.v0 import schema_pb2
+
+    with tf.io.gfile.GFile(path) as file:
+        return text_format.Parse(file.read(), schema_pb2.Schema())
+
+
+def write(
+    trained: tuple[keras.Model, list[float]], columns: rows.Columns, transform_graph: str, run_dir: str, model_dir: str
+) -> None:
+    """Write the served model, with the reference of its rows, and the losses of the training.
+
+    Args:
+        trained: what `train` returned.
+        columns: the rows that it was trained on.
+        transform_graph: folder of the TransformGraph artifact.
+        run_dir: folder for the losses; made if need be.
+        model_dir: folder for the SavedModel; must not exist.
+    """
+    model, losses = trained
+    tf.io.gfile.makedirs(run_dir)
+    with tf.io.gfile.GFile(os.path.join(run_dir, LOSS_FILE), "w") as file:
+        file.write("epoch,loss\n" + "".join(f"{i},{loss:.6f}\n" for i, loss in enumerate(losses, 1)))
+    progress.report(1.0, "writing the served model")
+    hourly_mean = reference.HourlyMean.fit(columns["hr"], columns["workingday"], columns[features.LABEL])
+    saved_model.write(model, transform_graph, model_dir, {saved_model.REFERENCE_FILE: hourly_mean.to_json()})
 
 
 def run_fn(fn_args: Any) -> None:
@@ -170,27 +242,38 @@ def run_fn(fn_args: Any) -> None:
 
     Raises:
         DataError: the examples lack a column or there are none.
+        ConfigurationError: the strategy needs devices or workers that are not there.
+        StageError: a worker failed.
     """
-    from tensorflow_metadata.proto.v0 import schema_pb2
-    from tfx.utils import io_utils
-    from tfx_bsl.tfxio import dataset_options
-
     config = fn_args.custom_config
-    schema = io_utils.parse_pbtxt_file(fn_args.schema_path, schema_pb2.Schema())
-    options = dataset_options.RecordBatchesOptions(batch_size=TRANSFORM_CHUNK, num_epochs=1, shuffle=False)
+    strategy = config["training"]["strategy"]
     progress.report(0.0, "reading examples")
-    batches = fn_args.data_accessor.record_batch_factory(fn_args.train_files, options, schema)
-    columns = rows.to_columns(batches, RAW_NAMES)
+    if strategy == "multi_worker":
+        from bike_pipeline.modeling import worker_processes
+        from bike_pipeline.modeling.training_job import TrainingJob
+
+        worker_processes.run(
+            TrainingJob(
+                examples=tuple(fn_args.train_files),
+                schema_file=fn_args.schema_path,
+                transform_graph=fn_args.transform_graph_path,
+                base_model=fn_args.base_model or "",
+                run_dir=fn_args.model_run_dir,
+                model_dir=fn_args.serving_model_dir,
+                training=config["training"],
+                seed=config["seed"],
+            )
+        )
+        return
+    columns = _rows(fn_args.data_accessor.record_batch_factory, fn_args.train_files, fn_args.schema_path)
     logging.info("Training on %d rows.", rows.count(columns))
-    tf.io.gfile.makedirs(fn_args.model_run_dir)
-    model, losses = train(columns, fn_args.transform_graph_path, config["training"], config["seed"], fn_args.base_model)
-    with tf.io.gfile.GFile(os.path.join(fn_args.model_run_dir, LOSS_FILE), "w") as file:
-        file.write("epoch,loss\n" + "".join(f"{i},{loss:.6f}\n" for i, loss in enumerate(losses, 1)))
-    progress.report(1.0, "writing the served model")
-    hourly_mean = reference.HourlyMean.fit(columns["hr"], columns["workingday"], columns[features.LABEL])
-    saved_model.write(
-        model,
-        fn_args.transform_graph_path,
-        fn_args.serving_model_dir,
-        {saved_model.REFERENCE_FILE: hourly_mean.to_json()},
+    transform_graph = fn_args.transform_graph_path
+    trained = train(
+        columns,
+        transform_graph,
+        config["training"],
+        config["seed"],
+        fn_args.base_model,
+        distribution.mirrored() if strategy == "mirrored" else None,
     )
+    write(trained, columns, transform_graph, fn_args.model_run_dir, fn_args.serving_model_dir)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bike_pipeline.settings.section import Count, Positive, Section
+
+Strategy = Literal["none", "mirrored", "multi_worker"]
 
 
 class TrainingSettings(Section):
@@ -14,13 +16,17 @@ class TrainingSettings(Section):
 
     Attributes:
         epochs: passes over the training rows.
-        batch_size: rows a step.
+        batch_size: rows a step, over all replicas.
         learning_rate: peak of the schedule (warm-up, then cosine).
         weight_decay: AdamW's decay.
         hidden_units: width of each dense layer of the trunk.
         embedding_dimensions: largest width of a categorical embedding.
         dropout: share of hidden units dropped in training.
         warm_start: begin from the weights of the serving model where its architecture is the same.
+        strategy: where the steps run: `none` on one device, `mirrored` on every GPU of one machine, `multi_worker` in
+            several processes, each with its machine's devices.
+        workers: processes of `multi_worker`, where no TF_CONFIG names them.
+        worker_timeout: seconds that a worker of `multi_worker` waits for the others before it gives up.
     """
 
     epochs: Count
@@ -31,3 +37,12 @@ class TrainingSettings(Section):
     embedding_dimensions: Count
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)]
     warm_start: bool
+    strategy: Strategy
+    workers: Count
+    worker_timeout: Positive
+
+    @model_validator(mode="after")
+    def _several_workers(self) -> Self:
+        if self.strategy == "multi_worker" and self.workers < 2:
+            raise ValueError("multi_worker needs at least 2 workers; one worker alone is strategy none")
+        return self

@@ -86,3 +86,28 @@ def test_a_row_that_lacks_an_input_stops_the_training(run: Any, examples: Any, t
     with pytest.raises(DataError, match="'hum'"):
         run([str(tmp_path / "some.gz")], tmp_path / "loose.pbtxt")
     assert not (tmp_path / "model").exists()
+
+
+def test_files_are_read_one_after_the_other_on_any_machine(examples: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    import numpy as np
+    import tensorflow as tf
+    from tfx_bsl.tfxio import tf_example_record
+
+    kept = parsed(examples, "train")[:90]
+    paths = [str(tmp_path / f"part-{number}.gz") for number in range(3)]
+    for number, path in enumerate(paths):
+        with tf.io.TFRecordWriter(path, "GZIP") as writer:
+            for example in kept[number * 30 : (number + 1) * 30]:
+                writer.write(example.SerializeToString())
+    opened: list[list[str]] = []
+    source = tf_example_record.TFExampleRecord
+
+    def remembered(files: list[str], **options: Any) -> Any:
+        opened.append(files)
+        return source(files, **options)
+
+    monkeypatch.setattr(tf_example_record, "TFExampleRecord", remembered)
+    columns = training.read([str(tmp_path / "part-*")], str(ROOT / "configs" / "schema.pbtxt"))
+    np.testing.assert_array_equal(columns["cnt"], [values(example)["cnt"] for example in kept])
+    # Given all at once, TensorFlow takes turns between them on machines with more than three cores.
+    assert opened == [[path] for path in paths]

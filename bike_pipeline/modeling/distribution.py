@@ -1,0 +1,188 @@
+"""Training on several devices or in several processes, with the result of one.
+
+Every replica takes its part of each step's rows; gradients are summed over the replicas, each row weighted by one over
+the rows of the whole step, and the L2 terms counted once. Dropout drops what it would drop on one device: each replica
+draws the mask of the whole step and keeps the rows that are its own. What is left is the order of sums in float32,
+about 1e-7 a step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from bike_pipeline.errors import ConfigurationError
+from bike_pipeline.modeling import rows
+
+Loss = Callable[[keras.KerasTensor, keras.KerasTensor], keras.KerasTensor]
+
+
+def row_orders(count: int, batch_size: int, epochs: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield each epoch's order of the rows: a new one, seeded; the last batch is filled up from the epoch's first rows.
+
+    Args:
+        count: number of rows.
+        batch_size: rows a step, at most `count`.
+        epochs: how many orders.
+        seed: seeds the orders.
+    """
+    filled = math.ceil(count / batch_size) * batch_size - count
+    generator = np.random.default_rng(seed)
+    for _ in range(epochs):
+        order = generator.permutation(count)
+        yield np.concatenate([order, order[:filled]])
+
+
+def mirrored() -> tf.distribute.Strategy:
+    """Return the strategy that trains on all devices of this machine: its GPUs, or its logical CPUs without any.
+
+    Raises:
+        ConfigurationError: there is only one.
+    """
+    strategy = tf.distribute.MirroredStrategy()
+    if strategy.num_replicas_in_sync < 2:
+        device = tf.config.list_logical_devices()[-1].name.rpartition("device:")[2]
+        raise ConfigurationError(
+            f"mirrored training needs at least two devices, and this machine has one ({device})",
+            where="training.strategy",
+            fix="set it to none, or to multi_worker for several processes",
+        )
+    return strategy
+
+
+def scope(strategy: tf.distribute.Strategy | None) -> contextlib.AbstractContextManager[Any]:
+    """Return the context in which model and optimizer are made; without a strategy, none."""
+    return strategy.scope() if strategy else contextlib.nullcontext()
+
+
+class _Place:
+    """Where a replica's rows stand in the step that is traced; read by its dropout layers."""
+
+    rows: int = 0
+    start: tf.Tensor
+    stop: tf.Tensor
+    step: tf.Tensor
+
+
+class _DropoutOfStep(keras.layers.Layer):
+    """Drops what `Dropout` would drop on one device, for the replica's rows.
+
+    Input and output: (rows of the replica, units).
+    """
+
+    def __init__(self, dropout: keras.layers.Dropout, place: _Place) -> None:
+        """Take the rate and the seed of a layer that has not drawn yet, or goes on from where it is."""
+        super().__init__(name=dropout.name)
+        self._rate = float(dropout.rate)
+        self._seed = dropout.seed_generator.state.numpy().astype(np.int32)
+        self._place = place
+
+    def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
+        """Return the inputs, masked and scaled in training."""
+        if not training:
+            return inputs
+        # As Keras's generator counts: the second number of the seed goes up by one with each draw.
+        seed = tf.constant(self._seed) + tf.stack([0, self._place.step])
+        ones = tf.ones((self._place.rows, inputs.shape[1]), inputs.dtype)
+        mask = tf.nn.experimental.stateless_dropout(ones, rate=self._rate, seed=seed)
+        return inputs * mask[self._place.start : self._place.stop]
+
+
+def _for_replicas(model: keras.Model, place: _Place) -> keras.Model:
+    """Return a model of the same layers and weights, whose dropout knows the rows of the step."""
+
+    def kept(layer: keras.layers.Layer) -> keras.layers.Layer:
+        return _DropoutOfStep(layer, place) if isinstance(layer, keras.layers.Dropout) else layer
+
+    return keras.models.clone_model(model, clone_function=kept)
+
+
+def fit(
+    strategy: tf.distribute.Strategy,
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    loss: Loss,
+    inputs: Mapping[str, npt.NDArray[Any]],
+    label: npt.NDArray[Any],
+    batch_size: int,
+    epochs: int,
+    seed: int,
+) -> Iterator[float]:
+    """Train in place over the strategy's replicas and yield the mean loss of each epoch.
+
+    Every process holds all rows, and all of them visit them in the same order; what travels are gradients.
+
+    Args:
+        strategy: model and optimizer were made in its scope.
+        model: from inputs to (rows,).
+        optimizer: its averages become the weights at the end.
+        loss: the mean over rows of (label, output).
+        inputs: arrays by input name, first dimension rows.
+        label: (rows,).
+        batch_size: rows a step, over all replicas; at most the number of rows.
+        epochs: passes over the rows.
+        seed: seeds the orders of the rows.
+
+    Raises:
+        ConfigurationError: a step has fewer rows than there are replicas.
+        tensorflow.errors.OpError: another worker is gone.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if batch_size < replicas:
+        raise ConfigurationError(
+            f"steps of {batch_size} rows cannot be split over {replicas} replicas",
+            where="training.batch_size",
+            fix="train on more rows, in larger batches, or with fewer workers",
+        )
+    place = _Place()
+    with strategy.scope():
+        replica_model = _for_replicas(model, place)
+        optimizer.build(model.trainable_variables)
+    data = {name: tf.constant(values) for name, values in inputs.items()}
+    labels = tf.constant(label)
+    count = rows.count(inputs)
+    steps = math.ceil(count / batch_size)
+    bounds = tf.constant(np.linspace(0, batch_size, replicas + 1).round().astype(np.int32))
+
+    @tf.autograph.experimental.do_not_convert
+    def step(batch: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        place.rows, place.step = batch_size, number
+        place.start, place.stop = bounds[replica], bounds[replica + 1]
+        chosen = batch[place.start : place.stop]
+        share = tf.cast(place.stop - place.start, tf.float32) / batch_size
+        once = tf.cast(tf.equal(replica, 0), tf.float32)
+        with tf.GradientTape() as tape:
+            output = replica_model({name: tf.gather(values, chosen) for name, values in data.items()}, training=True)
+            value = loss(tf.gather(labels, chosen), output) * share + tf.add_n(model.losses) * once
+        # The optimizer sums the gradients over the replicas.
+        optimizer.apply(tape.gradient(value, model.trainable_variables), model.trainable_variables)
+        return value
+
+    @tf.function(autograph=False, jit_compile=False)
+    def epoch(order: tf.Tensor, done: tf.Tensor) -> tf.Tensor:
+        def body(index: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            batch = order[index * batch_size : (index + 1) * batch_size]
+            values = strategy.run(step, args=(batch, done + index))
+            return index + 1, total + strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
+
+        _, total = tf.while_loop(
+            lambda index, _: index < steps, body, (tf.constant(0), tf.constant(0.0)), parallel_iterations=1
+        )
+        return total / float(steps)
+
+    for number, order in enumerate(row_orders(count, batch_size, epochs, seed)):
+        yield float(epoch(tf.constant(order), tf.constant(number * steps)))
+    optimizer.finalize_variable_values(model.trainable_variables)
+
+
+def meet(strategy: tf.distribute.Strategy) -> None:
+    """Wait until every replica has come this far."""
+    strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(lambda: tf.constant(1.0)), axis=None)
