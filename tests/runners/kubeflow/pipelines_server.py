@@ -89,6 +89,7 @@ class PipelinesServer(ThreadingHTTPServer):
         states: what a run answers, one entry a request, the last one for ever: (state, {task: state}, error message).
         calls: "METHOD path" of each request.
         refused: what was refused because of its body.
+        prefix: path that every request is asked for below, as behind the Kubernetes API server's proxy.
         silent: requests are read and not answered until the server ends.
     """
 
@@ -99,6 +100,7 @@ class PipelinesServer(ThreadingHTTPServer):
         self.fail, self.token, self.cookie, self.multi_user = {}, None, None, False
         self.states = [("SUCCEEDED", {}, "")]
         self.calls, self.refused, self.bodies, self.headers = [], [], [], []
+        self.prefix = ""
         self.silent, self.released = False, threading.Event()
         self.pipelines, self.versions, self.experiments, self.runs, self.recurring = {}, {}, {}, {}, {}
         self.lock = threading.Lock()
@@ -272,7 +274,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, method):
         server = self.server
-        parts = urlsplit(self.path)
+        parts = urlsplit(self.path.replace(f"{server.prefix}//", "/", 1) if server.prefix else self.path)
         query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         call = f"{method} {parts.path.removeprefix(BASE)}"
