@@ -20,6 +20,7 @@ COMMANDS = {
     "predict": "Ask the served model: a JSON record, a CSV file or standard input.",
     "runs": "List what ran: when, on which span, with what outcome.",
     "models": "List what was trained, blessed and served.",
+    "lineage": "Show where a model came from, which models saw some rows, what changed between two.",
     "verify": "Check a pushed model: its signature, every file, and all evidence for it.",
     "compile": "Write the pipeline for Kubeflow Pipelines or Vertex AI.",
     "submit": "Upload the pipeline to Kubeflow Pipelines and run it there.",

@@ -1,0 +1,126 @@
+"""A lineage report for a terminal: what it is, its gates and metrics, and a tree back to the rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from bike_pipeline.run_view import METRIC_NAMES, slice_name
+
+if TYPE_CHECKING:
+    from bike_pipeline.lineage.graph import Graph, Node
+    from bike_pipeline.lineage.report import Report, SpanFiles
+
+# What the stages that look at data look at.
+_LOOKING = {"StatisticsGen": "examples", "ExampleValidator": "statistics", "DataGate": "statistics"}
+
+
+def report_text(report: Report) -> RenderableType:
+    """Return a report as rich renders it; without a terminal it is plain text."""
+    parts: list[RenderableType] = [Text(report.title, style="bold")]
+    facts = Table(box=None, pad_edge=False, show_header=False)
+    facts.add_column("name", style="dim")
+    facts.add_column("value", overflow="fold")
+    for name, value in report.facts:
+        facts.add_row(name, value)
+    parts.append(facts)
+    parts += [Text(f"not on record: {text}", style="yellow") for text in report.missing]
+    if report.gates:
+        parts += [Text("\ngates", style="bold"), _gates(report.gates)]
+    if report.metrics:
+        parts += [Text("\nmetrics", style="bold"), _metrics(report.metrics)]
+    parts.append(Text("\nfrom here back to the rows", style="bold"))
+    spans = {f"span-{span.span}/{span.version}": span for span in report.spans}
+    seen: set[str] = set()
+    for root in report.graph.roots:
+        tree = Tree(_artifact(report.graph.nodes[root]))
+        _grow(tree, report.graph, root, spans, seen)
+        parts.append(tree)
+    gone = [node for node in report.graph.nodes.values() if node.payload in ("freed", "missing")]
+    if gone:
+        freed = ", ".join(f"{node.name} {node.key.partition('-')[2]} ({node.payload})" for node in gone)
+        parts.append(Text(f"\nfiles that are gone: {freed}", style="yellow"))
+    return Group(*parts)
+
+
+def _gates(gates: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column("mark")
+    table.add_column("reason", overflow="fold")
+    for entry in gates["decisions"]:
+        mark = "✔ passed" if entry["passed"] else "✘ failed" if entry["binding"] else "· note"
+        table.add_row(mark, str(entry["reason"]))
+    baseline = gates.get("baseline") or {}
+    if baseline.get("reason"):
+        table.add_row("baseline", str(baseline["reason"]))
+    return table
+
+
+def _metrics(metrics: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in ("slice", "rows", *METRIC_NAMES.values()):
+        table.add_column(name, justify="left" if name == "slice" else "right")
+    for row in sorted(metrics, key=lambda row: row["slicing"] != "overall"):
+        values = ["-" if row.get(m) is None else f"{row[m]:.3f}" for m in METRIC_NAMES]
+        table.add_row(slice_name(row["slicing"], row["slice"]), f"{row['rows']:,.0f}", *values)
+    return table
+
+
+def _grow(tree: Tree, graph: Graph, key: str, spans: dict[str, SpanFiles], seen: set[str]) -> None:
+    """Hang what a node comes from below it; what hangs elsewhere already is only named."""
+    seen.add(key)
+    for edge in graph.before(key):
+        node = graph.nodes.get(edge.source)
+        if node is None:
+            continue
+        if node.kind == "span":
+            branch = tree.add(Text(f"{edge.role}: {node.name}: {node.detail}"))
+            _files(branch, spans.get(node.key))
+            continue
+        label = (
+            Text(f"{node.name}  {node.detail}  run {node.run}") if node.kind == "stage" else _artifact(node, edge.role)
+        )
+        if node.key in seen:
+            tree.add(Text(f"{edge.role}: {node.name} {node.key.partition('-')[2]} (see above)", style="dim"))
+            continue
+        _grow(tree.add(label), graph, node.key, spans, seen)
+    _look(tree, graph, key, seen)
+
+
+def _look(tree: Tree, graph: Graph, key: str, seen: set[str]) -> None:
+    """Hang the stages that looked at data beside what the data come from, with what they found."""
+    for edge in graph.after(key):
+        stage = graph.nodes.get(edge.target)
+        if stage is None or _LOOKING.get(stage.name) != edge.role or stage.key in seen:
+            continue
+        seen.add(stage.key)
+        branch = tree.add(Text(f"looked at by {stage.name}  {stage.detail}  run {stage.run}"))
+        for made in graph.after(stage.key):
+            if made.target in graph.nodes and made.target not in seen:
+                seen.add(made.target)
+                _look(branch.add(_artifact(graph.nodes[made.target], made.role)), graph, made.target, seen)
+
+
+def _artifact(node: Node, role: str = "") -> Text:
+    text = Text(f"{role}: " if role else "")
+    text.append(f"{node.name} {node.key.partition('-')[2]}", style="bold")
+    text.append(f"  {node.detail}" if node.detail else "")
+    if node.payload in ("freed", "missing"):
+        text.append(f"  [files {node.payload}]", style="yellow")
+    text.append(f"  {node.uri}", style="dim")
+    return text
+
+
+def _files(tree: Tree, span: SpanFiles | None) -> None:
+    if span is None:
+        return
+    if span.problem:
+        tree.add(Text(span.problem, style="yellow"))
+    if span.source:
+        tree.add(Text(f"from {span.source}"))
+    for name, sha256 in span.files.items():
+        tree.add(Text(f"{name}  sha256 {sha256}"))
