@@ -25,6 +25,7 @@ COMMANDS = {
     "compile": "Write the pipeline for Kubeflow Pipelines or Vertex AI.",
     "submit": "Upload the pipeline to Kubeflow Pipelines and run it there.",
     "schedule": "Make, list, switch and delete recurring runs on Kubeflow Pipelines.",
+    "trainjob": "Write the manifest of a training by several pods (Kubeflow Trainer).",
     "config": "Show the settings, or their schema.",
     "doctor": "Show what is installed, what is missing and how to get it.",
 }

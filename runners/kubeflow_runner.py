@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.run_events import RunObserver, RunResult
 from bike_pipeline.settings import Settings
 from runners.kubeflow.definition import Target
+
+if TYPE_CHECKING:
+    from bike_pipeline.modeling.training_job import TrainingJob
 
 
 class KubeflowRunner:
@@ -35,6 +39,13 @@ class KubeflowRunner:
         from runners.kubeflow.compiler import compile_pipeline
 
         return compile_pipeline(settings, target, output)
+
+    @staticmethod
+    def train_job(settings: Settings, job: TrainingJob, name: str) -> str:
+        """Return the manifest of a multi-worker training for Kubeflow Trainer; see `train_job`."""
+        from runners.kubeflow.trainjob import train_job
+
+        return train_job(settings, job, name)
 
     def run(self, enable_cache: bool = True, accept_baseline_reset: bool = False) -> RunResult:
         """Run the compiled spec on this machine.

@@ -35,6 +35,7 @@ KFP_VERSIONS = ("2.14.4", "2.17.0")
 DEFINITIONS = (
     ("github.com/argoproj/argo-workflows/v3", "v3.7.1", "manifests/base/crds/full/argoproj.io_workflows.yaml"),
     ("github.com/kubeflow/trainer/v2", "v2.0.0", "manifests/base/crds/trainer.kubeflow.org_trainjobs.yaml"),
+    ("github.com/kubeflow/trainer/v2", "v2.0.0", "manifests/base/crds/trainer.kubeflow.org_trainingruntimes.yaml"),
 )
 REFUSED, ABSENT = 1, 3
 
