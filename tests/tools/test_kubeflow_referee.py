@@ -44,11 +44,11 @@ def changed(document, path, value):
     return copy
 
 
-@pytest.fixture(scope="session")
-def api_server():
+@pytest.fixture(scope="session", params=referee.TRAINER_VERSIONS)
+def api_server(request):
     """The API server's judge as a command; skips where Go or the modules cannot be had."""
     try:
-        return referee.build_objects(referee.Go(timeout=600), referee.ROOT / "build" / "referee")
+        return referee.build_objects(referee.Go(timeout=600), referee.ROOT / "build" / "referee", request.param)
     except referee.AbsentError as error:
         pytest.skip(f"the API server's code cannot be had: {error}")
 
@@ -219,11 +219,11 @@ def test_both_versions_are_built_and_asked_at_upload_and_at_run_creation(registr
     build = tmp_path / "build"
     assert referee.main(["--spec", str(good), "--build", str(build)]) == 0
     said = capsys.readouterr().out
-    assert [line.split("  ")[0] for line in said.splitlines()] == [
+    assert [line[:26].strip() for line in said.splitlines()] == [
         "Kubeflow Pipelines 2.14.4",
         "Kubeflow Pipelines 2.17.0",
-        "Kubernetes API server",
-        "Kubernetes API server",
+        *["API server, Trainer v2.0.0"] * 2,
+        *["API server, Trainer v2.3.0"] * 2,
     ]
     assert json.loads((build / "good-2.17.0.workflow.json").read_text("utf-8")) == {"kind": "Workflow", "proxy": "none"}
     verdicts = referee.session([good, old, resolver], [], ["2.14.4"], build, timeout=300)

@@ -31,11 +31,19 @@ ROOT = HERE.parents[1]
 KFP = "github.com/kubeflow/pipelines"
 # The oldest that is supported, and the newest. KFP's tags carry no "v", so Go resolves them as revisions.
 KFP_VERSIONS = ("2.14.4", "2.17.0")
-# Module, version, and its files with the definitions of custom resources.
+# The oldest Kubeflow Trainer that manifests are for, and the newest.
+TRAINER_VERSIONS = ("v2.0.0", "v2.3.0")
+# Modules that ship definitions of custom resources: path, version (None: one of Kubeflow Trainer's), files.
 DEFINITIONS = (
-    ("github.com/argoproj/argo-workflows/v3", "v3.7.1", "manifests/base/crds/full/argoproj.io_workflows.yaml"),
-    ("github.com/kubeflow/trainer/v2", "v2.0.0", "manifests/base/crds/trainer.kubeflow.org_trainjobs.yaml"),
-    ("github.com/kubeflow/trainer/v2", "v2.0.0", "manifests/base/crds/trainer.kubeflow.org_trainingruntimes.yaml"),
+    ("github.com/argoproj/argo-workflows/v3", "v3.7.1", ("manifests/base/crds/full/argoproj.io_workflows.yaml",)),
+    (
+        "github.com/kubeflow/trainer/v2",
+        None,
+        (
+            "manifests/base/crds/trainer.kubeflow.org_trainjobs.yaml",
+            "manifests/base/crds/trainer.kubeflow.org_trainingruntimes.yaml",
+        ),
+    ),
 )
 REFUSED, ABSENT = 1, 3
 
@@ -150,8 +158,13 @@ def _at(module: dict[str, Any]) -> str:
     return f"{module['Path']}@{module['Version']}" if module.get("Version") else str(module["Path"])
 
 
-def build_objects(go: Go, build: Path) -> list[str]:
+def build_objects(go: Go, build: Path, trainer: str) -> list[str]:
     """Build the judge `objects` and return the command with the definitions that it goes by.
+
+    Args:
+        go: the Go command.
+        build: where the program is put.
+        trainer: version of Kubeflow Trainer.
 
     Raises:
         AbsentError: a module cannot be had, or it does not build.
@@ -161,9 +174,10 @@ def build_objects(go: Go, build: Path) -> list[str]:
     build.mkdir(parents=True, exist_ok=True)
     go("build", "-o", str(program), ".", folder=source, mod="readonly")
     command = [str(program)]
-    for module, version, file in DEFINITIONS:
-        told = json.loads(go("mod", "download", "-json", f"{module}@{version}", folder=source))
-        command += ["-crd", str(Path(told["Dir"]) / file)]
+    for module, version, files in DEFINITIONS:
+        told = json.loads(go("mod", "download", "-json", f"{module}@{version or trainer}", folder=source))
+        for file in files:
+            command += ["-crd", str(Path(told["Dir"]) / file)]
     return command
 
 
@@ -187,12 +201,13 @@ def session(
 ) -> list[Verdict]:
     """Ask every judge about every file; one that cannot be had gives a verdict `not asked`."""
     verdicts: list[Verdict] = []
-    api_server = "Kubernetes API server"
+    api_servers = {version: f"API server, Trainer {version}" for version in TRAINER_VERSIONS}
     try:
         go = Go(timeout)
     except AbsentError as error:
         judges = [f"Kubeflow Pipelines {version}" for version in versions] if specs else []
-        return [Verdict(name, "-", "not asked", str(error)) for name in [*judges, *([api_server] if manifests else [])]]
+        judges += api_servers.values() if manifests else []
+        return [Verdict(name, "-", "not asked", str(error)) for name in judges]
     workflows: list[Path] = []
     for version in versions if specs else ():
         name = f"Kubeflow Pipelines {version}"
@@ -207,12 +222,12 @@ def session(
                     workflows.append(workflow)
         except AbsentError as error:
             verdicts.append(Verdict(name, "-", "not asked", str(error)))
-    try:
-        if manifests or workflows:
-            command = build_objects(go, build)
-            verdicts.extend(judge(command, api_server, subject)[0] for subject in [*workflows, *manifests])
-    except AbsentError as error:
-        verdicts.append(Verdict(api_server, "-", "not asked", str(error)))
+    for version, name in api_servers.items() if manifests or workflows else ():
+        try:
+            command = build_objects(go, build, version)
+            verdicts.extend(judge(command, name, subject)[0] for subject in [*workflows, *manifests])
+        except AbsentError as error:
+            verdicts.append(Verdict(name, "-", "not asked", str(error)))
     return verdicts
 
 
