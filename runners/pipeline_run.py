@@ -5,55 +5,18 @@ What runs is `bike_pipeline.pipeline`; runners say how many stages may run at on
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bike_pipeline.errors import BusyError, StorageError
 from bike_pipeline.run_events import RunObserver, RunResult
 from bike_pipeline.settings import Settings
 from bike_pipeline.unchanged.rerun import Rerun, new_run_id
+from bike_pipeline.workspace_lock import workspace_lock
 
 if TYPE_CHECKING:
     from bike_pipeline.lineage.store import Lineage
     from runners.stage_launcher import MakeBeamPipeline
 
-
-@contextmanager
-def workspace_lock(workspace: Path, wait: bool) -> Iterator[None]:
-    """Hold the workspace: two runs at once on one metadata store would harm each other.
-
-    Args:
-        workspace: the workspace's folder; it is made where it is absent.
-        wait: wait for another run to end, instead of refusing.
-
-    Raises:
-        BusyError: another run holds it and `wait` is off.
-        StorageError: the workspace cannot be written.
-    """
-    from filelock import FileLock, Timeout
-
-    try:
-        workspace.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(workspace / "run.lock", timeout=-1 if wait else 0)
-        lock.acquire()
-    except Timeout:
-        raise BusyError(
-            "another run is working in this workspace",
-            where=str(workspace),
-            fix="let it end, or call again with --wait",
-        ) from None
-    except OSError as error:
-        raise StorageError(
-            f"cannot write to the workspace ({error.strerror or error})",
-            where=str(workspace),
-            fix="grant write permission, free space, or choose another one: --set workspace=FOLDER",
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
+__all__ = ["close_interrupted", "run_pipeline", "workspace_lock"]
 
 
 def run_pipeline(
