@@ -51,14 +51,22 @@ class KubeflowRunner:
         """Run the compiled spec on this machine.
 
         Args:
-            enable_cache: only `True`: nothing is cached without KFP's server.
+            enable_cache: without a meaning here: KFP's server is what caches.
             accept_baseline_reset: see `create_pipeline`.
 
         Raises:
-            ConfigurationError: a cluster was meant.
+            BusyError: another run holds the workspace and `wait` is off.
+            ConfigurationError: a cluster was meant, or the pipeline cannot be compiled.
+            BikePipelineError: a task refused or failed; ML Metadata holds the reason.
         """
-        raise ConfigurationError(
-            "a run in a cluster is submitted, not run from here",
-            where="--runner kubeflow",
-            fix="`bike-pipeline submit` sends it to Kubeflow Pipelines; add --local to run the compiled spec here",
-        )
+        if not self._local:
+            raise ConfigurationError(
+                "a run in a cluster is submitted, not run from here",
+                where="--runner kubeflow",
+                fix="`bike-pipeline submit` sends it to Kubeflow Pipelines; add --local to run the compiled spec here",
+            )
+        from runners.kubeflow.local_run import run_compiled
+        from runners.pipeline_run import workspace_lock
+
+        with workspace_lock(self._settings.workspace_path, self._wait):
+            return run_compiled(self._settings, self._observer, accept_baseline_reset)

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 @click.command()
 @settings_options
+@click.option("--cluster", is_flag=True, help="Read the cluster's store (kubeflow.metadata).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(settings: Settings, as_json: bool) -> None:
+def command(settings: Settings, cluster: bool, as_json: bool) -> None:
     """List every trained model, from ML Metadata: its span, its metrics, whether it is blessed, where it is served."""
     from bike_pipeline.commands.lineage_source import lineage_of
 
-    models = lineage_of(settings).models()
+    models = lineage_of(settings, cluster).models()
     if as_json:
         click.echo(json.dumps([asdict(model) for model in models], indent=2, default=str))
         return

@@ -34,6 +34,7 @@ _EXAMPLE = (
 @click.command()
 @settings_options
 @click.option("--runner", default="local", show_default=True, help="Where to run.")
+@click.option("--local", is_flag=True, help="With --runner kubeflow: run the compiled spec on this machine.")
 @click.option("--no-cache", is_flag=True, help="Run every stage, even where nothing changed.")
 @click.option(
     "--accept-baseline-reset", is_flag=True, help="Let a changed signature or metric set go uncompared, once."
@@ -46,6 +47,7 @@ _EXAMPLE = (
 def command(
     settings: Settings,
     runner: str,
+    local: bool,
     no_cache: bool,
     accept_baseline_reset: bool,
     wait: bool,
@@ -62,7 +64,10 @@ def command(
     from bike_pipeline import run_view
     from bike_pipeline.log_capture import captured
 
+    if local and runner != "kubeflow":
+        raise ConfigurationError("--local belongs to --runner kubeflow", where="--local", fix="leave one of them out")
     kind = runner_named(runner)
+    options = {"local": True} if local else {}
     # Read by TensorFlow's C++ code when it is loaded: the log file gets everything from information upwards.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0")
     log_file = settings.logs_path / f"run-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.log"
@@ -77,7 +82,7 @@ def command(
         )
         try:
             with view:
-                result: RunResult = kind(settings, view, wait).run(not no_cache, accept_baseline_reset)
+                result: RunResult = kind(settings, view, wait, **options).run(not no_cache, accept_baseline_reset)
         except BaseException as error:
             if not isinstance(error, BikePipelineError):
                 raise

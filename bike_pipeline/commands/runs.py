@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 @click.command()
 @settings_options
+@click.option("--cluster", is_flag=True, help="Read the cluster's store (kubeflow.metadata).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(settings: Settings, as_json: bool) -> None:
+def command(settings: Settings, cluster: bool, as_json: bool) -> None:
     """List every run, from ML Metadata: when, on which span, how many stages were run or cached, and its outcome."""
     from bike_pipeline.commands.lineage_source import lineage_of
 
-    runs = lineage_of(settings).runs()
+    runs = lineage_of(settings, cluster).runs()
     if as_json:
         click.echo(json.dumps([asdict(run) for run in runs], indent=2, default=str))
         return

@@ -74,18 +74,21 @@ def outcome(stage: str, outputs: Outputs) -> str:
     return _OUTCOMES[stage](outputs) if stage in _OUTCOMES and outputs else ""
 
 
-def run_result(lineage: Lineage, run_id: str, stages: Sequence[StageResult]) -> RunResult:
+def run_result(
+    lineage: Lineage, run_id: str, stages: Sequence[StageResult], path_of: Callable[[str], str] = str
+) -> RunResult:
     """Return what a run came to, whose every stage has ended well.
 
     Args:
         lineage: the store that holds the run.
         run_id: its name.
         stages: its stages, in order.
+        path_of: where an artifact's URI is seen from here.
     """
     by_name = {stage.name: stage for stage in stages}
     pushed = lineage.outputs(by_name[LAST_STAGE].execution_id)["pushed_model"][0]
     evaluation = lineage.outputs(by_name["Evaluator"].execution_id)["evaluation"][0]
-    decisions = json.loads((Path(evaluation.uri) / "decisions.json").read_text(encoding="utf-8"))
+    decisions = json.loads((Path(path_of(evaluation.uri)) / "decisions.json").read_text(encoding="utf-8"))
     was_pushed = prop(pushed, "pushed") == 1
     return RunResult(
         run_id=run_id,

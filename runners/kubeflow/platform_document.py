@@ -8,7 +8,7 @@ from bike_pipeline.settings import Settings
 
 # KFP labels each pod with the run's id; the entry point names the run in ML Metadata by it.
 RUN_ID_VARIABLE: Final = "KFP_RUN_ID"
-_RUN_ID_FIELD: Final = "metadata.labels['pipeline/runid']"
+RUN_ID_FIELD: Final = "metadata.labels['pipeline/runid']"
 
 
 def platform_document(settings: Settings, spec: dict[str, Any]) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def _executor(settings: Settings, name: str) -> dict[str, Any]:
     kubeflow = settings.kubeflow
     stage = kubeflow.stage(name)
     config = pb.KubernetesExecutorConfig(image_pull_policy=kubeflow.image_pull_policy)
-    config.field_path_as_env.add(name=RUN_ID_VARIABLE, field_path=_RUN_ID_FIELD)
+    config.field_path_as_env.add(name=RUN_ID_VARIABLE, field_path=RUN_ID_FIELD)
     for pull_secret in kubeflow.image_pull_secrets:
         config.image_pull_secret.add(
             secret_name=pull_secret

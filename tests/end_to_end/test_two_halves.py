@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.end_to_end.conftest import Called, Product
 
@@ -26,68 +24,6 @@ STAGES = [
     "Evaluator",
     "Pusher",
 ]
-
-
-# Runs the command line, and writes down which of the heavy libraries it imported.
-NOTING_IMPORTS = """
-import atexit, sys
-from pathlib import Path
-from bike_pipeline import cli
-heavy = ("tensorflow", "tfx", "apache_beam", "keras", "tensorflow_model_analysis", "tfx_bsl")
-target = Path(sys.argv[1], "imported.txt")
-atexit.register(lambda: target.write_text(" ".join(name for name in heavy if name in sys.modules)))
-sys.argv = ["bike-pipeline", "run", "--json", "--set", f"workspace={sys.argv[1]}"]
-cli.main()
-"""
-
-
-@pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory, edited: Callable[..., str]) -> dict[str, Any]:
-    """Every chapter once, in order, on one workspace."""
-    product = Product(tmp_path_factory.mktemp("story") / "workspace")
-    chapters: dict[str, Any] = {"product": product}
-    chapters["first"] = product.call("run", "--demo", "first", "--json")
-    chapters["again"] = product.python(NOTING_IMPORTS)
-    chapters["imported"] = (product.workspace / "imported.txt").read_text(encoding="utf-8")
-    chapters["second"] = product.call("run", "--demo", "second", "--json")
-    chapters["second again"] = product.call("run", "--json")
-    chapters["worse"] = product.call("run", "--json", "--set", "training.learning_rate=1e-6")
-    strict = product.workspace / "strict.yaml"
-    strict.write_text(
-        yaml.safe_dump({"evaluation": {"value_thresholds": _with_an_impossible_slice()}}), encoding="utf-8"
-    )
-    chapters["slice"] = product.call("run", "--json", "--config", str(strict))
-    chapters["versions"] = product.versions()
-
-    def stuck_sensor(row: dict[str, str]) -> dict[str, str]:
-        day = f"2013{row['dteday'][4:]}"
-        return {**row, "dteday": day, "yr": "2", "temp": "0.98", **_calendar(day, row)}
-
-    broken = product.workspace / "stuck.csv"
-    broken.write_text(edited(1, lambda row: None if "02-29" in row["dteday"] else stuck_sensor(row)), encoding="utf-8")
-    chapters["ingest anomalous"] = product.call("data", "ingest", str(broken))
-    chapters["anomalous"] = product.call("run", "--json")
-    chapters["runs"] = product.call("runs", "--json")
-    chapters["models"] = product.call("models", "--json")
-    return chapters
-
-
-def _with_an_impossible_slice() -> list[dict[str, Any]]:
-    from bike_pipeline.settings import load_settings
-
-    shipped = [limit.model_dump(exclude_none=True) for limit in load_settings().evaluation.value_thresholds]
-    return [
-        *(limit for limit in shipped if limit["slicing"] == "overall"),
-        {"metric": "mae", "slicing": "hour_band", "upper": 20},
-    ]
-
-
-def _calendar(day: str, row: dict[str, str]) -> dict[str, str]:
-    from datetime import date
-
-    weekday = date.fromisoformat(day).isoweekday() % 7
-    working = int(weekday not in (0, 6) and row["holiday"] == "0")
-    return {"weekday": str(weekday), "workingday": str(working)}
 
 
 def test_first_half_is_blessed_without_a_baseline(story: dict[str, Any]) -> None:

@@ -1,0 +1,189 @@
+"""Writes what a task in a container does into our ML Metadata store, as the local runner would have written it.
+
+The executions, events and contexts are made by TFX's own functions, so `runs`, `models`, `predict` and the lookup of
+the next run need not know where a run took place. KFP keeps its own books besides; nothing of ours reads them.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ml_metadata import errors as mlmd_errors
+from ml_metadata.proto import metadata_store_pb2 as pb
+from tfx import types
+from tfx.orchestration import metadata
+from tfx.orchestration.portable import execution_publish_utils
+from tfx.orchestration.portable.mlmd import context_lib, execution_lib
+from tfx.utils import import_utils
+
+from bike_pipeline.lineage.connection import cannot_open, connection_config
+from bike_pipeline.lineage.store import CACHED, CANCELED, COMPLETE, ERROR_PROPERTY, FAILED, RUNNING, Lineage
+
+ArtifactMap = dict[str, list[types.Artifact]]
+
+
+@dataclass(frozen=True)
+class Received:
+    """An input artifact as KFP hands it over: its URI, and the metadata that KFP kept of it."""
+
+    uri: str
+    metadata: Mapping[str, Any]
+
+
+class Store:
+    """The metadata store, opened for one moment at a time."""
+
+    def __init__(self, address: str) -> None:
+        """Remember the address; nothing is opened yet."""
+        self.config = connection_config(address)
+        self._file = urlsplit(address).path if address.startswith("sqlite:") else ""
+        self._address = address
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other tasks out of a SQLite file, which takes one writer at a time; a server sees to that itself."""
+        from filelock import FileLock
+
+        with ExitStack() as stack:
+            if self._file:
+                Path(self._file).parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(FileLock(f"{self._file}.lock"))
+            yield
+
+    @contextmanager
+    def opened(self) -> Iterator[metadata.Metadata]:
+        """Yield a connection.
+
+        Raises:
+            MetadataError: the store cannot be reached.
+        """
+        with self.alone(), ExitStack() as stack:
+            try:
+                handle = stack.enter_context(metadata.Metadata(self.config))
+            except (mlmd_errors.StatusError, RuntimeError) as error:
+                raise cannot_open(self._address, error) from error
+            yield handle
+
+
+class Record:
+    """What one task writes down."""
+
+    def __init__(self, store: Store, task: Mapping[str, Any], run_id: str) -> None:
+        """Write for one task of one run into a store."""
+        self.store = store
+        self._task = task
+        self._run_id = run_id
+        self._execution_id = 0
+
+    @property
+    def execution_id(self) -> int:
+        """MLMD id of the execution; 0 before `begin`."""
+        return self._execution_id
+
+    def begin(self, received: Mapping[str, list[Received]], properties: dict[str, Any]) -> ArtifactMap:
+        """Write the start of the execution down and return its inputs, as our store knows them.
+
+        An execution of this stage that an earlier attempt left in this run is taken up again.
+        """
+        with self.store.opened() as handle:
+            lineage = Lineage(handle.store)
+            contexts = self._contexts(handle, self._task["node"])
+            inputs: ArtifactMap = {}
+            for key, artifacts in received.items():
+                inputs[key] = [self._known(lineage, self._task["inputs"][key], artifact) for artifact in artifacts]
+                for artifact in inputs[key]:
+                    if artifact.mlmd_artifact.HasField("id"):
+                        self._note_cached(handle, lineage, artifact.id)
+            kind = pb.ExecutionType(name=self._task["type"])
+            if self._task["base_type"]:
+                kind.base_type = self._task["base_type"]
+            execution = execution_lib.prepare_execution(
+                handle, kind, RUNNING, properties, execution_name=str(uuid.uuid4())
+            )
+            for earlier in self._executions(lineage, contexts[1]):
+                if lineage.stage_of(earlier) == self._task["node"] and earlier.last_known_state != COMPLETE:
+                    execution.id, execution.name = earlier.id, earlier.name
+            written = execution_lib.put_execution(handle, execution, contexts, input_artifacts=inputs)
+            self._execution_id = int(written.id)
+        return inputs
+
+    def finish(self, outputs: ArtifactMap, executor_output: Any) -> None:
+        """Write the end of the execution and its outputs down."""
+        with self.store.opened() as handle:
+            execution_publish_utils.publish_succeeded_execution(
+                handle, self._execution_id, self._contexts(handle, self._task["node"]), outputs, executor_output
+            )
+
+    def fail(self, reason: str, interrupted: bool = False) -> None:
+        """Write down that and why the execution failed or was interrupted, if it came to be one."""
+        if not self._execution_id:
+            return
+        with self.store.opened() as handle:
+            [execution] = handle.store.get_executions_by_id([self._execution_id])
+            execution.last_known_state = CANCELED if interrupted else FAILED
+            execution.custom_properties[ERROR_PROPERTY].string_value = reason
+            handle.store.put_executions([execution])
+
+    def _contexts(self, handle: metadata.Metadata, node: str) -> list[pb.Context]:
+        pipeline = context_lib.register_context_if_not_exists(handle, "pipeline", self._task["pipeline"])
+        run = context_lib.register_context_if_not_exists(handle, "pipeline_run", self._run_id, [pipeline])
+        stage = context_lib.register_context_if_not_exists(handle, "node", f"{self._task['pipeline']}.{node}")
+        return [pipeline, run, stage]
+
+    @staticmethod
+    def _executions(lineage: Lineage, run: pb.Context) -> list[pb.Execution]:
+        return sorted(lineage.store.get_executions_by_context(run.id), key=lambda execution: execution.id)
+
+    def _known(self, lineage: Lineage, class_path: str, received: Received) -> types.Artifact:
+        """Return an input as our store knows it; one that it does not know is imported with what KFP kept of it."""
+        artifact = import_utils.import_class_by_path(class_path)()
+        found = lineage.store.get_artifacts_by_uri(received.uri)
+        if found:
+            artifact.set_mlmd_artifact(max(found, key=lambda each: each.id))
+            return artifact
+        artifact.uri = received.uri
+        for key, value in received.metadata.items():
+            if key in (artifact.PROPERTIES or {}):
+                setattr(artifact, key, int(value) if isinstance(value, float) else value)
+            elif isinstance(value, str):
+                artifact.set_string_custom_property(key, value)
+            elif isinstance(value, int | float):
+                number = artifact.set_int_custom_property if value == int(value) else artifact.set_float_custom_property
+                number(key, int(value) if value == int(value) else value)
+            else:
+                artifact.set_json_value_custom_property(key, value)
+        artifact.state = types.artifact.ArtifactState.PUBLISHED
+        return artifact
+
+    def _note_cached(self, handle: metadata.Metadata, lineage: Lineage, artifact_id: int) -> None:
+        """Write down that this run was handed an artifact of an earlier one, and all that led to it.
+
+        A task that KFP answers from its own cache runs no container, so nobody but its consumer can tell.
+        """
+        producer = lineage.producer(artifact_id)
+        if producer is None:
+            return
+        node = lineage.stage_of(producer)
+        contexts = self._contexts(handle, node)
+        if node in {lineage.stage_of(execution) for execution in self._executions(lineage, contexts[1])}:
+            return
+        linked = lineage.store.get_events_by_execution_ids([producer.id])
+        for event in linked:
+            if event.type == pb.Event.INPUT:
+                self._note_cached(handle, lineage, event.artifact_id)
+        # One name for all who notice it at the same time: the store takes the first.
+        cached = pb.Execution(type_id=producer.type_id, last_known_state=CACHED, name=f"{self._run_id}.{node}.cached")
+        for key, value in producer.custom_properties.items():
+            cached.custom_properties[key].CopyFrom(value)
+        artifacts = {a.id: a for a in lineage.store.get_artifacts_by_id([event.artifact_id for event in linked])}
+        pairs = [(artifacts[event.artifact_id], pb.Event(type=event.type, path=event.path)) for event in linked]
+        try:
+            lineage.store.put_execution(cached, pairs, contexts)
+        except mlmd_errors.AlreadyExistsError:
+            return

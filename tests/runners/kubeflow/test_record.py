@@ -1,0 +1,149 @@
+"""What a task in a container writes into ML Metadata, where its inputs come from, and what becomes of cached ones."""
+
+from __future__ import annotations
+
+import pytest
+from tfx.proto.orchestration import execution_result_pb2
+from tfx.types import standard_artifacts
+
+from bike_pipeline.errors import MetadataError
+from bike_pipeline.lineage.connection import connection_config, open_at
+from bike_pipeline.lineage.store import CACHED, Lineage, prop
+from runners.kubeflow.record import Received, Record, Store
+
+EXAMPLES = "tfx.types.standard_artifacts.Examples"
+MODEL = "tfx.types.standard_artifacts.Model"
+
+
+def described(node, inputs=None):
+    return {"pipeline": "p", "node": node, "type": f"our.{node}", "base_type": 0, "inputs": inputs or {}}
+
+
+def produce(store, run, node, uri, kind=standard_artifacts.Examples, inputs=None, received=None):
+    """Write down an execution that made one artifact at `uri`; return its id."""
+    record = Record(store, described(node, inputs), run)
+    record.begin(received or {}, {"source_hash": "1"})
+    artifact = kind()
+    artifact.uri = uri
+    artifact.set_string_custom_property("made_by", node)
+    result = execution_result_pb2.ExecutorOutput()
+    result.output_artifacts["made"].artifacts.append(artifact.mlmd_artifact)
+    record.finish({"made": [artifact]}, result)
+    return record.execution_id
+
+
+@pytest.fixture
+def address(tmp_path):
+    return f"sqlite://{tmp_path}/store/metadata.sqlite"
+
+
+@pytest.fixture
+def store(address):
+    return Store(address)
+
+
+def test_an_input_is_taken_from_our_store_not_from_what_kfp_kept(store, address):
+    produce(store, "run-1", "Gen", "s3://b/1")
+    record = Record(store, described("Use", {"examples": EXAMPLES}), "run-1")
+    inputs = record.begin({"examples": [Received("s3://b/1", {"made_by": "somebody else"})]}, {})
+    assert inputs["examples"][0].get_string_custom_property("made_by") == "Gen"
+    linked = Lineage(open_at(address)).inputs(record.execution_id)["examples"]
+    assert [artifact.uri for artifact in linked] == ["s3://b/1"]
+
+
+def test_an_input_that_our_store_does_not_know_is_imported_with_what_is_known(store, address):
+    record = Record(store, described("Use", {"examples": EXAMPLES}), "run-1")
+    kept = {"span": 3.0, "rows_by_split": "{}", "share": 0.5, "count": 4.0, "splits": {"train": 1}}
+    record.begin({"examples": [Received("s3://b/unknown", kept)]}, {})
+    lineage = Lineage(open_at(address))
+    [artifact] = lineage.inputs(record.execution_id)["examples"]
+    assert prop(artifact, "span") == 3
+    assert prop(artifact, "rows_by_split") == "{}"
+    assert prop(artifact, "share") == 0.5
+    assert prop(artifact, "count") == 4
+    assert dict(prop(artifact, "splits")) == {"train": 1}
+    assert lineage.producer(artifact.id) is None
+
+
+def test_what_kfp_answered_from_its_cache_stands_as_cached_in_the_run_with_all_that_led_to_it(store, address):
+    made = produce(store, "run-1", "Gen", "s3://b/1")
+    trained = produce(
+        store,
+        "run-1",
+        "Train",
+        "s3://b/2",
+        standard_artifacts.Model,
+        {"made": EXAMPLES},
+        {"made": [Received("s3://b/1", {})]},
+    )
+    for node in ("Evaluate", "Push"):
+        record = Record(store, described(node, {"model": MODEL}), "run-2")
+        record.begin({"model": [Received("s3://b/2", {})]}, {})
+    lineage = Lineage(open_at(address))
+    second = next(run for run in lineage.runs() if run.run_id == "run-2")
+    assert [(stage.name, stage.state) for stage in second.stages] == [
+        ("Gen", "cached"),
+        ("Train", "cached"),
+        ("Evaluate", "running"),
+        ("Push", "running"),
+    ]
+    cached = second.stages[1].execution_id
+    assert [a.uri for a in lineage.inputs(cached)["made"]] == ["s3://b/1"]
+    assert [a.uri for a in lineage.outputs(cached)["made"]] == ["s3://b/2"]
+    [model] = lineage.outputs(cached)["made"]
+    producer = lineage.producer(model.id)
+    assert producer is not None
+    assert producer.id == trained, "the one that made it is still the first run's"
+    assert made != trained
+    assert sum(e.last_known_state == CACHED for e in lineage.store.get_executions()) == 2
+
+
+def test_an_interrupted_execution_does_not_stand_as_running(store, address):
+    record = Record(store, described("Train"), "run-1")
+    record.begin({}, {})
+    record.fail("interrupted", interrupted=True)
+    [run] = Lineage(open_at(address)).runs()
+    assert run.state == "interrupted"
+
+
+def test_a_server_takes_user_and_password_from_the_environment_only(monkeypatch, tmp_path):
+    for name in ("BIKE_METADATA_USER", "BIKE_METADATA_PASSWORD", "BIKE_METADATA_PASSWORD_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(MetadataError, match="are not in the environment"):
+        connection_config("mysql://db.example:3307/bike")
+    monkeypatch.setenv("BIKE_METADATA_USER", "bike")
+    (tmp_path / "password").write_text("from a file\n", encoding="utf-8")
+    monkeypatch.setenv("BIKE_METADATA_PASSWORD_FILE", str(tmp_path / "password"))
+    assert connection_config("mysql://db.example/bike").mysql.password == "from a file"
+    monkeypatch.setenv("BIKE_METADATA_PASSWORD", "given")
+    found = connection_config("mysql://db.example:3307/bike").mysql
+    assert (found.host, found.port, found.database, found.user, found.password) == (
+        "db.example",
+        3307,
+        "bike",
+        "bike",
+        "given",
+    )
+    monkeypatch.delenv("BIKE_METADATA_PASSWORD")
+    monkeypatch.setenv("BIKE_METADATA_PASSWORD_FILE", str(tmp_path / "gone"))
+    with pytest.raises(MetadataError, match="cannot read the password"):
+        connection_config("mysql://db.example/bike")
+
+
+@pytest.mark.parametrize("address", ["postgres://host/x", "somewhere", "mysql:///nohost"])
+def test_other_addresses_are_refused(address):
+    with pytest.raises(MetadataError, match="no address of a metadata store"):
+        connection_config(address)
+
+
+def test_a_store_that_is_not_there_or_is_none_is_one_clear_error(tmp_path):
+    with pytest.raises(MetadataError, match="there is no metadata store"):
+        open_at(f"sqlite://{tmp_path}/nothing.sqlite")
+    (tmp_path / "broken.sqlite").write_text("this is no database", encoding="utf-8")
+    with pytest.raises(MetadataError, match="cannot open the metadata store"):
+        open_at(f"sqlite://{tmp_path}/broken.sqlite")
+    with (
+        pytest.raises(MetadataError, match="cannot open the metadata store"),
+        Store(f"sqlite://{tmp_path}/broken.sqlite").opened(),
+    ):
+        pass

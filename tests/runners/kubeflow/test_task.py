@@ -1,0 +1,167 @@
+"""The entry point of every container: what it makes of KFP's input, and how it ends."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bike_pipeline.errors import ConfigurationError, ExitCode
+from bike_pipeline.lineage.connection import open_at
+from bike_pipeline.lineage.store import Lineage
+from runners.kubeflow import task
+from runners.kubeflow.mounts import ROOT_VARIABLE, Mounts
+from runners.kubeflow.platform_document import RUN_ID_VARIABLE
+
+GATE = {"pipeline": "bike-demand", "node": "DataGate", "integers": ["rows"]}
+
+
+def outputs(uri):
+    return {"outputs": {"artifacts": {"report": {"artifacts": [{"uri": uri}]}}}}
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("minio://mlpipeline/v2/a/b", "/minio/mlpipeline/v2/a/b"),
+        ("s3://bucket/key", "/s3/bucket/key"),
+        ("gs://bucket/key", "/gcs/bucket/key"),
+    ],
+)
+def test_an_artifact_is_where_the_launcher_puts_it(uri, path):
+    assert Mounts().path(uri) == path
+    assert Mounts("/elsewhere").path(uri) == f"/elsewhere{path}"
+    assert Mounts("/elsewhere", "/mnt/volume").path(uri) == f"/mnt/volume{path}"
+
+
+@pytest.mark.parametrize("uri", ["/a/local/path", "hdfs://host/path", "oci://image"])
+def test_an_artifact_in_another_store_is_one_clear_error(uri):
+    with pytest.raises(ConfigurationError, match="outside the stores") as error:
+        Mounts().path(uri)
+    assert error.value.where == uri
+
+
+def test_the_run_is_named_by_the_pods_label(monkeypatch):
+    monkeypatch.setenv(RUN_ID_VARIABLE, "from-the-label")
+    assert task.run_id_of(outputs("minio://m/bike-demand/other/DataGate/1/report"), GATE) == "from-the-label"
+
+
+@pytest.mark.parametrize(
+    ("uri", "run"),
+    [
+        ("minio://m/v2/artifacts/bike-demand/3f1c-77/DataGate/8d0e/report", "3f1c-77"),
+        ("gs://b/root/123456/bike-demand-20261124/DataGate_-55/report", "bike-demand-20261124"),
+    ],
+)
+def test_without_the_label_the_run_is_named_by_the_place_of_the_outputs(uri, run, monkeypatch):
+    monkeypatch.delenv(RUN_ID_VARIABLE, raising=False)
+    assert task.run_id_of(outputs(uri), GATE) == run
+
+
+def test_a_run_without_a_name_is_refused(monkeypatch):
+    monkeypatch.setenv(RUN_ID_VARIABLE, "")
+    with pytest.raises(ConfigurationError, match="name the run"):
+        task.run_id_of(outputs("s3://somewhere/else"), GATE)
+
+
+def test_what_kfp_adds_to_metadata_is_taken_away_again():
+    kept = {
+        "display_name": "report",
+        "store_session_info": "{}",
+        "nothing": None,
+        "span": 2.0,
+        "splits": {"struct": {"train": 1}},
+        "list": {"list": ["a"]},
+        "own": {"a": 1, "b": 2},
+    }
+    assert task.plain_metadata(kept) == {"span": 2.0, "splits": {"train": 1}, "list": ["a"], "own": {"a": 1, "b": 2}}
+
+
+def test_whole_numbers_are_integers_again():
+    given = {"inputs": {"parameterValues": {"rows": 5.0, "share": 5.0, "name": "x"}}}
+    read = task.parameters_of(given, GATE)
+    assert read == {"rows": 5, "share": 5.0, "name": "x"}
+    assert type(read["rows"]) is int
+    assert type(read["share"]) is float
+
+
+def call(tmp_path, node="CsvExampleGen"):
+    """The arguments of an ExampleGen task as the compiled spec and KFP's launcher give them."""
+    uri = f"minio://mlpipeline/bike-demand/run-1/{node}/1/examples"
+    executor_input = {
+        "inputs": {
+            "parameterValues": {
+                "input_base": str(tmp_path / "spans"),
+                "history_spans": 1.0,
+                "in_memory_rows": 1000.0,
+                "source_hash": "0",
+            }
+        },
+        "outputs": {
+            "artifacts": {"examples": {"artifacts": [{"uri": uri}]}},
+            "outputFile": str(tmp_path / "outputs" / "output_metadata.json"),
+        },
+    }
+    described = {
+        "pipeline": "bike-demand",
+        "node": node,
+        "type": "bike_pipeline.components.example_gen.SpanExampleGen",
+        "base_type": 0,
+        "executor": "bike_pipeline.components.example_gen.SpanExampleGenExecutor",
+        "beam": True,
+        "driver": "bike_pipeline.components.example_gen.SpanDriver",
+        "inputs": {},
+        "outputs": {"examples": "tfx.types.standard_artifacts.Examples"},
+        "integers": ["history_spans", "in_memory_rows"],
+    }
+    return [
+        "--executor_input",
+        json.dumps(executor_input),
+        "--task",
+        json.dumps(described),
+        "--metadata",
+        f"sqlite://{tmp_path}/metadata.sqlite",
+    ]
+
+
+@pytest.fixture
+def container(tmp_path, monkeypatch):
+    """A process that looks like a container: launcher's folders and the pod's label."""
+    monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path / "mounts"))
+    monkeypatch.setenv(RUN_ID_VARIABLE, "run-1")
+    return tmp_path
+
+
+def test_a_failure_is_one_line_an_exit_code_and_a_failed_execution(container, capsys):
+    assert task.main(call(container)) == ExitCode.DATA
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "the span store is empty" in last
+    [run] = Lineage(open_at(f"sqlite://{container}/metadata.sqlite")).runs()
+    assert (run.run_id, run.state) == ("run-1", "failed")
+    assert "the span store is empty" in run.outcome
+
+
+def test_a_retry_takes_the_failed_execution_up_and_ends_it_well(container, halves, capsys):
+    from bike_pipeline.data.ingest import ingest
+    from bike_pipeline.settings import load_settings
+
+    assert task.main(call(container)) == ExitCode.DATA
+    ingest(load_settings(assignments=(f"workspace={container}",)), str(halves[0]))
+    assert task.main(call(container)) == ExitCode.OK
+    lineage = Lineage(open_at(f"sqlite://{container}/metadata.sqlite"))
+    [run] = lineage.runs()
+    [stage] = run.stages
+    assert (stage.name, stage.state, stage.error) == ("CsvExampleGen", "done", "")
+    assert (run.span, run.version) == (1, 1)
+    [examples] = lineage.outputs(stage.execution_id)["examples"]
+    assert examples.uri == "minio://mlpipeline/bike-demand/run-1/CsvExampleGen/1/examples"
+    [execution] = lineage.store.get_executions_by_id([stage.execution_id])
+    assert execution.custom_properties["span"].int_value == 1, "the driver's answer is part of the execution"
+    written = json.loads((container / "outputs" / "output_metadata.json").read_text(encoding="utf-8"))
+    [told] = written["artifacts"]["examples"]["artifacts"]
+    assert told["uri"] == examples.uri
+    assert told["metadata"]["span"] == 1
+    assert all(isinstance(value, str | int | float) for value in told["metadata"].values())
+    folder = container / "mounts" / "minio" / "mlpipeline" / "bike-demand" / "run-1" / "CsvExampleGen" / "1"
+    assert sorted(p.name for p in (folder / "examples").iterdir()) == ["Split-eval", "Split-history", "Split-train"]
