@@ -38,8 +38,10 @@ def test_a_valid_overlay_wins_where_it_speaks_and_nowhere_else(path):
     for key, value in got.items():
         if key in said and not isinstance(value, list):
             assert value == said[key], key
-        elif key not in said:
+        elif key not in said and key in base:
             assert value == base[key], key
+        elif key not in said:
+            assert key[:-1] in {other[:-1] for other in said}, f"{key} comes from nowhere"
     assert {key for key in said if key} <= set(got)
 
 
