@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from click.testing import CliRunner
 from tfx.proto.orchestration import execution_result_pb2
 from tfx.types import standard_artifacts
 
+from bike_pipeline.commands import models, runs
 from bike_pipeline.errors import MetadataError
 from bike_pipeline.lineage.connection import connection_config, open_at
 from bike_pipeline.lineage.store import CACHED, Lineage, prop
@@ -147,3 +151,27 @@ def test_a_store_that_is_not_there_or_is_none_is_one_clear_error(tmp_path):
         Store(f"sqlite://{tmp_path}/broken.sqlite").opened(),
     ):
         pass
+
+
+def test_a_server_that_cannot_be_reached_is_one_clear_error(monkeypatch):
+    monkeypatch.setenv("BIKE_METADATA_USER", "bike")
+    monkeypatch.setenv("BIKE_METADATA_PASSWORD", "not-to-be-told")
+    with pytest.raises(MetadataError, match="cannot open the metadata store") as error:
+        open_at("mysql://127.0.0.1:1/bike")
+    assert "not-to-be-told" not in str(error.value)
+
+
+def test_the_commands_read_the_clusters_store(store, tmp_path):
+    produce(store, "run-of-the-cluster", "Gen", "s3://b/1")
+    settings = [
+        f"kubeflow.volumes=[{{claim: any, mount_path: {tmp_path}}}]",
+        f"kubeflow.metadata.sqlite_file={tmp_path}/store/metadata.sqlite",
+        f"kubeflow.span_store={tmp_path}/spans",
+        f"kubeflow.serving_folder={tmp_path}/serving",
+    ]
+    arguments = [part for setting in settings for part in ("--set", setting)]
+    result = CliRunner().invoke(runs.command, ["--cluster", "--json", *arguments])
+    assert result.exit_code == 0, result.output
+    assert [run["run_id"] for run in json.loads(result.output)] == ["run-of-the-cluster"]
+    result = CliRunner().invoke(models.command, ["--cluster", "--json", *arguments])
+    assert json.loads(result.output) == []
