@@ -41,7 +41,14 @@ _UNSUPPORTED = ("artifactIterator", "parameterIterator", "triggerPolicy")
 class Emulator:
     """One run of one compiled spec."""
 
-    def __init__(self, file: Path, folder: Path, run_id: str, parameters: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        file: Path,
+        folder: Path,
+        run_id: str,
+        parameters: Mapping[str, Any],
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         """Read the spec.
 
         Args:
@@ -49,6 +56,7 @@ class Emulator:
             folder: where the object store and the tasks' folders are.
             run_id: the run's id.
             parameters: values of the run's parameters; others keep their defaults.
+            environment: variables of every task, besides those of this process and of the spec.
 
         Raises:
             ConfigurationError: the spec is none that KFP's schema knows, or it holds what is not run here.
@@ -77,6 +85,7 @@ class Emulator:
             key: parameters.get(key, definition.get("defaultValue"))
             for key, definition in self._spec["root"].get("inputDefinitions", {}).get("parameters", {}).items()
         }
+        self._environment = dict(environment or {})
         self._outputs: dict[str, dict[str, Any]] = {}
         self._processes: set[subprocess.Popen[str]] = set()
         self._stopped = threading.Event()
@@ -194,6 +203,7 @@ class Emulator:
             command[0] = sys.executable
         environment = {
             **os.environ,
+            **self._environment,
             **{entry["name"]: entry["value"] for entry in container.get("env", ())},
             **{
                 entry["name"]: self._run_id

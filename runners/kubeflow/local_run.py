@@ -27,6 +27,20 @@ def on_this_machine(settings: Settings) -> Settings:
     return settings.model_copy(update={"kubeflow": settings.kubeflow.model_copy(update=changes)})
 
 
+def _signing_key(settings: Settings) -> dict[str, str]:
+    """Return the variable that names the signing key, as a secret would set it in a cluster.
+
+    Raises:
+        ConfigurationError: the configured key cannot be used.
+    """
+    from bike_pipeline.serving import signing
+
+    signing.use_key_file(settings.signing_key_file, make=not settings.signing.key_file)
+    signing.signer()
+    given = {signing.KEY_VARIABLE, signing.KEY_FILE_VARIABLE} & set(os.environ)
+    return {} if given else {signing.KEY_FILE_VARIABLE: str(settings.signing_key_file)}
+
+
 def run_compiled(settings: Settings, observer: RunObserver, accept_baseline_reset: bool = False) -> RunResult:
     """Compile the pipeline and run the compiled spec; the caller holds the workspace.
 
@@ -40,6 +54,7 @@ def run_compiled(settings: Settings, observer: RunObserver, accept_baseline_rese
     """
     extras.require("kubeflow", "running the compiled spec")
     from bike_pipeline.lineage.outcomes import outcome, run_result
+    from bike_pipeline.lineage.run_record import record_run, source_of_this_run
     from bike_pipeline.lineage.store import Lineage
     from runners.kubeflow.compiler import compile_pipeline
     from runners.kubeflow.emulator import Emulator
@@ -53,14 +68,16 @@ def run_compiled(settings: Settings, observer: RunObserver, accept_baseline_rese
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
     local = on_this_machine(settings)
     file = compile_pipeline(local, "kubeflow", folder / "runs" / f"{run_id}.yaml")
-    emulator = Emulator(file, folder, run_id, {"accept_baseline_reset": int(accept_baseline_reset)})
+    parameters = {"accept_baseline_reset": int(accept_baseline_reset)}
+    emulator = Emulator(file, folder, run_id, parameters, _signing_key(settings))
     artifacts = Mounts(emulator.store.root, local.kubeflow.artifact_folder)
     store = Store(local.kubeflow.metadata.address)
     seen = SerialObserver(observer)
     seen.planned(list(emulator.upstream))
-    if settings.metadata_file.exists():
-        with store.opened() as handle:
-            close_interrupted(Lineage(handle.store))
+    with store.opened() as handle:
+        close_interrupted(Lineage(handle.store))
+        # The first record of a run stays: this one has the settings as they were before they were fitted to this machine.
+        record_run(handle.store, source_of_this_run(settings, run_id, "kubeflow --local"))
 
     def execution_of(lineage: Lineage, name: str) -> int:
         context = lineage.store.get_context_by_type_and_name("pipeline_run", run_id)

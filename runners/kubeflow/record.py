@@ -23,7 +23,9 @@ from tfx.orchestration.portable.mlmd import context_lib, execution_lib
 from tfx.utils import import_utils
 
 from bike_pipeline.lineage.connection import cannot_open, connection_config
+from bike_pipeline.lineage.run_record import record_run, source_of_this_run
 from bike_pipeline.lineage.store import CACHED, CANCELED, COMPLETE, ERROR_PROPERTY, FAILED, RUNNING, Lineage
+from bike_pipeline.settings import Settings
 
 ArtifactMap = dict[str, list[types.Artifact]]
 
@@ -112,6 +114,12 @@ class Record:
             written = execution_lib.put_execution(handle, execution, contexts, input_artifacts=inputs)
             self._execution_id = int(written.id)
         return inputs
+
+    def of_the_run(self, made_of: Mapping[str, Any]) -> None:
+        """Write down what the whole run is made of: this image's code, and the settings that came with the spec."""
+        source = source_of_this_run(Settings.model_validate(made_of["settings"]), self._run_id, made_of["runner"])
+        with self.store.opened() as handle:
+            record_run(handle.store, source)
 
     def finish(self, outputs: ArtifactMap, executor_output: Any) -> None:
         """Write the end of the execution and its outputs down."""

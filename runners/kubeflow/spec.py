@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.settings import Settings
-from runners.kubeflow.definition import Target, cluster_definition, schema_in_image
+from runners.kubeflow.definition import Target, cluster_definition, cluster_settings, schema_in_image
 
 if TYPE_CHECKING:
     from tfx.dsl.components.base.base_node import BaseNode
@@ -23,6 +24,8 @@ COMMAND: Final = ("python", "-m", "runners.kubeflow.task")
 RESET: Final = "accept_baseline_reset"
 # They look at data or models that KFP's cache key does not know.
 NEVER_CACHED: Final = frozenset({"CsvExampleGen", "WarmStartLookup", "BaselineLookup", "Pusher"})
+# The stage that writes down what the run is made of: it has none before it and always runs.
+RECORDER: Final = "CsvExampleGen"
 _NOT_IN_NAMES = re.compile(r"[^-a-zA-Z0-9]+")
 
 
@@ -46,6 +49,8 @@ def pipeline_spec(settings: Settings, target: Target) -> dict[str, Any]:
         task["cachingOptions"] = {"enableCache": True} if cached else {}
         _give_resources(task, executor["container"], settings, name, target)
         executor["container"]["args"] += _metadata_and_beam(settings)
+        if name == RECORDER:
+            executor["container"]["args"] += ["--run_record", _run_record(settings, target)]
     _let_runs_accept_a_reset(spec)
     return spec
 
@@ -234,3 +239,11 @@ def _metadata_and_beam(settings: Settings) -> list[str]:
     kubeflow = settings.kubeflow
     arguments = ["--metadata", kubeflow.metadata.address, "--beam", json.dumps(list(settings.beam.pipeline_args))]
     return [*arguments, "--artifact_folder", kubeflow.artifact_folder] if kubeflow.artifact_folder else arguments
+
+
+def _run_record(settings: Settings, target: Target) -> str:
+    """Return what the containers cannot know of the run they belong to: the settings that it was compiled from."""
+    # Two places that differ from machine to machine, and mean nothing in a container.
+    changes = {"workspace": Path("workspace"), "schema_file": Path(schema_in_image(settings))}
+    there = cluster_settings(settings, target).model_copy(update=changes)
+    return json.dumps({"runner": target, "settings": there.model_dump(mode="json")}, sort_keys=True)

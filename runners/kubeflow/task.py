@@ -45,6 +45,7 @@ def arguments_of(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--metadata", required=True, help="sqlite:///FILE or mysql://HOST:PORT/DATABASE")
     parser.add_argument("--beam", default="[]", help="Beam's flags as a JSON list")
     parser.add_argument("--artifact_folder", default="", help="a folder on a volume in place of the object store")
+    parser.add_argument("--run_record", default="", help="runner and settings as JSON, for the record of the run")
     return parser.parse_args(argv)
 
 
@@ -93,6 +94,7 @@ class Task:
         self._mounts = Mounts.of_environment(arguments.artifact_folder)
         self._beam = json.loads(arguments.beam)
         self._address: str = arguments.metadata
+        self._run_record: str = arguments.run_record
 
     def run(self) -> None:
         """Run the task.
@@ -114,6 +116,8 @@ class Task:
     def _run(self, record: Record) -> None:
         properties = parameters_of(self._input, self.task)
         inputs = record.begin(self._received(), properties)
+        if self._run_record:
+            record.of_the_run(json.loads(self._run_record))
         outputs = self._outputs()
         self._drive(record, inputs, outputs, properties)
         seen_inputs, seen_outputs = self._seen(inputs), self._seen(outputs)

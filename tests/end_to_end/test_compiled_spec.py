@@ -32,6 +32,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "second": product.call(*KUBEFLOW, "--demo", "second", *volume),
         "runs": product.call("runs", "--json"),
         "models": product.call("models", "--json"),
+        "verify": product.call("verify"),
         "predict": product.call("predict", json.dumps(RECORD)),
     }
 
@@ -83,6 +84,7 @@ def test_runs_models_and_predict_work_on_what_the_tasks_wrote_down(compiled):
     overall = compiled["second"].result["decisions"]["candidate_metrics"][0]
     assert models[1]["metrics"]["mae"] == pytest.approx(overall["mae"])
     assert compiled["predict"].code == 0, compiled["predict"].err
+    assert compiled["verify"].code == 0, compiled["verify"].err
 
 
 def test_files_are_where_the_storage_is_and_tasks_leave_nothing_behind(compiled):

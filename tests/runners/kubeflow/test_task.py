@@ -8,7 +8,9 @@ import pytest
 
 from bike_pipeline.errors import ConfigurationError, ExitCode
 from bike_pipeline.lineage.connection import open_at
+from bike_pipeline.lineage.run_record import source_of_run
 from bike_pipeline.lineage.store import Lineage
+from bike_pipeline.settings import load_settings
 from runners.kubeflow import task
 from runners.kubeflow.mounts import ROOT_VARIABLE, Mounts
 from runners.kubeflow.platform_document import RUN_ID_VARIABLE
@@ -121,6 +123,8 @@ def call(tmp_path, node="CsvExampleGen"):
         json.dumps(described),
         "--metadata",
         f"sqlite://{tmp_path}/metadata.sqlite",
+        "--run_record",
+        json.dumps({"runner": "kubeflow", "settings": load_settings().model_dump(mode="json")}),
     ]
 
 
@@ -140,11 +144,12 @@ def test_a_failure_is_one_line_an_exit_code_and_a_failed_execution(container, ca
     [run] = Lineage(open_at(f"sqlite://{container}/metadata.sqlite")).runs()
     assert (run.run_id, run.state) == ("run-1", "failed")
     assert "the span store is empty" in run.outcome
+    source, missing = source_of_run(open_at(f"sqlite://{container}/metadata.sqlite"), "run-1")
+    assert (source.runner, source.settings["pipeline_name"], missing) == ("kubeflow", "bike-demand", ())
 
 
 def test_a_retry_takes_the_failed_execution_up_and_ends_it_well(container, halves, capsys):
     from bike_pipeline.data.ingest import ingest
-    from bike_pipeline.settings import load_settings
 
     assert task.main(call(container)) == ExitCode.DATA
     ingest(load_settings(assignments=(f"workspace={container}",)), str(halves[0]))
