@@ -6,12 +6,23 @@ import os
 import time
 import uuid
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from bike_pipeline import extras
 from bike_pipeline.errors import BikePipelineError
 from bike_pipeline.run_events import RunObserver, RunResult, StageResult
 from bike_pipeline.settings import PROJECT_ROOT, Settings
 from bike_pipeline.settings.kubeflow import ClusterMetadata
+
+if TYPE_CHECKING:
+    from ml_metadata.proto import metadata_store_pb2 as pb
+
+    from bike_pipeline.lineage.store import Lineage
+    from runners.kubeflow.emulator import Emulator
+    from runners.kubeflow.mounts import Mounts
+    from runners.kubeflow.record import Store
+
+RUNNER = "kubeflow --local"
 
 
 def on_this_machine(settings: Settings) -> Settings:
@@ -25,6 +36,51 @@ def on_this_machine(settings: Settings) -> Settings:
         "artifact_folder": str(folder / "volume") if settings.kubeflow.artifact_folder else "",
     }
     return settings.model_copy(update={"kubeflow": settings.kubeflow.model_copy(update=changes)})
+
+
+def run_compiled(settings: Settings, observer: RunObserver, accept_baseline_reset: bool = False) -> RunResult:
+    """Compile the pipeline and run the compiled spec; the caller holds the workspace.
+
+    Args:
+        settings: the settings of the run.
+        observer: is told about every task.
+        accept_baseline_reset: value of the run's parameter of that name.
+
+    Raises:
+        BikePipelineError: a task refused or failed; ML Metadata holds the reason.
+    """
+    extras.require("kubeflow", "running the compiled spec")
+    from bike_pipeline.lineage.outcomes import run_result
+    from bike_pipeline.lineage.run_record import record_run, source_of_this_run
+    from bike_pipeline.lineage.store import Lineage
+    from runners.kubeflow.compiler import compile_pipeline
+    from runners.kubeflow.emulator import Emulator
+    from runners.kubeflow.mounts import Mounts
+    from runners.kubeflow.record import Store
+    from runners.pipeline_run import close_interrupted
+    from runners.scheduling import run_in_order
+
+    folder = settings.workspace_path / "kubeflow"
+    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+    kubeflow = on_this_machine(settings)
+    file = compile_pipeline(kubeflow, "kubeflow", folder / "runs" / f"{run_id}.yaml")
+    parameters = {"accept_baseline_reset": int(accept_baseline_reset)}
+    emulator = Emulator(file, folder, run_id, parameters, _signing_key(settings))
+    artifacts = Mounts(emulator.store.root, kubeflow.kubeflow.artifact_folder)
+    store = Store(kubeflow.kubeflow.metadata.address)
+    tasks = _Tasks(emulator, store, artifacts, observer, run_id)
+    observer.planned(list(emulator.upstream))
+    with store.opened() as handle:
+        close_interrupted(Lineage(handle.store))
+        # The first record of a run stays, and this one has the settings as they were given.
+        record_run(handle.store, source_of_this_run(settings, run_id, RUNNER))
+    try:
+        results = run_in_order(emulator.upstream, tasks.launch, at_once=min(2, os.cpu_count() or 1))
+    except BaseException:
+        emulator.stop()
+        raise
+    with store.opened() as handle:
+        return run_result(Lineage(handle.store), run_id, results, artifacts.path)
 
 
 def _signing_key(settings: Settings) -> dict[str, str]:
@@ -41,74 +97,53 @@ def _signing_key(settings: Settings) -> dict[str, str]:
     return {} if given else {signing.KEY_FILE_VARIABLE: str(settings.signing_key_file)}
 
 
-def run_compiled(settings: Settings, observer: RunObserver, accept_baseline_reset: bool = False) -> RunResult:
-    """Compile the pipeline and run the compiled spec; the caller holds the workspace.
+class _Tasks:
+    """Runs tasks, from any thread, and tells what came out of them."""
 
-    Args:
-        settings: the settings of the run.
-        observer: is told about every task.
-        accept_baseline_reset: value of the run's parameter of that name.
+    def __init__(self, emulator: Emulator, store: Store, artifacts: Mounts, observer: RunObserver, run_id: str) -> None:
+        from runners.stage_launcher import SerialObserver
 
-    Raises:
-        BikePipelineError: a task refused or failed; ML Metadata holds the reason.
-    """
-    extras.require("kubeflow", "running the compiled spec")
-    from bike_pipeline.lineage.outcomes import outcome, run_result
-    from bike_pipeline.lineage.run_record import record_run, source_of_this_run
-    from bike_pipeline.lineage.store import Lineage
-    from runners.kubeflow.compiler import compile_pipeline
-    from runners.kubeflow.emulator import Emulator
-    from runners.kubeflow.mounts import Mounts
-    from runners.kubeflow.record import Store
-    from runners.pipeline_run import close_interrupted
-    from runners.scheduling import run_in_order
-    from runners.stage_launcher import SerialObserver
+        self._emulator = emulator
+        self._store = store
+        self._artifacts = artifacts
+        self._observer = SerialObserver(observer)
+        self._run_id = run_id
 
-    folder = settings.workspace_path / "kubeflow"
-    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
-    local = on_this_machine(settings)
-    file = compile_pipeline(local, "kubeflow", folder / "runs" / f"{run_id}.yaml")
-    parameters = {"accept_baseline_reset": int(accept_baseline_reset)}
-    emulator = Emulator(file, folder, run_id, parameters, _signing_key(settings))
-    artifacts = Mounts(emulator.store.root, local.kubeflow.artifact_folder)
-    store = Store(local.kubeflow.metadata.address)
-    seen = SerialObserver(observer)
-    seen.planned(list(emulator.upstream))
-    with store.opened() as handle:
-        close_interrupted(Lineage(handle.store))
-        # The first record of a run stays: this one has the settings as they were before they were fitted to this machine.
-        record_run(handle.store, source_of_this_run(settings, run_id, "kubeflow --local"))
+    def launch(self, name: str) -> StageResult:
+        """Run one task.
 
-    def execution_of(lineage: Lineage, name: str) -> int:
-        context = lineage.store.get_context_by_type_and_name("pipeline_run", run_id)
-        executions = lineage.store.get_executions_by_context(context.id) if context else []
-        return max((e.id for e in executions if lineage.stage_of(e) == name), default=0)
+        Raises:
+            BikePipelineError: it refused or failed.
+        """
+        from bike_pipeline.lineage.outcomes import outcome
 
-    def launch(name: str) -> StageResult:
-        seen.started(name)
+        self._observer.started(name)
         begin = time.monotonic()
         try:
-            emulator.run_task(name, lambda fraction, text: seen.progressed(name, fraction, text))
+            self._emulator.run_task(name, lambda fraction, text: self._observer.progressed(name, fraction, text))
         except BikePipelineError as error:
-            with store.opened() as handle:
-                execution_id = execution_of(Lineage(handle.store), name)
-            seen.finished(StageResult(name, execution_id, "failed", time.monotonic() - begin, str(error)))
+            execution_id, _ = self._written(name)
+            self._observer.finished(StageResult(name, execution_id, "failed", time.monotonic() - begin, str(error)))
             raise
         seconds = time.monotonic() - begin
-        with store.opened() as handle:
-            lineage = Lineage(handle.store)
-            execution_id = execution_of(lineage, name)
-            outputs = lineage.outputs(execution_id)
-        for artifact in (artifact for listed in outputs.values() for artifact in listed):
-            artifact.uri = artifacts.path(artifact.uri)
+        execution_id, outputs = self._written(name)
         result = StageResult(name, execution_id, "done", seconds, outcome(name, outputs))
-        seen.finished(result)
+        self._observer.finished(result)
         return result
 
-    try:
-        results = run_in_order(emulator.upstream, launch, at_once=min(2, os.cpu_count() or 1))
-    except BaseException:
-        emulator.stop()
-        raise
-    with store.opened() as handle:
-        return run_result(Lineage(handle.store), run_id, results, artifacts.path)
+    def _written(self, name: str) -> tuple[int, dict[str, list[pb.Artifact]]]:
+        """Return the execution that a task wrote down (0 where it came to none) and its outputs, seen from here."""
+        from bike_pipeline.lineage.store import Lineage
+
+        with self._store.opened() as handle:
+            lineage = Lineage(handle.store)
+            execution_id = self._execution_of(lineage, name)
+            outputs = lineage.outputs(execution_id) if execution_id else {}
+        for artifact in (artifact for listed in outputs.values() for artifact in listed):
+            artifact.uri = self._artifacts.path(artifact.uri)
+        return execution_id, outputs
+
+    def _execution_of(self, lineage: Lineage, name: str) -> int:
+        context = lineage.store.get_context_by_type_and_name("pipeline_run", self._run_id)
+        executions = lineage.store.get_executions_by_context(context.id) if context else []
+        return max((execution.id for execution in executions if lineage.stage_of(execution) == name), default=0)
