@@ -12,7 +12,7 @@ from bike_pipeline import extras
 from bike_pipeline.errors import BikePipelineError
 from bike_pipeline.run_events import RunObserver, RunResult, StageResult
 from bike_pipeline.settings import PROJECT_ROOT, Settings
-from bike_pipeline.settings.kubeflow import ClusterMetadata
+from bike_pipeline.settings.kubeflow import ClusterMetadata, Volume
 
 if TYPE_CHECKING:
     from ml_metadata.proto import metadata_store_pb2 as pb
@@ -26,14 +26,21 @@ RUNNER = "kubeflow --local"
 
 
 def on_this_machine(settings: Settings) -> Settings:
-    """Return the settings with the workspace in the place of the cluster's volumes and metadata store."""
-    folder = settings.workspace_path / "kubeflow"
+    """Return the settings with the workspace in the place of the cluster's volumes and metadata store.
+
+    They are settings like any other: what validates them elsewhere accepts them.
+    """
+    workspace = str(settings.workspace_path)
+    serving, store = os.path.dirname(settings.serving_path), settings.store_uri
+    elsewhere = [path for path in (serving, store) if "://" not in path and not path.startswith(f"{workspace}/")]
+    mounts = [workspace, *sorted({os.path.dirname(path) for path in elsewhere})]
     changes = {
         "project_folder": str(PROJECT_ROOT),
-        "span_store": settings.store_uri,
-        "serving_folder": os.path.dirname(settings.serving_path),
+        "volumes": tuple(Volume(claim=f"folder-{n}", mount_path=mount) for n, mount in enumerate(mounts)),
+        "span_store": store,
+        "serving_folder": serving,
         "metadata": ClusterMetadata(sqlite_file=str(settings.metadata_file)),
-        "artifact_folder": str(folder / "volume") if settings.kubeflow.artifact_folder else "",
+        "artifact_folder": f"{workspace}/kubeflow/volume" if settings.kubeflow.artifact_folder else "",
     }
     return settings.model_copy(update={"kubeflow": settings.kubeflow.model_copy(update=changes)})
 
