@@ -103,8 +103,8 @@ image-lint: setup ## Look for mistakes in the Dockerfile.
 	$(BIN)/hadolint Dockerfile
 
 .PHONY: benchmark
-benchmark: setup ## Measure a whole run against the plain TFX way.
-	$(BIN)/python -m benchmarks.end_to_end $(ARGS)
+benchmark: setup ## Measure a whole run against the plain TFX way and against polars and Keras with no pipeline.
+	$(BIN)/python -m benchmarks.end_to_end --plot benchmarks/results/end_to_end.png $(ARGS)
 
 .PHONY: clean
 clean: ## Remove what runs wrote (workspace/: spans, models, lineage) and the caches of the tools.

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bike_pipeline.lean_imports import lean_imports
 from bike_pipeline.run_events import RunObserver, RunResult
 from bike_pipeline.settings import Settings
 from bike_pipeline.unchanged.rerun import Rerun, new_run_id
 from bike_pipeline.workspace_lock import workspace_lock
+from runners.beam_memory import remembered
 
 if TYPE_CHECKING:
     from bike_pipeline.lineage.store import Lineage
@@ -48,6 +50,20 @@ def run_pipeline(
     if answered is not None:
         return answered
     observer.loading()
+    with lean_imports(google_cloud="gs://" in settings.model_dump_json()), remembered():
+        return _run(settings, observer, make_beam_pipeline, rerun, at_once, runner, enable_cache, accept_baseline_reset)
+
+
+def _run(
+    settings: Settings,
+    observer: RunObserver,
+    make_beam_pipeline: MakeBeamPipeline,
+    rerun: Rerun,
+    at_once: int,
+    runner: str,
+    enable_cache: bool,
+    accept_baseline_reset: bool,
+) -> RunResult:
     from tfx.dsl.compiler import compiler, constants
     from tfx.orchestration.portable import runtime_parameter_utils
 

@@ -35,9 +35,10 @@ def command(settings: Settings, version: int | None, as_json: bool, records: str
 
     parsed = parsing.parse(text, where)
     columns = parsing.to_columns(parsed, where)
+    from bike_pipeline.lean_imports import lean_imports
     from bike_pipeline.log_capture import captured
 
-    with captured(settings.logs_path / "predict.log") as screen:
+    with captured(settings.logs_path / "predict.log") as screen, lean_imports(google_cloud=True):
         from bike_pipeline.serving.predictor import Predictor
 
         predicted = Predictor(settings.serving_path, version).predict(columns).tolist()
