@@ -81,7 +81,9 @@ def test_runs_models_and_predict_work_on_what_the_tasks_wrote_down(compiled):
     assert [model["serving"] for model in models] == [False, True]
     assert all(model["blessed"] for model in models)
     assert all(model["uri"].startswith("minio://mlpipeline/v2/artifacts/bike-demand/") for model in models)
-    overall = compiled["second"].result["decisions"]["candidate_metrics"][0]
+    [overall] = [
+        row for row in compiled["second"].result["decisions"]["candidate_metrics"] if row["slicing"] == "overall"
+    ]
     assert models[1]["metrics"]["mae"] == pytest.approx(overall["mae"])
     assert compiled["predict"].code == 0, compiled["predict"].err
     assert compiled["verify"].code == 0, compiled["verify"].err
