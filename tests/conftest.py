@@ -85,9 +85,14 @@ def few_rows(embedded_rows: dict[str, Any]) -> dict[str, Any]:
     return {name: values[::29] for name, values in embedded_rows.items()}
 
 
-@pytest.fixture(scope="session")
-def transform_graph(few_rows: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The transform graph of the few rows, analyzed by TFT over all columns of the curated schema, leaks included."""
+def analyzed(rows: dict[str, Any], folder: Path, batch_size: int | None = None) -> Path:
+    """Return the transform graph of rows with all columns of the curated schema, leaks included.
+
+    Args:
+        rows: arrays by column.
+        folder: where to write it.
+        batch_size: rows that TFT analyzes at once; None lets Beam tune it.
+    """
     import apache_beam as beam
     import tensorflow_data_validation as tfdv
     from tensorflow_transform import beam as tft_beam
@@ -95,17 +100,22 @@ def transform_graph(few_rows: dict[str, Any], tmp_path_factory: pytest.TempPathF
 
     from bike_pipeline.modeling.preprocessing import preprocessing_fn
 
-    folder = tmp_path_factory.mktemp("transform")
     metadata = dataset_metadata.DatasetMetadata(tfdv.load_schema_text(str(ROOT / "configs" / "schema.pbtxt")))
-    records = [dict(zip(few_rows, values, strict=True)) for values in zip(*few_rows.values(), strict=True)]
+    records = [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
     with (
         beam.Pipeline(argv=["--runner=FnApiRunner", "--no_pipeline_type_check"]) as pipeline,
-        tft_beam.Context(temp_dir=str(folder / "temporary")),
+        tft_beam.Context(temp_dir=str(folder / "temporary"), desired_batch_size=batch_size),
     ):
-        rows = (pipeline | beam.Create(records), metadata)
-        graph = rows | tft_beam.AnalyzeDataset(preprocessing_fn)
+        data = (pipeline | beam.Create(records), metadata)
+        graph = data | tft_beam.AnalyzeDataset(preprocessing_fn)
         _ = graph | tft_beam.WriteTransformFn(str(folder / "graph"))
     return folder / "graph"
+
+
+@pytest.fixture(scope="session")
+def transform_graph(few_rows: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The transform graph of the few rows."""
+    return analyzed(few_rows, tmp_path_factory.mktemp("transform"))
 
 
 @pytest.fixture(scope="session")
