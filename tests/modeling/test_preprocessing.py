@@ -13,7 +13,7 @@ OUTPUTS = (preprocessing.DENSE, preprocessing.MONTHS_BEFORE_END)
 
 @pytest.mark.slow
 def test_the_numbers_do_not_depend_on_how_the_rows_come_in_batches(few_rows, transform_graph, tmp_path):
-    # Beam tunes the size of batches by the time they take, so that no two runs see the same.
+    # Beam tunes the size of batches by the time they take: no two runs need see the same.
     graphs = [analyzed(few_rows, tmp_path / str(size), size) for size in (7, 250)]
     raw = {name: tf.constant(few_rows[name]) for name in (*features.INPUT_NAMES, features.LABEL)}
     first, *others = (saved_model.Transform(str(graph), raw, OUTPUTS)(raw) for graph in (transform_graph, *graphs))
