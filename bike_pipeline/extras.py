@@ -17,7 +17,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "exports": ("ai_edge_litert", "onnx", "onnxruntime", "tf2onnx"),
     "monitoring": ("evidently", "prometheus_client", "river", "shap"),
     "tracking": ("mlflow",),
-    "kubeflow": ("kfp", "kfp.kubernetes"),
+    "kubeflow": ("kfp", "kfp.kubernetes", "kfp_server_api"),
     "notebooks": ("ipykernel", "matplotlib", "nbclient", "nbformat"),
 }
 
