@@ -102,6 +102,18 @@ image: ## Build the container image (needs docker or podman; ARGS="--build-arg E
 image-lint: setup ## Look for mistakes in the Dockerfile.
 	$(BIN)/hadolint Dockerfile
 
+.PHONY: flink
+flink: setup ## Fetch Beam's job server for Flink with Maven, once (ARGS="--set beam.flink.version=1.20").
+	$(BIN)/python tools/job_servers.py flink $(ARGS)
+
+.PHONY: spark
+spark: setup ## Fetch Beam's job server for Spark with Maven, once.
+	$(BIN)/python tools/job_servers.py spark $(ARGS)
+
+.PHONY: prism
+prism: setup ## Build Prism, Beam's engine in Go, once: the tests of other engines use it where it is there.
+	$(BIN)/python tools/job_servers.py prism $(ARGS)
+
 .PHONY: benchmark
 benchmark: setup ## Measure a whole run against the plain TFX way and against polars and Keras with no pipeline.
 	$(BIN)/python -m benchmarks.end_to_end --plot benchmarks/results/end_to_end.png $(ARGS)

@@ -6,6 +6,7 @@ from typing import Any
 
 from bike_pipeline.run_events import RunObserver, RunResult
 from bike_pipeline.settings import Settings
+from runners.beam.flags import direct_flags
 from runners.pipeline_run import run_pipeline, workspace_lock
 
 
@@ -51,4 +52,4 @@ class LocalRunner:
     def _beam_pipeline(self) -> Any:
         import apache_beam
 
-        return apache_beam.Pipeline(argv=list(self._settings.beam.pipeline_args))
+        return apache_beam.Pipeline(argv=direct_flags(self._settings.beam))

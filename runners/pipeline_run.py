@@ -28,6 +28,7 @@ def run_pipeline(
     *,
     at_once: int,
     runner: str = "local",
+    pipeline_root: str = "",
     enable_cache: bool = True,
     accept_baseline_reset: bool = False,
 ) -> RunResult:
@@ -39,6 +40,7 @@ def run_pipeline(
         make_beam_pipeline: makes the Beam pipelines of the stages that run on Beam.
         at_once: how many stages may run at the same time.
         runner: name of the runner, for the run's record.
+        pipeline_root: folder of the artifacts, where it is another one than the definition's.
         enable_cache: answer stages from earlier runs where nothing changed.
         accept_baseline_reset: see `create_pipeline`.
 
@@ -80,7 +82,13 @@ def _run(
     definition = create_pipeline(settings, enable_cache, accept_baseline_reset)
     spec = compiler.Compiler().compile(definition)
     run_id = new_run_id()
-    runtime_parameter_utils.substitute_runtime_parameter(spec, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
+    runtime_parameter_utils.substitute_runtime_parameter(
+        spec,
+        {
+            constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id,
+            constants.PIPELINE_ROOT_PARAMETER_NAME: pipeline_root or settings.pipeline_root,
+        },
+    )
     # A key that cannot be used is told before the work, not after it.
     signing.use_key_file(settings.signing_key_file, make=not settings.signing.key_file)
     signing.check()

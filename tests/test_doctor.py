@@ -183,6 +183,28 @@ def test_programs_of_optional_parts_may_be_absent_or_broken(examine, monkeypatch
     assert checks["Go"]["found"] == "not on the PATH"
 
 
+def test_the_job_server_of_the_engine_in_use_must_be_there(examine, tmp_path):
+    error, checks = examine("--set", f"beam.job_server.folder={tmp_path}")
+    assert error is None
+    assert checks["Flink job server"]["state"] == checks["Spark job server"]["state"] == "absent"
+    java = tmp_path / "java"
+    java.write_text("#!/bin/sh\necho 'openjdk version \"21.0.1\"' >&2\n", encoding="utf-8")
+    java.chmod(0o755)
+    jar = tmp_path / "own.jar"
+    chosen = ("--set", "beam.engine=flink", "--set", f"beam.job_server.java={java}")
+    error, checks = examine(*chosen, "--set", f"beam.flink.job_server_jar={jar}")
+    assert isinstance(error, MissingExtraError)
+    assert checks["Flink job server"]["found"].startswith(f"{jar}: engine flink needs Beam's job server")
+    assert "make flink" in checks["Flink job server"]["fix"]
+    jar.touch()
+    error, checks = examine(*chosen, "--set", f"beam.flink.job_server_jar={jar}")
+    assert error is None
+    assert (checks["Flink job server"]["state"], checks["Flink job server"]["found"]) == ("ok", str(jar))
+    error, checks = examine("--set", "beam.engine=spark", "--set", "beam.job_server.endpoint=localhost:8099")
+    assert error is None
+    assert checks["Spark job server"]["found"] == "expected at localhost:8099"
+
+
 def test_several_problems_are_all_listed_and_the_first_decides(examine, monkeypatch):
     monkeypatch.setitem(extras.EXTRAS, "exports", ("no_such_module",))
     error, checks = examine("--require", "exports", "--set", "training.epochs=0")

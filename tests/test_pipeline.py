@@ -106,7 +106,10 @@ def test_the_same_settings_are_the_same_parameters(tmp_path: Any) -> None:
         ("evaluation.min_rows.season=7", {"Evaluator"}),
         ("data.history_spans=3", {"CsvExampleGen"}),
         ("data.in_memory_rows=3", {"CsvExampleGen", "StatisticsGen"}),
-        ("beam.pipeline_args=[--runner=FlinkRunner]", set()),
+        ("beam.pipeline_args=[--no_pipeline_type_check, --streaming]", set()),
+        ("beam.engine=flink", set()),
+        ("beam.direct.workers=1", set()),
+        ("beam.flink.parallelism=8", set()),
         ("serving.model_name=other", {"BaselineLookup", "Pusher"}),
     ],
 )

@@ -42,7 +42,7 @@ PROGRAMS = (
         "only for `make setup`, which builds pyfarmhash",
     ),
     (("git",), ("--version",), "git", "only for work on the project"),
-    (("java",), ("-version",), "Java", "only for Beam on Flink or Spark"),
+    (("java",), ("-version",), "Java", "only for Beam on Flink or Spark (17 or newer)"),
     (("go",), ("version",), "Go", "only to check compiled specs with Kubeflow's own compiler"),
     (("docker", "podman"), ("--version",), "containers", "only for images and the official TF Serving"),
 )
@@ -238,6 +238,28 @@ def data_checks(config: Path | None, assignments: tuple[str, ...]) -> Iterator[C
         return
     yield Check("data", "configuration", "ok", f"valid ({config or 'configs/base.yaml'})")
     yield _workspace(settings)
+    yield from _engine_checks(settings)
+
+
+def _engine_checks(settings: Settings) -> Iterator[Check]:
+    """Look for the job servers of the Beam engines; that of the engine in the settings is a problem where it lacks."""
+    from bike_pipeline import job_servers
+
+    beam = settings.beam
+    for engine in job_servers.ENGINES:
+        name = f"{engine.capitalize()} job server"
+        if beam.engine == engine and beam.job_server.endpoint:
+            yield Check("engines", name, "ok", f"expected at {beam.job_server.endpoint}")
+            continue
+        try:
+            jar = job_servers.require(beam, engine)
+        except MissingExtraError as error:
+            if beam.engine == engine:
+                yield _problem("engines", name, error)
+            else:
+                yield Check("engines", name, "absent", f"{error.where}: {error.what}", error.fix)
+        else:
+            yield Check("engines", name, "ok", str(jar))
 
 
 def _print_table(checks: list[Check]) -> None:

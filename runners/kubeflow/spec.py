@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.settings import Settings
+from runners.beam.flags import direct_flags
 from runners.kubeflow.definition import Target, cluster_definition, cluster_settings, schema_in_image
 
 if TYPE_CHECKING:
@@ -237,7 +238,7 @@ def _gigabytes(quantity: str) -> float:
 
 def _metadata_and_beam(settings: Settings) -> list[str]:
     kubeflow = settings.kubeflow
-    arguments = ["--metadata", kubeflow.metadata.address, "--beam", json.dumps(list(settings.beam.pipeline_args))]
+    arguments = ["--metadata", kubeflow.metadata.address, "--beam", json.dumps(direct_flags(settings.beam))]
     return [*arguments, "--artifact_folder", kubeflow.artifact_folder] if kubeflow.artifact_folder else arguments
 
 

@@ -97,7 +97,7 @@ def test_a_changed_training_setting_leaves_the_transform_alone(product: Product)
 
 def test_beam_flags_are_no_part_of_any_cache_key(product: Product) -> None:
     product.call("run", "--json")
-    again = product.call("run", "--json", "--set", "beam.pipeline_args=[--runner=FnApiRunner]")
+    again = product.call("run", "--json", "--set", "beam.pipeline_args=[--direct_runner_bundle_repeat=0]")
     assert set(again.states.values()) == {"cached"}
 
 
