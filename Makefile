@@ -120,7 +120,7 @@ benchmark: setup ## Measure a whole run against the plain TFX way and against po
 
 .PHONY: clean
 clean: ## Remove what runs wrote (workspace/: spans, models, lineage) and the caches of the tools.
-	rm -rf workspace build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf workspace build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find bike_pipeline runners tests tools benchmarks -type d -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: clean-env

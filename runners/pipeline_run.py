@@ -53,7 +53,17 @@ def run_pipeline(
         return answered
     observer.loading()
     with lean_imports(google_cloud="gs://" in settings.model_dump_json()), remembered():
-        return _run(settings, observer, make_beam_pipeline, rerun, at_once, runner, enable_cache, accept_baseline_reset)
+        return _run(
+            settings,
+            observer,
+            make_beam_pipeline,
+            rerun,
+            at_once,
+            runner,
+            pipeline_root,
+            enable_cache,
+            accept_baseline_reset,
+        )
 
 
 def _run(
@@ -63,6 +73,7 @@ def _run(
     rerun: Rerun,
     at_once: int,
     runner: str,
+    pipeline_root: str,
     enable_cache: bool,
     accept_baseline_reset: bool,
 ) -> RunResult:

@@ -122,7 +122,7 @@ def test_another_setting_goes_the_ordinary_way(workspace: Workspace, assignment:
 
 
 def test_beam_flags_change_no_result(workspace: Workspace) -> None:
-    assert workspace.answered("beam.pipeline_args=[--runner=FnApiRunner]")
+    assert workspace.answered("beam.pipeline_args=[--direct_runner_bundle_repeat=0]", "beam.engine=flink")
 
 
 def test_new_data_goes_the_ordinary_way(workspace: Workspace, upload: Callable[..., Path]) -> None:
