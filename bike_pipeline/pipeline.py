@@ -134,6 +134,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
         ),
         "Evaluator", *model, "components/evaluator.py",
         evaluation=settings.evaluation.model_dump_json(), metric_set=metric_set,
+        in_memory_rows=settings.data.in_memory_rows,
     )  # fmt: skip
 
     pusher = _identify(

@@ -8,26 +8,20 @@ mistaken for old content (TFX's fingerprint knows sizes and checksums of names o
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from tfx import types
 from tfx.components.example_gen.driver import update_output_artifact
 from tfx.components.util import examples_utils
 from tfx.dsl.components.base import base_beam_executor, base_component, executor_spec
-from tfx.dsl.io import fileio
 from tfx.orchestration import data_types_utils
 from tfx.orchestration.portable import data_types
 from tfx.proto import example_gen_pb2
 from tfx.proto.orchestration import driver_output_pb2
 from tfx.types import artifact_utils, component_spec, standard_artifacts
-from tfx.utils import io_utils
 
-from bike_pipeline import progress
 from bike_pipeline.components import beam_engine, driver, example_shards
-from bike_pipeline.components.example_shards import EVAL, HISTORY, SPLITS, TRAIN, Outcome, Shard
+from bike_pipeline.components.example_shards import EVAL, HISTORY, SPLITS, TRAIN
 from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.data.window import identity_of, window_of
 from bike_pipeline.errors import DataError
@@ -105,21 +99,20 @@ class SpanExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
         folders = {split: artifact_utils.get_split_uri([artifact], split) for split in SPLITS}
         shards = example_shards.plan(exec_properties["input_base"], window, folders, artifact.uri)
         pipeline = self._make_beam_pipeline()
-        if beam_engine.computes_in_process(pipeline, sum(promised.values()), exec_properties["in_memory_rows"]):
-            outcomes = _in_process(shards)
-        else:
-            outcomes = _on_beam(pipeline, shards, os.path.join(artifact.uri, example_shards.ASIDE))
-        for outcome in outcomes:
-            outcome.check()
+        in_process = beam_engine.computes_in_process(
+            pipeline, sum(promised.values()), exec_properties["in_memory_rows"]
+        )
+        rows = beam_engine.for_each(
+            pipeline, shards, example_shards.write, artifact.uri, in_process=in_process, doing="writing examples"
+        )
         for split in SPLITS:
-            written = sum(outcome.rows for outcome in outcomes if outcome.split == split)
+            written = sum(count for count, shard in zip(rows, shards, strict=True) if shard.split == split)
             if written != promised[split]:
                 raise DataError(
                     f"split '{split}' holds {written} rows, its manifests say {promised[split]}",
                     where=exec_properties["input_base"],
                     fix="`bike-pipeline data verify` names the damaged file; ingest that source again",
                 )
-        fileio.rmtree(os.path.join(artifact.uri, example_shards.ASIDE))
         artifact.set_string_custom_property(ROWS_PROPERTY, json.dumps(promised))
         artifact.set_string_custom_property(WINDOW_PROPERTY, exec_properties[WINDOW_PROPERTY])
         # Beside the window and not in it: the same rows under another manifest are no reason to work again.
@@ -130,39 +123,6 @@ class SpanExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
         )
         examples_utils.set_payload_format(artifact, example_gen_pb2.FORMAT_TF_EXAMPLE)
         examples_utils.set_file_format(artifact, "tfrecords_gzip")
-
-
-def _in_process(shards: Sequence[Shard]) -> list[Outcome]:
-    outcomes = []
-    for index, shard in enumerate(shards):
-        progress.report(index / len(shards), f"writing {shard.split}")
-        outcomes.append(example_shards.write(shard))
-    return outcomes
-
-
-def _on_beam(pipeline: Any, shards: Sequence[Shard], folder: str) -> list[Outcome]:
-    """Write the shards on Beam's workers; what became of them comes back in a file of `folder`."""
-    import apache_beam as beam
-
-    report = os.path.join(folder, "outcomes.json")
-    with pipeline:
-        _ = (
-            pipeline
-            | "Shards" >> beam.Create(shards, reshuffle=False)
-            # Without it an engine may hand all shards to one worker.
-            | "Spread" >> beam.Reshuffle()
-            | "Write" >> beam.Map(example_shards.write)
-            | "Collect" >> beam.combiners.ToList()
-            | "Report" >> beam.Map(_write_report, report)
-        )
-    return [
-        Outcome(entry["split"], entry["rows"], tuple(entry["failure"]))
-        for entry in json.loads(io_utils.read_string_file(report))
-    ]
-
-
-def _write_report(outcomes: list[Outcome], path: str) -> None:
-    io_utils.write_string_file(path, json.dumps([asdict(outcome) for outcome in outcomes]))
 
 
 class SpanExampleGen(base_component.BaseComponent):

@@ -16,11 +16,10 @@ from tensorflow_model_analysis.proto import config_pb2
 
 from bike_pipeline import features
 from bike_pipeline.modeling import metrics, saved_model
+from bike_pipeline.modeling.slice_sums import HOUR_BAND, OVERALL, SLICINGS
 from bike_pipeline.settings import EvaluationSettings
 
 CANDIDATE, BASELINE = "candidate", "baseline"
-OVERALL, HOUR_BAND = "overall", "hour_band"
-SLICINGS = (HOUR_BAND, "workingday", "season", "weathersit")
 ROWS = "rows"
 
 # Metrics by slice: (slicing, value) -> {metric: value, "rows": number of rows}.

@@ -28,12 +28,23 @@ FORMULAS: dict[str, Callable[[Sums], float]] = {
 }
 
 
-def sums_of(label: npt.ArrayLike, prediction: npt.ArrayLike) -> Sums:
-    """Return the six sums (see `FORMULAS`) of rows with the given labels and predictions, in rentals."""
+def terms_of(label: npt.ArrayLike, prediction: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Return what the six sums (see `FORMULAS`) add up, shape (6, rows).
+
+    Args:
+        label: rentals, shape (rows,).
+        prediction: rentals, shape (rows,).
+    """
     y, p = np.asarray(label, np.float64).ravel(), np.asarray(prediction, np.float64).ravel()
     error = p - y
     log_error = np.log1p(p) - np.log1p(y)
-    return np.array([y.size, np.abs(error).sum(), (error**2).sum(), (log_error**2).sum(), y.sum(), p.sum()])
+    return np.stack([np.ones_like(y), np.abs(error), error**2, log_error**2, y, p])
+
+
+def sums_of(label: npt.ArrayLike, prediction: npt.ArrayLike) -> Sums:
+    """Return the six sums of rows with the given labels and predictions, in rentals."""
+    sums: Sums = terms_of(label, prediction).sum(axis=1)
+    return sums
 
 
 def metrics_of(sums: Sums) -> dict[str, float]:

@@ -172,45 +172,19 @@ def train(
     return alone, losses
 
 
-def read(examples: Sequence[str], schema_file: str) -> rows.Columns:
-    """Return the raw rows of files of tf.Examples, with the label.
+def read(examples: Sequence[str]) -> rows.Columns:
+    """Return the raw rows of an Examples artifact, with the label, in the order of its files.
 
     Args:
-        examples: file patterns of gzipped TFRecords.
-        schema_file: the schema, as text proto.
+        examples: file patterns, `<artifact>/Split-<name>/*` each.
 
     Raises:
         DataError: the examples lack a column or there are none.
     """
-    from tfx_bsl.tfxio import tf_example_record
-
-    def batches(files: list[str], options: Any, schema: Any) -> Any:
-        source = tf_example_record.TFExampleRecord(files, schema=schema, telemetry_descriptors=["Trainer"])
-        return source.RecordBatches(options)
-
-    return _rows(batches, examples, schema_file)
-
-
-def _rows(batches: Callable[[list[str], Any, Any], Any], patterns: Sequence[str], schema_file: str) -> rows.Columns:
-    """Return the rows of all files, one file after the other.
-
-    Several files at once would be read in turns, as many at a time as the machine has cores for: their order, and with
-    it the model, would be another on another machine.
-    """
-    from tfx_bsl.tfxio import dataset_options
-
-    options = dataset_options.RecordBatchesOptions(batch_size=TRANSFORM_CHUNK, num_epochs=1, shuffle=False)
-    schema = _schema(schema_file)
-    files = [file for pattern in patterns for file in sorted(tf.io.gfile.glob(pattern))]
-    return rows.to_columns((batch for file in files for batch in batches([file], options, schema)), RAW_NAMES)
-
-
-def _schema(path: str) -> Any:
-    from google.protobuf import text_format
-    from tensorflow_metadata.proto.v0 import schema_pb2
-
-    with tf.io.gfile.GFile(path) as file:
-        return text_format.Parse(file.read(), schema_pb2.Schema())
+    files = [path for pattern in examples for path in rows.readable_files(os.path.dirname(pattern))]
+    return rows.to_columns(
+        (batch for path in files for batch in rows.record_batches(path, TRANSFORM_CHUNK, RAW_NAMES)), RAW_NAMES
+    )
 
 
 def write(
@@ -255,7 +229,6 @@ def run_fn(fn_args: Any) -> None:
         worker_processes.run(
             TrainingJob(
                 examples=tuple(fn_args.train_files),
-                schema_file=fn_args.schema_path,
                 transform_graph=fn_args.transform_graph_path,
                 base_model=fn_args.base_model or "",
                 run_dir=fn_args.model_run_dir,
@@ -265,7 +238,7 @@ def run_fn(fn_args: Any) -> None:
             )
         )
         return
-    columns = _rows(fn_args.data_accessor.record_batch_factory, fn_args.train_files, fn_args.schema_path)
+    columns = read(fn_args.train_files)
     logging.info("Training on %d rows.", rows.count(columns))
     transform_graph = fn_args.transform_graph_path
     trained = train(

@@ -1,7 +1,8 @@
-"""A blessing needs TFMA and every binding threshold, and no verdict is given without its evidence."""
+"""A blessing needs TFMA and every binding threshold; no verdict without its evidence; numbers as stock TFX has them."""
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import Any
 import pytest
 
 from bike_pipeline.components import evaluator
+from bike_pipeline.errors import DataError
 from bike_pipeline.settings import EvaluationSettings
+from tests.components.conftest import on_beam
 
-# One real evaluation by TFMA stands behind all of these.
-pytestmark = pytest.mark.slow
 WIDE: dict[str, Any] = {
     "value_thresholds": [
         {"metric": "mae", "upper": 1000},
@@ -58,7 +59,7 @@ class World:
         self.reference.write_text(json.dumps(EASY_REFERENCE))
         self.inputs = {"examples": [examples], "schema": [schema], "model": [self.model]}
 
-    def evaluate(self, name: str, baseline: Any, **changes: Any) -> Any:
+    def evaluate(self, name: str, baseline: Any, in_memory_rows: int = 10**6, **changes: Any) -> Any:
         """Run the Evaluator; return its report and both artifacts."""
         from tfx.types import standard_artifacts
         from tfx.utils import proto_utils
@@ -68,7 +69,7 @@ class World:
         settings = EvaluationSettings.model_validate({**WIDE, **changes})
         output, blessing = standard_artifacts.ModelEvaluation(), standard_artifacts.ModelBlessing()
         output.uri, blessing.uri = (str(self.folder / name / kind) for kind in ("evaluation", "blessing"))
-        evaluator.EvaluatorExecutor().Do(
+        evaluator.EvaluatorExecutor(on_beam()).Do(
             {**self.inputs, "baseline_model": [baseline]},
             {"evaluation": [output], "blessing": [blessing]},
             {
@@ -78,6 +79,7 @@ class World:
                 "fairness_indicator_thresholds": "null",
                 "evaluation": settings.model_dump_json(),
                 "metric_set": "m",
+                "in_memory_rows": in_memory_rows,
             },
         )
         report = json.loads((Path(output.uri) / "decisions.json").read_text())
@@ -95,27 +97,6 @@ def measured(exported: Any, examples: Any, schema: Any, tmp_path_factory: pytest
     """The real evaluation of the model against itself."""
     world = World(tmp_path_factory.mktemp("evaluation"), exported.path, examples, schema)
     return world.evaluate("real", lookup("found", Path(world.model.uri)))
-
-
-class Stock:
-    """TFX's executor, that has measured what `measured` holds, and blesses or not."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, measured: Any, blesses: bool) -> None:
-        """Take its place."""
-        self.inputs: dict[str, Any] = {}
-
-        def do(_: Any, inputs: Any, outputs: Any, properties: Any) -> None:
-            self.inputs = inputs
-            # The verdict is not TFX's: a copy of it would pass for one that was given.
-            shutil.copytree(
-                measured.evaluation.uri, outputs["evaluation"][0].uri, ignore=shutil.ignore_patterns("decisions.json")
-            )
-            blessing = outputs["blessing"][0]
-            Path(blessing.uri).mkdir(parents=True)
-            (Path(blessing.uri) / ("BLESSED" if blesses else "NOT_BLESSED")).touch()
-            blessing.set_int_custom_property("blessed", int(blesses))
-
-        monkeypatch.setattr(evaluator.stock.Executor, "Do", do)
 
 
 def blessed(evaluated: Any) -> bool:
@@ -161,8 +142,11 @@ def test_the_metrics_are_those_of_the_served_signature(measured: Any, exported: 
     assert measured.report["hourly_mean_mae"] == pytest.approx(np.abs(9000 - label).mean())
 
 
-def test_what_tfma_refuses_is_not_blessed(world: World, measured: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    Stock(monkeypatch, measured, blesses=False)
+def test_what_tfma_refuses_is_not_blessed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tensorflow_model_analysis.proto import validation_result_pb2
+
+    refusal = validation_result_pb2.ValidationResult(validation_ok=False)
+    monkeypatch.setattr(evaluator.tfma_output, "validate", lambda *_: refusal)
     evaluated = world.evaluate("refused", lookup("found", Path(world.model.uri)))
     assert all(decision["passed"] for decision in evaluated.report["decisions"])
     assert not blessed(evaluated)
@@ -172,10 +156,7 @@ SLICE_LIMIT = [*WIDE["value_thresholds"], {"metric": "mae", "slicing": "workingd
 
 
 @pytest.mark.parametrize(("min_rows", "verdict"), [(1, False), (10_000, True)])
-def test_a_slice_withdraws_the_blessing_where_it_has_the_rows(
-    world: World, measured: Any, monkeypatch: pytest.MonkeyPatch, min_rows: int, verdict: bool
-) -> None:
-    Stock(monkeypatch, measured, blesses=True)
+def test_a_slice_withdraws_the_blessing_where_it_has_the_rows(world: World, min_rows: int, verdict: bool) -> None:
     rows = {**WIDE["min_rows"], "workingday": min_rows}
     evaluated = world.evaluate("sliced", lookup("none"), value_thresholds=SLICE_LIMIT, min_rows=rows)
     assert evaluated.report["blessed_by_tfma"]
@@ -183,19 +164,16 @@ def test_a_slice_withdraws_the_blessing_where_it_has_the_rows(
     assert blessed(evaluated) is verdict
 
 
-def test_the_hourly_mean_must_be_beaten(world: World, measured: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    Stock(monkeypatch, measured, blesses=True)
+def test_the_hourly_mean_must_be_beaten(world: World, measured: Any) -> None:
     hard = measured.evaluation.get_float_custom_property("metric_mae") / measured.report["hourly_mean_mae"]
     passing = world.evaluate("passing", lookup("none"), max_mae_to_mean=hard * 1.01)
     failing = world.evaluate("failing", lookup("none"), max_mae_to_mean=hard * 0.99)
     assert (blessed(passing), blessed(failing)) == (True, False)
 
 
-def test_only_a_found_baseline_is_compared_with(world: World, measured: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    stock = Stock(monkeypatch, measured, blesses=True)
+def test_only_a_found_baseline_is_compared_with(world: World) -> None:
     for state, compared in (("none", False), ("reset", False), ("found", True)):
         evaluated = world.evaluate(state, lookup(state, Path(world.model.uri)))
-        assert ("baseline_model" in stock.inputs) is compared
         assert any(d["kind"] == "change" for d in evaluated.report["decisions"]) is compared
         assert bool(evaluated.report["baseline_metrics"]) is compared
         assert evaluated.report["baseline"] == {"state": state, "reason": f"it is {state}", "serving_version": 12}
@@ -204,20 +182,114 @@ def test_only_a_found_baseline_is_compared_with(world: World, measured: Any, mon
             assert artifact.get_string_custom_property("metric_set") == "m"
 
 
-def test_without_the_hourly_mean_there_is_no_verdict(
-    world: World, measured: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Stock(monkeypatch, measured, blesses=True)
+def test_without_the_hourly_mean_there_is_no_verdict(world: World) -> None:
     world.reference.unlink()
     with pytest.raises(Exception, match=r"hourly_mean\.json"):
         world.evaluate("blind", lookup("none"))
     assert not (world.folder / "blind" / "evaluation" / "decisions.json").exists()
 
 
-def test_without_the_baselines_metrics_there_is_no_verdict(
-    world: World, measured: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Stock(monkeypatch, measured, blesses=True)
-    monkeypatch.setattr(evaluator.evaluation, "BASELINE", "somebody else")
-    with pytest.raises(ValueError, match="no overall metrics of the somebody else"):
+def test_without_the_baselines_metrics_there_is_no_verdict(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = evaluator.tfma_output.write
+
+    def without_the_baseline(folder: str, by_slice: Any, *arguments: Any) -> None:
+        kept = {
+            key: {metric: value for metric, value in values.items() if metric.model_name != "baseline"}
+            for key, values in by_slice.items()
+        }
+        write(folder, kept, *arguments)
+
+    monkeypatch.setattr(evaluator.tfma_output, "write", without_the_baseline)
+    with pytest.raises(ValueError, match="no overall metrics of the baseline"):
         world.evaluate("blind", lookup("found", Path(world.model.uri)))
+
+
+def test_rows_that_are_not_all_there_give_no_verdict(world: World) -> None:
+    (examples,) = world.inputs["examples"]
+    promised = json.loads(examples.get_string_custom_property("rows_by_split"))
+    fewer = copy.deepcopy(examples)
+    fewer.set_string_custom_property("rows_by_split", json.dumps({**promised, "eval": promised["eval"] + 1}))
+    world.inputs["examples"] = [fewer]
+    with pytest.raises(DataError, match=f"{promised['eval']} rows were evaluated and {promised['eval'] + 1}"):
+        world.evaluate("fewer", lookup("none"))
+
+
+def test_on_beam_the_same_decisions_to_the_last_digit(world: World, measured: Any) -> None:
+    by_beam = world.evaluate("beam", lookup("found", Path(world.model.uri)), in_memory_rows=1)
+    assert by_beam.report == measured.report
+
+
+def by_stock_tfx(world: World, baseline: Any, settings: EvaluationSettings) -> Any:
+    """Run TFX's own Evaluator on the same artifacts with the same configuration; return both of its artifacts."""
+    from tfx.components.evaluator import executor as stock
+    from tfx.types import standard_artifacts
+    from tfx.utils import proto_utils
+
+    from bike_pipeline.modeling import evaluation
+
+    output, blessing = standard_artifacts.ModelEvaluation(), standard_artifacts.ModelBlessing()
+    output.uri, blessing.uri = (str(world.folder / "stock" / kind) for kind in ("evaluation", "blessing"))
+    inputs = world.inputs if baseline is None else {**world.inputs, "baseline_model": [baseline]}
+    stock.Executor(on_beam()).Do(
+        inputs,
+        {"evaluation": [output], "blessing": [blessing]},
+        {
+            "eval_config": proto_utils.proto_to_json(evaluation.eval_config(settings)),
+            "example_splits": json.dumps(["eval"]),
+            "module_path": "bike_pipeline.modeling.evaluation",
+            "fairness_indicator_thresholds": "null",
+        },
+    )
+    return SimpleNamespace(evaluation=output, blessing=blessing)
+
+
+def by_slice_and_key(folder: str) -> dict[str, dict[str, Any]]:
+    """Return what TFMA reads from an evaluation: values by slice and by the whole metric key."""
+    import tensorflow_model_analysis as tfma
+
+    return {
+        str(record.slice_key): {
+            str(entry.key): pytest.approx(entry.value.double_value.value, rel=1e-6, abs=1e-9, nan_ok=True)
+            for entry in record.metric_keys_and_values
+        }
+        for record in tfma.load_metrics(folder)
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("compared", "changes"),
+    [
+        (True, {}),
+        (True, {"change_thresholds": [{"metric": m, "max_increase": -0.1} for m in ("mae", "rmse")]}),
+        (False, {}),
+        (False, {"value_thresholds": [{"metric": m, "upper": 1e-9} for m in ("mae", "rmse")]}),
+    ],
+)
+def test_metrics_and_verdict_are_those_of_stock_tfx(world: World, compared: bool, changes: dict[str, Any]) -> None:
+    import tensorflow_model_analysis as tfma
+
+    baseline = lookup("found", Path(world.model.uri)) if compared else None
+    settings = EvaluationSettings.model_validate({**WIDE, **changes})
+    stock = by_stock_tfx(world, baseline, settings)
+    ours = world.evaluate("ours", baseline or lookup("none"), **changes)
+    expected, found = (by_slice_and_key(e.evaluation.uri) for e in (stock, ours))
+    assert found.keys() == expected.keys()
+    for key, values in expected.items():
+        assert found[key].keys() == values.keys()
+        for name, value in values.items():
+            assert found[key][name].expected == value
+    verdicts = [tfma.load_validation_result(e.evaluation.uri) for e in (stock, ours)]
+    assert verdicts[0].validation_ok == verdicts[1].validation_ok
+    failures = [
+        {str(f.metric_key) + str(f.metric_threshold) for s in v.metric_validations_per_slice for f in s.failures}
+        for v in verdicts
+    ]
+    assert failures[0] == failures[1]
+    assert str(verdicts[0].validation_details) == str(verdicts[1].validation_details)
+    configs = [tfma.load_eval_result(e.evaluation.uri).config for e in (stock, ours)]
+    assert configs[0] == configs[1]
+    for name in ("blessed", "current_model_id", "baseline_model_id"):
+        assert stock.blessing.get_int_custom_property(name) == ours.blessing.get_int_custom_property(name)
+    for name in ("current_model_uri", "baseline_model_uri"):
+        assert stock.blessing.get_string_custom_property(name) == ours.blessing.get_string_custom_property(name)

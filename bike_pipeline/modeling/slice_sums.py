@@ -1,0 +1,169 @@
+"""What an evaluation reads off one file of examples: the sums that every metric is made of, by slice and model.
+
+Predictions come through the served signature, in batches; slices are taken by counting and not a row at a time. The
+sums of a file depend on nothing but the file and the models, so files may be measured anywhere and in any order.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bike_pipeline import features
+from bike_pipeline.errors import DataError
+from bike_pipeline.modeling import metrics, saved_model
+from bike_pipeline.modeling.reference import HourlyMean
+
+OVERALL, HOUR_BAND = "overall", "hour_band"
+# From a slicing to the column whose values are its slices.
+SLICING_COLUMNS = {HOUR_BAND: features.HOUR, "workingday": "workingday", "season": "season", "weathersit": "weathersit"}
+SLICINGS = tuple(SLICING_COLUMNS)
+# Rows that are predicted at once: what bounds the memory.
+ROWS_PER_BATCH = 16_384
+# Slices are counted in an array up to so many values between the smallest and the largest, and sorted out beyond.
+WIDEST_RANGE = 65_536
+COLUMNS = tuple(dict.fromkeys((features.LABEL, *SLICING_COLUMNS.values())))
+
+# (slicing, value); the value is None overall.
+SliceKey = tuple[str, int | None]
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to measure.
+
+    Attributes:
+        path: gzipped TFRecords of tf.Examples.
+        models: folder of each model's SavedModel by its name.
+        reference: the folder whose `assets.extra` holds the hourly mean.
+    """
+
+    path: str
+    models: tuple[tuple[str, str], ...]
+    reference: str
+
+
+@dataclass
+class Measured:
+    """Sums over rows.
+
+    Attributes:
+        sums: by slice and model the six sums of `metrics.FORMULAS`.
+        reference_error: Σ|hourly mean − y| over all rows, in rentals.
+    """
+
+    sums: dict[tuple[SliceKey, str], metrics.Sums]
+    reference_error: float = 0.0
+
+    def add(self, other: Measured) -> None:
+        """Add the sums of other rows."""
+        for key, values in other.sums.items():
+            self.sums[key] = self.sums[key] + values if key in self.sums else values
+        self.reference_error += other.reference_error
+
+    @property
+    def rows(self) -> int:
+        """How many rows were measured."""
+        return int(max((values[0] for (key, _), values in self.sums.items() if key[0] == OVERALL), default=0))
+
+
+def total(parts: Iterable[Measured]) -> Measured:
+    """Return the sums of all parts, added up in their order."""
+    whole = Measured({})
+    for part in parts:
+        whole.add(part)
+    return whole
+
+
+def measure(job: Job) -> Measured:
+    """Return the sums of one file.
+
+    Raises:
+        DataError: a row lacks the label or a column that slices are taken by.
+    """
+    reference = _reference(job.reference)
+    found = Measured({})
+    for records, columns in _batches(job.path):
+        predictions = {name: _predict(path, records) for name, path in job.models}
+        found.add(sums_of_batch(columns, predictions, reference))
+    return found
+
+
+def sums_of_batch(columns: Mapping[str, Array], predictions: Mapping[str, Array], reference: HourlyMean) -> Measured:
+    """Return the sums of some rows.
+
+    Args:
+        columns: the label and the columns that slices are taken by, each of shape (rows,).
+        predictions: rentals by model, each of shape (rows,).
+        reference: the hourly mean.
+    """
+    label = np.asarray(columns[features.LABEL], np.float64)
+    terms = {name: metrics.terms_of(label, prediction) for name, prediction in predictions.items()}
+    sums: dict[tuple[SliceKey, str], metrics.Sums] = {
+        ((OVERALL, None), name): values.sum(axis=1) for name, values in terms.items()
+    }
+    for slicing, column in SLICING_COLUMNS.items():
+        values = np.asarray(columns[column], np.int64)
+        if slicing == HOUR_BAND:
+            starts = np.asarray(features.HOUR_BANDS)
+            values = starts[np.searchsorted(starts, values, side="right") - 1]
+        present, place = _distinct(values)
+        for name, rows in terms.items():
+            by_slice = np.stack([np.bincount(place, term, len(present)) for term in rows], axis=1)
+            sums.update({((slicing, int(value)), name): by_slice[i] for i, value in enumerate(present)})
+    error = np.abs(reference.predict(columns[features.HOUR], columns["workingday"]) - label).sum()
+    return Measured(sums, float(error))
+
+
+def _distinct(values: npt.NDArray[np.int64]) -> tuple[Array, Array]:
+    """Return the values that occur, rising, and for each row the place of its value among them."""
+    low, high = int(values.min()), int(values.max())
+    if high - low >= WIDEST_RANGE:
+        found, place = np.unique(values, return_inverse=True)
+        return found, place
+    shifted = values - low
+    occurs = np.bincount(shifted, minlength=high - low + 1) > 0
+    return np.flatnonzero(occurs) + low, (np.cumsum(occurs) - 1)[shifted]
+
+
+def _batches(path: str) -> Iterator[tuple[Any, dict[str, Array]]]:
+    """Yield the serialized examples of a file, a string tensor of shape (batch,), with the columns in them."""
+    import tensorflow as tf
+
+    spec = {name: tf.io.FixedLenFeature([], tf.int64) for name in COLUMNS}
+    try:
+        for records in tf.data.TFRecordDataset(path, "GZIP").batch(ROWS_PER_BATCH):
+            yield records, {name: tensor.numpy() for name, tensor in tf.io.parse_example(records, spec).items()}
+    except tf.errors.InvalidArgumentError as error:
+        raise DataError(
+            f"an example cannot be evaluated ({error.message.splitlines()[0]})",
+            where=path,
+            fix="the schema must require these columns in every row, so that the data gate stops such rows",
+        ) from error
+
+
+def _predict(path: str, records: Any) -> Array:
+    prediction: Array = _loaded(path).signatures[saved_model.SERVING_EXAMPLES](records)[features.LABEL].numpy()
+    return prediction.ravel()
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(path: str) -> Any:
+    """Return a SavedModel, loaded once a process; an artifact's folder is never written twice."""
+    import tensorflow as tf
+
+    return tf.saved_model.load(path)
+
+
+@functools.lru_cache(maxsize=2)
+def _reference(path: str) -> HourlyMean:
+    from tfx.utils import io_utils
+
+    file = f"{path}/{saved_model.EXTRA_FOLDER}/{saved_model.REFERENCE_FILE}"
+    return HourlyMean.from_json(io_utils.read_string_file(file))

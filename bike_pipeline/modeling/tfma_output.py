@@ -1,0 +1,100 @@
+"""From sums to TFMA's verdict and TFMA's files: what `tfma.load_metrics` and `tfma.load_validation_result` read.
+
+The metrics, their keys, the thresholds and the validation are TFMA's; only the way from rows to sums is ours.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_model_analysis as tfma
+from google.protobuf import json_format
+from tensorflow_model_analysis.evaluators import metrics_validator
+from tensorflow_model_analysis.metrics import metric_types
+from tensorflow_model_analysis.proto import config_pb2, validation_result_pb2
+from tensorflow_model_analysis.writers import metrics_plots_and_validations_writer as tfma_writer
+
+from bike_pipeline.modeling import metrics
+from bike_pipeline.modeling.slice_sums import OVERALL, Measured, SliceKey
+
+EXAMPLE_COUNT = "example_count"
+MetricsBySlice = dict[tuple[Any, ...], dict[metric_types.MetricKey, float]]
+
+
+def metrics_by_slice(measured: Measured, names: dict[str, str], baseline: str | None) -> MetricsBySlice:
+    """Return every metric by TFMA's slice key and metric key.
+
+    Args:
+        measured: the sums.
+        names: from the model names in the sums to TFMA's.
+        baseline: TFMA's name of the baseline, so that the differences to it are metrics too; None where there is none.
+    """
+    found: MetricsBySlice = {}
+    for (key, model), sums in sorted(measured.sums.items(), key=str):
+        values = {EXAMPLE_COUNT: float(sums[0]), **metrics.metrics_of(sums)}
+        by_key = found.setdefault(_slice_key(key), {})
+        for metric, value in values.items():
+            by_key[metric_types.MetricKey(name=metric, model_name=names[model])] = value
+    if baseline is not None:
+        for by_key in found.values():
+            differences = {
+                key.make_diff_key(): value - by_key[key.make_baseline_key(baseline)]
+                for key, value in by_key.items()
+                if key.model_name != baseline
+            }
+            by_key.update(differences)
+    return found
+
+
+def _slice_key(key: SliceKey) -> tuple[Any, ...]:
+    return () if key[0] == OVERALL else ((key[0], key[1]),)
+
+
+def validate(by_slice: MetricsBySlice, config: config_pb2.EvalConfig) -> validation_result_pb2.ValidationResult:
+    """Return TFMA's validation of the thresholds in `config`."""
+    combine = tfma_writer.CombineValidations(config)
+    whole = combine.create_accumulator()
+    for item in by_slice.items():
+        whole = combine.add_input(whole, metrics_validator.validate_metrics(item, config))
+    return combine.extract_output(whole)
+
+
+def write(
+    folder: str,
+    by_slice: MetricsBySlice,
+    validation: validation_result_pb2.ValidationResult,
+    config: config_pb2.EvalConfig,
+    data_location: str,
+    model_locations: dict[str, str],
+) -> None:
+    """Write the files of an evaluation.
+
+    Args:
+        folder: the ModelEvaluation artifact's folder.
+        by_slice: every metric.
+        validation: TFMA's verdict.
+        config: TFMA's configuration.
+        data_location: where the examples are, for display.
+        model_locations: where the models are by TFMA's names, for display.
+    """
+    tf.io.gfile.makedirs(folder)
+    metrics_file = os.path.join(folder, f"{tfma.METRICS_KEY}-00000-of-00001.tfrecord")
+    with tf.io.TFRecordWriter(metrics_file) as writer:
+        for item in by_slice.items():
+            writer.write(tfma_writer.convert_slice_metrics_to_proto(item, None).SerializeToString())
+    for kind in (tfma.PLOTS_KEY, tfma.ATTRIBUTIONS_KEY):
+        # There are none; TFMA's readers look for the files.
+        tf.io.TFRecordWriter(os.path.join(folder, f"{kind}-00000-of-00001.tfrecord")).close()
+    with tf.io.TFRecordWriter(os.path.join(folder, f"{tfma.VALIDATIONS_KEY}.tfrecord")) as writer:
+        writer.write(validation.SerializeToString())
+    run = config_pb2.EvalRun(
+        eval_config=config,
+        version=tfma.version.VERSION,
+        data_location=data_location,
+        file_format="tfrecords_gzip",
+        model_locations=model_locations,
+    )
+    with tf.io.gfile.GFile(os.path.join(folder, "eval_config.json"), "w") as file:
+        file.write(json_format.MessageToJson(run))
