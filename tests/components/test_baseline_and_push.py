@@ -268,21 +268,6 @@ def test_an_unwritable_serving_folder(world: World) -> None:
         world.push(world.model("first"))
 
 
-def test_a_blessing_is_withdrawn(tmp_path: Path) -> None:
-    from tfx.components.evaluator import constants
-    from tfx.types import standard_artifacts
-
-    from bike_pipeline.components.evaluator import _withdraw
-
-    blessing = standard_artifacts.ModelBlessing()
-    blessing.uri = str(tmp_path)
-    (tmp_path / constants.BLESSED_FILE_NAME).touch()
-    blessing.set_int_custom_property("blessed", 1)
-    _withdraw(blessing)
-    assert [path.name for path in tmp_path.iterdir()] == [constants.NOT_BLESSED_FILE_NAME]
-    assert blessing.get_int_custom_property("blessed") == 0
-
-
 def test_interrupted_executions_are_closed(world: World) -> None:
     from bike_pipeline.lineage.store import Lineage
     from runners.pipeline_run import close_interrupted

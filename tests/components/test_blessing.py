@@ -263,7 +263,13 @@ def by_slice_and_key(folder: str) -> dict[str, dict[str, Any]]:
         (True, {}),
         (True, {"change_thresholds": [{"metric": m, "max_increase": -0.1} for m in ("mae", "rmse")]}),
         (False, {}),
-        (False, {"value_thresholds": [{"metric": m, "upper": 1e-9} for m in ("mae", "rmse")]}),
+        (
+            False,
+            {
+                "value_thresholds": [{**v, "upper": 1e-9} for v in WIDE["value_thresholds"][:3]]
+                + WIDE["value_thresholds"][3:]
+            },
+        ),
     ],
 )
 def test_metrics_and_verdict_are_those_of_stock_tfx(world: World, compared: bool, changes: dict[str, Any]) -> None:

@@ -152,7 +152,7 @@ def test_on_beam_the_same_files_with_the_same_rows(store_uri: str, tmp_path: Pat
 
     by_beam = generate(store_uri, tmp_path / "1", in_memory_rows=1)
     assert files(by_beam) == files(examples)
-    assert {name.split("/")[0] for name in files(by_beam)} == {"Split-train", "Split-eval", "Split-history"}
+    assert {name.split("/")[0] for name in files(by_beam)} == {"Split-train", "Split-eval", "Split-history", "columns"}
     for split in ("train", "eval", "history"):
         assert [values(e) for e in parsed(by_beam, split)] == [values(e) for e in parsed(examples, split)]
     for name in ("rows_by_split", "window"):
@@ -163,6 +163,19 @@ def test_on_beam_without_history_the_split_is_empty(store_uri: str, tmp_path: Pa
     by_beam = generate(store_uri, tmp_path / "1", history_spans=0, in_memory_rows=1)
     assert parsed(by_beam, "history") == []
     assert len(parsed(by_beam, "train")) > 500
+
+
+@pytest.mark.parametrize("split", ["train", "eval", "history"])
+def test_the_rows_beside_the_examples_are_those_of_the_examples(examples: Any, split: str) -> None:
+    from bike_pipeline.modeling import rows
+
+    files = rows.readable_files(f"{examples.uri}/Split-{split}")
+    assert all(path.endswith(".parquet") for path in files)
+    for size in (100, 10**6):
+        batches = [batch for path in files for batch in rows.record_batches(path, size)]
+        assert max(batch.num_rows for batch in batches) <= size
+        stored = [{name: value for name, (value,) in row.items()} for batch in batches for row in batch.to_pylist()]
+        assert stored == [values(example) for example in parsed(examples, split)]
 
 
 @pytest.mark.parametrize("in_memory_rows", [1, 10**6])

@@ -75,7 +75,9 @@ def test_a_row_that_lacks_an_input_stops_the_training(run: Any, examples: Any, t
 
     kept = parsed(examples, "train")[:20]
     del kept[11].features.feature["hum"]
-    with tf.io.TFRecordWriter(str(tmp_path / "some.gz"), "GZIP") as writer:
+    # Examples of another origin, without the rows as Parquet beside them.
+    (tmp_path / "Split-train").mkdir()
+    with tf.io.TFRecordWriter(str(tmp_path / "Split-train" / "some.gz"), "GZIP") as writer:
         for example in kept:
             writer.write(example.SerializeToString())
     # The schema of TFX's reader must not refuse it first: what is tested is our own check.
@@ -84,7 +86,7 @@ def test_a_row_that_lacks_an_input_stops_the_training(run: Any, examples: Any, t
         shipped.replace("shape {}", "value_count { min: 0 max: 1 }"), encoding="utf-8"
     )
     with pytest.raises(DataError, match="'hum'"):
-        run([str(tmp_path / "some.gz")], tmp_path / "loose.pbtxt")
+        run([str(tmp_path / "Split-train" / "*")], tmp_path / "loose.pbtxt")
     assert not (tmp_path / "model").exists()
 
 
