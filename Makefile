@@ -118,6 +118,10 @@ prism: setup ## Build Prism, Beam's engine in Go, once: the tests of other engin
 benchmark: setup ## Measure a whole run against the plain TFX way and against polars and Keras with no pipeline.
 	$(BIN)/python -m benchmarks.end_to_end --plot benchmarks/results/end_to_end.png $(ARGS)
 
+.PHONY: benchmark-scale
+benchmark-scale: setup ## Measure each stage from ten thousand rows on (ARGS="--rows 1000000,10000000").
+	$(BIN)/python benchmarks/scale.py $(ARGS)
+
 .PHONY: clean
 clean: ## Remove what runs wrote (workspace/: spans, models, lineage) and the caches of the tools.
 	rm -rf workspace build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -84,7 +84,7 @@ def _columns(
         "registered": registered,
         features.LABEL: casual + registered,
     }
-    return {name: pa.array(computed.get(name, real[name][row] if name not in computed else None)) for name in real}
+    return {name: pa.array(computed[name] if name in computed else real[name][row]) for name in real}
 
 
 def write_upload(count: int, path: Path) -> None:

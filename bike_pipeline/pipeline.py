@@ -19,6 +19,7 @@ from bike_pipeline.components.example_gen import SpanExampleGen
 from bike_pipeline.components.example_shards import EVAL, HISTORY, TRAIN
 from bike_pipeline.components.pusher import Pusher
 from bike_pipeline.components.statistics_gen import StatisticsGen
+from bike_pipeline.components.transform import Transform
 from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.modeling import evaluation
 from bike_pipeline.settings import Settings
@@ -59,7 +60,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
 
     example_gen = _identify(
         SpanExampleGen(settings.store_uri, settings.data.history_spans, settings.data.in_memory_rows),
-        "CsvExampleGen", *inputs, "components/example_gen.py", "components/example_shards.py",
+        "CsvExampleGen", *inputs, "components/example_gen.py", "components/example_shards.py", "modeling/rows.py",
     )  # fmt: skip
     examples = example_gen.outputs["examples"]
 
@@ -68,7 +69,8 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
 
     statistics_gen = _identify(
         StatisticsGen(examples, schema),
-        "StatisticsGen", "components/statistics_gen.py", in_memory_rows=settings.data.in_memory_rows,
+        "StatisticsGen", "components/statistics_gen.py", "modeling/rows.py",
+        in_memory_rows=settings.data.in_memory_rows,
     )  # fmt: skip
     statistics = statistics_gen.outputs["statistics"]
 
@@ -82,7 +84,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
     )  # fmt: skip
 
     transform = _identify(
-        components.Transform(
+        Transform(
             examples,
             schema,
             preprocessing_fn="bike_pipeline.modeling.preprocessing.preprocessing_fn",
@@ -91,7 +93,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
             disable_analyzer_cache=True,
             disable_statistics=True,
         ),
-        "Transform", "features.py", "modeling/preprocessing.py",
+        "Transform", "features.py", "modeling/preprocessing.py", "modeling/rows.py", "components/transform.py",
     )  # fmt: skip
     # Nothing is learnt from data that the gate refused.
     transform.add_upstream_node(data_gate)

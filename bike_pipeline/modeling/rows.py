@@ -92,18 +92,21 @@ def readable_files(split_folder: str) -> list[str]:
     return columns if all(tf.io.gfile.exists(path) for path in columns) else shards
 
 
-def record_batches(path: str, size: int, names: Iterable[str] | None = None) -> Iterator[pa.RecordBatch]:
+def record_batches(
+    path: str, size: int, names: Iterable[str] | None = None, schema: Any = None
+) -> Iterator[pa.RecordBatch]:
     """Yield the rows of one of `readable_files` in order, as TFXIO would: every column is a list with one value a row.
 
     Args:
         path: the file.
         size: most rows of a batch.
         names: the columns to read; all where it is None.
+        schema: what tf.Examples are decoded by; their own types where it is None.
     """
     import tensorflow as tf
 
     if not path.endswith(".parquet"):
-        yield from _decoded(path, size)
+        yield from _decoded(path, size, schema)
         return
     import pyarrow.parquet as pq
 
@@ -117,10 +120,10 @@ def record_batches(path: str, size: int, names: Iterable[str] | None = None) -> 
         yield pa.RecordBatch.from_arrays(columns, batch.schema.names)
 
 
-def _decoded(path: str, size: int) -> Iterator[pa.RecordBatch]:
+def _decoded(path: str, size: int, schema: Any) -> Iterator[pa.RecordBatch]:
     import tensorflow as tf
     from tfx_bsl.coders import example_coder
 
-    decoder = example_coder.ExamplesToRecordBatchDecoder()
+    decoder = example_coder.ExamplesToRecordBatchDecoder(None if schema is None else schema.SerializeToString())
     for records in tf.data.TFRecordDataset(path, "GZIP").batch(size).as_numpy_iterator():
         yield decoder.DecodeBatch(records.tolist())

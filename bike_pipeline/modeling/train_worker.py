@@ -108,7 +108,7 @@ def _train(job: TrainingJob, cluster: Cluster, strategy: Any) -> None:
         raise ConfigurationError(
             "there is a model already", where=job.model_dir, fix="name a folder that does not exist"
         )
-    columns = training.read(job.examples)
+    columns = training.read(job.examples, job.schema_file)
     listener = (lambda fraction, text: _say(progress=fraction, text=text)) if cluster.is_chief else None
     with progress.listening(listener) if listener else contextlib.nullcontext():
         trained = training.train(

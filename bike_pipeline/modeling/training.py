@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -172,19 +172,28 @@ def train(
     return alone, losses
 
 
-def read(examples: Sequence[str]) -> rows.Columns:
+def read(examples: Sequence[str], schema_file: str) -> rows.Columns:
     """Return the raw rows of an Examples artifact, with the label, in the order of its files.
 
     Args:
         examples: file patterns, `<artifact>/Split-<name>/*` each.
+        schema_file: the schema, as text proto; tf.Examples without their rows as Parquet are decoded by it.
 
     Raises:
         DataError: the examples lack a column or there are none.
     """
     files = [path for pattern in examples for path in rows.readable_files(os.path.dirname(pattern))]
-    return rows.to_columns(
-        (batch for path in files for batch in rows.record_batches(path, TRANSFORM_CHUNK, RAW_NAMES)), RAW_NAMES
-    )
+    schema = _schema(schema_file)
+    batches = (batch for path in files for batch in rows.record_batches(path, TRANSFORM_CHUNK, RAW_NAMES, schema))
+    return rows.to_columns(batches, RAW_NAMES)
+
+
+def _schema(path: str) -> Any:
+    from google.protobuf import text_format
+    from tensorflow_metadata.proto.v0 import schema_pb2
+
+    with tf.io.gfile.GFile(path) as file:
+        return text_format.Parse(file.read(), schema_pb2.Schema())
 
 
 def write(
@@ -229,6 +238,7 @@ def run_fn(fn_args: Any) -> None:
         worker_processes.run(
             TrainingJob(
                 examples=tuple(fn_args.train_files),
+                schema_file=fn_args.schema_path,
                 transform_graph=fn_args.transform_graph_path,
                 base_model=fn_args.base_model or "",
                 run_dir=fn_args.model_run_dir,
@@ -238,7 +248,7 @@ def run_fn(fn_args: Any) -> None:
             )
         )
         return
-    columns = read(fn_args.train_files)
+    columns = read(fn_args.train_files, fn_args.schema_path)
     logging.info("Training on %d rows.", rows.count(columns))
     transform_graph = fn_args.transform_graph_path
     trained = train(

@@ -18,6 +18,7 @@ class TrainingJob(Section):
 
     Attributes:
         examples: file patterns of the tf.Examples to train on (gzipped TFRecords).
+        schema_file: the schema, as text proto.
         transform_graph: folder of the TransformGraph artifact.
         base_model: folder of the SavedModel to start from; empty for none.
         run_dir: folder for the losses; the chief's.
@@ -27,6 +28,7 @@ class TrainingJob(Section):
     """
 
     examples: Annotated[tuple[Place, ...], Field(min_length=1)]
+    schema_file: Place
     transform_graph: Place
     base_model: str = ""
     run_dir: Place

@@ -93,7 +93,8 @@ def test_a_row_that_lacks_an_input_stops_the_training(run: Any, examples: Any, t
 def test_files_are_read_one_after_the_other_on_any_machine(examples: Any, tmp_path: Path, monkeypatch: Any) -> None:
     import numpy as np
     import tensorflow as tf
-    from tfx_bsl.tfxio import tf_example_record
+
+    from bike_pipeline.modeling import rows
 
     kept = parsed(examples, "train")[:90]
     paths = [str(tmp_path / f"part-{number}.gz") for number in range(3)]
@@ -101,15 +102,15 @@ def test_files_are_read_one_after_the_other_on_any_machine(examples: Any, tmp_pa
         with tf.io.TFRecordWriter(path, "GZIP") as writer:
             for example in kept[number * 30 : (number + 1) * 30]:
                 writer.write(example.SerializeToString())
-    opened: list[list[str]] = []
-    source = tf_example_record.TFExampleRecord
+    opened: list[str] = []
+    record_batches = rows.record_batches
 
-    def remembered(files: list[str], **options: Any) -> Any:
-        opened.append(files)
-        return source(files, **options)
+    def remembered(path: str, *arguments: Any) -> Any:
+        opened.append(path)
+        return record_batches(path, *arguments)
 
-    monkeypatch.setattr(tf_example_record, "TFExampleRecord", remembered)
+    monkeypatch.setattr(rows, "record_batches", remembered)
     columns = training.read([str(tmp_path / "part-*")], str(ROOT / "configs" / "schema.pbtxt"))
     np.testing.assert_array_equal(columns["cnt"], [values(example)["cnt"] for example in kept])
     # Given all at once, TensorFlow takes turns between them on machines with more than three cores.
-    assert opened == [[path] for path in paths]
+    assert opened == paths

@@ -41,6 +41,7 @@ def job(example_files, transform_graph, tmp_path):
     def make(**training):
         return TrainingJob(
             examples=(example_files,),
+            schema_file=str(ROOT / "configs" / "schema.pbtxt"),
             transform_graph=str(transform_graph),
             run_dir=str(tmp_path / "run"),
             model_dir=str(tmp_path / "model" / "Format-Serving"),

@@ -13,6 +13,7 @@ from bike_pipeline.settings import load_settings
 def parts():
     return {
         "examples": ["/shared/examples/Split-train/*"],
+        "schema_file": "/shared/schema.pbtxt",
         "transform_graph": "/shared/transform",
         "run_dir": "/shared/run",
         "model_dir": "/shared/model",

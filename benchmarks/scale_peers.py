@@ -1,0 +1,176 @@
+"""What a user would write instead of each stage: polars for data, Keras for training, numpy for metrics.
+
+Each function prepares (imports, open files) and returns the work. Files go to `peer-*` in the same folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Work = Callable[[], Any]
+WEATHER = ("temp", "atemp", "hum", "windspeed")
+SLICES = ("hr", "workingday", "season", "weathersit")
+
+
+def ingest(folder: Path) -> Work:
+    """polars: read the upload, check every rule of the row contract, split by days, write both splits as CSV."""
+    import polars as pl
+
+    from bike_pipeline import features
+
+    def work() -> None:
+        rows = pl.read_parquet(folder / "upload.parquet")
+        day = pl.col("dteday").cast(pl.Date)
+        rules = [
+            (day.dt.year() - features.FIRST_YEAR == pl.col("yr")),
+            day.dt.month() == pl.col("mnth"),
+            day.dt.weekday() % 7 == pl.col("weekday"),
+            pl.col("casual") + pl.col("registered") == pl.col("cnt"),
+            (pl.col("weekday").is_between(1, 5) & (pl.col("holiday") == 0)).cast(pl.Int64) == pl.col("workingday"),
+            (day.cast(pl.Int64) * 24 + pl.col("hr")).diff().fill_null(1) > 0,
+        ]
+        for feature in features.FEATURES:
+            if feature.minimum is not None:
+                rules.append(pl.col(feature.name) >= feature.minimum)
+            if feature.maximum is not None:
+                rules.append(pl.col(feature.name) <= feature.maximum)
+        good = rows.filter(pl.all_horizontal(rules))
+        days = good["dteday"].unique().sort()
+        cut = days[int(len(days) * 0.8)]
+        good.filter(pl.col("dteday") < cut).write_csv(folder / "peer-train.csv")
+        good.filter(pl.col("dteday") >= cut).write_csv(folder / "peer-eval.csv")
+
+    return work
+
+
+def ExampleGen(folder: Path) -> Work:  # noqa: N802 (the stage's name)
+    """polars: parse the CSV files and write them gzipped, as Parquet: ours writes gzipped TFRecords."""
+    import polars as pl
+
+    def work() -> None:
+        for split in ("train", "eval"):
+            rows = pl.read_csv(folder / f"peer-{split}.csv", try_parse_dates=True)
+            rows.write_parquet(folder / f"peer-{split}.parquet", compression="gzip")
+
+    return work
+
+
+def StatisticsGen(folder: Path) -> Work:  # noqa: N802
+    """polars: per column counts, moments, extremes, zeros, ten quantiles and a histogram; top values of the date."""
+    import polars as pl
+
+    def work() -> list[Any]:
+        found: list[Any] = []
+        for split in ("train", "eval"):
+            rows = pl.read_parquet(folder / f"peer-{split}.parquet")
+            numbers = [name for name, kind in rows.schema.items() if kind.is_numeric()]
+            column = pl.col(numbers)
+            found.append(
+                rows.select(
+                    column.count().name.suffix(" count"),
+                    column.null_count().name.suffix(" missing"),
+                    column.mean().name.suffix(" mean"),
+                    column.std().name.suffix(" std"),
+                    column.min().name.suffix(" min"),
+                    column.max().name.suffix(" max"),
+                    (column == 0).sum().name.suffix(" zeros"),
+                    *(column.quantile(q / 10).name.suffix(f" {q}") for q in range(11)),
+                )
+            )
+            found += [rows[name].hist(bin_count=10) for name in numbers]
+            found.append(rows["dteday"].cast(pl.String).value_counts(sort=True).head(20))
+        return found
+
+    return work
+
+
+def Transform(folder: Path) -> Work:  # noqa: N802
+    """polars: mean and deviation of the weather and the last month, over the training rows."""
+    import polars as pl
+
+    def work() -> Any:
+        rows = pl.read_parquet(folder / "peer-train.parquet", columns=[*WEATHER, "yr", "mnth"])
+        return rows.select(
+            pl.col(WEATHER).mean().name.suffix(" mean"),
+            pl.col(WEATHER).std().name.suffix(" std"),
+            (pl.col("yr") * 12 + pl.col("mnth") - 1).max().alias("last month"),
+        ).row(0, named=True)
+
+    return work
+
+
+def Trainer(folder: Path) -> Work:  # noqa: N802
+    """Keras: one epoch of `fit` of the same model on the same inputs in memory, and `save`."""
+    import keras
+    import numpy as np
+    import polars as pl
+
+    from bike_pipeline.modeling import architectures
+    from bike_pipeline.settings import load_settings
+
+    training = load_settings().training
+
+    def work() -> None:
+        rows = pl.read_parquet(folder / "peer-train.parquet")
+        number = {name: rows[name].to_numpy() for name in rows.columns if name != "dteday"}
+        weather = np.stack([number[name] for name in WEATHER], axis=1).astype(np.float32)
+        angle = number["hr"] * (2 * np.pi / 24)
+        months = number["yr"] * 12 + number["mnth"] - 1
+        dense = [*((weather - weather.mean(0)) / weather.std(0)).T, number["holiday"], number["workingday"]]
+        dense += [wave(k * angle) for k in (1, 2, 3) for wave in (np.sin, np.cos)]
+        dense.append(np.clip(months.max() // 12 - number["yr"], 0, 4))
+        inputs = {
+            "dense": np.stack(dense, axis=1).astype(np.float32),
+            "hour_workingday": number["hr"] + 24 * number["workingday"],
+            "hour_weekday": number["hr"] + 24 * number["weekday"],
+            "weather": number["weathersit"] - 1,
+            "month": number["mnth"] - 1,
+            "months_before_end": (months.max() - months).astype(np.float32),
+        }
+        label = np.log1p(number["cnt"]).astype(np.float32)
+        model = architectures.build(
+            training.hidden_units, training.embedding_dimensions, training.dropout, float(label.mean())
+        )
+        optimizer = keras.optimizers.AdamW(training.learning_rate, weight_decay=training.weight_decay)
+        model.compile(optimizer, "mse")
+        model.fit(inputs, label, batch_size=training.batch_size, epochs=1, verbose=0)
+        model.save(folder / "peer.keras")
+
+    return work
+
+
+def Evaluator(folder: Path) -> Work:  # noqa: N802
+    """The served model on the eval rows from memory, numpy and polars for its metrics overall and on every slice."""
+    import numpy as np
+    import polars as pl
+    import tensorflow as tf
+
+    from bike_pipeline import features
+
+    def work() -> list[Any]:
+        rows = pl.read_parquet(folder / "peer-eval.parquet")
+        kinds = {"int": np.int64, "float": np.float32}
+        inputs = {f.name: rows[f.name].to_numpy().astype(kinds[f.kind]) for f in features.MODEL_INPUTS}
+        metrics = []
+        for _ in ("candidate", "baseline"):
+            served = tf.saved_model.load(str(folder / "model" / "Format-Serving")).signatures["serving_default"]
+            parts = [
+                served(**{name: tf.constant(values[at : at + 65_536]) for name, values in inputs.items()})["cnt"]
+                for at in range(0, len(rows), 65_536)
+            ]
+            error = rows.with_columns(p=pl.Series(np.concatenate([part.numpy() for part in parts]).ravel()))
+            difference = pl.col("p") - pl.col("cnt")
+            taken = [
+                pl.len(),
+                difference.abs().mean().alias("mae"),
+                (difference**2).mean().sqrt().alias("rmse"),
+                ((pl.col("p").log1p() - pl.col("cnt").log1p()) ** 2).mean().sqrt().alias("rmsle"),
+                (difference.sum() / pl.col("cnt").sum()).alias("bias"),
+                (pl.col("p").sum() / pl.col("cnt").sum()).alias("calibration"),
+            ]
+            metrics += [error.select(taken), *(error.group_by(name).agg(taken) for name in SLICES)]
+        return metrics
+
+    return work

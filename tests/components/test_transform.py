@@ -1,0 +1,69 @@
+"""Transform: the graph that stock TFX writes, from rows that are read otherwise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.components.conftest import on_beam
+
+PREPROCESSING = "bike_pipeline.modeling.preprocessing.preprocessing_fn"
+
+
+def transformed_by(executor: Any, examples: Any, schema: Any, folder: Path) -> dict[str, Any]:
+    """Run an executor, and its graph over rows that lie in and outside the range it was made from."""
+    import numpy as np
+    import tensorflow as tf
+    from tfx.proto import transform_pb2
+    from tfx.types import standard_artifacts
+    from tfx.utils import proto_utils
+
+    from bike_pipeline.modeling import preprocessing, saved_model
+    from bike_pipeline.modeling.training import RAW_NAMES
+
+    graph = standard_artifacts.TransformGraph()
+    graph.uri = str(folder)
+    splits = transform_pb2.SplitsConfig(analyze=["history", "train"], transform=["eval"])
+    executor.Do(
+        {"examples": [examples], "schema": [schema]},
+        {"transform_graph": [graph]},
+        {
+            "preprocessing_fn": PREPROCESSING,
+            "splits_config": proto_utils.proto_to_json(splits),
+            "disable_statistics": 1,
+            "force_tf_compat_v1": 0,
+            "custom_config": json.dumps(None),
+        },
+    )
+    outputs = (preprocessing.DENSE, *preprocessing.CODES, preprocessing.MONTHS_BEFORE_END)
+    steps = np.linspace(0, 1, 50)
+    raw = {
+        f"{name}": tf.constant(
+            steps.astype(np.float32) if name in preprocessing.WEATHER else np.rint(steps * 12).astype(np.int64)
+        )
+        for name in RAW_NAMES
+    }
+    applied = saved_model.Transform(str(folder), RAW_NAMES, outputs)(raw)
+    return {name: tensor.numpy() for name, tensor in applied.items()}
+
+
+@pytest.mark.slow
+def test_the_graph_is_that_of_stock_tfx(examples: Any, schema: Any, tmp_path: Path) -> None:
+    import numpy as np
+    import tensorflow_transform as tft
+    from tfx.components.transform import executor as stock
+
+    from bike_pipeline.components.transform import TransformExecutor
+
+    ours = transformed_by(TransformExecutor(on_beam()), examples, schema, tmp_path / "ours")
+    theirs = transformed_by(stock.Executor(on_beam()), examples, schema, tmp_path / "stock")
+    assert ours.keys() == theirs.keys()
+    for name, values in theirs.items():
+        np.testing.assert_allclose(ours[name], values, rtol=1e-6, atol=1e-6)
+    for kind in ("raw_metadata", "transformed_metadata"):
+        schemas = [getattr(tft.TFTransformOutput(str(tmp_path / by)), kind).schema for by in ("ours", "stock")]
+        assert schemas[0] == schemas[1]
+    assert {path.name for path in (tmp_path / "ours").iterdir()} == {"metadata", "transformed_metadata", "transform_fn"}
