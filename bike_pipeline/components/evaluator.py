@@ -1,7 +1,7 @@
 """Evaluator: sums by slice on any engine, TFMA's metrics and validation, and a blessing backed by every threshold.
 
 TFX's own Evaluator takes a dictionary a row and slice through Python, 100 seconds of CPU time a million rows. This one
-reads the same examples through the same signature and writes the same files; docs/decisions/0006-rows-in-batches.md.
+reads the same examples through the same signature and writes the same files; docs/decisions/0008-rows-in-batches.md.
 """
 
 from __future__ import annotations
