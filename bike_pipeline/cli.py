@@ -22,6 +22,7 @@ COMMANDS = {
     "models": "List what was trained, blessed and served.",
     "lineage": "Show where a model came from, which models saw some rows, what changed between two.",
     "verify": "Check a pushed model: its signature, every file, and all evidence for it.",
+    "reproduce": "Make a model again from what is on record, and compare.",
     "gc": "Free the files of old artifacts, never those that a served model needs.",
     "compile": "Write the pipeline for Kubeflow Pipelines or Vertex AI.",
     "submit": "Upload the pipeline to Kubeflow Pipelines and run it there.",

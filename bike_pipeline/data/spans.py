@@ -224,6 +224,21 @@ class SpanStore:
             raise DataError("the manifest does not describe these rows", where=where, fix="restore it from a backup")
         return found
 
+    def export(self, span: int, version: int, folder: Path) -> None:
+        """Write a version to a local folder that is a store of its own; every file is checked against its SHA-256.
+
+        Raises:
+            DataError: the version does not exist, or a file is gone or was changed.
+            OSError: it cannot be written.
+        """
+        found = self.get(span, version)
+        place = _folder(span, version)
+        for name, record in found.manifest.files.items():
+            target = folder / place / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(self._checked(place, name, record))
+        (folder / place / MANIFEST).write_bytes(render_manifest(found.manifest))
+
     def _checked(self, folder: str, name: str, record: FileRecord) -> bytes:
         content = self._files.read(f"{folder}/{name}")
         where = self._files.uri(f"{folder}/{name}")

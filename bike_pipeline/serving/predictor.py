@@ -19,7 +19,34 @@ _DTYPES = {"int": np.int64, "float": np.float32}
 _CHUNK = 65_536
 
 
-class Predictor:
+class LoadedModel:
+    """A SavedModel in this process, asked through its served signature."""
+
+    def __init__(self, folder: str | Path) -> None:
+        """Load the SavedModel in `folder`."""
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        import tensorflow as tf
+
+        self._tf = tf
+        self._model = tf.saved_model.load(str(folder))
+        self._signature = self._model.signatures["serving_default"]
+
+    def predict(self, columns: Mapping[str, Sequence[Any]]) -> npt.NDArray[np.float32]:
+        """Return the predicted rentals an hour, shape (rows,).
+
+        Args:
+            columns: one sequence of the same length for each of the model's inputs.
+        """
+        arrays = {f.name: np.asarray(columns[f.name], _DTYPES[f.kind]) for f in features.MODEL_INPUTS}
+        rows = len(next(iter(arrays.values())))
+        parts = []
+        for start in range(0, rows, _CHUNK):
+            chunk = {name: self._tf.constant(values[start : start + _CHUNK]) for name, values in arrays.items()}
+            parts.append(self._signature(**chunk)[features.LABEL].numpy())
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+
+class Predictor(LoadedModel):
     """Answers from one version of the served model.
 
     Attributes:
@@ -52,23 +79,4 @@ class Predictor:
                 where=str(folder),
                 fix="remove that folder and push again",
             )
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        import tensorflow as tf
-
-        self._tf = tf
-        self._model = tf.saved_model.load(str(folder))
-        self._signature = self._model.signatures["serving_default"]
-
-    def predict(self, columns: Mapping[str, Sequence[Any]]) -> npt.NDArray[np.float32]:
-        """Return the predicted rentals an hour, shape (rows,).
-
-        Args:
-            columns: one sequence of the same length for each of the model's inputs.
-        """
-        arrays = {f.name: np.asarray(columns[f.name], _DTYPES[f.kind]) for f in features.MODEL_INPUTS}
-        rows = len(next(iter(arrays.values())))
-        parts = []
-        for start in range(0, rows, _CHUNK):
-            chunk = {name: self._tf.constant(values[start : start + _CHUNK]) for name, values in arrays.items()}
-            parts.append(self._signature(**chunk)[features.LABEL].numpy())
-        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        super().__init__(folder)
