@@ -89,6 +89,12 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename else ""
         _stop(f"{where}{error.strerror or error}. Check permissions and free space there.", ExitCode.STORAGE)
     except Exception as error:  # noqa: BLE001 (the last resort: no traceback reaches a person unasked)
+        if type(error).__module__ == "ml_metadata.errors":
+            first = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+            _stop(
+                f"the metadata store does not answer ({first}). Check that it is whole, reachable and not locked.",
+                ExitCode.METADATA,
+            )
         _stop(
             f"{type(error).__name__}: {error}. This was not foreseen; `bike-pipeline --debug …` shows the traceback.",
             ExitCode.UNFORESEEN,

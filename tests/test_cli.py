@@ -171,6 +171,16 @@ def test_what_nobody_foresaw_is_one_line_too(call, failing):
     assert "--debug" in err
 
 
+def test_a_store_that_stops_answering_is_told_as_such(call, failing):
+    from ml_metadata import errors as mlmd_errors
+
+    failing(mlmd_errors.AbortedError("database is locked\nsecond line"))
+    code, _, err = call("fail")
+    assert code == ExitCode.METADATA
+    assert err.count("\n") == 1
+    assert "database is locked" in err
+
+
 def test_an_error_of_the_system_names_the_file(call, failing):
     failing(PermissionError(13, "Permission denied", "/models/1"))
     code, _, err = call("fail")

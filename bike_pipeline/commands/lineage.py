@@ -41,6 +41,7 @@ def command() -> None:
 @click.option(
     "--impact", default=None, metavar="SPAN/VERSION", help="List every model that saw these rows, as history too."
 )
+@click.option("--cluster", is_flag=True, help="Read the cluster's store (kubeflow.metadata).")
 @click.option(
     "--format",
     "form",
@@ -56,6 +57,7 @@ def show(
     serving: bool,
     run_id: str | None,
     impact: str | None,
+    cluster: bool,
     form: str,
     output: Path | None,
 ) -> None:
@@ -72,7 +74,7 @@ def show(
     from bike_pipeline.lineage.impact import impact_of, parse_span
 
     span = parse_span(impact) if impact is not None else None
-    lineage = lineage_of(settings)
+    lineage = lineage_of(settings, cluster)
     history = History(lineage)
     if span is not None:
         found = impact_of(lineage, history, *span, settings.store_uri)
