@@ -21,6 +21,7 @@ COMMANDS = {
     "runs": "List what ran: when, on which span, with what outcome.",
     "models": "List what was trained, blessed and served.",
     "lineage": "Show where a model came from, which models saw some rows, what changed between two.",
+    "explain-run": "Write a page that tells what a run did, and why.",
     "verify": "Check a pushed model: its signature, every file, and all evidence for it.",
     "reproduce": "Make a model again from what is on record, and compare.",
     "gc": "Free the files of old artifacts, never those that a served model needs.",
@@ -43,7 +44,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        command = importlib.import_module(f"bike_pipeline.commands.{cmd_name}").command
+        command = importlib.import_module(f"bike_pipeline.commands.{cmd_name.replace('-', '_')}").command
         assert isinstance(command, click.Command)
         return command
 

@@ -91,7 +91,7 @@ def test_every_command_has_its_help(path):
 
 def test_the_list_of_commands_and_their_modules_agree():
     for name, sentence in cli.COMMANDS.items():
-        command = importlib.import_module(f"bike_pipeline.commands.{name}").command
+        command = importlib.import_module(f"bike_pipeline.commands.{name.replace('-', '_')}").command
         assert isinstance(command, click.Command)
         assert command.help
         assert sentence.endswith(".")

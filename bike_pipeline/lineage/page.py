@@ -9,7 +9,7 @@ from typing import Any
 from bike_pipeline.lineage.drawing import as_svg
 from bike_pipeline.lineage.report import Report
 
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --line: #d0d7de; --soft: #f4f6f8; --good: #1a7f37;
   --bad: #b3261e; --data: #dbeafe; --stage: #e7e5e4; --span: #dcfce7; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --paper: #0d1117; --line: #30363d; --soft: #161b22;
@@ -53,7 +53,7 @@ def as_html(report: Report) -> str:
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>Lineage of {escape(report.title)}</title><style>{_STYLE}</style></head><body>",
+        f"<title>Lineage of {escape(report.title)}</title><style>{STYLE}</style></head><body>",
         f"<h1>Lineage of {escape(report.title)}</h1>",
     ]
     if report.missing:

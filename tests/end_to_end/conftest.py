@@ -139,6 +139,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, edited: Callable[..., str]) 
     chapters["again"] = product.python(NOTING_IMPORTS)
     chapters["imported"] = (product.workspace / "imported.txt").read_text(encoding="utf-8")
     chapters["second"] = product.call("run", "--demo", "second", "--json")
+    chapters["page"] = product.call("explain-run")
     chapters["second again"] = product.call("run", "--json")
     chapters["worse"] = product.call("run", "--json", "--set", "training.learning_rate=1e-6")
     strict = product.workspace / "strict.yaml"

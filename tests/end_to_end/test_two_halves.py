@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.end_to_end.conftest import Called, Product
+from tests.lineage.test_explanation import Page
 
 pytestmark = pytest.mark.slow
 
@@ -171,3 +174,37 @@ def test_served_model_answers(story: dict[str, Any], halves: tuple[Path, Path]) 
     assert product.call("predict", str(file)).out.splitlines() == answered
     piped = product.call("predict", "-", text=record)
     assert piped.out == one.out
+
+
+READ = ("pushed as version", "The gates, and their reasons", "16-20 h", "autumn", "mist", "From the rows to the model")
+
+
+def test_a_page_explains_the_second_run_to_a_person(story: dict[str, Any]) -> None:
+    called: Called = story["page"]
+    assert called.code == 0, called.err
+    page = Page(Path(called.out.strip()).read_text(encoding="utf-8"))
+    for words in READ:
+        assert words in page.text
+    report = story["second"].result["decisions"]
+    assert all(decision["reason"] in page.text for decision in report["decisions"])
+    assert "changed since the run before: the examples (now span 2 version 1)" in page.text
+    assert "the same code, settings and inputs as in run" in page.text
+    # Two bars a slice; one picture for each column of the contract that is a number, four charts, one graph.
+    assert page.shapes["svg"] == 15 + 4 + 1
+    assert not page.loads
+
+
+def test_a_browser_shows_that_page(story: dict[str, Any], tmp_path: Path) -> None:
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("no Chromium on this machine (Debian: apt install chromium)")
+    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+             "--disable-background-networking", f"--user-data-dir={tmp_path}", "--dump-dom"]  # fmt: skip
+    done = subprocess.run(
+        [browser, *quiet, Path(story["page"].out.strip()).as_uri()],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    shown = Page(done.stdout)
+    for words in READ:
+        assert words in shown.text
