@@ -36,8 +36,14 @@ run: setup ## Ingest the first half of the data as span 1 and run the pipeline o
 retrain: setup ## Ingest the second half as span 2 and run again, against the model that is served now.
 	$(BIN)/bike-pipeline run --demo second $(ARGS)
 
+.PHONY: databases
+databases: setup ## Fetch the database servers that some tests use (Debian, Ubuntu; nothing is installed on the machine).
+	# Where they cannot be had, the tests of them are skipped and say so.
+	$(BIN)/python tools/database_servers.py || true
+
 .PHONY: test
 test: setup ## Check everything: lint, types, imports and all tests, with a summary at the end.
+	$(MAKE) databases; \
 	failed=0; summary=""; \
 	for step in lint types imports pytest; do \
 	  began=$$SECONDS; result=ok; \

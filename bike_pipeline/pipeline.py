@@ -8,7 +8,6 @@ from typing import Any
 from tfx import components
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.dsl.components.base.base_component import BaseComponent
-from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import pusher_pb2, trainer_pb2, transform_pb2
 
@@ -21,6 +20,7 @@ from bike_pipeline.components.pusher import Pusher
 from bike_pipeline.components.statistics_gen import StatisticsGen
 from bike_pipeline.components.transform import Transform
 from bike_pipeline.errors import ConfigurationError
+from bike_pipeline.lineage.connection import connection_config
 from bike_pipeline.modeling import evaluation
 from bike_pipeline.settings import Settings
 from bike_pipeline.source_hash import source_hash
@@ -58,13 +58,19 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
     metric_set = evaluation.metric_set()
     gate, training = settings.gate.model_dump_json(), settings.training.model_dump(mode="json")
 
+    # Where workspaces share a store, none of them builds on files of another one, which may be cleaned up at any time.
+    place = {"pipeline_root": settings.pipeline_root} if settings.metadata.mysql else {}
+
     example_gen = _identify(
         SpanExampleGen(settings.store_uri, settings.data.history_spans, settings.data.in_memory_rows),
         "CsvExampleGen", *inputs, "components/example_gen.py", "components/example_shards.py", "modeling/rows.py",
+        **place,
     )  # fmt: skip
     examples = example_gen.outputs["examples"]
 
-    schema_gen = _identify(ImportSchemaGen(str(settings.schema_path)), "ImportSchemaGen", schema_sha256=schema_hash)
+    schema_gen = _identify(
+        ImportSchemaGen(str(settings.schema_path)), "ImportSchemaGen", schema_sha256=schema_hash, **place
+    )
     schema = schema_gen.outputs["schema"]
 
     statistics_gen = _identify(
@@ -167,5 +173,5 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
             pusher,
         ],
         enable_cache=enable_cache,
-        metadata_connection_config=metadata.sqlite_metadata_connection_config(str(settings.metadata_file)),
+        metadata_connection_config=connection_config(settings.metadata_address),
     )

@@ -80,16 +80,17 @@ def _run(
     from tfx.dsl.compiler import compiler, constants
     from tfx.orchestration.portable import runtime_parameter_utils
 
+    from bike_pipeline.lineage.connection import open_at
+    from bike_pipeline.lineage.last_run import last_run, note_run
     from bike_pipeline.lineage.outcomes import run_result
     from bike_pipeline.lineage.run_record import record_run, source_of_this_run
-    from bike_pipeline.lineage.store import Lineage, open_store
+    from bike_pipeline.lineage.store import Lineage
     from bike_pipeline.pipeline import create_pipeline
     from bike_pipeline.serving import signing
     from runners.scheduling import run_in_order
     from runners.stage_launcher import SerialMetadata, StageLauncher
 
-    if settings.metadata_file.exists():
-        open_store(settings.metadata_file)
+    open_at(settings.metadata_address, create=True, upgrade=settings.metadata.upgrade)
     definition = create_pipeline(settings, enable_cache, accept_baseline_reset)
     spec = compiler.Compiler().compile(definition)
     run_id = new_run_id()
@@ -107,14 +108,15 @@ def _run(
     stages = StageLauncher(spec, config, observer, make_beam_pipeline)
     observer.planned(list(stages.upstream))
     with SerialMetadata(config) as store:
-        close_interrupted(Lineage(store.store))
+        close_interrupted(Lineage(store.store), last_run(settings.workspace_path))
         record_run(store.store, source_of_this_run(settings, run_id, runner))
+    note_run(settings.workspace_path, run_id)
     try:
         results = run_in_order(stages.upstream, stages.launch, at_once)
     except KeyboardInterrupt:
         # Stages beside the interrupted one end with this process.
         with SerialMetadata(config) as store:
-            close_interrupted(Lineage(store.store))
+            close_interrupted(Lineage(store.store), run_id)
         raise
     with SerialMetadata(config) as store:
         lineage = Lineage(store.store)
@@ -129,11 +131,18 @@ def _parameters(node: Any) -> dict[str, Any]:
     return {name: value.field_value for name, value in node.parameters.parameters.items()}
 
 
-def close_interrupted(lineage: Lineage) -> None:
-    """Mark what a killed process left as running: the lock is ours, so nothing else can be running."""
+def close_interrupted(lineage: Lineage, run_id: str) -> None:
+    """Mark what a killed process left as running: the lock is ours, so no run of this workspace can be going on.
+
+    Args:
+        lineage: the metadata store; runs of other workspaces may be going on in it.
+        run_id: the last run of this workspace; "" where there was none.
+    """
     from ml_metadata.proto import metadata_store_pb2 as pb
 
-    left = [e for e in lineage.store.get_executions() if e.last_known_state == pb.Execution.RUNNING]
+    run = lineage.store.get_context_by_type_and_name("pipeline_run", run_id) if run_id else None
+    found = lineage.store.get_executions_by_context(run.id) if run else []
+    left = [e for e in found if e.last_known_state == pb.Execution.RUNNING]
     for execution in left:
         execution.last_known_state = pb.Execution.CANCELED
     if left:

@@ -17,6 +17,7 @@ from tfx.proto.orchestration import executable_spec_pb2
 
 from bike_pipeline import progress
 from bike_pipeline.errors import BikePipelineError, StageError, StorageError
+from bike_pipeline.lineage.connection import failure_of
 from bike_pipeline.lineage.outcomes import outcome
 from bike_pipeline.lineage.store import CACHED, ERROR_PROPERTY, Lineage
 from bike_pipeline.run_events import RunObserver, StageResult
@@ -179,6 +180,9 @@ def as_failure(stage: str, error: BaseException) -> BikePipelineError | Keyboard
                 fix=MEND_STORAGE,
             )
         cause = cause.__cause__ or cause.__context__
+    lost_store = failure_of(error)
+    if lost_store is not None:
+        return lost_store
     first = next((line for line in str(error).splitlines() if line.strip()), "") or type(error).__name__
     if any(phrase in str(error) for phrase in _STORAGE_PHRASES):
         return StorageError(first[:300], where=stage, fix=MEND_STORAGE)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,14 +21,24 @@ def lineage_of(settings: Settings, cluster: bool = False) -> Lineage:
     """
     import logging
 
+    from bike_pipeline.lineage.connection import open_at
     from bike_pipeline.lineage.store import Lineage
 
     # MLMD says on every query that it falls back to plain SQL; that is its normal way of working.
     logging.getLogger("absl").setLevel(logging.ERROR)
-    if cluster:
-        from bike_pipeline.lineage.connection import open_at
+    with _quiet():
+        return Lineage(open_at(settings.kubeflow.metadata.address if cluster else settings.metadata_address))
 
-        return Lineage(open_at(settings.kubeflow.metadata.address))
-    from bike_pipeline.lineage.store import open_store
 
-    return Lineage(open_store(settings.metadata_file))
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what C++ code writes to standard error: an error is one line, and that is ours."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -23,7 +23,7 @@ def command(settings: Settings, cluster: bool, as_json: bool) -> None:
     """List every trained model, from ML Metadata: its span, its metrics, whether it is blessed, where it is served."""
     from bike_pipeline.commands.lineage_source import lineage_of
 
-    models = lineage_of(settings, cluster).models()
+    models = lineage_of(settings, cluster).models("" if cluster else settings.serving_path)
     if as_json:
         click.echo(json.dumps([asdict(model) for model in models], indent=2, default=str))
         return

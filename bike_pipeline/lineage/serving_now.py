@@ -14,7 +14,7 @@ def serving_now(lineage: Lineage, serving_path: str) -> ServedModel | None:
     That is the last push that ML Metadata knows. Where the serving folder holds a newer version (a process was killed
     between the push and its record), that version's own push record is believed.
     """
-    recorded = lineage.serving_model()
+    recorded = lineage.serving_model(serving_path)
     present = model_folder.versions(serving_path)
     if present and (recorded is None or present[-1] > recorded.version):
         record = model_folder.push_record(serving_path, present[-1])

@@ -5,6 +5,7 @@ MLMD 1.21 answers no filter queries, so everything here walks events: artifact, 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from ml_metadata import errors as mlmd_errors
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as pb
 
-from bike_pipeline.errors import MetadataError
+from bike_pipeline.lineage.connection import open_at
 
 COMPLETE = pb.Execution.COMPLETE
 CACHED = pb.Execution.CACHED
@@ -119,25 +120,12 @@ class ModelRecord:
 
 
 def open_store(path: Path) -> metadata_store.MetadataStore:
-    """Open the SQLite store at `path` for reading.
+    """Open the SQLite store at `path`; see `connection.open_at`.
 
     Raises:
         MetadataError: it does not exist, is not an MLMD store, or is of another schema version.
     """
-    if not path.is_file():
-        raise MetadataError(
-            "there is no metadata store", where=str(path), fix="run the pipeline first: `bike-pipeline run`"
-        )
-    config = pb.ConnectionConfig()
-    config.sqlite.filename_uri = str(path)
-    try:
-        return metadata_store.MetadataStore(config)
-    except (mlmd_errors.StatusError, RuntimeError) as error:
-        raise MetadataError(
-            f"cannot open the metadata store ({str(error).splitlines()[0]})",
-            where=str(path),
-            fix="it is damaged or of another version: restore it from a backup or choose another workspace",
-        ) from None
+    return open_at(path.absolute().as_uri().replace("file:", "sqlite:", 1))
 
 
 def time_of(milliseconds: int) -> datetime:
@@ -242,9 +230,15 @@ class Lineage:
             )
         return sorted(found, key=lambda push: push.version)
 
-    def serving_model(self) -> ServedModel | None:
-        """Return the model that is served now: the last one that was blessed and pushed."""
-        pushes = self.pushes()
+    def serving_model(self, serving_path: str = "") -> ServedModel | None:
+        """Return the model that is served now: the last one that was blessed and pushed.
+
+        Args:
+            serving_path: count only pushes to this base path, since workspaces may share one store; empty for all.
+        """
+        pushes = [
+            push for push in self.pushes() if not serving_path or os.path.dirname(push.destination) == serving_path
+        ]
         return pushes[-1] if pushes else None
 
     def runs(self) -> list[RunRecord]:
@@ -309,10 +303,10 @@ class Lineage:
             )
         return f"stopped at {stages[-1].name}" if stages else ""
 
-    def models(self) -> list[ModelRecord]:
-        """Return every trained model, oldest first."""
+    def models(self, serving_path: str = "") -> list[ModelRecord]:
+        """Return every trained model, oldest first; which one serves is told of this base path, as `serving_model`."""
         pushed = {push.model_id: push for push in self.pushes()}
-        serving = self.serving_model()
+        serving = self.serving_model(serving_path)
         records = []
         for model in self.artifacts("Model"):
             execution = self.producer(model.id)

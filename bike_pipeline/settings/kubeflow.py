@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from bike_pipeline.settings.kubeflow_client import KubeflowClientSettings
+from bike_pipeline.settings.metadata import METADATA_PASSWORD, METADATA_PASSWORD_FILE, METADATA_USER, MySql
 from bike_pipeline.settings.section import Count, Section
 
 StageName = Literal[
@@ -33,9 +34,6 @@ Memory = Annotated[str, Field(pattern=r"^[0-9]+(Ki|Mi|Gi|Ti|k|M|G|T)?$")]
 AbsoluteFolder = Annotated[str, Field(pattern=r"^/[^:]*[^/:]$")]
 # The stores that KFP's launcher knows, and where its containers see them.
 ROOT_SCHEMES: Final = ("minio", "s3", "gs")
-METADATA_USER: Final = "BIKE_METADATA_USER"
-METADATA_PASSWORD: Final = "BIKE_METADATA_PASSWORD"  # noqa: S105 (the variable's name, never its value)
-METADATA_PASSWORD_FILE: Final = "BIKE_METADATA_PASSWORD_FILE"  # noqa: S105
 
 
 class Accelerator(Section):
@@ -98,18 +96,6 @@ class Secret(Section):
 
     name: ObjectName
     keys: dict[str, EnvironmentName]
-
-
-class MySql(Section):
-    """ML Metadata in MySQL or MariaDB. User and password come from the environment (`secrets`), never from here.
-
-    The variables are `BIKE_METADATA_USER` and `BIKE_METADATA_PASSWORD`; where there are no Kubernetes secrets,
-    `BIKE_METADATA_PASSWORD_FILE` names a file that holds the password.
-    """
-
-    host: Annotated[str, Field(min_length=1)]
-    port: Annotated[int, Field(ge=1, le=65535)] = 3306
-    database: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")] = "bike_metadata"
 
 
 class ClusterMetadata(Section):

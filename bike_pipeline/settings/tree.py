@@ -11,6 +11,7 @@ from bike_pipeline.settings.beam import BeamSettings
 from bike_pipeline.settings.data import DataSettings, GateSettings
 from bike_pipeline.settings.evaluation import EvaluationSettings
 from bike_pipeline.settings.kubeflow import KubeflowSettings
+from bike_pipeline.settings.metadata import MetadataSettings
 from bike_pipeline.settings.section import Section
 from bike_pipeline.settings.serving import ServingSettings
 from bike_pipeline.settings.signing import SigningSettings
@@ -39,6 +40,7 @@ class Settings(Section):
     evaluation: EvaluationSettings
     serving: ServingSettings
     signing: SigningSettings
+    metadata: MetadataSettings = MetadataSettings()
     beam: BeamSettings
     kubeflow: KubeflowSettings
 
@@ -59,8 +61,14 @@ class Settings(Section):
 
     @property
     def metadata_file(self) -> Path:
-        """SQLite file of ML Metadata."""
-        return self.workspace_path / "metadata.sqlite"
+        """SQLite file of ML Metadata, where `metadata` names no server."""
+        own = self.metadata.sqlite_file
+        return Path(own).expanduser().absolute() if own else self.workspace_path / "metadata.sqlite"
+
+    @property
+    def metadata_address(self) -> str:
+        """Where ML Metadata is, as one address without user and password (see `lineage.connection`)."""
+        return self.metadata.server_address or self.metadata_file.as_uri().replace("file:", "sqlite:", 1)
 
     @property
     def logs_path(self) -> Path:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.errors import BikePipelineError
+from bike_pipeline.lineage.last_run import last_run, note_run
 from bike_pipeline.run_events import RunObserver, RunResult, StageResult
 from bike_pipeline.settings import Settings
 from bike_pipeline.unchanged import fingerprint
@@ -77,7 +78,9 @@ class Rerun:
         Raises:
             MetadataError: the metadata store cannot be opened.
         """
-        if self._inputs is None or not self._settings.metadata_file.is_file():
+        if self._inputs is None:
+            return None
+        if self._settings.metadata.mysql is None and not self._settings.metadata_file.is_file():
             return None
         import logging
 
@@ -85,9 +88,11 @@ class Rerun:
         logging.getLogger("absl").setLevel(logging.ERROR)
         from ml_metadata import errors as mlmd_errors
 
-        from bike_pipeline.lineage.store import Lineage, open_store
+        from bike_pipeline.lineage.connection import open_at
+        from bike_pipeline.lineage.store import Lineage
 
-        lineage = Lineage(open_store(self._settings.metadata_file))
+        address = self._settings.metadata_address
+        lineage = Lineage(open_at(address, create=self._settings.metadata.mysql is not None))
         try:
             return self._answer(lineage, observer)
         except (mlmd_errors.StatusError, BikePipelineError, OSError, ValueError, LookupError, TypeError) as error:
@@ -97,7 +102,9 @@ class Rerun:
 
     def _answer(self, lineage: Lineage, observer: RunObserver) -> RunResult | None:
         contexts = {context.id: context for context in lineage.store.get_contexts_by_type("pipeline_run")}
-        before = contexts[max(contexts)]
+        # Other workspaces may write to the same store.
+        own = last_run(self._settings.workspace_path)
+        before = next((context for context in contexts.values() if context.name == own), contexts[max(contexts)])
         if PROPERTY not in before.custom_properties:
             _say(f"run {before.name} left no record to compare with")
             return None
@@ -117,6 +124,7 @@ class Rerun:
         repeated = _repeated(lineage, before.name, stages)
         run_id = new_run_id()
         record_run(lineage.store, source_of_this_run(self._settings, run_id, self._runner))
+        note_run(self._settings.workspace_path, run_id)
         observer.planned([stage.name for stage in stages])
         results = []
         for stage, said in zip(stages, repeated.stages, strict=True):

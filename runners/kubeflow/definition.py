@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.settings import PROJECT_ROOT, Settings
+from bike_pipeline.settings.metadata import MetadataSettings
 
 if TYPE_CHECKING:
     from tfx.orchestration.pipeline import Pipeline
@@ -52,6 +53,8 @@ def cluster_settings(settings: Settings, target: Target) -> Settings:
         update={
             "data": settings.data.model_copy(update={"store": store}),
             "serving": settings.serving.model_copy(update={"base_path": serving}),
+            # The cluster's store is kubeflow.metadata; the definition must not depend on this machine's.
+            "metadata": MetadataSettings(),
         }
     )
 

@@ -57,6 +57,7 @@ def run_compiled(settings: Settings, observer: RunObserver, accept_baseline_rese
         BikePipelineError: a task refused or failed; ML Metadata holds the reason.
     """
     extras.require("kubeflow", "running the compiled spec")
+    from bike_pipeline.lineage.last_run import last_run, note_run
     from bike_pipeline.lineage.outcomes import run_result
     from bike_pipeline.lineage.run_record import record_run, source_of_this_run
     from bike_pipeline.lineage.store import Lineage
@@ -78,9 +79,10 @@ def run_compiled(settings: Settings, observer: RunObserver, accept_baseline_rese
     tasks = _Tasks(emulator, store, artifacts, observer, run_id)
     observer.planned(list(emulator.upstream))
     with store.opened() as handle:
-        close_interrupted(Lineage(handle.store))
+        close_interrupted(Lineage(handle.store), last_run(folder))
         # The first record of a run stays, and this one has the settings as they were given.
         record_run(handle.store, source_of_this_run(settings, run_id, RUNNER))
+    note_run(folder, run_id)
     try:
         results = run_in_order(emulator.upstream, tasks.launch, at_once=min(2, os.cpu_count() or 1))
     except BaseException:

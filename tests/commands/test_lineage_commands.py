@@ -38,7 +38,7 @@ def workspace(tmp_path: Path) -> Path:
         if model is second:
             recorder.execution("Trainer", run, {"examples": examples}, {"model": model})
         recorder.execution("Evaluator", run, {"model": model}, {"evaluation": measured, "blessing": blessing})
-    recorder.push("20260101T000000-aaaaaa", first, 1_790_000_000)
+    recorder.push("20260101T000000-aaaaaa", first, 1_790_000_000, f"{tmp_path}/serving/bike_demand/1790000000")
     recorder.execution("Pusher", "20260102T000000-bbbbbb", {"model": second}, {
         "pushed_model": recorder.artifact("PushedModel", pushed=0)
     })  # fmt: skip

@@ -274,6 +274,6 @@ def test_interrupted_executions_are_closed(world: World) -> None:
 
     left = world.recorder.execution("Trainer", "killed", state=pb.Execution.RUNNING)
     done = world.recorder.execution("Transform", "killed")
-    close_interrupted(Lineage(world.recorder.store))
+    close_interrupted(Lineage(world.recorder.store), "killed")
     states = {e.id: e.last_known_state for e in world.recorder.store.get_executions()}
     assert (states[left], states[done]) == (pb.Execution.CANCELED, pb.Execution.COMPLETE)

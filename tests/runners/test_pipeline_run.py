@@ -93,6 +93,10 @@ def test_only_what_was_running_is_closed(tmp_path: Path) -> None:
     states = [pb.Execution.RUNNING, pb.Execution.COMPLETE, pb.Execution.FAILED, pb.Execution.CACHED]
     for state in states:
         recorder.execution("Trainer", "killed", state=state)
-    close_interrupted(Lineage(recorder.store))
+    recorder.execution("Trainer", "of another workspace", state=pb.Execution.RUNNING)
+    close_interrupted(Lineage(recorder.store), "")
+    close_interrupted(Lineage(recorder.store), "never recorded")
+    close_interrupted(Lineage(recorder.store), "killed")
     found = sorted(recorder.store.get_executions(), key=lambda execution: execution.id)
-    assert [execution.last_known_state for execution in found] == [pb.Execution.CANCELED, *states[1:]]
+    expected = [pb.Execution.CANCELED, *states[1:], pb.Execution.RUNNING]
+    assert [execution.last_known_state for execution in found] == expected
