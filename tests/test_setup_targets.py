@@ -181,7 +181,7 @@ loaded = importlib.import_module(package)
 if hasattr(loaded, "__path__"):
     from bike_pipeline.cli import COMMANDS
     for name in COMMANDS:
-        importlib.import_module(f"{{package}}.{{name}}")
+        importlib.import_module(f"{{package}}.{{name.replace('-', '_')}}")
 print(" ".join(sorted(set({heavy!r}) & set(sys.modules))))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
