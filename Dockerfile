@@ -5,7 +5,7 @@ ARG PYTHON_TAG=3.12.12
 
 # This stage has the compiler that pyfarmhash needs; nothing of it but /opt/venv reaches the image.
 FROM python:${PYTHON_TAG}-trixie AS build
-ARG EXTRAS="kubeflow"
+ARG EXTRAS="kubeflow object-storage"
 # A mirror of the package index, where there is one: --build-arg UV_DEFAULT_INDEX=… --build-arg PIP_INDEX_URL=…
 ARG UV_DEFAULT_INDEX
 ARG PIP_INDEX_URL
@@ -33,7 +33,10 @@ RUN /opt/tools/bin/uv pip install --python /opt/venv/bin/python --no-deps --no-b
     /opt/venv/bin/python -c "import ml_metadata, tensorflow_data_validation, runners.kubeflow.client"
 
 FROM python:${PYTHON_TAG}-slim-trixie
-LABEL org.opencontainers.image.title="bike-pipeline" \
+# The lineage of a run names the commit that its image was built from: --build-arg GIT_COMMIT=$(git rev-parse HEAD)
+ARG GIT_COMMIT=""
+LABEL org.opencontainers.image.revision="${GIT_COMMIT}" \
+      org.opencontainers.image.title="bike-pipeline" \
       org.opencontainers.image.description="Hourly bike-sharing demand: the stages of the training pipeline." \
       org.opencontainers.image.licenses="Apache-2.0"
 ENV PATH="/opt/venv/bin:${PATH}" \
@@ -41,6 +44,7 @@ ENV PATH="/opt/venv/bin:${PATH}" \
     PYTHONUNBUFFERED=1 \
     TF_CPP_MIN_LOG_LEVEL=3 \
     GRPC_VERBOSITY=ERROR \
+    BIKE_PIPELINE_GIT_COMMIT="${GIT_COMMIT}" \
     # Some libraries ask for the user's name and home; a cluster may choose a user id that has neither.
     HOME=/home/bike \
     USER=bike \

@@ -10,6 +10,8 @@ BIN := .venv/bin
 EXTRAS ?=
 # Further arguments for the program that a target calls.
 ARGS ?=
+# Test processes side by side; each takes up to 2 GB, with what it starts.
+WORKERS ?= 2
 
 # TensorFlow, gRPC and Beam tell much on every start that nobody acts on; errors still come through.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
@@ -56,11 +58,11 @@ test: setup ## Check everything: lint, types, imports and all tests, with a summ
 
 .PHONY: test-fast
 test-fast: setup ## Run the tests that take less than ten seconds each (ARGS="-k spans" picks some).
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) -m "not slow" $(ARGS)
 
 .PHONY: pytest
 pytest: setup ## Run all tests (ARGS="tests/data -x" picks some).
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) $(ARGS)
 
 .PHONY: lint
 lint: setup ## Look for mistakes and for code that is not formatted.
@@ -97,7 +99,9 @@ referee: setup ## Ask Kubeflow's and Kubernetes' own Go code whether they take t
 image: ## Build the container image (needs docker or podman; ARGS="--build-arg EXTRAS=''" for what stages need alone).
 	for program in docker podman; do \
 	  if command -v $$program > /dev/null; then \
-	    exec $$program build --tag bike-pipeline:$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) $(ARGS) .; \
+	    commit=$$(git rev-parse HEAD 2> /dev/null || true); \
+	    exec $$program build --build-arg GIT_COMMIT=$$commit \
+	      --tag bike-pipeline:$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) $(ARGS) .; \
 	  fi; \
 	done; \
 	echo "image: error: neither docker nor podman is on the PATH" >&2; \

@@ -17,6 +17,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "exports": ("ai_edge_litert", "onnx", "onnxruntime", "tf2onnx"),
     "monitoring": ("evidently", "prometheus_client", "river", "shap"),
     "tracking": ("mlflow",),
+    "object-storage": ("gcsfs", "s3fs"),
     "kubeflow": ("kfp", "kfp.kubernetes", "kfp_server_api"),
     "notebooks": ("ipykernel", "matplotlib", "nbclient", "nbformat"),
 }

@@ -27,7 +27,25 @@ TRAINING: dict[str, Any] = {
 }
 
 
+# Fixtures that take long to make: the files that use one of them are tested by the same process.
+SHARED = ("story", "exported", "transform_graph")
+
 _exit_status: list[int] = []
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests belong to one process, and put the slow files first, so that none of them ends the run alone."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    uses: dict[Path, str] = {}
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        for name in SHARED:
+            if name in fixtures:
+                uses.setdefault(item.path, SHARED[0] if name == SHARED[0] else SHARED[1])
+    items.sort(key=lambda item: item.path not in slow)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(uses.get(item.path, str(item.path.relative_to(ROOT)))))
 
 
 def pytest_sessionfinish(exitstatus: int) -> None:

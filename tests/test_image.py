@@ -19,7 +19,7 @@ from bike_pipeline import __version__
 from bike_pipeline.extras import EXTRAS
 
 ROOT = Path(__file__).resolve().parent.parent
-IN_IMAGE = ("base", "kubeflow")
+IN_IMAGE = ("base", "kubeflow", "object-storage")
 
 
 def instructions():
@@ -168,6 +168,12 @@ def imported():
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 found.add(node.module.split(".")[0])
     return found - set(sys.stdlib_module_names) - {"bike_pipeline", "runners"}
+
+
+def test_the_extras_are_those_that_clusters_need():
+    (extras,) = [rest.partition("=")[2].strip('"').split() for rest in rest_of(stages()[1], "ARG") if "EXTRAS=" in rest]
+    assert tuple(extras) == IN_IMAGE[1:]
+    assert set(extras) <= set(EXTRAS)
 
 
 def test_what_the_package_and_the_runners_import_is_in_the_image():

@@ -19,9 +19,15 @@ def cluster_settings(settings: Settings, target: Target) -> Settings:
     """Return the settings with span store and serving folder as the containers of `target` see them.
 
     Raises:
-        ConfigurationError: the target needs a setting that is empty.
+        ConfigurationError: the target needs a setting that is empty, or Beam is to run elsewhere than in the tasks.
     """
     kubeflow = settings.kubeflow
+    if settings.beam.engine != "direct":
+        raise ConfigurationError(
+            f"a task of a cluster runs its Beam pipelines in its own container, never on '{settings.beam.engine}'",
+            where="beam.engine",
+            fix="compile with --set beam.engine=direct, or use `bike-pipeline run --runner beam`",
+        )
     store, serving = kubeflow.span_store, kubeflow.serving_folder
     if target == "vertex":
         vertex = kubeflow.vertex

@@ -208,6 +208,11 @@ def test_a_schema_outside_the_project_is_not_in_the_image(tmp_path):
         compiled(load_settings(assignments=(f"schema_file={schema}",)))
 
 
+def test_an_engine_outside_the_tasks_is_refused_and_not_left_aside():
+    with pytest.raises(ConfigurationError, match="in its own container, never on 'flink'"):
+        compiled(load_settings(assignments=("beam.engine=flink",)))
+
+
 def test_the_file_must_fit_the_target_and_be_writable(tmp_path):
     settings = load_settings(assignments=(f"workspace={tmp_path}",))
     with pytest.raises(ConfigurationError, match=r"takes a \.yaml file"):

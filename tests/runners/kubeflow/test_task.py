@@ -169,4 +169,5 @@ def test_a_retry_takes_the_failed_execution_up_and_ends_it_well(container, halve
     assert told["metadata"]["span"] == 1
     assert all(isinstance(value, str | int | float) for value in told["metadata"].values())
     folder = container / "mounts" / "minio" / "mlpipeline" / "bike-demand" / "run-1" / "CsvExampleGen" / "1"
-    assert sorted(p.name for p in (folder / "examples").iterdir()) == ["Split-eval", "Split-history", "Split-train"]
+    splits = ["Split-eval", "Split-history", "Split-train"]
+    assert sorted(p.name for p in (folder / "examples").iterdir()) == [*splits, "columns"]
