@@ -78,7 +78,8 @@ def ingest(settings: Settings, source: str, *, query: str | None = None, span: i
             where=description.location,
             fix=f"see the reasons in {kept}; nothing was ingested",
         )
-    added = store.add(checked, description, eval_fraction=settings.data.eval_fraction, span=span)
+    data = settings.data
+    added = store.add(checked, description, eval_fraction=data.eval_fraction, data_format=data.format, span=span)
     manifest = added.version.manifest
     notes = added.notes
     if description.ignored_columns:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bike_pipeline.errors import DataError
 
-SCHEMA_VERSION = 1
+# 2 says in which format the rows are stored; in 1 they are always CSV.
+SCHEMA_VERSION: Final = 2
 Split = Literal["train", "eval"]
+DataFormat = Literal["csv", "parquet"]
 SPLITS: tuple[Split, ...] = ("train", "eval")
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -87,6 +89,7 @@ class Manifest(_Record):
 
     Attributes:
         schema_version: version of this format.
+        format: format of the files that hold its rows; both may stand in one store.
         span: span number.
         version: version number in the span.
         created_at: when it was written, UTC.
@@ -101,7 +104,8 @@ class Manifest(_Record):
         files: every other file of the version, by its path in it.
     """
 
-    schema_version: Literal[1]
+    schema_version: Literal[1, 2]
+    format: DataFormat = "csv"
     span: Number
     version: Number
     created_at: datetime
@@ -127,8 +131,9 @@ class Manifest(_Record):
 
 
 def render_manifest(manifest: Manifest) -> bytes:
-    """Return a manifest as JSON text, always the same bytes for the same manifest."""
-    return (json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n").encode()
+    """Return a manifest as JSON text, always the same bytes for the same manifest, in the manifest's own version."""
+    content = manifest.model_dump(mode="json", exclude={"format"} if manifest.schema_version == 1 else None)
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def parse_manifest(content: bytes, where: str) -> Manifest:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from bike_pipeline.data.contract import CheckedRows, contract_sha256
 from bike_pipeline.data.manifest import (
+    SCHEMA_VERSION,
+    DataFormat,
     FileRecord,
     Manifest,
     RowCounts,
@@ -19,7 +21,7 @@ from bike_pipeline.data.manifest import (
     render_manifest,
 )
 from bike_pipeline.data.quarantine import quarantine_csv
-from bike_pipeline.data.rows import content_sha256, csv_bytes, split_by_time, time_range
+from bike_pipeline.data.rows import content_sha256, csv_bytes, parquet_bytes, split_by_time, time_range
 from bike_pipeline.data.sources.source_rows import SourceDescription
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ def build_payload(
     source: SourceDescription,
     *,
     eval_fraction: float,
+    data_format: DataFormat,
     parent: VersionNumber | None,
     from_parent: int,
 ) -> dict[str, bytes]:
@@ -49,6 +52,7 @@ def build_payload(
         checked: the row checks of the upload.
         source: where the upload came from.
         eval_fraction: share of the days that is the eval split.
+        data_format: what the files of its rows are.
         parent: the version that it corrects, if any.
         from_parent: how many rows were taken over from that one.
 
@@ -56,11 +60,12 @@ def build_payload(
         DataError: the rows are of fewer than two days.
     """
     train, evaluation = split_by_time(rows, eval_fraction, source.location)
-    payload = {**_files("train", train), **_files("eval", evaluation)}
+    payload = {**_files("train", train, data_format), **_files("eval", evaluation, data_format)}
     if checked.rejected.num_rows:
         payload[QUARANTINE] = quarantine_csv(checked.rejected)
     manifest = Manifest(
-        schema_version=1,
+        schema_version=SCHEMA_VERSION,
+        format=data_format,
         span=number.span,
         version=number.version,
         created_at=datetime.now(UTC),
@@ -87,12 +92,13 @@ def build_payload(
     return {**payload, MANIFEST: render_manifest(manifest)}
 
 
-def _files(split: Split, rows: pa.Table) -> dict[str, bytes]:
+def _files(split: Split, rows: pa.Table, data_format: DataFormat) -> dict[str, bytes]:
     count = -(-rows.num_rows // ROWS_PER_FILE)
-    names = ["data.csv"] if count == 1 else [f"data-{index:05d}-of-{count:05d}.csv" for index in range(count)]
+    stems = ["data"] if count == 1 else [f"data-{index:05d}-of-{count:05d}" for index in range(count)]
+    render = parquet_bytes if data_format == "parquet" else csv_bytes
     return {
-        f"{split}/{name}": csv_bytes(rows.slice(index * ROWS_PER_FILE, ROWS_PER_FILE))
-        for index, name in enumerate(names)
+        f"{split}/{stem}.{data_format}": render(rows.slice(index * ROWS_PER_FILE, ROWS_PER_FILE))
+        for index, stem in enumerate(stems)
     }
 
 

@@ -1,4 +1,4 @@
-"""Accepted rows: their one CSV form, their content address, the split by time, and how a correction is merged."""
+"""Accepted rows: as CSV and as Parquet, their content address, the split by time, and how a correction is merged."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
+ROW_NUMBER = "instant"
+# Rows that are texts in memory at once.
+ROWS_AT_ONCE = 250_000
 HEADER = (",".join(features.COLUMNS) + "\n").encode()
 
 
@@ -24,23 +27,74 @@ def csv_bytes(table: pa.Table) -> bytes:
     Floats always carry a point or an exponent: CSV readers that guess types (TFX's CsvExampleGen) then see a float
     column even where every value happens to be 0.
     """
-    import pyarrow as pa
-    import pyarrow.csv as pc
-    from pyarrow import compute
-
-    columns = []
-    for feature in features.FEATURES:
-        column = table.column(feature.name)
-        if feature.kind == "float":
-            text = column.cast(pa.string())
-            marked = compute.match_substring_regex(text, "[.e]")
-            column = compute.if_else(marked, text, compute.binary_join_element_wise(text, "0", "."))
-        columns.append(column)
     buffer = io.BytesIO()
     buffer.write(HEADER)
+    _write_body(table, buffer)
+    return buffer.getvalue()
+
+
+def _write_body(table: pa.Table, buffer: io.BytesIO) -> None:
+    import pyarrow as pa
+    import pyarrow.csv as pc
+
+    # The row number is the one column whose values never repeat.
+    columns = [
+        table.column(name) if name == ROW_NUMBER else _texts(table.column(name).combine_chunks())
+        for name in features.COLUMNS
+    ]
     options = pc.WriteOptions(include_header=False, quoting_style="none")
     pc.write_csv(pa.table(columns, names=list(features.COLUMNS)), buffer, options)
+
+
+def _texts(values: pa.Array) -> pa.Array:
+    """Return a column's values as texts, each distinct value converted once: a third of the time of one by one."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    encoded = values.dictionary_encode()
+    texts = encoded.dictionary.cast(pa.string())
+    if pa.types.is_floating(values.type):
+        marked = compute.match_substring_regex(texts, "[.e]")
+        texts = compute.if_else(marked, texts, compute.binary_join_element_wise(texts, "0", "."))
+    return texts.take(encoded.indices)
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """Return accepted rows as Parquet by Zstandard: `features.COLUMNS` in order, as int64, float64 and date32."""
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(table.select(list(features.COLUMNS)), buffer, compression="zstd")
     return buffer.getvalue()
+
+
+def rows_from_parquet(content: bytes, where: str) -> pa.Table:
+    """Return the rows that `parquet_bytes` wrote.
+
+    Raises:
+        DataError: it is not what `parquet_bytes` writes.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    fix = "restore the file from a backup"
+    try:
+        # Arrow's reading threads can outlive the read and then abort a process that ends at once (arrow#34314).
+        table = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False).read(use_threads=False)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"the stored rows cannot be read ({error})", where=where, fix=fix) from error
+    expected = pa.schema([(feature.name, _kinds()[feature.kind]) for feature in features.FEATURES])
+    if not table.schema.equals(expected):
+        raise DataError(
+            "the stored rows cannot be read (other columns or types than the feature contract's)", where=where, fix=fix
+        )
+    return table
+
+
+def _kinds() -> dict[str, pa.DataType]:
+    import pyarrow as pa
+
+    return {"int": pa.int64(), "float": pa.float64(), "date": pa.date32()}
 
 
 def rows_from_csv(content: bytes, where: str) -> pa.Table:
@@ -52,7 +106,7 @@ def rows_from_csv(content: bytes, where: str) -> pa.Table:
     import pyarrow as pa
     import pyarrow.csv as pc
 
-    kinds = {"int": pa.int64(), "float": pa.float64(), "date": pa.date32()}
+    kinds = _kinds()
     try:
         table = pc.read_csv(
             pa.py_buffer(content),
@@ -72,7 +126,7 @@ def rows_from_csv(content: bytes, where: str) -> pa.Table:
 
 
 def content_sha256(table: pa.Table) -> str:
-    """Return the content address of accepted rows.
+    """Return the content address of accepted rows: SHA-256 of their CSV form, in whatever format they are stored.
 
     `instant` is left out: it numbers a row in its source, so the same hours exported again may carry other numbers.
 
@@ -83,8 +137,13 @@ def content_sha256(table: pa.Table) -> str:
     import pyarrow as pa
 
     zeros = pa.array(np.zeros(table.num_rows, dtype=np.int64))
-    place = table.schema.get_field_index("instant")
-    return hashlib.sha256(csv_bytes(table.set_column(place, "instant", zeros))).hexdigest()
+    unnumbered = table.set_column(table.schema.get_field_index(ROW_NUMBER), ROW_NUMBER, zeros)
+    found = hashlib.sha256(HEADER)
+    for start in range(0, table.num_rows, ROWS_AT_ONCE):
+        buffer = io.BytesIO()
+        _write_body(unnumbered.slice(start, ROWS_AT_ONCE), buffer)
+        found.update(buffer.getbuffer())
+    return found.hexdigest()
 
 
 def hours_of(table: pa.Table) -> npt.NDArray[np.int64]:

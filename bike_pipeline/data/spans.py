@@ -1,7 +1,8 @@
-"""The versioned store of rows: `span-0001/version-0001/{train,eval}/data.csv` with a manifest beside them.
+"""The versioned store of rows: `span-0001/version-0001/{train,eval}/data.csv`, or `.parquet`, and a manifest.
 
-A large split is cut into several files, so that a reader holds one of them at a time. The layout is TFX's own, so that
-its stock CsvExampleGen reads it with the input patterns of `input_pattern`. A version is never changed after its
+A large split is cut into several files, so that a reader holds one of them at a time; they are CSV or Parquet, as the
+version's manifest says. The layout is TFX's own, so that its stock CsvExampleGen reads CSV versions with the input
+patterns of `input_pattern`. A version is never changed after its
 creation; `verify` tells when somebody did. Which span an upload belongs to is decided in `placement.py`; how a version
 appears all at once, in `store_files.py` (local) and `remote_files.py` (object storage).
 """
@@ -19,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 from bike_pipeline.data.contract import CheckedRows
 from bike_pipeline.data.manifest import (
     SPLITS,
+    DataFormat,
     FileRecord,
     Manifest,
     Split,
@@ -29,7 +31,7 @@ from bike_pipeline.data.manifest import (
 from bike_pipeline.data.payload import MANIFEST, QUARANTINE, build_payload
 from bike_pipeline.data.placement import HIGHEST_NUMBER, Occupied, place
 from bike_pipeline.data.quarantine import quarantine_csv
-from bike_pipeline.data.rows import content_sha256, merge_rows, rows_from_csv, time_range
+from bike_pipeline.data.rows import content_sha256, merge_rows, rows_from_csv, rows_from_parquet, time_range
 from bike_pipeline.data.sources.object_storage import open_file_system
 from bike_pipeline.data.sources.source_rows import SourceDescription
 from bike_pipeline.data.store_files import LocalFiles, StoreFiles
@@ -200,7 +202,8 @@ class SpanStore:
     def _rows(self, found: SpanVersion, name: str) -> pa.Table:
         folder = _folder(found.span, found.version)
         content = self._checked(folder, name, found.manifest.files[name])
-        return rows_from_csv(content, self._files.uri(f"{folder}/{name}"))
+        read = rows_from_parquet if found.manifest.format == "parquet" else rows_from_csv
+        return read(content, self._files.uri(f"{folder}/{name}"))
 
     def verify(self, span: int, version: int) -> SpanVersion:
         """Check a version against its manifest: SHA-256 of every file, no file too many, content address, row counts.
@@ -250,7 +253,13 @@ class SpanStore:
         return content
 
     def add(
-        self, checked: CheckedRows, source: SourceDescription, *, eval_fraction: float, span: int | None = None
+        self,
+        checked: CheckedRows,
+        source: SourceDescription,
+        *,
+        eval_fraction: float,
+        data_format: DataFormat = "csv",
+        span: int | None = None,
     ) -> Addition:
         """Add the accepted rows of an upload; the same rows never make two versions.
 
@@ -258,6 +267,7 @@ class SpanStore:
             checked: the outcome of the row checks, with at least one accepted row.
             source: where the rows came from.
             eval_fraction: share of the span's days that is the eval split.
+            data_format: what the files of a new version's rows are.
             span: the span that the rows are, where it is named; see `placement.py`.
 
         Raises:
@@ -294,6 +304,7 @@ class SpanStore:
                 checked,
                 source,
                 eval_fraction=eval_fraction,
+                data_format=data_format,
                 parent=None if parent is None else VersionNumber(span=parent.span, version=parent.version),
                 from_parent=from_parent,
             )

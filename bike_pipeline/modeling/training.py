@@ -27,7 +27,13 @@ EMA_MOMENTUM = 0.98
 LARGEST_LOG = 9.0
 
 
-def _transformed(columns: rows.Columns, transform_graph: str) -> rows.Columns:
+def transformed(columns: rows.Columns, transform_graph: str) -> rows.Columns:
+    """Return the transformed features and the label of raw rows, as `preprocessing_fn` describes them.
+
+    Args:
+        columns: the raw rows, as `read` returns them.
+        transform_graph: folder of the TransformGraph artifact.
+    """
     outputs = (preprocessing.DENSE, *preprocessing.CODES, preprocessing.MONTHS_BEFORE_END, features.LABEL)
     transform = saved_model.Transform(transform_graph, RAW_NAMES, outputs)
     parts: dict[str, list[npt.NDArray[Any]]] = {}
@@ -139,7 +145,7 @@ def train(
     """
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
-    inputs = _transformed(columns, transform_graph)
+    inputs = transformed(columns, transform_graph)
     label = inputs.pop(features.LABEL)
     log_label = np.log1p(label)
     batch_size, epochs = training["batch_size"], training["epochs"]

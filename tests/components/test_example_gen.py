@@ -178,6 +178,24 @@ def test_the_rows_beside_the_examples_are_those_of_the_examples(examples: Any, s
         assert stored == [values(example) for example in parsed(examples, split)]
 
 
+def test_the_same_examples_from_stores_of_either_format(
+    month_file: Callable[..., Path], store_uri: str, tmp_path: Path, examples: Any
+) -> None:
+    from bike_pipeline.data.ingest import ingest
+    from bike_pipeline.data.spans import SpanStore
+    from bike_pipeline.settings import load_settings
+
+    mixed = str(tmp_path / "spans")
+    for version, data_format in zip(SpanStore(store_uri).all_versions(), ("parquet", "csv"), strict=True):
+        month = version.manifest.first.strftime("%Y-%m")
+        settings = load_settings(assignments=(f"data.store={mixed}", f"data.format={data_format}"))
+        assert ingest(settings, str(month_file(month))).manifest.format == data_format
+    made = generate(mixed, tmp_path / "examples")
+    assert made.get_string_custom_property("window") == examples.get_string_custom_property("window")
+    for split in ("train", "eval", "history"):
+        assert [values(e) for e in parsed(made, split)] == [values(e) for e in parsed(examples, split)]
+
+
 @pytest.mark.parametrize("in_memory_rows", [1, 10**6])
 def test_a_missing_file_is_the_same_error_on_every_engine(store_uri: str, tmp_path: Path, in_memory_rows: int) -> None:
     copy = tmp_path / "spans"

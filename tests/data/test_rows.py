@@ -7,7 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bike_pipeline import features
-from bike_pipeline.data.rows import content_sha256, csv_bytes, hours_of, merge_rows, rows_from_csv, split_by_time
+from bike_pipeline.data import rows as stored
+from bike_pipeline.data.rows import (
+    content_sha256,
+    csv_bytes,
+    hours_of,
+    merge_rows,
+    parquet_bytes,
+    rows_from_csv,
+    rows_from_parquet,
+    split_by_time,
+)
 from bike_pipeline.errors import DataError
 from tests.data.making import check, make_row, make_rows
 
@@ -73,6 +83,44 @@ def test_the_content_address_ignores_the_row_number_and_nothing_else():
 def test_stored_rows_are_read_back_as_they_were(hours, seed):
     table = table_of(hours, seed)
     assert rows_from_csv(csv_bytes(table), "data.csv").equals(table)
+    assert rows_from_parquet(parquet_bytes(table), "data.parquet").equals(table)
+
+
+def test_csv_keeps_every_float_and_marks_it_as_one():
+    import pyarrow as pa
+
+    table = table_of(range(48)).slice(0, 6)
+    place = table.schema.get_field_index("temp")
+    temperatures = pa.array([0.0, -0.0, 1.0, 0.1 + 0.2, 5e-324, 1e22])
+    table = table.set_column(place, "temp", temperatures)
+    content = csv_bytes(table)
+    texts = [line.split(b",")[place] for line in content.splitlines()[1:]]
+    assert texts[:3] == [b"0.0", b"-0.0", b"1.0"]
+    assert all(b"." in text or b"e" in text for text in texts)
+    read = rows_from_csv(content, "data.csv").column("temp").combine_chunks()
+    assert read.buffers()[1].to_pybytes() == temperatures.buffers()[1].to_pybytes()
+
+
+def test_the_content_address_is_that_of_the_whole_csv(monkeypatch):
+    import hashlib
+
+    import pyarrow as pa
+
+    table = table_of(range(60))
+    whole = csv_bytes(table.set_column(0, "instant", pa.array([0] * 60, pa.int64())))
+    monkeypatch.setattr(stored, "ROWS_AT_ONCE", 7)
+    assert table.column_names[0] == "instant"
+    assert content_sha256(table) == hashlib.sha256(whole).hexdigest()
+
+
+def test_damaged_parquet_is_one_clear_error():
+    import pyarrow as pa
+
+    table = table_of(range(48))
+    other = table.set_column(1, "dteday", table.column("dteday").cast(pa.string()))
+    for content in (b"", b"PAR1", parquet_bytes(table)[:-9], parquet_bytes(other)):
+        with pytest.raises(DataError, match="cannot be read"):
+            rows_from_parquet(content, "data.parquet")
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,9 @@ def store(tmp_path):
     return SpanStore(str(tmp_path / "spans"))
 
 
-def add(store, start="2011-01-01", days=5, *, seed=0, span=None, fraction=0.2, rows=None):
+def add(store, start="2011-01-01", days=5, *, seed=0, span=None, fraction=0.2, rows=None, data_format="csv"):
     checked = check(rows or make_rows(start, days, seed=seed))
-    return store.add(checked, UPLOAD, eval_fraction=fraction, span=span)
+    return store.add(checked, UPLOAD, eval_fraction=fraction, data_format=data_format, span=span)
 
 
 def tree(root):
@@ -219,9 +219,57 @@ def test_a_version_moved_to_another_number_is_refused(store, tmp_path):
 
 def test_a_manifest_of_a_newer_release_says_so(store):
     path = Path(add(store).version.uri, "manifest.json")
-    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2'))
-    with pytest.raises(DataError, match=r"format 2; this release reads up to 1.*Upgrade"):
+    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 3'))
+    with pytest.raises(DataError, match=r"format 3; this release reads up to 2.*Upgrade"):
         store.get(1, 1)
+
+
+def test_a_manifest_from_before_the_formats_is_csv_and_stays_as_it_is(store, tmp_path):
+    added = add(store)
+    path = Path(added.version.uri, "manifest.json")
+    old = path.read_text().replace('"schema_version": 2', '"schema_version": 1').replace('  "format": "csv",\n', "")
+    path.write_text(old)
+    found = store.verify(1, 1)
+    assert (found.manifest.schema_version, found.manifest.format) == (1, "csv")
+    assert store.read(1, 1).equals(check(make_rows(days=5)).accepted)
+    assert not add(store, data_format="parquet").created
+    corrected = add(store, "2011-01-02", 1, seed=9, data_format="parquet")
+    assert (corrected.version.version, corrected.version.manifest.format) == (2, "parquet")
+    store.export(1, 1, tmp_path / "copy")
+    assert (tmp_path / "copy" / "span-0001" / "version-0001" / "manifest.json").read_text() == old
+
+
+def test_the_same_rows_have_one_address_in_both_formats(store, tmp_path):
+    columns = SpanStore(str(tmp_path / "columns"))
+    texts = add(store).version
+    packed = add(columns, data_format="parquet").version
+    assert set(packed.manifest.files) == {"train/data.parquet", "eval/data.parquet"}
+    assert (texts.manifest.format, packed.manifest.format) == ("csv", "parquet")
+    assert packed.manifest.content_sha256 == texts.manifest.content_sha256
+    assert columns.read(1, 1).equals(store.read(1, 1))
+    assert not add(columns, data_format="csv").created
+    assert columns.verify(1, 1) == packed
+
+
+def test_a_correction_may_be_of_another_format_than_what_it_corrects(store, tmp_path):
+    add(store, data_format="parquet")
+    corrected = add(store, "2011-01-02", 1, seed=9, data_format="csv").version
+    alone = SpanStore(str(tmp_path / "alone"))
+    add(alone)
+    expected = add(alone, "2011-01-02", 1, seed=9).version
+    assert (corrected.version, corrected.manifest.format) == (2, "csv")
+    assert corrected.manifest.content_sha256 == expected.manifest.content_sha256
+    assert [found.manifest.format for found in store.all_versions()] == ["parquet", "csv"]
+    assert [store.verify(1, version).version for version in (1, 2)] == [1, 2]
+
+
+def test_verify_finds_a_changed_parquet_file(store):
+    path = Path(add(store, data_format="parquet").version.files("eval")[0])
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="the file was changed"):
+        store.verify(1, 1)
 
 
 def test_folders_that_are_no_versions_are_left_alone(store, tmp_path):
