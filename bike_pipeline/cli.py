@@ -90,7 +90,9 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename else ""
         _stop(f"{where}{error.strerror or error}. Check permissions and free space there.", ExitCode.STORAGE)
     except Exception as error:  # noqa: BLE001 (the last resort: no traceback reaches a person unasked)
-        if type(error).__module__ == "ml_metadata.errors":
+        from bike_pipeline.lineage.store_error import is_store_error
+
+        if is_store_error(error):
             first = next(iter(str(error).splitlines()), type(error).__name__)[:200]
             _stop(
                 f"the metadata store does not answer ({first}). Check that it is whole, reachable and not locked.",

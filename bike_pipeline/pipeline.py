@@ -52,7 +52,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
             "no such schema", where=str(settings.schema_path), fix="name the curated schema in the setting schema_file"
         )
     inputs, model = ("features.py", "data"), ("features.py", "modeling")
-    serving = ("serving/model_folder.py", "lineage/store.py", "lineage/serving_now.py")
+    serving = ("serving/model_folder.py", "lineage/store.py", "lineage/recorded.py", "lineage/serving_now.py")
     lookup = "components/baseline_lookup.py"
     schema_hash = hashlib.sha256(settings.schema_path.read_bytes()).hexdigest()
     metric_set = evaluation.metric_set()

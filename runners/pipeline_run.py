@@ -15,10 +15,9 @@ from bike_pipeline.workspace_lock import workspace_lock
 from runners.beam_memory import remembered
 
 if TYPE_CHECKING:
-    from bike_pipeline.lineage.store import Lineage
     from runners.stage_launcher import MakeBeamPipeline
 
-__all__ = ["close_interrupted", "run_pipeline", "workspace_lock"]
+__all__ = ["run_pipeline", "workspace_lock"]
 
 
 def run_pipeline(
@@ -85,6 +84,7 @@ def _run(
     from bike_pipeline.lineage.outcomes import run_result
     from bike_pipeline.lineage.run_record import record_run, source_of_this_run
     from bike_pipeline.lineage.store import Lineage
+    from bike_pipeline.lineage.writing import close_interrupted
     from bike_pipeline.pipeline import create_pipeline
     from bike_pipeline.serving import signing
     from runners.scheduling import run_in_order
@@ -129,21 +129,3 @@ def _run(
 def _parameters(node: Any) -> dict[str, Any]:
     """Return the parameters that the definition gives a stage, as ML Metadata holds them."""
     return {name: value.field_value for name, value in node.parameters.parameters.items()}
-
-
-def close_interrupted(lineage: Lineage, run_id: str) -> None:
-    """Mark what a killed process left as running: the lock is ours, so no run of this workspace can be going on.
-
-    Args:
-        lineage: the metadata store; runs of other workspaces may be going on in it.
-        run_id: the last run of this workspace; "" where there was none.
-    """
-    from ml_metadata.proto import metadata_store_pb2 as pb
-
-    run = lineage.store.get_context_by_type_and_name("pipeline_run", run_id) if run_id else None
-    found = lineage.store.get_executions_by_context(run.id) if run else []
-    left = [e for e in found if e.last_known_state == pb.Execution.RUNNING]
-    for execution in left:
-        execution.last_known_state = pb.Execution.CANCELED
-    if left:
-        lineage.store.put_executions(left)

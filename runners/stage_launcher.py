@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ml_metadata import errors as mlmd_errors
 from tfx.orchestration import metadata
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import beam_executor_operator, launcher
@@ -17,9 +16,10 @@ from tfx.proto.orchestration import executable_spec_pb2
 
 from bike_pipeline import progress
 from bike_pipeline.errors import BikePipelineError, StageError, StorageError
-from bike_pipeline.lineage.connection import failure_of
+from bike_pipeline.lineage.connection import STORE_ERRORS, failure_of
 from bike_pipeline.lineage.outcomes import outcome
-from bike_pipeline.lineage.store import CACHED, ERROR_PROPERTY, Lineage
+from bike_pipeline.lineage.store import CACHED, Lineage
+from bike_pipeline.lineage.writing import note_failure
 from bike_pipeline.run_events import RunObserver, StageResult
 
 MEND_STORAGE = "free space or grant write permission, then run again: finished stages are not repeated"
@@ -143,7 +143,7 @@ class StageLauncher:
         seconds = time.monotonic() - begin
         with SerialMetadata(self._connection_config) as store:
             lineage = Lineage(store.store)
-            execution = lineage.store.get_executions_by_id([information.execution_id])[0]
+            execution = lineage.execution(information.execution_id)
             state = "cached" if execution.last_known_state == CACHED else "done"
             text = outcome(name, lineage.outputs(execution.id))
         result = StageResult(name, execution.id, state, seconds, text)
@@ -197,23 +197,11 @@ def write_error(connection_config: Any, spec: Any, stage: str, failure: BaseExce
     """Put the reason beside the failed execution in ML Metadata; return its id (0 where it was never registered)."""
     from absl import logging
 
+    run_id = spec.runtime_spec.pipeline_run_id.field_value.string_value
     try:
         with SerialMetadata(connection_config) as store:
-            return _note_failure(Lineage(store.store), spec, stage, failure)
-    except (mlmd_errors.StatusError, RuntimeError) as error:
+            return note_failure(Lineage(store.store), run_id, stage, str(failure) or type(failure).__name__)
+    except STORE_ERRORS as error:
         # The failure itself is what the person must hear of; that the store cannot be written is in the log.
         logging.error("The failure could not be recorded in ML Metadata: %s", error)
         return 0
-
-
-def _note_failure(lineage: Lineage, spec: Any, stage: str, failure: BaseException) -> int:
-    run_id = spec.runtime_spec.pipeline_run_id.field_value.string_value
-    context = lineage.store.get_context_by_type_and_name("pipeline_run", run_id)
-    for execution in lineage.store.get_executions_by_context(context.id) if context else []:
-        if lineage.stage_of(execution) == stage:
-            execution.custom_properties[ERROR_PROPERTY].string_value = str(failure) or type(failure).__name__
-            if execution.last_known_state == execution.RUNNING:
-                execution.last_known_state = execution.CANCELED
-            lineage.store.put_executions([execution])
-            return int(execution.id)
-    return 0

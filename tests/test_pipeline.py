@@ -137,6 +137,7 @@ def test_an_edited_schema_is_another_parameter(tmp_path: Any) -> None:
         ("data", {"CsvExampleGen"}),
         ("serving/model_folder.py", {"BaselineLookup", "Pusher"}),
         ("lineage/store.py", {"BaselineLookup", "Pusher"}),
+        ("lineage/recorded.py", {"BaselineLookup", "Pusher"}),
         ("lineage/serving_now.py", {"BaselineLookup", "Pusher"}),
         ("serving/model_manifest.py", {"Pusher"}),
         ("lineage/evidence.py", {"Pusher"}),

@@ -165,8 +165,7 @@ def _payload(lineage: Lineage, chosen: ChosenModel) -> Path | None:
     """Return a folder that holds the model's very files: the trained one, else the pushed one."""
     from bike_pipeline.serving import model_folder
 
-    (artifact,) = lineage.store.get_artifacts_by_id([chosen.model_id])
-    trained = Path(artifact.uri) / _SERVING
+    trained = Path(lineage.artifact(chosen.model_id).uri) / _SERVING
     if chosen.push is None:
         return trained if trained.is_dir() else None
     for folder in (trained, Path(chosen.push.destination)):

@@ -21,8 +21,9 @@ from tfx.utils import io_utils, path_utils
 
 from bike_pipeline.components import driver
 from bike_pipeline.errors import BaselineError
+from bike_pipeline.lineage.recorded import ServedModel
 from bike_pipeline.lineage.serving_now import serving_now
-from bike_pipeline.lineage.store import COMPLETE, Lineage, ServedModel, prop
+from bike_pipeline.lineage.store import COMPLETE, Lineage, prop
 from bike_pipeline.modeling import saved_model
 from bike_pipeline.serving import model_folder
 

@@ -23,6 +23,9 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 from bike_pipeline.errors import MetadataError
 from bike_pipeline.settings.metadata import METADATA_PASSWORD, METADATA_PASSWORD_FILE, METADATA_USER
 
+# What is raised where the store refuses what it is asked, and where it cannot even be connected to.
+StoreError = mlmd_errors.StatusError
+STORE_ERRORS = (mlmd_errors.StatusError, RuntimeError)
 _DEFAULT_PORT = 3306
 # What a server gets to answer, in seconds, before it counts as out of reach.
 _PATIENCE = 5.0

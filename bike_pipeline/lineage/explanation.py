@@ -16,8 +16,9 @@ from bike_pipeline.lineage.drawing import as_svg
 from bike_pipeline.lineage.feature_statistics import FeatureStatistics, read_statistics, shift
 from bike_pipeline.lineage.history import History
 from bike_pipeline.lineage.page import STYLE
+from bike_pipeline.lineage.recorded import RunRecord
 from bike_pipeline.lineage.report import Report, report_of_run
-from bike_pipeline.lineage.store import Lineage, RunRecord
+from bike_pipeline.lineage.store import Lineage
 
 _STYLE = """
 .scroll { overflow-x: auto; } .scroll td:first-child { white-space: normal; max-width: 15rem; }

@@ -9,8 +9,9 @@ from bike_pipeline.errors import BikePipelineError, MetadataError
 from bike_pipeline.lineage.evidence import decisions_of, evaluation_of, evidence_of
 from bike_pipeline.lineage.graph import Graph, as_json, graph_of
 from bike_pipeline.lineage.history import History
+from bike_pipeline.lineage.recorded import RunRecord
 from bike_pipeline.lineage.run_record import RunSource, source_of_run
-from bike_pipeline.lineage.store import Lineage, RunRecord, prop
+from bike_pipeline.lineage.store import Lineage, prop
 
 if TYPE_CHECKING:
     from bike_pipeline.lineage.selecting import ChosenModel

@@ -8,7 +8,8 @@ from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2 as pb
 
-from bike_pipeline.lineage.store import Lineage, RunRecord, prop
+from bike_pipeline.lineage.recorded import RunRecord
+from bike_pipeline.lineage.store import Lineage, prop
 
 # What a changed parameter of a stage means to a person.
 _MEANINGS = {

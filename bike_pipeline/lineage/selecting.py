@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bike_pipeline.errors import ModelError
-from bike_pipeline.lineage.store import Lineage, ServedModel
+from bike_pipeline.lineage.recorded import ServedModel
+from bike_pipeline.lineage.store import Lineage
 from bike_pipeline.serving import model_folder
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from bike_pipeline.lineage.store import Lineage, ServedModel, time_of
+from bike_pipeline.lineage.recorded import ServedModel
+from bike_pipeline.lineage.store import Lineage, time_of
 from bike_pipeline.serving import model_folder
 
 

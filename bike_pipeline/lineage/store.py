@@ -1,5 +1,8 @@
-"""The one place that speaks to ML Metadata: what ran, which model is served, and what it was made of.
+"""What ran, which model is served, and what it was made of, as ML Metadata answers it.
 
+This package is the only code that speaks to ML Metadata (a contract in pyproject.toml sees to it), so another store
+needs another `bike_pipeline.lineage`. TFX's launcher and drivers bring their own connection, whose store is handed to
+`Lineage`. Reading is here; writing in `writing`, `repeating`, `run_record` and `freeing`.
 MLMD 1.21 answers no filter queries, so everything here walks events: artifact, execution, artifact.
 """
 
@@ -7,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,11 @@ from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.lineage.connection import open_at
+from bike_pipeline.lineage.recorded import ModelRecord, RunRecord, ServedModel, StageRecord
+
+Artifact = pb.Artifact
+Context = pb.Context
+Execution = pb.Execution
 
 COMPLETE = pb.Execution.COMPLETE
 CACHED = pb.Execution.CACHED
@@ -33,90 +40,6 @@ STATE_NAMES = {
 }
 ERROR_PROPERTY = "error"
 LAST_STAGE = "Pusher"
-
-
-@dataclass(frozen=True)
-class ServedModel:
-    """A pushed model.
-
-    Attributes:
-        model_id: MLMD id of the Model artifact that was pushed.
-        model_uri: folder of that artifact.
-        version: version number under the serving base path.
-        destination: folder it was pushed to.
-        fingerprint: SHA-256 over the pushed files.
-        metric_set: hash of the metrics and slices it was blessed by.
-        pushed_at: when, UTC.
-    """
-
-    model_id: int
-    model_uri: str
-    version: int
-    destination: str
-    fingerprint: str
-    metric_set: str
-    pushed_at: datetime
-
-
-@dataclass(frozen=True)
-class StageRecord:
-    """One execution of one stage in one run: its name, MLMD id, state, length in seconds, and error where it failed."""
-
-    name: str
-    execution_id: int
-    state: str
-    seconds: float
-    error: str
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """One run of the pipeline.
-
-    Attributes:
-        run_id: the pipeline run's name in MLMD.
-        started: when, UTC.
-        state: "done", "failed", "interrupted" or "running".
-        span: the span it trained on; 0 where it never came to know.
-        version: that span's version.
-        stages: its executions, in order.
-        outcome: "pushed as version N", "not blessed", "nothing new" or the error.
-    """
-
-    run_id: str
-    started: datetime
-    state: str
-    span: int
-    version: int
-    stages: tuple[StageRecord, ...]
-    outcome: str
-
-
-@dataclass(frozen=True)
-class ModelRecord:
-    """One trained model.
-
-    Attributes:
-        model_id: MLMD id of the Model artifact.
-        uri: its folder.
-        trained: when, UTC.
-        span: the span it was trained on.
-        version: that span's version.
-        blessed: True, False, or None where it was never evaluated.
-        served_version: the serving version it was pushed as; None where it was not.
-        serving: whether it is the one served now.
-        metrics: overall metrics on its eval split, in rentals.
-    """
-
-    model_id: int
-    uri: str
-    trained: datetime
-    span: int
-    version: int
-    blessed: bool | None
-    served_version: int | None
-    serving: bool
-    metrics: dict[str, float]
 
 
 def open_store(path: Path) -> metadata_store.MetadataStore:
@@ -172,6 +95,32 @@ class Lineage:
         executions = self.store.get_executions_by_id(outputs) if outputs else []
         made = [execution for execution in executions if execution.last_known_state != CACHED]
         return min(made, key=lambda execution: execution.id) if made else None
+
+    def artifact(self, artifact_id: int) -> pb.Artifact:
+        """Return an artifact by its id.
+
+        Raises:
+            LookupError: there is none.
+        """
+        return self.store.get_artifacts_by_id([artifact_id])[0]
+
+    def artifact_at(self, uri: str) -> pb.Artifact | None:
+        """Return the newest artifact at an address, or None."""
+        return max(self.store.get_artifacts_by_uri(uri), key=lambda artifact: artifact.id, default=None)
+
+    def execution(self, execution_id: int) -> pb.Execution:
+        """Return an execution by its id.
+
+        Raises:
+            LookupError: there is none.
+        """
+        return self.store.get_executions_by_id([execution_id])[0]
+
+    def executions_of(self, run_id: str) -> list[pb.Execution]:
+        """Return the executions of a run in their order; none where the run is not on record."""
+        run = self.store.get_context_by_type_and_name("pipeline_run", run_id) if run_id else None
+        found = self.store.get_executions_by_context(run.id) if run else []
+        return sorted(found, key=lambda execution: execution.id)
 
     def inputs(self, execution_id: int) -> dict[str, list[pb.Artifact]]:
         """Return an execution's input artifacts by key."""

@@ -15,9 +15,7 @@ from bike_pipeline.settings import PROJECT_ROOT, Settings
 from bike_pipeline.settings.kubeflow import ClusterMetadata, Volume
 
 if TYPE_CHECKING:
-    from ml_metadata.proto import metadata_store_pb2 as pb
-
-    from bike_pipeline.lineage.store import Lineage
+    from bike_pipeline.lineage.store import Artifact, Lineage
     from runners.kubeflow.emulator import Emulator
     from runners.kubeflow.mounts import Mounts
     from runners.kubeflow.record import Store
@@ -61,11 +59,11 @@ def run_compiled(settings: Settings, observer: RunObserver, accept_baseline_rese
     from bike_pipeline.lineage.outcomes import run_result
     from bike_pipeline.lineage.run_record import record_run, source_of_this_run
     from bike_pipeline.lineage.store import Lineage
+    from bike_pipeline.lineage.writing import close_interrupted
     from runners.kubeflow.compiler import compile_pipeline
     from runners.kubeflow.emulator import Emulator
     from runners.kubeflow.mounts import Mounts
     from runners.kubeflow.record import Store
-    from runners.pipeline_run import close_interrupted
     from runners.scheduling import run_in_order
 
     folder = settings.workspace_path / "kubeflow"
@@ -140,7 +138,7 @@ class _Tasks:
         self._observer.finished(result)
         return result
 
-    def _written(self, name: str) -> tuple[int, dict[str, list[pb.Artifact]]]:
+    def _written(self, name: str) -> tuple[int, dict[str, list[Artifact]]]:
         """Return the execution that a task wrote down (0 where it came to none) and its outputs, seen from here."""
         from bike_pipeline.lineage.store import Lineage
 
@@ -153,6 +151,5 @@ class _Tasks:
         return execution_id, outputs
 
     def _execution_of(self, lineage: Lineage, name: str) -> int:
-        context = lineage.store.get_context_by_type_and_name("pipeline_run", self._run_id)
-        executions = lineage.store.get_executions_by_context(context.id) if context else []
+        executions = lineage.executions_of(self._run_id)
         return max((execution.id for execution in executions if lineage.stage_of(execution) == name), default=0)

@@ -14,17 +14,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ml_metadata import errors as mlmd_errors
-from ml_metadata.proto import metadata_store_pb2 as pb
 from tfx import types
 from tfx.orchestration import metadata
 from tfx.orchestration.portable import execution_publish_utils
 from tfx.orchestration.portable.mlmd import context_lib, execution_lib
 from tfx.utils import import_utils
 
-from bike_pipeline.lineage.connection import cannot_open, connection_config
+from bike_pipeline.lineage.connection import STORE_ERRORS, cannot_open, connection_config
 from bike_pipeline.lineage.run_record import record_run, source_of_this_run
-from bike_pipeline.lineage.store import CACHED, CANCELED, COMPLETE, ERROR_PROPERTY, FAILED, RUNNING, Lineage
+from bike_pipeline.lineage.store import COMPLETE, RUNNING, Context, Lineage
+from bike_pipeline.lineage.writing import end_badly, execution_type, note_cached
 from bike_pipeline.settings import Settings
 
 ArtifactMap = dict[str, list[types.Artifact]]
@@ -68,7 +67,7 @@ class Store:
         with self.alone(), ExitStack() as stack:
             try:
                 handle = stack.enter_context(metadata.Metadata(self.config))
-            except (mlmd_errors.StatusError, RuntimeError) as error:
+            except STORE_ERRORS as error:
                 raise cannot_open(self._address, error) from error
             yield handle
 
@@ -101,14 +100,13 @@ class Record:
                 inputs[key] = [self._known(lineage, self._task["inputs"][key], artifact) for artifact in artifacts]
                 for artifact in inputs[key]:
                     if artifact.mlmd_artifact.HasField("id"):
-                        self._note_cached(handle, lineage, artifact.id)
-            kind = pb.ExecutionType(name=self._task["type"])
-            if self._task["base_type"]:
-                kind.base_type = self._task["base_type"]
+                        # A task that KFP answers from its own cache runs no container: only its consumer can tell.
+                        note_cached(lineage, self._run_id, artifact.id, lambda node: self._contexts(handle, node))
+            kind = execution_type(self._task["type"], self._task["base_type"])
             execution = execution_lib.prepare_execution(
                 handle, kind, RUNNING, properties, execution_name=str(uuid.uuid4())
             )
-            for earlier in self._executions(lineage, contexts[1]):
+            for earlier in lineage.executions_of(self._run_id):
                 if lineage.stage_of(earlier) == self._task["node"] and earlier.last_known_state != COMPLETE:
                     execution.id, execution.name = earlier.id, earlier.name
             written = execution_lib.put_execution(handle, execution, contexts, input_artifacts=inputs)
@@ -133,27 +131,20 @@ class Record:
         if not self._execution_id:
             return
         with self.store.opened() as handle:
-            [execution] = handle.store.get_executions_by_id([self._execution_id])
-            execution.last_known_state = CANCELED if interrupted else FAILED
-            execution.custom_properties[ERROR_PROPERTY].string_value = reason
-            handle.store.put_executions([execution])
+            end_badly(Lineage(handle.store), self._execution_id, reason, interrupted)
 
-    def _contexts(self, handle: metadata.Metadata, node: str) -> list[pb.Context]:
+    def _contexts(self, handle: metadata.Metadata, node: str) -> list[Context]:
         pipeline = context_lib.register_context_if_not_exists(handle, "pipeline", self._task["pipeline"])
         run = context_lib.register_context_if_not_exists(handle, "pipeline_run", self._run_id, [pipeline])
         stage = context_lib.register_context_if_not_exists(handle, "node", f"{self._task['pipeline']}.{node}")
         return [pipeline, run, stage]
 
-    @staticmethod
-    def _executions(lineage: Lineage, run: pb.Context) -> list[pb.Execution]:
-        return sorted(lineage.store.get_executions_by_context(run.id), key=lambda execution: execution.id)
-
     def _known(self, lineage: Lineage, class_path: str, received: Received) -> types.Artifact:
         """Return an input as our store knows it; one that it does not know is imported with what KFP kept of it."""
         artifact = import_utils.import_class_by_path(class_path)()
-        found = lineage.store.get_artifacts_by_uri(received.uri)
-        if found:
-            artifact.set_mlmd_artifact(max(found, key=lambda each: each.id))
+        found = lineage.artifact_at(received.uri)
+        if found is not None:
+            artifact.set_mlmd_artifact(found)
             return artifact
         artifact.uri = received.uri
         for key, value in received.metadata.items():
@@ -168,30 +159,3 @@ class Record:
                 artifact.set_json_value_custom_property(key, value)
         artifact.state = types.artifact.ArtifactState.PUBLISHED
         return artifact
-
-    def _note_cached(self, handle: metadata.Metadata, lineage: Lineage, artifact_id: int) -> None:
-        """Write down that this run was handed an artifact of an earlier one, and all that led to it.
-
-        A task that KFP answers from its own cache runs no container, so nobody but its consumer can tell.
-        """
-        producer = lineage.producer(artifact_id)
-        if producer is None:
-            return
-        node = lineage.stage_of(producer)
-        contexts = self._contexts(handle, node)
-        if node in {lineage.stage_of(execution) for execution in self._executions(lineage, contexts[1])}:
-            return
-        linked = lineage.store.get_events_by_execution_ids([producer.id])
-        for event in linked:
-            if event.type == pb.Event.INPUT:
-                self._note_cached(handle, lineage, event.artifact_id)
-        # One name for all who notice it at the same time: the store takes the first.
-        cached = pb.Execution(type_id=producer.type_id, last_known_state=CACHED, name=f"{self._run_id}.{node}.cached")
-        for key, value in producer.custom_properties.items():
-            cached.custom_properties[key].CopyFrom(value)
-        artifacts = {a.id: a for a in lineage.store.get_artifacts_by_id([event.artifact_id for event in linked])}
-        pairs = [(artifacts[event.artifact_id], pb.Event(type=event.type, path=event.path)) for event in linked]
-        try:
-            lineage.store.put_execution(cached, pairs, contexts)
-        except mlmd_errors.AlreadyExistsError:
-            return

@@ -270,7 +270,7 @@ def test_an_unwritable_serving_folder(world: World) -> None:
 
 def test_interrupted_executions_are_closed(world: World) -> None:
     from bike_pipeline.lineage.store import Lineage
-    from runners.pipeline_run import close_interrupted
+    from bike_pipeline.lineage.writing import close_interrupted
 
     left = world.recorder.execution("Trainer", "killed", state=pb.Execution.RUNNING)
     done = world.recorder.execution("Transform", "killed")

@@ -14,7 +14,8 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.errors import BusyError, StageError, StorageError
 from bike_pipeline.lineage.store import Lineage
-from runners.pipeline_run import close_interrupted, workspace_lock
+from bike_pipeline.lineage.writing import close_interrupted
+from runners.pipeline_run import workspace_lock
 from tests.recording import Recorder
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from ml_metadata.proto import metadata_store_pb2 as pb
 
+from bike_pipeline.lineage.repeating import PROPERTY
 from bike_pipeline.unchanged import fingerprint
-from bike_pipeline.unchanged.rerun import PROPERTY, Rerun
+from bike_pipeline.unchanged.rerun import Rerun
 from tests.unchanged.conftest import Watcher, Workspace
 
 

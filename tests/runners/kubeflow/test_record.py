@@ -156,7 +156,7 @@ def test_a_store_that_is_not_there_or_is_none_is_one_clear_error(tmp_path):
 def test_a_server_that_cannot_be_reached_is_one_clear_error(monkeypatch):
     monkeypatch.setenv("BIKE_METADATA_USER", "bike")
     monkeypatch.setenv("BIKE_METADATA_PASSWORD", "not-to-be-told")
-    with pytest.raises(MetadataError, match="cannot open the metadata store") as error:
+    with pytest.raises(MetadataError, match="the metadata server cannot be reached") as error:
         open_at("mysql://127.0.0.1:1/bike")
     assert "not-to-be-told" not in str(error.value)
 

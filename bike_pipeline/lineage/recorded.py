@@ -1,0 +1,90 @@
+"""What the metadata store is asked for: pushes, runs with their stages, trained models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A pushed model.
+
+    Attributes:
+        model_id: MLMD id of the Model artifact that was pushed.
+        model_uri: folder of that artifact.
+        version: version number under the serving base path.
+        destination: folder it was pushed to.
+        fingerprint: SHA-256 over the pushed files.
+        metric_set: hash of the metrics and slices it was blessed by.
+        pushed_at: when, UTC.
+    """
+
+    model_id: int
+    model_uri: str
+    version: int
+    destination: str
+    fingerprint: str
+    metric_set: str
+    pushed_at: datetime
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """One execution of one stage in one run: its name, MLMD id, state, length in seconds, and error where it failed."""
+
+    name: str
+    execution_id: int
+    state: str
+    seconds: float
+    error: str
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run of the pipeline.
+
+    Attributes:
+        run_id: the pipeline run's name in MLMD.
+        started: when, UTC.
+        state: "done", "failed", "interrupted" or "running".
+        span: the span it trained on; 0 where it never came to know.
+        version: that span's version.
+        stages: its executions, in order.
+        outcome: "pushed as version N", "not blessed", "nothing new" or the error.
+    """
+
+    run_id: str
+    started: datetime
+    state: str
+    span: int
+    version: int
+    stages: tuple[StageRecord, ...]
+    outcome: str
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """One trained model.
+
+    Attributes:
+        model_id: MLMD id of the Model artifact.
+        uri: its folder.
+        trained: when, UTC.
+        span: the span it was trained on.
+        version: that span's version.
+        blessed: True, False, or None where it was never evaluated.
+        served_version: the serving version it was pushed as; None where it was not.
+        serving: whether it is the one served now.
+        metrics: overall metrics on its eval split, in rentals.
+    """
+
+    model_id: int
+    uri: str
+    trained: datetime
+    span: int
+    version: int
+    blessed: bool | None
+    served_version: int | None
+    serving: bool
+    metrics: dict[str, float]
