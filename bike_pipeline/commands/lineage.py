@@ -87,7 +87,7 @@ def show(
     if run_id is not None:
         report = report_of_run(lineage, history, run_id, settings.store_uri)
     else:
-        chosen = chosen_model(lineage, settings.serving_path, model)
+        chosen = chosen_model(lineage, "" if cluster else settings.serving_path, model)
         report = report_of_model(lineage, history, chosen, settings.store_uri)
     if form == "json":
         _write(json.dumps(report_as_json(report), indent=2), output)

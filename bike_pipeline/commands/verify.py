@@ -16,6 +16,12 @@ from bike_pipeline.errors import ModelError, VerificationError
 if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
 
+_DAMAGED = "serve another version, or run the pipeline again, which pushes a damaged model anew"
+_OTHER_KEY = (
+    "nothing else is wrong with it; if that key was used here before, name its public key in signing.trusted_keys or "
+    "with --public-key, else do not believe the model"
+)
+
 
 @click.command()
 @settings_options
@@ -68,7 +74,7 @@ def command(settings: Settings, public_keys: tuple[Path, ...], as_json: bool, mo
         raise VerificationError(
             f"the model is not verified: {failed[0].name}: {failed[0].detail}{more}",
             where=str(folder),
-            fix="serve another version, or run the pipeline again, which pushes a damaged model anew",
+            fix=_OTHER_KEY if all(check.other_key for check in failed) else _DAMAGED,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,19 +50,25 @@ def chosen_model(lineage: Lineage, serving_path: str, name: str | None) -> Chose
 
     Args:
         lineage: the metadata store.
-        serving_path: base path of the served model.
+        serving_path: base path of the served model, since workspaces may share one store; "" for any.
         name: a served version, a model's number as `bike-pipeline models` lists it, a pushed folder, or None for the
             model that serves now.
 
     Raises:
         ModelError: there is no such model.
     """
-    pushes = lineage.pushes()
     if name is None:
-        if not pushes:
-            raise ModelError("no model has been pushed yet", fix="run the pipeline: `bike-pipeline run`")
-        return ChosenModel(pushes[-1].model_id, pushes[-1])
+        serving = lineage.serving_model(serving_path)
+        if serving is None:
+            raise ModelError(
+                "no model has been pushed yet", where=serving_path, fix="run the pipeline: `bike-pipeline run`"
+            )
+        return ChosenModel(serving.model_id, serving)
     number = _number_of(name)
+    # Two workspaces may have pushed in the same second, so that both serve a version of that number.
+    pushes = sorted(
+        lineage.pushes(), key=lambda push: (os.path.dirname(push.destination) == serving_path, push.version)
+    )
     for push in reversed(pushes):
         if number in (push.version, push.model_id):
             return ChosenModel(push.model_id, push)

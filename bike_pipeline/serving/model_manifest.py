@@ -34,11 +34,13 @@ class Check:
         name: what was looked at: "signature", "files", "evidence: gates", …
         passed: whether it is as it must be.
         detail: what was found, in words.
+        other_key: whether it failed because the manifest names a key that is not trusted here, which is no damage.
     """
 
     name: str
     passed: bool
     detail: str
+    other_key: bool = False
 
 
 def write(folder: Path, evidence: Mapping[str, Any], signer: Signer | None) -> None:
@@ -115,12 +117,11 @@ def _signature(folder: Path, content: bytes, trusted: Mapping[str, Ed25519Public
             continue
         return Check("signature", passed=True, detail=f"ed25519, key {key_id[:16]}")
     named = str(json.loads(content).get("key_id", ""))
-    detail = (
-        "the manifest or its signature was changed"
-        if named in trusted
-        else f"it is of the key {named[:16] or '(unnamed)'}, which is not among the trusted ones"
-    )
-    return Check("signature", passed=False, detail=detail)
+    if named in trusted or not named:
+        return Check("signature", passed=False, detail="damaged: the manifest or its signature was changed")
+    known = ", ".join(key_id[:16] for key_id in trusted)
+    detail = f"signed with another key: it names the key {named[:16]}, trusted here is {known}"
+    return Check("signature", passed=False, detail=detail, other_key=True)
 
 
 def _files(folder: Path, manifest: Mapping[str, Any]) -> Iterator[Check]:

@@ -120,3 +120,25 @@ def test_it_needs_no_tensorflow(workspace: Path) -> None:
         [sys.executable, "-c", code, str(workspace)], check=True, capture_output=True, text=True, timeout=60
     )
     assert done.stdout.strip() == ""
+
+
+def test_a_change_of_keys_is_told_from_damage(workspace: Path, tmp_path: Path) -> None:
+    before = tmp_path / "before.pub"
+    (workspace / "keys" / "signing.pub").rename(before)
+    (workspace / "keys" / "signing.pem").unlink()
+    signing.signer()
+    with pytest.raises(
+        VerificationError, match=r"signed with another key.*Nothing else is wrong.*trusted_keys"
+    ) as error:
+        call(workspace)
+    assert "damage" not in str(error.value)
+    assert "✘" not in call(workspace, "--public-key", str(before))
+    assert "✘" not in call(workspace, "--set", f"signing.trusted_keys=[{before}]")
+    folder = workspace / "serving" / "bike_demand" / str(SIGNED)
+    (folder / "saved_model.pb").write_bytes(b"grapH")
+    with pytest.raises(VerificationError, match=r"and 1 more.*pushes a damaged model anew"):
+        call(workspace)
+    signature = folder / model_manifest.SIGNATURE_FILE
+    signature.write_bytes(bytes(reversed(signature.read_bytes())))
+    with pytest.raises(VerificationError, match="signature: damaged: the manifest or its signature was changed"):
+        call(workspace, "--public-key", str(before))

@@ -13,12 +13,12 @@ from click.testing import CliRunner
 
 from bike_pipeline.commands import reproduce
 from bike_pipeline.data.spans import SpanStore
-from bike_pipeline.errors import VerificationError
+from bike_pipeline.errors import StageError, VerificationError
 from bike_pipeline.lineage.at_hand import Match, Origin, matches, origin_of, scratch_settings
 from bike_pipeline.lineage.history import History
 from bike_pipeline.lineage.store import Lineage
 from bike_pipeline.serving import model_folder
-from bike_pipeline.settings import PROJECT_ROOT, load_settings
+from bike_pipeline.settings import PROJECT_ROOT, Settings, load_settings
 from tests.lineage.world import FIRST, SECOND, Runs
 
 
@@ -169,6 +169,37 @@ def test_recorded_places_outside_of_the_scratch_root_are_never_written(tmp_path:
     own = scratch_settings(origin(runs, 0), runs.settings.store_uri, tmp_path / "scratch")
     for place in (own.store_uri, own.serving_path, str(own.signing_key_file), str(own.metadata_file)):
         assert Path(place).is_relative_to(tmp_path / "scratch")
+
+
+@pytest.mark.parametrize(
+    "shared", ["metadata.mysql={host: db.example.com, database: shared}", "metadata.sqlite_file={folder}/shared.sqlite"]
+)
+def test_records_of_the_scratch_run_stay_in_the_scratch_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: str
+) -> None:
+    runs = Runs(tmp_path / "w")
+    assignment = shared.replace("{folder}", str(tmp_path))
+    workspace = f"workspace={runs.workspace}"
+    runs.run("run-1", (1,), FIRST, settings=load_settings(assignments=(workspace, assignment)))
+    if "sqlite_file" in assignment:
+        shutil.copy(runs.settings.metadata_file, tmp_path / "shared.sqlite")
+    lineage = Lineage(runs.recorder.store)
+    monkeypatch.setattr("bike_pipeline.commands.lineage_source.lineage_of", lambda *_: lineage)
+    given: list[Settings] = []
+
+    class Runner:
+        def __init__(self, settings: Settings, *_: object) -> None:
+            given.append(settings)
+
+        def run(self, enable_cache: bool) -> None:
+            raise StageError("the rest is tested elsewhere")
+
+    monkeypatch.setattr("bike_pipeline.commands.run.runner_named", lambda _: Runner)
+    scratch = tmp_path / "scratch"
+    arguments = ["--scratch", str(scratch), "--set", workspace, "--set", assignment]
+    done = CliRunner().invoke(reproduce.command, arguments)
+    assert isinstance(done.exception, StageError), done.output
+    assert given[0].metadata_address == f"sqlite://{scratch}/metadata.sqlite"
 
 
 def call(runs: Runs, *arguments: str) -> str:

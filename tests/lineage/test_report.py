@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 from ml_metadata.proto import metadata_store_pb2 as pb
 
-from bike_pipeline.errors import MetadataError
+from bike_pipeline.errors import MetadataError, ModelError
 from bike_pipeline.lineage.drawing import as_svg
 from bike_pipeline.lineage.graph import Edge, Graph, Node, as_dot, graph_of
 from bike_pipeline.lineage.history import History
@@ -20,6 +20,7 @@ from bike_pipeline.lineage.page import as_html
 from bike_pipeline.lineage.report import Report, report_as_json, report_of_model, report_of_run
 from bike_pipeline.lineage.selecting import ChosenModel, chosen_model
 from bike_pipeline.lineage.store import Lineage
+from bike_pipeline.settings import load_settings
 from tests.lineage.world import FIRST, SECOND, Runs
 
 
@@ -207,3 +208,20 @@ def test_a_graph_of_nothing_is_empty(runs: Runs) -> None:
     assert chosen_model(lineage, runs.settings.serving_path, None) == ChosenModel(
         runs.models[1].id, lineage.serving_model()
     )
+
+
+def test_of_several_workspaces_on_one_store_each_has_its_own_serving_model(runs: Runs) -> None:
+    lineage, own = Lineage(runs.recorder.store), runs.settings.serving_path
+    # The other workspace has pushed later, and once in the same second.
+    runs.settings = load_settings(assignments=(f"workspace={runs.workspace}", "serving.base_path=/elsewhere"))
+    other = runs.settings.serving_path
+    later, same_second = runs.run("run-3", (1,), SECOND + 5), runs.run("run-4", (1,), SECOND)
+    assert chosen_model(lineage, own, None).model_id == runs.models[1].id
+    assert chosen_model(lineage, other, None).model_id == later.id
+    assert chosen_model(lineage, "", None).model_id == later.id
+    assert chosen_model(lineage, own, str(SECOND)).model_id == runs.models[1].id
+    assert chosen_model(lineage, other, str(SECOND)).model_id == same_second.id
+    # Whoever asks for another workspace's version by its number gets it.
+    assert chosen_model(lineage, own, str(SECOND + 5)).model_id == later.id
+    with pytest.raises(ModelError, match="no model has been pushed yet"):
+        chosen_model(lineage, "/nowhere/bike_demand", None)

@@ -129,7 +129,7 @@ def test_an_unsigned_push_and_an_unknown_key_are_told_apart(push: Callable[..., 
     other = signing.Signer(signing.key_id_of(private.public_key()), "test", False, private)
     foreign = push(2, signer=other)
     assert problems(foreign, key) == [
-        f"signature: it is of the key {other.key_id[:16]}, which is not among the trusted ones"
+        f"signature: signed with another key: it names the key {other.key_id[:16]}, trusted here is {key.key_id[:16]}"
     ]
     assert problems(foreign, key, other) == []
     assert problems(foreign) == ["signature: there is no public key to check it with"]
