@@ -129,7 +129,7 @@ benchmark: setup ## Measure a whole run against the plain TFX way and against po
 	$(BIN)/python -m benchmarks.end_to_end --plot benchmarks/results/end_to_end.png $(ARGS)
 
 .PHONY: benchmark-scale
-benchmark-scale: setup ## Measure each stage from ten thousand rows on (ARGS="--rows 1000000,10000000").
+benchmark-scale: setup ## Measure each stage from ten thousand to a million rows (ARGS="--rows 10000,1000000,10000000").
 	$(BIN)/python benchmarks/scale.py $(ARGS)
 
 .PHONY: clean

@@ -11,6 +11,7 @@ from typing import Any
 
 Work = Callable[[], Any]
 WEATHER = ("temp", "atemp", "hum", "windspeed")
+CODES = ("hr", "workingday", "weekday", "weathersit", "mnth")
 SLICES = ("hr", "workingday", "season", "weathersit")
 
 
@@ -46,7 +47,32 @@ def ingest(folder: Path) -> Work:
 
 
 def ExampleGen(folder: Path) -> Work:  # noqa: N802 (the stage's name)
-    """polars: parse the CSV files and write them gzipped, as Parquet: ours writes gzipped TFRecords."""
+    """CSV by polars, tf.Examples by tfx_bsl's encoder and TensorFlow's writer: gzipped tf.Examples, as ours writes."""
+    import polars as pl
+    import pyarrow as pa
+    import tensorflow as tf
+    from tfx_bsl.coders import example_coder
+
+    def work() -> None:
+        encoder = example_coder.RecordBatchToExamplesEncoder()
+        for split in ("train", "eval"):
+            rows = pl.read_csv(folder / f"peer-{split}.csv", schema_overrides={"dteday": pl.String})
+            rows = rows.with_columns(pl.col(pl.Float64).cast(pl.Float32), pl.col("dteday").cast(pl.Binary))
+            with tf.io.TFRecordWriter(str(folder / f"peer-{split}.gz"), "GZIP") as writer:
+                for part in rows.iter_slices(65_536):
+                    table = part.to_arrow()
+                    offsets = pa.array(range(len(part) + 1), pa.int64())
+                    lists = [
+                        pa.LargeListArray.from_arrays(offsets, column.combine_chunks()) for column in table.columns
+                    ]
+                    for example in encoder.encode(pa.RecordBatch.from_arrays(lists, table.column_names)):
+                        writer.write(example)
+
+    return work
+
+
+def columns_only(folder: Path) -> Work:
+    """polars: the CSV files as gzipped Parquet, for whom columns are enough; what the other peers read."""
     import polars as pl
 
     def work() -> None:
@@ -87,25 +113,37 @@ def StatisticsGen(folder: Path) -> Work:  # noqa: N802
 
 
 def Transform(folder: Path) -> Work:  # noqa: N802
-    """polars: mean and deviation of the weather and the last month, over the training rows."""
+    """Columns by polars; numpy for mean, deviation and last month of the training rows, and for the model's inputs."""
+    return lambda: _inputs(folder)
+
+
+def _inputs(folder: Path) -> tuple[dict[str, Any], Any]:
+    import numpy as np
     import polars as pl
 
-    def work() -> Any:
-        rows = pl.read_parquet(folder / "peer-train.parquet", columns=[*WEATHER, "yr", "mnth"])
-        return rows.select(
-            pl.col(WEATHER).mean().name.suffix(" mean"),
-            pl.col(WEATHER).std().name.suffix(" std"),
-            (pl.col("yr") * 12 + pl.col("mnth") - 1).max().alias("last month"),
-        ).row(0, named=True)
-
-    return work
+    rows = pl.read_parquet(folder / "peer-train.parquet", columns=[*WEATHER, *CODES, "holiday", "yr", "cnt"])
+    number = {name: rows[name].to_numpy() for name in rows.columns}
+    weather = np.stack([number[name] for name in WEATHER], axis=1).astype(np.float32)
+    angle = number["hr"] * (2 * np.pi / 24)
+    months = number["yr"] * 12 + number["mnth"] - 1
+    dense = [*((weather - weather.mean(0)) / weather.std(0)).T, number["holiday"], number["workingday"]]
+    dense += [wave(k * angle) for k in (1, 2, 3) for wave in (np.sin, np.cos)]
+    dense.append(np.clip(months.max() // 12 - number["yr"], 0, 4))
+    inputs = {
+        "dense": np.stack(dense, axis=1).astype(np.float32),
+        "hour_workingday": number["hr"] + 24 * number["workingday"],
+        "hour_weekday": number["hr"] + 24 * number["weekday"],
+        "weather": number["weathersit"] - 1,
+        "month": number["mnth"] - 1,
+        "months_before_end": (months.max() - months).astype(np.float32),
+    }
+    return inputs, number["cnt"].astype(np.float32)
 
 
 def Trainer(folder: Path) -> Work:  # noqa: N802
     """Keras: one epoch of `fit` of the same model on the same inputs in memory, and `save`."""
     import keras
     import numpy as np
-    import polars as pl
 
     from bike_pipeline.modeling import architectures
     from bike_pipeline.settings import load_settings
@@ -113,23 +151,8 @@ def Trainer(folder: Path) -> Work:  # noqa: N802
     training = load_settings().training
 
     def work() -> None:
-        rows = pl.read_parquet(folder / "peer-train.parquet")
-        number = {name: rows[name].to_numpy() for name in rows.columns if name != "dteday"}
-        weather = np.stack([number[name] for name in WEATHER], axis=1).astype(np.float32)
-        angle = number["hr"] * (2 * np.pi / 24)
-        months = number["yr"] * 12 + number["mnth"] - 1
-        dense = [*((weather - weather.mean(0)) / weather.std(0)).T, number["holiday"], number["workingday"]]
-        dense += [wave(k * angle) for k in (1, 2, 3) for wave in (np.sin, np.cos)]
-        dense.append(np.clip(months.max() // 12 - number["yr"], 0, 4))
-        inputs = {
-            "dense": np.stack(dense, axis=1).astype(np.float32),
-            "hour_workingday": number["hr"] + 24 * number["workingday"],
-            "hour_weekday": number["hr"] + 24 * number["weekday"],
-            "weather": number["weathersit"] - 1,
-            "month": number["mnth"] - 1,
-            "months_before_end": (months.max() - months).astype(np.float32),
-        }
-        label = np.log1p(number["cnt"]).astype(np.float32)
+        inputs, count = _inputs(folder)
+        label = np.log1p(count)
         model = architectures.build(
             training.hidden_units, training.embedding_dimensions, training.dropout, float(label.mean())
         )

@@ -1,18 +1,21 @@
-"""One stage of ours, or its peer, in a process of its own: what `scale.py` starts and measures.
+"""One stage of ours, or its peer, in a process of its own: what `scale.py` has started and measures.
 
-Each prints one line of JSON: CPU and wall seconds after the imports, and resident memory before and at its peak. A
-peer is what somebody would write who needs this one step and no pipeline around it, and it does comparable work: what
-ours writes compressed, it writes compressed (Parquet with gzip, where ours writes gzipped TFRecords).
+`serve` imports everything once and forks a process a measurement, since importing TensorFlow, Beam and TFX costs more
+than most stages. Each line of JSON that it reads names a stage, by whom, and a folder; each that it prints holds CPU
+and wall seconds of the work, and anonymous memory before it and at its peak.
 """
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import os
 import resource
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,41 +23,67 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("ingest", "ExampleGen", "StatisticsGen", "Transform", "Trainer", "Evaluator")
+WRITTEN = {
+    "ingest": ["spans"],
+    "ExampleGen": ["examples"],
+    "StatisticsGen": ["statistics"],
+    "Transform": ["graph"],
+    "Trainer": ["model", "run"],
+    "Evaluator": ["evaluation", "blessing"],
+}
+PEER, MEMORY, DIRECT, PARQUET, COLUMNS_ONLY = "peer", "memory", "direct", "parquet", "columns"
+SAMPLED_EVERY = 0.02
+PRELOADED = (
+    "keras",
+    "polars",
+    "pyarrow.csv",
+    "pyarrow.parquet",
+    "tensorflow_model_analysis",
+    "tfx.dsl.components.base.base_beam_executor",
+    "tfx_bsl.coders.example_coder",
+    "bike_pipeline.data.ingest",
+    "bike_pipeline.components.example_gen",
+    "bike_pipeline.components.statistics_gen",
+    "bike_pipeline.components.transform",
+    "bike_pipeline.components.evaluator",
+    "bike_pipeline.modeling.preprocessing",
+    "bike_pipeline.modeling.training",
+    "benchmarks.scale_peers",
+)
 Work = Callable[[], Any]
 
 
-def peak() -> float:
-    """Return the largest resident memory so far, MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def anonymous(process: int | str = "self") -> float:
+    """Return a process's memory that no file backs, MB: pages of libraries come and go with what is called."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(status.split("RssAnon:")[1].split()[0]) / 1024 if "RssAnon:" in status else 0.0
 
 
 def measured(work: Work) -> dict[str, float]:
-    """Return what the work costs."""
-    # What was touched once by imports must not hide what the work needs.
-    Path("/proc/self/clear_refs").write_text("5")
+    """Return what the work costs; its peak of memory is seen from outside."""
+    resident = anonymous()
     before = resource.getrusage(resource.RUSAGE_SELF)
-    resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
     began = time.monotonic()
     work()
     wall = time.monotonic() - began
     after = resource.getrusage(resource.RUSAGE_SELF)
-    status = Path("/proc/self/status").read_text()
-    highest = int(status.split("VmHWM:")[1].split()[0]) / 1024
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"cpu": cpu, "wall": wall, "resident": resident, "peak": highest}
+    return {"cpu": cpu, "wall": wall, "resident": resident}
 
 
 class Stages:
     """Our stages on the artifacts in one folder, called as TFX's launcher calls them."""
 
     def __init__(self, folder: Path, engine: str) -> None:
-        """Use the folder; engine is "memory" or the flags of a Beam pipeline, separated by spaces."""
+        """Use the folder; engine is "memory", "parquet" (its spans too), or a Beam pipeline's flags, between spaces."""
         import apache_beam as beam
         from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 
         self.folder = folder
-        self.in_memory_rows = 2**60 if engine == "memory" else 0
-        flags = "--runner=FnApiRunner --direct_num_workers=1" if engine in {"memory", "direct"} else engine
+        self.in_memory_rows = 2**60 if engine in {MEMORY, PARQUET} else 0
+        self.ending = f"-{PARQUET}" if engine == PARQUET else ""
+        known = engine in {MEMORY, PARQUET, DIRECT}
+        flags = "--runner=FnApiRunner --direct_num_workers=1" if known else engine
         argv = [*flags.split(), "--no_pipeline_type_check"]
         self.context = BaseBeamExecutor.Context(make_beam_pipeline_fn=lambda: beam.Pipeline(argv=argv))
 
@@ -85,19 +114,18 @@ class Stages:
         from bike_pipeline.data.ingest import ingest
         from bike_pipeline.settings import load_settings
 
-        settings = load_settings(assignments=(f"data.store={self.folder / 'spans'}",))
+        stored_as = self.ending.removeprefix("-") or "csv"
+        store = self.folder / f"spans{self.ending}"
+        settings = load_settings(assignments=(f"data.store={store}", f"data.format={stored_as}"))
         return lambda: ingest(settings, str(self.folder / "upload.parquet"))
 
     def ExampleGen(self) -> Work:  # noqa: N802 (the stage's name)
         """From the store to gzipped tf.Examples."""
-        import tensorflow  # noqa: F401 (its import is not what is measured)
-        from tfx_bsl.coders import example_coder  # noqa: F401
-
         from bike_pipeline.components.example_gen import SpanDriver, SpanExampleGenExecutor
 
-        artifact = self.artifact("Examples", "examples")
+        artifact = self.artifact("Examples", f"examples{self.ending}")
         properties = {
-            "input_base": str(self.folder / "spans"),
+            "input_base": str(self.folder / f"spans{self.ending}"),
             "history_spans": 1,
             "in_memory_rows": self.in_memory_rows,
         }
@@ -121,11 +149,12 @@ class Stages:
         return lambda: StatisticsGenExecutor(self.context).Do(inputs, output, properties)
 
     def Transform(self) -> Work:  # noqa: N802
-        """TFT's analysis and graph."""
+        """TFT's analysis and graph, and the training rows through the graph, as the Trainer does it."""
         from tfx.proto import transform_pb2
         from tfx.utils import proto_utils
 
         from bike_pipeline.components.transform import TransformExecutor
+        from bike_pipeline.modeling import training
 
         inputs = {"examples": [self.examples()], "schema": [self.schema()]}
         output = {"transform_graph": [self.artifact("TransformGraph", "graph")]}
@@ -134,7 +163,17 @@ class Stages:
             "preprocessing_fn": "bike_pipeline.modeling.preprocessing.preprocessing_fn",
             "splits_config": proto_utils.proto_to_json(splits),
         }
-        return lambda: TransformExecutor(self.context).Do(inputs, output, properties)
+
+        def work() -> None:
+            TransformExecutor(self.context).Do(inputs, output, properties)
+            columns = training.read(self.train_files(), str(ROOT / "configs" / "schema.pbtxt"))
+            training.transformed(columns, str(self.folder / "graph"))
+
+        return work
+
+    def train_files(self) -> list[str]:
+        """Return the patterns of the splits that are trained on."""
+        return [str(self.folder / "examples" / f"Split-{split}" / "*") for split in ("history", "train")]
 
     def Trainer(self) -> Work:  # noqa: N802
         """One epoch of training and the served model."""
@@ -144,7 +183,7 @@ class Stages:
         settings = load_settings(assignments=("training.epochs=1",))
         arguments = SimpleNamespace(
             custom_config={"training": settings.training.model_dump(mode="json"), "seed": settings.seed},
-            train_files=[str(self.folder / "examples" / f"Split-{split}" / "*") for split in ("history", "train")],
+            train_files=self.train_files(),
             transform_graph_path=str(self.folder / "graph"),
             model_run_dir=str(self.folder / "run"),
             serving_model_dir=str(self.folder / "model" / "Format-Serving"),
@@ -185,31 +224,59 @@ class Stages:
         return lambda: EvaluatorExecutor(self.context).Do(inputs, outputs, properties)
 
 
-def main(stage: str, who: str, folder: str) -> int:
-    """Run a stage: `who` is "memory", Beam's flags, or "peer"."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.path.insert(0, str(ROOT))
-    place = Path(folder)
-    if who == "peer":
+def prepared(stage: str, who: str, folder: Path) -> Work:
+    """Return the work of a stage on a folder: `who` is "peer", "columns", "memory", "parquet", "direct" or flags."""
+    if who in {PEER, COLUMNS_ONLY}:
         from benchmarks import scale_peers
 
-        work = getattr(scale_peers, stage)(place)
-    else:
-        for name in {
-            "ingest": ["spans"],
-            "ExampleGen": ["examples"],
-            "StatisticsGen": ["statistics"],
-            "Transform": ["graph"],
-            "Trainer": ["model", "run"],
-            "Evaluator": ["evaluation", "blessing"],
-        }[stage]:
-            shutil.rmtree(place / name, ignore_errors=True)
-        work = getattr(Stages(place, who), stage)()
-    result = measured(work)
-    print(json.dumps(result), flush=True)
-    # Loaded graphs can crash the interpreter's teardown; what was to be told is told.
-    os._exit(0)
+        peer: Callable[[Path], Work] = getattr(scale_peers, stage if who == PEER else "columns_only")
+        return peer(folder)
+    stages = Stages(folder, who)
+    for name in WRITTEN[stage]:
+        shutil.rmtree(folder / f"{name}{stages.ending}", ignore_errors=True)
+    made: Callable[[], Work] = getattr(stages, stage)
+    return made()
+
+
+def in_a_fork(stage: str, who: str, folder: Path) -> dict[str, Any]:
+    """Do the work in a process of its own; return its costs, or under "error" what went wrong."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            result = measured(prepared(stage, who, folder))
+        except BaseException:  # noqa: BLE001 (whatever it is, the child must not go on as the server)
+            result = {"error": traceback.format_exc()}  # type: ignore[dict-item]
+        os.write(writer, json.dumps(result).encode())
+        # Loaded graphs can crash the interpreter's teardown; what was to be told is told.
+        os._exit(0)
+    os.close(writer)
+    highest = 0.0
+    while not os.waitpid(child, os.WNOHANG)[0]:
+        highest = max(highest, anonymous(child))
+        time.sleep(SAMPLED_EVERY)
+    with os.fdopen(reader, "rb") as pipe:
+        content = pipe.read()
+    return {**json.loads(content), "peak": highest} if content else {"error": "the process ended without a word"}
+
+
+def serve() -> None:
+    """Import once; then answer each request on standard input with a line on standard output."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    sys.path.insert(0, str(ROOT))
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # What libraries print is no answer.
+    for name in PRELOADED:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+    for line in sys.stdin:
+        request = json.loads(line)
+        print(
+            json.dumps(in_a_fork(request["stage"], request["who"], Path(request["folder"]))), file=answers, flush=True
+        )
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    serve()

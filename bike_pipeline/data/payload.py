@@ -21,7 +21,7 @@ from bike_pipeline.data.manifest import (
     render_manifest,
 )
 from bike_pipeline.data.quarantine import quarantine_csv
-from bike_pipeline.data.rows import content_sha256, csv_bytes, parquet_bytes, split_by_time, time_range
+from bike_pipeline.data.rows import csv_bytes, parquet_bytes, split_by_time, time_range
 from bike_pipeline.data.sources.source_rows import SourceDescription
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ ROWS_PER_FILE = 250_000
 def build_payload(
     number: VersionNumber,
     rows: pa.Table,
+    address: str,
     checked: CheckedRows,
     source: SourceDescription,
     *,
@@ -49,6 +50,7 @@ def build_payload(
     Args:
         number: the span and version it will be.
         rows: its rows, in time order.
+        address: their content address.
         checked: the row checks of the upload.
         source: where the upload came from.
         eval_fraction: share of the days that is the eval split.
@@ -71,7 +73,7 @@ def build_payload(
         created_at=datetime.now(UTC),
         source=_source_record(source),
         feature_contract_sha256=contract_sha256(),
-        content_sha256=content_sha256(rows),
+        content_sha256=address,
         parent=parent,
         eval_fraction=eval_fraction,
         rows=RowCounts(

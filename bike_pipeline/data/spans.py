@@ -280,9 +280,9 @@ class SpanStore:
         with self._files.lock():
             versions = self.all_versions()
             known = {found.manifest.content_sha256: found for found in reversed(versions)}
-            same = known.get(content_sha256(rows))
-            if same is not None:
-                return self._already_there(same, versions, checked, eval_fraction)
+            address = content_sha256(rows)
+            if address in known:
+                return self._already_there(known[address], versions, checked, eval_fraction)
             latest = {found.span: found for found in versions}
             occupied = [Occupied(s, found.manifest.first, found.manifest.last) for s, found in latest.items()]
             placement = place(occupied, first, last, span, source.location)
@@ -290,9 +290,9 @@ class SpanStore:
             from_parent = 0
             if parent is not None and placement.merges:
                 rows, from_parent = merge_rows(self.read(parent.span, parent.version), rows)
-                same = known.get(content_sha256(rows))
-                if same is not None:
-                    return self._already_there(same, versions, checked, eval_fraction)
+                address = content_sha256(rows)
+                if address in known:
+                    return self._already_there(known[address], versions, checked, eval_fraction)
             version = parent.version + 1 if parent is not None else 1
             if version > HIGHEST_NUMBER:
                 raise DataError(
@@ -301,6 +301,7 @@ class SpanStore:
             payload = build_payload(
                 VersionNumber(span=placement.span, version=version),
                 rows,
+                address,
                 checked,
                 source,
                 eval_fraction=eval_fraction,
