@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-_LABEL, _BAR, _ROW, _GAP = 190, 320, 15, 9
+_LABEL, _BAR, _ROW, _GAP = 170, 300, 15, 9
+_THINNEST = 4.0
 
 
 def paired_bars(rows: Sequence[tuple[str, float, float | None]], title: str) -> str:
@@ -47,10 +48,13 @@ def two_histograms(
     def shares(buckets: Sequence[tuple[float, float, float]]) -> list[tuple[float, float, float]]:
         rows = sum(b[2] for b in buckets) or 1.0
         # As density, so that buckets of different widths compare.
-        return [
-            ((b[0] - low) * scale, (b[1] - low) * scale, b[2] / rows / (((b[1] - b[0]) * scale) or 1.0))
-            for b in buckets
-        ]
+        placed = []
+        for first, last, count in buckets:
+            # A column with one value has a bucket without any width, which is to be seen all the same.
+            begin = min((first - low) * scale, width - _THINNEST)
+            end = max((last - low) * scale, begin + _THINNEST)
+            placed.append((begin, end, count / rows / (((last - first) * scale) or 1.0)))
+        return placed
 
     filled, line = shares(now), shares(before)
     top = max((share for *_, share in (*filled, *line)), default=1.0) or 1.0

@@ -30,6 +30,7 @@ svg .candidate { fill: #2f6fbf; stroke: none; } svg .baseline { fill: #b8bec6; s
 .before { fill: none; stroke: #c2571a; stroke-width: 1.5; } .key { display: inline-block; width: .8em; height: .8em; }
 .columns { display: flex; flex-wrap: wrap; gap: 1rem 3rem; } .columns figure { margin: 0; }
 figcaption { font-weight: 600; margin-bottom: .25rem; }
+.scroll th:nth-child(n+3) { text-align: right; } .scroll td { white-space: nowrap; } .scroll svg { display: block; }
 .note { color: color-mix(in srgb, var(--ink) 65%, transparent); }
 """
 _SEASONS = {"1": "winter", "2": "spring", "3": "summer", "4": "autumn"}
@@ -80,8 +81,8 @@ def explain(lineage: Lineage, run_id: str | None, store_uri: str) -> Explanation
         raise MetadataError(what, fix="`bike-pipeline runs` lists every run")
     report = report_of_run(lineage, History(lineage), run.run_id, store_uri)
     stories = run_changes.stage_stories(lineage, run, run_changes.run_before(lineage, runs, run))
-    runner = dict(report.facts).get("runner", "")
-    trigger = "somebody called “bike-pipeline run”" + (f" (runner {runner})" if runner else "")
+    facts = dict(report.facts)
+    trigger = _trigger(facts.get("called by", ""), facts.get("runner", ""))
     findings, now = None, {}
     for stage in run.stages:
         outputs = lineage.outputs(stage.execution_id)
@@ -94,6 +95,17 @@ def explain(lineage: Lineage, run_id: str | None, store_uri: str) -> Explanation
     statistics = run_changes.statistics_of(lineage, examples) if examples is not None else None
     before = read_statistics(statistics.uri, "train") if statistics is not None else {}
     return Explanation(run, trigger, stories, report, findings, now, before)
+
+
+def _trigger(command: str, runner: str) -> str:
+    """Return why a run took place, to follow "because"."""
+    on = f" (runner {runner})" if runner else ""
+    if not command:
+        return f"somebody or something began it, which the records do not name{on}"
+    halves = {"--demo first": "the first half of the embedded data, 2011, was brought in",
+              "--demo second": "the second half of the embedded data, 2012, arrived"}  # fmt: skip
+    why = next((text for option, text in halves.items() if option in command), "somebody asked for a run")
+    return f"{why}: “{command}”{on}"
 
 
 def as_page(told: Explanation) -> str:
@@ -241,6 +253,16 @@ def _comparison(told: Explanation) -> list[str]:
     return parts
 
 
+def _shift(now: FeatureStatistics, before: FeatureStatistics | None) -> str:
+    if before is None:
+        return _td("-", "number")
+    if not before.std:
+        return _td("0" if now.mean == before.mean else "one value before", "number")
+    moved = shift(now, before)
+    # Without the addition a tiny negative number would read "-0.00".
+    return _td(f"{round(moved, 2) + 0.0:+.2f} sd", "number bad" if abs(moved) >= _MOVED else "number")
+
+
 def _data(told: Explanation) -> list[str]:
     if not told.now:
         return ['<p class="missing">The statistics of this run are not there.</p>']
@@ -255,7 +277,6 @@ def _data(told: Explanation) -> list[str]:
         if now is None or feature.role == "key":
             continue
         before = told.before.get(feature.name)
-        moved = shift(now, before) if before and before.std else None
         picture = two_histograms(now.buckets, before.buckets if before else (), f"distribution of {feature.name}")
         rows.append(
             [
@@ -267,10 +288,7 @@ def _data(told: Explanation) -> list[str]:
                 *(_td(f"{value:.4g}", "number") for value in (now.mean, now.std, now.low, now.median, now.high)),
                 _td(str(now.missing), "number"),
                 _td(f"{before.mean:.4g}" if before else "-", "number"),
-                _td(
-                    "-" if moved is None else f"{moved:+.2f}",
-                    "number bad" if moved and abs(moved) >= _MOVED else "number",
-                ),
+                _shift(now, before),
             ]
         )
     heads = ("column", "distribution", "mean", "std", "min", "median", "max", "missing", "mean before", "shift")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,7 @@ def report_of_model(lineage: Lineage, history: History, chosen: ChosenModel, sto
     """Return what is known of a model."""
     push = chosen.push
     evidence = evidence_of(lineage, chosen.model_id, pushed=push is not None)
-    serving = lineage.serving_model()
+    serving = lineage.serving_model(os.path.dirname(push.destination)) if push else None
     serves = push is not None and serving is not None and serving.model_id == chosen.model_id
     source, _ = source_of_run(lineage.store, evidence["model"]["run_id"])
     facts = [("trained", evidence["model"]["trained_at"]), ("run", evidence["model"]["run_id"])]
@@ -147,6 +148,7 @@ def _source_facts(source: RunSource | None) -> list[tuple[str, str]]:
     dirty = {True: ", with changes that were not committed", False: "", None: ""}[code.dirty]
     packages = ", ".join(f"{name} {version}" for name, version in source.environment.items() if version)
     return [
+        *([("called by", source.command)] if source.command else []),
         ("runner", source.runner),
         ("code", f"bike_pipeline {code.version}, commit {commit}{dirty}"),
         ("source", f"sha256 {code.source_sha256} ({len(code.files)} files)"),

@@ -21,6 +21,7 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline import features
 from bike_pipeline.lineage.code_version import CodeVersion, code_version
+from bike_pipeline.lineage.trigger import command_line
 from bike_pipeline.settings import Settings
 
 RUN_CONTEXT = "pipeline_run"
@@ -53,6 +54,7 @@ class RunSource:
     Attributes:
         run_id: the run's name.
         runner: the name of the runner.
+        command: how `bike-pipeline` was called, without secrets; "" where something else began the run.
         code: the code.
         settings: the resolved settings, as plain values.
         settings_sha256: SHA-256 of the settings' canonical JSON.
@@ -71,6 +73,7 @@ class RunSource:
     features: list[dict[str, Any]]
     schema_sha256: str
     seed: int
+    command: str = ""
 
 
 def canonical(content: Any) -> str:
@@ -108,6 +111,7 @@ def source_of_this_run(settings: Settings, run_id: str, runner: str) -> RunSourc
         features=[asdict(feature) for feature in features.FEATURES],
         schema_sha256=hashlib.sha256(schema.read_bytes()).hexdigest() if schema.is_file() else "",
         seed=settings.seed,
+        command=command_line(),
     )
 
 
@@ -122,6 +126,7 @@ def record_run(store: metadata_store.MetadataStore, source: RunSource) -> None:
     record = {
         "format": _FORMAT,
         "runner": source.runner,
+        "command": source.command,
         "seed": source.seed,
         "schema_sha256": source.schema_sha256,
         "code": {key: value for key, value in asdict(source.code).items() if key != "files"},
@@ -173,6 +178,7 @@ def source_of_run(store: metadata_store.MetadataStore, run_id: str) -> tuple[Run
         contents = {key: record[key] for key in ("source_files", "settings", "environment", "features")}
         code = dict(record["code"])
         runner, seed, schema = str(record["runner"]), int(record["seed"]), str(record["schema_sha256"])
+        command = str(record.get("command", ""))
     except (ValueError, KeyError, TypeError):
         return None, ("the record of the run (damaged)",)
     kept, missing = {}, []
@@ -190,6 +196,7 @@ def source_of_run(store: metadata_store.MetadataStore, run_id: str) -> tuple[Run
         features=kept["features"] or [],
         schema_sha256=schema,
         seed=seed,
+        command=command,
     )
     return source, tuple(missing)
 

@@ -185,6 +185,7 @@ def test_a_page_explains_the_second_run_to_a_person(story: dict[str, Any]) -> No
     page = Page(Path(called.out.strip()).read_text(encoding="utf-8"))
     for words in READ:
         assert words in page.text
+    assert "the second half of the embedded data, 2012, arrived: “bike-pipeline run --demo second" in page.text
     report = story["second"].result["decisions"]
     assert all(decision["reason"] in page.text for decision in report["decisions"])
     assert "changed since the run before: the examples (now span 2 version 1)" in page.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from bike_pipeline.lineage.charts import paired_bars, two_histograms
 from bike_pipeline.lineage.explanation import as_page, explain
 from bike_pipeline.lineage.feature_statistics import FeatureStatistics, shift
 from bike_pipeline.lineage.run_changes import stage_stories
+from bike_pipeline.lineage.run_record import record_run, source_of_this_run
 from bike_pipeline.lineage.store import Lineage
+from bike_pipeline.settings import load_settings
 from tests.recording import Recorder
 
 
@@ -91,6 +94,17 @@ def test_a_failed_run_is_explained_too_and_nothing_is_loaded(recorder: Recorder,
     assert "script" not in page.shapes
 
 
+def test_what_called_a_run_is_why_it_ran(recorder: Recorder, tmp_path: Path) -> None:
+    record_two_runs(recorder, tmp_path)
+    source = source_of_this_run(load_settings(), "second", "local")
+    record_run(recorder.store, replace(source, command="bike-pipeline run --demo second"))
+    told = explain(Lineage(recorder.store), "second", str(tmp_path))
+    assert "the second half of the embedded data, 2012, arrived: “bike-pipeline run --demo second”" in as_page(told)
+    assert ("called by", "bike-pipeline run --demo second") in told.report.facts
+    unnamed = explain(Lineage(recorder.store), "first", str(tmp_path))
+    assert "which the records do not name" in unnamed.trigger
+
+
 def test_an_unknown_run(recorder: Recorder, tmp_path: Path) -> None:
     with pytest.raises(MetadataError, match="there is no run yet"):
         explain(Lineage(recorder.store), None, str(tmp_path))
@@ -103,12 +117,14 @@ def test_bars_are_as_long_as_their_values() -> None:
     chart = paired_bars([("a < b", 10.0, 40.0), ("c", 20.0, None)], "errors")
     assert "a &lt; b" in chart
     widths = [float(part.split('"')[0]) for part in chart.split('width="')[2:]]
-    assert widths == [80.0, 320.0, 160.0]
+    assert widths == [75.0, 300.0, 150.0]
 
 
 def test_histograms_of_nothing_are_drawn_all_the_same() -> None:
     assert two_histograms([], [], "empty").endswith("</svg>")
     assert two_histograms([(1.0, 1.0, 5.0)], [], "constant").count("<rect") == 1
+    # This year's one value lies right of last year's, and inside of the picture.
+    assert 'x="176.0" y="2.0" width="3.0"' in two_histograms([(1.0, 1.0, 5.0)], [(0.0, 0.0, 5.0)], "another value")
 
 
 def test_the_shift_is_in_standard_deviations_of_before() -> None:
