@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import functools
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAINING: dict[str, Any] = {
@@ -27,25 +30,39 @@ TRAINING: dict[str, Any] = {
 }
 
 
-# Fixtures that take long to make: the files that use one of them are tested by the same process.
-SHARED = ("story", "exported", "transform_graph")
+# Fixtures that take long to make: the files that use the same one are tested by the same process.
+SHARED = (("story",), ("exported", "transform_graph"))
 
 _exit_status: list[int] = []
 
 
-@pytest.hookimpl(tryfirst=True)
+class _ByFile(LoadScopeScheduling):
+    """Hands whole files to the test processes, and files that share an expensive fixture to the same one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        name = nodeid.partition("::")[0]
+        text = _text_of(name)
+        for fixtures in SHARED:
+            if any(re.search(rf"\b{fixture}\b", text) for fixture in fixtures):
+                return fixtures[0]
+        return name
+
+
+@functools.cache
+def _text_of(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Say how tests are spread over processes."""
+    return _ByFile(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests belong to one process, and put the slow files first, so that none of them ends the run alone."""
+    """Put the files with slow tests first, so that none of them ends the run alone."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    uses: dict[Path, str] = {}
-    for item in items:
-        fixtures = getattr(item, "fixturenames", ())
-        for name in SHARED:
-            if name in fixtures:
-                uses.setdefault(item.path, SHARED[0] if name == SHARED[0] else SHARED[1])
     items.sort(key=lambda item: item.path not in slow)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(uses.get(item.path, str(item.path.relative_to(ROOT)))))
 
 
 def pytest_sessionfinish(exitstatus: int) -> None:
