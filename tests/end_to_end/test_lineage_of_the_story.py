@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,3 +68,56 @@ def test_what_serves_and_its_baseline_would_never_be_freed(asked: dict[str, Call
     # The first model is the baseline of the one that serves; the refused ones nobody needs.
     assert {number for number in blessed if number in freed} == {n for n, good in blessed.items() if not good}
     assert asked["gc"].result["freed_bytes"] > 0
+
+
+ROW = (
+    '{"dteday": "2012-06-01", "hr": 8, "holiday": 0, "weathersit": 1, "temp": 0.6, "atemp": 0.58, "hum": 0.5,'
+    ' "windspeed": 0.2}'
+)
+
+
+@pytest.fixture(scope="module")
+def freed(story: dict[str, Any], asked: dict[str, Called], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """What every call comes to once the files of all that serving does not need are gone.
+
+    Records name files by their whole path, so the workspace itself is worked on, and put back as it was.
+    """
+    product: Product = story["product"]
+    before = tmp_path_factory.mktemp("before") / "workspace"
+    shutil.copytree(product.workspace, before, symlinks=True)
+    try:
+        calls = {"predict before": product.call("predict", ROW)}
+        calls["gc"] = product.call("gc", "--keep-blessed", "0", "--keep-days", "0", "--json")
+        refused = next(model for model in story["models"].result if model["blessed"] is False)
+        calls["lineage"] = product.call("lineage", "--format", "json")
+        calls["refused"] = product.call("lineage", str(refused["model_id"]), "--format", "json")
+        calls["verify"] = product.call("verify", "--json")
+        calls["predict"] = product.call("predict", ROW)
+        calls["gc again"] = product.call("gc", "--keep-blessed", "0", "--keep-days", "0", "--json")
+        yield calls
+    finally:
+        shutil.rmtree(product.workspace)
+        before.rename(product.workspace)
+
+
+def test_freeing_takes_what_was_announced_and_nothing_that_serves(
+    freed: dict[str, Called], asked: dict[str, Called]
+) -> None:
+    assert freed["gc"].code == 0, freed["gc"].err
+    assert freed["gc"].result["artifacts"] == asked["gc"].result["artifacts"]
+    gone = [Path(entry["uri"]) for entry in freed["gc"].result["artifacts"] if entry["free"]]
+    assert gone
+    # Asked again, there is nothing left to free.
+    assert not any(entry["free"] for entry in freed["gc again"].result["artifacts"])
+    assert not any(path.exists() for path in gone)
+    assert freed["verify"].code == 0, freed["verify"].err
+    assert freed["predict"].out == freed["predict before"].out != ""
+
+
+def test_lineage_still_answers_and_says_what_is_gone(freed: dict[str, Called], asked: dict[str, Called]) -> None:
+    assert freed["lineage"].result["graph"] == asked["lineage"].result["graph"]
+    report = freed["refused"].result
+    payloads = {node["name"]: node["payload"] for node in report["graph"]["nodes"] if node["kind"] == "artifact"}
+    assert "freed" in payloads.values()
+    assert report["gates"]["blessed"] is False
+    assert report["metrics"]
