@@ -91,6 +91,10 @@ lock: setup ## Make requirements/*.txt again from pyproject.toml (UPGRADE=1: the
 doctor: setup ## Print what is there, which versions, what is missing and how to get it.
 	$(BIN)/bike-pipeline doctor $(ARGS)
 
+.PHONY: notebooks
+notebooks: setup ## Execute the notebooks on the workspace, and write workspace/notebooks/*.html (ARGS="02_lineage" picks some).
+	$(BIN)/python tools/notebooks.py $(ARGS)
+
 .PHONY: referee
 referee: setup ## Ask Kubeflow's and Kubernetes' own Go code whether they take the compiled specs and manifests (needs Go).
 	$(BIN)/python tools/kubeflow_referee/referee.py $(ARGS)

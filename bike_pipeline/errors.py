@@ -52,6 +52,10 @@ class BikePipelineError(Exception):
         line = f"{self.where}: {self.what}" if self.where else self.what
         return f"{line}. {self.fix[:1].upper()}{self.fix[1:]}." if self.fix else line
 
+    def _render_traceback_(self) -> list[str]:
+        # IPython asks for this: one line in a notebook too.
+        return [f"error: {self}"]
+
     def __reduce__(self) -> tuple[object, ...]:
         """Survive pickling: Beam and multiprocessing send exceptions between processes."""
         return (_rebuild, (type(self), self.what, self.where, self.fix))

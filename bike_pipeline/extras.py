@@ -19,7 +19,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "tracking": ("mlflow",),
     "object-storage": ("gcsfs", "s3fs"),
     "kubeflow": ("kfp", "kfp.kubernetes", "kfp_server_api"),
-    "notebooks": ("ipykernel", "matplotlib", "nbclient", "nbformat"),
+    "notebooks": ("ipykernel", "markdown_it", "matplotlib", "nbclient", "nbformat"),
 }
 
 

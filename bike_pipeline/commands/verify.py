@@ -14,6 +14,8 @@ from bike_pipeline.commands.options import settings_options
 from bike_pipeline.errors import ModelError, VerificationError
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
     from bike_pipeline.settings import Settings
 
 _DAMAGED = "serve another version, or run the pipeline again, which pushes a damaged model anew"
@@ -43,14 +45,7 @@ def command(settings: Settings, public_keys: tuple[Path, ...], as_json: bool, mo
     from bike_pipeline.serving import model_manifest, signing
 
     folder = _folder(settings, model)
-    if public_keys:
-        trusted = signing.read_public_keys(public_keys)
-    else:
-        signing.use_key_file(settings.signing_key_file, make=not settings.signing.key_file)
-        trusted = {
-            **signing.own_public_keys(),
-            **signing.read_public_keys(Path(name).expanduser() for name in settings.signing.trusted_keys),
-        }
+    trusted = signing.read_public_keys(public_keys) if public_keys else trusted_keys(settings)
     checks = model_manifest.verify(folder, trusted)
     failed = [check for check in checks if not check.passed]
     if as_json:
@@ -76,6 +71,15 @@ def command(settings: Settings, public_keys: tuple[Path, ...], as_json: bool, mo
             where=str(folder),
             fix=_OTHER_KEY if all(check.other_key for check in failed) else _DAMAGED,
         )
+
+
+def trusted_keys(settings: Settings) -> dict[str, Ed25519PublicKey]:
+    """Return the public keys that count where nobody names others: the signing key's own and the settings'."""
+    from bike_pipeline.serving import signing
+
+    signing.use_key_file(settings.signing_key_file, make=not settings.signing.key_file)
+    more = signing.read_public_keys(Path(name).expanduser() for name in settings.signing.trusted_keys)
+    return {**signing.own_public_keys(), **more}
 
 
 def _folder(settings: Settings, model: str | None) -> Path:

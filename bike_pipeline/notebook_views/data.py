@@ -1,0 +1,229 @@
+"""Views of the rows: where they came from, how they are cut, what they look like, what the gate said of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bike_pipeline import features
+from bike_pipeline.lineage.feature_statistics import FeatureStatistics, read_statistics, shift
+from bike_pipeline.lineage.recorded import StageRecord
+from bike_pipeline.lineage.run_changes import baseline_examples, statistics_of
+from bike_pipeline.notebook_views.shown import BEFORE, MARK, NEW, SOFT, Html, Picture, canvas, table
+from bike_pipeline.notebook_views.workspace import DAYS, PHYSICAL, WEATHER, Workspace, physical
+
+_PARTS = {"history": BEFORE, "train": NEW, "eval": MARK}
+# Codes that all get a tick of their own.
+_MONTHS = 12
+_STYLES: tuple[dict[str, Any], ...] = (
+    {"color": NEW, "alpha": 0.45},
+    {"facecolor": "none", "edgecolor": MARK, "lw": 1.4},
+)
+
+
+def spans(here: Workspace) -> Html:
+    """Return every version of every span in the store."""
+    rows = []
+    for found in here.store.all_versions():
+        manifest = found.manifest
+        rows.append(
+            (
+                f"{found.span} version {found.version}",
+                f"{manifest.first:%Y-%m-%d %H:00}",
+                f"{manifest.last:%Y-%m-%d %H:00}",
+                manifest.rows.train,
+                manifest.rows.eval,
+                manifest.rows.rejected,
+                Path(manifest.source.location).name,
+                f"{manifest.content_sha256[:16]}…",
+            )
+        )
+    return table(("span", "first hour", "last hour", "train rows", "eval rows", "rejected", "source", "content"), rows)
+
+
+def contract() -> Html:
+    """Return the feature contract: every column, its unit, its meaning, and what it is used for."""
+    use = {
+        "input": "input",
+        "label": "what is predicted",
+        "leak": "never: known only afterwards",
+        "key": "places a row",
+    }
+    rows = [(f.name, f.meaning, f.unit, use[f.role]) for f in features.FEATURES]
+    return table(("column", "meaning", "unit of the stored value", "used as"), rows)
+
+
+def timeline(here: Workspace) -> Picture:
+    """Return rentals by day, coloured by what the model that serves did with them."""
+    figure, (axis,) = canvas(1, 1, (11, 3.4), "Rentals by day")
+    for part, color in _PARTS.items():
+        rows = here.rows[here.rows["part"] == part]
+        if len(rows):
+            daily = rows.groupby(rows["time"].dt.normalize())[features.LABEL].sum()
+            axis.fill_between(
+                daily.index, daily.to_numpy(), step="mid", color=color, lw=0, label=f"{part}: {len(rows):,} hours"
+            )
+    axis.set(ylabel="rentals a day", ylim=(0, None))
+    axis.margins(x=0)
+    axis.legend(loc="upper left", frameon=False, fontsize=9)
+    return Picture(figure, "rentals by day, coloured by history, train and eval")
+
+
+def rhythm(here: Workspace) -> Picture:
+    """Return mean rentals by hour and day of the week, and by hour on working days and others."""
+    figure, (left, right) = canvas(1, 2, (11, 3.6), "The rhythm of a week")
+    grid = here.rows.pivot_table(features.LABEL, "weekday", features.HOUR, aggfunc="mean").reindex(range(7))
+    image = left.imshow(grid.to_numpy(), aspect="auto", cmap="Blues", vmin=0)
+    left.set(yticks=range(7), yticklabels=DAYS, xlabel="hour of the day", title="mean rentals an hour")
+    left.spines[:].set_visible(False)
+    figure.colorbar(image, ax=left, shrink=0.9).outline.set_visible(False)
+    for working, color, name in ((1, NEW, "working days"), (0, MARK, "weekends and holidays")):
+        by_hour = here.rows[here.rows["workingday"] == working].groupby(features.HOUR)[features.LABEL]
+        low, high = by_hour.quantile(0.1), by_hour.quantile(0.9)
+        right.fill_between(low.index, low.to_numpy(), high.to_numpy(), color=color, alpha=0.15, lw=0)
+        right.plot(by_hour.mean().index, by_hour.mean().to_numpy(), color=color, lw=2, label=name)
+    right.set(
+        xlabel="hour of the day", ylabel="rentals an hour", title="mean, and the middle 80 % of hours", ylim=(0, None)
+    )
+    right.legend(frameon=False, fontsize=9, loc="upper left")
+    return Picture(figure, "mean rentals by hour and day of the week")
+
+
+def weather(here: Workspace) -> Picture:
+    """Return mean rentals by temperature, humidity, wind and kind of weather, in physical units."""
+    figure, axes = canvas(1, 4, (12, 3.2), "Rentals and the weather (dots: mean; bars: share of hours)")
+    label = here.rows[features.LABEL].to_numpy(np.float64)
+    for axis, name in zip(axes, ("temp", "hum", "windspeed"), strict=False):
+        values = physical(name, here.rows[name].to_numpy(np.float64))
+        edges = np.linspace(values.min(), values.max(), 13)
+        place = np.clip(np.digitize(values, edges) - 1, 0, len(edges) - 2)
+        counts = np.bincount(place, minlength=len(edges) - 1)
+        means = np.bincount(place, label, len(edges) - 1) / np.maximum(counts, 1)
+        middle = (edges[:-1] + edges[1:]) / 2
+        _mean_over_share(axis, middle, means, counts, width=float(np.diff(edges)[0] * 0.9))
+        axis.set(xlabel=PHYSICAL[name][2])
+    kinds = here.rows.groupby("weathersit")[features.LABEL].agg(["mean", "size"]).reindex(sorted(WEATHER))
+    _mean_over_share(
+        axes[3], np.arange(4), kinds["mean"].to_numpy(), kinds["size"].fillna(0).to_numpy(), width=0.8, line=""
+    )
+    axes[3].set(xticks=range(4), xticklabels=[name.replace(" or ", "\nor ") for name in WEATHER.values()])
+    axes[3].tick_params(axis="x", labelsize=7.5)
+    axes[0].set(ylabel="mean rentals an hour")
+    return Picture(figure, "mean rentals by temperature, humidity, wind and weather")
+
+
+def _mean_over_share(axis: Any, at: Any, means: Any, counts: Any, width: float, line: str = "-") -> None:
+    top = float(np.nanmax(means)) * 1.1
+    axis.bar(at, counts / counts.max() * top * 0.5, width=width, color=SOFT)
+    shown = counts > 0
+    axis.plot(at[shown], means[shown], f"o{line}", color=NEW, ms=4, lw=1)
+    axis.set_ylim(0, top)
+
+
+def _statistics(here: Workspace) -> tuple[dict[str, FeatureStatistics], dict[str, FeatureStatistics]]:
+    """Return statistics of the train and eval split that the serving model was made of."""
+    trainer = here.lineage.producer(here.chosen.model_id)
+    examples = here.lineage.inputs(trainer.id).get("examples", []) if trainer else []
+    found = statistics_of(here.lineage, examples[0]) if examples else None
+    return (read_statistics(found.uri, "train"), read_statistics(found.uri, "eval")) if found else ({}, {})
+
+
+def distributions(here: Workspace) -> Picture:
+    """Return each input's distribution on the training rows and the eval rows.
+
+    Measured values as StatisticsGen counted them; codes, which its ten buckets would mix, as they are in the rows.
+    """
+    statistics = _statistics(here)
+    columns = 4
+    lines = -(-len(features.INPUTS) // columns)
+    figure, axes = canvas(
+        lines, columns, (12, 2.1 * lines), "Every input, on training rows (blue) and eval rows (line)"
+    )
+    for axis, feature in zip(axes, features.INPUTS, strict=False):
+        for part, found, style in zip(("train", "eval"), statistics, _STYLES, strict=True):
+            if feature.kind == "int":
+                values = here.rows.loc[here.rows["part"] == part, feature.name].to_numpy()
+                codes, counts = np.unique(values, return_counts=True)
+                axis.bar(codes, counts / counts.sum(), width=0.9, **style)
+                ticks = np.unique(here.rows.loc[here.rows["part"] != "history", feature.name])
+                axis.set_xticks(ticks if len(ticks) <= _MONTHS else ticks[::4])
+            elif feature.name in found:
+                low, high, rows = np.array(found[feature.name].buckets).T
+                edges = physical(feature.name, np.append(low, high[-1]))
+                axis.stairs(rows / rows.sum(), edges, fill=True, **style)
+        unit = PHYSICAL[feature.name][2].rpartition(", ")[2] if feature.name in PHYSICAL else feature.unit
+        axis.set(yticks=[])
+        axis.set_title(f"{feature.name}, {unit}", fontsize=10)
+        axis.spines["left"].set_visible(False)
+    for axis in axes[len(features.INPUTS) :]:
+        axis.set_visible(False)
+    return Picture(figure, "distribution of every input on training and eval rows")
+
+
+def moved(here: Workspace) -> Html:
+    """Return how far each input's mean lies from that of the rows which the model before was trained on."""
+    train, evaluated = _statistics(here)
+    before = _statistics_before(here)
+    rows = []
+    for feature in features.INPUTS:
+        if feature.name in train:
+            now = train[feature.name]
+            cells = [f"{now.mean:.3f}", f"{now.std:.3f}", now.missing]
+            for other in (before, evaluated):
+                moved_by = shift(other[feature.name], now) if feature.name in other else None
+                cells.append("-" if moved_by is None or not np.isfinite(moved_by) else f"{moved_by:+.2f}")
+            rows.append((feature.name, feature.unit, *cells))
+    head = ("column", "unit", "mean", "std", "missing", "rows of the model before", "eval rows")
+    return table(head, rows, "Training rows, and how far other rows' means lie from them, in standard deviations")
+
+
+def _statistics_before(here: Workspace) -> dict[str, FeatureStatistics]:
+    trained_in = here.evidence["model"]["run_id"]
+    run = next((found for found in here.runs if found.run_id == trained_in), None)
+    examples = baseline_examples(here.lineage, run) if run else None
+    found = statistics_of(here.lineage, examples) if examples is not None else None
+    return read_statistics(found.uri, "train") if found is not None else {}
+
+
+def gate_findings(here: Workspace) -> Html:
+    """Return what the data gate said of each span, newest run first; each span once."""
+    rows: list[tuple[Any, ...]] = []
+    seen = set()
+    for run in reversed(here.runs):
+        for stage in run.stages:
+            if stage.name == "DataGate" and (run.span, run.version) not in seen:
+                found = _found_by_gate(here, stage)
+                seen.update([(run.span, run.version)] if found else [])
+                rows += [(f"{run.span} version {run.version}", *cells) for cells in found]
+    return table(("span", "finding", "column", "reason"), rows)
+
+
+def _found_by_gate(here: Workspace, stage: StageRecord) -> list[tuple[str, str, str]]:
+    """Return finding, column and reason; nothing where neither an error nor a report is left."""
+    if stage.state == "failed":
+        return [("✘ refused", "", stage.error)]
+    reports = here.lineage.outputs(stage.execution_id).get("report", [])
+    path = Path(reports[0].uri) / "report.json" if reports else None
+    if path is None or not path.is_file():
+        return []
+    findings = json.loads(path.read_text(encoding="utf-8"))["findings"]
+    return [(f["severity"], f["feature"] or "-", f["reason"]) for f in findings] or [
+        ("✔ passed", "", "nothing to object to")
+    ]
+
+
+def leaks(here: Workspace) -> Picture:
+    """Return why two columns never reach the model: together they are the label."""
+    figure, axes = canvas(1, len(features.LEAKS) + 1, (11, 3.2), "Known only when the hour is over")
+    sample = here.rows.iloc[:: max(1, len(here.rows) // 3000)]
+    label = sample[features.LABEL].to_numpy(np.float64)
+    columns = [(name, sample[name].to_numpy(np.float64)) for name in features.LEAKS]
+    columns.append((" + ".join(features.LEAKS), np.sum([values for _, values in columns], axis=0)))
+    for axis, (name, values) in zip(axes, columns, strict=True):
+        axis.scatter(values, label, s=3, color=NEW, alpha=0.3, lw=0)
+        axis.set(xlabel=f"{name}, rentals", title=f"correlation {np.corrcoef(values, label)[0, 1]:.2f}")
+    axes[0].set(ylabel="cnt, rentals an hour")
+    return Picture(figure, "the label against casual, registered and their sum")

@@ -1,0 +1,202 @@
+"""Views for an auditor: from a served number back to the rows and the code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bike_pipeline import features
+from bike_pipeline.commands.verify import trusted_keys
+from bike_pipeline.errors import BikePipelineError
+from bike_pipeline.lineage.comparison import compare
+from bike_pipeline.lineage.drawing import as_svg
+from bike_pipeline.lineage.impact import impact_of
+from bike_pipeline.lineage.report import Report, report_of_model
+from bike_pipeline.notebook_views.shown import BAD, BEFORE, GOOD, MARK, NEW, Html, Picture, canvas, says, table
+from bike_pipeline.notebook_views.workspace import WEATHER, Workspace, physical
+from bike_pipeline.serving import model_manifest
+
+# The drawing's own shapes, coloured for white paper; a notebook's theme must not reach into it.
+_DRAWING = (
+    "<style>.bike-lineage{{background:#fff;border:1px solid #d0d7de;border-radius:6px;"
+    "overflow-x:auto;text-align:center}}"
+    ".bike-lineage text{{font:13px system-ui,sans-serif;text-anchor:middle;fill:#1b1f24}}"
+    ".bike-lineage text.small{{font-size:10px}}.bike-lineage rect{{stroke:#d0d7de}}"
+    ".bike-lineage .artifact rect{{fill:#dbeafe}}.bike-lineage .stage rect{{fill:#e7e5e4}}"
+    ".bike-lineage .span rect{{fill:#dcfce7}}.bike-lineage .root rect{{stroke:#1b1f24;stroke-width:2}}"
+    ".bike-lineage .gone rect{{stroke-dasharray:4 3;stroke:#b3261e;fill:none}}"
+    ".bike-lineage .edge{{fill:none;stroke:#1b1f24;opacity:.35}}.bike-lineage svg{{max-width:100%;height:auto}}</style>"
+    '<div class="bike-lineage">{}</div>'
+)
+_ROLES = {"trained on": NEW, "trained on as history": BEFORE}
+
+
+def served_number(here: Workspace) -> Html:
+    """Return one answer of the served model: the last hour that it was judged on."""
+    hour = here.rows[here.rows["part"] == "eval"].iloc[[-1]]
+    answer = float(here.predict(hour)[0])
+    row = hour.iloc[0]
+    assert here.chosen.push is not None
+    told = (
+        f"For {row['time']:%Y-%m-%d %H:00} ({physical('temp', row['temp']):.0f} °C, {WEATHER[int(row['weathersit'])]}) "
+        f"version {here.chosen.push.version} answers {answer:.1f} rentals; {int(row[features.LABEL])} were counted."
+    )
+    return says(told)
+
+
+def report(here: Workspace) -> Report:
+    """Return all that is on record of the model that serves."""
+    return report_of_model(here.lineage, here.history, here.chosen, here.settings.store_uri)
+
+
+def verified(here: Workspace) -> Html:
+    """Return what `bike-pipeline verify` finds in the folder that answers."""
+    assert here.chosen.push is not None
+    folder = Path(here.settings.serving_path) / str(here.chosen.push.version)
+    checks = model_manifest.verify(folder, trusted_keys(here.settings))
+    rows = [(f"{'✔' if check.passed else '✘'} {check.name}", check.detail) for check in checks]
+    passed = all(check.passed for check in checks)
+    return table(("check", "what was found"), rows, "Every check passed" if passed else "NOT verified")
+
+
+def facts(told: Report) -> Html:
+    """Return what the run that made the model was made of."""
+    return table(("what", "on record"), [*told.facts, *(("✘ not on record", text) for text in told.missing)])
+
+
+def drawing(told: Report) -> Html:
+    """Return the way from the rows to the model; point at a box to read more."""
+    shapes = [node.name for node in told.graph.nodes.values()]
+    return Html(_DRAWING.format(as_svg(told.graph)), f"picture: lineage of {told.title}: {', '.join(shapes)}")
+
+
+def files(told: Report) -> Html:
+    """Return every file of the data with its SHA-256."""
+    rows = []
+    for span in told.spans:
+        name = f"{span.span} version {span.version}"
+        rows.append((name, span.role, "manifest", span.manifest_sha256 or "✘ not recorded"))
+        rows += [(name, span.role, file, sha256) for file, sha256 in span.files.items()]
+        rows += [(name, span.role, f"✘ {span.problem}", "")] if span.problem else []
+    return table(("span", "used as", "file", "SHA-256"), rows)
+
+
+def rows_now(here: Workspace, told: Report) -> Html:
+    """Return whether the rows in the store still are those on record, every byte read again."""
+    rows = []
+    for span in told.spans:
+        try:
+            found = here.store.verify(span.span, span.version)
+            same = found.manifest_sha256 == span.manifest_sha256
+            result = f"✔ the same, {found.manifest.rows.total:,} rows" if same else "✘ another manifest"
+        except BikePipelineError as error:
+            result = f"✘ {error}"
+        rows.append((f"{span.span} version {span.version}", result))
+    return table(("span", "read again now"), rows)
+
+
+def gates(told: Report) -> Html:
+    """Return every gate's decision with its reason, those that failed first."""
+    decisions = sorted(told.gates["decisions"], key=lambda d: (d["passed"], not d["binding"])) if told.gates else []
+    rows = [(_mark(entry), entry["reason"]) for entry in decisions]
+    return table(("decision", "gate and reason"), rows)
+
+
+def _mark(entry: dict[str, Any]) -> str:
+    return "✔ passed" if entry["passed"] else ("✘ failed" if entry["binding"] else "reported only")
+
+
+def saw(here: Workspace) -> Picture:
+    """Return which model saw which rows, and how."""
+    versions = sorted({(e["span"], e["version"]) for _, window in here.history.windows() for e in window})
+    figure, (axis,) = canvas(1, 1, (11, 1.4 + 0.45 * len(versions)), "Which model saw which rows")
+    models = [model.model_id for model in here.models]
+    for line, (span, version) in enumerate(versions):
+        for seen in impact_of(here.lineage, here.history, span, version, here.settings.store_uri).sightings:
+            color = _ROLES.get(seen.role, MARK)
+            axis.scatter(models.index(seen.model_id), line, s=220, marker="s", color=color, zorder=2)
+    for number, model in enumerate(here.models):
+        if model.serving:
+            axis.axvspan(number - 0.4, number + 0.4, color=GOOD, alpha=0.12, lw=0)
+    axis.set(
+        xticks=range(len(models)),
+        xticklabels=[f"model {m.model_id}\n{_fate(m)}" for m in here.models],
+        yticks=range(len(versions)),
+        yticklabels=[f"span {span} version {version}" for span, version in versions],
+        xlim=(-0.6, len(models) - 0.4),
+        ylim=(len(versions) - 0.5, -0.5),
+    )
+    for role, color in (*_ROLES.items(), ("through a warm start", MARK)):
+        axis.scatter([], [], s=60, marker="s", color=color, label=role)
+    axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
+    return Picture(figure, "which model saw which span version")
+
+
+def _fate(model: Any) -> str:
+    if model.serving:
+        return "serves now"
+    if model.served_version is not None:
+        return "served before"
+    return {True: "blessed", False: "refused", None: "not judged"}[model.blessed]
+
+
+def impact(here: Workspace, span: int) -> Html:
+    """Return every model that saw a span: what is asked when its source proves wrong."""
+    found = impact_of(here.lineage, here.history, span, None, here.settings.store_uri)
+    rows = [
+        (f"model {s.model_id}", f"{s.trained_at[:16].replace('T', ' ')} UTC", f"{s.role}, version {s.version}",
+         ", ".join(map(str, s.served_versions)) or "never", "✘ yes" if s.serving else "no")
+        for s in found.sightings
+    ]  # fmt: skip
+    return table(("model", "trained", "how it saw the rows", "served as", "serves now"), rows)
+
+
+def changed(here: Workspace) -> Html:
+    """Return what changed from the model that served before to the one that serves now."""
+    # A metadata server may hold pushes of other workspaces too.
+    own = [p for p in here.lineage.pushes() if Path(p.destination).parent == Path(here.settings.serving_path)]
+    earlier = [push.model_id for push in own if push.model_id != here.chosen.model_id]
+    if not earlier:
+        return says("This is the first model that was pushed; there is none before it to compare with.")
+    found = compare(here.lineage, here.history, earlier[-1], here.chosen.model_id)
+    rows = [(entry.part, entry.name, entry.before or "(none)", entry.after or "(none)") for entry in found.differences]
+    rows += [("the same", ", ".join(found.same), "", "")] if found.same else []
+    rows += [("✘ not known", text, "", "") for text in found.unknown]
+    return table(("part", "what", f"model {found.first}", f"model {found.second}"), rows)
+
+
+def decisions(told: Report) -> Picture:
+    """Return every binding gate: how much of its limit is used up, and the change against the model before."""
+    binding = [e for e in (told.gates["decisions"] if told.gates else []) if e["binding"] and e["value"] is not None]
+    limits = [entry for entry in binding if entry["kind"] != "change"]
+    changes = [entry for entry in binding if entry["kind"] == "change"]
+    lines = max(len(limits), len(changes), 3)
+    figure, (left, right) = canvas(1, 2, (12, 1.1 + 0.24 * lines), "Every gate: a bar that crosses its red line fails")
+    for line, entry in enumerate(limits):
+        left.barh(line, _used(entry), color=NEW if entry["passed"] else BAD, height=0.7)
+    left.axvline(1, color=BAD, lw=1.4)
+    left.set_title("share of the limit that is used up", fontsize=10)
+    for line, entry in enumerate(changes):
+        right.barh(line, 100 * entry["value"], color=NEW if entry["passed"] else BAD, height=0.7)
+        right.plot([100 * entry["upper"]] * 2, [line - 0.45, line + 0.45], color=BAD, lw=1.4)
+    right.axvline(0, color="black", lw=0.6)
+    right.set_title("error against the model before, %" if changes else "there was no model before", fontsize=10)
+    for axis, shown in ((left, limits), (right, changes)):
+        axis.set(yticks=range(len(shown)), yticklabels=[_gate_name(entry) for entry in shown])
+        axis.tick_params(axis="y", labelsize=8)
+        axis.invert_yaxis()
+    return Picture(figure, "how much of each gate's limit is used up, and the change against the model before")
+
+
+def _gate_name(entry: dict[str, Any]) -> str:
+    share = " as a share of the hourly mean's" if entry["kind"] == "reference" else ""
+    where = "overall" if entry["slicing"] == "overall" else f"{entry['slicing'].replace('_', ' ')} {entry['slice']}"
+    return f"{entry['metric']}{share}, {where}"
+
+
+def _used(entry: dict[str, Any]) -> float:
+    """Return 0 for the best value and 1 at the limit; a gate with two limits has its best value in their middle."""
+    if entry["lower"] is None:
+        return float(entry["value"] / entry["upper"]) if entry["upper"] else 0.0
+    middle = (entry["upper"] + entry["lower"]) / 2
+    return float(abs(entry["value"] - middle) / (entry["upper"] - middle))

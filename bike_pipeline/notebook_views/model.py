@@ -1,0 +1,188 @@
+"""Views of the model that serves: its errors beside those of the one before, by slice, by hour, by day."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bike_pipeline import features
+from bike_pipeline.lineage.evidence import decisions_of, evaluation_of
+from bike_pipeline.notebook_views.shown import BAD, BEFORE, GOOD, MARK, NEW, Html, Picture, canvas, says, table
+from bike_pipeline.notebook_views.workspace import DAYS, WEATHER, Workspace, physical
+
+_SEASONS = {1: "winter", 2: "spring", 3: "summer", 4: "autumn"}
+_SLICINGS = ("hour_band", "workingday", "season", "weathersit")
+_WEEK = 7 * 24
+
+
+def decided(here: Workspace) -> dict[str, Any]:
+    """Return what the evaluation that blessed the model measured and decided (`modeling.evaluation.report`)."""
+    evaluation = evaluation_of(here.lineage, here.chosen.model_id, pushed=True)
+    report = decisions_of(evaluation) if evaluation is not None else None
+    return report or {"candidate_metrics": [], "baseline_metrics": [], "decisions": [], "hourly_mean_mae": None}
+
+
+def models(here: Workspace) -> Html:
+    """Return every trained model with its errors, in rentals an hour, each on the eval rows of its own span."""
+    rows = [
+        (
+            f"model {model.model_id}",
+            f"{model.trained:%Y-%m-%d %H:%M} UTC",
+            f"{model.span} version {model.version}",
+            {True: "✔ yes", False: "✘ no", None: "not judged"}[model.blessed],
+            "now" if model.serving else ("before" if model.served_version is not None else "never"),
+            *(f"{model.metrics[name]:.1f}" if name in model.metrics else "-" for name in ("mae", "rmse")),
+        )
+        for model in here.models
+    ]
+    return table(("model", "trained", "newest span", "blessed", "served", "MAE", "RMSE"), rows)
+
+
+def against_before(here: Workspace) -> Picture:
+    """Return the model's MAE beside that of the one it replaced, on the same rows: overall and by slice."""
+    report = decided(here)
+    before = {(row["slicing"], row["slice"]): row for row in report["baseline_metrics"]}
+    figure, axes = canvas(1, len(_SLICINGS) + 1, (13, 3.6), "Mean absolute error, rentals an hour (in brackets: hours)")
+    for axis, slicing in zip(axes, ("overall", *_SLICINGS), strict=True):
+        chosen = [row for row in report["candidate_metrics"] if row["slicing"] == slicing]
+        chosen.sort(key=lambda row: float(row["slice"] or 0))
+        at = np.arange(len(chosen))
+        new = [row["mae"] for row in chosen]
+        old = [before.get((slicing, row["slice"]), {}).get("mae", np.nan) for row in chosen]
+        axis.barh(at - 0.2, new, 0.38, color=NEW, label="the model that serves")
+        if before:
+            axis.barh(at + 0.2, old, 0.38, color=BEFORE, label="the one before")
+        for line, value in enumerate(new):
+            axis.text(value, line - 0.2, f" {value:.1f}", va="center", fontsize=8)
+        names = [f"{slice_name(slicing, row['slice'])} ({int(row['rows']):,})" for row in chosen]
+        axis.set(yticks=at, yticklabels=names, title=slicing.replace("_", " "))
+        axis.tick_params(axis="y", labelsize=8)
+        axis.invert_yaxis()
+        axis.margins(x=0.2)
+    mean = report["hourly_mean_mae"]
+    if mean is not None:
+        axes[0].axvline(mean, color=MARK, lw=1.4, label="mean by hour and working day")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return Picture(figure, "mean absolute error by slice, beside the model before")
+
+
+def slice_name(slicing: str, value: str) -> str:
+    """Return a slice's value in words."""
+    if slicing == "overall" or not value:
+        return "all hours"
+    number = int(float(value))
+    if slicing == "hour_band":
+        later = [start for start in features.HOUR_BANDS if start > number]
+        return f"{number}-{later[0] if later else 24} h"
+    names: dict[str, dict[int, str]] = {
+        "season": _SEASONS,
+        "weathersit": WEATHER,
+        "workingday": {0: "day off", 1: "working day"},
+    }
+    return names[slicing].get(number, value)
+
+
+def errors_over_runs(here: Workspace) -> Picture:
+    """Return every model's MAE in the order of training, with what became of it."""
+    shown = [model for model in here.models if "mae" in model.metrics]
+    figure, (axis,) = canvas(1, 1, (11, 3), "Every model that was judged: MAE on the eval rows of its span")
+    for at, model in enumerate(shown):
+        color = GOOD if model.serving else (NEW if model.blessed else BAD)
+        axis.bar(at, model.metrics["mae"], color=color, width=0.6)
+        axis.text(at, model.metrics["mae"], f"{model.metrics['mae']:.1f}", ha="center", va="bottom", fontsize=9)
+    axis.set(xticks=range(len(shown)), ylabel="rentals an hour")
+    axis.set_xticklabels([f"model {model.model_id}\nspan {model.span} version {model.version}" for model in shown])
+    axis.margins(y=0.15)
+    for color, name in ((GOOD, "serves now"), (NEW, "blessed before"), (BAD, "refused")):
+        axis.bar(0, 0, color=color, label=name)
+    axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
+    return Picture(figure, "MAE of every model that was judged")
+
+
+def measured_again(here: Workspace) -> Html:
+    """Return whether the served model's MAE, computed now from its own answers, is the one on record."""
+    rows = here.evaluated
+    now = float(np.abs(rows["predicted"] - rows[features.LABEL]).mean())
+    recorded = next((r["mae"] for r in decided(here)["candidate_metrics"] if r["slicing"] == "overall"), None)
+    if recorded is None:
+        return says(f"Computed now: {now:.3f} rentals an hour. Nothing is on record to compare with.", good=False)
+    # Float32 sums in another order differ far below a thousandth of a rental.
+    same = abs(now - recorded) < 1e-3
+    told = f"MAE on record: {recorded:.3f} rentals an hour. Computed now, over {len(rows):,} hours: {now:.3f}."
+    return says(f"{told} {'The same.' if same else 'NOT the same.'}", good=same)
+
+
+def weeks(here: Workspace) -> Picture:
+    """Return the week with the smallest and the one with the largest error: predicted and counted, hour by hour."""
+    rows = here.evaluated.set_index("time")
+    rows = rows.assign(error=(rows["predicted"] - rows[features.LABEL]).abs())
+    starts = rows.index[0].normalize() + np.timedelta64(1, "D") * np.arange(0, (rows.index[-1] - rows.index[0]).days, 7)
+    whole = {}
+    for start in starts:
+        week = rows[start : start + np.timedelta64(_WEEK - 1, "h")]
+        # Hours without a rental are not in the data, so that a whole week may lack a few.
+        if len(week) > _WEEK * 0.9:
+            whole[start] = week
+    ranked = sorted(whole.values(), key=lambda week: float(week["error"].mean()))
+    chosen = [("best", ranked[0]), ("worst", ranked[-1])] if ranked else [("only", rows)]
+    figure, axes = canvas(
+        len(chosen), 1, (12, 2.7 * len(chosen)), "A good week and a bad one, on rows it never learnt from"
+    )
+    for axis, (name, week) in zip(axes, chosen, strict=True):
+        axis.fill_between(week.index, week[features.LABEL], color=BEFORE, lw=0, label="counted")
+        axis.plot(week.index, week["predicted"], color=NEW, lw=1.5, label="predicted")
+        axis.set_title(
+            f"{name} week, from {week.index[0]:%A, %d %B %Y}: MAE {week['error'].mean():.1f}", loc="left", fontsize=10
+        )
+        axis.set(ylabel="rentals an hour", ylim=(0, None))
+        axis.margins(x=0)
+    axes[0].legend(frameon=False, fontsize=9, loc="upper right", ncols=2)
+    return Picture(figure, "predicted and counted rentals in the best and the worst week")
+
+
+def agreement(here: Workspace) -> Picture:
+    """Return predicted against counted, and where in the week the model is too high or too low."""
+    rows = here.evaluated
+    figure, (left, right) = canvas(1, 2, (12, 4), "")
+    top = float(max(rows["predicted"].max(), rows[features.LABEL].max()))
+    left.hexbin(
+        rows[features.LABEL],
+        rows["predicted"],
+        gridsize=45,
+        bins="log",
+        cmap="Blues",
+        extent=(0, top, 0, top),
+        mincnt=1,
+    )
+    left.plot([0, top], [0, top], color=MARK, lw=1)
+    left.set(xlabel="counted, rentals an hour", ylabel="predicted", title="darker: more hours (logarithmic)")
+    grid = rows.assign(error=rows["predicted"] - rows[features.LABEL]).pivot_table("error", "weekday", features.HOUR)
+    limit = float(np.nanmax(np.abs(grid.to_numpy())))
+    image = right.imshow(grid.reindex(range(7)).to_numpy(), aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit)
+    right.set(
+        yticks=range(7), yticklabels=DAYS, xlabel="hour of the day", title="mean error: red too high, blue too low"
+    )
+    right.spines[:].set_visible(False)
+    figure.colorbar(image, ax=right, shrink=0.9, label="rentals an hour").outline.set_visible(False)
+    return Picture(figure, "predicted against counted, and mean error by hour and day of the week")
+
+
+def worst_hours(here: Workspace, count: int = 10) -> Html:
+    """Return the hours with the largest errors, with what was known of them."""
+    rows = here.evaluated.assign(error=lambda found: found["predicted"] - found[features.LABEL])
+    rows = rows.reindex(rows["error"].abs().sort_values(ascending=False).index).head(count)
+    lines = [
+        (
+            f"{row['time']:%a %Y-%m-%d %H:00}",
+            int(row[features.LABEL]),
+            f"{row['predicted']:.0f}",
+            f"{row['error']:+.0f}",
+            WEATHER[int(row["weathersit"])],
+            f"{physical('temp', row['temp']):.0f} °C",
+            "yes" if row["holiday"] else "",
+        )
+        for _, row in rows.iterrows()
+    ]
+    return table(("hour", "counted", "predicted", "error", "weather", "temperature", "public holiday"), lines)

@@ -1,0 +1,242 @@
+"""Views of what the served model would answer if an hour were another one, and of whether it ever saw such an hour.
+
+Every answer comes from the served signature, through the same checks of a record as `bike-pipeline predict`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bike_pipeline import features
+from bike_pipeline.errors import ModelError
+from bike_pipeline.notebook_views.shown import BAD, BEFORE, MARK, NEW, SOFT, Html, Picture, canvas, says, table
+from bike_pipeline.notebook_views.workspace import PHYSICAL, WEATHER, Workspace, physical
+from bike_pipeline.serving.records import to_columns
+
+# An hour counts as seen where at least so many training hours are like it.
+FEW = 20
+# What "like it" means: as near in temperature as this, °C, in the same weather and band of the day.
+NEAR = 1.5
+_SUMMER = (6, 7, 8)
+_PARTIAL = ("temp", "hum", "windspeed")
+
+
+def _learnt(here: Workspace) -> pd.DataFrame:
+    return here.rows[here.rows["part"] != "eval"]
+
+
+def real_hour(here: Workspace) -> pd.Series[Any]:
+    """Return the busiest hour, in clear weather on a working day, of those that the model was judged on."""
+    rows = here.rows[here.rows["part"] == "eval"]
+    clear = rows[(rows["weathersit"] == 1) & (rows["workingday"] == 1)]
+    chosen = clear if len(clear) else rows
+    return chosen.iloc[int(np.argmax(chosen[features.LABEL].to_numpy()))]
+
+
+def shown_hour(hour: pd.Series[Any]) -> Html:
+    """Return an hour as the model gets it, and in physical units."""
+    rows = []
+    for feature in features.MODEL_INPUTS:
+        value = hour[feature.name]
+        if feature.name in PHYSICAL:
+            told = f"{physical(feature.name, value):.1f} {PHYSICAL[feature.name][2].rpartition(', ')[2]}"
+        else:
+            told = WEATHER[int(value)] if feature.name == "weathersit" else str(int(value))
+        rows.append((feature.name, feature.meaning, f"{value:.4g}", told))
+    caption = f"{hour['time']:%A, %d %B %Y, %H:00}: {int(hour[features.LABEL])} rentals were counted"
+    return table(("input", "meaning", "as it is sent", "in words"), rows, caption)
+
+
+def warmer(rows: pd.DataFrame, degrees: float) -> pd.DataFrame:
+    """Return rows with the air and how it feels warmer by so many °C, never beyond what can be sent."""
+    moved = {name: np.clip(rows[name] + degrees / PHYSICAL[name][0], 0.0, 1.0) for name in ("temp", "atemp")}
+    return rows.assign(**moved)
+
+
+def seen(here: Workspace, rows: pd.DataFrame) -> Any:
+    """Return how many training hours are like each row: same weather, same band of the day, at most 1.5 °C apart."""
+    learnt = _learnt(here)
+    bands = np.asarray(features.HOUR_BANDS)
+
+    def group(found: pd.DataFrame) -> Any:
+        return np.searchsorted(bands, found[features.HOUR], side="right") * 10 + found["weathersit"].to_numpy()
+
+    known, asked = group(learnt), group(rows)
+    counts = np.zeros(len(rows), np.int64)
+    for key in np.unique(asked):
+        temperatures = np.sort(physical("temp", learnt["temp"].to_numpy()[known == key]))
+        place = physical("temp", rows["temp"].to_numpy()[asked == key])
+        above = np.searchsorted(temperatures, place + NEAR, side="right")
+        counts[asked == key] = above - np.searchsorted(temperatures, place - NEAR, side="left")
+    return counts
+
+
+def one_change_each(here: Workspace, hour: pd.Series[Any]) -> Picture:
+    """Return the answers for an hour with one thing changed at a time; hatched where such hours were hardly seen."""
+    base = pd.DataFrame([hour])
+    options: list[tuple[str, pd.DataFrame]] = [
+        ("as it was", base),
+        ("10 °C warmer", warmer(base, 10)),
+        ("10 °C colder", warmer(base, -10)),
+        *((WEATHER[code], base.assign(weathersit=code)) for code in WEATHER if code != hour["weathersit"]),
+        ("wind of 45 km/h", base.assign(windspeed=45 / 67)),
+        ("air humidity of 95 %", base.assign(hum=0.95)),
+        ("a Sunday", base.assign(weekday=0, workingday=0, holiday=0)),
+        ("a public holiday", base.assign(workingday=0, holiday=1)),
+        ("four in the morning", base.assign(hr=4)),
+    ]
+    rows = pd.concat([frame for _, frame in options], ignore_index=True)
+    answers, counts = here.predict(rows), seen(here, rows)
+    figure, (axis,) = canvas(1, 1, (10, 4.2), f"{hour['time']:%A, %d %B %Y, %H:00}, if one thing had been otherwise")
+    for line, (answer, count) in enumerate(zip(answers, counts, strict=True)):
+        rare = count < FEW
+        color = NEW if line == 0 else (SOFT if rare else BEFORE)
+        axis.barh(line, answer, color=color, hatch="////" if rare else "", edgecolor=BAD if rare else color, height=0.7)
+        told = f"{answer:.0f}" + ("" if line == 0 else f" ({answer - answers[0]:+.0f})")
+        if rare:
+            told += f"   only {count} such hours seen" if count else "   no such hour seen"
+        ground = {"facecolor": "white", "lw": 0, "pad": 1}
+        axis.annotate(
+            told, (float(answer), line), (6, 0), textcoords="offset points", va="center", fontsize=9, bbox=ground
+        )
+    axis.set(
+        yticks=range(len(options)), yticklabels=[name for name, _ in options], xlabel="predicted rentals in the hour"
+    )
+    axis.axvline(hour[features.LABEL], color=MARK, lw=1.2, label="counted")
+    axis.legend(frameon=False, fontsize=9, loc="lower right")
+    axis.invert_yaxis()
+    axis.margins(x=0.3)
+    return Picture(figure, "answers for one hour with one thing changed at a time")
+
+
+def whole_day(here: Workspace, hour: pd.Series[Any]) -> Picture:
+    """Return the day of an hour, hour by hour, as it was and under each kind of weather."""
+    day = here.rows[here.rows["time"].dt.normalize() == hour["time"].normalize()]
+    figure, (axis,) = canvas(1, 1, (11, 3.8), f"{hour['time']:%A, %d %B %Y}, the whole day under another sky")
+    axis.fill_between(day[features.HOUR], day[features.LABEL], color=SOFT, lw=0, step="mid", label="counted")
+    axis.plot(day[features.HOUR], here.predict(day), color="black", lw=2, label="predicted, the weather as it was")
+    for code, color in zip(WEATHER, (NEW, BEFORE, MARK, BAD), strict=True):
+        changed = day.assign(weathersit=code)
+        rare = bool(np.median(seen(here, changed)) < FEW)
+        name = WEATHER[code] + (" (hardly ever seen)" if rare else "")
+        axis.plot(day[features.HOUR], here.predict(changed), color=color, lw=1.4, ls=":" if rare else "-", label=name)
+    axis.set(xlabel="hour of the day", ylabel="rentals an hour", ylim=(0, None), xticks=range(0, 24, 2))
+    axis.legend(frameon=False, fontsize=8.5, loc="upper left")
+    axis.margins(x=0.01)
+    return Picture(figure, "a whole day under each kind of weather")
+
+
+def partial_dependence(here: Workspace) -> Picture:
+    """Return the mean answer over the eval rows with one input held at each value (Friedman 2001), and single hours.
+
+    Below each curve stand the training hours at that value; where there are fewer than 20 in a step, the ground is red.
+    """
+    rows = here.rows[here.rows["part"] == "eval"]
+    rows = rows.iloc[:: max(1, len(rows) // 200)]
+    learnt = _learnt(here)
+    figure, axes = canvas(
+        1, len(_PARTIAL) + 1, (13, 3.8), "What one input does, the others as they were (thin: single hours)"
+    )
+    top = float(here.predict(rows).max()) * 1.1
+    for axis, name in zip(axes, (*_PARTIAL, features.HOUR), strict=True):
+        steps = np.arange(24) if name == features.HOUR else np.linspace(0, 1, 21)
+        frames = [_held(rows, name, float(step)) for step in steps]
+        answers = here.predict(pd.concat(frames, ignore_index=True)).reshape(len(steps), len(rows))
+        at = steps if name == features.HOUR else physical(name, steps)
+        axis.plot(at, answers[:, ::10], color=BEFORE, lw=0.5, alpha=0.7)
+        axis.plot(at, answers.mean(axis=1), color=NEW, lw=2.2)
+        width = float(at[1] - at[0])
+        values = learnt[name].to_numpy() if name == features.HOUR else physical(name, learnt[name].to_numpy())
+        counts, _ = np.histogram(values, np.append(at - width / 2, at[-1] + width / 2))
+        for place in at[counts < FEW]:
+            axis.axvspan(place - width / 2, place + width / 2, color=BAD, alpha=0.12, lw=0)
+        axis.bar(at, -counts / counts.max() * top * 0.15, width=width * 0.9, color=SOFT)
+        axis.set(xlabel=PHYSICAL[name][2] if name in PHYSICAL else "hour of the day")
+        axis.axhline(0, color="black", lw=0.5)
+        axis.set(ylim=(-0.17 * top, top), yticks=np.arange(0, top, 100))
+        axis.margins(x=0)
+    axes[0].set(ylabel="predicted rentals an hour")
+    return Picture(
+        figure, "partial dependence on temperature, humidity, wind and hour; red where hardly any hour was seen"
+    )
+
+
+def _held(rows: pd.DataFrame, name: str, value: float) -> pd.DataFrame:
+    if name == features.HOUR:
+        return rows.assign(hr=int(value))
+    if name != "temp":
+        return rows.assign(**{name: value})
+    # How warm it feels goes with how warm it is, by as many degrees.
+    degrees = (value - rows["temp"]) * PHYSICAL["temp"][0]
+    return rows.assign(temp=value, atemp=np.clip(rows["atemp"] + degrees / PHYSICAL["atemp"][0], 0.0, 1.0))
+
+
+def heat_wave(here: Workspace) -> Picture:
+    """Return the mean summer day, as it was and so many degrees warmer, and how much of it was ever seen."""
+    summer = here.rows[here.rows["mnth"].isin(_SUMMER)]
+    summer = summer if len(summer) else here.rows
+    days = summer["time"].dt.normalize().nunique()
+    degrees = np.arange(0, 13, 2)
+    hours, totals, strange, capped = [], [], [], []
+    for step in degrees:
+        rows = warmer(summer, float(step))
+        answers = here.predict(rows)
+        hours.append(np.bincount(rows[features.HOUR], answers, 24) / days)
+        totals.append(float(answers.sum()) / days)
+        strange.append(float((seen(here, rows) < FEW).mean()))
+        capped.append(float((summer["temp"] + step / PHYSICAL["temp"][0] > 1).mean()))
+    figure, (left, right) = canvas(
+        1, 2, (12, 4), f"A heat wave: June to August, {days} days, made warmer by so many °C"
+    )
+    for step, curve in zip(degrees[::2], hours[::2], strict=True):
+        left.plot(curve, color=_heat(float(step) / 12), lw=1.8, label="as it was" if step == 0 else f"{step} °C warmer")
+    left.set(xlabel="hour of the day", ylabel="predicted rentals an hour", ylim=(0, None), xticks=range(0, 24, 3))
+    left.legend(frameon=False, fontsize=9)
+    for step, total, share, cut in zip(degrees, totals, strange, capped, strict=True):
+        right.bar(step, total, width=1.5, color=_heat(float(step) / 12))
+        words = f"{share:.0%}" + (f"\n{cut:.0%} cut" if cut >= 0.005 else "")
+        right.text(float(step), total, words, ha="center", va="bottom", fontsize=8)
+    right.set(xlabel="degrees warmer, °C", ylabel="predicted rentals a day", xticks=degrees)
+    right.set_title(
+        f"above: share of hours with fewer than {FEW} like it in training;\n“cut”: share beyond 39 °C, sent as 39 °C",
+        fontsize=9,
+    )
+    right.margins(y=0.18)
+    return Picture(figure, "a summer made warmer: rentals by hour and day, and the share of hours never seen")
+
+
+def _heat(share: float) -> tuple[float, float, float]:
+    cold, hot = (0.18, 0.44, 0.75), (0.70, 0.15, 0.12)
+    return (
+        cold[0] + (hot[0] - cold[0]) * share,
+        cold[1] + (hot[1] - cold[1]) * share,
+        cold[2] + (hot[2] - cold[2]) * share,
+    )
+
+
+def not_seen(here: Workspace) -> Html:
+    """Return for which air temperature and weather the model has hardly anything to go by, in training hours."""
+    learnt = _learnt(here)
+    celsius = physical("temp", learnt["temp"].to_numpy())
+    edges = [-np.inf, 0.0, 10.0, 20.0, 30.0, 35.0, np.inf]
+    names = ("below 0 °C", "0 to 10 °C", "10 to 20 °C", "20 to 30 °C", "30 to 35 °C", "35 °C and more")
+    rows = []
+    for code, weather in WEATHER.items():
+        counts, _ = np.histogram(celsius[learnt["weathersit"].to_numpy() == code], edges)
+        rows.append((weather, *(f"✘ {count}" if count < FEW else f"{count:,}" for count in counts)))
+    reach = f"from {celsius.min():.0f} to {celsius.max():.0f} °C"
+    caption = f"Training hours by weather and temperature ({reach}); ✘: fewer than {FEW}"
+    return table(("weather", *names), rows, caption)
+
+
+def refused(hour: pd.Series[Any], celsius: float) -> Html:
+    """Return what the product answers to a temperature beyond the range of the contract."""
+    record = {**{f.name: hour[f.name].item() for f in features.MODEL_INPUTS}, "temp": round((celsius + 8.0) / 47.0, 3)}
+    try:
+        to_columns([record], f"{celsius:.0f} °C")
+    except ModelError as error:
+        return says(f"Refused: {error}")
+    return says(f"{celsius:.0f} °C lies within the range of the contract.")
