@@ -64,6 +64,12 @@ test-fast: setup ## Run the tests that take less than ten seconds each (ARGS="-k
 pytest: setup ## Run all tests (ARGS="tests/data -x" picks some).
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) $(ARGS)
 
+.PHONY: test-tracking
+test-tracking: setup ## Track runs at a real MLflow server and pull data with the real dvc (in an environment of their own).
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .tracking-servers
+	$(BIN)/uv pip install --quiet --python .tracking-servers/bin/python --requirement tests/tracking/servers.txt
+	TRACKING_SERVERS=.tracking-servers $(BIN)/python -m pytest tests/tracking/test_servers.py $(ARGS)
+
 .PHONY: lint
 lint: setup ## Look for mistakes and for code that is not formatted.
 	$(BIN)/ruff check --quiet .
@@ -142,5 +148,5 @@ clean: ## Remove what runs wrote (workspace/: spans, models, lineage) and the ca
 	find bike_pipeline runners tests tools benchmarks -type d -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: clean-env
-clean-env: ## Remove the environment; the next target makes it again.
-	rm -rf .venv .venv.lock
+clean-env: ## Remove the environments; the next target makes them again.
+	rm -rf .venv .venv.lock .tracking-servers

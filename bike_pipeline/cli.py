@@ -25,6 +25,7 @@ COMMANDS = {
     "verify": "Check a pushed model: its signature, every file, and all evidence for it.",
     "reproduce": "Make a model again from what is on record, and compare.",
     "gc": "Free the files of old artifacts, never those that a served model needs.",
+    "track": "Send a run to MLflow that was not sent when it ended.",
     "compile": "Write the pipeline for Kubeflow Pipelines or Vertex AI.",
     "submit": "Upload the pipeline to Kubeflow Pipelines and run it there.",
     "schedule": "Make, list, switch and delete recurring runs on Kubeflow Pipelines.",

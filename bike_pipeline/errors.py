@@ -25,6 +25,7 @@ class ExitCode(IntEnum):
     INSTALLATION = 14
     CLUSTER = 15
     VERIFICATION = 16
+    TRACKING = 17
     INTERRUPTED = 130
 
 
@@ -147,3 +148,9 @@ class VerificationError(BikePipelineError):
     """A pushed model, or what it was made of, is not what its record says, or cannot be proved to be."""
 
     exit_code = ExitCode.VERIFICATION
+
+
+class TrackingError(BikePipelineError):
+    """A run could not be told to a tracking server."""
+
+    exit_code = ExitCode.TRACKING

@@ -16,7 +16,7 @@ from bike_pipeline.errors import MissingExtraError
 EXTRAS: dict[str, tuple[str, ...]] = {
     "exports": ("ai_edge_litert", "onnx", "onnxruntime", "tf2onnx"),
     "monitoring": ("evidently", "prometheus_client", "river", "shap"),
-    "tracking": ("mlflow",),
+    "tracking": ("mlflow", "tensorboard"),
     "object-storage": ("gcsfs", "s3fs"),
     "kubeflow": ("kfp", "kfp.kubernetes", "kfp_server_api"),
     "notebooks": ("ipykernel", "markdown_it", "matplotlib", "nbclient", "nbformat"),

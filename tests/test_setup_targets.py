@@ -119,11 +119,12 @@ def test_one_failing_check_fails_the_whole_and_hides_none(project, program, step
 @pytest.mark.parametrize(
     ("failing", "steps"),
     [
-        ("", ["flink", "prism", "test", "referee ARGS=--report-absent --timeout 900"]),
-        ("flink", ["flink", "prism", "test", "referee"]),
-        ("prism", ["flink", "prism", "test", "referee"]),
+        ("", ["flink", "prism", "test", "test-tracking", "referee ARGS=--report-absent --timeout 900"]),
+        ("flink", ["flink", "prism", "test", "test-tracking", "referee"]),
+        ("prism", ["flink", "prism", "test", "test-tracking", "referee"]),
         ("test", ["flink", "prism", "test"]),
-        ("referee", ["flink", "prism", "test", "referee"]),
+        ("test-tracking", ["flink", "prism", "test", "test-tracking"]),
+        ("referee", ["flink", "prism", "test", "test-tracking", "referee"]),
     ],
 )
 def test_ci_runs_the_tests_and_the_referee_wherever_it_is_called_from(project, failing, steps):
@@ -146,7 +147,7 @@ def test_ci_runs_the_tests_and_the_referee_wherever_it_is_called_from(project, f
     assert all(line.startswith(f"make {step}") for line, step in zip(called, steps, strict=True))
     assert all(line.endswith(f" in {project}") for line in called)
     # An engine that cannot be had only leaves tests out.
-    assert done.returncode == (7 if failing in ("test", "referee") else 0)
+    assert done.returncode == (7 if failing in ("test", "test-tracking", "referee") else 0)
     assert ("Flink's job server cannot be had" in done.stdout) == (failing == "flink")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,8 @@ def ingest_command(source: str, query: str | None, span: int | None, as_json: bo
     from bike_pipeline.data.ingest import ingest
 
     result = ingest(settings, source, query=query, span=span)
+    if note := _for_dvc(settings, result):
+        result = replace(result, notes=(*result.notes, note))
     if as_json:
         _print_json(_ingest_record(result))
         return
@@ -59,6 +62,31 @@ def ingest_command(source: str, query: str | None, span: int | None, as_json: bo
         click.echo(f"rejected rows in {result.quarantine}")
     for note in result.notes:
         click.echo(f"note: {note}")
+
+
+def _for_dvc(settings: Settings, result: IngestResult) -> str:
+    from bike_pipeline.data.spans import SpanStore
+    from bike_pipeline.tracking.beside import after_ingest
+
+    return after_ingest(settings, SpanStore(settings.store_uri), result.span, result.version)
+
+
+@command.command(name="dvc")
+@click.option("--span", type=int, default=None, help="Only this span.")
+@json_option
+@settings_options
+def dvc_command(span: int | None, as_json: bool, settings: Settings) -> None:
+    """Write the stored versions for DVC: a .dvc file each, and the remote that `dvc pull` fetches them from."""
+    from bike_pipeline.data.spans import SpanStore
+    from bike_pipeline.tracking.dvc import write_all
+
+    written = write_all(SpanStore(settings.store_uri), settings.dvc_path, settings.dvc_remote, span)
+    if as_json:
+        _print_json({"remote": str(settings.dvc_remote), "files": [str(path) for path in written]})
+        return
+    for path in written:
+        click.echo(f"wrote {path}")
+    click.echo(f"remote: {settings.dvc_remote}; in a DVC project: dvc remote add --default spans {settings.dvc_remote}")
 
 
 @command.command(name="fetch")

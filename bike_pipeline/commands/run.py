@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
 
 RUNNERS_GROUP = "bike_pipeline.runners"
+# Those whose records are in the workspace's own metadata store.
+_TRACKED_RUNNERS = ("local", "beam")
 _NEXT_STEPS = (
     ("make retrain", "the second half arrives: train again, against this model"),
     ("bike-pipeline models", "what was trained, blessed and served"),
@@ -63,6 +65,7 @@ def command(
 
     from bike_pipeline import run_view
     from bike_pipeline.log_capture import captured
+    from bike_pipeline.tracking.beside import after_run
 
     if local and runner != "kubeflow":
         raise ConfigurationError("--local belongs to --runner kubeflow", where="--local", fix="leave one of them out")
@@ -96,11 +99,16 @@ def command(
 
             traceback.print_exc()
             raise
-        if as_json:
-            screen.write(json.dumps({**asdict(result), "log": str(log_file)}, indent=2) + "\n")
-        else:
+        if not as_json:
             console.print(run_view.result_tables(result))
             _say_outcome(console, result)
+        tracked = after_run(settings, result.run_id) if runner in _TRACKED_RUNNERS else ""
+        if as_json:
+            told = {**asdict(result), "tracking": tracked, "log": str(log_file)}
+            screen.write(json.dumps(told, indent=2) + "\n")
+        else:
+            if tracked:
+                console.print(tracked, soft_wrap=True)
             console.print(f"log: {log_file}", soft_wrap=True)
     if result.pushed_version is None:
         raise NotPushedError(
@@ -129,14 +137,19 @@ def _ingest_demo(settings: Settings, half: str, console: Console | None) -> None
     """Ingest the first half, or both in their order; a half that is there already is found and kept."""
     from bike_pipeline.data.demo import split_demo
     from bike_pipeline.data.ingest import ingest
+    from bike_pipeline.data.spans import SpanStore
+    from bike_pipeline.tracking.beside import after_ingest
 
     halves = split_demo(settings.workspace_path / "uploads")
     for number, source in enumerate(halves[: 1 if half == "first" else 2], 1):
         result = ingest(settings, str(source))
+        note = after_ingest(settings, SpanStore(settings.store_uri), result.span, result.version)
         if console:
             verb = "ingested" if result.created else "already there:"
             name = f"half {number} of the embedded data"
             console.print(f"{name} {verb} as span {result.span} version {result.version}, {result.rows:,} rows")
+            if note:
+                console.print(note, soft_wrap=True)
 
 
 def _say_outcome(console: Console, result: RunResult) -> None:

@@ -191,6 +191,7 @@ def scratch_settings(origin: Origin, store_uri: str, scratch: Path) -> Settings:
     recorded = dict(origin.source.settings)
     # Nothing outside of the scratch root may be written: neither the records nor what serves, nor is its key needed.
     recorded.pop("metadata", None)
+    recorded.pop("tracking", None)
     recorded |= {
         "workspace": str(scratch),
         "data": {**recorded["data"], "store": ""},

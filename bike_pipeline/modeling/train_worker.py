@@ -111,10 +111,11 @@ def _train(job: TrainingJob, cluster: Cluster, strategy: Any) -> None:
     columns = training.read(job.examples, job.schema_file)
     listener = (lambda fraction, text: _say(progress=fraction, text=text)) if cluster.is_chief else None
     with progress.listening(listener) if listener else contextlib.nullcontext():
+        section = job.training.model_dump(mode="json")
         trained = training.train(
             columns,
             job.transform_graph,
-            job.training.model_dump(mode="json"),
+            section,
             job.seed,
             job.base_model or None,
             strategy,
@@ -123,7 +124,7 @@ def _train(job: TrainingJob, cluster: Cluster, strategy: Any) -> None:
             partial = job.model_dir.rstrip("/") + PARTIAL
             if tf.io.gfile.exists(partial):
                 tf.io.gfile.rmtree(partial)
-            training.write(trained, columns, job.transform_graph, job.run_dir, partial)
+            training.write(trained, columns, job.transform_graph, section, job.run_dir, partial)
             tf.io.gfile.rename(partial, job.model_dir)
     try:
         # A worker that ends earlier takes the chief's view of the cluster with it.

@@ -21,8 +21,12 @@ RAW_NAMES = (*features.INPUT_NAMES, features.LABEL)
 # Rows that go through the transform graph at once: bounds memory, costs nothing.
 TRANSFORM_CHUNK = 65_536
 LOSS_FILE = "loss.csv"
+# TensorBoard's name for what is measured on the rows that a model is trained on; `tensorboard --logdir` finds it.
+EVENTS_FOLDER = "train"
 WARM_UP_SHARE = 0.08
 EMA_MOMENTUM = 0.98
+# DATA_CLASS_SCALAR of TensorFlow's summary.proto, which names the number nowhere in its public API.
+_SCALAR = 1
 # exp() of a larger logit overflows the loss in the first steps; 9 means 8,102 rentals an hour.
 LARGEST_LOG = 9.0
 
@@ -102,6 +106,30 @@ def _fit(
     optimizer.finalize_variable_values(model.trainable_variables)
 
 
+def _schedule(training: dict[str, Any], count: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Return the learning rate by step for `count` rows: a linear warm-up, then half a cosine down to nothing."""
+    steps = math.ceil(count / training["batch_size"]) * training["epochs"]
+    warm_up = max(1, round(WARM_UP_SHARE * steps))
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, max(1, steps - warm_up), warmup_target=training["learning_rate"], warmup_steps=warm_up
+    )
+
+
+def _write_events(losses: Sequence[float], training: dict[str, Any], count: int, folder: str) -> None:
+    """Write loss and learning rate of each epoch, by Keras's names, as TensorBoard reads them."""
+    schedule, steps = _schedule(training, count), math.ceil(count / training["batch_size"])
+    # `tf.summary.scalar` writes the same, but only where the tensorboard package is installed.
+    metadata = tf.compat.v1.SummaryMetadata(plugin_data={"plugin_name": "scalars"})
+    metadata.data_class = _SCALAR
+    writer = tf.summary.create_file_writer(folder)
+    with writer.as_default():
+        for epoch, loss in enumerate(losses):
+            last_step = steps * (epoch + 1) - 1
+            for name, value in (("epoch_loss", loss), ("epoch_learning_rate", float(schedule(last_step)))):
+                tf.summary.write(name, tf.constant(value, tf.float32), step=epoch, metadata=metadata)
+    writer.close()
+
+
 def _warm_start(model: keras.Model, base_model: str | None) -> bool:
     """Take over the weights of the served model where its architecture is the same; say whether that was done."""
     path = os.path.join(base_model, saved_model.EXTRA_FOLDER, saved_model.KERAS_FILE) if base_model else ""
@@ -149,19 +177,17 @@ def train(
     label = inputs.pop(features.LABEL)
     log_label = np.log1p(label)
     batch_size, epochs = training["batch_size"], training["epochs"]
-    steps = math.ceil(len(label) / batch_size) * epochs
-    warm_up = max(1, round(WARM_UP_SHARE * steps))
     with distribution.scope(strategy):
         model = architectures.build(
             training["hidden_units"], training["embedding_dimensions"], training["dropout"], float(log_label.mean())
         )
         if training["warm_start"]:
             _warm_start(model, base_model)
-        schedule = keras.optimizers.schedules.CosineDecay(
-            0.0, max(1, steps - warm_up), warmup_target=training["learning_rate"], warmup_steps=warm_up
-        )
         optimizer = keras.optimizers.AdamW(
-            schedule, weight_decay=training["weight_decay"], use_ema=True, ema_momentum=EMA_MOMENTUM
+            _schedule(training, len(label)),
+            weight_decay=training["weight_decay"],
+            use_ema=True,
+            ema_momentum=EMA_MOMENTUM,
         )
     # A constant label has no variance; the loss must not divide by it.
     loss = _loss(max(float(log_label.var()), 1e-6), max(float(label.mean()), 1e-6))
@@ -203,7 +229,12 @@ def _schema(path: str) -> Any:
 
 
 def write(
-    trained: tuple[keras.Model, list[float]], columns: rows.Columns, transform_graph: str, run_dir: str, model_dir: str
+    trained: tuple[keras.Model, list[float]],
+    columns: rows.Columns,
+    transform_graph: str,
+    training: dict[str, Any],
+    run_dir: str,
+    model_dir: str,
 ) -> None:
     """Write the served model, with the reference of its rows, and the losses of the training.
 
@@ -211,13 +242,15 @@ def write(
         trained: what `train` returned.
         columns: the rows that it was trained on.
         transform_graph: folder of the TransformGraph artifact.
-        run_dir: folder for the losses; made if need be.
+        training: the `training` section of the settings.
+        run_dir: folder for the losses, as a table and as TensorBoard's events; made if need be.
         model_dir: folder for the SavedModel; must not exist.
     """
     model, losses = trained
     tf.io.gfile.makedirs(run_dir)
     with tf.io.gfile.GFile(os.path.join(run_dir, LOSS_FILE), "w") as file:
         file.write("epoch,loss\n" + "".join(f"{i},{loss:.6f}\n" for i, loss in enumerate(losses, 1)))
+    _write_events(losses, training, rows.count(columns), os.path.join(run_dir, EVENTS_FOLDER))
     progress.report(1.0, "writing the served model")
     hourly_mean = reference.HourlyMean.fit(columns["hr"], columns["workingday"], columns[features.LABEL])
     saved_model.write(model, transform_graph, model_dir, {saved_model.REFERENCE_FILE: hourly_mean.to_json()})
@@ -265,4 +298,4 @@ def run_fn(fn_args: Any) -> None:
         fn_args.base_model,
         distribution.mirrored() if strategy == "mirrored" else None,
     )
-    write(trained, columns, transform_graph, fn_args.model_run_dir, fn_args.serving_model_dir)
+    write(trained, columns, transform_graph, config["training"], fn_args.model_run_dir, fn_args.serving_model_dir)

@@ -15,6 +15,7 @@ from bike_pipeline.settings.metadata import MetadataSettings
 from bike_pipeline.settings.section import Section
 from bike_pipeline.settings.serving import ServingSettings
 from bike_pipeline.settings.signing import SigningSettings
+from bike_pipeline.settings.tracking import TrackingSettings
 from bike_pipeline.settings.training import TrainingSettings
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +44,7 @@ class Settings(Section):
     metadata: MetadataSettings = MetadataSettings()
     beam: BeamSettings
     kubeflow: KubeflowSettings
+    tracking: TrackingSettings = TrackingSettings()
 
     @property
     def workspace_path(self) -> Path:
@@ -86,6 +88,18 @@ class Settings(Section):
         """The private key that signs pushed models, where no environment variable names another."""
         named = self.signing.key_file
         return Path(named).expanduser().absolute() if named else self.workspace_path / "keys" / "signing.pem"
+
+    @property
+    def dvc_path(self) -> Path:
+        """Folder of the span versions' `.dvc` files."""
+        named = self.tracking.dvc.folder
+        return Path(named).expanduser().absolute() if named else self.workspace_path / "dvc"
+
+    @property
+    def dvc_remote(self) -> Path:
+        """Folder that DVC pulls span versions from."""
+        named = self.tracking.dvc.remote
+        return Path(named).expanduser().absolute() if named else self.dvc_path / "remote"
 
     @property
     def schema_path(self) -> Path:

@@ -25,9 +25,9 @@ def inputs_of(settings: Settings, package: Path = PACKAGE_ROOT) -> Parts | None:
         package: the folder of this package's source.
 
     Returns:
-        A hash by part: "settings" (without Beam's flags, which change no result) with the places that follow from
-        them, "source" of this package, "runners", "environment" (the interpreter and every installed distribution),
-        "schema", and "window" (the spans, versions and content hashes that ExampleGen would read).
+        A hash by part: "settings" (without Beam's flags and what is tracked, which change no result) with the places
+        that follow from them, "source" of this package, "runners", "environment" (the interpreter and every installed
+        distribution), "schema", and "window" (the spans, versions and content hashes that ExampleGen would read).
     """
     from bike_pipeline.data.spans import SpanStore
     from bike_pipeline.data.window import identity_of, window_of
@@ -37,7 +37,7 @@ def inputs_of(settings: Settings, package: Path = PACKAGE_ROOT) -> Parts | None:
     try:
         return {
             "settings": _hash(
-                settings.model_dump(mode="json", exclude={"beam"}),
+                settings.model_dump(mode="json", exclude={"beam", "tracking"}),
                 settings.pipeline_root,
                 settings.store_uri,
                 settings.serving_path,

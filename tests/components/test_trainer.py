@@ -60,6 +60,32 @@ def test_it_writes_the_served_model_of_the_rows_it_was_given(run: Any, examples:
     np.testing.assert_allclose(reference.HourlyMean.from_json(written).table, expected.table)
 
 
+def test_tensorboard_reads_loss_and_learning_rate_of_each_epoch(run: Any, examples: Any, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
+    from tensorboard.util.tensor_util import make_ndarray
+
+    run(files_of(examples, "train"))
+    # As `tensorboard --logdir` looks for runs.
+    found = EventMultiplexer().AddRunsFromDirectory(str(tmp_path / "run")).Reload()
+    assert list(found.Runs()) == [training.EVENTS_FOLDER]
+    assert found.PluginRunToTagToContent("scalars")[training.EVENTS_FOLDER].keys() == {
+        "epoch_loss", "epoch_learning_rate",
+    }  # fmt: skip
+    series = {
+        name: [(event.step, float(make_ndarray(event.tensor_proto))) for event in found.Tensors("train", name)]
+        for name in ("epoch_loss", "epoch_learning_rate")
+    }
+    written = list(csv.DictReader((tmp_path / "run" / training.LOSS_FILE).open(encoding="utf-8")))
+    assert series["epoch_loss"] == [
+        (number, pytest.approx(float(row["loss"]), abs=1e-5)) for number, row in enumerate(written)
+    ]
+    steps, rates = zip(*series["epoch_learning_rate"], strict=True)
+    assert list(steps) == list(range(TRAINING["epochs"]))
+    assert 0 < max(rates) <= TRAINING["learning_rate"]
+    # The last step is one before the cosine's end.
+    assert rates[-1] == min(rates) < 0.05 * TRAINING["learning_rate"]
+
+
 def test_without_rows_nothing_is_written(run: Any, tmp_path: Path) -> None:
     import tensorflow as tf
 

@@ -138,10 +138,14 @@ def story(tmp_path_factory: pytest.TempPathFactory, edited: Callable[..., str]) 
     chapters["first"] = product.call("run", "--demo", "first", "--json")
     chapters["again"] = product.python(NOTING_IMPORTS)
     chapters["imported"] = (product.workspace / "imported.txt").read_text(encoding="utf-8")
-    chapters["second"] = product.call("run", "--demo", "second", "--json")
+    tracked = ("--set", f"tracking.mlflow.uri=sqlite:///{product.workspace}/mlflow/store.db")
+    (product.workspace / "mlflow").mkdir()
+    chapters["second"] = product.call("run", "--demo", "second", "--json", *tracked)
     chapters["page"] = product.call("explain-run")
-    chapters["second again"] = product.call("run", "--json")
-    chapters["worse"] = product.call("run", "--json", "--set", "training.learning_rate=1e-6")
+    chapters["second again"] = product.call("run", "--json", *tracked)
+    # Nothing listens on that port.
+    down = ("--set", "tracking.mlflow.uri=http://127.0.0.1:1")
+    chapters["worse"] = product.call("run", "--json", "--set", "training.learning_rate=1e-6", *down)
     strict = product.workspace / "strict.yaml"
     strict.write_text(
         yaml.safe_dump({"evaluation": {"value_thresholds": _with_an_impossible_slice()}}), encoding="utf-8"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -86,6 +87,28 @@ def test_both_models_saw_the_same_rows(story: dict[str, Any]) -> None:
     rows = {(r["slicing"], r["slice"]): r["rows"] for r in report["candidate_metrics"]}
     for row in report["baseline_metrics"]:
         assert rows[row["slicing"], row["slice"]] == row["rows"]
+
+
+def test_what_came_out_is_tracked_once_and_a_server_that_is_down_is_one_line(story: dict[str, Any]) -> None:
+    pushed = story["second"].result["pushed_version"]
+    told = story["second"].result["tracking"]
+    assert re.fullmatch(
+        rf"tracked in MLflow as run (\w+); registered: version {pushed}; serving: version {pushed}", told
+    )
+    again = story["second again"].result["tracking"]
+    assert again == told.replace(f"; registered: version {pushed}", "").replace("; ", " (was there already); ")
+    assert story["first"].result["tracking"] == ""
+    worse = story["worse"].result
+    assert worse["tracking"].startswith("warning: not tracked: http://127.0.0.1:1: MLflow cannot be reached")
+    assert worse["tracking"].removeprefix("warning: not ") in Path(worse["log"]).read_text(encoding="utf-8").replace(
+        "tracking:", "tracked:"
+    )
+
+
+def test_every_training_left_events_for_tensorboard(story: dict[str, Any]) -> None:
+    runs = list((story["product"].workspace / "artifacts" / "Trainer" / "model_run").iterdir())
+    assert len(runs) >= 2
+    assert all(list(run.rglob("events.out.tfevents.*")) for run in runs)
 
 
 def test_a_worse_model_is_not_pushed(story: dict[str, Any]) -> None:

@@ -80,7 +80,10 @@ def test_two_processes_train_the_model_of_one(job, exported, few_rows, tmp_path)
         worker_processes.run(job())
     folder = tmp_path / "model" / "Format-Serving"
     assert sorted(path.name for path in folder.parent.iterdir()) == ["Format-Serving"]
-    assert [path.name for path in (tmp_path / "run").iterdir()] == [training.LOSS_FILE]
+    # The chief alone writes: the losses as a table and, once, as TensorBoard's events.
+    written = sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert written == sorted([training.LOSS_FILE, training.EVENTS_FOLDER])
+    assert len(list((tmp_path / "run" / training.EVENTS_FOLDER).iterdir())) == 1
     losses = np.loadtxt(tmp_path / "run" / training.LOSS_FILE, delimiter=",", skiprows=1)[:, 1]
     np.testing.assert_allclose(losses, exported.losses, rtol=1e-5)
     assert [fraction for fraction, _ in reported[:2]] == pytest.approx([0.5, 1.0])

@@ -1,0 +1,238 @@
+"""Tells one run to MLflow, as a process of its own: `python -m bike_pipeline.tracking.mlflow_sender`.
+
+Standard input is one JSON object: `Message`, with the run as a dictionary. Standard output is one JSON object, a `Sent`
+or {"error": …}; everything else goes to standard error. A process of its own can be given up on, and what MLflow
+imports and sets stays in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bike_pipeline.lineage.tracked import RUN_ID_TAG, TAG_PREFIX
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+ALIAS = "serving"
+DECISIONS = "decisions.json"
+PUSHED_VERSION_TAG = f"{TAG_PREFIX}pushed_version"
+# What MLflow's REST API takes in one request.
+_MOST_PARAMETERS, _MOST_METRICS, _MOST_TAGS = 100, 1000, 100
+# MLflow's limit for the value of a parameter; a tag may be longer.
+_LONGEST_VALUE = 6000
+_DATABASE_FILE = "sqlite:///"
+# Seconds for one request; the whole is bounded by whoever started this process.
+_REQUEST_SECONDS = "10"
+
+
+@dataclass(frozen=True)
+class Message:
+    """What to tell, and to whom.
+
+    Attributes:
+        uri: the tracking server's address.
+        experiment: name of the experiment; made where it is not there.
+        registered_model: name in the model registry; made where it is not there.
+        run: a `TrackedRun` as a dictionary.
+    """
+
+    uri: str
+    experiment: str
+    registered_model: str
+    run: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What came of it.
+
+    Attributes:
+        mlflow_run: id of the run at the server.
+        created: whether it is new there; False where nothing was sent twice.
+        registered: pushed versions that were registered now.
+        serving: the pushed version that the alias `serving` names now; 0 where the model has none.
+        notes: what the server did not take, in words.
+    """
+
+    mlflow_run: str
+    created: bool
+    registered: list[int] = field(default_factory=list)
+    serving: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def send(message: Message) -> Sent:
+    """Tell the run; what the server has already is left as it is, so that it may be told again.
+
+    Raises:
+        mlflow.exceptions.MlflowException: the server cannot be reached or refuses.
+    """
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", _REQUEST_SECONDS)
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    # Nothing but the server that was named is told.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ["MLFLOW_TRACKING_URI"] = message.uri
+    from mlflow import MlflowClient
+
+    client = MlflowClient(message.uri, message.uri)
+    notes: list[str] = []
+    run, created = _run(client, message, notes)
+    registered, serving = _register(client, message, run, notes)
+    return Sent(run.info.run_id, created, registered, serving, notes)
+
+
+def _run(client: MlflowClient, message: Message, notes: list[str]) -> tuple[Any, bool]:
+    """Return the server's copy of the run, and whether it was made now; one that was cut off is filled up."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    told = message.run
+    experiment = _experiment(client, message)
+    known = client.search_runs([experiment], f"tags.`{RUN_ID_TAG}` = '{told['run_id']}'", max_results=1)
+    if known and known[0].info.status == "FINISHED":
+        return known[0], False
+    run = (
+        known[0]
+        if known
+        else client.create_run(
+            experiment, start_time=told["started_ms"], tags={RUN_ID_TAG: told["run_id"]}, run_name=told["run_id"]
+        )
+    )
+    run_id = run.info.run_id
+    parameters = [Param(name, value[:_LONGEST_VALUE]) for name, value in told["parameters"].items()]
+    # One time for all, so that a number that is told again is the same number to the server.
+    metrics = [Metric(name, value, told["ended_ms"], 0) for name, value in told["metrics"].items()]
+    tags = [RunTag(name, value) for name, value in told["tags"].items()]
+    for few_parameters in _few(parameters, _MOST_PARAMETERS):
+        client.log_batch(run_id, params=few_parameters)
+    for few_metrics in _few(metrics, _MOST_METRICS):
+        client.log_batch(run_id, metrics=few_metrics)
+    for few_tags in _few(tags, _MOST_TAGS):
+        client.log_batch(run_id, tags=few_tags)
+    with _taken(notes, "artifacts"):
+        client.log_dict(run_id, told["decisions"], DECISIONS)
+    client.set_terminated(run_id, "FINISHED", told["ended_ms"])
+    return run, True
+
+
+def _few(entries: list[Any], most: int) -> Iterator[list[Any]]:
+    return (entries[start : start + most] for start in range(0, len(entries), most))
+
+
+@contextlib.contextmanager
+def _taken(notes: list[str], what: str) -> Iterator[None]:
+    """Note what the server does not take, and go on: an artifact store may be elsewhere, or absent."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 (each kind of artifact store has errors of its own)
+        sys.stderr.write(f"tracking: {what}: {error}\n")
+        notes.append(f"{what} not taken ({_first_line(error)})")
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
+
+
+def _experiment(client: MlflowClient, message: Message) -> str:
+    from mlflow.exceptions import MlflowException
+
+    name, location = message.experiment, None
+    if message.uri.startswith(_DATABASE_FILE):
+        # Beside the file; MLflow would take the folder that a run happens to be called in.
+        file = Path(message.uri.removeprefix(_DATABASE_FILE))
+        location = (file.absolute().parent / "artifacts").as_uri()
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, location))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            # Another process was a moment faster.
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    return str(found.experiment_id)
+
+
+def _register(client: MlflowClient, message: Message, run: Any, notes: list[str]) -> tuple[list[int], int]:
+    """Register each push that the registry does not know, and move the alias to the newest; it never goes back."""
+    from mlflow.exceptions import MlflowException
+
+    name, pushes = message.registered_model, message.run["pushes"]
+    if not pushes:
+        return [], 0
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    versions = _versions(client, name)
+    registered = []
+    for push in pushes:
+        version = int(push["version"])
+        if version in versions:
+            continue
+        folder, place = push["destination"], f"pushed/{version}"
+        if Path(folder).is_dir():
+            with _taken(notes, "the model's files"):
+                client.log_artifacts(run.info.run_id, folder, place)
+        else:
+            notes.append(f"the files of version {version} are not on this machine, so they were not sent")
+        tags = {
+            PUSHED_VERSION_TAG: str(version),
+            f"{TAG_PREFIX}destination": folder,
+            f"{TAG_PREFIX}fingerprint": push["fingerprint"],
+            RUN_ID_TAG: message.run["run_id"],
+        }
+        source = f"{run.info.artifact_uri}/{place}"
+        made = client.create_model_version(name, source, run.info.run_id, tags=tags, await_creation_for=0)
+        versions[version] = str(made.version)
+        registered.append(version)
+    newest = max(versions)
+    current = client.get_registered_model(name).aliases.get(ALIAS)
+    if str(current) != versions[newest]:
+        client.set_registered_model_alias(name, ALIAS, versions[newest])
+    return registered, newest
+
+
+def _versions(client: MlflowClient, name: str) -> dict[int, str]:
+    """Return the registry's version by pushed version; those that others registered are none of ours."""
+    found: dict[int, str] = {}
+    token = None
+    while True:
+        page = client.search_model_versions(f"name='{name}'", max_results=1000, page_token=token)
+        for entry in page:
+            pushed = entry.tags.get(PUSHED_VERSION_TAG, "")
+            if pushed.isdigit():
+                found[int(pushed)] = str(entry.version)
+        token = page.token
+        if not token:
+            return found
+
+
+def main(_: Sequence[str] = ()) -> int:
+    """Read a message, tell it, and print what came of it; return the process's exit code."""
+    # Libraries print; the answer must stay alone on standard output.
+    answers, sys.stdout = sys.stdout, sys.stderr
+    try:
+        answer: dict[str, Any] = asdict(send(Message(**json.load(sys.stdin))))
+    except Exception as error:  # noqa: BLE001 (whoever waits for this process gets one line)
+        import traceback
+
+        traceback.print_exc()
+        answer = {"error": _first_line(error)}
+    answers.write(json.dumps(answer) + "\n")
+    answers.flush()
+    return 1 if "error" in answer else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
