@@ -47,7 +47,7 @@ def _write_body(table: pa.Table, buffer: io.BytesIO) -> None:
 
 
 def _texts(values: pa.Array) -> pa.Array:
-    """Return a column's values as texts, each distinct value converted once: a third of the time of one by one."""
+    """Return a column's values as texts, each distinct value converted once: two fifths of the time of one by one."""
     import pyarrow as pa
     from pyarrow import compute
 
