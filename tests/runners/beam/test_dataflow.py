@@ -95,15 +95,16 @@ def statistics_gen(inputs: Any, jobs: Jobs, tmp_path: Path) -> None:
 
 
 def transform(inputs: Any, jobs: Jobs, tmp_path: Path) -> None:
-    from tfx.components.transform.executor import Executor
     from tfx.proto import transform_pb2
     from tfx.types import standard_artifacts
     from tfx.utils import proto_utils
 
+    from bike_pipeline.components.transform import TransformExecutor
+
     graph = standard_artifacts.TransformGraph()
     graph.uri = str(tmp_path / "graph")
     splits = transform_pb2.SplitsConfig(analyze=["train"], transform=["eval"])
-    Executor(jobs.context()).Do(
+    TransformExecutor(jobs.context()).Do(
         {"examples": [inputs.examples], "schema": [inputs.schema]},
         {"transform_graph": [graph]},
         {
@@ -119,7 +120,7 @@ def evaluator(inputs: Any, jobs: Jobs, tmp_path: Path, exported: Any, monkeypatc
     from bike_pipeline.components import evaluator as component
 
     kind = component.EvaluatorExecutor
-    monkeypatch.setattr(component, "EvaluatorExecutor", lambda: kind(jobs.context()))
+    monkeypatch.setattr(component, "EvaluatorExecutor", lambda *_: kind(jobs.context()))
     World(tmp_path, exported.path, inputs.examples, inputs.schema).evaluate("dataflow", lookup("none"))
 
 
