@@ -91,10 +91,16 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename else ""
         _stop(f"{where}{error.strerror or error}. Check permissions and free space there.", ExitCode.STORAGE)
     except Exception as error:  # noqa: BLE001 (the last resort: no traceback reaches a person unasked)
-        from bike_pipeline.lineage.store_error import is_store_error
+        from bike_pipeline.lineage.store_error import is_of_storage, is_store_error
 
         if is_store_error(error):
             first = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+            if is_of_storage(error):
+                _stop(
+                    f"the metadata store cannot be written ({first}). Free space or grant write permission, then run "
+                    "again: finished stages are not repeated.",
+                    ExitCode.STORAGE,
+                )
             _stop(
                 f"the metadata store does not answer ({first}). Check that it is whole, reachable and not locked.",
                 ExitCode.METADATA,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -19,17 +17,11 @@ from bike_pipeline.errors import BikePipelineError, StageError, StorageError
 from bike_pipeline.lineage.connection import STORE_ERRORS, failure_of
 from bike_pipeline.lineage.outcomes import outcome
 from bike_pipeline.lineage.store import CACHED, Lineage
+from bike_pipeline.lineage.store_error import is_of_storage
 from bike_pipeline.lineage.writing import note_failure
 from bike_pipeline.run_events import RunObserver, StageResult
 
 MEND_STORAGE = "free space or grant write permission, then run again: finished stages are not repeated"
-# TensorFlow and ML Metadata raise errors of their own kinds for what the operating system refused.
-_STORAGE_PHRASES = (
-    *(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)),
-    "disk I/O error",
-    "database or disk is full",
-    "attempt to write a readonly database",
-)
 # Whoever has it may use the metadata store: SQLite takes one writer at a time, and a second one that finds the file
 # locked fails after a while.
 _STORE_TURN = threading.RLock()
@@ -184,7 +176,7 @@ def as_failure(stage: str, error: BaseException) -> BikePipelineError | Keyboard
     if lost_store is not None:
         return lost_store
     first = next((line for line in str(error).splitlines() if line.strip()), "") or type(error).__name__
-    if any(phrase in str(error) for phrase in _STORAGE_PHRASES):
+    if is_of_storage(error):
         return StorageError(first[:300], where=stage, fix=MEND_STORAGE)
     return StageError(
         f"{type(error).__name__}: {first[:300]}",

@@ -119,7 +119,7 @@ def test_full_disk(product: Product, halves: tuple[Path, Path]) -> None:
     expect(product.python(ingest), 8)
     assert not list((product.workspace / "spans").glob("span-*"))
     assert product.call("data", "ingest", str(halves[0])).code == 0
-    # Room for the metadata store and the examples, none for the model.
+    # Room for the examples, none for the records of a whole run or the model.
     expect(product.python(SMALL_FILES.format(limit=300_000, arguments=["run"])), 8)
     assert not product.versions()
     assert product.call("run", "--json").code == 0
