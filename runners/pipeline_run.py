@@ -13,6 +13,7 @@ from bike_pipeline.settings import Settings
 from bike_pipeline.unchanged.rerun import Rerun, new_run_id
 from bike_pipeline.workspace_lock import workspace_lock
 from runners.beam_memory import remembered
+from runners.interruption import interruptible
 
 if TYPE_CHECKING:
     from runners.stage_launcher import MakeBeamPipeline
@@ -112,7 +113,8 @@ def _run(
         record_run(store.store, source_of_this_run(settings, run_id, runner))
     note_run(settings.workspace_path, run_id)
     try:
-        results = run_in_order(stages.upstream, stages.launch, at_once)
+        with interruptible(stages.launch) as launch:
+            results = run_in_order(stages.upstream, launch, at_once)
     except KeyboardInterrupt:
         # Stages beside the interrupted one end with this process.
         with SerialMetadata(config) as store:

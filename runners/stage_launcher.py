@@ -161,9 +161,12 @@ def as_failure(stage: str, error: BaseException) -> BikePipelineError | Keyboard
     """Return what a person is told of an error: our own error however deep it lies, a storage error, or the stage's."""
     if isinstance(error, BikePipelineError | KeyboardInterrupt):
         return error
+    if str(error).startswith(f"{KeyboardInterrupt.__name__} [while running "):
+        # Beam makes an error of its own out of an interrupt that falls into one of its steps.
+        return KeyboardInterrupt()
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, BikePipelineError):
+        if isinstance(cause, BikePipelineError | KeyboardInterrupt):
             return cause
         if isinstance(cause, OSError) and cause.errno is not None:
             return StorageError(

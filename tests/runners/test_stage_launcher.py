@@ -38,6 +38,12 @@ def test_our_own_error_is_kept_however_deep_it_lies(context_only: bool) -> None:
     assert as_failure("CsvExampleGen", ours) is ours
 
 
+def test_an_interrupt_that_beam_makes_an_error_of_stays_an_interrupt() -> None:
+    told = RuntimeError("KeyboardInterrupt [while running 'AnalyzeDataset/CreateSavedModel']")
+    assert isinstance(as_failure("Transform", told), KeyboardInterrupt)
+    assert isinstance(as_failure("Transform", chained(KeyboardInterrupt())), KeyboardInterrupt)
+
+
 @pytest.mark.parametrize("context_only", [False, True])
 def test_what_the_operating_system_refused_is_a_storage_error(context_only: bool) -> None:
     cause = OSError(28, "No space left on device", "artifacts/model")

@@ -1,0 +1,56 @@
+"""An interruption that a library swallowed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+
+import pytest
+
+from runners.interruption import interruptible
+
+
+def test_no_further_stage_starts_after_an_interrupt_that_a_stage_swallowed() -> None:
+    started = []
+
+    def launch(name: str) -> str:
+        started.append(name)
+        if name == "Transform":
+            with contextlib.suppress(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+                signal.sigtimedwait([], 1)
+        return name
+
+    before = signal.getsignal(signal.SIGINT)
+    with interruptible(launch) as start:
+        assert start("DataGate") == "DataGate"
+        assert start("Transform") == "Transform"
+        with pytest.raises(KeyboardInterrupt):
+            start("Trainer")
+    assert started == ["DataGate", "Transform"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_interrupt_still_reaches_the_stage_at_once() -> None:
+    def launch(name: str) -> str:
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.sigtimedwait([], 1)
+        return name
+
+    with interruptible(launch) as start, pytest.raises(KeyboardInterrupt):
+        start("Trainer")
+
+
+def test_another_thread_than_the_main_one_is_left_alone() -> None:
+    found = []
+
+    def work() -> None:
+        with interruptible(str.lower) as start:
+            found.append(start("Trainer"))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == ["trainer"]
