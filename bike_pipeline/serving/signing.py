@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import secrets
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -147,7 +148,8 @@ def _write_public(found: Signer, path: Path) -> None:
     if path.exists() and path.read_bytes() == pem:
         return
     try:
-        temporary = path.with_name(f".{path.name}-{os.getpid()}")
+        # A name of its own: threads of one process write it at the same moment, too.
+        temporary = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
         temporary.write_bytes(pem)
         temporary.replace(path)
     except OSError as error:
