@@ -26,6 +26,9 @@ class ExitCode(IntEnum):
     CLUSTER = 15
     VERIFICATION = 16
     TRACKING = 17
+    EXPORT = 18
+    EDGE = 19
+    SERVER = 20
     INTERRUPTED = 130
 
 
@@ -154,3 +157,21 @@ class TrackingError(BikePipelineError):
     """A run could not be told to a tracking server."""
 
     exit_code = ExitCode.TRACKING
+
+
+class ExportError(BikePipelineError):
+    """A model cannot be written in a format, or what was written is not the same model."""
+
+    exit_code = ExitCode.EXPORT
+
+
+class EdgeError(BikePipelineError):
+    """An edge bundle or channel cannot be read, is not what its signature says, or fails its golden rows."""
+
+    exit_code = ExitCode.EDGE
+
+
+class ServerError(BikePipelineError):
+    """A model server cannot be started or reached, or refuses what it was asked."""
+
+    exit_code = ExitCode.SERVER

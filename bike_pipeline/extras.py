@@ -14,8 +14,10 @@ from bike_pipeline.errors import MissingExtraError
 
 # The extras of pyproject.toml, without `dev`: that one is for work on the product, never needed by it.
 EXTRAS: dict[str, tuple[str, ...]] = {
-    "exports": ("ai_edge_litert", "onnx", "onnxruntime", "tf2onnx"),
-    "monitoring": ("evidently", "prometheus_client", "river", "shap"),
+    "exports": ("ai_edge_quantizer", "onnx", "onnxruntime", "tf2onnx"),
+    "openvino": ("nncf", "openvino"),
+    "torch": ("torch",),
+    "monitoring": ("evidently", "river", "shap"),
     "tracking": ("mlflow", "tensorboard"),
     "object-storage": ("gcsfs", "s3fs"),
     "kubeflow": ("kfp", "kfp.kubernetes", "kfp_server_api"),

@@ -29,7 +29,7 @@ CODES = {
     "BikePipelineError": 1, "ConfigurationError": 3, "DataError": 4, "DataGateError": 5, "NotPushedError": 6,
     "BusyError": 7, "StorageError": 8, "MissingExtraError": 9, "StageError": 10, "ModelError": 11, "MetadataError": 12,
     "BaselineError": 13, "InstallationError": 14, "ClusterError": 15,
-    "VerificationError": 16, "TrackingError": 17,
+    "VerificationError": 16, "TrackingError": 17, "ExportError": 18, "EdgeError": 19, "ServerError": 20,
 }  # fmt: skip
 
 

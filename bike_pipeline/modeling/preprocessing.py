@@ -31,7 +31,9 @@ def _code(tensor: tf.Tensor, name: str) -> tf.Tensor:
     assert feature.minimum is not None
     assert feature.maximum is not None
     low = int(feature.minimum)
-    return tf.clip_by_value(tf.cast(tensor, tf.int64), low, int(feature.maximum)) - low
+    # Clipped as float32, which holds every code exactly: TFLite's converter makes a RELU6 of whole numbers clipped
+    # to [0, 6], and has none for them.
+    return tf.cast(tf.clip_by_value(tf.cast(tensor, tf.float32), feature.minimum, feature.maximum), tf.int64) - low
 
 
 def _z_scores(columns: tf.Tensor) -> tf.Tensor:

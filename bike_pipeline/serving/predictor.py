@@ -31,7 +31,7 @@ class LoadedModel:
         self._model = tf.saved_model.load(str(folder))
         self._signature = self._model.signatures["serving_default"]
 
-    def predict(self, columns: Mapping[str, Sequence[Any]]) -> npt.NDArray[np.float32]:
+    def predict(self, columns: Mapping[str, Sequence[Any] | npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
         """Return the predicted rentals an hour, shape (rows,).
 
         Args:

@@ -10,6 +10,7 @@ from pydantic import Field
 from bike_pipeline.settings.beam import BeamSettings
 from bike_pipeline.settings.data import DataSettings, GateSettings
 from bike_pipeline.settings.evaluation import EvaluationSettings
+from bike_pipeline.settings.exporting import ExportingSettings
 from bike_pipeline.settings.kubeflow import KubeflowSettings
 from bike_pipeline.settings.metadata import MetadataSettings
 from bike_pipeline.settings.section import Section
@@ -39,6 +40,7 @@ class Settings(Section):
     gate: GateSettings
     training: TrainingSettings
     evaluation: EvaluationSettings
+    exporting: ExportingSettings
     serving: ServingSettings
     signing: SigningSettings
     metadata: MetadataSettings = MetadataSettings()

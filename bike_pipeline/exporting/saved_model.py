@@ -1,0 +1,33 @@
+"""SavedModel: the served model itself, with all its signatures. What every other format is held against."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from bike_pipeline.exporting.format import Columns, Format, Predictions, Source
+from bike_pipeline.serving.predictor import LoadedModel
+
+
+class _Answering:
+    def __init__(self, folder: Path) -> None:
+        self._model = LoadedModel(folder)
+
+    def predict(self, columns: Columns) -> Predictions:
+        return self._model.predict(columns)
+
+
+class SavedModel(Format):
+    """A copy of the trained SavedModel, byte for byte."""
+
+    name = "saved_model"
+    title = "SavedModel"
+    file = "saved_model.pb"
+
+    def export(self, source: Source, folder: Path) -> None:
+        """Copy the SavedModel with its signatures and extra files."""
+        shutil.copytree(source.saved_model, folder, dirs_exist_ok=True)
+
+    def load(self, folder: Path) -> _Answering:
+        """Load it with TensorFlow."""
+        return _Answering(folder)
