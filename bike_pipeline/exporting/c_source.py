@@ -1,0 +1,128 @@
+"""Model as code: the whole serving graph as one C99 file that needs a compiler and the mathematics library only."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bike_pipeline import features
+from bike_pipeline.errors import ExportError
+from bike_pipeline.exporting import c_texts
+from bike_pipeline.exporting.format import Columns, Format, Predictions, Source
+
+FILE = "bike_model.c"
+HEADER = "bike_model.h"
+COMPILER_VARIABLE = "CC"
+# What the code must compile with; the tests and `load` use the same.
+FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror")
+_DTYPES = {"int64_t": np.int64, "float": np.float32}
+
+
+def compiler() -> list[str]:
+    """Return the C compiler's command: the variable CC, or `cc`.
+
+    Raises:
+        ExportError: it is not installed.
+    """
+    command = shlex.split(os.environ.get(COMPILER_VARIABLE, "")) or ["cc"]
+    if shutil.which(command[0]) is None:
+        raise ExportError(
+            f"there is no C compiler '{command[0]}' to compile the model with",
+            where="c_source",
+            fix=f"install one (Debian, Ubuntu: apt install gcc libc6-dev) or name it in {COMPILER_VARIABLE}",
+        )
+    return command
+
+
+def compiled(source: Path, target: Path, *flags: str) -> None:
+    """Compile C files of one model to a program or, with -shared, a library.
+
+    Args:
+        source: the C file.
+        target: what to write.
+        flags: further arguments of the compiler, which may be further C files.
+
+    Raises:
+        ExportError: there is no compiler, or it refuses the code.
+    """
+    command = [*compiler(), *FLAGS, *flags, str(source), "-o", str(target), "-lm"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.splitlines() or [f"exit code {done.returncode}"]
+        first = next((line for line in lines if "error" in line), lines[0])
+        raise ExportError(
+            f"the C compiler refuses it ({first})", where=str(source), fix="export the model again, or try another CC"
+        )
+
+
+class _Answering:
+    """The compiled model in this process."""
+
+    def __init__(self, folder: Path) -> None:
+        names = c_texts.fields_of(folder / HEADER)
+        self._row = np.dtype([(name, _DTYPES[kind]) for name, kind in names], align=True)
+        with tempfile.TemporaryDirectory(prefix="bike-model-") as aside:
+            library = Path(aside) / "libbike_model.so"
+            compiled(folder / FILE, library, "-shared", "-fPIC")
+            # The library stays mapped after its file is gone.
+            self._library = ctypes.CDLL(str(library))
+        self._batch = self._library.bike_predict_batch
+        self._batch.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
+        self._batch.restype = None
+
+    def predict(self, columns: Columns) -> Predictions:
+        rows: npt.NDArray[Any] = np.empty(len(next(iter(columns.values()))), self._row)
+        for name in self._row.names or ():
+            rows[name] = columns[name]
+        answers = np.empty(len(rows), np.float32)
+        self._batch(rows.ctypes.data, len(rows), answers.ctypes.data)
+        return answers
+
+
+class CSource(Format):
+    """Plain C99 without a runtime: raw features in, rentals out."""
+
+    name = "c_source"
+    title = "C source"
+    file = FILE
+
+    def export(self, source: Source, folder: Path) -> None:
+        """Generate bike_model.c and .h from the served signature, with a program that reads CSV and a CMakeLists."""
+        from bike_pipeline.exporting import frozen_graph
+        from bike_pipeline.exporting.c_generator import HELPERS, Body
+
+        graph = frozen_graph.read(source.saved_model)
+        body = Body(graph)
+        helpers = "\n".join(text for name, text in HELPERS.items() if name in body.helpers)
+        code = c_texts.code(helpers, "\n".join(body.tables), body.statements)
+        fields = [(value.name, "float" if value.dtype == "float32" else "int64_t") for value in graph.inputs]
+        unknown = [name for name, _ in fields if name not in features.BY_NAME]
+        if unknown:
+            raise ExportError(f"the model reads {unknown[0]}, which is no feature", where=str(source.saved_model))
+        identity = hashlib.sha256((repr(fields) + code).encode()).hexdigest()
+        texts = {
+            FILE: code,
+            HEADER: c_texts.header(fields, identity),
+            "main.c": c_texts.program(fields),
+            "CMakeLists.txt": c_texts.CMAKE,
+        }
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+
+    def load(self, folder: Path) -> _Answering:
+        """Compile it to a shared library and load that.
+
+        Raises:
+            ExportError: there is no C compiler, or it refuses the code.
+        """
+        return _Answering(folder)

@@ -1,0 +1,222 @@
+"""Model as code: the generated C against the SavedModel, compiled here by the machine's own compiler."""
+
+import ctypes
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bike_pipeline import features
+from bike_pipeline.errors import ExportError
+from bike_pipeline.exporting import c_source
+from bike_pipeline.exporting.c_source import CSource
+from bike_pipeline.exporting.format import Source
+from bike_pipeline.exporting.golden import golden_rows
+from bike_pipeline.serving.predictor import LoadedModel
+from tests.conftest import Exported
+
+SANITIZERS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, Any]:
+    return golden_rows(1000)
+
+
+@pytest.fixture(scope="module")
+def generated(exported: Exported, rows: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("c_source")
+    CSource().export(Source(exported.path, rows), folder)
+    return folder
+
+
+def written(model: Any, exported: Exported, folder: Path) -> Path:
+    from bike_pipeline.modeling import saved_model
+
+    saved_model.write(model, str(exported.transform_graph), str(folder / "model"), {})
+    return folder / "model"
+
+
+def as_csv(rows: dict[str, Any]) -> str:
+    lines = [
+        ",".join(rows),
+        *(",".join(map(str, row)) for row in zip(*(v.tolist() for v in rows.values()), strict=True)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def test_it_answers_as_the_saved_model_on_golden_rows(
+    exported: Exported, generated: Path, rows: dict[str, Any]
+) -> None:
+    reference = LoadedModel(exported.path).predict(rows)
+    assert len(np.unique(reference)) > 500
+    assert CSource().check(CSource().load(generated), rows, reference).max_relative_difference <= 1e-5
+
+
+def test_one_row_is_answered_as_many(generated: Path, rows: dict[str, Any]) -> None:
+    loaded = CSource().load(generated)
+    together = loaded.predict(rows)
+    alone = [loaded.predict({name: values[i : i + 1] for name, values in rows.items()})[0] for i in range(0, 1000, 97)]
+    assert (together[::97] == alone).all()
+
+
+def test_the_single_row_function_takes_the_struct_of_the_header(generated: Path, rows: dict[str, Any]) -> None:
+    kinds = {"int": ctypes.c_int64, "float": ctypes.c_float}
+
+    class Row(ctypes.Structure):
+        _fields_ = [(f.name, kinds[f.kind]) for f in features.MODEL_INPUTS]
+
+    loaded = CSource().load(generated)
+    one = loaded._library.bike_predict
+    one.argtypes, one.restype = [ctypes.POINTER(Row)], ctypes.c_float
+    answers = [one(Row(*(values[i].item() for values in rows.values()))) for i in range(50)]
+    assert (np.asarray(answers, np.float32) == loaded.predict(rows)[:50]).all()
+
+
+@pytest.mark.parametrize(("hidden", "embedding"), [((), 2), ((21,), 1), ((40, 16, 3), 8)])
+def test_other_depths_and_widths_are_generated_alike(
+    exported: Exported, rows: dict[str, Any], tmp_path: Path, hidden: tuple[int, ...], embedding: int
+) -> None:
+    import keras
+
+    from bike_pipeline.modeling import architectures
+
+    keras.utils.set_random_seed(5)
+    model = architectures.build(hidden, embedding, 0.1, 4.0)
+    # Month and level begin at zero, where a mistake would not show.
+    for weights in model.weights:
+        weights.assign(np.random.default_rng(3).normal(0, 0.2, weights.shape))
+    path = written(model, exported, tmp_path)
+    (tmp_path / "c").mkdir()
+    CSource().export(Source(path, rows), tmp_path / "c")
+    reference = LoadedModel(path).predict(rows)
+    assert reference.std() > 1
+    assert CSource().check(CSource().load(tmp_path / "c"), rows, reference).max_relative_difference <= 1e-5
+
+
+def test_the_same_model_gives_the_same_files(
+    exported: Exported, generated: Path, rows: dict[str, Any], tmp_path: Path
+) -> None:
+    CSource().export(Source(exported.path, rows), tmp_path)
+    names = sorted(path.name for path in generated.iterdir())
+    assert names == ["CMakeLists.txt", "bike_model.c", "bike_model.h", "main.c"]
+    assert all((tmp_path / name).read_bytes() == (generated / name).read_bytes() for name in names)
+
+
+def test_the_program_reads_csv_in_any_order_and_stays_clean_under_sanitizers(
+    generated: Path, rows: dict[str, Any], tmp_path: Path
+) -> None:
+    program = tmp_path / "bike_predict"
+    c_source.compiled(generated / "main.c", program, *SANITIZERS, str(generated / "bike_model.c"), f"-I{generated}")
+    shuffled = {name: rows[name] for name in reversed(rows)} | {"casual": np.zeros(1000, np.int64)}
+    done = subprocess.run([program], input=as_csv(shuffled), capture_output=True, text=True, check=True)
+    answers = np.asarray([float(line) for line in done.stdout.splitlines()])
+    np.testing.assert_allclose(answers, CSource().load(generated).predict(rows), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda text: "", "there is no header line"),
+        (lambda text: text.replace("weathersit", "weather", 1), "the column weathersit is missing"),
+        (lambda text: text.replace("\n", "\n1,", 1), "line 2 has 12 cells, the header has 11"),
+        (lambda text: text.replace("\n", "\nnan,", 1).replace("yr,", "yr,x,", 1), "line 2: nan is no number for yr"),
+    ],
+    ids=["empty", "column", "cells", "nan"],
+)
+def test_the_program_refuses_bad_rows_with_one_line(
+    generated: Path, rows: dict[str, Any], tmp_path: Path, change: Any, told: str
+) -> None:
+    program = tmp_path / "bike_predict"
+    c_source.compiled(generated / "main.c", program, str(generated / "bike_model.c"), f"-I{generated}")
+    text = change(as_csv({name: values[:1] for name, values in rows.items()}))
+    done = subprocess.run([program], input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"error: {told}\n"
+
+
+def test_no_input_at_all_leaves_the_defined_language(generated: Path, tmp_path: Path) -> None:
+    """Every extreme of the struct's types, under the sanitizers: nothing reads beside a table or overflows."""
+    whole = ["INT64_MIN", "-1", "0", "INT64_MAX"]
+    floats = ["NAN", "INFINITY", "-INFINITY", "FLT_MAX"]
+    fields = c_source.c_texts.fields_of(generated / c_source.HEADER)
+    sets = "\n".join(
+        f"row.{name} = {'whole' if kind == 'int64_t' else 'floats'}[(k + {index}) % 4];"
+        for index, (name, kind) in enumerate(fields)
+    )
+    (tmp_path / "extremes.c").write_text(
+        f"""#include "bike_model.h"
+        #include <float.h>
+        #include <math.h>
+        int main(void) {{
+            const int64_t whole[4] = {{{", ".join(whole)}}};
+            const float floats[4] = {{{", ".join(floats)}}};
+            float sum = 0;
+            for (int k = 0; k < 4; k++) {{ bike_features row; {sets} sum += bike_predict(&row); }}
+            return sum == 1.0f;
+        }}"""
+    )
+    program = tmp_path / "extremes"
+    c_source.compiled(tmp_path / "extremes.c", program, *SANITIZERS, str(generated / "bike_model.c"), f"-I{generated}")
+    subprocess.run([program], check=True)
+
+
+def test_a_broken_sensor_gives_no_plausible_answer(generated: Path, rows: dict[str, Any]) -> None:
+    broken = {name: values[:1].copy() for name, values in rows.items()}
+    broken["temp"][0] = np.nan
+    assert np.isnan(CSource().load(generated).predict(broken)[0])
+
+
+def test_the_header_serves_cpp_too(generated: Path, tmp_path: Path) -> None:
+    source = tmp_path / "other.c"
+    source.write_text(
+        '#include "bike_model.h"\n#include "bike_model.h"\nint main(void) { return BIKE_MODEL_ID[0] == 0; }\n'
+    )
+    c_source.compiled(source, tmp_path / "other", "-Wpedantic", str(generated / "bike_model.c"), f"-I{generated}")
+    subprocess.run([tmp_path / "other"], check=True)
+
+
+@pytest.mark.parametrize("layer", ["LayerNormalization", "Softmax"])
+def test_an_operator_that_is_unknown_names_its_layer(exported: Exported, tmp_path: Path, layer: str) -> None:
+    import keras
+
+    model = exported.model
+    strange = getattr(keras.layers, layer)(name="strange")(model.get_layer("trunk_0").output)
+    output = keras.layers.Reshape(())(keras.layers.Dense(1, name="answer")(strange))
+    path = written(keras.Model(model.inputs, output, name="other"), exported, tmp_path)
+    (tmp_path / "c").mkdir()
+    with pytest.raises(ExportError, match=r"layer .*strange") as raised:
+        CSource().export(Source(path, {}), tmp_path / "c")
+    assert "operator" in raised.value.what
+    assert not list((tmp_path / "c").iterdir())
+
+
+def test_weights_that_are_no_numbers_are_refused(exported: Exported, tmp_path: Path) -> None:
+    import keras
+
+    model = keras.models.clone_model(exported.model)
+    model.get_layer("trunk_0").kernel.assign(np.full(model.get_layer("trunk_0").kernel.shape, np.nan))
+    path = written(model, exported, tmp_path)
+    (tmp_path / "c").mkdir()
+    with pytest.raises(ExportError, match="not finite"):
+        CSource().export(Source(path, {}), tmp_path / "c")
+
+
+def test_without_a_compiler_one_line_says_so(generated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler -O3")
+    with pytest.raises(ExportError, match="there is no C compiler 'no-such-compiler'") as raised:
+        CSource().load(generated)
+    assert "apt install gcc" in raised.value.fix
+
+
+def test_damaged_code_is_refused_with_the_compilers_own_line(generated: Path, tmp_path: Path) -> None:
+    for path in generated.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "bike_model.c").write_text("float bike_predict(")
+    with pytest.raises(ExportError, match=r"bike_model\.c.*the C compiler refuses it \(.*error"):
+        CSource().load(tmp_path)
+    Path(tmp_path / "bike_model.h").unlink()
+    with pytest.raises(ExportError, match="cannot read it"):
+        CSource().load(tmp_path)
