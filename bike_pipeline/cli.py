@@ -30,6 +30,7 @@ COMMANDS = {
     "submit": "Upload the pipeline to Kubeflow Pipelines and run it there.",
     "schedule": "Make, list, switch and delete recurring runs on Kubeflow Pipelines.",
     "trainjob": "Write the manifest of a training by several pods (Kubeflow Trainer).",
+    "serving-config": "Write TF Serving's configuration files and a compose.yaml, from the settings.",
     "config": "Show the settings, or their schema.",
     "doctor": "Show what is installed, what is missing and how to get it.",
 }

@@ -7,6 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from bike_pipeline.settings.section import Section
+from bike_pipeline.settings.serving_configuration import ServingConfigurationSettings
 
 
 class ServingSettings(Section):
@@ -15,10 +16,12 @@ class ServingSettings(Section):
     Attributes:
         model_name: the name that TF Serving serves the model under.
         base_path: local or mounted folder that holds one folder a model name; empty for `<workspace>/serving`.
+        configuration: what TF Serving is told.
     """
 
     model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
     base_path: str = ""
+    configuration: ServingConfigurationSettings = ServingConfigurationSettings()
 
     @model_validator(mode="after")
     def _local(self) -> Self:

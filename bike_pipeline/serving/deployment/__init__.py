@@ -1,0 +1,1 @@
+"""How a pushed model comes to serve: TF Serving's configuration, warm-up, validation, promotion and rollback."""
