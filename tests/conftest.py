@@ -31,7 +31,7 @@ TRAINING: dict[str, Any] = {
 
 
 # Fixtures that take long to make: the files that use the same one are tested by the same process.
-SHARED = (("story",), ("exported", "transform_graph"))
+SHARED = (("story",), ("exported", "transform_graph", "full_size"))
 
 _exit_status: list[int] = []
 

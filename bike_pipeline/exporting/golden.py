@@ -18,8 +18,8 @@ from bike_pipeline.features import Feature
 from bike_pipeline.modeling.rows import Columns
 
 SEED = 20110101
-# Years that the rows are drawn from: two of data and three to come.
-_YEARS = 5
+# Last of the years that the rows are drawn from, since 2011: two of data and three to come.
+LAST_YEAR = 4
 # What a category, a range and a year may be wrong by.
 _UNSEEN_CODES = (-1, 1_000)
 _UNSEEN_NUMBERS = (-0.5, 1.5, 25.0)
@@ -44,7 +44,7 @@ def golden_rows(count: int) -> Columns:
 
 
 def _top(feature: Feature) -> int:
-    return _YEARS - 1 if feature.maximum is None else int(feature.maximum)
+    return LAST_YEAR if feature.maximum is None else int(feature.maximum)
 
 
 def _drawn(feature: Feature, count: int, generator: np.random.Generator) -> npt.NDArray[Any]:

@@ -1,0 +1,77 @@
+"""A model of the size that is served, for what a tiny one does not show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import TRAINING
+
+
+@dataclass(frozen=True)
+class FullSize:
+    """A model of the served architecture, trained on few rows.
+
+    Attributes:
+        source: the model as a format exports it.
+        golden: golden rows.
+        answers: the SavedModel's answers to them.
+        rows: the raw rows it was trained on, by column, with the label.
+        predicted: the SavedModel's answers to those.
+    """
+
+    source: Any
+    golden: dict[str, Any]
+    answers: Any
+    rows: dict[str, Any]
+    predicted: Any
+
+
+@pytest.fixture(scope="session")
+def full_size(few_rows: dict[str, Any], transform_graph: Path, tmp_path_factory: pytest.TempPathFactory) -> FullSize:
+    """The served architecture: 128 and 64 hidden units."""
+    from bike_pipeline import features
+    from bike_pipeline.exporting.format import Source
+    from bike_pipeline.exporting.golden import golden_rows
+    from bike_pipeline.modeling import saved_model, training
+    from bike_pipeline.serving.predictor import LoadedModel
+
+    wanted = {**TRAINING, "hidden_units": [128, 64], "embedding_dimensions": 8, "epochs": 30}
+    model, _ = training.train(few_rows, str(transform_graph), wanted, seed=7)
+    path = tmp_path_factory.mktemp("full_size") / "model"
+    saved_model.write(model, str(transform_graph), str(path), {})
+    served, golden = LoadedModel(path), golden_rows(1_000)
+    inputs = {f.name: few_rows[f.name] for f in features.MODEL_INPUTS}
+    return FullSize(Source(path, inputs), golden, served.predict(golden), few_rows, served.predict({**inputs}))
+
+
+@pytest.fixture(scope="session")
+def hashing(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A model with operators that formats lack: a string hash and an incomplete beta integral."""
+    import keras
+    import tensorflow as tf
+
+    from bike_pipeline.exporting.format import Source
+
+    class Hash(keras.layers.Layer):
+        def call(self, numbers):
+            return tf.cast(tf.strings.to_hash_bucket_fast(tf.strings.as_string(numbers), 7), tf.float32)
+
+    class Beta(keras.layers.Layer):
+        def call(self, numbers):
+            return tf.math.betainc(numbers, numbers, numbers)
+
+    raw = keras.Input((), name="temp")
+    model = keras.Model(raw, Beta(name="beta_2")(Hash(name="hash_temp")(raw)))
+    path = tmp_path_factory.mktemp("hashing") / "model"
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    spec = {"temp": tf.TensorSpec([None], tf.float32, name="temp")}
+    archive.add_endpoint("serving_default", lambda columns: {"cnt": model(columns["temp"])}, [spec])
+    archive.write_out(str(path), verbose=False)
+    (path / "assets.extra").mkdir()
+    model.save(path / "assets.extra" / "model.keras")
+    return Source(path, {})
