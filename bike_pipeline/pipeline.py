@@ -121,7 +121,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
             eval_args=trainer_pb2.EvalArgs(splits=[EVAL]),
             custom_config={"training": training, "seed": settings.seed},
         ),
-        "Trainer", *model,
+        "Trainer", *model, "exporting/golden.py", "serving/deployment/warmup.py",
     )  # fmt: skip
     candidate = trainer.outputs["model"]
 

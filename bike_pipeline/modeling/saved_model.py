@@ -16,6 +16,7 @@ import tensorflow_transform as tft
 from tensorflow_transform.saved import saved_transform_io_v2
 
 from bike_pipeline import features
+from bike_pipeline.serving.deployment import warmup
 
 SERVING_DEFAULT = "serving_default"
 SERVING_EXAMPLES = "serving_examples"
@@ -55,7 +56,7 @@ class Transform:
 
 
 def write(model: keras.Model, transform_graph: str, path: str, extra_files: dict[str, str]) -> None:
-    """Write the trained model with the transform graph in front of it.
+    """Write the trained model with the transform graph in front of it, and TF Serving's warm-up requests beside it.
 
     Args:
         model: from transformed features to log(1 + rentals).
@@ -87,6 +88,7 @@ def write(model: keras.Model, transform_graph: str, path: str, extra_files: dict
     for name, text in extra_files.items():
         with tf.io.gfile.GFile(os.path.join(extra, name), "w") as file:
             file.write(text)
+    warmup.write(extra)
 
 
 def signature_of(path: str) -> dict[str, Any]:
