@@ -71,6 +71,22 @@ def measured(work: Work) -> dict[str, float]:
     return {"cpu": cpu, "wall": wall, "resident": resident, "peak": max(resident, anonymous())}
 
 
+def through_graph(patterns: list[str], transform_graph: str) -> None:
+    """Put the rows of an Examples artifact through a transform graph, a batch at a time."""
+    import tensorflow as tf
+
+    from bike_pipeline import features
+    from bike_pipeline.modeling import preprocessing, rows, saved_model, training
+
+    outputs = (preprocessing.DENSE, *preprocessing.CODES, preprocessing.MONTHS_BEFORE_END, features.LABEL)
+    transform = saved_model.Transform(transform_graph, training.RAW_NAMES, outputs)
+    for pattern in patterns:
+        for path in rows.readable_files(str(Path(pattern).parent)):
+            for batch in rows.record_batches(path, training.TRANSFORM_CHUNK, training.RAW_NAMES):
+                columns = rows.to_columns([batch], training.RAW_NAMES)
+                transform({name: tf.constant(values) for name, values in columns.items()})
+
+
 class Stages:
     """Our stages on the artifacts in one folder, called as TFX's launcher calls them."""
 
@@ -149,12 +165,11 @@ class Stages:
         return lambda: StatisticsGenExecutor(self.context).Do(inputs, output, properties)
 
     def Transform(self) -> Work:  # noqa: N802
-        """TFT's analysis and graph, and the training rows through the graph, as the Trainer does it."""
+        """TFT's analysis and graph, and the training rows through the graph; nobody keeps them, unlike the Trainer."""
         from tfx.proto import transform_pb2
         from tfx.utils import proto_utils
 
         from bike_pipeline.components.transform import TransformExecutor
-        from bike_pipeline.modeling import training
 
         inputs = {"examples": [self.examples()], "schema": [self.schema()]}
         output = {"transform_graph": [self.artifact("TransformGraph", "graph")]}
@@ -162,12 +177,12 @@ class Stages:
         properties = {
             "preprocessing_fn": "bike_pipeline.modeling.preprocessing.preprocessing_fn",
             "splits_config": proto_utils.proto_to_json(splits),
+            "in_memory_rows": self.in_memory_rows,
         }
 
         def work() -> None:
             TransformExecutor(self.context).Do(inputs, output, properties)
-            columns = training.read(self.train_files(), str(ROOT / "configs" / "schema.pbtxt"))
-            training.transformed(columns, str(self.folder / "graph"))
+            through_graph(self.train_files(), str(self.folder / "graph"))
 
         return work
 

@@ -100,6 +100,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
             disable_statistics=True,
         ),
         "Transform", "features.py", "modeling/preprocessing.py", "modeling/rows.py", "components/transform.py",
+        in_memory_rows=settings.data.in_memory_rows,
     )  # fmt: skip
     # Nothing is learnt from data that the gate refused.
     transform.add_upstream_node(data_gate)

@@ -105,7 +105,7 @@ def test_the_same_settings_are_the_same_parameters(tmp_path: Any) -> None:
         ("evaluation.max_mae_to_mean=0.5", {"Evaluator"}),
         ("evaluation.min_rows.season=7", {"Evaluator"}),
         ("data.history_spans=3", {"CsvExampleGen"}),
-        ("data.in_memory_rows=3", {"CsvExampleGen", "StatisticsGen", "Evaluator"}),
+        ("data.in_memory_rows=3", {"CsvExampleGen", "StatisticsGen", "Transform", "Evaluator"}),
         ("beam.pipeline_args=[--no_pipeline_type_check, --streaming]", set()),
         ("beam.engine=flink", set()),
         ("beam.direct.workers=1", set()),

@@ -1,21 +1,28 @@
-"""Transform: TFT's analysis on Beam, over rows that are read as Parquet in large batches.
+"""Transform: TFT's graph, over rows that are read as Parquet in large batches.
 
-TFX's own Transform reads a record at a time through Python and hands TensorFlow at most a thousand rows at once. The
-analysis, the graph and the files are TFT's either way. It runs on Beam wherever it runs, since TFT knows nothing else.
+TFX's own Transform reads a record at a time through Python and hands TensorFlow at most a thousand rows at once. Where
+a stage computes in its own process (see `beam_engine`), what the transforms learn is summed up here and TFT writes its
+graph around these numbers: its analysis on Beam costs more than a second however few the rows. Graph and files are
+TFT's either way.
 """
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
+import tensorflow as tf
 import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
 from tensorflow_metadata.proto.v0 import schema_pb2
-from tensorflow_transform.tf_metadata import dataset_metadata
+from tensorflow_transform import impl_helper
+from tensorflow_transform.tf_metadata import dataset_metadata, metadata_io
 from tfx import components, types
 from tfx.components.util import udf_utils
 from tfx.dsl.components.base import base_beam_executor, executor_spec
@@ -27,7 +34,9 @@ from tfx_bsl.tfxio import tf_example_record
 
 from bike_pipeline import progress
 from bike_pipeline.components import beam_engine
-from bike_pipeline.modeling import rows
+from bike_pipeline.components.example_gen import ROWS_PROPERTY
+from bike_pipeline.errors import DataError
+from bike_pipeline.modeling import preprocessing, rows
 
 # Large enough that what a batch costs in Python does not count, small enough for any worker's memory.
 ROWS_PER_BATCH = 32_768
@@ -54,9 +63,53 @@ class TransformExecutor(base_beam_executor.BaseBeamExecutor):
         files = [path for folder in folders for path in rows.readable_files(folder)]
         preprocessing_fn = udf_utils.get_fn(exec_properties, "preprocessing_fn")
         output = artifact_utils.get_single_uri(output_dict["transform_graph"])
+        pipeline = self._make_beam_pipeline()
+        count: dict[str, int] = json.loads(examples.get_string_custom_property(ROWS_PROPERTY))
+        in_process = beam_engine.computes_in_process(
+            pipeline, sum(count[split] for split in splits.analyze), exec_properties["in_memory_rows"]
+        )
+        # Only of our own transforms is known what they learn.
+        if in_process and preprocessing_fn is preprocessing.preprocessing_fn:
+            _write_graph(_learn(files, schema), schema, output)
+            return
         aside = os.path.join(output, beam_engine.ASIDE)
-        _analyze(self._make_beam_pipeline(), files, schema, preprocessing_fn, output, aside)
+        _analyze(pipeline, files, schema, preprocessing_fn, output, aside)
         fileio.rmtree(aside)
+
+
+def _learn(files: list[str], schema: schema_pb2.Schema) -> preprocessing.Learnt:
+    """Return what the rows of the files say, summed in the files' order.
+
+    Raises:
+        DataError: the files hold no row.
+    """
+    total, count, last_month = np.zeros(2 * len(preprocessing.WEATHER)), 0, -np.inf
+    names = [*preprocessing.WEATHER, "yr", "mnth"]
+    for path in files:
+        for batch in rows.record_batches(path, ROWS_PER_BATCH, names, schema):
+            if not batch.num_rows:
+                continue
+            raw = {name: tf.constant(values) for name, values in rows.to_columns([batch], names).items()}
+            numbers, months = preprocessing.to_learn_from(raw)
+            total += numbers.numpy().sum(axis=0)
+            count += len(months)
+            last_month = max(last_month, float(months.numpy().max()))
+    if not count:
+        raise DataError("there are no examples to learn from", where="Transform", fix="ingest a span with rows")
+    return preprocessing.Learnt(tf.constant(total / count, tf.float64), tf.constant(last_month, tf.float32))
+
+
+def _write_graph(learnt: preprocessing.Learnt, schema: schema_pb2.Schema, output: str) -> None:
+    reader = tf_example_record.TFExampleBeamRecord("tfrecords_gzip", ["Transform"], schema)
+    impl_helper.analyze_in_place(
+        functools.partial(preprocessing.transformed, learnt=learnt),
+        force_tf_compat_v1=False,
+        feature_specs={},
+        type_specs=reader.TensorAdapter().OriginalTypeSpecs(),
+        transform_output_path=output,
+    )
+    folder = os.path.join(output, tft.TFTransformOutput.RAW_METADATA_DIR)
+    metadata_io.write_metadata(dataset_metadata.DatasetMetadata(schema), folder)
 
 
 def _analyze(

@@ -1,12 +1,16 @@
 """`preprocessing_fn`: from the raw columns of one hour to the numbers the model reads.
 
 The same graph trains and serves. It takes numbers only and uses TensorFlow's plain arithmetic, so that it converts to
-every export format. Codes outside their range are clipped into it: an edge device must not fail where a server answers.
+every export format. What is learnt from the training rows comes from TFT's analyzers on Beam, or as numbers from
+whoever has the rows at hand (see `components.transform`). Codes outside their range are clipped into it: an edge device
+must not fail where a server answers.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import tensorflow as tf
 import tensorflow_transform as tft
@@ -36,19 +40,80 @@ def _code(tensor: tf.Tensor, name: str) -> tf.Tensor:
     return tf.cast(tf.clip_by_value(tf.cast(tensor, tf.float32), feature.minimum, feature.maximum), tf.int64) - low
 
 
-def _z_scores(columns: tf.Tensor) -> tf.Tensor:
+class Learnt(NamedTuple):
+    """What the transforms learn from the training rows.
+
+    Attributes:
+        moments: (2 · number of `WEATHER`,) float64: the mean of each weather column, then the mean of its square.
+        last_month: () float32: the last month of the rows, counted from January of the first year.
+    """
+
+    moments: tf.Tensor
+    last_month: tf.Tensor
+
+
+def to_learn_from(inputs: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return of each row what `Learnt` is made of: the mean of the first over all rows, the maximum of the second.
+
+    Beam cuts batches by its own clock, and sums in a column's own type, float32, differed with every run. Sums in
+    float64 differ far below what float32 can tell, so a run can be repeated.
+
+    Args:
+        inputs: raw columns by name, each of shape (batch,): `WEATHER`, yr and mnth; int64 or float32.
+
+    Returns:
+        Weather and its squares, (batch, 2 · number of `WEATHER`) float64, and the month, (batch,) float32.
+    """
+    weather = tf.cast(_weather(inputs), tf.float64)
+    return tf.concat([weather, weather * weather], axis=1), _months(inputs)
+
+
+def _weather(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    return tf.stack([tf.cast(inputs[name], tf.float32) for name in WEATHER], axis=1)
+
+
+def _months(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    year, month = tf.cast(inputs["yr"], tf.float32), tf.cast(_code(inputs["mnth"], "mnth"), tf.float32)
+    return year * 12.0 + month
+
+
+def _z_scores(columns: tf.Tensor, moments: tf.Tensor) -> tf.Tensor:
     """Return (x − mean) / √variance of each column; of a constant column x − mean.
 
-    Beam cuts batches by its own clock, and TFT's scale_to_z_score sums each batch in the column's own type: in float32
-    every run got another mean. Sums in float64 differ far below what float32 can tell, so a run can be repeated. The
-    variance, E[x²] − E[x]², loses nothing that matters there, since the weather lies between 0 and 1. What touches rows
-    stays float32; the rest are constants of the graph.
+    The variance, E[x²] − E[x]², loses nothing that matters in float64, since the weather lies between 0 and 1. What
+    touches rows stays float32; the rest are constants of the graph.
     """
-    precise = tf.cast(columns, tf.float64)
-    moments = tft.mean(tf.concat([precise, precise * precise], axis=1), reduce_instance_dims=False, name="weather")
     mean, mean_of_squares = tf.split(moments, 2)
     variance = tf.cast(tf.maximum(mean_of_squares - mean * mean, 0.0), tf.float32)
     return (columns - tf.cast(mean, tf.float32)) / tf.where(variance > 0.0, tf.sqrt(variance), 1.0)
+
+
+def transformed(inputs: Mapping[str, tf.Tensor], learnt: Learnt) -> dict[str, tf.Tensor]:
+    """Return the transformed features and the label, as `preprocessing_fn` describes them.
+
+    Args:
+        inputs: raw columns by name, each of shape (batch,); int64 or float32.
+        learnt: what the training rows say.
+    """
+    hour = _code(inputs["hr"], "hr")
+    outputs: dict[str, tf.Tensor] = {
+        "hour_workingday": hour + HOURS * _code(inputs["workingday"], "workingday"),
+        "hour_weekday": hour + HOURS * _code(inputs["weekday"], "weekday"),
+        "weather": _code(inputs["weathersit"], "weathersit"),
+        "month": _code(inputs["mnth"], "mnth"),
+    }
+    z_scores = tf.clip_by_value(_z_scores(_weather(inputs), learnt.moments), -Z_LIMIT, Z_LIMIT)
+    columns = tf.unstack(z_scores, num=len(WEATHER), axis=1)
+    columns += [tf.cast(_code(inputs[name], name), tf.float32) for name in ("holiday", "workingday")]
+    angle = tf.cast(hour, tf.float32) * (2.0 * math.pi / HOURS)
+    for k in HARMONICS:
+        columns += [tf.sin(k * angle), tf.cos(k * angle)]
+    outputs[MONTHS_BEFORE_END] = tf.maximum(learnt.last_month - _months(inputs), 0.0)
+    years = tf.floor(learnt.last_month / 12.0) - tf.cast(inputs["yr"], tf.float32)
+    columns.append(tf.clip_by_value(years, 0.0, YEARS_LIMIT))
+    outputs[DENSE] = tf.stack(columns, axis=1)
+    outputs[features.LABEL] = tf.cast(inputs[features.LABEL], tf.float32)
+    return outputs
 
 
 def preprocessing_fn(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -65,25 +130,7 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         so that hours after the training period stand at its end and no trend is extrapolated;
         the label `cnt` (batch,) float32, in rentals.
     """
-    hour = _code(inputs["hr"], "hr")
-    outputs: dict[str, tf.Tensor] = {
-        "hour_workingday": hour + HOURS * _code(inputs["workingday"], "workingday"),
-        "hour_weekday": hour + HOURS * _code(inputs["weekday"], "weekday"),
-        "weather": _code(inputs["weathersit"], "weathersit"),
-        "month": _code(inputs["mnth"], "mnth"),
-    }
     # Two analyzers in all: each costs a Beam stage of its own.
-    weather = tf.stack([tf.cast(inputs[name], tf.float32) for name in WEATHER], axis=1)
-    columns = tf.unstack(tf.clip_by_value(_z_scores(weather), -Z_LIMIT, Z_LIMIT), num=len(WEATHER), axis=1)
-    columns += [tf.cast(_code(inputs[name], name), tf.float32) for name in ("holiday", "workingday")]
-    angle = tf.cast(hour, tf.float32) * (2.0 * math.pi / HOURS)
-    for k in HARMONICS:
-        columns += [tf.sin(k * angle), tf.cos(k * angle)]
-    year = tf.cast(inputs["yr"], tf.float32)
-    months = year * 12.0 + tf.cast(outputs["month"], tf.float32)
-    last_month = tft.max(months, name="last_month")
-    outputs[MONTHS_BEFORE_END] = tf.maximum(last_month - months, 0.0)
-    columns.append(tf.clip_by_value(tf.floor(last_month / 12.0) - year, 0.0, YEARS_LIMIT))
-    outputs[DENSE] = tf.stack(columns, axis=1)
-    outputs[features.LABEL] = tf.cast(inputs[features.LABEL], tf.float32)
-    return outputs
+    numbers, months = to_learn_from(inputs)
+    moments = tft.mean(numbers, reduce_instance_dims=False, name="weather")
+    return transformed(inputs, Learnt(moments, tft.max(months, name="last_month")))

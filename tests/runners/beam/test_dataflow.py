@@ -112,6 +112,7 @@ def transform(inputs: Any, jobs: Jobs, tmp_path: Path) -> None:
             "splits_config": proto_utils.proto_to_json(splits),
             "disable_statistics": 1,
             "custom_config": "null",
+            "in_memory_rows": 10**6,
         },
     )
 
