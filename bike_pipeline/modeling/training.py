@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -47,12 +47,17 @@ def transformed(columns: rows.Columns, transform_graph: str) -> rows.Columns:
     return {name: np.concatenate(pieces) for name, pieces in parts.items()}
 
 
-def _loss(variance: float, mean: float) -> distribution.Loss:
+def loss_of(label: npt.NDArray[Any]) -> distribution.Loss:
     """Return half the squared log error over its variance plus half the Poisson loss over the mean label.
 
     The first follows RMSLE, the second MAE and RMSE; alone, each loses on the other's metrics. The Poisson term is the
     negative log-likelihood of a count with mean exp(p), up to a constant.
+
+    Args:
+        label: rentals of the training rows, which give variance and mean; shape (rows,).
     """
+    # A constant label has no variance; the loss must not divide by it.
+    variance, mean = max(float(np.log1p(label).var()), 1e-6), max(float(label.mean()), 1e-6)
 
     def loss(label: keras.KerasTensor, p: keras.KerasTensor) -> keras.KerasTensor:
         squared_log_error = ops.mean(ops.square(ops.log1p(label) - p)) / variance
@@ -60,6 +65,52 @@ def _loss(variance: float, mean: float) -> distribution.Loss:
         return 0.5 * squared_log_error + 0.5 * poisson
 
     return loss
+
+
+def repeatable(seed: int) -> None:
+    """Seed Python, numpy and TensorFlow, and make TensorFlow's operations deterministic."""
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+
+
+def fit(
+    model: keras.Model,
+    inputs: rows.Columns,
+    target: npt.NDArray[Any],
+    training: dict[str, Any],
+    seed: int,
+    loss: distribution.Loss,
+    strategy: tf.distribute.Strategy | None = None,
+    after_epoch: Callable[[int], None] | None = None,
+) -> list[float]:
+    """Train a model in place, from the weights that it has, and return the mean loss of each epoch.
+
+    Args:
+        model: from transformed features to log(1 + rentals), made after `repeatable` and in the strategy's scope.
+        inputs: transformed features without the label, as `transformed` returns them.
+        target: what the loss compares the model's answers with, shape (rows, …).
+        training: `epochs`, `batch_size`, `learning_rate` and `weight_decay`, as in the settings' section `training`.
+        seed: seeds the order of the rows.
+        loss: from a batch of targets and the model's answers to a scalar.
+        strategy: the replicas to train over; none for one device.
+        after_epoch: called with the number of epochs done; not over replicas.
+    """
+    with distribution.scope(strategy):
+        optimizer = keras.optimizers.AdamW(
+            _schedule(training, len(target)),
+            weight_decay=training["weight_decay"],
+            use_ema=True,
+            ema_momentum=EMA_MOMENTUM,
+        )
+    batch_size, epochs = min(training["batch_size"], len(target)), training["epochs"]
+    arguments = (model, optimizer, loss, inputs, target, batch_size, epochs, seed)
+    losses = []
+    for value in distribution.fit(strategy, *arguments) if strategy else _fit(*arguments):
+        losses.append(value)
+        progress.report(len(losses) / epochs, f"epoch {len(losses)} of {epochs}, loss {value:.3f}")
+        if after_epoch:
+            after_epoch(len(losses))
+    return losses
 
 
 def _fit(
@@ -171,31 +222,19 @@ def train(
     Raises:
         ConfigurationError: a step has fewer rows than there are replicas.
     """
-    keras.utils.set_random_seed(seed)
-    tf.config.experimental.enable_op_determinism()
+    repeatable(seed)
     inputs = transformed(columns, transform_graph)
     label = inputs.pop(features.LABEL)
-    log_label = np.log1p(label)
-    batch_size, epochs = training["batch_size"], training["epochs"]
     with distribution.scope(strategy):
         model = architectures.build(
-            training["hidden_units"], training["embedding_dimensions"], training["dropout"], float(log_label.mean())
+            training["hidden_units"],
+            training["embedding_dimensions"],
+            training["dropout"],
+            float(np.log1p(label).mean()),
         )
         if training["warm_start"]:
             _warm_start(model, base_model)
-        optimizer = keras.optimizers.AdamW(
-            _schedule(training, len(label)),
-            weight_decay=training["weight_decay"],
-            use_ema=True,
-            ema_momentum=EMA_MOMENTUM,
-        )
-    # A constant label has no variance; the loss must not divide by it.
-    loss = _loss(max(float(log_label.var()), 1e-6), max(float(label.mean()), 1e-6))
-    arguments = (model, optimizer, loss, inputs, label, min(batch_size, len(label)), epochs, seed)
-    losses = []
-    for value in distribution.fit(strategy, *arguments) if strategy else _fit(*arguments):
-        losses.append(value)
-        progress.report(len(losses) / epochs, f"epoch {len(losses)} of {epochs}, loss {value:.3f}")
+    losses = fit(model, inputs, label, training, seed, loss_of(label), strategy)
     if strategy is None:
         return model, losses
     # Variables of a strategy belong to its devices; what is written and served must not.
