@@ -6,9 +6,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from bike_pipeline.settings.section import Count, Positive, Section
-
-FormatName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+from bike_pipeline.settings.compression import CompressionSettings
+from bike_pipeline.settings.section import Count, FormatName, Positive, Section
 
 
 class ExportingSettings(Section):
@@ -21,6 +20,7 @@ class ExportingSettings(Section):
         max_relative_difference: of float32 formats, largest |difference| / max(rentals, 1) on a golden row.
         max_mae_increase: of other formats, largest (MAE - SavedModel's MAE) / SavedModel's MAE on the eval split.
         max_slice_mae_increase: the same on the worst slice that has enough rows to decide (`evaluation.min_rows`).
+        compression: which smaller models are made of it, and the rule that chooses one.
     """
 
     formats: tuple[FormatName, ...]
@@ -29,6 +29,7 @@ class ExportingSettings(Section):
     max_relative_difference: Positive
     max_mae_increase: Positive
     max_slice_mae_increase: Positive
+    compression: CompressionSettings
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

@@ -1,0 +1,127 @@
+"""The rule that chooses a candidate: limits on the loss first, then the smallest or the fastest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bike_pipeline.settings.compression import CompressionSettings, Minimized
+
+_UNITS: dict[Minimized, str] = {"size": "size", "compressed_size": "size after gzip", "latency": "one row"}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method's model in a format, measured. What could not be measured is None.
+
+    Attributes:
+        method: how the model was made.
+        format: what it was exported to.
+        file: the file that a runtime loads, relative to the result's folder.
+        error: why it could not be exported or loaded; "" where it could.
+        parameters: numbers in the Keras model.
+        sparsity: share of the dense weights that are zero.
+        size_bytes: size of the file.
+        compressed_bytes: its size after gzip, which is what a device downloads.
+        latency_us: one row, from arrays to an array, on one core, in microseconds; the median of the rounds' medians.
+        mae: on the labels of the eval split, in rentals an hour.
+        mae_increase: (MAE - blessed model's MAE) / blessed model's MAE.
+        worst_slice: the slice with the largest increase among those with enough rows; "" where no slice has.
+        worst_slice_mae_increase: its increase; None where no slice has enough rows.
+    """
+
+    method: str
+    format: str
+    file: str
+    error: str = ""
+    parameters: int | None = None
+    sparsity: float | None = None
+    size_bytes: int | None = None
+    compressed_bytes: int | None = None
+    latency_us: float | None = None
+    mae: float | None = None
+    mae_increase: float | None = None
+    worst_slice: str = ""
+    worst_slice_mae_increase: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The method and the format."""
+        return f"{self.method} {self.format}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the rule came to.
+
+    Attributes:
+        winner: the candidate to ship; None where none is within the limits.
+        candidates: all of them, the winner included.
+        reasons: for each candidate, by its name, why it won or lost.
+    """
+
+    winner: Candidate | None
+    candidates: tuple[Candidate, ...]
+    reasons: dict[str, str]
+
+
+def _amount(candidate: Candidate, minimize: Minimized) -> float:
+    value = {
+        "size": candidate.size_bytes,
+        "compressed_size": candidate.compressed_bytes,
+        "latency": candidate.latency_us,
+    }[minimize]
+    return math.inf if value is None or math.isnan(value) else float(value)
+
+
+def _shown(candidate: Candidate, minimize: Minimized) -> str:
+    amount = _amount(candidate, minimize)
+    return f"{amount:.1f} µs" if minimize == "latency" else f"{amount / 1024:.1f} kB"
+
+
+def _against_limits(candidate: Candidate, settings: CompressionSettings) -> str:
+    """Return what keeps a candidate out; "" where it is within the limits. What is missing never passes."""
+    if candidate.error:
+        return candidate.error
+    overall, limit = candidate.mae_increase, settings.max_mae_increase
+    if overall is None or not overall <= limit:
+        return f"MAE {_percent(overall)} overall, at most {limit:+.2%}"
+    worst, limit = candidate.worst_slice_mae_increase, settings.max_slice_mae_increase
+    if worst is None:
+        # Too few rows in every slice: the Evaluator has no slice that decides either.
+        return ""
+    if not worst <= limit:
+        return f"MAE {_percent(worst)} on {candidate.worst_slice}, at most {limit:+.2%}"
+    return ""
+
+
+def _percent(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:+.2%}"
+
+
+def decide(candidates: Sequence[Candidate], settings: CompressionSettings) -> Choice:
+    """Apply the rule.
+
+    Among the candidates within both limits the one with the least of `settings.minimize` wins; of equals the one with
+    the smaller MAE, then the one that stands first.
+
+    Args:
+        candidates: what was measured.
+        settings: the limits and what to minimize.
+    """
+    kept_out = {candidate.name: _against_limits(candidate, settings) for candidate in candidates}
+    within = [candidate for candidate in candidates if not kept_out[candidate.name]]
+    minimize = settings.minimize
+    winner = min(within, key=lambda c: (_amount(c, minimize), c.mae_increase), default=None)
+    reasons = {}
+    for candidate in candidates:
+        if kept_out[candidate.name]:
+            reasons[candidate.name] = kept_out[candidate.name]
+        elif candidate is winner:
+            reasons[candidate.name] = f"least {_UNITS[minimize]} of {len(within)} within the limits"
+        elif winner is not None:
+            shown = _shown(candidate, minimize), _shown(winner, minimize)
+            apart = "as much" if shown[0] == shown[1] else f"{shown[0]}, the winner {shown[1]}"
+            reasons[candidate.name] = f"{_UNITS[minimize]}: {apart}"
+    return Choice(winner, tuple(candidates), reasons)
