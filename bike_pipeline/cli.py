@@ -18,6 +18,7 @@ COMMANDS = {
     "run": "Run the pipeline: from the newest span to a blessed, pushed model.",
     "data": "Ingest, list and verify versioned data.",
     "predict": "Ask the served model: a JSON record, a CSV file or standard input.",
+    "serve": "Serve the pushed model over TF Serving's protocols, gRPC and REST.",
     "runs": "List what ran: when, on which span, with what outcome.",
     "models": "List what was trained, blessed and served.",
     "lineage": "Show where a model came from, which models saw some rows, what changed between two.",

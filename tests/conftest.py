@@ -31,7 +31,7 @@ TRAINING: dict[str, Any] = {
 
 
 # Fixtures that take long to make: the files that use the same one are tested by the same process.
-SHARED = (("story",), ("exported", "transform_graph", "full_size"))
+SHARED = (("story",), ("exported", "transform_graph", "full_size", "servable_model", "model_server"))
 
 _exit_status: list[int] = []
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from bike_pipeline.settings.section import Section
 from bike_pipeline.settings.serving_configuration import ServingConfigurationSettings
+from bike_pipeline.settings.serving_server import ServerSettings
 
 
 class ServingSettings(Section):
@@ -17,11 +18,13 @@ class ServingSettings(Section):
         model_name: the name that TF Serving serves the model under.
         base_path: local or mounted folder that holds one folder a model name; empty for `<workspace>/serving`.
         configuration: what TF Serving is told.
+        server: the embedded model server.
     """
 
     model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
     base_path: str = ""
     configuration: ServingConfigurationSettings = ServingConfigurationSettings()
+    server: ServerSettings = ServerSettings()
 
     @model_validator(mode="after")
     def _local(self) -> Self:

@@ -1,0 +1,68 @@
+"""`bike-pipeline serve`: the embedded model server."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from bike_pipeline.commands.options import settings_options
+
+if TYPE_CHECKING:
+    from bike_pipeline.serving.server.app import Server
+    from bike_pipeline.settings import Settings
+
+
+@click.command()
+@settings_options
+@click.option("--host", default=None, help="Address to listen on (serving.server.host).")
+@click.option("--rest-port", type=click.IntRange(0, 65_535), default=None, help="Port of the REST API; 0: a free one.")
+@click.option("--grpc-port", type=click.IntRange(0, 65_535), default=None, help="Port of the gRPC API; 0: a free one.")
+@click.option("--json", "as_json", is_flag=True, help="Tell where it listens as one line of JSON.")
+def command(settings: Settings, host: str | None, rest_port: int | None, grpc_port: int | None, as_json: bool) -> None:
+    """Serve the pushed model over TF Serving's own protocols, gRPC and REST, until SIGTERM or Ctrl-C.
+
+    New versions are loaded as they are pushed; no request fails for it. The log is <workspace>/logs/serve.log.
+    """
+    from bike_pipeline.log_capture import captured
+    from bike_pipeline.serving.server import app
+
+    given = {"host": host, "rest_port": rest_port, "grpc_port": grpc_port}
+    server = settings.serving.server.model_copy(update={k: v for k, v in given.items() if v is not None})
+    serving = settings.serving.model_copy(update={"server": server})
+    settings = settings.model_copy(update={"serving": serving})
+    with captured(settings.logs_path / "serve.log") as screen:
+        import logging
+
+        logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+
+        def told(started: Server) -> None:
+            screen.write(_told(started, settings, as_json))
+
+        app.run(settings, told)
+
+
+def _told(started: Server, settings: Settings, as_json: bool) -> str:
+    host = settings.serving.server.host
+    model = started.versions.models[settings.serving.model_name]
+    versions = {str(version.number): version.backends for version in model.available()}
+    if as_json:
+        told = {"rest": f"{host}:{started.rest_port}", "grpc": f"{host}:{started.grpc_port}", "versions": versions}
+        return (
+            json.dumps({**told, "model": settings.serving.model_name, "log": str(settings.logs_path / "serve.log")})
+            + "\n"
+        )
+    lines = [
+        f"REST  http://{host}:{started.rest_port}/v1/models/{settings.serving.model_name}:predict",
+        f"gRPC  {host}:{started.grpc_port}",
+        f"log   {settings.logs_path / 'serve.log'}",
+    ]
+    for number, backends in versions.items():
+        answering = ", ".join(f"{name}: {backend}" for name, backend in backends.items())
+        lines.append(f"serving {settings.serving.model_name} version {number} ({answering})")
+    lines.extend(f"version {version.number} cannot be served: {version.error}" for version in model.failed)
+    if not versions:
+        lines.append(f"no version serves yet; watching {settings.serving_path}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,206 @@
+"""The server: both APIs in one process and one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bike_pipeline.errors import ServerError
+from bike_pipeline.serving.server.statuses import StatusError
+
+if TYPE_CHECKING:
+    import ssl
+
+    from bike_pipeline.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+
+class Server:
+    """A running server.
+
+    Attributes:
+        rest_port: the port that the REST API listens on.
+        grpc_port: the port that the gRPC API listens on.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Prepare a server; nothing listens yet.
+
+        Args:
+            settings: all settings.
+        """
+        # Imported here: TF Serving's messages and the web framework are not needed to ask for help.
+        from bike_pipeline.serving.server.answering import Answering
+        from bike_pipeline.serving.server.metrics import Metrics
+        from bike_pipeline.serving.server.model_versions import ModelVersions
+        from bike_pipeline.serving.server.served_version import Threads
+
+        self._settings = settings
+        self._server = settings.serving.server
+        self._loader = ThreadPoolExecutor(1, "loading")
+        self._answering = ThreadPoolExecutor(1, "answering")
+        self.versions = ModelVersions(self._server, Threads(self._loader, self._answering), self._tell_health)
+        self.metrics = Metrics()
+        self.answers = Answering(self.metrics, self._server.request_timeout_seconds)
+        self.rest_port = self.grpc_port = 0
+        self._health: Any = None
+        self._health_tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Listen, and serve what is there.
+
+        Raises:
+            ServerError: a port is taken, or a label of the settings is for a version that does not serve.
+        """
+        middlewares, interceptors = self._guards()
+        await self._start_grpc(interceptors)
+        await self._start_rest(middlewares)
+        try:
+            await self.versions.configure([self._config()])
+        except StatusError as error:
+            # A broken version is no reason to stop: it is told by the status, and the next one may serve.
+            _log.error("%s", error.message)
+        self._watching = asyncio.ensure_future(self.versions.watch())
+
+    async def stop(self) -> None:
+        """Refuse new requests, answer those under way, let go of the models."""
+        self._watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._watching
+        await self._tell(serving=False)
+        drain = self._server.drain_seconds
+        await asyncio.gather(self._grpc.stop(drain), self._runner.cleanup())
+        await self.versions.stop()
+        self._loader.shutdown()
+        self._answering.shutdown()
+
+    def _config(self) -> Any:
+        from bike_pipeline.serving.server.version_policy import ModelConfig
+
+        server = self._server
+        return ModelConfig(
+            name=self._settings.serving.model_name,
+            base_path=Path(self._settings.serving_path),
+            policy=server.version_policy,
+            latest=server.latest_versions,
+            specific=server.specific_versions,
+            labels=server.labels,
+        )
+
+    def _guards(self) -> tuple[list[Any], list[Any]]:
+        """Return what a request passes before it is answered: aiohttp middlewares and gRPC interceptors."""
+        return [], []
+
+    def _tls(self) -> tuple[ssl.SSLContext | None, Any]:
+        """Return how the REST API and the gRPC API are encrypted; None for not at all."""
+        return None, None
+
+    async def _start_grpc(self, interceptors: Sequence[Any]) -> None:
+        import grpc
+        from grpc_health.v1 import health, health_pb2_grpc
+
+        from bike_pipeline.serving.server.grpc_services import GrpcApi
+
+        # TF Serving takes messages of any size; we take what the REST API takes.
+        limit = self._server.max_request_bytes
+        self._grpc = grpc.aio.server(
+            interceptors=list(interceptors),
+            options=[
+                ("grpc.max_receive_message_length", limit),
+                ("grpc.max_send_message_length", -1),
+                # Two servers on one port would share its clients by chance.
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        api = GrpcApi(self.versions, self.answers, Path(self._settings.serving_path).parent)
+        self._grpc.add_generic_rpc_handlers(api.handlers())
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        await self._tell(serving=False)
+        address = f"{self._server.host}:{self._server.grpc_port}"
+        credentials = self._tls()[1]
+        try:
+            self.grpc_port = (
+                self._grpc.add_secure_port(address, credentials)
+                if credentials
+                else self._grpc.add_insecure_port(address)
+            )
+        except RuntimeError:
+            raise _cannot_listen(address, "serving.server.grpc_port") from None
+        await self._grpc.start()
+
+    async def _start_rest(self, middlewares: Sequence[Any]) -> None:
+        from aiohttp import web
+
+        from bike_pipeline.serving.server.rest import RestApi, application
+
+        api = RestApi(self.versions, self.answers, self._server.metrics)
+        app = application(api, middlewares, self._server.max_request_bytes)
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=self._server.drain_seconds
+        )
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._server.host, self._server.rest_port, ssl_context=self._tls()[0])
+        try:
+            await site.start()
+        except OSError as error:
+            address = f"{self._server.host}:{self._server.rest_port}"
+            raise _cannot_listen(address, "serving.server.rest_port", error) from None
+        self.rest_port = self._runner.addresses[0][1]
+
+    def _tell_health(self) -> None:
+        task = asyncio.ensure_future(self._tell(serving=self.versions.ready))
+        self._health_tasks.add(task)
+        task.add_done_callback(self._health_tasks.discard)
+
+    async def _tell(self, serving: bool) -> None:
+        from grpc_health.v1 import health_pb2
+
+        from bike_pipeline.serving.server.grpc_services import MODEL_SERVICE, PREDICTION_SERVICE
+
+        state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in ("", PREDICTION_SERVICE, MODEL_SERVICE):
+            await self._health.set(service, state)
+
+
+def _cannot_listen(address: str, setting: str, error: OSError | None = None) -> ServerError:
+    reason = error.strerror if error and error.strerror else "the port is taken or the address is not this machine's"
+    return ServerError(f"cannot listen ({reason})", where=address, fix=f"choose another address: --set {setting}=0")
+
+
+def run(settings: Settings, on_start: Callable[[Server], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then drain and return.
+
+    Args:
+        settings: all settings.
+        on_start: called when the server listens and what is there serves.
+
+    Raises:
+        ServerError: it cannot listen.
+    """
+    import gc
+
+    import uvloop
+
+    async def serve() -> None:
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        server = Server(settings)
+        await server.start()
+        # What was imported lives as long as the process; the collector need not look through it again and again.
+        gc.collect()
+        gc.freeze()
+        on_start(server)
+        await stopping.wait()
+        await server.stop()
+
+    uvloop.run(serve())

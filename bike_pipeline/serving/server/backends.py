@@ -1,0 +1,205 @@
+"""What answers for one version: the fastest export that passed parity, or the SavedModel through TensorFlow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from bike_pipeline import features
+from bike_pipeline.errors import BikePipelineError
+from bike_pipeline.exporting.format import Loaded
+from bike_pipeline.exporting.registry import format_of
+from bike_pipeline.serving.server import signatures, tensors
+from bike_pipeline.serving.server.signatures import Signature
+from bike_pipeline.serving.server.statuses import Code, StatusError, invalid
+from bike_pipeline.serving.server.tensors import Array
+
+Arrays = Mapping[str, Array]
+EXPORTS_FOLDER = Path("assets.extra", "exports")
+PARITY_FILE = "parity.json"
+SAVED_MODEL = "saved_model"
+
+_log = logging.getLogger(__name__)
+
+
+class Backend(Protocol):
+    """Answers one version's requests of one signature; used by one thread at a time.
+
+    Attributes:
+        name: the format that answers.
+        sizes: numbers of rows that a call is padded to, ascending; empty where any number is as good.
+    """
+
+    name: str
+    sizes: tuple[int, ...]
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """Return every output of the signature.
+
+        Args:
+            inputs: one array an input, of the signature's types.
+
+        Raises:
+            StatusError: the model refuses these inputs.
+        """
+
+
+class ExportBackend:
+    """An exported model: raw features in, rentals out, no TensorFlow."""
+
+    def __init__(self, name: str, folder: Path, max_rows: int) -> None:
+        """Load the export in `folder`.
+
+        Raises:
+            BikePipelineError: it cannot be loaded, or the optional part that it needs is not installed.
+        """
+        self.name = name
+        form = format_of(name)
+        # LiteRT allocates anew whenever the number of rows changes, which costs as much as answering: it gets a copy
+        # for each of a few numbers of rows. The others take any number as it comes.
+        self.sizes = _sizes(max_rows) if name.startswith("tflite") else ()
+        self._any = form.load(folder)
+        self._of_size: dict[int, Loaded] = {size: form.load(folder) for size in self.sizes}
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """Return the predicted rentals an hour as the model's only output."""
+        rows = len(next(iter(inputs.values())))
+        return {features.LABEL: np.asarray(self._of_size.get(rows, self._any).predict(inputs))}
+
+
+def _sizes(max_rows: int) -> tuple[int, ...]:
+    return tuple(1 << power for power in range(max_rows.bit_length()) if 1 << power <= max_rows)
+
+
+class TensorFlowBackend:
+    """One signature of a SavedModel, run by TensorFlow."""
+
+    name = SAVED_MODEL
+    sizes: tuple[int, ...] = ()
+
+    def __init__(self, model: Any, signature: Signature) -> None:
+        """Keep one signature of a loaded model.
+
+        Args:
+            model: what `tf.saved_model.load` returned.
+            signature: the signature to run.
+        """
+        import tensorflow as tf
+
+        self._tf = tf
+        # The signature's function does not keep its variables alive.
+        self._model = model
+        self._run = model.signatures[signature.name]
+        self._types = {name: tf.dtypes.as_dtype(spec.dtype) for name, spec in signature.inputs.items()}
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """Run the signature."""
+        try:
+            tensors_in = {name: self._tf.constant(inputs[name], kind) for name, kind in self._types.items()}
+            answers = self._run(**tensors_in)
+        except (self._tf.errors.InvalidArgumentError, ValueError, TypeError) as error:
+            raise invalid(_first_line(error)) from None
+        except self._tf.errors.OpError as error:
+            code = error.error_code if error.error_code in set(Code) else Code.INTERNAL
+            raise StatusError(Code(code), _first_line(error)) from None
+        return {name: value.numpy() for name, value in answers.items()}
+
+
+def _first_line(error: Exception) -> str:
+    text = getattr(error, "message", None) or str(error)
+    return next(iter(str(text).splitlines()), type(error).__name__)
+
+
+def load_saved_model(folder: Path) -> Any:
+    """Load a SavedModel with TensorFlow, which is imported only now.
+
+    Raises:
+        StatusError: TensorFlow cannot load it.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow as tf
+
+    try:
+        return tf.saved_model.load(str(folder))
+    except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+        raise StatusError(Code.DATA_LOSS, f"TensorFlow cannot load it: {_first_line(error)}") from None
+
+
+def candidates(folder: Path, wanted: Sequence[str]) -> list[str]:
+    """Return the exports of a version that may answer, the fastest first.
+
+    Args:
+        folder: the version's folder.
+        wanted: formats that may answer; empty for all in float32, whose numbers are the SavedModel's own.
+
+    Raises:
+        StatusError: the record of the exports cannot be read.
+    """
+    passed = {
+        name: float(found.get("latency_us") or np.inf)
+        for name, found in parity_of(folder).items()
+        if name != SAVED_MODEL
+        and found.get("passed") is True
+        and (name in wanted if wanted else found.get("precision") == "float32")
+    }
+    return sorted(passed, key=lambda name: (passed[name], name))
+
+
+def parity_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return what is on record of a version's exports, by format; empty where it has none.
+
+    Raises:
+        StatusError: the record cannot be read.
+    """
+    try:
+        formats = json.loads((folder / EXPORTS_FOLDER / PARITY_FILE).read_text(encoding="utf-8"))["formats"]
+        return {str(name): dict(found) for name, found in formats.items()}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StatusError(Code.DATA_LOSS, f"{PARITY_FILE} cannot be read ({type(error).__name__})") from None
+
+
+def fastest_export(folder: Path, signature: Signature, wanted: Sequence[str], max_rows: int) -> ExportBackend | None:
+    """Return the fastest export that passed parity and loads; None where there is none for this signature.
+
+    An export whose file is not the one that was measured, or that does not load here, is passed over and logged.
+
+    Raises:
+        StatusError: the record of the exports cannot be read.
+    """
+    if not _takes_raw_features(signature):
+        return None
+    for name in candidates(folder, wanted):
+        place = folder / EXPORTS_FOLDER / name
+        try:
+            _same_file(folder, name)
+            return ExportBackend(name, place, max_rows)
+        except (BikePipelineError, OSError) as error:
+            _log.warning("%s: %s does not answer: %s", folder, name, error)
+    return None
+
+
+def _takes_raw_features(signature: Signature) -> bool:
+    """Whether the exports, which carry `serving_default` of the bike model alone, answer this signature."""
+    types = {f.name: np.dtype(np.int64 if f.kind == "int" else np.float32) for f in features.MODEL_INPUTS}
+    return (
+        signature.name == signatures.DEFAULT
+        and signature.batches
+        and {n: np.dtype(tensors.numpy_type(s.dtype)) for n, s in signature.inputs.items()} == types
+        and set(signature.outputs) == {features.LABEL}
+    )
+
+
+def _same_file(folder: Path, name: str) -> None:
+    record = parity_of(folder)[name]
+    path = folder / EXPORTS_FOLDER / name / str(record.get("file", ""))
+    if hashlib.sha256(path.read_bytes()).hexdigest() != record.get("sha256"):
+        raise BikePipelineError("the file is not the one that was measured", where=str(path), fix="push again")

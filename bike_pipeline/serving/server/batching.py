@@ -1,0 +1,211 @@
+"""Requests that arrive together are answered by one call of the model; one that comes alone does not wait.
+
+The event loop reads every socket that has something, and only then calls what was scheduled meanwhile: the requests
+of one turn of the loop are one batch, without any timer. Small batches of a quick backend are answered right there,
+since handing 20 µs of work to another thread costs more than the work. Anything longer goes to a thread; what arrives
+while it works is the next batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bike_pipeline.serving.server.backends import Backend
+from bike_pipeline.serving.server.signatures import Signature
+from bike_pipeline.serving.server.statuses import Code, StatusError
+from bike_pipeline.serving.server.tensors import Array, numpy_type
+from bike_pipeline.settings.serving_server import BatchingSettings
+
+# Longest call that may hold the event loop up, in seconds.
+_INLINE_SECONDS = 0.001
+_log = logging.getLogger(__name__)
+
+# One input of one request: an array, or for plain rows a list of Python numbers, which is cheaper to join.
+Column = Array | list[Any]
+Outputs = Mapping[str, Array]
+
+
+@dataclass(slots=True)
+class _Waiting:
+    columns: Mapping[str, Column]
+    rows: int
+    answer: asyncio.Future[Outputs]
+
+
+def quick_rows(backend: Backend, inputs: Mapping[str, Array]) -> int:
+    """Call a backend with every number of rows that it is prepared for, and say how many it answers in a moment.
+
+    Args:
+        backend: what answers.
+        inputs: as many rows as one call may have.
+    """
+    quick = 0
+    most = len(next(iter(inputs.values())))
+    for size in backend.sizes or (1, 8, 64):
+        rows = {name: values[:size] for name, values in inputs.items()}
+        backend.run(rows)
+        took = []
+        for _ in range(3):
+            began = time.perf_counter()
+            backend.run(rows)
+            took.append(time.perf_counter() - began)
+        if min(took) < _INLINE_SECONDS and size <= most:
+            quick = size
+    return quick
+
+
+class Batcher:
+    """Answers the requests of one signature of one version. All methods belong to the event loop's thread."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        signature: Signature,
+        executor: Executor,
+        quick_rows: int,
+        limits: BatchingSettings,
+    ) -> None:
+        """Stand between requests and a backend.
+
+        Args:
+            backend: what answers; nobody else may use it.
+            signature: the signature that it answers.
+            executor: the thread for what takes long.
+            quick_rows: most rows that it answers too quickly to be worth a thread.
+            limits: most rows of one call, where a request does not have more itself, and most requests that wait.
+        """
+        self.backend = backend
+        self._loop = asyncio.get_running_loop()
+        self._signature = signature
+        self._types = {name: np.dtype(numpy_type(spec.dtype)) for name, spec in signature.inputs.items()}
+        self._executor = executor
+        self._max_rows = limits.max_rows
+        self._max_waiting = limits.max_waiting_requests
+        self._waiting: deque[_Waiting] = deque()
+        self._scheduled = self._busy = False
+        self._quick_rows = quick_rows
+
+    def submit(self, columns: Mapping[str, Column], rows: int) -> asyncio.Future[Outputs]:
+        """Return the future answer of one request.
+
+        Args:
+            columns: every input of the signature, of its type; the same number of rows where the signature batches.
+            rows: that number.
+
+        Raises:
+            StatusError: too many requests wait already.
+        """
+        if len(self._waiting) >= self._max_waiting:
+            # What TF Serving says where its batching queue is full.
+            raise StatusError(Code.UNAVAILABLE, "The batch scheduling queue to which this task was submitted is full")
+        answer: asyncio.Future[Outputs] = self._loop.create_future()
+        self._waiting.append(_Waiting(columns, rows, answer))
+        if not self._scheduled and not self._busy:
+            self._scheduled = True
+            self._loop.call_soon(self._next)
+        return answer
+
+    def _next(self) -> None:
+        self._scheduled = False
+        batch = self._take()
+        if not batch:
+            return
+        if sum(item.rows for item in batch) <= self._quick_rows:
+            self._deliver(batch, self._answer(batch))
+            if self._waiting:
+                self._scheduled = True
+                self._loop.call_soon(self._next)
+            return
+        self._busy = True
+        self._loop.run_in_executor(self._executor, self._answer, batch).add_done_callback(
+            lambda done: self._done(batch, done.result())
+        )
+
+    def _done(self, batch: list[_Waiting], answers: list[Outputs | StatusError]) -> None:
+        self._busy = False
+        self._deliver(batch, answers)
+        if self._waiting:
+            self._scheduled = True
+            self._loop.call_soon(self._next)
+
+    def _take(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        rows = 0
+        while self._waiting:
+            item = self._waiting[0]
+            if item.answer.cancelled():
+                self._waiting.popleft()
+                continue
+            if batch and (rows + item.rows > self._max_rows or not self._signature.batches):
+                break
+            batch.append(self._waiting.popleft())
+            rows += item.rows
+        return batch
+
+    @staticmethod
+    def _deliver(batch: list[_Waiting], answers: Sequence[Outputs | StatusError]) -> None:
+        for item, answer in zip(batch, answers, strict=True):
+            # Whoever asked may be gone.
+            if item.answer.done():
+                continue
+            if isinstance(answer, StatusError):
+                item.answer.set_exception(answer)
+            else:
+                item.answer.set_result(answer)
+
+    def _answer(self, batch: list[_Waiting]) -> list[Outputs | StatusError]:
+        try:
+            return list(self._run(batch))
+        except Exception as error:  # noqa: BLE001 - whatever a runtime raises is one request's failure, not the server's
+            if len(batch) > 1:
+                # One request must not spoil its neighbours': each is asked alone.
+                return [answer for item in batch for answer in self._answer([item])]
+            if isinstance(error, StatusError):
+                return [error]
+            _log.exception("%s failed", self.backend.name)
+            return [StatusError(Code.INTERNAL, f"{self.backend.name} failed")]
+
+    def _run(self, batch: list[_Waiting]) -> list[Outputs]:
+        total = sum(item.rows for item in batch)
+        if self._signature.batches and not total:
+            return [self._empty() for _ in batch]
+        size = next((size for size in self.backend.sizes if size >= total), total)
+        outputs = self.backend.run({name: self._joined(batch, name, size - total) for name in self._types})
+        if len(batch) == 1:
+            return [{name: values[:total] for name, values in outputs.items()}] if size > total else [outputs]
+        answers: list[Outputs] = []
+        start = 0
+        for item in batch:
+            end = start + item.rows
+            answers.append({name: values[start:end] for name, values in outputs.items()})
+            start = end
+        return answers
+
+    def _joined(self, batch: list[_Waiting], name: str, padding: int) -> Array:
+        kind = self._types[name]
+        columns = [item.columns[name] for item in batch]
+        if all(isinstance(column, list) for column in columns):
+            values = [value for column in columns for value in column]
+            if padding:
+                values += values[-1:] * padding
+            return np.array(values, kind)
+        arrays = [np.asarray(column, kind) for column in columns]
+        if padding:
+            # The last row again: a value that the model knows how to answer.
+            arrays.append(np.repeat(next(a for a in reversed(arrays) if len(a))[-1:], padding, axis=0))
+        return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+
+    def _empty(self) -> Outputs:
+        return {
+            name: np.zeros((0, *(spec.shape or ())[1:]), numpy_type(spec.dtype))
+            for name, spec in self._signature.outputs.items()
+        }

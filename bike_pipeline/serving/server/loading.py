@@ -1,0 +1,164 @@
+"""Loads one version, in a thread beside the requests: whole, right and warm before a client sees it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bike_pipeline import features
+from bike_pipeline.errors import BikePipelineError
+from bike_pipeline.serving import model_folder
+from bike_pipeline.serving.server import backends, signatures, tensors, warmup
+from bike_pipeline.serving.server.backends import Backend
+from bike_pipeline.serving.server.batching import quick_rows
+from bike_pipeline.serving.server.signatures import Signature
+from bike_pipeline.serving.server.statuses import Code, StatusError
+from bike_pipeline.settings.serving_server import ServerSettings
+
+GOLDEN_FILE = backends.EXPORTS_FOLDER / "golden.json"
+# Golden rows were answered by TensorFlow; another float32 runtime differs by rounding, another model by far more.
+_GOLDEN_TOLERANCE = 1e-3
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Ready:
+    """A signature's backend.
+
+    Attributes:
+        backend: what answers.
+        quick_rows: the most rows that it answers too quickly to be worth a thread; 0 for none.
+    """
+
+    backend: Backend
+    quick_rows: int
+
+
+@dataclass
+class LoadedVersion:
+    """A version in memory.
+
+    Attributes:
+        folder: where it was loaded from.
+        signatures: by name.
+        definitions: the same as SignatureDefs.
+        ready: what answers, by signature; the signatures that are missing need TensorFlow, which is loaded on demand.
+    """
+
+    folder: Path
+    signatures: Mapping[str, Signature]
+    definitions: Mapping[str, Any]
+    ready: dict[str, Ready] = field(default_factory=dict)
+
+
+def load(folder: Path, settings: ServerSettings) -> LoadedVersion:
+    """Load a version and warm it up.
+
+    Raises:
+        StatusError: it is broken: files that are not those that were pushed, nothing that can be loaded, other answers
+            than those on record, a warm-up request that fails.
+    """
+    _intact(folder)
+    found, definitions = signatures.read(folder)
+    version = LoadedVersion(folder, found, definitions)
+    default = found.get(signatures.DEFAULT)
+    if default and tuple(settings.backends) != (backends.SAVED_MODEL,):
+        export = backends.fastest_export(folder, default, settings.backends, settings.batching.max_rows)
+        if export:
+            version.ready[default.name] = _ready(export, default, settings)
+    if not version.ready:
+        add_tensorflow(version, settings)
+    _golden(version)
+    _warm_up(version)
+    return version
+
+
+def add_tensorflow(version: LoadedVersion, settings: ServerSettings) -> None:
+    """Load the SavedModel and let it answer every signature that nothing else answers.
+
+    Raises:
+        StatusError: TensorFlow cannot load it.
+    """
+    model = backends.load_saved_model(version.folder)
+    for name, signature in version.signatures.items():
+        if name not in version.ready and name in model.signatures:
+            version.ready[name] = _ready(backends.TensorFlowBackend(model, signature), signature, settings)
+
+
+def _intact(folder: Path) -> None:
+    try:
+        record = model_folder.push_record(folder.parent, int(folder.name))
+        expected = record and record.get("fingerprint")
+        if expected and model_folder.fingerprint(folder) != expected:
+            raise StatusError(Code.DATA_LOSS, "the files are not those that were pushed")
+    except (BikePipelineError, OSError) as error:
+        raise StatusError(Code.DATA_LOSS, f"cannot read the version ({error})") from None
+
+
+def _ready(backend: Backend, signature: Signature, settings: ServerSettings) -> Ready:
+    """Call a backend until it has made all that it makes on first use."""
+    numbers = all(spec.dtype != tensors.STRING for spec in signature.inputs.values())
+    if not signature.batches or not numbers:
+        # What valid strings or shapes would be, only the warm-up requests say.
+        return Ready(backend, 0)
+    rows = settings.batching.max_rows
+    inputs = {
+        name: np.zeros((rows, *(spec.shape or ())[1:]), tensors.numpy_type(spec.dtype))
+        for name, spec in signature.inputs.items()
+    }
+    return Ready(backend, quick_rows(backend, inputs))
+
+
+def _golden(version: LoadedVersion) -> None:
+    """Ask the golden rows, where the version brings some.
+
+    Raises:
+        StatusError: the answers are other ones.
+    """
+    path = version.folder / GOLDEN_FILE
+    ready = version.ready.get(signatures.DEFAULT)
+    if ready is None or not path.exists():
+        return
+    signature = version.signatures[signatures.DEFAULT]
+    try:
+        golden = json.loads(path.read_text(encoding="utf-8"))
+        inputs = {
+            name: np.array(golden["columns"][name], tensors.numpy_type(spec.dtype))
+            for name, spec in signature.inputs.items()
+        }
+        expected = np.array(golden[features.LABEL], np.float64)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StatusError(Code.DATA_LOSS, f"{path.name} cannot be read ({type(error).__name__})") from None
+    got = ready.backend.run(inputs)[features.LABEL].astype(np.float64)
+    if not _is_quantized(version.folder, ready.backend.name):
+        apart = np.abs(got - expected) / np.maximum(np.abs(expected), 1.0)
+        if got.shape != expected.shape or not (apart <= _GOLDEN_TOLERANCE).all():
+            raise StatusError(
+                Code.DATA_LOSS, f"{ready.backend.name} answers the golden rows otherwise than when it was pushed"
+            )
+
+
+def _is_quantized(folder: Path, name: str) -> bool:
+    record = backends.parity_of(folder).get(name, {})
+    return name != backends.SAVED_MODEL and record.get("precision") != "float32"
+
+
+def _warm_up(version: LoadedVersion) -> None:
+    for request in warmup.requests(version.folder):
+        name = request.model_spec.signature_name or signatures.DEFAULT
+        if name not in version.ready:
+            _log.info("%s: a warm-up request for %s is left out: TensorFlow is not loaded", version.folder, name)
+            continue
+        spec = version.signatures[name].inputs
+        if set(request.inputs) != set(spec):
+            raise StatusError(Code.INVALID_ARGUMENT, "a warm-up request has other inputs than the signature")
+        version.ready[name].backend.run(
+            {alias: tensors.checked(proto, spec[alias], alias) for alias, proto in request.inputs.items()}
+        )

@@ -1,0 +1,114 @@
+"""TF Serving's metrics, in Prometheus' text format.
+
+Their names begin with a colon, which prometheus_client would rename, so they are written here; the process's own
+(memory, CPU, open files) come from prometheus_client.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+
+_PREFIX = ":tensorflow:serving:"
+# TF Serving's own buckets in microseconds: 10 × 1.8^n.
+LATENCY_BUCKETS = tuple(10 * 1.8**power for power in range(33))
+EXAMPLE_BUCKETS = tuple(float(2**power) for power in range(16))
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+Labels = tuple[str, ...]
+
+
+class Counter:
+    """Counts by labels."""
+
+    def __init__(self, name: str, labels: Labels) -> None:
+        """Begin at nothing."""
+        self.name = name
+        self.labels = labels
+        self.counts: dict[Labels, int] = {}
+
+    def add(self, labels: Labels, amount: int = 1) -> None:
+        """Add to the count of these labels."""
+        self.counts[labels] = self.counts.get(labels, 0) + amount
+
+    def lines(self) -> Iterable[str]:
+        """Yield its lines."""
+        yield f"# TYPE {_PREFIX}{self.name} counter"
+        for values, count in self.counts.items():
+            yield f"{_PREFIX}{self.name}{{{_shown(self.labels, values)}}} {count}"
+
+
+class Histogram:
+    """Counts in buckets, by labels."""
+
+    def __init__(self, name: str, labels: Labels, buckets: tuple[float, ...]) -> None:
+        """Begin at nothing."""
+        self.name = name
+        self.labels = labels
+        self._buckets = buckets
+        self._counts: dict[Labels, list[int]] = {}
+        self._sums: dict[Labels, float] = {}
+
+    def add(self, labels: Labels, value: float) -> None:
+        """Count one value."""
+        if labels not in self._counts:
+            self._counts[labels] = [0] * (len(self._buckets) + 1)
+            self._sums[labels] = 0.0
+        self._counts[labels][bisect_left(self._buckets, value)] += 1
+        self._sums[labels] += value
+
+    def lines(self) -> Iterable[str]:
+        """Yield its lines; buckets are cumulative."""
+        name = f"{_PREFIX}{self.name}"
+        yield f"# TYPE {name} histogram"
+        for values, counts in self._counts.items():
+            shown = _shown(self.labels, values)
+            total = 0
+            for bound, count in zip((*self._buckets, None), counts, strict=True):
+                total += count
+                yield f'{name}_bucket{{{shown},le="{"+Inf" if bound is None else f"{bound:g}"}"}} {total}'
+            yield f"{name}_sum{{{shown}}} {self._sums[values]:g}"
+            yield f"{name}_count{{{shown}}} {total}"
+
+
+def _shown(names: Labels, values: Labels) -> str:
+    return ",".join(f'{name}="{_escaped(value)}"' for name, value in zip(names, values, strict=True))
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+class Metrics:
+    """All of them.
+
+    Attributes:
+        request_count: requests by model and status.
+        request_latency: microseconds from a request's arrival to its answer, by model, API and entry point.
+        runtime_latency: microseconds that the model itself took for a batch, by model, API and runtime.
+        example_count: rows by model.
+        example_counts: rows of a request by model.
+        queuing_latency: microseconds that a request waited for its batch, by model.
+        batch_size: rows of a batch by model.
+        load_latency: microseconds that loading a version took.
+        load_attempts: tries to load a version, by model and status.
+    """
+
+    def __init__(self) -> None:
+        """Begin at nothing."""
+        self.request_count = Counter("request_count", ("model_name", "status"))
+        self.request_latency = Histogram("request_latency", ("model_name", "API", "entrypoint"), LATENCY_BUCKETS)
+        self.runtime_latency = Histogram("runtime_latency", ("model_name", "API", "runtime"), LATENCY_BUCKETS)
+        self.example_count = Counter("request_example_count_total", ("model",))
+        self.example_counts = Histogram("request_example_counts", ("model",), EXAMPLE_BUCKETS)
+        self.queuing_latency = Histogram("batching_session:queuing_latency", ("model_name",), LATENCY_BUCKETS)
+        self.batch_size = Histogram("batching_session:processed_batch_size", ("model_name",), EXAMPLE_BUCKETS)
+        self.load_latency = Histogram("load_latency", ("model_name",), LATENCY_BUCKETS)
+        self.load_attempts = Counter("load_attempt_count", ("model_name", "status"))
+
+    def text(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        from prometheus_client import REGISTRY, generate_latest
+
+        ours = [line for metric in vars(self).values() for line in metric.lines()]
+        return "\n".join([*ours, ""]).encode() + generate_latest(REGISTRY)

@@ -1,0 +1,264 @@
+"""The models of a server: what is meant to be served is watched, loaded, handed to requests, drained and unloaded.
+
+A successor is available before what it replaces is let go (TF Serving's availability-preserving policy), so there is
+no moment without a version. A version that does not load replaces nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from bike_pipeline.serving.server import version_policy
+from bike_pipeline.serving.server.served_version import ServedVersion, State, Threads
+from bike_pipeline.serving.server.statuses import Code, StatusError, invalid
+from bike_pipeline.serving.server.version_policy import ModelConfig
+from bike_pipeline.settings.serving_server import ServerSettings
+
+_log = logging.getLogger(__name__)
+# Versions at their end are kept for status requests, up to a number that no person reads through.
+_MAX_ENDED = 100
+
+
+class Model:
+    """One model: its configuration and its versions."""
+
+    def __init__(self, config: ModelConfig, settings: ServerSettings, threads: Threads) -> None:
+        """Begin without versions."""
+        self.config = config
+        self.labels: dict[str, int] = {}
+        self.versions: dict[int, ServedVersion] = {}
+        # The newest version that is available; what most requests ask for.
+        self.latest: ServedVersion | None = None
+        # The wanted versions that do not load.
+        self.failed: list[ServedVersion] = []
+        self._settings = settings
+        self._threads = threads
+        self._stamps: dict[int, tuple[int, ...]] = {}
+        self._retry_at: dict[int, float] = {}
+        self._unloading: set[asyncio.Task[None]] = set()
+
+    def available(self) -> list[ServedVersion]:
+        """Return the versions that answer, ascending."""
+        found = [version for version in self.versions.values() if version.state is State.AVAILABLE]
+        return sorted(found, key=lambda version: version.number)
+
+    async def reconcile(self, wanted: Mapping[int, Path]) -> None:
+        """Load what is wanted and not there, the newest first, and let go of what is not wanted any more.
+
+        Args:
+            wanted: folders by version.
+        """
+        for number in sorted(wanted, reverse=True):
+            if self._is_due(number, wanted[number]):
+                await self._load(number, wanted[number])
+        self.failed = [version for number in wanted if (version := self.versions[number]).error]
+        self._let_go(wanted)
+        self._forget(wanted)
+
+    async def stop(self) -> None:
+        """Unload every version."""
+        versions = self.available()
+        self.latest = None
+        await asyncio.gather(*self._unloading, *(version.unload() for version in versions))
+
+    def _is_due(self, number: int, folder: Path) -> bool:
+        version = self.versions.get(number)
+        if version is None or (version.state is State.END and version.error is None):
+            return True
+        if version.state is not State.END:
+            return False
+        if _stamp(folder) != self._stamps.get(number):
+            # Somebody mended it.
+            version.tries = 0
+            return True
+        return version.tries <= self._settings.load_retries and asyncio.get_running_loop().time() >= self._retry_at.get(
+            number, 0.0
+        )
+
+    async def _load(self, number: int, folder: Path) -> None:
+        known = self.versions.get(number)
+        version = ServedVersion(self.config.name, number, folder, self._settings, self._threads)
+        version.tries = known.tries if known else 0
+        self.versions[number] = version
+        self._stamps[number] = _stamp(folder)
+        await version.load()
+        if version.error:
+            self._retry_at[number] = asyncio.get_running_loop().time() + self._settings.load_retry_seconds
+            _log.error("%s version %s cannot be served: %s", self.config.name, number, version.error)
+        else:
+            _log.info("%s version %s is available (%s)", self.config.name, number, version.backends)
+        self._choose()
+
+    def _choose(self) -> None:
+        self.latest = next(reversed(self.available()), None)
+
+    def _let_go(self, wanted: Mapping[int, Path]) -> None:
+        available = self.available()
+        unwanted = [version for version in available if version.number not in wanted]
+        keeps = self._settings.keep_last_version if not wanted else len(unwanted) == len(available)
+        if keeps:
+            return
+        for version in unwanted:
+            task = asyncio.ensure_future(version.unload())
+            self._unloading.add(task)
+            task.add_done_callback(self._unloading.discard)
+            _log.info("%s version %s is unloaded", self.config.name, version.number)
+        self._choose()
+
+    def _forget(self, wanted: Mapping[int, Path]) -> None:
+        ended = [n for n, version in sorted(self.versions.items()) if version.state is State.END and n not in wanted]
+        for number in ended[: max(0, len(ended) - _MAX_ENDED)]:
+            del self.versions[number]
+            self._stamps.pop(number, None)
+            self._retry_at.pop(number, None)
+
+
+def _stamp(folder: Path) -> tuple[int, ...]:
+    """Return what changes when a folder is replaced or its files are."""
+    with contextlib.suppress(OSError):
+        return tuple(
+            value
+            for path in sorted([folder, *folder.rglob("*")])
+            for found in [path.stat()]
+            for value in (found.st_ino, found.st_mtime_ns, found.st_size)
+        )
+    return ()
+
+
+class ModelVersions:
+    """Every model of a server. All methods belong to the event loop's thread."""
+
+    def __init__(self, settings: ServerSettings, threads: Threads, on_change: Callable[[], None]) -> None:
+        """Begin without models.
+
+        Args:
+            settings: how often to look, how often to try again.
+            threads: where loading and long calls happen.
+            on_change: called after versions came or went.
+        """
+        self.models: dict[str, Model] = {}
+        self._settings = settings
+        self._threads = threads
+        self._on_change = on_change
+        self._looking = asyncio.Lock()
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model has a version that answers."""
+        return bool(self.models) and all(model.latest for model in self.models.values())
+
+    async def configure(self, configs: Iterable[ModelConfig]) -> None:
+        """Serve these models and no others; return when what they want was loaded, or tried.
+
+        Raises:
+            StatusError: a name stands there twice, a label is for a version that is not available, or a version does
+                not load; the models go on as far as they came.
+        """
+        wanted: dict[str, ModelConfig] = {}
+        for config in configs:
+            if config.name in wanted:
+                raise invalid(f"Duplicate model name: {config.name}")
+            wanted[config.name] = config
+        async with self._looking:
+            dropped = [self.models.pop(name) for name in [*self.models] if name not in wanted]
+            for name, config in wanted.items():
+                model = self.models.setdefault(name, Model(config, self._settings, self._threads))
+                model.config = config
+                await self._look_at(model)
+            for name, config in wanted.items():
+                self.label(self.models[name], config.labels)
+            self._on_change()
+        for model in dropped:
+            await model.stop()
+        broken = [v for name in wanted for v in self.models[name].failed]
+        if broken:
+            first = broken[0]
+            raise StatusError(
+                first.error.code if first.error else Code.INTERNAL,
+                f"{first.model} version {first.number} cannot be served: {first.error}",
+            )
+
+    def label(self, model: Model, labels: Mapping[str, int]) -> None:
+        """Give a model these labels and no others.
+
+        Raises:
+            StatusError: a label is for a version that is not available; the labels stay as they were.
+        """
+        for label, number in labels.items():
+            version = model.versions.get(number)
+            new = label not in model.labels
+            if (version is None or version.state is not State.AVAILABLE) and not (
+                self._settings.allow_labels_on_unavailable and new
+            ):
+                raise StatusError(
+                    Code.FAILED_PRECONDITION,
+                    f"Request to assign label to version {number} of model {model.config.name}, which is not "
+                    "currently available for inference",
+                )
+        model.labels = dict(labels)
+
+    async def watch(self) -> None:
+        """Look at every model's folder again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(self._settings.poll_seconds)
+            async with self._looking:
+                for model in list(self.models.values()):
+                    try:
+                        await self._look_at(model)
+                    except OSError as error:
+                        _log.warning("%s: cannot look for versions: %s", model.config.base_path, error)
+                self._on_change()
+
+    async def stop(self) -> None:
+        """Unload everything."""
+        await asyncio.gather(*(model.stop() for model in self.models.values()))
+
+    async def _look_at(self, model: Model) -> None:
+        present = await asyncio.get_running_loop().run_in_executor(
+            self._threads.loading, version_policy.folders, model.config.base_path
+        )
+        await model.reconcile(version_policy.wanted(model.config, present))
+
+    def find(self, name: str, number: int | None = None, label: str | None = None) -> ServedVersion:
+        """Return the version that a request asks for, the newest where it names none.
+
+        Raises:
+            StatusError: there is none that is available.
+        """
+        model = self.models.get(name)
+        if label is not None:
+            number = model.labels.get(label) if model else None
+            if number is None:
+                raise invalid(f"Unrecognized servable version label: {label}")
+        if number is None:
+            found = model.latest if model else None
+            if found is None:
+                raise StatusError(Code.NOT_FOUND, f"Servable not found for request: Latest({name})")
+            return found
+        found = model.versions.get(number) if model else None
+        if found is None or found.state is not State.AVAILABLE:
+            raise StatusError(Code.NOT_FOUND, f"Servable not found for request: Specific({name}, {number})")
+        return found
+
+    def statuses(self, name: str, number: int | None = None, label: str | None = None) -> list[ServedVersion]:
+        """Return the versions that a status request asks for, the newest first.
+
+        Raises:
+            StatusError: there is none.
+        """
+        model = self.models.get(name)
+        if label is not None:
+            number = model.labels.get(label) if model else None
+            if number is None:
+                raise invalid(f"Unrecognized servable version label: {label}")
+        if number is not None:
+            if model is None or number not in model.versions:
+                raise StatusError(Code.NOT_FOUND, f"Could not find version {number} of model {name}")
+            return [model.versions[number]]
+        if model is None or not model.versions:
+            raise StatusError(Code.NOT_FOUND, f"Could not find any versions of model {name}")
+        return [model.versions[found] for found in sorted(model.versions, reverse=True)]

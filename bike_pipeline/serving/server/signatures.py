@@ -1,0 +1,84 @@
+"""What a SavedModel's signatures take and give, read from its proto alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bike_pipeline.serving.server.protos import saved_model_pb2
+from bike_pipeline.serving.server.statuses import Code, StatusError
+
+DEFAULT = "serving_default"
+# The tag that TF Serving loads unless another is configured.
+_SERVE = "serve"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output.
+
+    Attributes:
+        dtype: number in `tensorflow.DataType`.
+        shape: one size a dimension, -1 where any will do; None where even the rank is open.
+    """
+
+    dtype: int
+    shape: tuple[int, ...] | None
+
+    @property
+    def is_batch(self) -> bool:
+        """Whether the first dimension is the rows of a batch and nothing else is open."""
+        return bool(self.shape) and self.shape is not None and self.shape[0] == -1 and -1 not in self.shape[1:]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One signature.
+
+    Attributes:
+        name: its name in the SavedModel.
+        inputs: by name, in alphabetical order, as TF Serving's maps are walked.
+        outputs: the same.
+        batches: whether the rows of several requests can be answered as one.
+    """
+
+    name: str
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+    batches: bool
+
+
+def _tensor(info: Any) -> TensorSpec:
+    shape = info.tensor_shape
+    return TensorSpec(info.dtype, None if shape.unknown_rank else tuple(dim.size for dim in shape.dim))
+
+
+def _signature(name: str, definition: Any) -> Signature:
+    inputs = {n: _tensor(definition.inputs[n]) for n in sorted(definition.inputs)}
+    outputs = {n: _tensor(definition.outputs[n]) for n in sorted(definition.outputs)}
+    tensors = [*inputs.values(), *outputs.values()]
+    return Signature(name, inputs, outputs, batches=bool(inputs) and all(spec.is_batch for spec in tensors))
+
+
+def read(folder: Path) -> tuple[dict[str, Signature], Any]:
+    """Return the signatures of a SavedModel by name, and the same as `{name: SignatureDef}` for its metadata.
+
+    Raises:
+        StatusError: there is no SavedModel, or it has nothing to serve.
+    """
+    path = folder / "saved_model.pb"
+    proto = saved_model_pb2.SavedModel()
+    try:
+        proto.ParseFromString(path.read_bytes())
+    except OSError as error:
+        raise StatusError(Code.NOT_FOUND, f"cannot read {path.name} ({error.strerror or error})") from None
+    except Exception as error:  # noqa: BLE001 - protobuf's DecodeError, whose place differs between its releases
+        raise StatusError(Code.DATA_LOSS, f"{path.name} is no SavedModel ({type(error).__name__})") from None
+    for graph in proto.meta_graphs:
+        if _SERVE in graph.meta_info_def.tags:
+            # Names that begin so belong to TensorFlow itself.
+            definitions = {n: d for n, d in graph.signature_def.items() if n != "__saved_model_init_op"}
+            return {name: _signature(name, found) for name, found in definitions.items()}, definitions
+    raise StatusError(Code.NOT_FOUND, f"{path.name} has no graph with the tag '{_SERVE}'")

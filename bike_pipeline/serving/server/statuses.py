@@ -1,0 +1,71 @@
+"""The canonical error codes, as gRPC and TF Serving's REST API say them."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Code(IntEnum):
+    """Canonical codes; the numbers are gRPC's (grpc/status.h) and those of `tensorflow.error.Code`."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+# TF Serving's table (model_servers/http_server.cc); what is not in it is 500.
+_HTTP = {
+    Code.OK: 200,
+    Code.INVALID_ARGUMENT: 400,
+    Code.FAILED_PRECONDITION: 400,
+    Code.OUT_OF_RANGE: 400,
+    Code.UNAUTHENTICATED: 401,
+    Code.PERMISSION_DENIED: 403,
+    Code.NOT_FOUND: 404,
+    Code.ALREADY_EXISTS: 409,
+    Code.ABORTED: 409,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.CANCELLED: 499,
+    Code.UNIMPLEMENTED: 501,
+    Code.UNAVAILABLE: 503,
+    Code.DEADLINE_EXCEEDED: 504,
+}
+
+
+def http_status(code: Code) -> int:
+    """Return the HTTP status that TF Serving answers with."""
+    return _HTTP.get(code, 500)
+
+
+class StatusError(Exception):
+    """A request that is answered with an error.
+
+    Attributes:
+        code: the canonical code.
+        message: what the client is told.
+    """
+
+    def __init__(self, code: Code, message: str) -> None:
+        """Keep both."""
+        self.code = code
+        self.message = message
+        super().__init__(message)
+
+
+def invalid(message: str) -> StatusError:
+    """Return the error of a request that cannot be right."""
+    return StatusError(Code.INVALID_ARGUMENT, message)

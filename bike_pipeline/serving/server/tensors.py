@@ -1,0 +1,178 @@
+"""TensorProto to numpy and back, without TensorFlow: every type a client can send, in both encodings.
+
+What is accepted is what TensorFlow's `Tensor::FromProto` accepts (tensorflow/core/framework/tensor.cc): raw bytes of
+the exact size, or a list of values that is cut or filled up with its last value. Nothing is cast.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+from bike_pipeline.serving.server.protos import tensor_pb2, types_pb2
+from bike_pipeline.serving.server.signatures import TensorSpec
+from bike_pipeline.serving.server.statuses import invalid
+
+Array = npt.NDArray[Any]
+
+# By number in tensorflow.DataType: the numpy type and the field of TensorProto that lists values.
+_KINDS: dict[int, tuple[Any, str]] = {
+    types_pb2.DT_FLOAT: (np.float32, "float_val"),
+    types_pb2.DT_DOUBLE: (np.float64, "double_val"),
+    types_pb2.DT_INT8: (np.int8, "int_val"),
+    types_pb2.DT_INT16: (np.int16, "int_val"),
+    types_pb2.DT_INT32: (np.int32, "int_val"),
+    types_pb2.DT_INT64: (np.int64, "int64_val"),
+    types_pb2.DT_UINT8: (np.uint8, "int_val"),
+    types_pb2.DT_UINT16: (np.uint16, "int_val"),
+    types_pb2.DT_UINT32: (np.uint32, "uint32_val"),
+    types_pb2.DT_UINT64: (np.uint64, "uint64_val"),
+    types_pb2.DT_BOOL: (np.bool_, "bool_val"),
+    types_pb2.DT_STRING: (np.object_, "string_val"),
+    types_pb2.DT_HALF: (np.float16, "half_val"),
+    types_pb2.DT_BFLOAT16: (ml_dtypes.bfloat16, "half_val"),
+    types_pb2.DT_COMPLEX64: (np.complex64, "scomplex_val"),
+    types_pb2.DT_COMPLEX128: (np.complex128, "dcomplex_val"),
+}
+_NUMBERS = {np.dtype(kind): number for number, (kind, _) in _KINDS.items()}
+STRING: int = types_pb2.DT_STRING
+FLOAT: int = types_pb2.DT_FLOAT
+INT64: int = types_pb2.DT_INT64
+_FEW = 16
+# An attacker's shape must not make us allocate what no request holds.
+_MAX_ELEMENTS = 1 << 28
+
+
+def name_of(dtype: int) -> str:
+    """Return the name of a type as TensorFlow prints it, such as int64."""
+    return str(types_pb2.DataType.Name(dtype)).removeprefix("DT_").lower() if dtype in _KINDS else f"type {dtype}"
+
+
+def numpy_type(dtype: int) -> Any:
+    """Return the numpy type of a number in `tensorflow.DataType`; strings are objects (bytes)."""
+    return _KINDS[dtype][0]
+
+
+def to_array(proto: Any, alias: str) -> Array:
+    """Return a TensorProto as an array.
+
+    Args:
+        proto: the `tensorflow.TensorProto`.
+        alias: its name in the request, for the error.
+
+    Raises:
+        StatusError: it is no tensor: bytes of another length, a type that cannot be sent, an open shape.
+    """
+    error = invalid(f"tensor parsing error: {alias}")
+    if proto.dtype not in _KINDS or proto.tensor_shape.unknown_rank:
+        raise error
+    kind, field = _KINDS[proto.dtype]
+    shape = tuple(dim.size for dim in proto.tensor_shape.dim)
+    size = math.prod(shape)
+    if any(length < 0 for length in shape) or size > _MAX_ELEMENTS:
+        raise error
+    if proto.tensor_content and kind is not np.object_:
+        if len(proto.tensor_content) != size * np.dtype(kind).itemsize:
+            raise error
+        return np.frombuffer(proto.tensor_content, kind).reshape(shape)
+    if proto.tensor_content:
+        raise error
+    values: Any = getattr(proto, field)
+    if field == "half_val":
+        # Sixteen bits each, in an int32.
+        flat = np.asarray(values, np.int64).astype(np.uint16).view(kind)
+    elif field.endswith("complex_val"):
+        flat = np.asarray(values, np.float64)[: len(values) // 2 * 2].view(np.complex128).astype(kind)
+    elif kind is np.object_:
+        flat = np.empty(len(values), np.object_)
+        flat[:] = values
+    else:
+        # Through int64: an int_val outside its type wraps, as C's cast does.
+        flat = np.asarray(values, np.int64).astype(kind) if field == "int_val" else np.asarray(values, kind)
+    return _sized(flat, size, kind).reshape(shape)
+
+
+def _sized(flat: Array, size: int, kind: Any) -> Array:
+    """Cut values to a size, or fill them up with the last one; with the type's zero where there is none."""
+    if len(flat) >= size:
+        return flat[:size]
+    filled = np.empty(size, kind)
+    filled[: len(flat)] = flat
+    filled[len(flat) :] = flat[-1] if len(flat) else (b"" if kind is np.object_ else 0)
+    return filled
+
+
+def checked(proto: Any, spec: TensorSpec, alias: str) -> Array:
+    """Return an input as an array, held to its signature.
+
+    Raises:
+        StatusError: it is no tensor, or its type or shape is another.
+    """
+    array = to_array(proto, alias)
+    if proto.dtype != spec.dtype:
+        raise invalid(f"input {alias} is expected to be {name_of(spec.dtype)} but {name_of(proto.dtype)} is provided")
+    check_shape(array.shape, spec, alias)
+    return array
+
+
+def column(proto: Any, spec: TensorSpec, alias: str) -> Array | list[Any]:
+    """Return an input as `checked` does, or as a list where it is a few plain numbers: a list is cheaper to join.
+
+    Raises:
+        StatusError: it is no tensor, or its type or shape is another.
+    """
+    dims = proto.tensor_shape.dim
+    if spec.shape == (-1,) and proto.dtype == spec.dtype and len(dims) == 1 and not proto.tensor_content:
+        values = proto.float_val if spec.dtype == FLOAT else proto.int64_val if spec.dtype == INT64 else ()
+        if 0 < len(values) == dims[0].size <= _FEW:
+            return list(values)
+    return checked(proto, spec, alias)
+
+
+def check_shape(shape: tuple[int, ...], spec: TensorSpec, alias: str) -> None:
+    """Hold an input's shape to its signature.
+
+    Raises:
+        StatusError: it is another.
+    """
+    wanted = spec.shape
+    if wanted is None:
+        return
+    if len(shape) != len(wanted) or any(w not in (-1, got) for w, got in zip(wanted, shape, strict=True)):
+        shown = ",".join("?" if size == -1 else str(size) for size in wanted)
+        raise invalid(f"input {alias} is expected to have the shape [{shown}] but has {list(shape)}")
+
+
+def fill(proto: Any, array: Array) -> None:
+    """Write an array into an empty TensorProto, as a list of values, which is TF Serving's default.
+
+    Raises:
+        KeyError: the array's type is none that TensorFlow knows.
+    """
+    dtype = _NUMBERS[array.dtype] if array.dtype.kind not in "SU" else types_pb2.DT_STRING
+    proto.dtype = dtype
+    for length in array.shape:
+        proto.tensor_shape.dim.add().size = length
+    field = _KINDS[dtype][1]
+    flat = array.ravel()
+    values: Any
+    if field == "half_val":
+        values = flat.view(np.uint16)
+    elif field.endswith("complex_val"):
+        values = np.stack([flat.real, flat.imag], axis=-1).ravel()
+    elif field == "string_val":
+        values = [value.encode() if isinstance(value, str) else bytes(value) for value in flat.tolist()]
+    else:
+        values = flat
+    getattr(proto, field).extend(values.tolist() if isinstance(values, np.ndarray) else values)
+
+
+def to_proto(array: Array) -> Any:
+    """Return an array as a `tensorflow.TensorProto`."""
+    proto = tensor_pb2.TensorProto()
+    fill(proto, array)
+    return proto

@@ -1,0 +1,99 @@
+"""Which versions of a model are meant to be served, as TF Serving's ServableVersionPolicy says it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from bike_pipeline.serving.server.statuses import Code, StatusError
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What is configured for one model.
+
+    Attributes:
+        name: the model's name.
+        base_path: the folder of its versions.
+        policy: which versions are served.
+        latest: how many of the newest, with the policy `latest`.
+        specific: which ones, with the policy `specific`.
+        labels: versions by label.
+    """
+
+    name: str
+    base_path: Path
+    policy: Literal["latest", "all", "specific"] = "latest"
+    latest: int = 1
+    specific: Sequence[int] = ()
+    labels: Mapping[str, int] = field(default_factory=dict)
+
+
+def wanted(config: ModelConfig, present: Mapping[int, Path]) -> dict[int, Path]:
+    """Return the versions that are meant to be served, of those that are there."""
+    numbers = sorted(present)
+    if config.policy == "latest":
+        numbers = numbers[-config.latest :]
+    elif config.policy == "specific":
+        numbers = [number for number in numbers if number in set(config.specific)]
+    return {number: present[number] for number in numbers}
+
+
+def folders(base_path: Path) -> dict[int, Path]:
+    """Return a model's version folders by number; a name may have leading zeros, as `00001` for 1.
+
+    Where two folders mean the same number, the first in the order of their names counts.
+    """
+    found: dict[int, Path] = {}
+    try:
+        entries = sorted(base_path.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    for path in entries:
+        if path.name.isascii() and path.name.isdigit() and path.is_dir():
+            number = int(path.name)
+            if number < 1 << 63:
+                found.setdefault(number, path)
+    return found
+
+
+def from_proto(config: object, base_folder: Path) -> ModelConfig:
+    """Return a `tensorflow.serving.ModelConfig` as ours.
+
+    Args:
+        config: the message.
+        base_folder: the folder that every model's base path must lie in: a client of this server may choose among
+            what lies there, not among the machine's files.
+
+    Raises:
+        StatusError: it names what this server does not do, or a folder that it may not read.
+    """
+    from typing import Any, cast
+
+    proto = cast("Any", config)
+    if not proto.name:
+        raise StatusError(Code.INVALID_ARGUMENT, "Invalid ModelConfig: a model has no name")
+    if proto.model_platform not in ("", "tensorflow"):
+        raise StatusError(
+            Code.INVALID_ARGUMENT, f"ModelServer got unsupported model_platform {proto.model_platform}; use tensorflow"
+        )
+    base_path = Path(proto.base_path)
+    if base_path.parent != base_folder or base_path.name in ("", ".", ".."):
+        raise StatusError(
+            Code.INVALID_ARGUMENT, f"the base path of model {proto.name} must be a folder in {base_folder}"
+        )
+    policy = proto.model_version_policy
+    kind = policy.WhichOneof("policy_choice") or "latest"
+    labels = dict(proto.version_labels)
+    if kind == "all":
+        return ModelConfig(proto.name, base_path, "all", labels=labels)
+    if kind == "specific":
+        if not policy.specific.versions:
+            raise StatusError(
+                Code.INVALID_ARGUMENT, f"model {proto.name}: the specific version policy names no version"
+            )
+        return ModelConfig(proto.name, base_path, "specific", specific=tuple(policy.specific.versions), labels=labels)
+    # Zero stands for the default, which is one.
+    return ModelConfig(proto.name, base_path, "latest", latest=policy.latest.num_versions or 1, labels=labels)

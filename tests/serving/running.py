@@ -1,0 +1,130 @@
+"""Starts `bike-pipeline serve` as a process of its own, for the tests of the server and of its clients."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bike_pipeline.exporting.format import Source
+from bike_pipeline.exporting.golden import golden_rows
+from bike_pipeline.exporting.registry import format_of
+from bike_pipeline.serving import model_folder
+
+MODEL = "bike_demand"
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that is listening.
+
+    Attributes:
+        rest: host:port of the REST API.
+        grpc: host:port of the gRPC API.
+        base: the folder that holds the models; a new version goes to `base / MODEL / version`.
+        told: what it said of itself at its start.
+        process: the process.
+    """
+
+    rest: str
+    grpc: str
+    base: Path
+    told: dict[str, Any]
+    process: subprocess.Popen[str]
+
+    @property
+    def url(self) -> str:
+        """Address of the model."""
+        return f"http://{self.rest}/v1/models/{MODEL}"
+
+    @property
+    def log(self) -> str:
+        """What it logged so far."""
+        return Path(self.told["log"]).read_text(encoding="utf-8", errors="replace")
+
+    def stop(self) -> int:
+        """Stop it by SIGTERM and return its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=60)
+
+
+@contextmanager
+def running_server(base: Path, workspace: Path, *assignments: str) -> Iterator[Running]:
+    """Serve what lies in `base` on free ports; leave nothing running.
+
+    Args:
+        base: the folder that holds one folder a model.
+        workspace: where the log goes.
+        assignments: further settings, as `key=value`.
+    """
+    command = [sys.executable, "-m", "bike_pipeline.cli", "serve", "--json", "--rest-port", "0", "--grpc-port", "0"]
+    for assignment in (f"workspace={workspace}", f"serving.base_path={base}", *assignments):
+        command += ["--set", assignment]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "GRPC_VERBOSITY": "ERROR"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        line = process.stdout.readline()
+        if not line:
+            raise AssertionError(f"the server did not start: {process.stderr.read()}")
+        told = json.loads(line)
+        yield Running(told["rest"], told["grpc"], base, told, process)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+
+def with_export(saved_model: Path, folder: Path, name: str = "tflite_float32") -> Path:
+    """Return a copy of a SavedModel with an export that passed parity, as the pipeline pushes it.
+
+    Args:
+        saved_model: the model.
+        folder: where the copy goes; must not exist.
+        name: the export format.
+    """
+    import shutil
+
+    shutil.copytree(saved_model, folder)
+    exports = folder / "assets.extra" / "exports"
+    (exports / name).mkdir(parents=True)
+    form = format_of(name)
+    form.export(Source(saved_model, golden_rows(200)), exports / name)
+    content = (exports / name / form.file).read_bytes()
+    record = {
+        "passed": True,
+        "reason": "",
+        "file": form.file,
+        "precision": form.precision,
+        "size_bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "latency_us": 20.0,
+    }
+    (exports / "parity.json").write_text(json.dumps({"formats": {name: record}}), encoding="utf-8")
+    return folder
+
+
+def push(base: Path, model: Path, version: int) -> Path:
+    """Push a model as a version, as the Pusher does.
+
+    Args:
+        base: the folder that holds the models.
+        model: folder of the SavedModel.
+        version: the version's number.
+    """
+    return model_folder.add_version(base / MODEL, model, version, {"fingerprint": model_folder.fingerprint(model)})
