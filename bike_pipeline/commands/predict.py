@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -14,6 +15,10 @@ from bike_pipeline.commands.options import settings_options
 from bike_pipeline.errors import ModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bike_pipeline.serving.clients.connection import Protocol
+    from bike_pipeline.serving.records import Record
     from bike_pipeline.settings import Settings
 
 PREDICTION = "predicted_cnt"
@@ -22,19 +27,42 @@ PREDICTION = "predicted_cnt"
 @click.command()
 @settings_options
 @click.option("--version", type=int, default=None, help="A version of the served model; the newest by default.")
+@click.option("--server", metavar="ADDRESS", default=None, help="Ask a model server; a host, host:port or grpc://….")
+@click.option("--protocol", type=click.Choice(["rest", "grpc"]), default=None, help="What that server is asked in.")
+@click.option("--label", default="", help="The version label that the server's answer is wanted of.")
 @click.option("--json", "as_json", is_flag=True, help="Answer with one JSON record a line, for CSV input too.")
 @click.argument("records", required=False, default="-")
-def command(settings: Settings, version: int | None, as_json: bool, records: str) -> None:
+def command(
+    settings: Settings,
+    version: int | None,
+    server: str | None,
+    protocol: Protocol | None,
+    label: str,
+    as_json: bool,
+    records: str,
+) -> None:
     """Predict the rentals an hour for RECORDS: a JSON record, a CSV or JSON file, or "-" for standard input.
 
     A record names the model's inputs; its date (dteday) stands for year, month, weekday and, with holiday, working day.
     JSON is answered with one number a record, CSV with the same rows and a column predicted_cnt.
+
+    The model is loaded from the serving folder into this process; with --server, a model server that speaks TF
+    Serving's protocols is asked instead, and this process loads no TensorFlow.
     """
+    if server is None and (protocol is not None or label):
+        raise click.UsageError("--protocol and --label are about a model server: name it with --server")
     text, where = _read(records)
     from bike_pipeline.serving import records as parsing
 
     parsed = parsing.parse(text, where)
     columns = parsing.to_columns(parsed, where)
+    if server is not None:
+        from bike_pipeline.serving.clients import connect, connection
+
+        with connect(connection(settings, server, protocol=protocol, version=version, label=label)) as client:
+            predicted = client.predict(columns).tolist()
+        _write(sys.stdout, parsed, predicted, as_json=as_json, as_numbers=parsing.is_json(text))
+        return
     from bike_pipeline.lean_imports import lean_imports
     from bike_pipeline.log_capture import captured
 
@@ -42,17 +70,27 @@ def command(settings: Settings, version: int | None, as_json: bool, records: str
         from bike_pipeline.serving.predictor import Predictor
 
         predicted = Predictor(settings.serving_path, version).predict(columns).tolist()
-        if as_json or parsing.is_json(text):
-            for record, value in zip(parsed, predicted, strict=True):
-                answer = {**record, PREDICTION: round(value, 2)} if as_json else round(value, 2)
-                screen.write(json.dumps(answer) + "\n")
-            return
-        writer = csv.DictWriter(
-            screen, [*(name for name in parsed[0] if name != PREDICTION), PREDICTION], lineterminator="\n"
+        _write(screen, parsed, predicted, as_json=as_json, as_numbers=parsing.is_json(text))
+
+
+def _write(
+    screen: TextIO, parsed: Sequence[Record], predicted: Sequence[float], *, as_json: bool, as_numbers: bool
+) -> None:
+    """Write the answers: as JSON records, as numbers, or as the CSV that was sent with a column more."""
+    # JSON has no word for what is no number; nothing else in the output is touched.
+    rounded = [round(value, 2) if math.isfinite(value) else None for value in predicted]
+    if as_json or as_numbers:
+        screen.writelines(
+            json.dumps({**record, PREDICTION: value} if as_json else value) + "\n"
+            for record, value in zip(parsed, rounded, strict=True)
         )
-        writer.writeheader()
-        for record, value in zip(parsed, predicted, strict=True):
-            writer.writerow({**record, PREDICTION: f"{value:.2f}"})
+        return
+    writer = csv.DictWriter(
+        screen, [*(name for name in parsed[0] if name != PREDICTION), PREDICTION], lineterminator="\n"
+    )
+    writer.writeheader()
+    for record, value in zip(parsed, predicted, strict=True):
+        writer.writerow({**record, PREDICTION: f"{value:.2f}"})
 
 
 def _read(records: str) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from bike_pipeline.settings.section import Section
+from bike_pipeline.settings.serving_client import ServingClientSettings
 from bike_pipeline.settings.serving_configuration import ServingConfigurationSettings
 from bike_pipeline.settings.serving_server import ServerSettings
 
@@ -19,12 +20,14 @@ class ServingSettings(Section):
         base_path: local or mounted folder that holds one folder a model name; empty for `<workspace>/serving`.
         configuration: what TF Serving is told.
         server: the embedded model server.
+        client: how this machine asks a model server.
     """
 
     model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
     base_path: str = ""
     configuration: ServingConfigurationSettings = ServingConfigurationSettings()
     server: ServerSettings = ServerSettings()
+    client: ServingClientSettings = ServingClientSettings()
 
     @model_validator(mode="after")
     def _local(self) -> Self:

@@ -1,0 +1,129 @@
+"""What a model server tells about its models, and columns as it takes them: the same for both protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bike_pipeline import features
+from bike_pipeline.serving.clients.errors import BadRequestError, ServerFailureError
+
+Columns = Mapping[str, Sequence[Any] | npt.NDArray[Any]]
+Arrays = dict[str, npt.NDArray[Any]]
+_DTYPES = {"int": np.int64, "float": np.float32}
+
+
+@dataclass(frozen=True)
+class VersionStatus:
+    """The state of one version of the model.
+
+    Attributes:
+        version: its number.
+        state: START, LOADING, AVAILABLE, UNLOADING or END.
+        error_code: canonical name; "OK" where there is no error.
+        error_message: what went wrong.
+    """
+
+    version: int
+    state: str
+    error_code: str = "OK"
+    error_message: str = ""
+
+    @property
+    def available(self) -> bool:
+        """Whether it answers."""
+        return self.state == "AVAILABLE"
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output of a signature.
+
+    Attributes:
+        dtype: TensorFlow's name, such as "DT_FLOAT".
+        shape: its sizes, -1 where any size will do; None where even their number is open.
+    """
+
+    dtype: str
+    shape: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A signature of the model.
+
+    Attributes:
+        inputs: by name.
+        outputs: by name.
+    """
+
+    inputs: dict[str, TensorInfo]
+    outputs: dict[str, TensorInfo]
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """What a version of the model takes and gives.
+
+    Attributes:
+        model: its name.
+        version: the version that this is about.
+        signatures: by name.
+    """
+
+    model: str
+    version: int
+    signatures: dict[str, Signature]
+
+
+def arrays(columns: Columns) -> Arrays:
+    """Return the model's inputs as arrays of the types that its signature has, shape (rows,) each.
+
+    Raises:
+        BadRequestError: a column is missing, of another length, or no numbers.
+    """
+    missing = [feature.name for feature in features.MODEL_INPUTS if feature.name not in columns]
+    if missing:
+        raise BadRequestError(f"missing: {', '.join(missing)}", where="columns", fix="give one column for every input")
+    found: Arrays = {}
+    for feature in features.MODEL_INPUTS:
+        try:
+            found[feature.name] = np.asarray(columns[feature.name], _DTYPES[feature.kind])
+        except (TypeError, ValueError, OverflowError) as error:
+            raise BadRequestError(str(error), where=f"column {feature.name}", fix=f"give {feature.kind}s") from None
+    shapes = {values.shape for values in found.values()}
+    if len(shapes) > 1 or len(next(iter(shapes))) != 1:
+        raise BadRequestError(
+            f"shapes differ or are no columns: {sorted(shapes)}", where="columns", fix="give the same rows in each"
+        )
+    return found
+
+
+def parts(columns: Arrays, size: int) -> Iterator[Arrays]:
+    """Yield the rows in parts of at most `size` rows."""
+    for start in range(0, len(next(iter(columns.values()))), size):
+        yield {name: values[start : start + size] for name, values in columns.items()}
+
+
+def rentals(values: Any, rows: int, where: str) -> npt.NDArray[np.float32]:
+    """Return a server's answer as rentals an hour, shape (rows,).
+
+    Raises:
+        ServerFailureError: it is no number a row.
+    """
+    try:
+        found = np.asarray(values, np.float32)
+    except (TypeError, ValueError):
+        found = np.zeros(0, np.float32)
+    if found.size != rows:
+        raise no_answer(f"the answer holds no number for each of the {rows} rows", where)
+    return found.reshape(rows)
+
+
+def no_answer(what: str, where: str) -> ServerFailureError:
+    """Return the error for something that no server of this model answers."""
+    return ServerFailureError(what, where=where, fix="check that the address is a model server's, and the model's name")

@@ -1,0 +1,205 @@
+"""Where a model server is, how it is spoken to, and who asks: one value that every client is made of."""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+from bike_pipeline.errors import ConfigurationError
+from bike_pipeline.serving.clients.deadline import RetryPolicy
+
+if TYPE_CHECKING:
+    from bike_pipeline.settings import Settings
+
+Protocol = Literal["rest", "grpc"]
+TOKEN_VARIABLE = "BIKE_SERVING_TOKEN"  # noqa: S105 - its name, not its value
+API_KEY_VARIABLE = "BIKE_SERVING_API_KEY"
+API_KEY_HEADER = "x-api-key"
+# TF Serving's own ports.
+PORTS: dict[Protocol, int] = {"rest": 8501, "grpc": 8500}
+_SCHEMES: dict[str, tuple[Protocol, bool]] = {
+    "http": ("rest", False),
+    "https": ("rest", True),
+    "grpc": ("grpc", False),
+    "grpcs": ("grpc", True),
+}
+_FORM = "write it as host:port, with http://, https://, grpc:// or grpcs:// before it where that is to be said"
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where a model server is, how it is spoken to, and who asks.
+
+    Attributes:
+        host: name or address, an IPv6 one without brackets.
+        port: TCP port.
+        protocol: "rest" or "grpc".
+        model: name of the model.
+        version: the version that answers; None for the newest one.
+        label: the version label that answers, instead of a version.
+        signature: name of the signature; empty for the served one.
+        tls: whether the connection is encrypted.
+        ca_file: certificates to trust; empty for those of this machine.
+        certificate: this client's certificate; empty for none.
+        key: its private key.
+        token: bearer token; empty for none.
+        api_key: API key; empty for none.
+        timeout: seconds that a call may take as a whole.
+        retries: when a request is sent again.
+        rows_per_request: rows sent in one request.
+    """
+
+    host: str
+    port: int
+    protocol: Protocol
+    model: str
+    version: int | None = None
+    label: str = ""
+    signature: str = ""
+    tls: bool = False
+    ca_file: str = ""
+    certificate: str = ""
+    key: str = ""
+    token: str = field(default="", repr=False)
+    api_key: str = field(default="", repr=False)
+    timeout: float = 30.0
+    retries: RetryPolicy = field(default_factory=RetryPolicy)
+    rows_per_request: int = 10_000
+
+    @property
+    def authority(self) -> str:
+        """Host and port as they stand in an address."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def where(self) -> str:
+        """The address for people."""
+        scheme = next(name for name, said in _SCHEMES.items() if said == (self.protocol, self.tls))
+        return f"{scheme}://{self.authority}"
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """Headers or metadata that say who asks; names in lower case, as gRPC wants them."""
+        found = {}
+        if self.token:
+            found["authorization"] = f"Bearer {self.token}"
+        if self.api_key:
+            found[API_KEY_HEADER] = self.api_key
+        return found
+
+    def pem(self, path: str) -> bytes | None:
+        """Return the content of a certificate or key file; None where no file is named.
+
+        Raises:
+            ConfigurationError: it cannot be read.
+        """
+        if not path:
+            return None
+        try:
+            return Path(path).read_bytes()
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot read it ({error.strerror or error})", where=path, fix="check serving.client's file names"
+            ) from None
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """Return what verifies the server and proves who we are; None without TLS.
+
+        Raises:
+            ConfigurationError: a file cannot be read or holds no certificate or key.
+        """
+        if not self.tls:
+            return None
+        for path in (self.ca_file, self.certificate, self.key):
+            self.pem(path)
+        where = self.ca_file
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file or None)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            if self.certificate:
+                where = self.certificate
+                context.load_cert_chain(self.certificate, self.key)
+        except (ssl.SSLError, OSError) as error:
+            raise ConfigurationError(
+                f"it holds no usable certificate or key ({error.args[-1]})", where=where, fix="name PEM files"
+            ) from None
+        return context
+
+
+def connection(
+    settings: Settings,
+    address: str = "",
+    *,
+    protocol: Protocol | None = None,
+    version: int | None = None,
+    label: str = "",
+    timeout: float | None = None,
+) -> Connection:
+    """Return the connection that the settings, the environment and the command line describe.
+
+    Args:
+        settings: `serving.model_name` and `serving.client` are read.
+        address: goes before `serving.client.address`.
+        protocol: goes before `serving.client.protocol`; a scheme in the address must agree with it.
+        version: a version to ask.
+        label: a version label to ask.
+        timeout: goes before `serving.client.timeout_seconds`.
+
+    Raises:
+        ConfigurationError: the address or a secret is malformed, or both a version and a label are given.
+    """
+    client = settings.serving.client
+    if version is not None and label:
+        raise ConfigurationError("a version and a label are given", where="predict", fix="leave one of them out")
+    tls = client.tls or bool(client.ca_file or client.certificate)
+    host, port, spoken, encrypted = _address(address or client.address, protocol, client.protocol, tls)
+    return Connection(
+        host=host,
+        port=port,
+        protocol=spoken,
+        model=settings.serving.model_name,
+        version=version,
+        label=label,
+        tls=encrypted,
+        ca_file=client.ca_file,
+        certificate=client.certificate,
+        key=client.key,
+        token=_secret(TOKEN_VARIABLE),
+        api_key=_secret(API_KEY_VARIABLE),
+        timeout=client.timeout_seconds if timeout is None else timeout,
+        retries=RetryPolicy(client.attempts, client.first_wait_seconds, client.max_wait_seconds),
+        rows_per_request=client.rows_per_request,
+    )
+
+
+def _address(text: str, asked: Protocol | None, default: Protocol, tls: bool) -> tuple[str, int, Protocol, bool]:
+    """Return host, port, protocol and whether it is encrypted."""
+    scheme, slashes, rest = text.partition("://")
+    if not slashes:
+        scheme, rest = "", text
+    try:
+        parts = urlsplit(f"//{rest}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    surplus = bool(host) and (parts.path not in ("", "/") or parts.query or parts.username is not None)
+    if not host or surplus or not re.fullmatch(r"[\w.:%-]+", host) or (scheme and scheme not in _SCHEMES):
+        raise ConfigurationError("it is no address of a model server", where=text or "the address", fix=_FORM)
+    protocol, encrypted = _SCHEMES.get(scheme, (asked or default, tls))
+    if asked is not None and asked != protocol:
+        raise ConfigurationError(f"its scheme says {protocol}, --protocol says {asked}", where=text, fix=_FORM)
+    return host, PORTS[protocol] if port is None else port, protocol, encrypted
+
+
+def _secret(variable: str) -> str:
+    value = os.environ.get(variable, "").strip()
+    if not value.isascii() or not value.isprintable():
+        raise ConfigurationError(
+            "it holds what no header can carry", where=f"the variable {variable}", fix="set it to printable ASCII"
+        )
+    return value

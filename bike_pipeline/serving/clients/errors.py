@@ -1,0 +1,158 @@
+"""What a model server may answer instead of a prediction: one class for each thing that a caller can do about it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from bike_pipeline.errors import ServerError
+
+# Status codes of REST by the canonical name of the error that TF Serving answers them for, and what proxies add.
+CODE_OF_STATUS = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    408: "DEADLINE_EXCEEDED",
+    409: "ABORTED",
+    413: "INVALID_ARGUMENT",
+    429: "RESOURCE_EXHAUSTED",
+    499: "CANCELLED",
+    501: "UNIMPLEMENTED",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+TRUST = "check serving.client's ca_file, certificate and key, and whether the server speaks TLS"
+# TF Serving answers INVALID_ARGUMENT where a label is not known.
+_UNKNOWN_LABEL = "version label"
+# gRPC's own words where a message is larger than the server takes.
+_TOO_LARGE = "message larger than max"
+_LONGEST = 300
+
+
+class ClientError(ServerError):
+    """A request to a model server that was not answered with what was asked for.
+
+    Attributes:
+        code: canonical name of the error, as gRPC calls it: "NOT_FOUND".
+        retry_after: seconds after which the server wants to be asked again; None where it did not say.
+        may_be_tried_again: whether the same request may succeed when it is sent again.
+    """
+
+    may_be_tried_again: ClassVar[bool] = False
+    code: str = "UNKNOWN"
+    retry_after: float | None = None
+
+    @property
+    def retryable(self) -> bool:
+        """Whether to send the request again."""
+        return self.may_be_tried_again and not self._final
+
+    def give_up(self, fix: str) -> None:
+        """Say that another try would end the same way, and what mends it."""
+        self._final = True
+        self.fix = fix
+
+    _final: bool = False
+
+
+class UnavailableError(ClientError):
+    """The server cannot be reached, went away before it answered, or says that it cannot serve now."""
+
+    may_be_tried_again = True
+    code = "UNAVAILABLE"
+
+
+class OverloadedError(ClientError):
+    """The server has too much to do, or this client asks too often; sent again only where it says when."""
+
+    code = "RESOURCE_EXHAUSTED"
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the server said when to come again."""
+        return self.retry_after is not None
+
+
+class TimedOutError(ClientError):
+    """There was no answer in the time that the call had."""
+
+    code = "DEADLINE_EXCEEDED"
+
+
+class UnknownModelError(ClientError):
+    """The server does not serve this model, version or label."""
+
+    code = "NOT_FOUND"
+
+
+class BadRequestError(ClientError):
+    """The server does not take the request as it is, and never will."""
+
+    code = "INVALID_ARGUMENT"
+
+
+class UnauthenticatedError(ClientError):
+    """The server does not know who asks, or does not let them."""
+
+    code = "UNAUTHENTICATED"
+
+
+class ServerFailureError(ClientError):
+    """The server failed, or answered what is no answer of a model server."""
+
+    code = "INTERNAL"
+
+
+_CLASSES: dict[str, tuple[type[ClientError], str]] = {
+    "INVALID_ARGUMENT": (BadRequestError, "compare the request with the model's signature"),
+    "FAILED_PRECONDITION": (BadRequestError, "compare the request with the model's signature"),
+    "OUT_OF_RANGE": (BadRequestError, "compare the request with the model's signature"),
+    "NOT_FOUND": (UnknownModelError, "check serving.model_name, the version or the label, and what the server serves"),
+    "UNAUTHENTICATED": (UnauthenticatedError, "set BIKE_SERVING_TOKEN or BIKE_SERVING_API_KEY to what it accepts"),
+    "PERMISSION_DENIED": (UnauthenticatedError, "ask for the right, or set another token or API key"),
+    "RESOURCE_EXHAUSTED": (OverloadedError, "ask less often, or send more rows in one request"),
+    "UNAVAILABLE": (UnavailableError, "check that the server runs and that the address is right"),
+    "DEADLINE_EXCEEDED": (TimedOutError, "raise serving.client.timeout_seconds, or look at the server's load"),
+}
+
+
+def unreachable(what: str, where: str, *, untrusted: bool = False) -> UnavailableError:
+    """Return the error for a server that did not answer.
+
+    Args:
+        what: the reason.
+        where: the address that was asked.
+        untrusted: one of the two does not accept the other's certificate: the next try would end the same way.
+    """
+    found = UnavailableError(f"cannot be reached ({what})", where=where, fix=_CLASSES["UNAVAILABLE"][1])
+    if untrusted:
+        found.give_up(TRUST)
+    return found
+
+
+def timed_out(seconds: float, where: str) -> TimedOutError:
+    """Return the error for a call that did not end in the time that it had."""
+    return TimedOutError(f"no answer within {seconds:g} s", where=where, fix=_CLASSES["DEADLINE_EXCEEDED"][1])
+
+
+def error_of(code: str, message: str, where: str, retry_after: float | None = None) -> ClientError:
+    """Return the error for what a server answered.
+
+    Args:
+        code: canonical name of the error, such as "NOT_FOUND".
+        message: what the server said; its first line is kept.
+        where: the address that was asked.
+        retry_after: seconds after which the server wants to be asked again.
+    """
+    lines = message.strip().splitlines()
+    said = lines[0].strip().rstrip(".")[:_LONGEST] if lines else ""
+    if code == "INVALID_ARGUMENT" and _UNKNOWN_LABEL in said.lower():
+        kind, fix = _CLASSES["NOT_FOUND"]
+    elif code == "RESOURCE_EXHAUSTED" and _TOO_LARGE in said.lower():
+        kind, fix = BadRequestError, "send fewer rows in one request: serving.client.rows_per_request"
+    else:
+        kind, fix = _CLASSES.get(code, (ServerFailureError, "look at the server's log"))
+    error = kind(f"{said or 'no further words'} ({code})", where=where, fix=fix)
+    error.code = code
+    error.retry_after = retry_after
+    return error
