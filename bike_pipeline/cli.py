@@ -32,6 +32,7 @@ COMMANDS = {
     "schedule": "Make, list, switch and delete recurring runs on Kubeflow Pipelines.",
     "trainjob": "Write the manifest of a training by several pods (Kubeflow Trainer).",
     "serving-config": "Write TF Serving's configuration files and a compose.yaml, from the settings.",
+    "api-key": "Make, list and revoke the API keys of the embedded server.",
     "config": "Show the settings, or their schema.",
     "doctor": "Show what is installed, what is missing and how to get it.",
 }

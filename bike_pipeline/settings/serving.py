@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from bike_pipeline.settings.section import Section
 from bike_pipeline.settings.serving_client import ServingClientSettings
 from bike_pipeline.settings.serving_configuration import ServingConfigurationSettings
+from bike_pipeline.settings.serving_security import ServingSecuritySettings
 from bike_pipeline.settings.serving_server import ServerSettings
 
 
@@ -21,6 +22,7 @@ class ServingSettings(Section):
         configuration: what TF Serving is told.
         server: the embedded model server.
         client: how this machine asks a model server.
+        security: who may ask the embedded server, over what connection, and how much.
     """
 
     model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
@@ -28,6 +30,7 @@ class ServingSettings(Section):
     configuration: ServingConfigurationSettings = ServingConfigurationSettings()
     server: ServerSettings = ServerSettings()
     client: ServingClientSettings = ServingClientSettings()
+    security: ServingSecuritySettings = ServingSecuritySettings()
 
     @model_validator(mode="after")
     def _local(self) -> Self:

@@ -92,6 +92,12 @@ class Settings(Section):
         return Path(named).expanduser().absolute() if named else self.workspace_path / "keys" / "signing.pem"
 
     @property
+    def api_key_file(self) -> Path:
+        """Hashes of the API keys that the embedded server lets in."""
+        named = self.serving.security.authentication.api_key_file
+        return Path(named).expanduser().absolute() if named else self.workspace_path / "keys" / "api-keys.json"
+
+    @property
     def dvc_path(self) -> Path:
         """Folder of the span versions' `.dvc` files."""
         named = self.tracking.dvc.folder

@@ -1,0 +1,78 @@
+"""From what a request carries to who asks, the same for both protocols."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from bike_pipeline.serving.security import api_keys
+from bike_pipeline.serving.security.identity import ADMIN, SCOPES, Client, Refusal
+from bike_pipeline.serving.security.tokens import Tokens
+from bike_pipeline.serving.security.watched_file import WatchedFiles
+
+if TYPE_CHECKING:
+    from bike_pipeline.settings import Settings
+
+_BEARER = "bearer "
+
+
+class Authenticator:
+    """Tells who asks; where no method is configured, everybody is let in with every scope."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Read the keys of the configured methods.
+
+        Raises:
+            ConfigurationError: a key file is missing or damaged.
+        """
+        self.settings = settings.serving.security.authentication
+        self.required = bool(self.settings.methods)
+        path = settings.api_key_file
+        self._keys = WatchedFiles([path], lambda: api_keys.read(path)) if "api_keys" in self.settings.methods else None
+        self._tokens = Tokens(self.settings.jwt) if "jwt" in self.settings.methods else None
+
+    def client(self, authorization: str, api_key: str, peer: str) -> Client:
+        """Return who asks.
+
+        Args:
+            authorization: the header `Authorization`, or the metadata of that name; empty for none.
+            api_key: the header `X-API-Key`, or the metadata of that name; empty for none.
+            peer: the address that the request came from, without its port.
+
+        Raises:
+            Refusal: nothing, or nothing valid, proves who asks.
+        """
+        if not self.required:
+            return Client(f"peer:{peer}", peer, frozenset(SCOPES))
+        bearer = authorization[len(_BEARER) :].strip() if authorization[: len(_BEARER)].lower() == _BEARER else ""
+        presented = api_key or bearer
+        if not presented:
+            raise Refusal(401, "UNAUTHENTICATED", f"No credentials: send {self._how()}.")
+        found = None
+        if self._keys is not None:
+            found = self._keys.get().find(presented, datetime.now(UTC))
+        if found is None and self._tokens is not None and bearer:
+            found = self._tokens.find(bearer)
+        if found is None:
+            # Which part was wrong (unknown, expired, revoked) is for the keys' owner to look up, not for who asks.
+            raise Refusal(401, "UNAUTHENTICATED", "The credentials are not valid, or not any more.")
+        return found
+
+    def _how(self) -> str:
+        ways = []
+        if self._keys is not None:
+            ways.append("an API key as `X-API-Key` or as bearer token in `Authorization`")
+        if self._tokens is not None:
+            ways.append("a JSON Web Token as bearer token in `Authorization`")
+        return ", or ".join(ways)
+
+
+def demand(client: Client, scope: str) -> None:
+    """Let a client pass that has the scope.
+
+    Raises:
+        Refusal: it has not.
+    """
+    if scope not in client.scopes:
+        what = "change what is served" if scope == ADMIN else "ask this"
+        raise Refusal(403, "PERMISSION_DENIED", f"These credentials may not {what}: they lack the scope `{scope}`.")

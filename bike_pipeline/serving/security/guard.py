@@ -1,0 +1,74 @@
+"""What both protocols share: who asks, how often, how much, and what an unforeseen error tells."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import TYPE_CHECKING
+
+from bike_pipeline.serving.security.authentication import Authenticator, demand
+from bike_pipeline.serving.security.identity import Client, Refusal
+from bike_pipeline.serving.security.paths import model_roots
+from bike_pipeline.serving.security.rate import RateLimit
+
+if TYPE_CHECKING:
+    from bike_pipeline.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+
+class Guard:
+    """Stands before one server's handlers, REST and gRPC alike, so that a client has one rate over both.
+
+    Attributes:
+        authentication: who asks.
+        limits: the settings of the limits.
+        rate: how often.
+        roots: below which a request may name a base path.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Read the keys.
+
+        Raises:
+            ConfigurationError: a key file is missing or damaged.
+        """
+        self.authentication = Authenticator(settings)
+        self.limits = settings.serving.security.limits
+        self.rate = RateLimit(self.limits.requests_per_second, self.limits.burst, self.limits.clients)
+        self.roots = model_roots(settings)
+
+    def admit(self, scope: str, authorization: str, api_key: str, peer: str) -> Client:
+        """Return who asks, having taken one request out of the client's rate.
+
+        Args:
+            scope: what the request needs, see `identity.SCOPES`.
+            authorization: the header or metadata `Authorization`; empty for none.
+            api_key: the header or metadata `X-API-Key`; empty for none.
+            peer: the address that the request came from, without its port; empty where it is not known yet.
+
+        Raises:
+            Refusal: who asks is unknown, may not, or asks too often.
+        """
+        try:
+            client = self.authentication.client(authorization, api_key, peer)
+        except Refusal:
+            # Guessing has a rate, too: that of the address. Who has a key is not held up by a neighbour who has none.
+            if peer:
+                self.rate.take(f"peer:{peer}")
+            raise
+        demand(client, scope)
+        self.rate.take(client.id)
+        return client
+
+
+def report(error: BaseException, request: str) -> str:
+    """Write an unforeseen error with its traceback to the log, and return all that a client is told of it.
+
+    Args:
+        error: what was raised.
+        request: which request it was, without anything that the client has sent.
+    """
+    request_id = secrets.token_hex(8)
+    _log.error("request %s (%s) failed", request_id, request, exc_info=error)
+    return f"Internal error; the server's log tells it under request id {request_id}."

@@ -1,0 +1,83 @@
+"""Both protocols with the guard before handlers that do next to nothing: what the guard does shows without a model."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import grpc
+from aiohttp import web
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
+
+from bike_pipeline.serving import security
+from bike_pipeline.settings import load_settings
+
+SECRET = "a secret of the inside"
+
+
+def settings_of(tmp_path, *assignments):
+    return load_settings(None, (f"workspace={tmp_path}", *(f"serving.security.{each}" for each in assignments)))
+
+
+class Service(model_service_pb2_grpc.ModelServiceServicer):
+    async def GetModelStatus(self, request, context):  # noqa: N802 (gRPC's name)
+        if request.model_spec.name == "fail":
+            raise KeyError(SECRET)
+        if request.model_spec.name == "none":
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such model")
+        return GetModelStatusResponse()
+
+    async def HandleReloadConfigRequest(self, request, context):  # noqa: N802 (gRPC's name)
+        return model_management_pb2.ReloadConfigResponse()
+
+
+async def _rest(request):
+    if request.path == "/fail":
+        raise KeyError(SECRET)
+    if request.path == "/teapot":
+        raise web.HTTPMethodNotAllowed("BREW", ["GET"])
+    if request.path == "/many":
+        return web.json_response({"bytes": len(await request.read())})
+    return web.json_response({"path": request.path})
+
+
+@contextlib.asynccontextmanager
+async def serving(settings, *, max_bytes=1 << 20):
+    """Start both; yield the addresses host:port of REST and gRPC."""
+    app = web.Application(middlewares=security.rest_middlewares(settings), client_max_size=max_bytes)
+    app.router.add_route("*", "/{path:.*}", _rest)
+    runner = web.AppRunner(app, access_log=None, **security.rest_options(settings))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=security.ssl_context(settings))
+    await site.start()
+    server = grpc.aio.server(interceptors=security.grpc_interceptors(settings), options=security.grpc_options(settings))
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(Service(), server)
+    servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+    credentials = security.grpc_credentials(settings)
+    port = (
+        server.add_secure_port("127.0.0.1:0", credentials) if credentials else server.add_insecure_port("127.0.0.1:0")
+    )
+    await server.start()
+    try:
+        yield f"127.0.0.1:{runner.addresses[0][1]}", f"127.0.0.1:{port}"
+    finally:
+        await server.stop(0)
+        await runner.cleanup()
+
+
+def run(coroutine):
+    """Run a test's coroutine, bounded, so that a server that hangs is a failure."""
+
+    async def bounded():
+        async with asyncio.timeout(60):
+            return await coroutine
+
+    return asyncio.run(bounded())
+
+
+__all__ = ["SECRET", "DecodeError", "run", "serving", "settings_of"]

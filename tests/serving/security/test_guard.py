@@ -1,0 +1,378 @@
+"""The guard before both protocols, asked over real connections."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+
+import aiohttp
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tensorflow_serving.apis import get_model_status_pb2, model_management_pb2, model_service_pb2_grpc
+
+from bike_pipeline.serving.security import api_keys, exposure
+from tests.serving.security.small_server import SECRET, run, serving, settings_of
+
+METRICS = "/monitoring/prometheus/metrics"
+
+
+def with_keys(tmp_path, *more):
+    return settings_of(tmp_path, "authentication.methods=[api_keys]", *more)
+
+
+def key_file(tmp_path):
+    return tmp_path / "keys" / "api-keys.json"
+
+
+async def get(address, path, headers=None, **options):
+    async with aiohttp.ClientSession() as session:
+        method = options.pop("method", "GET")
+        async with session.request(method, f"http://{address}{path}", headers=headers, **options) as answer:
+            content = await answer.read()
+            if answer.status >= 400:
+                assert list(json.loads(content)) == ["error"], content
+            return answer.status, content.decode(), answer.headers
+
+
+def status_request(name="bikes"):
+    request = get_model_status_pb2.GetModelStatusRequest()
+    request.model_spec.name = name
+    return request
+
+
+async def call(address, metadata=(), *, name="bikes", reload=None):
+    """Return the status code, the details and the trailing metadata of a call."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = model_service_pb2_grpc.ModelServiceStub(channel)
+        try:
+            if reload is None:
+                await stub.GetModelStatus(status_request(name), metadata=metadata, timeout=20)
+            else:
+                request = model_management_pb2.ReloadConfigRequest()
+                request.config.model_config_list.config.add(name="bikes", base_path=reload)
+                await stub.HandleReloadConfigRequest(request, metadata=metadata, timeout=20)
+        except grpc.aio.AioRpcError as error:
+            return error.code().name, error.details(), dict(error.trailing_metadata() or ())
+    return "OK", "", {}
+
+
+def test_without_methods_everybody_is_let_in(tmp_path):
+    async def asks():
+        async with serving(settings_of(tmp_path)) as (rest, rpc):
+            assert (await get(rest, "/v1/models/bikes"))[0] == 200
+            assert (await call(rpc))[0] == "OK"
+            assert (await call(rpc, reload=str(tmp_path / "serving" / "bike_demand")))[0] == "OK"
+
+    run(asks())
+
+
+def test_a_key_lets_in_over_both_protocols_and_nothing_else_does(tmp_path):
+    _, key = api_keys.create(key_file(tmp_path), "dashboard", ["predict"])
+
+    async def asks():
+        async with serving(with_keys(tmp_path)) as (rest, rpc):
+            for headers in ({"X-API-Key": key}, {"Authorization": f"Bearer {key}"}, {"authorization": f"bearer {key}"}):
+                assert (await get(rest, "/v1/models/bikes", headers))[0] == 200
+                assert (await call(rpc, tuple((k.lower(), v) for k, v in headers.items())))[0] == "OK"
+            for headers in ({}, {"X-API-Key": key[:-1]}, {"Authorization": key}, {"Authorization": f"Basic {key}"}):
+                status, content, answered = await get(rest, "/v1/models/bikes", headers)
+                assert status == 401
+                assert key not in content
+                assert answered["WWW-Authenticate"].startswith("Bearer")
+                code, details, _ = await call(rpc, tuple((k.lower(), v) for k, v in headers.items()))
+                assert code == "UNAUTHENTICATED"
+                assert key not in details
+            assert (await get(rest, "/v1/models/bikes", method="OPTIONS"))[0] == 200
+
+    run(asks())
+
+
+def test_health_and_metrics_are_open_or_not_as_the_settings_say(tmp_path):
+    api_keys.create(key_file(tmp_path), "dashboard", ["predict"])
+
+    async def healthy(address):
+        async with grpc.aio.insecure_channel(address) as channel:
+            try:
+                await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=20)
+            except grpc.aio.AioRpcError as error:
+                return error.code().name
+        return "OK"
+
+    async def watches(address):
+        async with grpc.aio.insecure_channel(address) as channel:
+            try:
+                async for _ in health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=20):
+                    return "OK"
+            except grpc.aio.AioRpcError as error:
+                return error.code().name
+
+    async def asks():
+        async with serving(with_keys(tmp_path)) as (rest, rpc):
+            assert (await get(rest, METRICS))[0] == 200
+            assert (await get(rest, METRICS + "/x"))[0] == 401
+            assert await healthy(rpc) == "OK"
+            assert await watches(rpc) == "OK"
+        closed = with_keys(tmp_path, "authentication.open_health=false", "authentication.open_metrics=false")
+        async with serving(closed) as (rest, rpc):
+            assert (await get(rest, METRICS))[0] == 401
+            assert await healthy(rpc) == "UNAUTHENTICATED"
+            assert await watches(rpc) == "UNAUTHENTICATED"
+
+    run(asks())
+
+
+def test_changing_what_is_served_needs_the_admin_scope_and_asking_needs_predict(tmp_path):
+    _, predict = api_keys.create(key_file(tmp_path), "dashboard", ["predict"])
+    _, admin = api_keys.create(key_file(tmp_path), "operator", ["admin"])
+    served = str(tmp_path / "serving" / "bike_demand")
+
+    async def asks():
+        async with serving(with_keys(tmp_path)) as (rest, rpc):
+            assert (await call(rpc, reload=served))[0] == "UNAUTHENTICATED"
+            assert (await call(rpc, (("x-api-key", predict),), reload=served))[0] == "PERMISSION_DENIED"
+            assert (await call(rpc, (("x-api-key", admin),), reload=served))[0] == "OK"
+            assert (await call(rpc, (("x-api-key", admin),)))[0] == "PERMISSION_DENIED"
+            assert (await get(rest, "/v1/models/bikes", {"X-API-Key": admin}))[0] == 403
+            for path in ("/etc", f"{served}/../../../etc", "", "bike_demand"):
+                assert (await call(rpc, (("x-api-key", admin),), reload=path))[0] == "PERMISSION_DENIED"
+
+    run(asks())
+
+
+def test_no_text_of_an_unforeseen_error_reaches_a_client_and_all_of_it_the_log(tmp_path, caplog):
+    async def asks():
+        async with serving(settings_of(tmp_path)) as (rest, rpc):
+            return await get(rest, "/fail"), await call(rpc, name="fail")
+
+    with caplog.at_level(logging.ERROR):
+        (status, content, _), (code, details, _) = run(asks())
+    assert (status, code) == (500, "INTERNAL")
+    for text in (content, details):
+        assert SECRET not in text
+        assert "KeyError" not in text
+        request_id = text.split("request id ")[1][:16]
+        assert request_id in caplog.text
+    assert caplog.text.count("Traceback") == 2
+    assert caplog.text.count(SECRET) >= 2
+
+
+def test_what_a_handler_answers_itself_passes(tmp_path):
+    async def asks():
+        async with serving(settings_of(tmp_path)) as (rest, rpc):
+            assert (await call(rpc, name="none"))[:2] == ("NOT_FOUND", "no such model")
+            status, _, headers = await get(rest, "/teapot")
+            assert (status, headers["Allow"]) == (405, "GET")
+
+    run(asks())
+
+
+def test_a_body_that_is_too_large_too_deep_or_holds_too_much_is_refused(tmp_path):
+    settings = settings_of(tmp_path, "limits.json_depth=8", "limits.rows=10")
+
+    async def chunks():
+        for _ in range(40):
+            yield b" " * 1000
+
+    async def asks():
+        async with serving(settings, max_bytes=20_000) as (rest, _):
+            assert (await get(rest, "/many", method="POST", data=b" " * 20_000))[0] == 200
+            for body in (b" " * 20_001, chunks()):
+                status, content, headers = await get(rest, "/many", method="POST", data=body)
+                assert status == 413
+                assert "20000 bytes" in content
+                assert headers["Connection"] == "close"
+            assert (await get(rest, "/many", method="POST", data=b"[" * 8 + b"]" * 8))[0] == 200
+            assert (await get(rest, "/many", method="POST", data=b"[" * 9 + b"]" * 9))[0] == 400
+            assert (await get(rest, "/many", method="POST", data=b"[" + b"1," * 400 + b"1]"))[0] == 400
+
+    run(asks())
+
+
+def test_a_small_body_that_unpacks_to_a_large_one_is_refused(tmp_path):
+    import gzip
+
+    async def asks():
+        async with serving(settings_of(tmp_path), max_bytes=20_000) as (rest, _):
+            bomb = gzip.compress(b" " * 5_000_000)
+            assert len(bomb) < 20_000
+            packed = {"Content-Encoding": "gzip"}
+            assert (await get(rest, "/many", packed, method="POST", data=bomb))[0] == 413
+            assert (await get(rest, "/many", packed, method="POST", data=b"no gzip"))[0] == 400
+            small = await get(rest, "/many", packed, method="POST", data=gzip.compress(b"{}"))
+            assert small[:2] == (200, '{"bytes": 2}')
+
+    run(asks())
+
+
+def test_who_asks_too_often_is_told_when_to_come_back_over_both_protocols(tmp_path):
+    path = key_file(tmp_path)
+    _, busy = api_keys.create(path, "busy", ["predict"])
+    _, calm = api_keys.create(path, "calm", ["predict"])
+    # So slow that no bucket fills while the test runs.
+    settings = with_keys(tmp_path, "limits.requests_per_second=0.001", "limits.burst=4")
+
+    async def asks():
+        async with serving(settings) as (rest, rpc):
+            for _ in range(2):
+                assert (await get(rest, "/v1/models/bikes", {"X-API-Key": busy}))[0] == 200
+                assert (await call(rpc, (("x-api-key", busy),)))[0] == "OK"
+            status, _, headers = await get(rest, "/v1/models/bikes", {"X-API-Key": busy})
+            assert status == 429
+            assert 900 <= int(headers["Retry-After"]) <= 1000
+            code, _, trailing = await call(rpc, (("x-api-key", busy),))
+            assert code == "RESOURCE_EXHAUSTED"
+            assert 900 <= int(trailing["retry-after"]) <= 1000
+            assert (await get(rest, "/v1/models/bikes", {"X-API-Key": calm}))[0] == 200
+            assert [(await get(rest, "/x", {"X-API-Key": "guess"}))[0] for _ in range(6)] == [401] * 4 + [429] * 2
+            assert (await get(rest, "/v1/models/bikes", {"X-API-Key": calm}))[0] == 200
+
+    run(asks())
+
+
+def test_without_keys_the_rate_is_that_of_the_address(tmp_path):
+    settings = settings_of(tmp_path, "limits.requests_per_second=0.001", "limits.burst=3")
+
+    async def asks():
+        async with serving(settings) as (rest, _):
+            assert [(await get(rest, "/"))[0] for _ in range(5)] == [200] * 3 + [429] * 2
+        async with serving(settings_of(tmp_path, "limits.requests_per_second=0.001", "limits.burst=3")) as (_, rpc):
+            codes = [(await call(rpc))[0] for _ in range(5)]
+            assert codes == ["OK"] * 3 + ["RESOURCE_EXHAUSTED"] * 2
+
+    run(asks())
+
+
+def test_a_key_that_is_made_or_revoked_counts_in_a_running_server(tmp_path):
+    path = key_file(tmp_path)
+    old, old_key = api_keys.create(path, "dashboard", ["predict"])
+
+    async def until(address, key, status):
+        for _ in range(200):
+            if (await get(address, "/v1/models/bikes", {"X-API-Key": key}))[0] == status:
+                return True
+            await asyncio.sleep(0.05)
+        return False
+
+    async def asks():
+        async with serving(with_keys(tmp_path)) as (rest, _):
+            answered = []
+
+            async def keeps_asking(key, until_set):
+                while not until_set.is_set():
+                    answered.append((await get(rest, "/v1/models/bikes", {"X-API-Key": key()}))[0])
+
+            current, done = {"key": old_key}, asyncio.Event()
+            clients = [asyncio.create_task(keeps_asking(lambda: current["key"], done)) for _ in range(4)]
+            _, new_key = api_keys.create(path, "dashboard", ["predict"])
+            assert await until(rest, new_key, 200)
+            current["key"] = new_key
+            # Nobody has a request under way that still carries the old key.
+            await asyncio.sleep(0.3)
+            api_keys.revoke(path, old.id)
+            assert await until(rest, old_key, 401)
+            path.write_text("half a fi")
+            await asyncio.sleep(1.2)
+            assert await until(rest, new_key, 200)
+            assert (await get(rest, "/v1/models/bikes", {"X-API-Key": old_key}))[0] == 401
+            done.set()
+            await asyncio.gather(*clients)
+            assert set(answered) == {200}
+            assert len(answered) > 20
+
+    run(asks())
+
+
+async def raw(address, sent, *, wait=20.0):
+    """Return what a server answers to these bytes until it closes the connection."""
+    host, _, port = address.partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(sent)
+    async with asyncio.timeout(wait):
+        answer = await reader.read()
+    writer.close()
+    return answer
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"POST /many HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf",
+        b"POST /many HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhal",
+    ],
+    ids=["length", "chunked"],
+)
+def test_a_body_that_does_not_come_is_not_waited_for(tmp_path, sent):
+    async def asks():
+        async with serving(settings_of(tmp_path, "limits.read_seconds=0.5")) as (rest, _):
+            answer = await raw(rest, sent)
+            assert answer.startswith(b"HTTP/1.1 408")
+            assert (await get(rest, "/"))[0] == 200
+
+    run(asks())
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: a\r\nX-A: b"], ids=["none", "line", "header"]
+)
+def test_headers_that_do_not_come_are_not_waited_for(tmp_path, sent):
+    async def asks():
+        async with serving(settings_of(tmp_path, "limits.idle_seconds=0.5")) as (rest, _):
+            assert await raw(rest, sent) == b""
+            answer = await raw(rest, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" + sent)
+            assert answer.startswith(b"HTTP/1.1 200")
+
+    run(asks())
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX-A: " + b"a" * 9000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\n" + b"".join(b"X-%d: a\r\n" % i for i in range(80)) + b"\r\n",
+    ],
+    ids=["line", "header", "headers"],
+)
+def test_headers_that_are_too_long_or_too_many_are_refused_without_filling_the_log(tmp_path, sent, caplog):
+    async def asks():
+        async with serving(settings_of(tmp_path)) as (rest, _):
+            # What is no HTTP is refused by aiohttp's parser, before any handler, in its own words.
+            assert b" 400 " in (await raw(rest, sent)).partition(b"\r\n")[0]
+            assert (await get(rest, "/"))[0] == 200
+
+    with caplog.at_level(logging.DEBUG):
+        run(asks())
+    assert "no HTTP request" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_too_much_metadata_is_refused(tmp_path):
+    async def asks():
+        async with serving(settings_of(tmp_path)) as (_, rpc):
+            assert (await call(rpc, (("x-a", "a" * 40_000),)))[0] == "RESOURCE_EXHAUSTED"
+            assert (await call(rpc))[0] == "OK"
+
+    run(asks())
+
+
+@pytest.mark.parametrize(
+    ("host", "assignments", "said"),
+    [
+        ("127.0.0.1", (), ""),
+        ("::1", (), ""),
+        ("localhost", (), ""),
+        ("0.0.0.0", (), "without TLS (serving.security.tls) and without authentication"),
+        ("::", (), "without TLS"),
+        ("bikes.example.org", (), "without TLS"),
+        ("0.0.0.0", ("authentication.methods=[api_keys]",), "without TLS (serving.security.tls)"),
+        ("0.0.0.0", ("tls={certificate_file: a, key_file: b}",), "without authentication"),
+        ("0.0.0.0", ("tls={certificate_file: a, key_file: b, client_ca_file: c}",), ""),
+        ("0.0.0.0", ("tls={certificate_file: a, key_file: b}", "authentication.methods=[api_keys]"), ""),
+    ],
+)
+def test_the_warning_says_what_is_open_to_other_machines(tmp_path, host, assignments, said):
+    warning = exposure(settings_of(tmp_path, *assignments), host)
+    assert (said in warning) if said else not warning
+    assert not said or warning.startswith(f"warning: {host} ")

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings, strategies
+from tensorflow.core.framework import tensor_pb2
+
+from bike_pipeline.serving.security.identity import Refusal
+from bike_pipeline.serving.security.rate import RateLimit
+from bike_pipeline.serving.security.request_size import check_json, check_tensors
+from bike_pipeline.settings.serving_security import LimitSettings
+
+LIMITS = LimitSettings(json_depth=8, rows=100)
+
+
+def depth_of(value):
+    if isinstance(value, dict):
+        return 1 + max((depth_of(each) for each in value.values()), default=0)
+    return 1 + max((depth_of(each) for each in value), default=0) if isinstance(value, list) else 0
+
+
+def refused(body):
+    try:
+        check_json(body, LIMITS)
+    except Refusal as refusal:
+        return refusal.status == 400
+    return False
+
+
+TEXTS = strategies.text(alphabet='[]{}"\\a,:ü\n', max_size=12)
+VALUES = strategies.recursive(
+    strategies.one_of(strategies.none(), strategies.integers(), TEXTS),
+    lambda inner: strategies.one_of(
+        strategies.lists(inner, max_size=5), strategies.dictionaries(TEXTS, inner, max_size=4)
+    ),
+    max_leaves=40,
+)
+
+
+@settings(derandomize=True, max_examples=200, deadline=None, database=None)
+@given(VALUES, strategies.integers(0, 10), strategies.booleans())
+def test_the_depth_is_that_of_the_parsed_value_whatever_its_texts_hold(value, around, ascii_only):
+    for _ in range(around):
+        value = [value]
+    body = json.dumps(value, ensure_ascii=ascii_only).encode()
+    assert refused(body) == (depth_of(value) > LIMITS.json_depth)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"[" * 9, True),
+        (b"[" * 8, False),
+        (b"[" * 1_000_000, True),
+        (b"[" * 1_000_000 + b"]" * 1_000_000, True),
+        (b"[]" * 1_000_000, False),
+        (b"]" * 1_000_000, False),
+        (b'"' + b"[" * 1_000_000 + b'"', False),
+        (b'{"a":' * 9 + b"1" + b"}" * 9, True),
+        (b"", False),
+    ],
+    ids=["open-9", "open-8", "open", "nested", "beside", "closed", "text", "objects", "empty"],
+)
+def test_bodies_made_to_hurt_are_judged_too(body, expected):
+    assert refused(body) is expected
+
+
+def test_more_values_than_the_rows_could_hold_are_refused_unparsed():
+    assert refused(b'{"instances":[' + b"1," * 4000 + b"1]}")
+    assert not refused(json.dumps({"instances": [dict.fromkeys(map(str, range(11)), 1)] * 100}).encode())
+
+
+@pytest.mark.parametrize(
+    ("sizes", "passes"),
+    [([100, 1], True), ([], True), ([0, 2**62], True), ([2**62], False), ([2**31, 2**31], False), ([-1], False)],
+    ids=str,
+)
+def test_a_small_tensor_that_claims_a_huge_shape_is_refused(sizes, passes):
+    tensor = tensor_pb2.TensorProto(float_val=[1.0])
+    for size in sizes:
+        tensor.tensor_shape.dim.add(size=size)
+    if passes:
+        check_tensors([tensor], LIMITS)
+    else:
+        with pytest.raises(Refusal) as refusal:
+            check_tensors([tensor], LIMITS)
+        assert refusal.value.code == "INVALID_ARGUMENT"
+
+
+def test_a_bucket_empties_fills_at_its_rate_and_never_beyond_its_size():
+    now = [0.0]
+    rate = RateLimit(2.0, 3, 100, clock=lambda: now[0])
+
+    def taken(client):
+        count = 0
+        while True:
+            try:
+                rate.take(client)
+            except Refusal as refusal:
+                return count if refusal.status == 429 else None, refusal.retry_after
+            count += 1
+
+    assert taken("a") == (3, 0.5)
+    assert taken("b") == (3, 0.5)
+    now[0] = 0.25
+    assert taken("a") == (0, 0.25)
+    now[0] = 1.0
+    assert taken("a")[0] == 2
+    now[0] = 1000.0
+    assert taken("a")[0] == 3
+
+
+def test_the_memory_of_rates_is_bounded_and_keeps_those_who_ask_most_recently():
+    rate = RateLimit(0.001, 1, 100, clock=lambda: 0.0)
+    rate.take("first")
+    for number in range(99):
+        rate.take(str(number))
+    for number in range(100):
+        with pytest.raises(Refusal):
+            rate.take("first")
+        rate.take(f"more {number}") if number < 50 else None
+    assert len(rate._buckets) == 100
+
+
+def test_without_a_rate_nothing_is_counted():
+    rate = RateLimit(0.0, 1, 100)
+    for _ in range(1000):
+        rate.take("a")
+    assert not rate._buckets
