@@ -27,12 +27,15 @@ def command(settings: Settings, host: str | None, rest_port: int | None, grpc_po
     New versions are loaded as they are pushed; no request fails for it. The log is <workspace>/logs/serve.log.
     """
     from bike_pipeline.log_capture import captured
+    from bike_pipeline.serving import security
     from bike_pipeline.serving.server import app
 
     given = {"host": host, "rest_port": rest_port, "grpc_port": grpc_port}
     server = settings.serving.server.model_copy(update={k: v for k, v in given.items() if v is not None})
     serving = settings.serving.model_copy(update={"server": server})
     settings = settings.model_copy(update={"serving": serving})
+    if warning := security.exposure(settings, server.host):
+        click.echo(warning, err=True)
     with captured(settings.logs_path / "serve.log") as screen:
         import logging
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bike_pipeline import features
 from bike_pipeline.serving.security.identity import Refusal
@@ -51,36 +50,18 @@ def _depth(body: bytes) -> int:
     return int(np.cumsum(marks * (1 - inside), dtype=np.int32).max(initial=0))
 
 
-def check_rows(rows: int, limits: LimitSettings) -> None:
+def check_rows(rows: int, most: int) -> None:
     """Let that many rows pass.
+
+    Args:
+        rows: the rows of a request.
+        most: the limit.
 
     Raises:
         Refusal: they are too many.
     """
-    if rows > limits.rows:
-        raise _too_many_rows(limits.rows)
-
-
-def check_tensors(inputs: Iterable[Any], limits: LimitSettings) -> None:
-    """Let TensorProtos pass whose shapes promise no more values than the allowed number of rows has.
-
-    A TensorProto of a few bytes may claim any shape: its last value is repeated to fill it (see `tf.make_ndarray`).
-
-    Args:
-        inputs: TensorProto messages.
-        limits: the limits.
-
-    Raises:
-        Refusal: they claim too many values, or a negative dimension.
-    """
-    for tensor in inputs:
-        size = 1
-        for dimension in tensor.tensor_shape.dim:
-            if dimension.size < 0:
-                raise Refusal(400, "INVALID_ARGUMENT", "A tensor has a negative dimension.")
-            size *= dimension.size
-            if size > limits.rows * _VALUES_A_ROW:
-                raise _too_many_rows(limits.rows)
+    if rows > most:
+        raise _too_many_rows(most)
 
 
 def _too_many_rows(rows: int) -> Refusal:

@@ -75,10 +75,11 @@ def _reload_request(request: Any) -> Any:
     if not isinstance(request, bytes):
         return request
     from google.protobuf.message import DecodeError
-    from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
+
+    from bike_pipeline.serving.server.protos import model_management_pb2
 
     try:
-        return ReloadConfigRequest.FromString(request)
+        return model_management_pb2.ReloadConfigRequest.FromString(request)
     except DecodeError:
         raise Refusal(400, "INVALID_ARGUMENT", "The message is not what this method takes.") from None
 

@@ -6,17 +6,16 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.errors import ServerError
+from bike_pipeline.serving import security
 from bike_pipeline.serving.server.statuses import StatusError
 
 if TYPE_CHECKING:
-    import ssl
-
     from bike_pipeline.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -35,6 +34,9 @@ class Server:
 
         Args:
             settings: all settings.
+
+        Raises:
+            ConfigurationError: a certificate, a key of the server or the keys of its clients are unsound.
         """
         # Imported here: TF Serving's messages and the web framework are not needed to ask for help.
         from bike_pipeline.serving.server.answering import Answering
@@ -44,6 +46,11 @@ class Server:
 
         self._settings = settings
         self._server = settings.serving.server
+        # Unsound certificates and keys are told before anything is loaded.
+        self._ssl_context = security.ssl_context(settings)
+        self._grpc_credentials = security.grpc_credentials(settings)
+        self._middlewares = security.rest_middlewares(settings)
+        self._interceptors = security.grpc_interceptors(settings)
         self._loader = ThreadPoolExecutor(1, "loading")
         self._answering = ThreadPoolExecutor(1, "answering")
         self.versions = ModelVersions(self._server, Threads(self._loader, self._answering), self._tell_health)
@@ -59,9 +66,8 @@ class Server:
         Raises:
             ServerError: a port is taken, or a label of the settings is for a version that does not serve.
         """
-        middlewares, interceptors = self._guards()
-        await self._start_grpc(interceptors)
-        await self._start_rest(middlewares)
+        await self._start_grpc()
+        await self._start_rest()
         try:
             await self.versions.configure([self._config()])
         except StatusError as error:
@@ -94,15 +100,7 @@ class Server:
             labels=server.labels,
         )
 
-    def _guards(self) -> tuple[list[Any], list[Any]]:
-        """Return what a request passes before it is answered: aiohttp middlewares and gRPC interceptors."""
-        return [], []
-
-    def _tls(self) -> tuple[ssl.SSLContext | None, Any]:
-        """Return how the REST API and the gRPC API are encrypted; None for not at all."""
-        return None, None
-
-    async def _start_grpc(self, interceptors: Sequence[Any]) -> None:
+    async def _start_grpc(self) -> None:
         import grpc
         from grpc_health.v1 import health, health_pb2_grpc
 
@@ -111,21 +109,22 @@ class Server:
         # TF Serving takes messages of any size; we take what the REST API takes.
         limit = self._server.max_request_bytes
         self._grpc = grpc.aio.server(
-            interceptors=list(interceptors),
+            interceptors=self._interceptors,
             options=[
+                *security.grpc_options(self._settings),
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", -1),
                 # Two servers on one port would share its clients by chance.
                 ("grpc.so_reuseport", 0),
             ],
         )
-        api = GrpcApi(self.versions, self.answers, Path(self._settings.serving_path).parent)
+        api = GrpcApi(self.versions, self.answers, self._settings.serving.security.limits.rows)
         self._grpc.add_generic_rpc_handlers(api.handlers())
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         await self._tell(serving=False)
         address = f"{self._server.host}:{self._server.grpc_port}"
-        credentials = self._tls()[1]
+        credentials = self._grpc_credentials
         try:
             self.grpc_port = (
                 self._grpc.add_secure_port(address, credentials)
@@ -136,18 +135,22 @@ class Server:
             raise _cannot_listen(address, "serving.server.grpc_port") from None
         await self._grpc.start()
 
-    async def _start_rest(self, middlewares: Sequence[Any]) -> None:
+    async def _start_rest(self) -> None:
         from aiohttp import web
 
         from bike_pipeline.serving.server.rest import RestApi, application
 
-        api = RestApi(self.versions, self.answers, self._server.metrics)
-        app = application(api, middlewares, self._server.max_request_bytes)
+        api = RestApi(self.versions, self.answers, self._server.metrics, self._settings.serving.security.limits.rows)
+        app = application(api, self._middlewares, self._server.max_request_bytes)
         self._runner = web.AppRunner(
-            app, access_log=None, handle_signals=False, shutdown_timeout=self._server.drain_seconds
+            app,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=self._server.drain_seconds,
+            **security.rest_options(self._settings),
         )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._server.host, self._server.rest_port, ssl_context=self._tls()[0])
+        site = web.TCPSite(self._runner, self._server.host, self._server.rest_port, ssl_context=self._ssl_context)
         try:
             await site.start()
         except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from bike_pipeline.serving.security.request_size import check_rows
 from bike_pipeline.serving.server import answering, json_format, messages
 from bike_pipeline.serving.server.answering import Answering
 from bike_pipeline.serving.server.metrics import CONTENT_TYPE
@@ -25,7 +25,6 @@ _PREDICT = re.compile(
 _MODEL = re.compile(r"/v1/models(?:/([^/:]+))?(?:/versions/(\d+)|/labels/([^/:]+))?(/metadata)?", re.IGNORECASE)
 METRICS_PATH = "/monitoring/prometheus/metrics"
 _JSON = "application/json"
-_log = logging.getLogger(__name__)
 
 
 def error_response(error: StatusError) -> web.Response:
@@ -36,29 +35,26 @@ def error_response(error: StatusError) -> web.Response:
 class RestApi:
     """Answers every path."""
 
-    def __init__(self, versions: ModelVersions, answers: Answering, with_metrics: bool) -> None:
+    def __init__(self, versions: ModelVersions, answers: Answering, with_metrics: bool, max_rows: int) -> None:
         """Answer for these models.
 
         Args:
             versions: the models.
             answers: asks them.
             with_metrics: whether the metrics are told.
+            max_rows: most rows in one request.
         """
         self._versions = versions
         self._answers = answers
         self._with_metrics = with_metrics
+        self._max_rows = max_rows
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answer one request."""
+        """Answer one request; what else is raised, the guard before this answers (see `serving.security`)."""
         try:
             return await self._answer(request)
         except StatusError as error:
             return error_response(error)
-        except web.HTTPRequestEntityTooLarge:
-            return error_response(StatusError(Code.RESOURCE_EXHAUSTED, "the request is too large"))
-        except Exception:  # noqa: BLE001 - the trace is for the log; a client learns nothing of the inside
-            _log.exception("a request failed: %s %s", request.method, request.path)
-            return error_response(StatusError(Code.INTERNAL, "internal error"))
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         path = request.path
@@ -108,6 +104,7 @@ class RestApi:
         parsed = json_format.parse(content)
         signature = answering.signature_of(version, parsed.signature, rest=True)
         columns, rows, form = json_format.inputs_of(parsed, signature)
+        check_rows(rows, self._max_rows)
         return json_format.response(await self._answers.predict(version, signature, columns, rows), form)
 
 

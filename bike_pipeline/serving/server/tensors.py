@@ -43,8 +43,9 @@ STRING: int = types_pb2.DT_STRING
 FLOAT: int = types_pb2.DT_FLOAT
 INT64: int = types_pb2.DT_INT64
 _FEW = 16
-# An attacker's shape must not make us allocate what no request holds.
-_MAX_ELEMENTS = 1 << 28
+# A few bytes may claim any shape, which their last value fills: no more than this much is allocated for them, which is
+# many times the rows that a request may hold.
+_MAX_ELEMENTS = 1 << 20
 
 
 def name_of(dtype: int) -> str:

@@ -59,16 +59,13 @@ def folders(base_path: Path) -> dict[int, Path]:
     return found
 
 
-def from_proto(config: object, base_folder: Path) -> ModelConfig:
+def from_proto(config: object) -> ModelConfig:
     """Return a `tensorflow.serving.ModelConfig` as ours.
 
-    Args:
-        config: the message.
-        base_folder: the folder that every model's base path must lie in: a client of this server may choose among
-            what lies there, not among the machine's files.
+    Which folders it may name is checked before (see `serving.security.paths`).
 
     Raises:
-        StatusError: it names what this server does not do, or a folder that it may not read.
+        StatusError: it names what this server does not do.
     """
     from typing import Any, cast
 
@@ -80,10 +77,6 @@ def from_proto(config: object, base_folder: Path) -> ModelConfig:
             Code.INVALID_ARGUMENT, f"ModelServer got unsupported model_platform {proto.model_platform}; use tensorflow"
         )
     base_path = Path(proto.base_path)
-    if base_path.parent != base_folder or base_path.name in ("", ".", ".."):
-        raise StatusError(
-            Code.INVALID_ARGUMENT, f"the base path of model {proto.name} must be a folder in {base_folder}"
-        )
     policy = proto.model_version_policy
     kind = policy.WhichOneof("policy_choice") or "latest"
     labels = dict(proto.version_labels)
