@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Any
 
 from tfx import components
@@ -16,10 +17,12 @@ from bike_pipeline.components.data_gate import DataGate
 from bike_pipeline.components.evaluator import Evaluator
 from bike_pipeline.components.example_gen import SpanExampleGen
 from bike_pipeline.components.example_shards import EVAL, HISTORY, TRAIN
+from bike_pipeline.components.exporter import Exporter
 from bike_pipeline.components.pusher import Pusher
 from bike_pipeline.components.statistics_gen import StatisticsGen
 from bike_pipeline.components.transform import Transform
 from bike_pipeline.errors import ConfigurationError
+from bike_pipeline.exporting import registry
 from bike_pipeline.lineage.connection import connection_config
 from bike_pipeline.modeling import evaluation
 from bike_pipeline.settings import Settings
@@ -45,12 +48,14 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
         accept_baseline_reset: let a candidate with another signature or metric set pass without a comparison.
 
     Raises:
-        ConfigurationError: the curated schema is not there.
+        ConfigurationError: the curated schema is not there, or an export format.
     """
     if not settings.schema_path.is_file():
         raise ConfigurationError(
             "no such schema", where=str(settings.schema_path), fix="name the curated schema in the setting schema_file"
         )
+    # A format that nobody installed is found before hours of training and not after.
+    registry.formats_of(settings.exporting.formats)
     inputs, model = ("features.py", "data"), ("features.py", "modeling")
     serving = ("serving/model_folder.py", "lineage/store.py", "lineage/recorded.py", "lineage/serving_now.py")
     lookup = "components/baseline_lookup.py"
@@ -146,10 +151,23 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
         in_memory_rows=settings.data.in_memory_rows,
     )  # fmt: skip
 
+    exporter = _identify(
+        Exporter(
+            candidate,
+            evaluator.outputs["blessing"],
+            examples,
+            schema,
+            exporting=settings.exporting.model_dump_json(),
+            min_rows=json.dumps(settings.evaluation.min_rows, sort_keys=True),
+        ),
+        "Exporter", *model, "exporting", "components/exporter.py", "serving/predictor.py",
+    )  # fmt: skip
+
     pusher = _identify(
         Pusher(
             model=candidate,
             model_blessing=evaluator.outputs["blessing"],
+            exports=exporter.outputs["exports"],
             push_destination=pusher_pb2.PushDestination(
                 filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=settings.serving_path)
             ),
@@ -171,6 +189,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
             trainer,
             baseline_lookup,
             evaluator,
+            exporter,
             pusher,
         ],
         enable_cache=enable_cache,

@@ -23,6 +23,7 @@ ORDER = [
     "Trainer",
     "BaselineLookup",
     "Evaluator",
+    "Exporter",
     "Pusher",
 ]
 
@@ -86,8 +87,9 @@ def test_nothing_is_learnt_before_the_gate_has_passed(tmp_path: Any) -> None:
 
 def test_only_a_blessed_model_reaches_the_pusher(tmp_path: Any) -> None:
     stages = by_id(defined(tmp_path))
-    assert set(stages["Pusher"].inputs) == {"model", "model_blessing"}
-    assert stages["Pusher"].inputs["model_blessing"].producer_component_id == "Evaluator"
+    assert set(stages["Pusher"].inputs) == {"model", "model_blessing", "exports"}
+    for name in ("Exporter", "Pusher"):
+        assert stages[name].inputs["model_blessing"].producer_component_id == "Evaluator"
     assert stages["Evaluator"].inputs["baseline_model"].producer_component_id == "BaselineLookup"
 
 
@@ -103,7 +105,9 @@ def test_the_same_settings_are_the_same_parameters(tmp_path: Any) -> None:
         ("gate.default_severity=warning", {"DataGate"}),
         ("gate.min_rows.eval=7", {"DataGate"}),
         ("evaluation.max_mae_to_mean=0.5", {"Evaluator"}),
-        ("evaluation.min_rows.season=7", {"Evaluator"}),
+        ("evaluation.min_rows.season=7", {"Evaluator", "Exporter"}),
+        ("exporting.max_mae_increase=0.5", {"Exporter"}),
+        ("exporting.formats=[saved_model]", {"Exporter"}),
         ("data.history_spans=3", {"CsvExampleGen"}),
         ("data.in_memory_rows=3", {"CsvExampleGen", "StatisticsGen", "Transform", "Evaluator"}),
         ("beam.pipeline_args=[--no_pipeline_type_check, --streaming]", set()),
@@ -132,8 +136,10 @@ def test_an_edited_schema_is_another_parameter(tmp_path: Any) -> None:
     ("room", "stages"),
     [
         ("modeling/preprocessing.py", {"Transform"}),
-        ("modeling", {"Trainer", "Evaluator"}),
-        ("features.py", {"CsvExampleGen", "Transform", "Trainer", "Evaluator"}),
+        ("modeling", {"Trainer", "Evaluator", "Exporter"}),
+        ("features.py", {"CsvExampleGen", "Transform", "Trainer", "Evaluator", "Exporter"}),
+        ("exporting", {"Exporter"}),
+        ("components/exporter.py", {"Exporter"}),
         ("data", {"CsvExampleGen"}),
         ("serving/model_folder.py", {"BaselineLookup", "Pusher"}),
         ("lineage/store.py", {"BaselineLookup", "Pusher"}),

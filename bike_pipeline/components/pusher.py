@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 from tfx import components, types
 from tfx.components.pusher import executor as stock
-from tfx.dsl.components.base import executor_spec
+from tfx.dsl.components.base import base_component, executor_spec
 from tfx.orchestration import data_types_utils
 from tfx.orchestration.portable import data_types
 from tfx.proto import pusher_pb2
 from tfx.proto.orchestration import driver_output_pb2
-from tfx.types import artifact_utils
+from tfx.types import artifact_utils, component_spec, standard_artifacts, standard_component_specs
 from tfx.utils import io_utils, proto_utils
 
 from bike_pipeline.components import driver
+from bike_pipeline.components.exporter import Exports
+from bike_pipeline.exporting import exported
 from bike_pipeline.lineage.evidence import evidence_of
 from bike_pipeline.lineage.run_record import canonical
 from bike_pipeline.lineage.store import Lineage
@@ -43,7 +46,9 @@ class PusherDriver(driver.Driver):
             lineage = Lineage(connection.store)
             pushes = [push for push in lineage.pushes() if push.model_id == model.id]
             evidence = evidence_of(lineage, model.id)
-        lost = sum(not model_folder.is_intact(push.destination, push.fingerprint) for push in pushes)
+        lost = sum(
+            not model_folder.is_intact(push.destination, push.fingerprint, push.exports_fingerprint) for push in pushes
+        )
         result = driver_output_pb2.DriverOutput()
         data_types_utils.set_metadata_value(result.exec_properties["lost_pushes"], lost)
         artifact = execution_info.output_dict["pushed_model"][0].mlmd_artifact
@@ -72,20 +77,21 @@ class PusherExecutor(stock.Executor):
             self._MarkNotPushed(pushed)
             return
         source = self.GetModelPath(input_dict)
-        destination = pusher_pb2.PushDestination()
-        proto_utils.json_to_proto(exec_properties["push_destination"], destination)
-        base_path = destination.filesystem.base_directory
+        wanted = pusher_pb2.PushDestination()
+        proto_utils.json_to_proto(exec_properties["push_destination"], wanted)
+        base_path = wanted.filesystem.base_directory
         model = artifact_utils.get_single_instance(input_dict["model"])
         metric_set = artifact_utils.get_single_instance(input_dict["model_blessing"]).get_string_custom_property(
             "metric_set"
         )
         fingerprint = model_folder.fingerprint(source)
+        exports = Path(artifact_utils.get_single_instance(input_dict["exports"]).uri)
         present = model_folder.versions(base_path)
         newest = model_folder.push_record(base_path, present[-1]) if present else None
         if (
             newest is not None
             and newest["model_id"] == model.id
-            and model_folder.fingerprint(os.path.join(base_path, str(present[-1]))) == fingerprint
+            and _holds(Path(base_path) / str(present[-1]), fingerprint, exports)
         ):
             version = present[-1]
         else:
@@ -96,18 +102,31 @@ class PusherExecutor(stock.Executor):
                 "model_uri": model.uri,
                 "fingerprint": fingerprint,
                 "metric_set": metric_set,
+                "exports": exported.passed(exports),
                 "pushed_at_ms": int(time.time() * 1000),
             }
             signer = signing.signer()
             evidence = json.loads(pushed.get_string_custom_property(EVIDENCE_PROPERTY) or "{}")
-            model_folder.add_version(
-                base_path, source, version, record, lambda folder: model_manifest.write(folder, evidence, signer)
-            )
+
+            def complete(incoming: Path) -> None:
+                exported.add(exports, incoming)
+                model_manifest.write(incoming, evidence, signer)
+
+            model_folder.add_version(base_path, source, version, record, complete)
             pushed.set_string_custom_property("signature", _said(signer))
         io_utils.copy_dir(source, pushed.uri)
-        self._MarkPushed(pushed, os.path.join(base_path, str(version)), str(version))
+        destination = Path(base_path) / str(version)
+        self._MarkPushed(pushed, str(destination), str(version))
         pushed.set_string_custom_property("fingerprint", fingerprint)
+        pushed.set_string_custom_property("exports_fingerprint", model_folder.exports_fingerprint(destination))
         pushed.set_string_custom_property("metric_set", metric_set)
+
+
+def _holds(folder: Path, fingerprint: str, exports: Path) -> bool:
+    """Return whether a version's folder holds the model, and what was exported of it just now."""
+    with tempfile.TemporaryDirectory(prefix="bike-push-") as expected:
+        exported.add(exports, Path(expected))
+        return model_folder.is_intact(folder, fingerprint, model_folder.exports_fingerprint(expected))
 
 
 def _said(signer: signing.Signer | None) -> str:
@@ -116,8 +135,37 @@ def _said(signer: signing.Signer | None) -> str:
     return f"signed with a new key, {signer.origin}" if signer.created else "signed"
 
 
-class Pusher(components.Pusher):
-    """TFX's Pusher with the driver and the executor above."""
+class PusherSpec(standard_component_specs.PusherSpec):
+    """TFX's own, and the exports of the model."""
 
+    INPUTS = {
+        **standard_component_specs.PusherSpec.INPUTS,
+        "exports": component_spec.ChannelParameter(type=Exports),
+    }
+
+
+class Pusher(components.Pusher):
+    """TFX's Pusher with the driver and the executor above, and the exports beside the model."""
+
+    SPEC_CLASS = PusherSpec
     DRIVER_CLASS = PusherDriver
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(PusherExecutor)
+
+    def __init__(
+        self,
+        model: types.BaseChannel,
+        model_blessing: types.BaseChannel,
+        exports: types.BaseChannel,
+        push_destination: pusher_pb2.PushDestination,
+    ) -> None:
+        """Connect the pusher."""
+        base_component.BaseComponent.__init__(
+            self,
+            PusherSpec(
+                model=model,
+                model_blessing=model_blessing,
+                exports=exports,
+                push_destination=push_destination,
+                pushed_model=types.Channel(type=standard_artifacts.PushedModel),
+            ),
+        )

@@ -53,6 +53,9 @@ class Format(abc.ABC):
         precision: what its numbers are kept in; decides what `check` holds it to.
         extra: the optional part of the product that it needs; empty where it needs none.
         file: the file, relative to its folder, that a runtime loads.
+        in_process: whether `export` uses TensorFlow alone, so that it may run in the process that has it loaded. Every
+            other export runs in a process of its own: a library that crashes there costs one format and not the run.
+            An exported model is always loaded and measured in a process of its own.
     """
 
     name: ClassVar[str]
@@ -60,6 +63,7 @@ class Format(abc.ABC):
     precision: ClassVar[Precision] = "float32"
     extra: ClassVar[str] = ""
     file: ClassVar[str]
+    in_process: ClassVar[bool] = False
 
     @abc.abstractmethod
     def export(self, source: Source, folder: Path) -> None:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from bike_pipeline.exporting.format import Columns, Format, Predictions, Source
+from bike_pipeline.serving.model_folder import EXPORTS_FOLDER
 from bike_pipeline.serving.predictor import LoadedModel
 
 
@@ -23,10 +24,17 @@ class SavedModel(Format):
     name = "saved_model"
     title = "SavedModel"
     file = "saved_model.pb"
+    in_process = True
 
     def export(self, source: Source, folder: Path) -> None:
-        """Copy the SavedModel with its signatures and extra files."""
-        shutil.copytree(source.saved_model, folder, dirs_exist_ok=True)
+        """Copy the SavedModel with its signatures and extra files, without what was exported of it before."""
+        exports = (source.saved_model / EXPORTS_FOLDER).parent
+        shutil.copytree(
+            source.saved_model,
+            folder,
+            dirs_exist_ok=True,
+            ignore=lambda path, _: [EXPORTS_FOLDER.name] if Path(path) == exports else [],
+        )
 
     def load(self, folder: Path) -> _Answering:
         """Load it with TensorFlow."""

@@ -125,6 +125,7 @@ class Tflite(Format):
     """What the LiteRT formats share."""
 
     file = FILE
+    in_process = True
 
     def export(self, source: Source, folder: Path) -> None:
         """Convert the signature that takes raw features; builtin operators only."""

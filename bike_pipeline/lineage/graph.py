@@ -21,6 +21,7 @@ _TOLD = {
     "metric_mae": "MAE",
     "metric_rmse": "RMSE",
     "reason": "",
+    "formats": "",
     "signature": "",
     "warnings": "warnings",
 }

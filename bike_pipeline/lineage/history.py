@@ -25,6 +25,7 @@ WITNESSES = {
     "ExampleValidator": "statistics",
     "DataGate": "statistics",
     "Evaluator": "model",
+    "Exporter": "model",
     "Pusher": "model",
 }
 WARM_START = "WarmStartLookup"

@@ -43,6 +43,10 @@ def _evaluation(outputs: Outputs) -> str:
     return f"MAE {prop(evaluation, 'metric_mae'):.1f}, RMSE {prop(evaluation, 'metric_rmse'):.1f}: {verdict}"
 
 
+def _exports(outputs: Outputs) -> str:
+    return str(prop(outputs["exports"][0], "formats") or "")
+
+
 def _push(outputs: Outputs) -> str:
     pushed = outputs["pushed_model"][0]
     if prop(pushed, "pushed") != 1:
@@ -65,6 +69,7 @@ _OUTCOMES: dict[str, Callable[[Outputs], str]] = {
     "BaselineLookup": _baseline,
     "WarmStartLookup": _baseline,
     "Evaluator": _evaluation,
+    "Exporter": _exports,
     "Pusher": _push,
 }
 

@@ -18,6 +18,7 @@ class ServedModel:
         fingerprint: SHA-256 over the pushed files.
         metric_set: hash of the metrics and slices it was blessed by.
         pushed_at: when, UTC.
+        exports_fingerprint: SHA-256 over its exports (see `model_folder.exports_fingerprint`); "" where there are none.
     """
 
     model_id: int
@@ -27,6 +28,7 @@ class ServedModel:
     fingerprint: str
     metric_set: str
     pushed_at: datetime
+    exports_fingerprint: str = ""
 
 
 @dataclass(frozen=True)

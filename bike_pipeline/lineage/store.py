@@ -174,6 +174,7 @@ class Lineage:
                     destination=str(prop(pushed, "pushed_destination") or ""),
                     fingerprint=str(prop(pushed, "fingerprint") or ""),
                     metric_set=str(prop(pushed, "metric_set") or ""),
+                    exports_fingerprint=str(prop(pushed, "exports_fingerprint") or ""),
                     pushed_at=time_of(pushed.create_time_since_epoch),
                 )
             )

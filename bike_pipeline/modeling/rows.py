@@ -21,12 +21,13 @@ COLUMNS_FOLDER = "columns"
 Columns = dict[str, npt.NDArray[Any]]
 
 
-def to_columns(batches: Iterable[pa.RecordBatch], names: Iterable[str]) -> Columns:
+def to_columns(batches: Iterable[pa.RecordBatch], names: Iterable[str], where: str = "Trainer") -> Columns:
     """Return the named columns of all batches, each of shape (rows,); int64 or float32.
 
     Args:
         batches: record batches whose columns are lists with one value a row, as TFXIO reads tf.Examples.
         names: the columns to keep.
+        where: the stage that reads them, for errors.
 
     Raises:
         DataError: a column is absent or a row lacks its value.
@@ -39,12 +40,12 @@ def to_columns(batches: Iterable[pa.RecordBatch], names: Iterable[str]) -> Colum
             if index < 0 or not _one_value_a_row(batch.column(index)):
                 raise DataError(
                     f"the examples lack values of '{name}'",
-                    where="Trainer",
+                    where=where,
                     fix="the schema must require it in every row, so that the data gate stops such rows",
                 )
             parts[name].append(batch.column(index).flatten().to_numpy(zero_copy_only=False))
     if not parts[names[0]]:
-        raise DataError("there are no examples to read", where="Trainer", fix="ingest a span with rows in this split")
+        raise DataError("there are no examples to read", where=where, fix="ingest a span with rows in this split")
     return {name: np.concatenate(chunks) for name, chunks in parts.items()}
 
 

@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bike_pipeline.errors import StorageError
@@ -19,22 +19,69 @@ MANIFEST_FILE = "model_manifest.json"
 SIGNATURE_FILE = "model_manifest.json.sig"
 # Written by the push itself, so no part of the model's identity.
 _OWN = (PUSH_FILE, MANIFEST_FILE, SIGNATURE_FILE)
+# The model in other formats, with what was measured of them in `parity.json`; TensorFlow Serving looks at neither.
+EXPORTS_FOLDER = PurePosixPath("assets.extra/exports")
+PARITY_FILE = "parity.json"
+# What two measurements of the same file never agree on.
+MEASURED = ("cold_start_ms", "latency_us", "rows_per_second")
 _INCOMING = ".incoming-"
 
 
 def fingerprint(folder: str | Path) -> str:
-    """Return the SHA-256 over names and contents of all files below `folder`, but for what a push wrote beside them."""
+    """Return the SHA-256 over names and contents of a model's files, but for what a push wrote beside them.
+
+    The model's exports are no part of it: it is the same model with and without them.
+    """
     root = Path(folder)
+    exports = root / EXPORTS_FOLDER
+    return _digest(
+        root, (p for p in root.rglob("*") if p.is_file() and p.name not in _OWN and exports not in p.parents)
+    )
+
+
+def exports_fingerprint(folder: str | Path) -> str:
+    """Return the SHA-256 over a model's exports in `folder`; "" where there are none.
+
+    How fast they were is left out: the same files measured again are the same exports.
+    """
+    exports = Path(folder) / EXPORTS_FOLDER
+    files = [p for p in exports.rglob("*") if p.is_file()]
+    return _digest(exports, files) if files else ""
+
+
+def _digest(root: Path, files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    for path in sorted(p for p in root.rglob("*") if p.is_file() and p.name not in _OWN):
+    for path in sorted(files):
         digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+        content = _without_measurements(path.read_bytes()) if path.name == PARITY_FILE else path.read_bytes()
+        digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()
 
 
-def is_intact(folder: str | Path, expected: str) -> bool:
-    """Return whether a model's folder is there and holds the very bytes that `expected` is the fingerprint of."""
-    return Path(folder).is_dir() and fingerprint(folder) == expected
+def _without_measurements(parity: bytes) -> bytes:
+    try:
+        report = json.loads(parity)
+        for entry in report["formats"].values():
+            for name in MEASURED:
+                entry.pop(name, None)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return parity
+    return json.dumps(report, sort_keys=True).encode()
+
+
+def is_intact(folder: str | Path, expected: str, exports: str | None = None) -> bool:
+    """Return whether a model's folder is there and holds the very bytes that `expected` is the fingerprint of.
+
+    Args:
+        folder: the folder.
+        expected: fingerprint of the model.
+        exports: fingerprint of its exports, "" where there must be none; None where they do not matter.
+    """
+    return (
+        Path(folder).is_dir()
+        and fingerprint(folder) == expected
+        and (exports is None or exports_fingerprint(folder) == exports)
+    )
 
 
 def versions(base_path: str | Path) -> list[int]:

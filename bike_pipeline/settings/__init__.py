@@ -6,6 +6,7 @@
 
 from bike_pipeline.settings.data import DataSettings, GateSettings
 from bike_pipeline.settings.evaluation import EvaluationSettings
+from bike_pipeline.settings.exporting import ExportingSettings
 from bike_pipeline.settings.loading import BASE_FILE, load_settings
 from bike_pipeline.settings.tree import PROJECT_ROOT, Settings
 
@@ -14,6 +15,7 @@ __all__ = [
     "PROJECT_ROOT",
     "DataSettings",
     "EvaluationSettings",
+    "ExportingSettings",
     "GateSettings",
     "Settings",
     "load_settings",

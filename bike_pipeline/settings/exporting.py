@@ -21,6 +21,7 @@ class ExportingSettings(Section):
         max_mae_increase: of other formats, largest (MAE - SavedModel's MAE) / SavedModel's MAE on the eval split.
         max_slice_mae_increase: the same on the worst slice that has enough rows to decide (`evaluation.min_rows`).
         compression: which smaller models are made of it, and the rule that chooses one.
+        timeout: seconds that a format may take to be exported, and again to be measured, in a process of its own.
     """
 
     formats: tuple[FormatName, ...]
@@ -30,6 +31,7 @@ class ExportingSettings(Section):
     max_mae_increase: Positive
     max_slice_mae_increase: Positive
     compression: CompressionSettings
+    timeout: Positive
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

@@ -24,6 +24,7 @@ StageName = Literal[
     "Trainer",
     "BaselineLookup",
     "Evaluator",
+    "Exporter",
     "Pusher",
 ]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]

@@ -13,7 +13,7 @@ import pytest
 from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.components import baseline_lookup, pusher
-from bike_pipeline.errors import BaselineError, StorageError
+from bike_pipeline.errors import BaselineError, ExportError, StorageError
 from bike_pipeline.serving import model_folder
 from tests.recording import Recorder
 
@@ -39,7 +39,22 @@ class World:
         artifact.uri, artifact.id = str(uri), recorded.id
         return SimpleNamespace(artifact=artifact, recorded=recorded)
 
-    def push(self, model: Any, blessed: bool = True, record: bool = True) -> Any:
+    def exports(self, content: str = "exported", latency_us: float = 20.0, **others: str) -> Any:
+        """Return what the Exporter made: two formats that passed and one that did not."""
+        from bike_pipeline.components.exporter import Exports
+
+        artifact = Exports()
+        artifact.uri = str(self.folder / "exports" / str(time.monotonic_ns()))
+        formats = {"saved_model": "itself", "tiny": content, "wrong": "wrong", **others}
+        for name, text in formats.items():
+            (Path(artifact.uri) / name).mkdir(parents=True)
+            (Path(artifact.uri) / name / "model.bin").write_text(text)
+        entries = {name: {"passed": name != "wrong", "latency_us": latency_us} for name in formats}
+        (Path(artifact.uri) / "parity.json").write_text(json.dumps({"formats": entries}))
+        (Path(artifact.uri) / "golden.json").write_text("{}")
+        return artifact
+
+    def push(self, model: Any, blessed: bool = True, record: bool = True, exports: Any = None) -> Any:
         """Run the Pusher; record it in ML Metadata unless the process is to have been killed before."""
         from tfx.types import standard_artifacts
 
@@ -49,12 +64,14 @@ class World:
         pushed = standard_artifacts.PushedModel()
         pushed.uri = str(self.folder / "pushed" / str(time.monotonic_ns()))
         pusher.PusherExecutor().Do(
-            {"model": [model.artifact], "model_blessing": [blessing]},
+            {"model": [model.artifact], "model_blessing": [blessing], "exports": [exports or self.exports()]},
             {"pushed_model": [pushed]},
             {"push_destination": json.dumps({"filesystem": {"base_directory": str(self.serving)}})},
         )
         if record and pushed.get_int_custom_property("pushed"):
-            properties = {k: pushed.get_string_custom_property(k) for k in ("fingerprint", "metric_set")}
+            properties = {
+                k: pushed.get_string_custom_property(k) for k in ("fingerprint", "metric_set", "exports_fingerprint")
+            }
             version = int(pushed.get_string_custom_property("pushed_version"))
             destination = pushed.get_string_custom_property("pushed_destination")
             self.recorder.push(model.recorded.id.__str__(), model.recorded, version, destination, **properties)
@@ -225,6 +242,57 @@ def test_the_same_model_is_pushed_once(world: World) -> None:
     two = world.push(first)
     assert one.get_string_custom_property("pushed_version") == two.get_string_custom_property("pushed_version")
     assert len(model_folder.versions(world.serving)) == 1
+
+
+EXPORTS = Path("assets.extra") / "exports"
+
+
+def destination(pushed: Any) -> Path:
+    """Return where a model was pushed to."""
+    return Path(pushed.get_string_custom_property("pushed_destination"))
+
+
+def test_only_formats_that_passed_go_with_the_model(world: World) -> None:
+    first = world.model("first")
+    served = destination(world.push(first))
+    there = {path.relative_to(served / EXPORTS).as_posix() for path in (served / EXPORTS).rglob("*") if path.is_file()}
+    # The SavedModel is the version's folder itself.
+    assert there == {"parity.json", "golden.json", "tiny/model.bin"}
+    record = model_folder.push_record(world.serving, int(served.name))
+    assert record is not None
+    assert record["exports"] == ["saved_model", "tiny"]
+    assert record["fingerprint"] == model_folder.fingerprint(Path(first.artifact.uri) / "Format-Serving")
+
+
+def test_exports_that_were_only_measured_again_are_not_pushed_again(world: World) -> None:
+    first = world.model("first")
+    one = world.push(first)
+    assert destination(world.push(first, exports=world.exports(latency_us=31.0))) == destination(one)
+    more = world.push(first, exports=world.exports(another="one more"))
+    changed = world.push(first, exports=world.exports(content="other bytes"))
+    assert len({destination(pushed) for pushed in (one, more, changed)}) == 3
+    assert (destination(more) / EXPORTS / "another" / "model.bin").is_file()
+
+
+def test_a_damaged_export_is_a_lost_push(world: World) -> None:
+    first = world.model("first")
+    served = destination(world.push(first))
+    (served / EXPORTS / "tiny" / "model.bin").write_text("broken")
+    assert model_folder.is_intact(served, model_folder.fingerprint(Path(first.artifact.uri) / "Format-Serving"))
+    assert lost_pushes(world, first) == 1
+    again = world.push(first)
+    assert destination(again) != served
+    assert (destination(again) / EXPORTS / "tiny" / "model.bin").read_text() == "exported"
+    (destination(again) / EXPORTS / "parity.json").unlink()
+    assert lost_pushes(world, first) == 2
+
+
+def test_without_a_report_on_the_exports_nothing_is_pushed(world: World) -> None:
+    exports = world.exports()
+    (Path(exports.uri) / "parity.json").write_text("{")
+    with pytest.raises(ExportError, match=r"parity\.json: cannot read it"):
+        world.push(world.model("first"), exports=exports)
+    assert model_folder.versions(world.serving) == []
 
 
 def lost_pushes(world: World, model: Any) -> int:

@@ -1,0 +1,165 @@
+"""Exporter: a blessed model in every configured format, each proven to be the same model, before anything is pushed.
+
+A format that fails blocks its own push only. What was measured is no part of any cache key: neither this stage's, which
+has the limits and not the results among its parameters, nor the Pusher's choice of what is new (see
+`model_folder.exports_fingerprint`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tfx import types
+from tfx.components.util import model_utils
+from tfx.dsl.components.base import base_component, base_executor, executor_spec
+from tfx.types import artifact_utils, component_spec, standard_artifacts
+from tfx.types.artifact import Artifact
+from tfx.utils import io_utils, path_utils
+
+from bike_pipeline import features
+from bike_pipeline.components.example_gen import ROWS_PROPERTY
+from bike_pipeline.components.example_shards import EVAL, TRAIN
+from bike_pipeline.exporting import registry
+from bike_pipeline.exporting.deciding import Limits
+from bike_pipeline.exporting.format import Source
+from bike_pipeline.exporting.matrix import EVALUATED_COLUMNS, Rows, build_matrix
+from bike_pipeline.exporting.report import Report, summary, write_report
+from bike_pipeline.modeling import rows
+from bike_pipeline.settings import ExportingSettings
+
+REPORT_PROPERTY, SUMMARY_PROPERTY = "parity", "formats"
+# Rows of a file that are read at once.
+_ROWS_PER_BATCH = 65_536
+
+
+class Exports(Artifact):
+    """A model in other formats: a folder for each, `parity.json` and `golden.json`."""
+
+    # Kubeflow's compiler knows the declared properties of TFX's own types only: all properties are custom ones.
+    TYPE_NAME = "bike.Exports"
+
+
+class ExporterSpec(component_spec.ComponentSpec):
+    """Inputs: candidate, its blessing, examples, schema. Output: the exports.
+
+    Parameters: the `exporting` section of the settings as JSON; the fewest rows of a slice that decides, by slicing, as
+    JSON.
+    """
+
+    PARAMETERS = {
+        "exporting": component_spec.ExecutionParameter(type=str),
+        "min_rows": component_spec.ExecutionParameter(type=str),
+    }
+    INPUTS = {
+        "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
+        "model_blessing": component_spec.ChannelParameter(type=standard_artifacts.ModelBlessing),
+        "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
+        "schema": component_spec.ChannelParameter(type=standard_artifacts.Schema),
+    }
+    OUTPUTS = {"exports": component_spec.ChannelParameter(type=Exports)}
+
+
+class ExporterExecutor(base_executor.BaseExecutor):
+    """Exports, checks, measures and decides every format of a blessed model."""
+
+    def Do(  # noqa: N802 (TFX's name)
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Write the exports, `parity.json` and `golden.json`; set what passed and all that was measured on the output.
+
+        Raises:
+            ConfigurationError: a format of the settings is not installed.
+            DataError: the examples lack a column or have no rows.
+            ExportError: the SavedModel itself cannot be exported.
+        """
+        settings = ExportingSettings.model_validate_json(exec_properties["exporting"])
+        model = artifact_utils.get_single_instance(input_dict["model"])
+        output = artifact_utils.get_single_instance(output_dict["exports"])
+        folder = Path(output.uri)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not model_utils.is_model_blessed(artifact_utils.get_single_instance(input_dict["model_blessing"])):
+            report = Report({}, {}, 0, model.id, blessed=False, reason="the model is not blessed: nothing is exported")
+        else:
+            matrix = build_matrix(
+                registry.formats_of(settings.formats),
+                Source(
+                    Path(path_utils.serving_model_dir(model.uri)),
+                    _sampled(input_dict, TRAIN, settings.calibration_rows),
+                ),
+                Rows(_evaluated(input_dict)),
+                Limits.of(settings, json.loads(exec_properties["min_rows"])),
+                folder,
+                golden_rows=settings.golden_rows,
+                seconds=settings.timeout,
+                model_id=model.id,
+                blessed=True,
+                saved_model_here=True,
+            )
+            report = matrix.report
+        write_report(report, folder)
+        plain = report.as_json()
+        output.set_string_custom_property(REPORT_PROPERTY, json.dumps(plain))
+        output.set_string_custom_property(SUMMARY_PROPERTY, report.reason or summary(plain["formats"]))
+
+
+def _read(
+    input_dict: dict[str, list[types.Artifact]], split: str, names: Sequence[str], every: int = 1
+) -> dict[str, Any]:
+    """Return named columns of a split, each of shape (rows,): every row, or each `every`th."""
+    reader = io_utils.SchemaReader()
+    schema = reader.read(io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"])))
+    parts: list[rows.Columns] = []
+    seen = 0
+    for path in rows.readable_files(artifact_utils.get_split_uri(input_dict["examples"], split)):
+        for batch in rows.record_batches(path, _ROWS_PER_BATCH, names, schema):
+            columns = rows.to_columns([batch], names, where="Exporter")
+            parts.append({name: values[-seen % every :: every] for name, values in columns.items()})
+            seen += batch.num_rows
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+
+def _sampled(input_dict: dict[str, list[types.Artifact]], split: str, wanted: int) -> dict[str, Any]:
+    """Return about as many rows of a split as are wanted, spread evenly over it, so over all seasons and hours."""
+    examples = artifact_utils.get_single_instance(input_dict["examples"])
+    there = int(json.loads(examples.get_string_custom_property(ROWS_PROPERTY))[split])
+    return _read(input_dict, split, [f.name for f in features.MODEL_INPUTS], max(1, there // wanted))
+
+
+def _evaluated(input_dict: dict[str, list[types.Artifact]]) -> dict[str, Any]:
+    return _read(input_dict, EVAL, EVALUATED_COLUMNS)
+
+
+class Exporter(base_component.BaseComponent):
+    """Turns a blessed model into the configured formats; output `exports`."""
+
+    SPEC_CLASS = ExporterSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(ExporterExecutor)
+
+    def __init__(
+        self,
+        model: types.BaseChannel,
+        model_blessing: types.BaseChannel,
+        examples: types.BaseChannel,
+        schema: types.BaseChannel,
+        exporting: str,
+        min_rows: str,
+    ) -> None:
+        """Connect the exporter; `exporting` and `min_rows` are those parts of the settings as JSON."""
+        super().__init__(
+            ExporterSpec(
+                model=model,
+                model_blessing=model_blessing,
+                examples=examples,
+                schema=schema,
+                exporting=exporting,
+                min_rows=min_rows,
+                exports=types.Channel(type=Exports),
+            )
+        )

@@ -1,0 +1,201 @@
+"""Every format of a blessed model is proven or kept back, and none of them takes the run down."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bike_pipeline.components import exporter
+from bike_pipeline.errors import ConfigurationError, ExportError
+from bike_pipeline.exporting import registry
+from bike_pipeline.exporting.golden import golden_rows
+from bike_pipeline.serving import model_folder
+from bike_pipeline.settings import load_settings
+from tests.exporting import plugin
+
+MIN_ROWS = {"hour_band": 10, "workingday": 10, "season": 10, "weathersit": 10_000}
+
+
+class World:
+    """One small model with its examples."""
+
+    def __init__(self, folder: Path, saved_model: Path, examples: Any, schema: Any) -> None:
+        """Copy the model, since tests change it."""
+        from tfx.types import standard_artifacts
+
+        self.folder = folder
+        self.model = standard_artifacts.Model()
+        self.model.uri, self.model.id = str(folder / "model"), 7
+        self.saved_model = folder / "model" / "Format-Serving"
+        shutil.copytree(saved_model, self.saved_model)
+        self.inputs = {"examples": [examples], "schema": [schema], "model": [self.model]}
+
+    def export(self, *formats: str, blessed: bool = True, min_rows: dict[str, int] = MIN_ROWS, **changes: Any) -> Any:
+        """Run the Exporter; return its report, its folder and its artifact."""
+        from tfx.types import standard_artifacts
+
+        blessing = standard_artifacts.ModelBlessing()
+        blessing.set_int_custom_property("blessed", int(blessed))
+        output = exporter.Exports()
+        output.uri = str(self.folder / "exports" / "-".join(formats))
+        settings = load_settings().exporting.model_copy(
+            update={"formats": ("saved_model", *formats), "golden_rows": 200, "calibration_rows": 50, **changes}
+        )
+        exporter.ExporterExecutor().Do(
+            {**self.inputs, "model_blessing": [blessing]},
+            {"exports": [output]},
+            {"exporting": settings.model_dump_json(), "min_rows": json.dumps(min_rows)},
+        )
+        report = json.loads((Path(output.uri) / "parity.json").read_text())
+        return SimpleNamespace(report=report, folder=Path(output.uri), artifact=output)
+
+
+@pytest.fixture
+def world(tmp_path: Path, exported: Any, examples: Any, schema: Any, monkeypatch: pytest.MonkeyPatch) -> World:
+    """The model, with the formats of a plug-in package installed beside ours."""
+    plugin.install(tmp_path / "installed")
+    monkeypatch.syspath_prepend(tmp_path / "installed")
+    return World(tmp_path, exported.path, examples, schema)
+
+
+def test_a_format_that_answers_alike_is_measured_and_passes(world: World) -> None:
+    found = world.export("tflite_float32")
+    assert found.report["blessed"]
+    assert found.report["model_id"] == 7
+    saved_model, entry = (found.report["formats"][name] for name in ("saved_model", "tflite_float32"))
+    assert saved_model["passed"]
+    assert entry["passed"], entry["reason"]
+    assert 0 < entry["parity"]["max_relative_difference"] <= 1e-5
+    assert entry["parity"]["rows"] == 200
+    assert entry["size_bytes"] == (found.folder / "tflite_float32" / entry["file"]).stat().st_size
+    assert entry["mae"] == pytest.approx(saved_model["mae"], rel=1e-5)
+    for name in ("cold_start_ms", "latency_us", "rows_per_second"):
+        assert entry[name] > 0
+        assert saved_model[name] > 0
+    assert found.artifact.get_string_custom_property("formats") == (
+        f"SavedModel {saved_model['size_bytes'] / 1024:,.0f} kB, LiteRT float32 {entry['size_bytes'] / 1024:,.0f} kB"
+    )
+    assert json.loads(found.artifact.get_string_custom_property("parity")) == found.report
+
+
+def test_golden_rows_are_kept_with_the_answers_of_the_saved_model(world: World, exported: Any) -> None:
+    from bike_pipeline.serving.predictor import LoadedModel
+
+    found = world.export()
+    kept = json.loads((found.folder / "golden.json").read_text())
+    expected = golden_rows(200)
+    for name, values in kept["columns"].items():
+        assert (np.asarray(values, expected[name].dtype) == expected[name]).all()
+    assert (np.asarray(kept["cnt"], np.float32) == LoadedModel(exported.path).predict(expected)).all()
+    assert found.report["golden"]["rows"] == 200
+
+
+def test_the_errors_are_those_on_the_labels_of_the_eval_split(world: World, exported: Any, store_uri: str) -> None:
+    from bike_pipeline import features
+    from bike_pipeline.data.spans import SpanStore
+    from bike_pipeline.serving.predictor import LoadedModel
+
+    rows = SpanStore(store_uri).read(2, 1, ("eval",))
+    columns = {f.name: rows[f.name].to_numpy() for f in features.MODEL_INPUTS}
+    error = LoadedModel(exported.path).predict(columns) - rows[features.LABEL].to_numpy().astype(np.float64)
+    report = world.export().report
+    assert report["eval_rows"] == len(error)
+    assert report["formats"]["saved_model"]["mae"] == pytest.approx(np.abs(error).mean(), rel=1e-6)
+    assert report["formats"]["saved_model"]["rmse"] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-6)
+
+
+def test_a_library_that_crashes_costs_its_own_format_and_says_how(world: World) -> None:
+    found = world.export("dies_exporting", "dies_answering", "writes_nothing", "no_number")
+    entries = found.report["formats"]
+    assert {name: entry["passed"] for name, entry in entries.items()} == {
+        "saved_model": True, "dies_exporting": False, "dies_answering": False, "writes_nothing": False,
+        "no_number": False,
+    }  # fmt: skip
+    assert "the process ended of SIGSEGV" in entries["dies_exporting"]["reason"]
+    assert "the process ended of SIGABRT (corrupted double-linked list)" in entries["dies_answering"]["reason"]
+    assert entries["writes_nothing"]["reason"] == "it wrote no model.bin"
+    assert "an answer is not a number" in entries["no_number"]["reason"]
+    assert entries["no_number"]["parity"]["max_difference"] is None
+    assert "NOT: " in found.artifact.get_string_custom_property("formats")
+
+
+def test_a_format_that_never_ends_is_ended(world: World) -> None:
+    entry = world.export("hangs", timeout=0.3).report["formats"]["hangs"]
+    assert not entry["passed"]
+    assert "did not end within 0.3 s" in entry["reason"]
+
+
+def test_what_a_format_may_lose_depends_on_what_its_numbers_are_kept_in(world: World) -> None:
+    entries = world.export("slightly_off", "int8_off").report["formats"]
+    assert not entries["slightly_off"]["passed"]
+    assert "0.0001 on golden row" in entries["slightly_off"]["reason"]
+    assert "at most 1e-05" in entries["slightly_off"]["reason"]
+    assert entries["int8_off"]["passed"], entries["int8_off"]["reason"]
+    assert entries["int8_off"]["parity"] == entries["slightly_off"]["parity"]
+    # What weathersit's slices lose does not decide: none of them has 10,000 rows.
+    assert not entries["int8_off"]["worst_slice"].startswith("weathersit")
+
+
+def test_the_worst_slice_decides_too(world: World) -> None:
+    tight = world.export("int8_off", max_mae_increase=1.0, max_slice_mae_increase=1e-9).report["formats"]["int8_off"]
+    assert not tight["passed"]
+    assert tight["worst_slice"] in tight["reason"]
+    few = dict.fromkeys(MIN_ROWS, 10000)
+    shutil.rmtree(world.folder / "exports")
+    unbound = world.export("int8_off", max_mae_increase=1.0, max_slice_mae_increase=1e-9, min_rows=few)
+    assert unbound.report["formats"]["int8_off"]["passed"]
+    assert unbound.report["formats"]["int8_off"]["worst_slice_mae_increase"] is None
+
+
+def test_a_model_that_is_not_blessed_is_not_exported(world: World) -> None:
+    found = world.export("tflite_float32", blessed=False)
+    assert found.report["formats"] == {}
+    assert found.report["reason"] == "the model is not blessed: nothing is exported"
+    assert found.artifact.get_string_custom_property("formats") == found.report["reason"]
+    assert {path.name for path in found.folder.iterdir()} == {"parity.json", "NOT_BLESSED"}
+
+
+def test_without_the_saved_model_there_is_nothing_to_hold_others_against(world: World) -> None:
+    (world.saved_model / "saved_model.pb").write_bytes(b"broken")
+    with pytest.raises(ExportError, match="the SavedModel itself cannot be exported"):
+        world.export("tflite_float32")
+
+
+def test_a_format_that_nobody_installed_is_named_before_anything_runs(tmp_path: Path) -> None:
+    from bike_pipeline.pipeline import create_pipeline
+
+    settings = load_settings(assignments=(f"workspace={tmp_path}", "exporting.formats=[saved_model, caffe2]"))
+    with pytest.raises(ConfigurationError, match=r"exporting\.formats: there is no export format 'caffe2'"):
+        create_pipeline(settings)
+
+
+def test_two_measurements_of_the_same_exports_are_the_same_exports(world: World) -> None:
+    versions = []
+    for number in range(2):
+        found = world.export("tflite_float32")
+        version = world.folder / f"version-{number}"
+        shutil.copytree(world.saved_model, version)
+        from bike_pipeline.exporting import exported as pushed
+
+        pushed.add(found.folder, version)
+        versions.append(version)
+        shutil.rmtree(found.folder)
+    first, second = versions
+    assert (first / "assets.extra/exports/parity.json").read_bytes() != (
+        second / "assets.extra/exports/parity.json"
+    ).read_bytes()
+    assert model_folder.exports_fingerprint(first) == model_folder.exports_fingerprint(second) != ""
+    assert model_folder.fingerprint(first) == model_folder.fingerprint(world.saved_model)
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_every_format_of_the_product_has_what_the_tables_need(name: str) -> None:
+    made = registry.format_of(name)
+    assert made.title
+    assert made.file
