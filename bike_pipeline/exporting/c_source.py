@@ -95,6 +95,7 @@ class CSource(Format):
     name = "c_source"
     title = "C source"
     file = FILE
+    in_process = True
 
     def export(self, source: Source, folder: Path) -> None:
         """Generate bike_model.c and .h from the served signature, with a program that reads CSV and a CMakeLists."""
