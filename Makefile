@@ -46,6 +46,7 @@ databases: setup ## Fetch the database servers that some tests use (Debian, Ubun
 .PHONY: test
 test: setup ## Check everything: lint, types, imports and all tests, with a summary at the end.
 	$(MAKE) databases; \
+	$(BIN)/python tools/load_generators.py || true; \
 	failed=0; summary=""; \
 	for step in lint types imports pytest; do \
 	  began=$$SECONDS; result=ok; \
@@ -141,6 +142,10 @@ benchmark: setup ## Measure a whole run against the plain TFX way and against po
 .PHONY: benchmark-scale
 benchmark-scale: setup ## Measure each stage from ten thousand to a million rows (ARGS="--rows 10000,1000000,10000000").
 	$(BIN)/python benchmarks/scale.py $(ARGS)
+
+.PHONY: load-generators
+load-generators: setup ## Fetch wrk and h2load for `bench-serving` (Debian, Ubuntu; nothing is installed on the machine).
+	$(BIN)/python tools/load_generators.py
 
 .PHONY: clean
 clean: ## Remove what runs wrote (workspace/: spans, models, lineage) and the caches of the tools.

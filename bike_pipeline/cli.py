@@ -19,6 +19,7 @@ COMMANDS = {
     "data": "Ingest, list and verify versioned data.",
     "predict": "Ask the served model: a JSON record, a CSV file or standard input.",
     "serve": "Serve the pushed model over TF Serving's protocols, gRPC and REST.",
+    "bench-serving": "Measure how many requests a model server answers, and how fast.",
     "runs": "List what ran: when, on which span, with what outcome.",
     "models": "List what was trained, blessed and served.",
     "lineage": "Show where a model came from, which models saw some rows, what changed between two.",

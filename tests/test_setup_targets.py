@@ -94,7 +94,8 @@ def test_run_and_retrain_are_the_two_halves(project):
 def test_test_runs_every_check_and_is_quiet_about_itself(project):
     done = make("test", folder=project)
     assert done.returncode == 0, done.stderr
-    assert [call.split()[0] for call in calls(project)] == ["python", "ruff", "ruff", "mypy", "lint-imports", "python"]
+    called = [call.split()[0] for call in calls(project)]
+    assert called == ["python", "python", "ruff", "ruff", "mypy", "lint-imports", "python"]
     assert re.findall(r"^  (\w+) +(\w+) +\d+ s$", done.stdout, re.MULTILINE) == [
         ("lint", "ok"),
         ("types", "ok"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bike_pipeline.serving.clients.answers import ModelMetadata, Signature, TensorInfo, VersionStatus
 from bike_pipeline.serving.clients.connection import Connection, connection
-from bike_pipeline.serving.clients.core import AsyncClient, Client
+from bike_pipeline.serving.clients.core import AsyncClient, Client, Messages
 from bike_pipeline.serving.clients.deadline import RetryPolicy
 from bike_pipeline.serving.clients.errors import (
     BadRequestError,
@@ -29,6 +29,7 @@ __all__ = [
     "Client",
     "ClientError",
     "Connection",
+    "Messages",
     "ModelMetadata",
     "OverloadedError",
     "RetryPolicy",
@@ -43,7 +44,23 @@ __all__ = [
     "connect",
     "connect_async",
     "connection",
+    "messages",
 ]
+
+
+def messages(where: Connection) -> Messages:
+    """Return what turns questions to a model into requests of the connection's protocol.
+
+    Args:
+        where: what `connection` made of settings and environment.
+    """
+    if where.protocol == "grpc":
+        from bike_pipeline.serving.clients.grpc_messages import GrpcMessages
+
+        return GrpcMessages(where)
+    from bike_pipeline.serving.clients.rest_messages import RestMessages
+
+    return RestMessages(where)
 
 
 def connect(where: Connection) -> Client:

@@ -101,6 +101,10 @@ class Client(_Shared, ABC):
         where = self.connection.where
         return Retrying(**self._retrying(deadline))(lambda: self._send(exchange, deadline.remaining(where)))
 
+    def answer(self, exchange: Exchange[Value]) -> Value:
+        """Send a request as it is, tried again where that is sound, and return the value of its answer."""
+        return self._answer(exchange, self._deadline())
+
     def predict(self, columns: Columns) -> Rentals:
         """Return the predicted rentals an hour, shape (rows,).
 
