@@ -20,6 +20,7 @@ COMMANDS = {
     "predict": "Ask the served model: a JSON record, a CSV file or standard input.",
     "serve": "Serve the pushed model over TF Serving's protocols, gRPC and REST.",
     "bench-serving": "Measure how many requests a model server answers, and how fast.",
+    "push": "Push a model to devices.",
     "runs": "List what ran: when, on which span, with what outcome.",
     "models": "List what was trained, blessed and served.",
     "lineage": "Show where a model came from, which models saw some rows, what changed between two.",

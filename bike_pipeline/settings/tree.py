@@ -9,6 +9,7 @@ from pydantic import Field
 
 from bike_pipeline.settings.beam import BeamSettings
 from bike_pipeline.settings.data import DataSettings, GateSettings
+from bike_pipeline.settings.edge import EdgeSettings
 from bike_pipeline.settings.evaluation import EvaluationSettings
 from bike_pipeline.settings.exporting import ExportingSettings
 from bike_pipeline.settings.kubeflow import KubeflowSettings
@@ -41,6 +42,7 @@ class Settings(Section):
     training: TrainingSettings
     evaluation: EvaluationSettings
     exporting: ExportingSettings
+    edge: EdgeSettings
     serving: ServingSettings
     signing: SigningSettings
     metadata: MetadataSettings = MetadataSettings()
@@ -84,6 +86,12 @@ class Settings(Section):
         """Base path of the served model: one numeric folder a version, as TF Serving expects."""
         base = self.serving.base_path or str(self.workspace_path / "serving")
         return f"{base.rstrip('/')}/{self.serving.model_name}"
+
+    @property
+    def edge_path(self) -> Path:
+        """Folder of the channels that devices fetch from."""
+        named = self.edge.base_path
+        return Path(named).expanduser().absolute() if named else self.workspace_path / "edge"
 
     @property
     def signing_key_file(self) -> Path:
