@@ -20,12 +20,20 @@ if TYPE_CHECKING:
 @click.option("--host", default=None, help="Address to listen on (serving.server.host).")
 @click.option("--rest-port", type=click.IntRange(0, 65_535), default=None, help="Port of the REST API; 0: a free one.")
 @click.option("--grpc-port", type=click.IntRange(0, 65_535), default=None, help="Port of the gRPC API; 0: a free one.")
+@click.option("--openapi", is_flag=True, help="Print the OpenAPI document of the REST API and end.")
 @click.option("--json", "as_json", is_flag=True, help="Tell where it listens as one line of JSON.")
-def command(settings: Settings, host: str | None, rest_port: int | None, grpc_port: int | None, as_json: bool) -> None:
+def command(
+    settings: Settings, host: str | None, rest_port: int | None, grpc_port: int | None, openapi: bool, as_json: bool
+) -> None:
     """Serve the pushed model over TF Serving's own protocols, gRPC and REST, until SIGTERM or Ctrl-C.
 
     New versions are loaded as they are pushed; no request fails for it. The log is <workspace>/logs/serve.log.
     """
+    if openapi:
+        from bike_pipeline.serving.server.openapi import document
+
+        click.echo(json.dumps(document(settings), indent=2, ensure_ascii=False))
+        return
     from bike_pipeline.log_capture import captured
     from bike_pipeline.serving import security
     from bike_pipeline.serving.server import app

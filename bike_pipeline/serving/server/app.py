@@ -138,9 +138,11 @@ class Server:
     async def _start_rest(self) -> None:
         from aiohttp import web
 
+        from bike_pipeline.serving.server.openapi import document
         from bike_pipeline.serving.server.rest import RestApi, application
 
-        api = RestApi(self.versions, self.answers, self._server.metrics, self._settings.serving.security.limits.rows)
+        rows = self._settings.serving.security.limits.rows
+        api = RestApi(self.versions, self.answers, self._server.metrics, rows, document(self._settings))
         app = application(api, self._middlewares, self._server.max_request_bytes)
         self._runner = web.AppRunner(
             app,

@@ -11,7 +11,7 @@ import orjson
 from aiohttp import web
 
 from bike_pipeline.serving.security.request_size import check_rows
-from bike_pipeline.serving.server import answering, json_format, messages
+from bike_pipeline.serving.server import answering, json_format, messages, openapi
 from bike_pipeline.serving.server.answering import Answering
 from bike_pipeline.serving.server.metrics import CONTENT_TYPE
 from bike_pipeline.serving.server.model_versions import ModelVersions
@@ -35,7 +35,9 @@ def error_response(error: StatusError) -> web.Response:
 class RestApi:
     """Answers every path."""
 
-    def __init__(self, versions: ModelVersions, answers: Answering, with_metrics: bool, max_rows: int) -> None:
+    def __init__(
+        self, versions: ModelVersions, answers: Answering, with_metrics: bool, max_rows: int, document: Any
+    ) -> None:
         """Answer for these models.
 
         Args:
@@ -43,11 +45,13 @@ class RestApi:
             answers: asks them.
             with_metrics: whether the metrics are told.
             max_rows: most rows in one request.
+            document: what `openapi` says of all this.
         """
         self._versions = versions
         self._answers = answers
         self._with_metrics = with_metrics
         self._max_rows = max_rows
+        self._document = orjson.dumps(document)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request; what else is raised, the guard before this answers (see `serving.security`)."""
@@ -69,6 +73,8 @@ class RestApi:
         if request.method == "GET":
             if path == METRICS_PATH and self._with_metrics:
                 return web.Response(body=self._answers.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+            if path == openapi.PATH:
+                return web.Response(body=self._document, content_type=_JSON)
             if found := _MODEL.fullmatch(path):
                 return self._told(*found.groups())
         if request.method == "OPTIONS" and request.headers.get("Origin"):

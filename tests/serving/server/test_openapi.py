@@ -1,0 +1,117 @@
+"""The OpenAPI document says what the server takes and answers."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from bike_pipeline import features
+from bike_pipeline.commands.serve import command
+from bike_pipeline.exporting.golden import golden_rows
+from bike_pipeline.serving.server.openapi import document
+from bike_pipeline.settings import load_settings
+
+COMMITTED = Path(__file__).resolve().parents[3] / "docs" / "openapi.json"
+
+
+@pytest.fixture(scope="module")
+def base():
+    return document(load_settings())
+
+
+def schema_of(found, name):
+    return Draft202012Validator({"$ref": f"#/components/schemas/{name}", "components": found["components"]})
+
+
+def in_range(row):
+    return all(feature.minimum <= row[feature.name] <= (feature.maximum or 100) for feature in features.MODEL_INPUTS)
+
+
+def rows(count):
+    """Golden rows within the contract's ranges, as columns and as rows; others are golden too, to prove parity."""
+    columns = {name: values.tolist() for name, values in golden_rows(200).items()}
+    found = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    found = [row for row in found if in_range(row)][:count]
+    assert len(found) == count
+    return {name: [row[name] for row in found] for name in columns}, found
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [(), ("serving.security.authentication.methods=[api_keys]", "serving.server.metrics=false")],
+    ids=["open", "with-keys"],
+)
+def test_the_document_is_valid_openapi(assignments):
+    OpenAPIV31SpecValidator(document(load_settings(None, assignments))).validate()
+
+
+def test_the_committed_document_is_the_one_of_the_settings_that_ship(base):
+    assert json.loads(COMMITTED.read_text(encoding="utf-8")) == base, (
+        "write it again with: bike-pipeline serve --openapi > docs/openapi.json"
+    )
+
+
+def test_the_command_prints_it():
+    printed = CliRunner().invoke(command, ["--openapi", "--set", "serving.model_name=bikes"])
+    assert "/v1/models/bikes:predict" in json.loads(printed.stdout)["paths"]
+
+
+def test_every_input_of_the_model_has_its_type_its_range_and_its_meaning(base):
+    hour = base["components"]["schemas"]["Hour"]
+    assert set(hour["required"]) == set(hour["properties"]) == {feature.name for feature in features.MODEL_INPUTS}
+    for feature in features.MODEL_INPUTS:
+        value = base["components"]["schemas"][feature.name]
+        assert value["type"] == {"int": "integer", "float": "number"}[feature.kind]
+        assert value["minimum"] == feature.minimum
+        assert feature.meaning in value["description"]
+
+
+def test_the_models_own_golden_rows_are_valid_requests_and_what_is_refused_is_not(base):
+    request = schema_of(base, "PredictRequest")
+    columns, instances = rows(20)
+    assert request.is_valid({"instances": instances})
+    assert request.is_valid({"inputs": columns, "signature_name": "serving_default"})
+    for wrong in (
+        {},
+        {"instances": instances, "inputs": columns},
+        {"instances": []},
+        {"instances": [{**instances[0], "casual": 3}]},
+        {"instances": [{**instances[0], "hr": 8.5}]},
+        {"instances": [{name: value for name, value in instances[0].items() if name != "hr"}]},
+        {"inputs": {**columns, "hr": "8"}},
+    ):
+        assert not request.is_valid(wrong), wrong
+
+
+def test_security_is_asked_for_where_it_is_on():
+    with_keys = document(load_settings(None, ("serving.security.authentication.methods=[api_keys]",)))
+    assert with_keys["security"] == [{"ApiKey": []}, {"Bearer": []}]
+    assert with_keys["paths"]["/monitoring/prometheus/metrics"]["get"]["security"] == []
+
+
+def test_a_running_server_shows_it_and_answers_as_it_says(model_server):
+    def asked(path, body=None):
+        data = body if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"http://{model_server.rest}{path}", data)
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return json.loads(response.read())
+
+    shown = asked("/openapi.json")
+    columns, instances = rows(3)
+    model = "/v1/models/bike_demand"
+    for path, body, schema in (
+        (model, None, "Status"),
+        (f"{model}/versions/1", None, "Status"),
+        (f"{model}/metadata", None, "Metadata"),
+        (f"{model}:predict", {"instances": instances}, "PredictResponse"),
+        (f"{model}:predict", {"inputs": columns}, "PredictResponse"),
+        ("/openapi.json", None, "Document"),
+    ):
+        schema_of(shown, schema).validate(asked(path, body))
+        assert schema_of(shown, "PredictRequest").is_valid(body) or body is None
