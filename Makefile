@@ -10,6 +10,8 @@ BIN := .venv/bin
 EXTRAS ?=
 # Further arguments for the program that a target calls.
 ARGS ?=
+# What `make test-torch` installs: a requirement or a wheel.
+TORCH ?= torch
 # Test processes side by side; each takes up to 2 GB, with what it starts.
 WORKERS ?= 2
 
@@ -70,6 +72,18 @@ test-tracking: setup ## Track runs at a real MLflow server and pull data with th
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .tracking-servers
 	$(BIN)/uv pip install --quiet --python .tracking-servers/bin/python --requirement tests/tracking/servers.txt
 	TRACKING_SERVERS=.tracking-servers $(BIN)/python -m pytest tests/tracking/test_servers.py $(ARGS)
+
+.PHONY: test-torch
+test-torch: setup ## Export to PyTorch and check what was saved, with its CPU build in an environment of its own.
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .torch
+	# All else comes from .venv, whose packages a CPU build needs no others beside.
+	$(BIN)/python -c "import pathlib, sysconfig; site = sysconfig.get_path('purelib'); \
+	  pathlib.Path('.torch', *pathlib.Path(site).parts[-3:], 'beside.pth').write_text(f'import site; site.addsitedir({site!r})')"
+	$(BIN)/uv pip install --quiet --no-deps --python .torch/bin/python --torch-backend cpu $(TORCH) || { \
+	  echo "test-torch: error: PyTorch's CPU build cannot be had from here" >&2; \
+	  echo "            fix: name a wheel of it: make test-torch TORCH=/path/to/torch.whl" >&2; \
+	  exit 1; }
+	TORCH_REQUIRED=1 .torch/bin/python -m pytest --numprocesses 0 tests/exporting/test_torch.py $(ARGS)
 
 .PHONY: lint
 lint: setup ## Look for mistakes and for code that is not formatted.
@@ -154,4 +168,4 @@ clean: ## Remove what runs wrote (workspace/: spans, models, lineage) and the ca
 
 .PHONY: clean-env
 clean-env: ## Remove the environments; the next target makes them again.
-	rm -rf .venv .venv.lock .tracking-servers
+	rm -rf .venv .venv.lock .tracking-servers .torch
