@@ -26,6 +26,8 @@ COMMANDS = {
     "lineage": "Show where a model came from, which models saw some rows, what changed between two.",
     "explain-run": "Write a page that tells what a run did, and why.",
     "verify": "Check a pushed model: its signature, every file, and all evidence for it.",
+    "export": "Export a model to other formats, each proven to be the same model.",
+    "parity": "Measure how far each export is from the SavedModel, how large and how fast.",
     "reproduce": "Make a model again from what is on record, and compare.",
     "gc": "Free the files of old artifacts, never those that a served model needs.",
     "track": "Send a run to MLflow that was not sent when it ended.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import Any
 
 from tfx import components
@@ -158,7 +157,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
             examples,
             schema,
             exporting=settings.exporting.model_dump_json(),
-            min_rows=json.dumps(settings.evaluation.min_rows, sort_keys=True),
+            evaluation=settings.evaluation.model_dump_json(),
         ),
         "Exporter", *model, "exporting", "components/exporter.py", "serving/predictor.py",
     )  # fmt: skip

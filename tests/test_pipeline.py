@@ -104,7 +104,7 @@ def test_the_same_settings_are_the_same_parameters(tmp_path: Any) -> None:
         ("seed=4", {"Trainer"}),
         ("gate.default_severity=warning", {"DataGate"}),
         ("gate.min_rows.eval=7", {"DataGate"}),
-        ("evaluation.max_mae_to_mean=0.5", {"Evaluator"}),
+        ("evaluation.max_mae_to_mean=0.5", {"Evaluator", "Exporter"}),
         ("evaluation.min_rows.season=7", {"Evaluator", "Exporter"}),
         ("exporting.max_mae_increase=0.5", {"Exporter"}),
         ("exporting.formats=[saved_model]", {"Exporter"}),

@@ -141,6 +141,7 @@ def _run_and_compare(
 ) -> Agreement:
     from bike_pipeline import run_view
     from bike_pipeline.commands.lineage_source import lineage_of
+    from bike_pipeline.commands.model_source import payload_of
     from bike_pipeline.commands.run import runner_named
     from bike_pipeline.lineage.at_hand import scratch_settings
     from bike_pipeline.lineage.evidence import evidence_of
@@ -153,25 +154,12 @@ def _run_and_compare(
     scratch_lineage = lineage_of(own)
     again = scratch_lineage.models()[-1]
     return agreement_of(
-        _payload(lineage, chosen),
+        payload_of(lineage, chosen),
         Path(again.uri) / _SERVING,
         _rows(own),
         evidence_of(lineage, chosen.model_id, pushed=chosen.push is not None)["metrics"],
         evidence_of(scratch_lineage, again.model_id, pushed=False)["metrics"],
     )
-
-
-def _payload(lineage: Lineage, chosen: ChosenModel) -> Path | None:
-    """Return a folder that holds the model's very files: the trained one, else the pushed one."""
-    from bike_pipeline.serving import model_folder
-
-    trained = Path(lineage.artifact(chosen.model_id).uri) / _SERVING
-    if chosen.push is None:
-        return trained if trained.is_dir() else None
-    for folder in (trained, Path(chosen.push.destination)):
-        if model_folder.is_intact(folder, chosen.push.fingerprint):
-            return folder
-    return None
 
 
 def _rows(settings: Settings) -> dict[str, Any]:

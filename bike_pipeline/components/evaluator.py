@@ -10,7 +10,6 @@ import json
 import os
 from typing import Any
 
-import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 from tfx import components, types
 from tfx.components.evaluator import constants
@@ -116,19 +115,8 @@ def _write(measured: Measured, models: dict[str, types.Artifact], examples: str,
     """Write TFMA's files and return its verdict."""
     config = config_pb2.EvalConfig()
     proto_utils.json_to_proto(eval_config, config)
-    # As TFX does it: without a baseline there is nothing to compare with, and change thresholds rest.
-    config = tfma.utils.update_eval_config_with_defaults(
-        config, has_baseline=evaluation.BASELINE in models, rubber_stamp=True
-    )
-    tfma.utils.verify_eval_config(config)
-    names = {
-        evaluation.BASELINE if spec.is_baseline else evaluation.CANDIDATE: spec.name for spec in config.model_specs
-    }
-    by_slice = tfma_output.metrics_by_slice(measured, names, names.get(evaluation.BASELINE))
-    validation = tfma_output.validate(by_slice, config)
-    locations = {names[name]: path_utils.serving_model_dir(model.uri) for name, model in models.items()}
-    tfma_output.write(folder, by_slice, validation, config, examples, locations)
-    return bool(tfma.load_validation_result(folder).validation_ok)
+    locations = {name: path_utils.serving_model_dir(model.uri) for name, model in models.items()}
+    return tfma_output.judge(folder, measured, config, locations, examples)
 
 
 def _bless(blessing: types.Artifact, models: dict[str, types.Artifact], blessed: bool) -> None:

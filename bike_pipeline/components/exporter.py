@@ -25,13 +25,15 @@ from bike_pipeline.components.example_gen import ROWS_PROPERTY
 from bike_pipeline.components.example_shards import EVAL, TRAIN
 from bike_pipeline.exporting import registry
 from bike_pipeline.exporting.deciding import Limits
+from bike_pipeline.exporting.edge_gate import with_edge_gate
 from bike_pipeline.exporting.format import Source
 from bike_pipeline.exporting.matrix import EVALUATED_COLUMNS, Rows, build_matrix
 from bike_pipeline.exporting.report import Report, summary, write_report
 from bike_pipeline.modeling import rows
-from bike_pipeline.settings import ExportingSettings
+from bike_pipeline.settings import EvaluationSettings, ExportingSettings
 
 REPORT_PROPERTY, SUMMARY_PROPERTY = "parity", "formats"
+EDGE_PROPERTY, EDGE_REASON_PROPERTY = "edge_blessed", "edge_reason"
 # Rows of a file that are read at once.
 _ROWS_PER_BATCH = 65_536
 
@@ -46,13 +48,12 @@ class Exports(Artifact):
 class ExporterSpec(component_spec.ComponentSpec):
     """Inputs: candidate, its blessing, examples, schema. Output: the exports.
 
-    Parameters: the `exporting` section of the settings as JSON; the fewest rows of a slice that decides, by slicing, as
-    JSON.
+    Parameters: the sections `exporting` and `evaluation` of the settings, each as JSON.
     """
 
     PARAMETERS = {
         "exporting": component_spec.ExecutionParameter(type=str),
-        "min_rows": component_spec.ExecutionParameter(type=str),
+        "evaluation": component_spec.ExecutionParameter(type=str),
     }
     INPUTS = {
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
@@ -87,14 +88,18 @@ class ExporterExecutor(base_executor.BaseExecutor):
         if not model_utils.is_model_blessed(artifact_utils.get_single_instance(input_dict["model_blessing"])):
             report = Report({}, {}, 0, model.id, blessed=False, reason="the model is not blessed: nothing is exported")
         else:
+            formats = registry.formats_of(settings.formats)
+            source = Source(
+                Path(path_utils.serving_model_dir(model.uri)),
+                _sampled(input_dict, TRAIN, settings.calibration_rows),
+            )
+            evaluation = EvaluationSettings.model_validate_json(exec_properties["evaluation"])
+            limits = Limits.of(settings, evaluation)
             matrix = build_matrix(
-                registry.formats_of(settings.formats),
-                Source(
-                    Path(path_utils.serving_model_dir(model.uri)),
-                    _sampled(input_dict, TRAIN, settings.calibration_rows),
-                ),
+                formats,
+                source,
                 Rows(_evaluated(input_dict)),
-                Limits.of(settings, json.loads(exec_properties["min_rows"])),
+                limits,
                 folder,
                 golden_rows=settings.golden_rows,
                 seconds=settings.timeout,
@@ -102,11 +107,13 @@ class ExporterExecutor(base_executor.BaseExecutor):
                 blessed=True,
                 saved_model_here=True,
             )
-            report = matrix.report
+            report = with_edge_gate(matrix, formats, evaluation, limits, source.saved_model, folder)
         write_report(report, folder)
         plain = report.as_json()
         output.set_string_custom_property(REPORT_PROPERTY, json.dumps(plain))
-        output.set_string_custom_property(SUMMARY_PROPERTY, report.reason or summary(plain["formats"]))
+        output.set_string_custom_property(SUMMARY_PROPERTY, summary(plain))
+        output.set_int_custom_property(EDGE_PROPERTY, int(report.edge_gate.blessed))
+        output.set_string_custom_property(EDGE_REASON_PROPERTY, report.edge_gate.reason)
 
 
 def _read(
@@ -149,9 +156,9 @@ class Exporter(base_component.BaseComponent):
         examples: types.BaseChannel,
         schema: types.BaseChannel,
         exporting: str,
-        min_rows: str,
+        evaluation: str,
     ) -> None:
-        """Connect the exporter; `exporting` and `min_rows` are those parts of the settings as JSON."""
+        """Connect the exporter; `exporting` and `evaluation` are those sections of the settings as JSON."""
         super().__init__(
             ExporterSpec(
                 model=model,
@@ -159,7 +166,7 @@ class Exporter(base_component.BaseComponent):
                 examples=examples,
                 schema=schema,
                 exporting=exporting,
-                min_rows=min_rows,
+                evaluation=evaluation,
                 exports=types.Channel(type=Exports),
             )
         )

@@ -10,7 +10,7 @@ from typing import Self
 from bike_pipeline.exporting.format import Precision
 from bike_pipeline.exporting.parity import Parity
 from bike_pipeline.exporting.quality import Quality
-from bike_pipeline.settings import ExportingSettings
+from bike_pipeline.settings import EvaluationSettings, ExportingSettings
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,16 @@ class Limits:
     max_relative_difference: float
     max_mae_increase: float
     max_slice_mae_increase: float
-    min_rows: dict[str, int]
+    min_rows: Mapping[str, int]
 
     @classmethod
-    def of(cls, settings: ExportingSettings, min_rows: Mapping[str, int]) -> Self:
+    def of(cls, settings: ExportingSettings, evaluation: EvaluationSettings) -> Self:
         """Return the limits of the settings."""
         return cls(
             settings.max_relative_difference,
             settings.max_mae_increase,
             settings.max_slice_mae_increase,
-            dict(min_rows),
+            {str(slicing): rows for slicing, rows in evaluation.min_rows.items()},
         )
 
 

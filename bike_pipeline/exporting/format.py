@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,13 @@ class Source:
 
     saved_model: Path
     calibration: Columns
+
+    @functools.cached_property
+    def loaded(self) -> Any:
+        """The SavedModel in this process, loaded once for all formats that TensorFlow converts."""
+        import tensorflow as tf
+
+        return tf.saved_model.load(str(self.saved_model))
 
 
 class Loaded(Protocol):

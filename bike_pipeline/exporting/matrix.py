@@ -58,6 +58,7 @@ class _Exports:
         self.source, self.rows, self.folder, self.seconds = source, rows, folder, seconds
         self._work = work
         self.failures: dict[str, str] = {}
+        self.not_here: set[str] = set()
         self.measured: dict[str, Measured] = {}
 
     def export(self, format_: Format) -> bool:
@@ -72,7 +73,7 @@ class _Exports:
                     process.do(self._job(format_, "export"), self.seconds)
             size_and_sha256(target, format_.file)
         except Exception as error:  # noqa: BLE001 (whatever a library raises costs its own format only)
-            self.failures[format_.name] = _reason(error, f"it wrote no {format_.file}")
+            self._failed(format_, error, f"it wrote no {format_.file}")
             return False
         return True
 
@@ -95,7 +96,12 @@ class _Exports:
         try:
             self.measured[format_.name] = answers()
         except Exception as error:  # noqa: BLE001 (as above)
-            self.failures[format_.name] = _reason(error, "it cannot be loaded")
+            self._failed(format_, error, "it cannot be loaded")
+
+    def _failed(self, format_: Format, error: Exception, otherwise: str) -> None:
+        self.failures[format_.name] = _reason(error, otherwise)
+        if isinstance(error, MissingExtraError):
+            self.not_here.add(format_.name)
 
     def _inputs(self) -> Columns:
         return {f.name: self.rows.evaluated[f.name] for f in features.MODEL_INPUTS}
@@ -206,6 +212,7 @@ def build_matrix(
             file=format_.file,
             precision=format_.precision,
             own_process=format_.name in processes,
+            not_here=format_.name in run.not_here,
         )
         if format_.name in run.measured:
             entry = _entry(entry, format_.name, run, sums, asked, limits)

@@ -46,6 +46,7 @@ class FormatReport:
         rows_per_second: see `measuring.Speed`.
         own_process: whether it was measured in a process of its own; where not, the cold start is without the import
             of TensorFlow.
+        not_here: whether it failed because an optional part that it needs is not installed on this machine.
     """
 
     passed: bool
@@ -66,6 +67,7 @@ class FormatReport:
     latency_us: float | None = None
     rows_per_second: float | None = None
     own_process: bool = True
+    not_here: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,12 +164,16 @@ def shown_size(size_bytes: float) -> str:
     return f"{size_bytes / 1024:,.0f} kB"
 
 
-def summary(formats: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return which formats passed, with their sizes, and which did not, in one line.
+def summary(report: Mapping[str, Any]) -> str:
+    """Return which formats passed, with their sizes, which did not, and the verdict on devices, in one line.
 
     Args:
-        formats: the "formats" of `parity.json`.
+        report: the content of `parity.json`.
     """
+    if report["reason"]:
+        return str(report["reason"])
+    formats = report["formats"]
     good = [f"{e['title']} {shown_size(e['size_bytes'])}" for e in formats.values() if e["passed"]]
     bad = [f"{e['title']} NOT: {e['reason']}" for e in formats.values() if not e["passed"]]
-    return "; ".join(filter(None, (", ".join(good), *bad)))
+    edge = "edge: blessed" if report["edge_gate"]["blessed"] else f"edge: NOT blessed, {report['edge_gate']['reason']}"
+    return "; ".join(filter(None, (", ".join(good), *bad, edge)))

@@ -97,7 +97,7 @@ def convert(source: Source, title: str, **options: Any) -> bytes:
     import tensorflow as tf
 
     # From the loaded signature: the converter's own reading of a Keras 3 SavedModel leaves variables unfrozen.
-    loaded = tf.saved_model.load(str(source.saved_model))
+    loaded = source.loaded
     converter = tf.lite.TFLiteConverter.from_concrete_functions([loaded.signatures[SIGNATURE]], loaded)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     converter.target_spec.supported_types = options.pop("types", [])

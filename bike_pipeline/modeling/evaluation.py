@@ -15,11 +15,11 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
 from bike_pipeline import features
-from bike_pipeline.modeling import metrics, saved_model
+from bike_pipeline.modeling import metrics, saved_model, tfma_output
 from bike_pipeline.modeling.slice_sums import HOUR_BAND, OVERALL, SLICINGS
 from bike_pipeline.settings import EvaluationSettings
 
-CANDIDATE, BASELINE = "candidate", "baseline"
+CANDIDATE, BASELINE = tfma_output.CANDIDATE, tfma_output.BASELINE
 ROWS = "rows"
 
 # Metrics by slice: (slicing, value) -> {metric: value, "rows": number of rows}.

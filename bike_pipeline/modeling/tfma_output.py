@@ -20,7 +20,31 @@ from bike_pipeline.modeling import metrics
 from bike_pipeline.modeling.slice_sums import OVERALL, Measured, SliceKey
 
 EXAMPLE_COUNT = "example_count"
+CANDIDATE, BASELINE = "candidate", "baseline"
 MetricsBySlice = dict[tuple[Any, ...], dict[metric_types.MetricKey, float]]
+
+
+def judge(
+    folder: str, measured: Measured, config: config_pb2.EvalConfig, models: dict[str, str], data_location: str
+) -> bool:
+    """Let TFMA validate, write its files, and return its verdict.
+
+    Args:
+        folder: where its files are written.
+        measured: the sums, of "candidate" and, where there is one, "baseline".
+        config: TFMA's configuration.
+        models: where the models are, by the same names.
+        data_location: where the examples are, for display.
+    """
+    # As TFX does it: without a baseline there is nothing to compare with, and change thresholds rest.
+    config = tfma.utils.update_eval_config_with_defaults(config, has_baseline=BASELINE in models, rubber_stamp=True)
+    tfma.utils.verify_eval_config(config)
+    names = {BASELINE if spec.is_baseline else CANDIDATE: spec.name for spec in config.model_specs}
+    by_slice = metrics_by_slice(measured, names, names.get(BASELINE))
+    validation = validate(by_slice, config)
+    locations = {names[name]: location for name, location in models.items()}
+    write(folder, by_slice, validation, config, data_location, locations)
+    return bool(tfma.load_validation_result(folder).validation_ok)
 
 
 def metrics_by_slice(measured: Measured, names: dict[str, str], baseline: str | None) -> MetricsBySlice:

@@ -1,0 +1,108 @@
+"""A model that somebody named, with its files and the rows it was trained and evaluated on: what an export needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bike_pipeline.errors import ExportError
+
+if TYPE_CHECKING:
+    from bike_pipeline.lineage.selecting import ChosenModel
+    from bike_pipeline.lineage.store import Lineage
+    from bike_pipeline.settings import Settings
+
+# TFX's name for the SavedModel in a Model artifact.
+_SERVING = "Format-Serving"
+
+
+@dataclass(frozen=True)
+class ModelToExport:
+    """A trained model.
+
+    Attributes:
+        model_id: MLMD id of the model.
+        saved_model: folder of the SavedModel.
+        blessed: whether it was blessed.
+        calibration: rows of its training span, each of the model's inputs of shape (rows,).
+        evaluated: rows of its eval split, each of `matrix.EVALUATED_COLUMNS` of shape (rows,).
+    """
+
+    model_id: int
+    saved_model: Path
+    blessed: bool
+    calibration: dict[str, Any]
+    evaluated: dict[str, Any]
+
+
+def model_to_export(settings: Settings, name: str | None) -> ModelToExport:
+    """Return the model that is meant.
+
+    Args:
+        settings: where records, spans and served models are, and how many rows calibrate.
+        name: a served version, a model's number, a pushed folder, or None for the model that serves.
+
+    Raises:
+        DataError: the span that it was trained on is not in the store any more.
+        ExportError: its files or the record of its data are gone.
+        ModelError: there is no such model.
+    """
+    from bike_pipeline.commands.lineage_source import lineage_of
+    from bike_pipeline.lineage.selecting import chosen_model
+
+    lineage = lineage_of(settings)
+    chosen = chosen_model(lineage, settings.serving_path, name)
+    saved_model = payload_of(lineage, chosen)
+    if saved_model is None:
+        raise ExportError(
+            f"the files of model {chosen.model_id} are gone or changed",
+            fix="`bike-pipeline reproduce` makes it again from what is on record",
+        )
+    blessed = any(m.model_id == chosen.model_id and m.blessed is True for m in lineage.models())
+    train, evaluated = _rows(settings, lineage, chosen.model_id)
+    every = max(1, len(next(iter(train.values()))) // settings.exporting.calibration_rows)
+    return ModelToExport(
+        chosen.model_id,
+        saved_model,
+        blessed,
+        {column: values[::every] for column, values in train.items()},
+        evaluated,
+    )
+
+
+def payload_of(lineage: Lineage, chosen: ChosenModel) -> Path | None:
+    """Return a folder that holds the model's very files: the trained one, else the pushed one; None where none does."""
+    from bike_pipeline.serving import model_folder
+
+    trained = Path(lineage.artifact(chosen.model_id).uri) / _SERVING
+    if chosen.push is None:
+        return trained if trained.is_dir() else None
+    for folder in (trained, Path(chosen.push.destination)):
+        if model_folder.is_intact(folder, chosen.push.fingerprint):
+            return folder
+    return None
+
+
+def _rows(settings: Settings, lineage: Lineage, model_id: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the rows that a model was trained on, of its newest span, and those that it was evaluated on."""
+    import numpy as np
+
+    from bike_pipeline import features
+    from bike_pipeline.data.spans import SpanStore
+    from bike_pipeline.exporting.matrix import EVALUATED_COLUMNS
+    from bike_pipeline.lineage.evidence import window_of
+
+    trained = lineage.producer(model_id)
+    examples = lineage.inputs(trained.id).get("examples", []) if trained else []
+    window = window_of(examples[0]) if examples else []
+    if not window:
+        raise ExportError(f"there is no record of the data of model {model_id}", fix="train again, then export")
+    store = SpanStore(settings.store_uri)
+    kinds = {"int": np.int64, "float": np.float32}
+
+    def columns(split: Any, names: Any) -> dict[str, Any]:
+        table = store.read(window[-1]["span"], window[-1]["version"], (split,))
+        return {name: table.column(name).to_numpy().astype(kinds[features.BY_NAME[name].kind]) for name in names}
+
+    return columns("train", [f.name for f in features.MODEL_INPUTS]), columns("eval", EVALUATED_COLUMNS)
