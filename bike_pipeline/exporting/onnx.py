@@ -14,6 +14,7 @@ import numpy as np
 
 from bike_pipeline import extras, features
 from bike_pipeline.errors import ExportError
+from bike_pipeline.exporting import tensorrt_recipe
 from bike_pipeline.exporting.format import Columns, Format, Predictions, Source
 from bike_pipeline.exporting.operators import unsupported
 
@@ -70,10 +71,11 @@ class Float32(Format):
     file = FILE
 
     def export(self, source: Source, folder: Path) -> None:
-        """Convert the signature that takes raw features, and ask the file for a row."""
+        """Convert the signature that takes raw features, and ask the file for a row; TensorRT's recipe is beside it."""
         extras.require(self.extra, f"exporting to {self.title}")
         convert(source, folder / FILE)
         Session(folder / FILE, self.title).predict({name: values[:1] for name, values in source.calibration.items()})
+        tensorrt_recipe.write(folder, FILE)
 
     def load(self, folder: Path) -> Session:
         """Load it with ONNX Runtime, on one thread."""

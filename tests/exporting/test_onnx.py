@@ -19,6 +19,12 @@ from bike_pipeline.exporting.registry import format_of
 
 FLOATS = ("onnx_float32", "openvino_float32")
 INT8 = ("onnx_int8", "openvino_int8")
+WRITTEN = {
+    "onnx_float32": ["model.onnx", "tensorrt.json", "trtexec.sh"],
+    "onnx_int8": ["model.onnx"],
+    "openvino_float32": ["model.bin", "model.xml"],
+    "openvino_int8": ["model.bin", "model.xml"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +94,7 @@ def test_the_files_name_no_path_of_the_machine_and_nothing_else_is_left(
     name: str, full_size: Any, folders: dict[str, Path]
 ) -> None:
     written = sorted(folders[name].iterdir())
-    assert [path.name for path in written] == (["model.onnx"] if "onnx" in name else ["model.bin", "model.xml"])
+    assert [path.name for path in written] == WRITTEN[name]
     for path in written:
         assert str(full_size.source.saved_model).encode() not in path.read_bytes()
         assert str(folders[name]).encode() not in path.read_bytes()
