@@ -31,7 +31,11 @@ TRAINING: dict[str, Any] = {
 
 
 # Fixtures that take long to make: the files that use the same one are tested by the same process.
-SHARED = (("story",), ("exported", "transform_graph", "full_size", "servable_model", "model_server"))
+SHARED = (
+    ("story",),
+    ("exported", "transform_graph", "full_size", "servable_model", "model_server"),
+    ("simple_models", "simple_server"),
+)
 
 _exit_status: list[int] = []
 

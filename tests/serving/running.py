@@ -90,6 +90,50 @@ def running_server(base: Path, workspace: Path, *assignments: str) -> Iterator[R
         process.stderr.close()
 
 
+def simple_model(folder: Path, scale: float) -> Path:
+    """Write a SavedModel with the served model's signatures whose answers tell which model and which row they are of.
+
+    `cnt` is scale × (hr + 100 × temp). Beside the two usual signatures there is `texts`, from strings to bytes and
+    numbers, which no export has.
+
+    Args:
+        folder: where to write it.
+        scale: tells models apart.
+    """
+    import tensorflow as tf
+
+    from bike_pipeline import features
+
+    kinds = {"int": tf.int64, "float": tf.float32}
+    specs = {f.name: tf.TensorSpec([None], kinds[f.kind], name=f.name) for f in features.MODEL_INPUTS}
+    parsing = {name: tf.io.FixedLenFeature([], spec.dtype) for name, spec in specs.items()}
+
+    class Simple(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = tf.Variable(scale)
+
+        @tf.function(input_signature=[specs])
+        def rows(self, raw: dict[str, Any]) -> dict[str, Any]:
+            # Every input has a part in it, so that none is left out of an export.
+            others = tf.add_n([tf.cast(raw[name], tf.float32) * 0.0 for name in specs])
+            return {"cnt": self.scale * (tf.cast(raw["hr"], tf.float32) + 100.0 * raw["temp"]) + others}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+        def examples(self, examples: Any) -> dict[str, Any]:
+            return self.rows(tf.io.parse_example(examples, parsing))
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+        def texts(self, text: Any) -> dict[str, Any]:
+            lengths = tf.strings.length(text)
+            return {"text_bytes": text, "length": lengths, "half": tf.cast(lengths, tf.float32) / 2.0}
+
+    model = Simple()
+    signatures = {"serving_default": model.rows, "serving_examples": model.examples, "texts": model.texts}
+    tf.saved_model.save(model, str(folder), signatures=signatures)
+    return folder
+
+
 def with_export(saved_model: Path, folder: Path, name: str = "tflite_float32") -> Path:
     """Return a copy of a SavedModel with an export that passed parity, as the pipeline pushes it.
 
@@ -117,6 +161,12 @@ def with_export(saved_model: Path, folder: Path, name: str = "tflite_float32") -
     }
     (exports / "parity.json").write_text(json.dumps({"formats": {name: record}}), encoding="utf-8")
     return folder
+
+
+def row(hr: int, temp: float) -> dict[str, Any]:
+    """Return a row that a simple model of scale 1 answers with hr + 100 × temp."""
+    others = {"yr": 1, "mnth": 6, "holiday": 0, "weekday": 5, "workingday": 1, "weathersit": 1}
+    return {**others, "hr": hr, "temp": temp, "atemp": 0.5, "hum": 0.5, "windspeed": 0.25}
 
 
 def push(base: Path, model: Path, version: int) -> Path:

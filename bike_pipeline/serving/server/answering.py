@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping
 
@@ -19,16 +18,11 @@ class Answering:
 
     Attributes:
         metrics: what was asked and how long it took.
-        draining: whether the server is about to stop.
-        under_way: requests that are being answered.
     """
 
-    def __init__(self, metrics: Metrics, timeout_seconds: float) -> None:
-        """Begin with nothing under way."""
+    def __init__(self, metrics: Metrics) -> None:
+        """Count in these metrics."""
         self.metrics = metrics
-        self.draining = False
-        self.under_way = 0
-        self._timeout = timeout_seconds
 
     async def predict(
         self, version: ServedVersion, signature: Signature, columns: Mapping[str, Column], rows: int
@@ -45,12 +39,7 @@ class Answering:
             StatusError: the model refuses, too many wait, or it took too long.
         """
         batcher = version.batcher_at_hand(signature.name) or await version.batcher(signature)
-        answer = batcher.submit(columns, rows)
-        try:
-            async with asyncio.timeout(self._timeout):
-                outputs = await answer
-        except TimeoutError:
-            raise StatusError(Code.DEADLINE_EXCEEDED, f"no answer within {self._timeout:g} s") from None
+        outputs = await batcher.submit(columns, rows)
         self.metrics.example_count.add((version.model,), rows)
         self.metrics.example_counts.add((version.model,), rows)
         return outputs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -53,10 +54,13 @@ class Server:
         self._interceptors = security.grpc_interceptors(settings)
         self._loader = ThreadPoolExecutor(1, "loading")
         self._answering = ThreadPoolExecutor(1, "answering")
-        self.versions = ModelVersions(self._server, Threads(self._loader, self._answering), self._tell_health)
         self.metrics = Metrics()
-        self.answers = Answering(self.metrics, self._server.request_timeout_seconds)
+        threads = Threads(self._loader, self._answering)
+        self.versions = ModelVersions(self._server, threads, self.metrics, self._tell_health)
+        self.answers = Answering(self.metrics)
         self.rest_port = self.grpc_port = 0
+        self._grpc: Any = None
+        self._runner: Any = None
         self._health: Any = None
         self._health_tasks: set[asyncio.Task[None]] = set()
 
@@ -66,13 +70,19 @@ class Server:
         Raises:
             ServerError: a port is taken, or a label of the settings is for a version that does not serve.
         """
-        await self._start_grpc()
-        await self._start_rest()
         try:
             await self.versions.configure([self._config()])
         except StatusError as error:
             # A broken version is no reason to stop: it is told by the status, and the next one may serve.
             _log.error("%s", error.message)
+        # Whoever can connect finds what there is, as with TF Serving.
+        try:
+            await self._start_grpc()
+            await self._start_rest()
+        except BaseException:
+            await self._close(drain_seconds=0.0)
+            raise
+        self._tell_health()
         self._watching = asyncio.ensure_future(self.versions.watch())
 
     async def stop(self) -> None:
@@ -81,8 +91,13 @@ class Server:
         with contextlib.suppress(asyncio.CancelledError):
             await self._watching
         await self._tell(serving=False)
-        drain = self._server.drain_seconds
-        await asyncio.gather(self._grpc.stop(drain), self._runner.cleanup())
+        await self._close(self._server.drain_seconds)
+
+    async def _close(self, drain_seconds: float) -> None:
+        closing = [self._grpc.stop(drain_seconds)] if self._grpc else []
+        if self._runner:
+            closing.append(self._runner.cleanup())
+        await asyncio.gather(*closing)
         await self.versions.stop()
         self._loader.shutdown()
         self._answering.shutdown()
@@ -157,10 +172,12 @@ class Server:
             await site.start()
         except OSError as error:
             address = f"{self._server.host}:{self._server.rest_port}"
-            raise _cannot_listen(address, "serving.server.rest_port", error) from None
+            raise _cannot_listen(address, "serving.server.rest_port", error.errno) from None
         self.rest_port = self._runner.addresses[0][1]
 
     def _tell_health(self) -> None:
+        if self._health is None:
+            return
         task = asyncio.ensure_future(self._tell(serving=self.versions.ready))
         self._health_tasks.add(task)
         task.add_done_callback(self._health_tasks.discard)
@@ -175,9 +192,10 @@ class Server:
             await self._health.set(service, state)
 
 
-def _cannot_listen(address: str, setting: str, error: OSError | None = None) -> ServerError:
-    reason = error.strerror if error and error.strerror else "the port is taken or the address is not this machine's"
-    return ServerError(f"cannot listen ({reason})", where=address, fix=f"choose another address: --set {setting}=0")
+def _cannot_listen(address: str, setting: str, number: int | None = None) -> ServerError:
+    # gRPC does not say why.
+    reason = os.strerror(number) if number else "the port is taken or the address is not this machine's"
+    return ServerError(f"cannot listen ({reason})", where=address, fix=f"choose another port: --set {setting}=0")
 
 
 def run(settings: Settings, on_start: Callable[[Server], None]) -> None:

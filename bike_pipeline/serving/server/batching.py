@@ -1,9 +1,10 @@
 """Requests that arrive together are answered by one call of the model; one that comes alone does not wait.
 
 The event loop reads every socket that has something, and only then calls what was scheduled meanwhile: the requests
-of one turn of the loop are one batch, without any timer. Small batches of a quick backend are answered right there,
-since handing 20 µs of work to another thread costs more than the work. Anything longer goes to a thread; what arrives
-while it works is the next batch.
+of a few turns of the loop are one batch, without any timer. A turn with nothing to read takes some microseconds; gRPC
+brings one request a turn, REST many. Small batches of a quick backend are answered right there, since handing 20 µs of
+work to another thread costs more than the work. Anything longer goes to a thread; what arrives while it works is the
+next batch.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from bike_pipeline.serving.server.backends import Backend
+from bike_pipeline.serving.server.metrics import ModelMetrics
 from bike_pipeline.serving.server.signatures import Signature
 from bike_pipeline.serving.server.statuses import Code, StatusError
 from bike_pipeline.serving.server.tensors import Array, numpy_type
@@ -27,6 +29,9 @@ from bike_pipeline.settings.serving_server import BatchingSettings
 
 # Longest call that may hold the event loop up, in seconds.
 _INLINE_SECONDS = 0.001
+# Turns of the event loop that a request waits for others, and what need not wait for more.
+_FEWEST_TURNS, _MOST_TURNS = 4, 32
+_ENOUGH_REQUESTS = 16
 _log = logging.getLogger(__name__)
 
 # One input of one request: an array, or for plain rows a list of Python numbers, which is cheaper to join.
@@ -39,6 +44,7 @@ class _Waiting:
     columns: Mapping[str, Column]
     rows: int
     answer: asyncio.Future[Outputs]
+    since: float
 
 
 def quick_rows(backend: Backend, inputs: Mapping[str, Array]) -> int:
@@ -73,6 +79,8 @@ class Batcher:
         executor: Executor,
         quick_rows: int,
         limits: BatchingSettings,
+        timeout_seconds: float,
+        told: ModelMetrics,
     ) -> None:
         """Stand between requests and a backend.
 
@@ -82,6 +90,8 @@ class Batcher:
             executor: the thread for what takes long.
             quick_rows: most rows that it answers too quickly to be worth a thread.
             limits: most rows of one call, where a request does not have more itself, and most requests that wait.
+            timeout_seconds: longest time that a request waits.
+            told: where batches are counted.
         """
         self.backend = backend
         self._loop = asyncio.get_running_loop()
@@ -91,8 +101,12 @@ class Batcher:
         self._max_rows = limits.max_rows
         self._max_waiting = limits.max_waiting_requests
         self._waiting: deque[_Waiting] = deque()
-        self._scheduled = self._busy = False
+        self._running: list[_Waiting] = []
+        self._turn, self._turns = 0, _FEWEST_TURNS
+        self._scheduled = self._sweeping = False
         self._quick_rows = quick_rows
+        self._timeout = timeout_seconds
+        self._told = told
 
     def submit(self, columns: Mapping[str, Column], rows: int) -> asyncio.Future[Outputs]:
         """Return the future answer of one request.
@@ -102,47 +116,70 @@ class Batcher:
             rows: that number.
 
         Raises:
-            StatusError: too many requests wait already.
+            StatusError: too many requests wait already; as the answer, also that it took too long.
         """
         if len(self._waiting) >= self._max_waiting:
             # What TF Serving says where its batching queue is full.
             raise StatusError(Code.UNAVAILABLE, "The batch scheduling queue to which this task was submitted is full")
         answer: asyncio.Future[Outputs] = self._loop.create_future()
-        self._waiting.append(_Waiting(columns, rows, answer))
-        if not self._scheduled and not self._busy:
+        self._waiting.append(_Waiting(columns, rows, answer, time.perf_counter()))
+        if not self._scheduled and not self._running:
             self._scheduled = True
             self._loop.call_soon(self._next)
         return answer
 
     def _next(self) -> None:
+        if self._turn < self._turns and len(self._waiting) < _ENOUGH_REQUESTS:
+            self._turn += 1
+            self._loop.call_soon(self._next)
+            return
+        self._turn = 0
         self._scheduled = False
         batch = self._take()
         if not batch:
             return
-        if sum(item.rows for item in batch) <= self._quick_rows:
+        # Where waiting brought company it is worth more of it, else less: one client alone is not taxed.
+        self._turns = min(self._turns * 2, _MOST_TURNS) if len(batch) > 1 else max(self._turns // 2, _FEWEST_TURNS)
+        rows = sum(item.rows for item in batch)
+        now = time.perf_counter()
+        self._told.batch(rows, [now - item.since for item in batch])
+        if rows <= self._quick_rows:
             self._deliver(batch, self._answer(batch))
             if self._waiting:
                 self._scheduled = True
                 self._loop.call_soon(self._next)
             return
-        self._busy = True
+        self._running = batch
+        if not self._sweeping:
+            self._sweep()
         self._loop.run_in_executor(self._executor, self._answer, batch).add_done_callback(
             lambda done: self._done(batch, done.result())
         )
 
     def _done(self, batch: list[_Waiting], answers: list[Outputs | StatusError]) -> None:
-        self._busy = False
+        self._running = []
         self._deliver(batch, answers)
         if self._waiting:
             self._scheduled = True
             self._loop.call_soon(self._next)
+
+    def _sweep(self) -> None:
+        """End what waits too long; looked after only while a thread works, since all else is answered at once."""
+        self._sweeping = bool(self._running or self._waiting)
+        if not self._sweeping:
+            return
+        limit = time.perf_counter() - self._timeout
+        for item in (*self._running, *self._waiting):
+            if item.since < limit and not item.answer.done():
+                item.answer.set_exception(StatusError(Code.DEADLINE_EXCEEDED, f"no answer within {self._timeout:g} s"))
+        self._loop.call_later(min(1.0, self._timeout / 4), self._sweep)
 
     def _take(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
         rows = 0
         while self._waiting:
             item = self._waiting[0]
-            if item.answer.cancelled():
+            if item.answer.done():
                 self._waiting.popleft()
                 continue
             if batch and (rows + item.rows > self._max_rows or not self._signature.batches):
@@ -179,7 +216,10 @@ class Batcher:
         if self._signature.batches and not total:
             return [self._empty() for _ in batch]
         size = next((size for size in self.backend.sizes if size >= total), total)
-        outputs = self.backend.run({name: self._joined(batch, name, size - total) for name in self._types})
+        inputs = {name: self._joined(batch, name, size - total) for name in self._types}
+        began = time.perf_counter()
+        outputs = self.backend.run(inputs)
+        self._told.ran(self.backend.name, time.perf_counter() - began)
         if len(batch) == 1:
             return [{name: values[:total] for name, values in outputs.items()}] if size > total else [outputs]
         answers: list[Outputs] = []

@@ -112,3 +112,36 @@ class Metrics:
 
         ours = [line for metric in vars(self).values() for line in metric.lines()]
         return "\n".join([*ours, ""]).encode() + generate_latest(REGISTRY)
+
+    def of_model(self, name: str) -> ModelMetrics:
+        """Return where one model's batches are counted."""
+        return ModelMetrics(self, name)
+
+
+class ModelMetrics:
+    """Counts the batches of one model."""
+
+    def __init__(self, metrics: Metrics, name: str) -> None:
+        """Count for this model."""
+        self._metrics = metrics
+        self._name = (name,)
+
+    def batch(self, rows: int, waited: Iterable[float]) -> None:
+        """Count a batch.
+
+        Args:
+            rows: its rows.
+            waited: how long each of its requests waited, in seconds.
+        """
+        self._metrics.batch_size.add(self._name, rows)
+        for seconds in waited:
+            self._metrics.queuing_latency.add(self._name, seconds * 1e6)
+
+    def ran(self, backend: str, seconds: float) -> None:
+        """Count a call of the model.
+
+        Args:
+            backend: what answered.
+            seconds: how long it took.
+        """
+        self._metrics.runtime_latency.add((*self._name, "Predict", backend), seconds * 1e6)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from bike_pipeline.serving.server import version_policy
+from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.served_version import ServedVersion, State, Threads
 from bike_pipeline.serving.server.statuses import Code, StatusError, invalid
 from bike_pipeline.serving.server.version_policy import ModelConfig
@@ -26,8 +27,9 @@ _MAX_ENDED = 100
 class Model:
     """One model: its configuration and its versions."""
 
-    def __init__(self, config: ModelConfig, settings: ServerSettings, threads: Threads) -> None:
+    def __init__(self, config: ModelConfig, settings: ServerSettings, threads: Threads, metrics: Metrics) -> None:
         """Begin without versions."""
+        self._metrics = metrics
         self.config = config
         self.labels: dict[str, int] = {}
         self.versions: dict[int, ServedVersion] = {}
@@ -81,7 +83,7 @@ class Model:
 
     async def _load(self, number: int, folder: Path) -> None:
         known = self.versions.get(number)
-        version = ServedVersion(self.config.name, number, folder, self._settings, self._threads)
+        version = ServedVersion(self.config.name, number, folder, self._settings, self._threads, self._metrics)
         version.tries = known.tries if known else 0
         self.versions[number] = version
         self._stamps[number] = _stamp(folder)
@@ -103,6 +105,7 @@ class Model:
         if keeps:
             return
         for version in unwanted:
+            version.close()
             task = asyncio.ensure_future(version.unload())
             self._unloading.add(task)
             task.add_done_callback(self._unloading.discard)
@@ -132,17 +135,21 @@ def _stamp(folder: Path) -> tuple[int, ...]:
 class ModelVersions:
     """Every model of a server. All methods belong to the event loop's thread."""
 
-    def __init__(self, settings: ServerSettings, threads: Threads, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, settings: ServerSettings, threads: Threads, metrics: Metrics, on_change: Callable[[], None]
+    ) -> None:
         """Begin without models.
 
         Args:
             settings: how often to look, how often to try again.
             threads: where loading and long calls happen.
+            metrics: where loads and batches are counted.
             on_change: called after versions came or went.
         """
         self.models: dict[str, Model] = {}
         self._settings = settings
         self._threads = threads
+        self._metrics = metrics
         self._on_change = on_change
         self._looking = asyncio.Lock()
 
@@ -166,7 +173,7 @@ class ModelVersions:
         async with self._looking:
             dropped = [self.models.pop(name) for name in [*self.models] if name not in wanted]
             for name, config in wanted.items():
-                model = self.models.setdefault(name, Model(config, self._settings, self._threads))
+                model = self.models.setdefault(name, Model(config, self._settings, self._threads, self._metrics))
                 model.config = config
                 await self._look_at(model)
             for name, config in wanted.items():

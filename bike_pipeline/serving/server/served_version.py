@@ -13,6 +13,7 @@ from types import TracebackType
 from bike_pipeline.serving.server import loading
 from bike_pipeline.serving.server.batching import Batcher
 from bike_pipeline.serving.server.loading import LoadedVersion
+from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.signatures import Signature
 from bike_pipeline.serving.server.statuses import Code, StatusError
 from bike_pipeline.settings.serving_server import ServerSettings
@@ -55,8 +56,11 @@ class ServedVersion:
         tries: how often it was tried to load it.
     """
 
-    def __init__(self, model: str, number: int, folder: Path, settings: ServerSettings, threads: Threads) -> None:
+    def __init__(
+        self, model: str, number: int, folder: Path, settings: ServerSettings, threads: Threads, metrics: Metrics
+    ) -> None:
         """Begin its life; nothing is read yet."""
+        self._metrics = metrics
         self.model = model
         self.number = number
         self.folder = folder
@@ -93,6 +97,7 @@ class ServedVersion:
         self.state = State.LOADING
         self.tries += 1
         loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             self._loaded = await loop.run_in_executor(self._threads.loading, loading.load, self.folder, self._settings)
         except StatusError as error:
@@ -104,12 +109,18 @@ class ServedVersion:
             self.error = None
             self._add_batchers(self._loaded)
             self.state = State.AVAILABLE
-            return
-        self.state = State.END
+        if self.error:
+            self.state = State.END
+        self._metrics.load_attempts.add((self.model, self.error.code.name if self.error else "OK"))
+        self._metrics.load_latency.add((self.model,), (loop.time() - began) * 1e6)
+
+    def close(self) -> None:
+        """Let no new request in, from now on; to be followed by `unload`."""
+        self.state = State.UNLOADING
 
     async def unload(self) -> None:
-        """Let no new request in, wait for those under way, and free the memory."""
-        self.state = State.UNLOADING
+        """Wait for the requests under way, and free the memory."""
+        self.close()
         try:
             async with asyncio.timeout(self._settings.drain_seconds):
                 await self._unused.wait()
@@ -165,4 +176,6 @@ class ServedVersion:
                     self._threads.answering,
                     ready.quick_rows,
                     self._settings.batching,
+                    self._settings.request_timeout_seconds,
+                    self._metrics.of_model(self.model),
                 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bike_pipeline.serving.server.protos import saved_model_pb2
+from bike_pipeline.serving.server.protos import saved_model_pb2, types_pb2
 from bike_pipeline.serving.server.statuses import Code, StatusError
 
 DEFAULT = "serving_default"
@@ -42,12 +42,15 @@ class Signature:
         inputs: by name, in alphabetical order, as TF Serving's maps are walked.
         outputs: the same.
         batches: whether the rows of several requests can be answered as one.
+        plain: inputs with the Python type of a JSON number that fits them as it is, where every input is one int64 or
+            float32 a row; else empty.
     """
 
     name: str
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
     batches: bool
+    plain: tuple[tuple[str, Any], ...] = ()
 
 
 def _tensor(info: Any) -> TensorSpec:
@@ -59,7 +62,15 @@ def _signature(name: str, definition: Any) -> Signature:
     inputs = {n: _tensor(definition.inputs[n]) for n in sorted(definition.inputs)}
     outputs = {n: _tensor(definition.outputs[n]) for n in sorted(definition.outputs)}
     tensors = [*inputs.values(), *outputs.values()]
-    return Signature(name, inputs, outputs, batches=bool(inputs) and all(spec.is_batch for spec in tensors))
+    kinds = {types_pb2.DT_INT64: int, types_pb2.DT_FLOAT: float}
+    plain = tuple((n, kinds[spec.dtype]) for n, spec in inputs.items() if spec.dtype in kinds and spec.shape == (-1,))
+    return Signature(
+        name,
+        inputs,
+        outputs,
+        batches=bool(inputs) and all(spec.is_batch for spec in tensors),
+        plain=plain if len(plain) == len(inputs) else (),
+    )
 
 
 def read(folder: Path) -> tuple[dict[str, Signature], Any]:

@@ -43,9 +43,8 @@ STRING: int = types_pb2.DT_STRING
 FLOAT: int = types_pb2.DT_FLOAT
 INT64: int = types_pb2.DT_INT64
 _FEW = 16
-# A few bytes may claim any shape, which their last value fills: no more than this much is allocated for them, which is
-# many times the rows that a request may hold.
-_MAX_ELEMENTS = 1 << 20
+# A shape of a few bytes must not make us allocate what no request holds.
+_MAX_FILLED = 1 << 20
 
 
 def name_of(dtype: int) -> str:
@@ -74,7 +73,7 @@ def to_array(proto: Any, alias: str) -> Array:
     kind, field = _KINDS[proto.dtype]
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
     size = math.prod(shape)
-    if any(length < 0 for length in shape) or size > _MAX_ELEMENTS:
+    if any(length < 0 for length in shape):
         raise error
     if proto.tensor_content and kind is not np.object_:
         if len(proto.tensor_content) != size * np.dtype(kind).itemsize:
@@ -94,6 +93,8 @@ def to_array(proto: Any, alias: str) -> Array:
     else:
         # Through int64: an int_val outside its type wraps, as C's cast does.
         flat = np.asarray(values, np.int64).astype(kind) if field == "int_val" else np.asarray(values, kind)
+    if size > max(len(flat), _MAX_FILLED):
+        raise error
     return _sized(flat, size, kind).reshape(shape)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from bike_pipeline.serving.server.statuses import Code, StatusError
+from bike_pipeline.serving.server.statuses import invalid
 
 
 @dataclass(frozen=True)
@@ -59,23 +59,18 @@ def folders(base_path: Path) -> dict[int, Path]:
     return found
 
 
-def from_proto(config: object) -> ModelConfig:
-    """Return a `tensorflow.serving.ModelConfig` as ours.
-
-    Which folders it may name is checked before (see `serving.security.paths`).
+def from_proto(proto: Any) -> ModelConfig:
+    """Return a `tensorflow.serving.ModelConfig` as ours; which folders it may name, the guard has decided before.
 
     Raises:
-        StatusError: it names what this server does not do.
+        StatusError: it asks for what this server does not do.
     """
-    from typing import Any, cast
-
-    proto = cast("Any", config)
     if not proto.name:
-        raise StatusError(Code.INVALID_ARGUMENT, "Invalid ModelConfig: a model has no name")
+        raise invalid("Invalid ModelConfig: a model has no name")
     if proto.model_platform not in ("", "tensorflow"):
-        raise StatusError(
-            Code.INVALID_ARGUMENT, f"ModelServer got unsupported model_platform {proto.model_platform}; use tensorflow"
-        )
+        raise invalid(f"model {proto.name}: this server has no platform {proto.model_platform}, only tensorflow")
+    if not proto.base_path.startswith("/"):
+        raise invalid(f"model {proto.name}: the base path must be an absolute local folder")
     base_path = Path(proto.base_path)
     policy = proto.model_version_policy
     kind = policy.WhichOneof("policy_choice") or "latest"
@@ -84,9 +79,7 @@ def from_proto(config: object) -> ModelConfig:
         return ModelConfig(proto.name, base_path, "all", labels=labels)
     if kind == "specific":
         if not policy.specific.versions:
-            raise StatusError(
-                Code.INVALID_ARGUMENT, f"model {proto.name}: the specific version policy names no version"
-            )
+            raise invalid(f"model {proto.name}: the specific version policy names no version")
         return ModelConfig(proto.name, base_path, "specific", specific=tuple(policy.specific.versions), labels=labels)
     # Zero stands for the default, which is one.
     return ModelConfig(proto.name, base_path, "latest", latest=policy.latest.num_versions or 1, labels=labels)

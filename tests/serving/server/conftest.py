@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving.running import Running, push, running_server, with_export
+from tests.serving.running import Running, push, running_server, simple_model, with_export
 
 
 @pytest.fixture(scope="session")
@@ -22,4 +22,23 @@ def model_server(servable_model, tmp_path_factory) -> Iterator[Running]:
     base = tmp_path_factory.mktemp("served")
     push(base, servable_model, 1)
     with running_server(base, tmp_path_factory.mktemp("served-workspace")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def simple_models(tmp_path_factory) -> dict[int, Path]:
+    """Two models by their scale, each with a LiteRT export."""
+    folder = tmp_path_factory.mktemp("simple")
+    return {
+        scale: with_export(simple_model(folder / f"plain-{scale}", float(scale)), folder / f"export-{scale}")
+        for scale in (1, 2)
+    }
+
+
+@pytest.fixture(scope="session")
+def simple_server(simple_models, tmp_path_factory) -> Iterator[Running]:
+    """A server of the simple model of scale 1 as version 1, for tests that change nothing."""
+    base = tmp_path_factory.mktemp("simple-served")
+    push(base, simple_models[1], 1)
+    with running_server(base, tmp_path_factory.mktemp("simple-workspace")) as running:
         yield running
