@@ -45,6 +45,9 @@ _HTTP = {
     Code.DEADLINE_EXCEEDED: 504,
 }
 
+# Bytes of a message.
+_LONGEST = 2000
+
 
 def http_status(code: Code) -> int:
     """Return the HTTP status that TF Serving answers with."""
@@ -60,10 +63,19 @@ class StatusError(Exception):
     """
 
     def __init__(self, code: Code, message: str) -> None:
-        """Keep both."""
+        """Keep both, the message without what would make it too long to be sent."""
         self.code = code
-        self.message = message
-        super().__init__(message)
+        self.message = _sendable(message)
+        super().__init__(self.message)
+
+
+def _sendable(message: str) -> str:
+    # A message may quote the request. As a gRPC trailer each of its bytes may take three, and clients take 8 KiB.
+    if message.isascii() and len(message) <= _LONGEST:
+        return message
+    # Half of a surrogate pair, which JSON can say, is no text that can be sent.
+    content = message.encode("utf-8", "replace")
+    return content[:_LONGEST].decode("utf-8", "ignore") + ("…" if len(content) > _LONGEST else "")
 
 
 def invalid(message: str) -> StatusError:

@@ -1,0 +1,167 @@
+"""`bike-pipeline serve` over TLS, to known clients, within limits: a real process, its real clients."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+import subprocess
+import sys
+
+import grpc
+import numpy as np
+import pytest
+from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+
+from bike_pipeline.exporting.golden import golden_rows
+from bike_pipeline.serving.predictor import LoadedModel
+from bike_pipeline.serving.security import api_keys
+from bike_pipeline.serving.server import tensors
+from bike_pipeline.serving.server.protos import model_management_pb2, predict_pb2
+from tests.serving.running import MODEL, push, running_server
+from tests.serving.security.authorities import Authority
+
+ROWS = {name: values[:5] for name, values in golden_rows(200).items()}
+
+
+@pytest.fixture(scope="module")
+def expected(servable_model):
+    return LoadedModel(servable_model).predict(ROWS)
+
+
+@pytest.fixture(scope="module")
+def secured(servable_model, tmp_path_factory):
+    """A server with mTLS, API keys and small limits; the authority, a client's certificate, and two keys."""
+    folder = tmp_path_factory.mktemp("secured")
+    base, workspace = folder / "models", folder / "workspace"
+    push(base, servable_model, 1)
+    authority = Authority(folder)
+    server, client = authority.sign("server"), authority.sign("client", client=True)
+    keys = {
+        scope: api_keys.create(workspace / "keys" / "api-keys.json", scope, [scope])[1]
+        for scope in ("predict", "admin")
+    }
+    settings = (
+        f"tls.certificate_file={server.certificate}",
+        f"tls.key_file={server.key}",
+        f"tls.client_ca_file={authority.certificate}",
+        "authentication.methods=[api_keys]",
+        "limits={rows: 10, json_depth: 8}",
+    )
+    with running_server(base, workspace, *(f"serving.security.{each}" for each in settings)) as running:
+        yield running, authority, client, keys
+
+
+def ask(secured, body=None, path=f"/v1/models/{MODEL}:predict", *, key="predict", certificate=True):
+    running, authority, client, keys = secured
+    context = ssl.create_default_context(cafile=str(authority.certificate))
+    if certificate:
+        context.load_cert_chain(str(client.certificate), str(client.key))
+    connection = http.client.HTTPSConnection(running.rest, context=context, timeout=60)
+    try:
+        headers = {"X-API-Key": keys[key]} if key else {}
+        connection.request("GET" if body is None else "POST", path, body and json.dumps(body), headers)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()
+
+
+def channel(secured):
+    running, authority, client, _ = secured
+    return grpc.secure_channel(
+        running.grpc,
+        grpc.ssl_channel_credentials(
+            authority.certificate.read_bytes(), client.key.read_bytes(), client.certificate.read_bytes()
+        ),
+    )
+
+
+def request_of(columns):
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = MODEL
+    for name, values in columns.items():
+        request.inputs[name].CopyFrom(tensors.to_proto(np.asarray(values)))
+    return request
+
+
+def test_a_known_client_gets_the_models_answers_over_both_protocols(secured, expected):
+    status, answer = ask(secured, {"inputs": {name: values.tolist() for name, values in ROWS.items()}})
+    assert status == 200
+    np.testing.assert_allclose(answer["outputs"], expected, rtol=1e-5, atol=1e-4)
+    with channel(secured) as connected:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(connected)
+        response = stub.Predict(request_of(ROWS), metadata=(("x-api-key", secured[3]["predict"]),), timeout=60)
+    np.testing.assert_allclose(tensors.to_array(response.outputs["cnt"], "cnt").ravel(), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_nobody_else_does(secured):
+    assert ask(secured, {}, key=None)[0] == 401
+    assert ask(secured, {}, key="admin")[0] == 403
+    with pytest.raises((ssl.SSLError, ConnectionError, http.client.HTTPException)):
+        ask(secured, {}, certificate=False)
+    with channel(secured) as connected:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(connected)
+        with pytest.raises(grpc.RpcError) as error:
+            stub.Predict(request_of(ROWS), timeout=60)
+    assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_more_rows_than_allowed_are_refused_over_both_protocols(secured):
+    many = {name: np.repeat(values[:1], 11) for name, values in ROWS.items()}
+    status, answer = ask(secured, {"inputs": {name: values.tolist() for name, values in many.items()}})
+    assert (status, answer["error"]) == (400, "The request holds more than 10 rows; send several.")
+    huge = request_of(ROWS)
+    for tensor in huge.inputs.values():
+        tensor.tensor_shape.dim[0].size = 2**40
+    with channel(secured) as connected:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(connected)
+        for request in (request_of(many), huge):
+            with pytest.raises(grpc.RpcError) as error:
+                stub.Predict(request, metadata=(("x-api-key", secured[3]["predict"]),), timeout=60)
+            assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_only_an_admin_changes_what_is_served_and_only_to_what_lies_beside_it(secured):
+    running, _, _, keys = secured
+
+    def reload(key, base_path):
+        request = model_management_pb2.ReloadConfigRequest()
+        request.config.model_config_list.config.add(name=MODEL, base_path=base_path, model_platform="tensorflow")
+        with channel(secured) as connected:
+            try:
+                model_service_pb2_grpc.ModelServiceStub(connected).HandleReloadConfigRequest(
+                    request, metadata=(("x-api-key", keys[key]),), timeout=60
+                )
+            except grpc.RpcError as error:
+                return error.code().name
+        return "OK"
+
+    served = str(running.base / MODEL)
+    assert reload("predict", served) == "PERMISSION_DENIED"
+    assert reload("admin", "/etc") == "PERMISSION_DENIED"
+    assert reload("admin", f"{served}/../../../etc") == "PERMISSION_DENIED"
+    assert reload("admin", served) == "OK"
+    assert ask(secured, None, f"/v1/models/{MODEL}")[1]["model_version_status"][0]["state"] == "AVAILABLE"
+
+
+def test_the_document_says_how_to_prove_who_asks(secured):
+    assert ask(secured, None, "/openapi.json")[1]["security"] == [{"ApiKey": []}, {"Bearer": []}]
+
+
+@pytest.mark.parametrize(
+    ("assignments", "said", "code"),
+    [
+        (("authentication.methods=[api_keys]",), "bike-pipeline api-key create", 3),
+        (("tls={certificate_file: /none.pem, key_file: /none-key.pem}",), "/none.pem: cannot read it", 3),
+    ],
+    ids=["no-keys", "no-certificate"],
+)
+def test_a_server_that_could_let_nobody_in_does_not_start_and_says_why(tmp_path, assignments, said, code):
+    command = [sys.executable, "-m", "bike_pipeline.cli", "serve", "--rest-port", "0", "--grpc-port", "0"]
+    for each in (f"workspace={tmp_path}", *(f"serving.security.{each}" for each in assignments)):
+        command += ["--set", each]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == code
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
