@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-_LABEL, _BAR, _ROW, _GAP = 170, 300, 15, 9
+_LABEL, _BAR, _ROW, _GAP = 190, 300, 15, 9
 _THINNEST = 4.0
 
 
@@ -34,6 +34,16 @@ def paired_bars(rows: Sequence[tuple[str, float, float | None]], title: str) -> 
             y += _ROW
         y += _GAP
     return "\n".join([*parts, "</svg>"])
+
+
+def bars(rows: Sequence[tuple[str, float]], title: str) -> str:
+    """Return horizontal bars, one a row.
+
+    Args:
+        rows: label and value.
+        title: what the chart shows, for those who cannot see it.
+    """
+    return paired_bars([(label, value, None) for label, value in rows], title)
 
 
 def two_histograms(

@@ -13,6 +13,7 @@ from bike_pipeline.errors import MetadataError
 from bike_pipeline.lineage import run_changes
 from bike_pipeline.lineage.charts import paired_bars, two_histograms
 from bike_pipeline.lineage.drawing import as_svg
+from bike_pipeline.lineage.exports import exports_of_run, exports_section
 from bike_pipeline.lineage.feature_statistics import FeatureStatistics, read_statistics, shift
 from bike_pipeline.lineage.history import History
 from bike_pipeline.lineage.page import STYLE
@@ -52,6 +53,7 @@ class Explanation:
         findings: what the data gate found, a dictionary each; None where it wrote no report.
         now: statistics of the run's training rows by column.
         before: those of the rows that the baseline was trained on; empty where there was none.
+        exports: what came of every format; None where the run did not come to them.
     """
 
     run: RunRecord
@@ -61,6 +63,7 @@ class Explanation:
     findings: list[dict[str, Any]] | None
     now: dict[str, FeatureStatistics]
     before: dict[str, FeatureStatistics]
+    exports: dict[str, Any] | None
 
 
 def explain(lineage: Lineage, run_id: str | None, store_uri: str) -> Explanation:
@@ -94,7 +97,8 @@ def explain(lineage: Lineage, run_id: str | None, store_uri: str) -> Explanation
     examples = run_changes.baseline_examples(lineage, run)
     statistics = run_changes.statistics_of(lineage, examples) if examples is not None else None
     before = read_statistics(statistics.uri, "train") if statistics is not None else {}
-    return Explanation(run, trigger, stories, report, findings, now, before)
+    exports = exports_of_run(lineage, [stage.execution_id for stage in run.stages])
+    return Explanation(run, trigger, stories, report, findings, now, before, exports)
 
 
 def _trigger(command: str, runner: str) -> str:
@@ -124,6 +128,8 @@ def as_page(told: Explanation) -> str:
             *_gates(told),
             "<h2>The new model against the one that served</h2>",
             *_comparison(told),
+            "<h2>The model in other formats</h2>",
+            *exports_section(told.exports),
             "<h2>The data, and how they moved</h2>",
             *_data(told),
             "<h2>What it was made of</h2>",

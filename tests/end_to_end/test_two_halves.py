@@ -214,8 +214,9 @@ def test_a_page_explains_the_second_run_to_a_person(story: dict[str, Any]) -> No
     assert all(decision["reason"] in page.text for decision in report["decisions"])
     assert "changed since the run before: the examples (now span 2 version 1)" in page.text
     assert "the same code, settings and inputs as in run" in page.text
-    # Two bars a slice; one picture for each column of the contract that is a number, four charts, one graph.
-    assert page.shapes["svg"] == 15 + 4 + 1
+    assert "The model may go to devices: TFMA and all of " in page.text
+    # One picture for each column of the contract that is a number, four charts of errors, three of formats, one graph.
+    assert page.shapes["svg"] == 15 + 4 + 3 + 1
     assert not page.loads
 
 
