@@ -69,15 +69,15 @@ def _row(entry: dict[str, Any]) -> str:
     ]
     parity = entry["parity"] or {}
     slice_ = f" {entry['worst_slice']}" if entry["worst_slice"] else ""
-    for text in (
+    texts = (
         _number(parity.get("max_difference"), ".3g"),
         _number(parity.get("max_relative_difference"), ".2g"),
         _number(entry["rmse"], ".2f"),
         _number(entry["mae_increase"], "+.2%"),
         _number(entry["worst_slice_mae_increase"], "+.2%") + slice_,
         _number(entry["cold_start_ms"], ",.0f") + (" ms" if entry["cold_start_ms"] else ""),
-    ):
-        cells.append(f'<td class="number">{escape(text)}</td>')
+    )
+    cells += [f'<td class="number">{escape(text)}</td>' for text in texts]
     return f"<tr>{''.join(cells)}</tr>"
 
 
