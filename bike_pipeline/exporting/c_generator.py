@@ -302,7 +302,8 @@ class Body:
                 f"for (size_t k = {start}; k < {start + blocks * width}; k += {width}) {{\n"
                 f"    float sums[{width}] = {{0.0f}};\n"
                 f"    for (size_t j = 0; j < {inputs}; j++)\n"
-                f"        for (size_t i = 0; i < {width}; i++) sums[i] += {read}[j] * {table}[j * {outputs} + k + i];\n"
+                f"        {'UNROLLED ' if width > 1 else ''}for (size_t i = 0; i < {width}; i++)\n"
+                f"            sums[i] += {read}[j] * {table}[j * {outputs} + k + i];\n"
                 f"    for (size_t i = 0; i < {width}; i++) {made}[k + i] = sums[i];\n"
                 "}"
             )

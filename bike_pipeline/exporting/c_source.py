@@ -65,6 +65,16 @@ def compiled(source: Path, target: Path, *flags: str) -> None:
         )
 
 
+class _Rows:
+    """Memory for some number of rows and their answers, which calls of the same size use again."""
+
+    def __init__(self, count: int, row: np.dtype[Any]) -> None:
+        rows: npt.NDArray[Any] = np.empty(count, row)
+        self.fields = [(name, rows[name]) for name in row.names or ()]
+        self.answers = np.empty(count, np.float32)
+        self.arguments = (rows.ctypes.data, count, self.answers.ctypes.data)
+
+
 class _Answering:
     """The compiled model in this process."""
 
@@ -79,14 +89,16 @@ class _Answering:
         self._batch = self._library.bike_predict_batch
         self._batch.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
         self._batch.restype = None
+        self._rows = _Rows(0, self._row)
 
     def predict(self, columns: Columns) -> Predictions:
-        rows: npt.NDArray[Any] = np.empty(len(next(iter(columns.values()))), self._row)
-        for name in self._row.names or ():
-            rows[name] = columns[name]
-        answers = np.empty(len(rows), np.float32)
-        self._batch(rows.ctypes.data, len(rows), answers.ctypes.data)
-        return answers
+        count = len(next(iter(columns.values())))
+        if count != len(self._rows.answers):
+            self._rows = _Rows(count, self._row)
+        for name, field in self._rows.fields:
+            field[:] = columns[name]
+        self._batch(*self._rows.arguments)
+        return self._rows.answers.copy()
 
 
 class CSource(Format):

@@ -57,6 +57,15 @@ _CODE = """\
 #include <math.h>
 #include <stdbool.h>
 
+/* The sums of a dense layer stay in registers only where the loop over them is unrolled. */
+#if defined(__clang__)
+#define UNROLLED _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define UNROLLED _Pragma("GCC unroll 16")
+#else
+#define UNROLLED
+#endif
+
 {helpers}
 {tables}
 float bike_predict(const bike_features *features)
