@@ -29,6 +29,7 @@ COMMANDS = {
     "export": "Export a model to other formats, each proven to be the same model.",
     "parity": "Measure how far each export is from the SavedModel, how large and how fast.",
     "reproduce": "Make a model again from what is on record, and compare.",
+    "compress": "Make smaller models of a blessed one, and choose one by rule.",
     "gc": "Free the files of old artifacts, never those that a served model needs.",
     "track": "Send a run to MLflow that was not sent when it ended.",
     "compile": "Write the pipeline for Kubeflow Pipelines or Vertex AI.",

@@ -122,6 +122,6 @@ def decide(candidates: Sequence[Candidate], settings: CompressionSettings) -> Ch
             reasons[candidate.name] = f"least {_UNITS[minimize]} of {len(within)} within the limits"
         elif winner is not None:
             shown = _shown(candidate, minimize), _shown(winner, minimize)
-            apart = "as much" if shown[0] == shown[1] else f"{shown[0]}, the winner {shown[1]}"
+            apart = "as much, and no smaller MAE" if shown[0] == shown[1] else f"{shown[0]}, the winner {shown[1]}"
             reasons[candidate.name] = f"{_UNITS[minimize]}: {apart}"
     return Choice(winner, tuple(candidates), reasons)

@@ -75,7 +75,7 @@ def test_of_equals_the_smaller_error_wins_then_the_first(small: Any) -> None:
     assert decide([PLAIN, better], small).winner is better
     choice = decide([PLAIN, same], small)
     assert choice.winner is PLAIN
-    assert choice.reasons[same.name] == "size: as much"
+    assert choice.reasons[same.name] == "size: as much, and no smaller MAE"
 
 
 def test_a_candidate_without_a_size_never_wins_over_one_that_has_it(small: Any) -> None:

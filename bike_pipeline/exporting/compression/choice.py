@@ -1,0 +1,68 @@
+"""From the blessed model to the one that goes to the edge: make, measure, choose, and write down why."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bike_pipeline.exporting.compression.candidates import Trying, measure, write_models
+from bike_pipeline.exporting.compression.material import Material
+from bike_pipeline.exporting.compression.methods import PLAIN
+from bike_pipeline.exporting.compression.rule import Choice, decide
+from bike_pipeline.exporting.format import Columns
+from bike_pipeline.modeling.rows import count
+from bike_pipeline.settings.compression import CompressionSettings, Method
+
+TABLE_FILE = "compression.json"
+
+
+def choose(methods: Sequence[Method], material: Material, calibration: Columns, trying: Trying, folder: Path) -> Choice:
+    """Make every candidate in `folder`, measure all of them on the eval split, and apply the rule.
+
+    `folder` then holds `<method>/model` (a SavedModel), `<method>/<format>` and `compression.json` (`as_json`).
+
+    Args:
+        methods: what to try; the plain model is always a candidate.
+        material: the blessed model and its rows.
+        calibration: rows of the training span that quantization learns its ranges from.
+        trying: how candidates are made, and the rule.
+        folder: where to write; it exists and is empty.
+
+    Raises:
+        ExportError: the blessed SavedModel does not hold its Keras model.
+        ConfigurationError: a format is not there.
+    """
+    ordered: tuple[Method, ...] = (PLAIN, *(method for method in methods if method != PLAIN))
+    models = write_models(ordered, material, trying, folder)
+    choice = decide(measure(models, calibration, material, trying, folder), trying.compression)
+    rows = {"train": count(material.train), "eval": count(material.evaluated)}
+    content = as_json(choice, trying.compression, rows, trying.seed)
+    (folder / TABLE_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return choice
+
+
+def as_json(choice: Choice, settings: CompressionSettings, rows: dict[str, int], seed: int) -> dict[str, Any]:
+    """Return what was measured and decided as plain values; None for what is not finite.
+
+    Args:
+        choice: what the rule came to.
+        settings: the limits and the methods' settings.
+        rows: rows by split, "train" and "eval".
+        seed: what the methods were seeded with.
+    """
+    table = [{**asdict(c), "reason": choice.reasons.get(c.name, "")} for c in choice.candidates]
+    return {
+        "winner": None if choice.winner is None else {"method": choice.winner.method, "format": choice.winner.format},
+        "rule": settings.model_dump(mode="json"),
+        "rows": rows,
+        "seed": seed,
+        "candidates": [{key: _plain(value) for key, value in entry.items()} for entry in table],
+    }
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
