@@ -24,6 +24,7 @@ from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.exporting import registry
 from bike_pipeline.lineage.connection import connection_config
 from bike_pipeline.modeling import evaluation
+from bike_pipeline.serving.deployment.following import Followers
 from bike_pipeline.settings import Settings
 from bike_pipeline.source_hash import source_hash
 
@@ -56,7 +57,10 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
     # A format that nobody installed is found before hours of training and not after.
     registry.formats_of(settings.exporting.formats)
     inputs, model = ("features.py", "data"), ("features.py", "modeling")
-    serving = ("serving/model_folder.py", "lineage/store.py", "lineage/recorded.py", "lineage/serving_now.py")
+    serving = (
+        "serving/model_folder.py", "serving/deployment/state.py", "serving/deployment/phases.py",
+        "lineage/store.py", "lineage/recorded.py", "lineage/serving_now.py",
+    )  # fmt: skip
     lookup = "components/baseline_lookup.py"
     schema_hash = hashlib.sha256(settings.schema_path.read_bytes()).hexdigest()
     metric_set = evaluation.metric_set()
@@ -172,6 +176,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
             ),
         ),
         "Pusher", *serving, "components/pusher.py", "serving/model_manifest.py", "lineage/evidence.py",
+        promotion=Followers.of(settings).to_json(),
     )  # fmt: skip
 
     return Pipeline(

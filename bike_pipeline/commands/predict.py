@@ -26,7 +26,7 @@ PREDICTION = "predicted_cnt"
 
 @click.command()
 @settings_options
-@click.option("--version", type=int, default=None, help="A version of the served model; the newest by default.")
+@click.option("--version", type=int, default=None, help="A version of the served model; the promoted one by default.")
 @click.option("--server", metavar="ADDRESS", default=None, help="Ask a model server; a host, host:port or grpc://….")
 @click.option("--protocol", type=click.Choice(["rest", "grpc"]), default=None, help="What that server is asked in.")
 @click.option("--label", default="", help="The version label that the server's answer is wanted of.")

@@ -101,10 +101,10 @@ def command(
             raise
         if not as_json:
             console.print(run_view.result_tables(result))
-            _say_outcome(console, result)
+            _say_outcome(console, result, _serving(settings))
         tracked = after_run(settings, result.run_id) if runner in _TRACKED_RUNNERS else ""
         if as_json:
-            told = {**asdict(result), "tracking": tracked, "log": str(log_file)}
+            told = {**asdict(result), "tracking": tracked, "log": str(log_file), "promoted_version": _serving(settings)}
             screen.write(json.dumps(told, indent=2) + "\n")
         else:
             if tracked:
@@ -152,14 +152,28 @@ def _ingest_demo(settings: Settings, half: str, console: Console | None) -> None
                 console.print(note, soft_wrap=True)
 
 
-def _say_outcome(console: Console, result: RunResult) -> None:
+def _serving(settings: Settings) -> int | None:
+    from bike_pipeline.serving.deployment.state import promoted_version
+
+    return promoted_version(settings.serving_path)
+
+
+def _say_outcome(console: Console, result: RunResult, serving: int | None) -> None:
     console.print()
     if result.pushed_version is None:
         console.print("not pushed: the candidate is not blessed; the serving model stays", style="bold red")
         return
-    verb = "pushed" if result.newly_pushed else "nothing new: serving already"
+    serves = serving == result.pushed_version
+    verb = "pushed" if result.newly_pushed else f"nothing new: {'serving' if serves else 'pushed'} already"
     where = f"version {result.pushed_version} in {result.destination}"
     console.print(f"{verb}: {where}", style="bold green", soft_wrap=True)
+    if not serves:
+        still = f"version {serving} serves" if serving is not None else "no version serves"
+        console.print(
+            f"not promoted: {still}; `bike-pipeline promote {result.pushed_version}` promotes this one",
+            style="bold yellow",
+            soft_wrap=True,
+        )
     console.print("next:")
     first_span = any(stage.outcome.startswith("span 1 ") for stage in result.stages)
     for step, meaning in _NEXT_STEPS if first_span else _NEXT_STEPS[1:]:

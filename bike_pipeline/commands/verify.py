@@ -39,8 +39,8 @@ _OTHER_KEY = (
 def command(settings: Settings, public_keys: tuple[Path, ...], as_json: bool, model: str | None) -> None:
     """Check a pushed MODEL against its signed manifest.
 
-    MODEL is a served version, a model's number as `bike-pipeline models` lists it, or a folder; without it, the newest
-    served version. Ends with exit code 16 where a byte was changed, a file is too many, or evidence is missing.
+    MODEL is a served version, a model's number as `bike-pipeline models` lists it, or a folder; without it, the version
+    that serves. Ends with exit code 16 where a byte was changed, a file is too many, or evidence is missing.
     """
     from bike_pipeline.serving import model_manifest, signing
 

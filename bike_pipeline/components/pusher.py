@@ -1,4 +1,7 @@
-"""Pusher: a blessed model becomes the next version under the serving base path, whole or not at all, and once."""
+"""Pusher: a blessed model becomes the next version under the serving base path, whole or not at all, and once.
+
+Then it is validated in a process of its own, and promoted, unless the settings leave that to a person.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,8 @@ from bike_pipeline.lineage.evidence import evidence_of
 from bike_pipeline.lineage.run_record import canonical
 from bike_pipeline.lineage.store import Lineage
 from bike_pipeline.serving import model_folder, model_manifest, signing
+from bike_pipeline.serving.deployment import promotion, state
+from bike_pipeline.serving.deployment.following import Followers
 
 EVIDENCE_PROPERTY = "evidence"
 
@@ -68,7 +73,10 @@ class PusherExecutor(stock.Executor):
     ) -> None:
         """Push the model where it is blessed; set `pushed`, its version, destination and fingerprint on the output.
 
+        Where the parameter `promotion` says so, the version is validated and promoted too.
+
         Raises:
+            ServerError: the version does not pass its validation, or a server does not follow; it stays pushed.
             ConfigurationError: the configured signing key cannot be used.
             StorageError: the serving folder or the local signing key cannot be written.
         """
@@ -84,6 +92,10 @@ class PusherExecutor(stock.Executor):
         metric_set = artifact_utils.get_single_instance(input_dict["model_blessing"]).get_string_custom_property(
             "metric_set"
         )
+        followers = Followers.from_json(exec_properties["promotion"]) if exec_properties.get("promotion") else None
+        if followers:
+            # Before there is a version that must not serve yet.
+            state.begin(base_path)
         fingerprint = model_folder.fingerprint(source)
         exports = Path(artifact_utils.get_single_instance(input_dict["exports"]).uri)
         present = model_folder.versions(base_path)
@@ -114,6 +126,8 @@ class PusherExecutor(stock.Executor):
 
             model_folder.add_version(base_path, source, version, record, complete)
             pushed.set_string_custom_property("signature", _said(signer))
+        if followers:
+            pushed.set_string_custom_property("promotion", promotion.after_push(base_path, version, followers))
         io_utils.copy_dir(source, pushed.uri)
         destination = Path(base_path) / str(version)
         self._MarkPushed(pushed, str(destination), str(version))

@@ -195,7 +195,7 @@ def scratch_settings(origin: Origin, store_uri: str, scratch: Path) -> Settings:
     recorded |= {
         "workspace": str(scratch),
         "data": {**recorded["data"], "store": ""},
-        "serving": {**recorded["serving"], "base_path": ""},
+        "serving": {**recorded["serving"], "base_path": "", "promotion": {"automatic": False}},
         "signing": {},
     }
     try:

@@ -51,8 +51,8 @@ def _push(outputs: Outputs) -> str:
     pushed = outputs["pushed_model"][0]
     if prop(pushed, "pushed") != 1:
         return "nothing pushed"
-    signature = prop(pushed, "signature")
-    return f"version {prop(pushed, 'pushed_version')}{f', {signature}' if signature else ''}"
+    said = [prop(pushed, name) for name in ("signature", "promotion")]
+    return ", ".join([f"version {prop(pushed, 'pushed_version')}", *(str(text) for text in said if text)])
 
 
 def _model(outputs: Outputs) -> str:

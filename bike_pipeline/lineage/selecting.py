@@ -10,6 +10,7 @@ from bike_pipeline.errors import ModelError
 from bike_pipeline.lineage.recorded import ServedModel
 from bike_pipeline.lineage.store import Lineage
 from bike_pipeline.serving import model_folder
+from bike_pipeline.serving.deployment import state
 
 
 @dataclass(frozen=True)
@@ -30,18 +31,19 @@ def pushed_folder(serving_path: str, name: str | None) -> Path | None:
 
     Args:
         serving_path: base path of the served model.
-        name: a version, a folder, or None for the newest version.
+        name: a version, a folder, or None for the version that serves.
 
     Raises:
-        ModelError: nothing was pushed.
+        ModelError: nothing serves.
+        StorageError: what is promoted cannot be read.
     """
-    present = model_folder.versions(serving_path)
     if name is None:
-        if not present:
+        promoted = state.promoted_version(serving_path)
+        if promoted is None:
             raise ModelError("no model is served", where=serving_path, fix="run the pipeline: `bike-pipeline run`")
-        return Path(serving_path) / str(present[-1])
+        return Path(serving_path) / str(promoted)
     if name.isdigit():
-        return Path(serving_path) / name if int(name) in present else None
+        return Path(serving_path) / name if int(name) in model_folder.versions(serving_path) else None
     return Path(name) if Path(name).is_dir() else None
 
 

@@ -1,4 +1,4 @@
-"""Which model serves now: what ML Metadata recorded, or the serving folder itself where a record is missing."""
+"""Which model serves now: the promoted version, as ML Metadata recorded its push or its own push record tells it."""
 
 from __future__ import annotations
 
@@ -7,26 +7,31 @@ import os
 from bike_pipeline.lineage.recorded import ServedModel
 from bike_pipeline.lineage.store import Lineage, time_of
 from bike_pipeline.serving import model_folder
+from bike_pipeline.serving.deployment import state
 
 
 def serving_now(lineage: Lineage, serving_path: str) -> ServedModel | None:
-    """Return the model that serves.
+    """Return the model that serves: the promoted version, or the newest where nobody ever recorded a promotion.
 
-    That is the last push that ML Metadata knows. Where the serving folder holds a newer version (a process was killed
-    between the push and its record), that version's own push record is believed.
+    A version that ML Metadata does not know (a process was killed between the push and its record) is believed by its
+    own push record.
+
+    Raises:
+        StorageError: what is promoted cannot be read.
     """
     recorded = lineage.serving_model(serving_path)
-    present = model_folder.versions(serving_path)
-    if present and (recorded is None or present[-1] > recorded.version):
-        record = model_folder.push_record(serving_path, present[-1])
-        if record is not None:
-            return ServedModel(
-                model_id=int(record["model_id"]),
-                model_uri=str(record["model_uri"]),
-                version=present[-1],
-                destination=os.path.join(serving_path, str(present[-1])),
-                fingerprint=str(record["fingerprint"]),
-                metric_set=str(record["metric_set"]),
-                pushed_at=time_of(int(record["pushed_at_ms"])),
-            )
-    return recorded
+    promoted = state.promoted_version(serving_path)
+    if promoted is None or (recorded is not None and recorded.version >= promoted):
+        return recorded
+    record = model_folder.push_record(serving_path, promoted)
+    if record is None:
+        return recorded
+    return ServedModel(
+        model_id=int(record["model_id"]),
+        model_uri=str(record["model_uri"]),
+        version=promoted,
+        destination=os.path.join(serving_path, str(promoted)),
+        fingerprint=str(record["fingerprint"]),
+        metric_set=str(record["metric_set"]),
+        pushed_at=time_of(int(record["pushed_at_ms"])),
+    )

@@ -20,6 +20,8 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.lineage.connection import open_at
 from bike_pipeline.lineage.recorded import ModelRecord, RunRecord, ServedModel, StageRecord
+from bike_pipeline.serving.deployment import state
+from bike_pipeline.serving.deployment.phases import STABLE
 
 Artifact = pb.Artifact
 Context = pb.Context
@@ -181,14 +183,24 @@ class Lineage:
         return sorted(found, key=lambda push: push.version)
 
     def serving_model(self, serving_path: str = "") -> ServedModel | None:
-        """Return the model that is served now: the last one that was blessed and pushed.
+        """Return the model that is served now: the promoted one, as far as its push is on record.
+
+        Where nobody ever recorded a promotion, that is the last one that was pushed.
 
         Args:
-            serving_path: count only pushes to this base path, since workspaces may share one store; empty for all.
+            serving_path: count only pushes to this base path, since workspaces may share one store; empty for all, of
+                which the last one is returned.
+
+        Raises:
+            StorageError: what is promoted cannot be read.
         """
         pushes = [
             push for push in self.pushes() if not serving_path or os.path.dirname(push.destination) == serving_path
         ]
+        deployment = state.read(serving_path) if serving_path else None
+        if deployment is not None:
+            promoted = deployment.labels.get(STABLE)
+            pushes = [push for push in pushes if push.version == promoted]
         return pushes[-1] if pushes else None
 
     def runs(self) -> list[RunRecord]:

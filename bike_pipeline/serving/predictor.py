@@ -1,4 +1,4 @@
-"""The served model in this process: the newest version under the serving base path, through its served signature."""
+"""The served model in this process: the promoted version under the serving base path, through its served signature."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from bike_pipeline import features
 from bike_pipeline.errors import ModelError
 from bike_pipeline.serving import model_folder
+from bike_pipeline.serving.deployment import state
 
 _DTYPES = {"int": np.int64, "float": np.float32}
 # Rows in one call: bounds memory on large files.
@@ -54,13 +55,15 @@ class Predictor(LoadedModel):
     """
 
     def __init__(self, serving_path: str, version: int | None = None) -> None:
-        """Load a version, the newest where none is named.
+        """Load a version, the promoted one where none is named.
 
         Raises:
             ModelError: there is no such version, or its files are not those that were pushed.
+            StorageError: what is promoted cannot be read.
         """
         present = model_folder.versions(serving_path)
-        if not present:
+        promoted = state.promoted_version(serving_path) if version is None else version
+        if not present or promoted is None:
             raise ModelError(
                 "no model is served", where=serving_path, fix="run the pipeline first: `bike-pipeline run`"
             )
@@ -70,7 +73,7 @@ class Predictor(LoadedModel):
                 where=serving_path,
                 fix=f"choose one of {', '.join(map(str, present))}",
             )
-        self.version = present[-1] if version is None else version
+        self.version = promoted
         folder = Path(serving_path) / str(self.version)
         record = model_folder.push_record(serving_path, self.version)
         if record is None or record.get("fingerprint") != model_folder.fingerprint(folder):

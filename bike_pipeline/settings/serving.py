@@ -10,6 +10,7 @@ from bike_pipeline.settings.section import Section
 from bike_pipeline.settings.serving_client import ServingClientSettings
 from bike_pipeline.settings.serving_configuration import ServingConfigurationSettings
 from bike_pipeline.settings.serving_security import ServingSecuritySettings
+from bike_pipeline.settings.serving_promotion import PromotionSettings
 from bike_pipeline.settings.serving_server import ServerSettings
 
 
@@ -23,6 +24,7 @@ class ServingSettings(Section):
         server: the embedded model server.
         client: how this machine asks a model server.
         security: who may ask the embedded server, over what connection, and how much.
+        promotion: how a pushed version comes to serve.
     """
 
     model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
@@ -31,6 +33,7 @@ class ServingSettings(Section):
     server: ServerSettings = ServerSettings()
     client: ServingClientSettings = ServingClientSettings()
     security: ServingSecuritySettings = ServingSecuritySettings()
+    promotion: PromotionSettings = PromotionSettings()
 
     @model_validator(mode="after")
     def _local(self) -> Self:

@@ -13,6 +13,7 @@ from bike_pipeline.serving.deployment.messages import message_class
 
 if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
+    from bike_pipeline.settings.serving_configuration import RequestLoggingSettings
 
 MODELS_FILE, BATCHING_FILE, MONITORING_FILE = "models.config", "batching.config", "monitoring.config"
 LOGGING_FILE, COMPOSE_FILE = "logging.config", "compose.yaml"
@@ -51,12 +52,17 @@ def files(settings: Settings, folder: Path, served: Served | None = None) -> dic
     content = {
         MODELS_FILE: _text(models_config(settings, served)),
         MONITORING_FILE: _text(_monitoring(settings)),
-        LOGGING_FILE: _text(_logging(settings)),
+        LOGGING_FILE: _text(_logging(configuration.request_logging)),
         COMPOSE_FILE: _compose(settings, folder),
     }
     if configuration.batching.enabled:
         content[BATCHING_FILE] = _text(_batching(settings))
     return {name: _HEADER + text for name, text in sorted(content.items())}
+
+
+def proto_text(message: Any) -> str:
+    """Return a message as the text of a file that says who wrote it."""
+    return _HEADER + _text(message)
 
 
 def models_config(settings: Settings, served: Served | None = None) -> Any:
@@ -65,15 +71,10 @@ def models_config(settings: Settings, served: Served | None = None) -> Any:
     Raises:
         ConfigurationError: the policy is `promoted` and nothing is.
     """
-    from tensorflow_serving.config import model_server_config_pb2
+    from bike_pipeline.serving.server.protos import model_server_config_pb2
 
     chosen = settings.serving.configuration.versions
-    config = model_server_config_pb2.ModelServerConfig()
-    model = config.model_config_list.config.add()
-    model.name = settings.serving.model_name
-    model.base_path = base_path_in_container(settings)
-    model.model_platform = "tensorflow"
-    policy, labels = model.model_version_policy, chosen.labels
+    request_logging = settings.serving.configuration.request_logging
     if chosen.policy == "promoted":
         if served is None or not served.versions:
             raise ConfigurationError(
@@ -81,18 +82,44 @@ def models_config(settings: Settings, served: Served | None = None) -> Any:
                 where="serving.configuration.versions.policy",
                 fix="promote one (`bike-pipeline promote`), or start with `latest`",
             )
-        policy.specific.versions.extend(served.versions)
-        labels = dict(served.labels)
-    elif chosen.policy == "specific":
+        return promoted_config(settings.serving.model_name, base_path_in_container(settings), served, request_logging)
+    config = model_server_config_pb2.ModelServerConfig()
+    model = config.model_config_list.config.add()
+    model.name = settings.serving.model_name
+    model.base_path = base_path_in_container(settings)
+    model.model_platform = "tensorflow"
+    policy = model.model_version_policy
+    if chosen.policy == "specific":
         policy.specific.versions.extend(chosen.versions)
     elif chosen.policy == "all":
         policy.all.SetInParent()
     else:
         policy.latest.num_versions = chosen.count
-    for label, version in sorted(labels.items()):
+    for label, version in sorted(chosen.labels.items()):
         model.version_labels[label] = version
-    if settings.serving.configuration.request_logging.enabled:
-        model.logging_config.CopyFrom(_logging(settings))
+    if request_logging.enabled:
+        model.logging_config.CopyFrom(_logging(request_logging))
+    return config
+
+
+def promoted_config(name: str, base_path: str, served: Served, request_logging: RequestLoggingSettings) -> Any:
+    """Return the ModelServerConfig of a model that serves exactly what is promoted.
+
+    Args:
+        name: the model's name.
+        base_path: its base path as the server sees it.
+        served: versions and labels.
+        request_logging: what it says of the request log.
+    """
+    from bike_pipeline.serving.server.protos import model_server_config_pb2
+
+    config = model_server_config_pb2.ModelServerConfig()
+    model = config.model_config_list.config.add(name=name, base_path=base_path, model_platform="tensorflow")
+    model.model_version_policy.specific.versions.extend(served.versions)
+    for label, version in sorted(served.labels.items()):
+        model.version_labels[label] = version
+    if request_logging.enabled:
+        model.logging_config.CopyFrom(_logging(request_logging))
     return config
 
 
@@ -121,10 +148,9 @@ def _monitoring(settings: Settings) -> Any:
     return message
 
 
-def _logging(settings: Settings) -> Any:
+def _logging(logging: RequestLoggingSettings) -> Any:
     from tensorflow_serving.config import logging_config_pb2
 
-    logging = settings.serving.configuration.request_logging
     message = logging_config_pb2.LoggingConfig()
     message.log_collector_config.type = logging.collector
     message.log_collector_config.filename_prefix = logging.filename_prefix
