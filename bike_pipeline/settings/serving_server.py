@@ -31,7 +31,8 @@ class ServerSettings(Section):
         host: address to listen on.
         rest_port: port of the REST API; 0 takes a free one.
         grpc_port: port of the gRPC API; 0 takes a free one.
-        version_policy: which versions are served: the newest (`latest`), `all`, or those that are named (`specific`).
+        version_policy: which versions are served: what is `promoted`, the newest that are pushed (`latest`), `all`, or
+            those that are named (`specific`).
         latest_versions: how many of the newest versions are served, with `latest`.
         specific_versions: the versions that are served, with `specific`.
         labels: version labels, each with the version that it stands for.
@@ -52,7 +53,7 @@ class ServerSettings(Section):
     host: str = "127.0.0.1"
     rest_port: Port = 8501
     grpc_port: Port = 8500
-    version_policy: Literal["latest", "all", "specific"] = "latest"
+    version_policy: Literal["promoted", "latest", "all", "specific"] = "promoted"
     latest_versions: Count = 1
     specific_versions: tuple[Annotated[int, Field(ge=0)], ...] = ()
     labels: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)

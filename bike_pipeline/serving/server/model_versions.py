@@ -12,7 +12,8 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from bike_pipeline.serving.server import version_policy
+from bike_pipeline.errors import StorageError
+from bike_pipeline.serving.server import promoted, version_policy
 from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.served_version import ServedVersion, State, Threads
 from bike_pipeline.serving.server.statuses import Code, StatusError, invalid
@@ -177,7 +178,8 @@ class ModelVersions:
                 model.config = config
                 await self._look_at(model)
             for name, config in wanted.items():
-                self.label(self.models[name], config.labels)
+                if config.policy != "promoted":
+                    self.label(self.models[name], config.labels)
             self._on_change()
         for model in dropped:
             await model.stop()
@@ -225,10 +227,17 @@ class ModelVersions:
         await asyncio.gather(*(model.stop() for model in self.models.values()))
 
     async def _look_at(self, model: Model) -> None:
-        present = await asyncio.get_running_loop().run_in_executor(
-            self._threads.loading, version_policy.folders, model.config.base_path
-        )
-        await model.reconcile(version_policy.wanted(model.config, present))
+        loop = asyncio.get_running_loop()
+        try:
+            config = await loop.run_in_executor(self._threads.loading, promoted.resolved, model.config)
+        except StorageError as error:
+            _log.warning("%s: what serves goes on serving: %s", model.config.name, error)
+            return
+        present = await loop.run_in_executor(self._threads.loading, version_policy.folders, config.base_path)
+        await model.reconcile(version_policy.wanted(config, present))
+        if model.config.policy == "promoted":
+            ready = {version.number for version in model.available()}
+            self.label(model, {label: number for label, number in config.labels.items() if number in ready})
 
     def find(self, name: str, number: int | None = None, label: str | None = None) -> ServedVersion:
         """Return the version that a request asks for, the newest where it names none.

@@ -17,7 +17,7 @@ class ModelConfig:
     Attributes:
         name: the model's name.
         base_path: the folder of its versions.
-        policy: which versions are served.
+        policy: which versions are served; `promoted` is resolved into `specific` at every look (see `promoted`).
         latest: how many of the newest, with the policy `latest`.
         specific: which ones, with the policy `specific`.
         labels: versions by label.
@@ -25,7 +25,7 @@ class ModelConfig:
 
     name: str
     base_path: Path
-    policy: Literal["latest", "all", "specific"] = "latest"
+    policy: Literal["promoted", "latest", "all", "specific"] = "latest"
     latest: int = 1
     specific: Sequence[int] = ()
     labels: Mapping[str, int] = field(default_factory=dict)

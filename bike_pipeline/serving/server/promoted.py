@@ -1,0 +1,25 @@
+"""The version policy `promoted`: serve what the deployment's state in the model's folder says, and its labels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bike_pipeline.serving.deployment import state
+from bike_pipeline.serving.server.version_policy import ModelConfig
+
+
+def resolved(config: ModelConfig) -> ModelConfig:
+    """Return what a configuration means now; reads files where the policy is `promoted`.
+
+    A request that names no version gets the newest that serves, so nothing serves but what has a label.
+
+    Raises:
+        StorageError: the state cannot be read.
+    """
+    if config.policy != "promoted":
+        return config
+    found = state.read(config.base_path)
+    if found is None:
+        promoted = state.promoted_version(config.base_path)
+        return replace(config, policy="specific", specific=() if promoted is None else (promoted,))
+    return replace(config, policy="specific", specific=tuple(found.labels.values()), labels=dict(found.labels))

@@ -1,0 +1,127 @@
+"""Servers follow what is promoted: the embedded one by itself, and any that speaks TF Serving's protocol when told."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from urllib.error import HTTPError
+
+import pytest
+
+from bike_pipeline.errors import ServerError
+from bike_pipeline.exporting.golden import golden_rows
+from bike_pipeline.serving import model_folder
+from bike_pipeline.serving.deployment import following, state
+from bike_pipeline.serving.deployment.following import Followers
+from bike_pipeline.settings import load_settings
+from tests.serving.running import MODEL, push, running_server, with_export
+
+
+@pytest.fixture(scope="module")
+def model(exported, tmp_path_factory):
+    """A small model that loads without TensorFlow."""
+    return with_export(exported.path, tmp_path_factory.mktemp("following") / "model")
+
+
+@pytest.fixture
+def models(tmp_path, model):
+    """The folder of a model whose versions 1 and 2 are validated and of which 1 is promoted."""
+    state.begin(tmp_path / "serving" / MODEL)
+    for version in (1, 2):
+        push(tmp_path / "serving", model, version)
+        state.set_validated(tmp_path / "serving" / MODEL, version, passed=True, reason="")
+    state.promote(tmp_path / "serving" / MODEL, 1)
+    return tmp_path / "serving"
+
+
+def asked(server, path):
+    """Return the status of a request for one golden row."""
+    row = {name: values[:1].tolist() for name, values in golden_rows(200).items()}
+    request = urllib.request.Request(
+        f"http://{server.rest}/v1/models/{MODEL}{path}:predict", json.dumps({"inputs": row}).encode()
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return response.status
+    except HTTPError as error:
+        return error.code
+
+
+def available(server):
+    with urllib.request.urlopen(server.url, timeout=30) as response:
+        found = json.load(response)["model_version_status"]
+    return sorted(int(entry["version"]) for entry in found if entry["state"] == "AVAILABLE")
+
+
+def eventually(question, expected):
+    for _ in range(600):
+        if (answer := question()) == expected:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{answer} and not {expected}")
+
+
+def test_the_embedded_server_follows_the_state_by_itself(models, tmp_path):
+    base = models / MODEL
+    with running_server(models, tmp_path, "serving.server.poll_seconds=0.1") as server:
+        assert available(server) == [1]
+        assert (asked(server, ""), asked(server, "/labels/stable"), asked(server, "/versions/2")) == (200, 200, 404)
+        state.promote(base, 2)
+        eventually(lambda: available(server), [2])
+        eventually(lambda: asked(server, "/labels/stable"), 200)
+        state.promote(base, 1, label="canary")
+        eventually(lambda: asked(server, "/labels/canary"), 200)
+        assert available(server) == [1, 2]
+        state.rollback(base)
+        eventually(lambda: available(server), [1])
+        # What cannot be read changes nothing of what serves.
+        (base / state.STATE_FILE).write_text("{", encoding="utf-8")
+        eventually(lambda: "what serves goes on serving" in server.log, True)
+        assert asked(server, "") == 200
+
+
+def test_a_running_server_is_told_and_answers_all_along(models, tmp_path):
+    base = models / MODEL
+    # A policy that follows nothing by itself, as TF Serving's.
+    fixed = ("serving.server.version_policy=specific", "serving.server.specific_versions=[1]")
+    with running_server(models, tmp_path, *fixed) as server:
+        settings = load_settings(
+            assignments=(
+                f"serving.promotion.servers=['{server.grpc}']",
+                f"serving.promotion.server_base_path={base}",
+                "serving.promotion.keep_loaded=0",
+            )
+        )
+        followers = Followers.of(settings)
+        state.promote(base, 2)
+        assert following.follow(base, followers) == [server.grpc]
+        assert asked(server, "") == 200
+        assert asked(server, "/labels/stable") == 200
+        eventually(lambda: available(server), [2])
+        state.rollback(base)
+        following.follow(base, followers)
+        eventually(lambda: available(server), [1])
+        assert asked(server, "/labels/stable") == 200
+
+
+def test_a_server_that_cannot_load_the_version_says_so_and_goes_on(models, tmp_path):
+    base = models / MODEL
+    fixed = ("serving.server.version_policy=specific", "serving.server.specific_versions=[1]")
+    with running_server(models, tmp_path, *fixed) as server:
+        settings = load_settings(
+            assignments=(
+                f"serving.promotion.servers=['{server.grpc}']",
+                f"serving.promotion.server_base_path={base}",
+                "serving.promotion.server_seconds=5",
+            )
+        )
+        state.promote(base, 2)
+        path = base / "2" / "saved_model.pb"
+        path.write_bytes(path.read_bytes()[:50])
+        assert not model_folder.is_intact(base / "2", model_folder.push_record(base, 2)["fingerprint"])
+        with pytest.raises(ServerError) as error:
+            following.follow(base, Followers.of(settings))
+        assert error.value.where == server.grpc
+        assert asked(server, "") == 200
+        assert available(server) == [1]
