@@ -52,6 +52,9 @@ def middleware_of(guard: Guard) -> Callable[[web.Request, Handler], Awaitable[we
             return error_response(answer.status, answer.reason, _allow(answer))
         except (RequestPayloadError, HttpProcessingError):
             return _closing(error_response(400, "The request's body cannot be read."))
+        except ConnectionError:
+            # The client went away in the middle of its body: nobody reads this, and nothing of it is unforeseen.
+            return _closing(error_response(499, "The client went away."))
         # CancelledError is none of these: then nobody waits for an answer.
         except Exception as error:  # noqa: BLE001 (no error's text or traceback reaches a client)
             return error_response(500, report(error, f"REST {request.method}"))
@@ -60,9 +63,11 @@ def middleware_of(guard: Guard) -> Callable[[web.Request, Handler], Awaitable[we
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    """Tell a request that is no HTTP in one line: else whoever can reach the port fills the log with tracebacks."""
-    if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
-        record.msg, record.args = "no HTTP request: %s", (type(record.exc_info[1]).__name__,)
+    """Tell a request that is no HTTP, or was left, in a line: else any port scan fills the log with traces."""
+    if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | ConnectionError):
+        gone = isinstance(record.exc_info[1], ConnectionError)
+        record.msg = "a client went away: %s" if gone else "no HTTP request: %s"
+        record.args = (type(record.exc_info[1]).__name__,)
         record.exc_info = None
         record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
     return True

@@ -348,6 +348,25 @@ def test_headers_that_are_too_long_or_too_many_are_refused_without_filling_the_l
     assert "Traceback" not in caplog.text
 
 
+def test_a_client_that_goes_away_in_the_middle_of_its_body_leaves_no_traceback(tmp_path, caplog):
+    async def asks():
+        async with serving(settings_of(tmp_path)) as (rest, _):
+            host, _, port = rest.partition(":")
+            for tail in (b"half", b""):
+                _, writer = await asyncio.open_connection(host, int(port))
+                writer.write(b"POST /many HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n" + tail)
+                await writer.drain()
+                await asyncio.sleep(0.1)
+                writer.transport.abort()
+            await asyncio.sleep(0.1)
+            assert (await get(rest, "/"))[0] == 200
+
+    with caplog.at_level(logging.INFO):
+        run(asks())
+    assert "Traceback" not in caplog.text
+    assert "failed" not in caplog.text
+
+
 def test_too_much_metadata_is_refused(tmp_path):
     async def asks():
         async with serving(settings_of(tmp_path)) as (_, rpc):

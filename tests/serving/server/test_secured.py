@@ -145,6 +145,81 @@ def test_only_an_admin_changes_what_is_served_and_only_to_what_lies_beside_it(se
     assert ask(secured, None, f"/v1/models/{MODEL}")[1]["model_version_status"][0]["state"] == "AVAILABLE"
 
 
+WATCH = """
+import os, sys
+def hook(event, arguments):
+    if event in WATCHED and "marked-place" in repr(arguments):
+        os.write(TO, (event + repr(arguments) + "\\n").encode())
+WATCHED = {"open", "import", "exec", "os.listdir", "os.scandir", "os.mkdir", "os.rename", "pickle.find_class"}
+TO = os.open(os.environ["WATCH_FILE"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+sys.addaudithook(hook)
+"""
+
+
+@pytest.fixture(scope="module")
+def watched(servable_model, tmp_path_factory):
+    """A server whose Python tells every file that it opens and every folder that it lists below a marked place."""
+    folder = tmp_path_factory.mktemp("watched")
+    (folder / "watch").mkdir()
+    (folder / "watch" / "sitecustomize.py").write_text(WATCH)
+    told = folder / "told"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder / "watch"))
+        patch.setenv("WATCH_FILE", str(told))
+        base = folder / "marked-place-of-models"
+        push(base, servable_model, 1)
+        with running_server(base, folder / "workspace") as running:
+            # That the watch works: the server has read its own model.
+            assert str(base / MODEL) in told.read_text()
+            yield running, told
+
+
+# The name of the marked place, as a path, encoded, ended early, and as what Python would import or unpickle.
+NAMES = [
+    *(
+        "../../marked-place",
+        "..%2f..%2fmarked-place",
+        "%2e%2e%2f%2e%2e%2fmarked-place",
+        "/marked-place",
+        "marked-place",
+    ),
+    *("marked-place%00", "marked-place" + "a" * 4000, "marked-place.pkl", "marked-place:predict", "~/marked-place"),
+]
+
+
+def test_no_name_of_a_request_reaches_the_disk(watched):
+    running, told = watched
+    mine = str(running.base / MODEL)
+
+    def strange():
+        return [line for line in told.read_text().splitlines() if mine not in line]
+
+    for name in NAMES:
+        for path in (f"/v1/models/{name}", f"/v1/models/{name}:predict", f"/v1/models/{MODEL}/labels/{name}/metadata"):
+            connection = http.client.HTTPConnection(running.rest, timeout=60)
+            connection.request("GET" if "predict" not in path else "POST", path, b'{"signature_name": "marked-place"}')
+            answer = connection.getresponse()
+            assert answer.status in {400, 404}, path
+            assert set(json.loads(answer.read())) == {"error"}
+            connection.close()
+    with grpc.insecure_channel(running.grpc) as connected:
+        prediction = prediction_service_pb2_grpc.PredictionServiceStub(connected)
+        models = model_service_pb2_grpc.ModelServiceStub(connected)
+        for name in NAMES:
+            request = request_of(ROWS)
+            request.model_spec.name = name
+            with pytest.raises(grpc.RpcError) as error:
+                prediction.Predict(request, timeout=60)
+            assert error.value.code() is grpc.StatusCode.NOT_FOUND
+            for place in (name, f"/{name}", f"{running.base}/../{name}"):
+                reload = model_management_pb2.ReloadConfigRequest()
+                reload.config.model_config_list.config.add(name=MODEL, base_path=place, model_platform="tensorflow")
+                with pytest.raises(grpc.RpcError) as error:
+                    models.HandleReloadConfigRequest(reload, timeout=60)
+                assert error.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert not strange()
+
+
 def test_the_document_says_how_to_prove_who_asks(secured):
     assert ask(secured, None, "/openapi.json")[1]["security"] == [{"ApiKey": []}, {"Bearer": []}]
 
