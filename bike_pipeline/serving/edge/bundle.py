@@ -125,7 +125,7 @@ def build(
     precise = served.get("precision") == "float32"
     if precise:
         _hold(answers[exports.model_format], exports, largest_difference)
-    files["golden.json"] = _as_json({**exports.golden, "answers": answers})
+    files["golden.json"] = json.dumps({**exports.golden, "answers": answers}, sort_keys=True, allow_nan=False).encode()
     if _C_SOURCE in exports.formats:
         files |= {f"c/{path}": content for path, content in exports.files_of(_C_SOURCE).items()}
     files["predictor.py"] = (_HERE / "predictor.py").read_bytes()

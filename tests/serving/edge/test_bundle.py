@@ -250,6 +250,20 @@ def test_the_edge_gate_decides_unless_forced(
     assert forced["model"]["format"] == "tflite_float32"
 
 
+def test_a_model_of_fewer_bits_is_held_to_its_own_answers(small_model: Path, key: Key, tmp_path: Path) -> None:
+    report = json.loads((small_model / "exports" / "parity.json").read_text())
+    report["formats"]["tflite_float32"]["precision"] = "int8"
+    shutil.copytree(small_model, tmp_path / "made")
+    path = tmp_path / "made" / "exports" / "golden.json"
+    golden = json.loads(path.read_text())
+    golden["cnt"] = [value * 1.03 for value in golden["cnt"]]
+    path.write_text(json.dumps(golden))
+    version = making.push(tmp_path / "made", tmp_path / "serving", 1, key, formats=report["formats"])
+    built = making.build(version, key)
+    assert built.manifest["golden"]["max_relative_difference"] == 0.05
+    bundle.prove(built, key.public)
+
+
 def test_force_goes_against_no_signature_and_no_formats_own_check(small_model: Path, key: Key, tmp_path: Path) -> None:
     unsigned = making.push(small_model, tmp_path / "unsigned", 1, None)
     with pytest.raises(EdgeError, match="the manifest is not signed"):
