@@ -29,7 +29,7 @@ def command() -> None:
 @click.option(
     "--channel", type=click.Choice(CHANNELS), default="stable", show_default=True, help="Which devices get it."
 )
-@click.option("--model", "version", type=int, default=None, help="A served version; the newest by default.")
+@click.option("--model", "version", type=int, default=None, help="A pushed version; the promoted one by default.")
 @click.option("--force", is_flag=True, help="Push what the edge gate did not bless; the bundle is marked.")
 @click.option(
     "--output",
@@ -93,9 +93,11 @@ def _publish(
 
 def _folder(settings: Settings, version: int | None) -> Path:
     from bike_pipeline.serving import model_folder
+    from bike_pipeline.serving.deployment import state
 
     present = model_folder.versions(settings.serving_path)
-    if not present:
+    promoted = state.promoted_version(settings.serving_path) if version is None else version
+    if not present or promoted is None:
         raise ModelError("no model is served", where=settings.serving_path, fix="run the pipeline first")
     if version is not None and version not in present:
         raise ModelError(
@@ -103,7 +105,7 @@ def _folder(settings: Settings, version: int | None) -> Path:
             where=settings.serving_path,
             fix=f"choose one of {', '.join(map(str, present))}",
         )
-    return Path(settings.serving_path) / str(present[-1] if version is None else version)
+    return Path(settings.serving_path) / str(promoted)
 
 
 def _show(published: Published, built: Bundle, screen: TextIO) -> None:

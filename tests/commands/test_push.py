@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from bike_pipeline.serving.deployment import state
 from tests.serving.edge import making
 from tests.serving.edge.web import serving
 
@@ -69,6 +71,17 @@ def test_the_edge_gate_stops_the_newest_and_force_marks_it(workspace: Path, key:
     assert forced.returncode == 0, forced.stderr
     assert "FORCED: mae too high" in forced.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["beta"]
+
+
+def test_what_goes_to_devices_is_what_serves(workspace: Path, key: making.Key, tmp_path: Path) -> None:
+    """Version 6 is pushed, but not promoted."""
+    base = tmp_path / "serving" / "bike_demand"
+    shutil.copytree(workspace / "serving" / "bike_demand" / "5", base / "5")
+    state.begin(base)
+    shutil.copytree(workspace / "serving" / "bike_demand" / "6", base / "6")
+    done = push(tmp_path, key, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["model"]["version"] == 5
 
 
 @pytest.mark.parametrize(
