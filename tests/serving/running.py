@@ -66,7 +66,8 @@ def running_server(base: Path, workspace: Path, *assignments: str) -> Iterator[R
         assignments: further settings, as `key=value`.
     """
     command = [sys.executable, "-m", "bike_pipeline.cli", "serve", "--json", "--rest-port", "0", "--grpc-port", "0"]
-    for assignment in (f"workspace={workspace}", f"serving.base_path={base}", *assignments):
+    served = (f"workspace={workspace}", f"serving.base_path={base}", "serving.server.version_policy=latest")
+    for assignment in (*served, *assignments):
         command += ["--set", assignment]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "GRPC_VERBOSITY": "ERROR"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
@@ -158,6 +159,7 @@ def with_export(saved_model: Path, folder: Path, name: str = "tflite_float32") -
         "size_bytes": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
         "latency_us": 20.0,
+        "rows_per_second": 2e6,
     }
     (exports / "parity.json").write_text(json.dumps({"formats": {name: record}}), encoding="utf-8")
     return folder

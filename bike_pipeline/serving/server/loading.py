@@ -151,10 +151,11 @@ def _is_quantized(folder: Path, name: str) -> bool:
 
 
 def _warm_up(version: LoadedVersion) -> None:
+    left_out = 0
     for request in warmup.requests(version.folder):
         name = request.model_spec.signature_name or signatures.DEFAULT
         if name not in version.ready:
-            _log.info("%s: a warm-up request for %s is left out: TensorFlow is not loaded", version.folder, name)
+            left_out += 1
             continue
         spec = version.signatures[name].inputs
         if set(request.inputs) != set(spec):
@@ -162,3 +163,5 @@ def _warm_up(version: LoadedVersion) -> None:
         version.ready[name].backend.run(
             {alias: tensors.checked(proto, spec[alias], alias) for alias, proto in request.inputs.items()}
         )
+    if left_out:
+        _log.info("%s: %s warm-up requests need TensorFlow, which is not loaded yet", version.folder, left_out)

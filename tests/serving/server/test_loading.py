@@ -1,0 +1,157 @@
+"""What answers for a version, and what keeps a version from being served."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+
+import numpy as np
+import pytest
+
+from bike_pipeline.serving.server import backends, loading, tensors, warmup
+from bike_pipeline.serving.server.protos import prediction_log_pb2
+from bike_pipeline.serving.server.statuses import Code, StatusError
+from bike_pipeline.settings.serving_server import ServerSettings
+from tests.serving.running import row
+
+GOOD = {"passed": True, "precision": "float32", "latency_us": 10.0, "rows_per_second": 1e6}
+
+
+def recorded(folder, **formats):
+    exports = folder / "assets.extra" / "exports"
+    exports.mkdir(parents=True, exist_ok=True)
+    (exports / "parity.json").write_text(json.dumps({"formats": formats}))
+
+
+@pytest.mark.parametrize(
+    ("formats", "wanted", "expected"),
+    [
+        ({"a": GOOD, "b": {**GOOD, "latency_us": 9.0}}, (), ["b", "a"]),
+        # The quickest for one row, and not for a batch.
+        ({"a": GOOD, "b": {**GOOD, "latency_us": 5.0, "rows_per_second": 1e5}}, (), ["a", "b"]),
+        ({"a": {**GOOD, "passed": False}, "b": GOOD}, (), ["b"]),
+        ({"a": {**GOOD, "passed": "yes"}}, (), []),
+        ({"a": {**GOOD, "precision": "int8"}}, (), []),
+        ({"a": {**GOOD, "precision": "int8"}, "b": GOOD}, ("a",), ["a"]),
+        ({"saved_model": GOOD}, (), []),
+        ({"a": {"passed": True, "precision": "float32"}, "b": GOOD}, (), ["b", "a"]),
+    ],
+    ids=["latency", "batches", "failed", "no truth", "int8", "int8 wanted", "saved model", "not measured"],
+)
+def test_the_fastest_export_that_passed_is_chosen(tmp_path, formats, wanted, expected):
+    recorded(tmp_path, **formats)
+    assert backends.candidates(tmp_path, wanted) == expected
+
+
+def test_a_version_without_exports_has_no_candidates(tmp_path):
+    assert backends.candidates(tmp_path, ()) == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"formats": {"a": 1}}'], ids=["empty", "list", "number"])
+def test_a_damaged_record_of_exports_is_a_broken_version(tmp_path, text):
+    recorded(tmp_path)
+    (tmp_path / "assets.extra" / "exports" / "parity.json").write_text(text)
+    with pytest.raises(StatusError, match=r"parity\.json cannot be read") as caught:
+        backends.candidates(tmp_path, ())
+    assert caught.value.code is Code.DATA_LOSS
+
+
+@pytest.fixture
+def version(simple_models, tmp_path):
+    """A folder of the simple model of scale 1 that a test may damage."""
+    return shutil.copytree(simple_models[1], tmp_path / "1")
+
+
+def answers_of(version, settings=None):
+    loaded = loading.load(version, settings or ServerSettings())
+    ready = loaded.ready["serving_default"]
+    rows = [row(8, 0.5), row(3, 0.25)]
+    types = {name: tensors.numpy_type(spec.dtype) for name, spec in loaded.signatures["serving_default"].inputs.items()}
+    outputs = ready.backend.run({name: np.array([one[name] for one in rows], kind) for name, kind in types.items()})
+    return ready.backend.name, outputs["cnt"].tolist()
+
+
+def test_the_export_answers(version):
+    assert answers_of(version) == ("tflite_float32", [58.0, 28.0])
+
+
+def test_tensorflow_answers_where_it_is_asked_for(version):
+    assert answers_of(version, ServerSettings(backends=("saved_model",))) == ("saved_model", [58.0, 28.0])
+
+
+def test_an_export_that_is_not_the_measured_one_is_passed_over(version, caplog):
+    file = version / "assets.extra" / "exports" / "tflite_float32" / "model.tflite"
+    file.write_bytes(file.read_bytes() + b"\x00")
+    assert answers_of(version) == ("saved_model", [58.0, 28.0])
+    assert "the file is not the one that was measured" in caplog.text
+
+
+def test_an_export_of_an_unknown_format_is_passed_over(version, caplog):
+    exports = version / "assets.extra" / "exports"
+    record = json.loads((exports / "parity.json").read_text())
+    record["formats"]["caffe"] = {**record["formats"]["tflite_float32"], "latency_us": 1.0}
+    shutil.copytree(exports / "tflite_float32", exports / "caffe")
+    (exports / "parity.json").write_text(json.dumps(record))
+    assert answers_of(version) == ("tflite_float32", [58.0, 28.0])
+    assert "no export format 'caffe'" in caplog.text
+
+
+def test_other_answers_to_the_golden_rows_are_a_broken_version(version):
+    columns = {name: [value] for name, value in row(8, 0.5).items()}
+    golden = version / "assets.extra" / "exports" / "golden.json"
+    golden.write_text(json.dumps({"columns": columns, "cnt": [58.0]}))
+    assert answers_of(version)[0] == "tflite_float32"
+    golden.write_text(json.dumps({"columns": columns, "cnt": [58.2]}))
+    with pytest.raises(StatusError, match="answers the golden rows otherwise"):
+        loading.load(version, ServerSettings())
+    golden.write_text("{}")
+    with pytest.raises(StatusError, match=r"golden\.json cannot be read"):
+        loading.load(version, ServerSettings())
+
+
+def write_warmup(version, *logs, cut=0):
+    content = b"".join(struct.pack("<QI", len(log), 0) + log + b"\x00" * 4 for log in logs)
+    path = version / warmup.FILE
+    path.write_bytes(content[: len(content) - cut])
+
+
+def log_of(values, signature=""):
+    log = prediction_log_pb2.PredictionLog()
+    request = log.predict_log.request
+    request.model_spec.name, request.model_spec.signature_name = "bike_demand", signature
+    for name, value in values.items():
+        kind = np.float32 if isinstance(value, float) else np.int64
+        request.inputs[name].CopyFrom(tensors.to_proto(np.array([value], kind)))
+    return log.SerializeToString()
+
+
+def test_warm_up_requests_are_answered_before_it_serves(version):
+    write_warmup(version, log_of(row(8, 0.5)), log_of({"text": 1}, "texts"))
+    assert answers_of(version)[1] == [58.0, 28.0]
+
+
+@pytest.mark.parametrize(
+    ("logs", "cut", "message"),
+    [
+        ([{**row(8, 0.5), "hr": 8.0}], 0, "hr is expected to be int64"),
+        ([{"hr": 8}], 0, "other inputs than the signature"),
+        ([row(8, 0.5)], 3, "is cut short"),
+        ([row(8, 0.5)] * 1001, 0, "Number of warmup records exceeds the maximum"),
+    ],
+    ids=["type", "inputs", "cut", "many"],
+)
+def test_a_warm_up_request_that_fails_is_a_broken_version(version, logs, cut, message):
+    write_warmup(version, *(log_of(values) for values in logs), cut=cut)
+    with pytest.raises(StatusError, match=message):
+        loading.load(version, ServerSettings())
+
+
+def test_tensorflows_own_record_file_is_read(version):
+    import tensorflow as tf
+
+    with tf.io.TFRecordWriter(str(version / warmup.FILE)) as writer:
+        writer.write(log_of(row(8, 0.5)))
+        writer.write(prediction_log_pb2.PredictionLog().SerializeToString())
+    (request,) = warmup.requests(version)
+    assert request.inputs["hr"].int64_val == [8]
