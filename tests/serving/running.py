@@ -66,8 +66,7 @@ def running_server(base: Path, workspace: Path, *assignments: str) -> Iterator[R
         assignments: further settings, as `key=value`.
     """
     command = [sys.executable, "-m", "bike_pipeline.cli", "serve", "--json", "--rest-port", "0", "--grpc-port", "0"]
-    served = (f"workspace={workspace}", f"serving.base_path={base}", "serving.server.version_policy=latest")
-    for assignment in (*served, *assignments):
+    for assignment in (f"workspace={workspace}", f"serving.base_path={base}", *assignments):
         command += ["--set", assignment]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "GRPC_VERBOSITY": "ERROR"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
