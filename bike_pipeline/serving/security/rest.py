@@ -9,7 +9,7 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestPayloadError
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _aiohttp_log = logging.getLogger("aiohttp.server")
+# Looked up in every request: as the type of the own names, it need not be lowered each time.
+_API_KEY = type(hdrs.AUTHORIZATION)("X-API-Key")
 METRICS_PATH = "/monitoring/prometheus/metrics"
 
 
@@ -38,10 +40,12 @@ def middleware_of(guard: Guard) -> Callable[[web.Request, Handler], Awaitable[we
             if request.path != open_path and request.method != "OPTIONS":
                 headers = request.headers
                 guard.admit(
-                    PREDICT, headers.get("Authorization", ""), headers.get("X-API-Key", ""), request.remote or ""
+                    PREDICT, headers.get(hdrs.AUTHORIZATION, ""), headers.get(_API_KEY, ""), request.remote or ""
                 )
             if request.body_exists:
-                check_json(await _body(request, limits), limits)
+                # Short bodies have arrived with their headers; these need no timer.
+                body = await request.read() if request.content.is_eof() else await _body(request, limits)
+                check_json(body, limits)
             return await handler(request)
         except Refusal as refusal:
             return _refused(refusal)
@@ -81,9 +85,6 @@ async def _body(request: web.Request, limits: LimitSettings) -> bytes:
     """
     if (request.content_length or 0) > request.client_max_size:
         raise _too_large(request.client_max_size)
-    # Short bodies arrive with their headers; these need no timer.
-    if request.content.is_eof():
-        return await request.read()
     try:
         async with asyncio.timeout(limits.read_seconds):
             return await request.read()

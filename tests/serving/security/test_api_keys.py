@@ -27,15 +27,19 @@ def later(**delta):
     return datetime.now(UTC) + timedelta(**delta)
 
 
+def find(ring, key, moment=None):
+    return ring.find(key, (moment or later(seconds=1)).timestamp())
+
+
 def test_a_key_is_found_and_nothing_like_it(path):
     made, key = api_keys.create(path, "dashboard", ["predict"])
     ring = api_keys.read(path)
-    found = ring.find(key, later(seconds=1))
+    found = find(ring, key)
     assert found.id == f"key:{made.id}"
     assert found.name == "dashboard"
     assert found.scopes == {"predict"}
     for wrong in ("", key[:-1], key + "a", key.upper(), " " + key, made.sha256, "\ud800", key + "\0"):
-        assert ring.find(wrong, later(seconds=1)) is None
+        assert find(ring, wrong) is None
 
 
 def test_the_file_is_its_owners_alone_and_holds_no_key(path):
@@ -55,12 +59,12 @@ def test_two_keys_of_one_client_are_valid_at_once_each_in_its_time(path):
     ring = api_keys.read(path)
 
     def valid(moment):
-        return [ring.find(key, moment) is not None for key in (old, new)]
+        return [find(ring, key, moment) is not None for key in (old, new)]
 
     assert valid(later(seconds=1)) == [True, False]
     assert valid(begins + timedelta(hours=1)) == [True, True]
     assert valid(ends) == [False, True]
-    assert ring.find(new, ends).scopes == {"predict", "admin"}
+    assert find(ring, new, ends).scopes == {"predict", "admin"}
 
 
 def test_every_hash_is_compared_wherever_the_key_stands(path, monkeypatch):
@@ -72,7 +76,7 @@ def test_every_hash_is_compared_wherever_the_key_stands(path, monkeypatch):
     counts = []
     for key in (*keys, "unknown"):
         compared.clear()
-        ring.find(key, later(seconds=1))
+        find(ring, key)
         counts.append(len(compared))
     assert counts == [4] * 5
 
@@ -82,8 +86,8 @@ def test_a_revoked_key_is_refused_and_stays_on_record(path):
     other, other_key = api_keys.create(path, "batch", ["predict"])
     gone = api_keys.revoke(path, made.id)
     ring = api_keys.read(path)
-    assert ring.find(key, later(seconds=1)) is None
-    assert ring.find(other_key, later(seconds=1)).id == f"key:{other.id}"
+    assert find(ring, key) is None
+    assert find(ring, other_key).id == f"key:{other.id}"
     assert [each.state(later(seconds=1)) for each in ring.keys] == ["revoked", "active"]
     assert made.sha256 not in path.read_text()
     assert api_keys.revoke(path, made.id) == gone
@@ -165,7 +169,7 @@ def test_a_write_that_fails_leaves_the_last_good_file(path, monkeypatch):
         api_keys.create(path, "b", ["predict"])
     assert path.read_bytes() == before
     assert {file.name for file in path.parent.iterdir()} == {path.name, f".{path.name}.lock"}
-    assert api_keys.read(path).find(key, later(seconds=1))
+    assert find(api_keys.read(path), key)
 
 
 def test_keys_made_at_the_same_moment_are_all_kept(path):
@@ -183,7 +187,7 @@ def test_the_command_prints_a_key_once_lists_without_it_and_revokes(tmp_path):
     assert made.exit_code == 0
     key = made.stdout.strip()
     assert key.startswith(api_keys.PREFIX)
-    assert api_keys.read(tmp_path / "keys" / "api-keys.json").find(key, later(seconds=1)).scopes == {"admin"}
+    assert find(api_keys.read(tmp_path / "keys" / "api-keys.json"), key).scopes == {"admin"}
     listed = CliRunner().invoke(command, ["list", "--json", *where])
     assert key not in listed.stdout
     [told] = json.loads(listed.stdout)
@@ -193,7 +197,7 @@ def test_the_command_prints_a_key_once_lists_without_it_and_revokes(tmp_path):
     assert "sha256" not in told
     revoked = CliRunner().invoke(command, ["revoke", told["id"], *where])
     assert revoked.exit_code == 0
-    assert api_keys.read(tmp_path / "keys" / "api-keys.json").find(key, later(seconds=1)) is None
+    assert find(api_keys.read(tmp_path / "keys" / "api-keys.json"), key) is None
 
 
 def test_a_process_that_may_not_write_there_says_so_in_one_line(tmp_path):
