@@ -12,11 +12,12 @@ PARTS: dict[str, tuple[str, ...]] = {
     "transform": ("Transform", "transform"),
     "training": ("Trainer", "training"),
     "evaluation": ("BaselineLookup", "latest_blessed_model_resolver", "Evaluator", "evaluation"),
+    "exports": ("Exporter",),
     "push": ("Pusher",),
     "between and after": ("between and after the stages",),
 }
 # Okabe and Ito's colours, told apart by everyone (https://jfly.uni-koeln.de/color/); imports and the rest in grey.
-COLOURS = ("#bbbbbb", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#dddddd")
+COLOURS = ("#bbbbbb", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#F0E442", "#CC79A7", "#dddddd")
 # Share of the longest bar from which on a part is wide enough for its number.
 LABELLED = 0.025
 
