@@ -157,6 +157,11 @@ benchmark: setup ## Measure a whole run against the plain TFX way and against po
 benchmark-scale: setup ## Measure each stage from ten thousand to a million rows (ARGS="--rows 10000,1000000,10000000").
 	$(BIN)/python benchmarks/scale.py $(ARGS)
 
+.PHONY: benchmark-serving
+benchmark-serving: setup ## Measure the embedded server against its goals and FastAPI (ARGS=--million for a million requests).
+	$(MAKE) load-generators
+	$(BIN)/python -m benchmarks.serving --plot benchmarks/results/serving.png --json benchmarks/results/serving.json $(ARGS)
+
 .PHONY: load-generators
 load-generators: setup ## Fetch wrk and h2load for `bench-serving` (Debian, Ubuntu; nothing is installed on the machine).
 	$(BIN)/python tools/load_generators.py

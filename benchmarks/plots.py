@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from benchmarks.serving import Measured
 
 # What each contestant calls the same part of the work, in the order in which the work is done.
 PARTS: dict[str, tuple[str, ...]] = {
@@ -65,6 +69,47 @@ def draw_stages(stages: dict[str, dict[str, float]], target: Path) -> None:
     axes.set_xlim(0, longest * 1.1)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.45, 1.0), frameon=False, fontsize=8)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, dpi=130)
+    pyplot.close(figure)
+
+
+def draw_serving(measured: Measured, target: Path) -> None:
+    """Draw throughput, latency and memory of the embedded server as a PNG file.
+
+    Args:
+        measured: what was measured.
+        target: the file to write.
+    """
+    import statistics
+
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
+    loads = {"REST": measured.rest, "gRPC": measured.grpc, "FastAPI with\nthe SavedModel": measured.peer}
+    speeds = [statistics.median(one.per_second for one in rounds) for rounds in loads.values()]
+    bars = left.bar(list(loads), speeds, color=(COLOURS[5], COLOURS[2], COLOURS[0]))
+    left.bar_label(bars, [f"{speed:,.0f}" for speed in speeds])
+    left.set_title("requests a second, 64 clients", fontsize=10)
+    latencies = {"one client": measured.single, "half of the peak": measured.half, "64 clients": measured.rest}
+    for offset, (name, colour) in enumerate(
+        zip(("p50", "p90", "p99"), (COLOURS[2], COLOURS[1], COLOURS[4]), strict=True)
+    ):
+        heights = [statistics.median(getattr(one, name) or 0.0 for one in rounds) for rounds in latencies.values()]
+        places = [index + 0.27 * (offset - 1) for index in range(len(latencies))]
+        bars = middle.bar(places, heights, 0.27, color=colour, label=name)
+        middle.bar_label(bars, [f"{height:.1f}" for height in heights], fontsize=7)
+    middle.set_xticks(range(len(latencies)), list(latencies))
+    middle.set_title("latency over REST, ms", fontsize=10)
+    middle.legend(frameon=False, fontsize=8)
+    right.plot([count / 1000 for count in measured.memory.requests], measured.memory.megabytes, color=COLOURS[5])
+    right.set_ylim(0, 1.3 * max(measured.memory.megabytes))
+    right.set_title("resident MB over thousands of requests", fontsize=10)
+    for axes in (left, middle, right):
+        axes.spines[["top", "right"]].set_visible(False)
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=130)
     pyplot.close(figure)

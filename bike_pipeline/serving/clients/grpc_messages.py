@@ -73,6 +73,10 @@ class GrpcMessages:
         kind = self._types.DT_INT64 if values.dtype.kind == "i" else self._types.DT_FLOAT
         tensor.dtype = kind
         tensor.tensor_shape.dim.add(size=len(values))
+        if len(values) == 1:
+            # As TensorFlow writes it, and what servers read fastest.
+            (tensor.int64_val if kind == self._types.DT_INT64 else tensor.float_val).append(values[0].item())
+            return
         # A tensor's bytes are little-endian on every machine.
         tensor.tensor_content = values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
 

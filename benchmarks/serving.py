@@ -1,0 +1,248 @@
+"""The embedded server against its goals, and against FastAPI with the SavedModel, in one run on one machine.
+
+Load comes from wrk and h2load on the same machine (`make load-generators`). The servers take turns, round by round, so
+that a machine that gets slower slows both. Exit code 1 where a goal is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks import plots, serving_measures
+from benchmarks.processes import timed
+from benchmarks.serving_measures import Drained, Memory, Round, Swaps, median
+from benchmarks.serving_processes import MODEL, embedded, peer
+from bike_pipeline.serving import model_folder
+from bike_pipeline.serving.load import generators
+from bike_pipeline.serving.load.figures import Load
+
+# One row a request, on two cores that the load generator shares.
+REST_GOAL, GRPC_GOAL = 5000.0, 3000.0
+SINGLE_GOAL, HALF_GOAL = 1.5, 15.0
+PEER_GOAL = 5.0
+SWAPS_GOAL = 100
+# Memory counts as flat where it grows by at most so much from a tenth of the requests to all of them.
+MEMORY_GOAL = 0.05
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured; one entry a round where there is a list.
+
+    Attributes:
+        backend: the format that answered.
+        busy: processes that wanted a processor before anything was started, of this machine's last minute.
+    """
+
+    backend: str
+    busy: float
+    rest: list[Round]
+    peer: list[Round]
+    single: list[Round]
+    half: list[Round]
+    grpc: list[Round]
+    swaps: Swaps
+    memory: Memory
+    drained: Drained
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A goal and what was measured.
+
+    Attributes:
+        what: what it is about.
+        wanted: the limit, in words.
+        measured: the figure, in words.
+        met: whether it is met.
+    """
+
+    what: str
+    wanted: str
+    measured: str
+    met: bool
+
+
+def ratios(measured: Measured) -> list[float]:
+    """Return how many times the requests of FastAPI were answered, round by round."""
+    return [ours.per_second / other.per_second for ours, other in zip(measured.rest, measured.peer, strict=True)]
+
+
+def goals(measured: Measured) -> list[Goal]:
+    """Hold what was measured against the goals."""
+    rest = median(measured.rest, "per_second")
+    grpc = median(measured.grpc, "per_second")
+    single = median(measured.single, "p50")
+    half = median(measured.half, "p99")
+    rate = median(measured.half, "per_second")
+    ratio = statistics.median(ratios(measured))
+    swaps, drained, memory = measured.swaps, measured.drained, measured.memory
+    tenth, end = memory.at(0.1), memory.at(1.0)
+    errors = sum(one.errors for one in (*measured.rest, *measured.grpc, *measured.single, *measured.half))
+    return [
+        Goal("REST, 64 clients", f"≥ {REST_GOAL:,.0f}/s", f"{rest:,.0f}/s", rest >= REST_GOAL),
+        Goal("REST, one client, p50", f"< {SINGLE_GOAL:g} ms", f"{single:.2f} ms", single < SINGLE_GOAL),
+        Goal("REST, half of the peak, p99", f"< {HALF_GOAL:g} ms", f"{half:.1f} ms at {rate:,.0f}/s", half < HALF_GOAL),
+        Goal("gRPC, 64 clients", f"≥ {GRPC_GOAL:,.0f}/s", f"{grpc:,.0f}/s", grpc >= GRPC_GOAL),
+        Goal("REST against FastAPI", f"≥ {PEER_GOAL:g} ×", f"{ratio:.1f} ×", ratio >= PEER_GOAL),
+        Goal("requests without an answer", "0", f"{errors:,}", errors == 0),
+        Goal(
+            "hot swaps under load",
+            f"{SWAPS_GOAL}, 0 failed",
+            f"{swaps.swaps}, {swaps.failures + swaps.went_back} failed of {swaps.rest + swaps.grpc:,}",
+            swaps.swaps >= SWAPS_GOAL and swaps.failures == 0 and swaps.went_back == 0,
+        ),
+        Goal(
+            "SIGTERM drains",
+            "all answered, exit code 0",
+            f"{drained.answered} of {drained.under_way}, exit code {drained.exit_code}",
+            0 < drained.under_way == drained.answered and drained.exit_code == 0,
+        ),
+        Goal(
+            f"memory over {memory.requests[-1]:,} requests",
+            f"grows by at most {MEMORY_GOAL:.0%}",
+            f"{tenth:.0f} → {end:.0f} MB",
+            end <= tenth * (1 + MEMORY_GOAL) and memory.errors == 0,
+        ),
+    ]
+
+
+def table(found: Sequence[Goal]) -> str:
+    """Return the goals as text."""
+    lines = [f"{'goal':34s} {'wanted':>26s} {'measured':>30s}"]
+    lines.extend(f"{g.what:34s} {g.wanted:>26s} {g.measured:>30s}  {'met' if g.met else 'MISSED'}" for g in found)
+    return "\n".join(lines)
+
+
+def rounds_table(measured: Measured) -> str:
+    """Return the figures of every round as text."""
+    lines = [f"{'':26s}{'requests/s':>12s}{'p50 ms':>9s}{'p90 ms':>9s}{'p99 ms':>9s}{'errors':>8s}{'CPU ms each':>13s}"]
+    named = {
+        "REST, 64 clients": measured.rest,
+        "FastAPI, 64 clients": measured.peer,
+        "REST, one client": measured.single,
+        "REST, half of the peak": measured.half,
+        "gRPC, 64 clients": measured.grpc,
+    }
+    lines.extend(
+        f"{name:26s}{one.per_second:12,.0f}{one.p50:9.2f}{one.p90:9.2f}{one.p99:9.2f}{one.errors:8,d}{one.cpu:13.3f}"
+        for name, rounds in named.items()
+        for one in rounds
+    )
+    return "\n".join(lines)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _model(workspace: Path | None, folder: Path) -> Path:
+    """Return a pushed model: of a workspace, or of a run of the pipeline that is made now."""
+    if workspace is None:
+        _say("a run of the pipeline …")
+        workspace = folder / "workspace"
+        command = [
+            sys.executable,
+            "-m",
+            "bike_pipeline.cli",
+            "run",
+            "--demo",
+            "first",
+            "--set",
+            f"workspace={workspace}",
+        ]
+        timed(command, folder / "run.log")
+    base = workspace / "serving" / MODEL
+    versions = model_folder.versions(base)
+    if not versions:
+        raise SystemExit(f"error: no model is served in {base}")
+    return base / str(versions[-1])
+
+
+def measure(model: Path, folder: Path, rounds: int, seconds: float, requests: int) -> Measured:
+    """Measure everything.
+
+    Args:
+        model: folder of the pushed model.
+        folder: where servers write.
+        rounds: how often each load is made.
+        seconds: how long each load is.
+        requests: how many of them memory is watched over.
+    """
+    busy = os.getloadavg()[0]
+    base = folder / "base" / MODEL
+    record = json.loads((model / model_folder.PUSH_FILE).read_text(encoding="utf-8"))
+    model_folder.add_version(base, model, 1, record)
+    rest, other, single, half, grpc = (list[Round]() for _ in range(5))
+    many, one = Load(connections=64, seconds=seconds), Load(connections=1, seconds=seconds)
+    with embedded(base.parent, folder / "server") as served:
+        with peer(model) as fastapi:
+            for warmed in (serving_measures.over_rest, serving_measures.over_grpc):
+                warmed(served, Load(connections=64, seconds=1))
+            serving_measures.peer_over_rest(fastapi, Load(connections=64, seconds=1))
+            for number in range(1, rounds + 1):
+                _say(f"round {number} of {rounds} …")
+                rest.append(serving_measures.over_rest(served, many))
+                other.append(serving_measures.peer_over_rest(fastapi, many))
+                single.append(serving_measures.over_rest(served, one))
+                grpc.append(serving_measures.over_grpc(served, many))
+        rate = median(rest, "per_second") / 2
+        for _ in range(rounds):
+            half.append(serving_measures.over_rest(served, Load(connections=64, seconds=seconds, rate=rate)))
+        _say(f"{SWAPS_GOAL} hot swaps …")
+        swapped = serving_measures.swaps(served, base, model, SWAPS_GOAL)
+        memory = serving_measures.memory(served, requests, _say)
+        drained = serving_measures.drain(served)
+        backend = served.backends["serving_default"]
+    return Measured(backend, busy, rest, other, single, half, grpc, swapped, memory, drained)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, draw, and return the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--workspace", type=Path, help="serve the model of this workspace (default: of a run made now)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each load (default 3)")
+    parser.add_argument("--seconds", type=int, default=5, help="seconds of each load (default 5)")
+    parser.add_argument("--requests", type=int, default=300_000, help="requests to watch memory over (default 300,000)")
+    parser.add_argument("--million", action="store_true", help="watch memory over a million requests")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--plot", type=Path, help="draw throughput, latency and memory into this PNG file")
+    options = parser.parse_args(arguments)
+    if min(options.rounds, options.seconds, options.requests) < 1:
+        parser.error("--rounds, --seconds and --requests must be at least 1")
+    missing = [name for name in ("wrk", "h2load") if generators.find(name) is None]
+    if missing:
+        raise SystemExit(f"error: {' and '.join(missing)} not there; fetch them by: make load-generators")
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="bike-pipeline-serving-") as name:
+        folder = Path(name)
+        model = _model(options.workspace, folder)
+        requests = MILLION if options.million else options.requests
+        measured = measure(model, folder, options.rounds, options.seconds, requests)
+    found = goals(measured)
+    print(rounds_table(measured), "", sep="\n")
+    print(table(found))
+    print(f"\n{measured.backend} answered; all of it took {time.monotonic() - began:.0f} s")
+    if measured.busy > (os.cpu_count() or 1) / 2:
+        print(f"other processes kept the machine busy (load {measured.busy:.1f}): only ratios and CPU times hold")
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        content = {**asdict(measured), "ratios": ratios(measured), "goals": [asdict(goal) for goal in found]}
+        options.json.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    if options.plot:
+        plots.draw_serving(measured, options.plot)
+    return 0 if all(goal.met for goal in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
