@@ -17,8 +17,13 @@ from types import ModuleType
 
 
 @contextlib.contextmanager
-def _bare(name: str) -> Iterator[None]:
-    """Let the modules below an installed package be imported without running the package's own code."""
+def without_tensorflow() -> Iterator[None]:
+    """Let the modules below the package `tensorflow` be imported without running the package's own code.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+    """
+    name = "tensorflow"
     if name in sys.modules:
         yield
         return
@@ -32,7 +37,11 @@ def _bare(name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        del sys.modules[name]
+        # Of a package that stayed, a module could be imported without TensorFlow and then begin to import TensorFlow,
+        # which needs that module. The modules stay: they are what TensorFlow is to find.
+        below = [n for n, m in sys.modules.items() if n.startswith(f"{name}.") and hasattr(m, "__path__")]
+        for each in (name, *below):
+            del sys.modules[each]
 
 
 def load(*names: str) -> tuple[ModuleType, ...]:
@@ -44,5 +53,5 @@ def load(*names: str) -> tuple[ModuleType, ...]:
     Raises:
         ModuleNotFoundError: the package `tensorflow-serving-api` or `tensorflow` is not installed.
     """
-    with _bare("tensorflow"):
+    with without_tensorflow():
         return tuple(importlib.import_module(name) for name in names)

@@ -183,7 +183,7 @@ def test_no_client_imports_tensorflow_and_tensorflow_works_afterwards():
         "    connect(Connection('127.0.0.1', 1, protocol, 'm')).close()\n"
         "    connect_async(Connection('127.0.0.1', 1, protocol, 'm'))\n"
         "assert 'tensorflow' not in sys.modules\n"
-        "from tensorflow_serving.apis import predict_pb2\n"
+        "from tensorflow_serving.apis import predict_pb2, prediction_log_pb2\n"
         "import tensorflow as tf\n"
         "request = predict_pb2.PredictRequest()\n"
         "request.inputs['x'].CopyFrom(tf.make_tensor_proto([1.0]))\n"
