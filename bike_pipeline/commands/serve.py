@@ -56,18 +56,21 @@ def command(
 
 
 def _told(started: Server, settings: Settings, as_json: bool) -> str:
+    from bike_pipeline.serving.server.app import address_of
+
     host = settings.serving.server.host
+    rest, grpc = address_of(host, started.rest_port), address_of(host, started.grpc_port)
     model = started.versions.models[settings.serving.model_name]
     versions = {str(version.number): version.backends for version in model.available()}
     if as_json:
-        told = {"rest": f"{host}:{started.rest_port}", "grpc": f"{host}:{started.grpc_port}", "versions": versions}
+        told = {"rest": rest, "grpc": grpc, "versions": versions}
         return (
             json.dumps({**told, "model": settings.serving.model_name, "log": str(settings.logs_path / "serve.log")})
             + "\n"
         )
     lines = [
-        f"REST  http://{host}:{started.rest_port}/v1/models/{settings.serving.model_name}:predict",
-        f"gRPC  {host}:{started.grpc_port}",
+        f"REST  http://{rest}/v1/models/{settings.serving.model_name}:predict",
+        f"gRPC  {grpc}",
         f"log   {settings.logs_path / 'serve.log'}",
     ]
     for number, backends in versions.items():

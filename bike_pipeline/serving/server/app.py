@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bike_pipeline.errors import ServerError
+from bike_pipeline.errors import ConfigurationError, ServerError
+from bike_pipeline.exporting import registry
 from bike_pipeline.serving import security
 from bike_pipeline.serving.server.statuses import StatusError
 
@@ -37,7 +38,8 @@ class Server:
             settings: all settings.
 
         Raises:
-            ConfigurationError: a certificate, a key of the server or the keys of its clients are unsound.
+            ConfigurationError: a certificate, a key of the server or the keys of its clients are unsound, or a backend
+                is none.
         """
         # Imported here: TF Serving's messages and the web framework are not needed to ask for help.
         from bike_pipeline.serving.server.answering import Answering
@@ -47,6 +49,13 @@ class Server:
 
         self._settings = settings
         self._server = settings.serving.server
+        for name in self._server.backends:
+            if name not in registry.names():
+                raise ConfigurationError(
+                    f"there is no export format '{name}'",
+                    where="serving.server.backends",
+                    fix=f"choose among {', '.join(registry.names())}",
+                )
         # Unsound certificates and keys are told before anything is loaded.
         self._ssl_context = security.ssl_context(settings)
         self._grpc_credentials = security.grpc_credentials(settings)
@@ -138,7 +147,7 @@ class Server:
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         await self._tell(serving=False)
-        address = f"{self._server.host}:{self._server.grpc_port}"
+        address = address_of(self._server.host, self._server.grpc_port)
         credentials = self._grpc_credentials
         try:
             self.grpc_port = (
@@ -171,7 +180,7 @@ class Server:
         try:
             await site.start()
         except OSError as error:
-            address = f"{self._server.host}:{self._server.rest_port}"
+            address = address_of(self._server.host, self._server.rest_port)
             raise _cannot_listen(address, "serving.server.rest_port", error.errno) from None
         self.rest_port = self._runner.addresses[0][1]
 
@@ -190,6 +199,11 @@ class Server:
         state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for service in ("", PREDICTION_SERVICE, MODEL_SERVICE):
             await self._health.set(service, state)
+
+
+def address_of(host: str, port: int) -> str:
+    """Return host and port as one text, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _cannot_listen(address: str, setting: str, number: int | None = None) -> ServerError:

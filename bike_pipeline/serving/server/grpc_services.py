@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -80,6 +81,10 @@ class GrpcApi:
             return response
         except StatusError as error:
             code = error.code
+            raise
+        except asyncio.CancelledError:
+            # Whoever asked is gone.
+            code = Code.CANCELLED
             raise
         finally:
             self._answers.count(known, "GRPC", began, code)

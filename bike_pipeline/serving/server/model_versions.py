@@ -220,6 +220,8 @@ class ModelVersions:
                         await self._look_at(model)
                     except OSError as error:
                         _log.warning("%s: cannot look for versions: %s", model.config.base_path, error)
+                    except Exception:  # noqa: BLE001 - whatever it is, the next look may be better, and requests go on
+                        _log.exception("%s: cannot look for versions", model.config.base_path)
                 self._on_change()
 
     async def stop(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Sequence
@@ -102,6 +103,10 @@ class RestApi:
             return web.Response(body=body, content_type=_JSON)
         except StatusError as error:
             code = error.code
+            raise
+        except asyncio.CancelledError:
+            # Whoever asked is gone.
+            code = Code.CANCELLED
             raise
         finally:
             self._answers.count(known, "REST", began, code)

@@ -503,3 +503,31 @@ def test_status_over_grpc_tells_a_broken_version(simple_models, tmp_path):
         assert [(each.version, each.state) for each in found.model_version_status] == [(2, 50)]
         assert "cannot read saved_model.pb" in found.model_version_status[0].status.error_message
         assert "version 2 cannot be served" in running.log
+
+
+def test_an_unknown_backend_is_one_line(tmp_path):
+    ended = serve(tmp_path, "serving.server.backends=[caffe2]")
+    assert ended.returncode == ExitCode.CONFIGURATION
+    assert ended.stderr.startswith("error: serving.server.backends: there is no export format 'caffe2'. Choose among ")
+
+
+def test_a_compressed_request_is_taken(simple_server):
+    import gzip
+
+    body = gzip.compress(json.dumps({"instances": [row(8, 0.5)]}).encode())
+    request = urllib.request.Request(f"{simple_server.url}:predict", body, {"Content-Encoding": "gzip"})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        assert json.loads(response.read()) == {"predictions": [58.0]}
+
+
+def test_it_listens_on_ipv6(simple_models, tmp_path):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    push(tmp_path / "models", simple_models[1], 1)
+    with running_server(tmp_path / "models", tmp_path / "workspace", "serving.server.host='::1'") as running:
+        assert asked(f"{running.url}:predict", {"instances": [row(8, 0.5)]}) == (200, {"predictions": [58.0]})
+        with grpc.insecure_channel(running.grpc) as channel:
+            predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
+            assert answer_of(predict(request_of(row(8, 0.5)), timeout=60)) == [58.0]
