@@ -78,9 +78,9 @@ def payload_of(lineage: Lineage, chosen: ChosenModel) -> Path | None:
     trained = Path(lineage.artifact(chosen.model_id).uri) / _SERVING
     if chosen.push is None:
         return trained if trained.is_dir() else None
-    for folder in (trained, Path(chosen.push.destination)):
+    for folder in (str(trained), chosen.push.destination):
         if model_folder.is_intact(folder, chosen.push.fingerprint):
-            return folder
+            return model_folder.local_copy(folder)
     return None
 
 

@@ -105,7 +105,7 @@ def _folder(settings: Settings, version: int | None) -> Path:
             where=settings.serving_path,
             fix=f"choose one of {', '.join(map(str, present))}",
         )
-    return Path(settings.serving_path) / str(promoted)
+    return model_folder.local_folder(settings.serving_path, promoted)
 
 
 def _show(published: Published, built: Bundle, screen: TextIO) -> None:

@@ -84,6 +84,7 @@ def trusted_keys(settings: Settings) -> dict[str, Ed25519PublicKey]:
 
 def _folder(settings: Settings, model: str | None) -> Path:
     from bike_pipeline.lineage.selecting import chosen_model, pushed_folder
+    from bike_pipeline.serving import model_folder
 
     found = pushed_folder(settings.serving_path, model)
     if found is not None:
@@ -93,4 +94,4 @@ def _folder(settings: Settings, model: str | None) -> Path:
     chosen = chosen_model(lineage_of(settings), settings.serving_path, model)
     if chosen.push is None:
         raise ModelError(f"model {chosen.model_id} was never pushed", fix="`bike-pipeline models` lists what is served")
-    return Path(chosen.push.destination)
+    return model_folder.local_copy(chosen.push.destination)

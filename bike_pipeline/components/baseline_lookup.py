@@ -131,7 +131,7 @@ def _payload(baseline: dict[str, Any]) -> str:
     """Return the folder that holds the serving model's very bytes: the served one, else the trained one; else ""."""
     for folder in (baseline["destination"], path_utils.serving_model_dir(baseline["model_uri"])):
         if model_folder.is_intact(folder, baseline["fingerprint"]):
-            return str(folder)
+            return str(model_folder.local_copy(folder))
     return ""
 
 

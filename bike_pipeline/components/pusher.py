@@ -103,7 +103,7 @@ class PusherExecutor(stock.Executor):
         if (
             newest is not None
             and newest["model_id"] == model.id
-            and _holds(Path(base_path) / str(present[-1]), fingerprint, exports)
+            and _holds(model_folder.at(base_path, present[-1]), fingerprint, exports)
         ):
             version = present[-1]
         else:
@@ -129,14 +129,14 @@ class PusherExecutor(stock.Executor):
         if followers:
             pushed.set_string_custom_property("promotion", promotion.after_push(base_path, version, followers))
         io_utils.copy_dir(source, pushed.uri)
-        destination = Path(base_path) / str(version)
-        self._MarkPushed(pushed, str(destination), str(version))
+        destination = model_folder.at(base_path, version)
+        self._MarkPushed(pushed, destination, str(version))
         pushed.set_string_custom_property("fingerprint", fingerprint)
         pushed.set_string_custom_property("exports_fingerprint", model_folder.exports_fingerprint(destination))
         pushed.set_string_custom_property("metric_set", metric_set)
 
 
-def _holds(folder: Path, fingerprint: str, exports: Path) -> bool:
+def _holds(folder: str, fingerprint: str, exports: Path) -> bool:
     """Return whether a version's folder holds the model, and what was exported of it just now."""
     with tempfile.TemporaryDirectory(prefix="bike-push-") as expected:
         exported.add(exports, Path(expected))

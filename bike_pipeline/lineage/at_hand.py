@@ -208,8 +208,9 @@ def scratch_settings(origin: Origin, store_uri: str, scratch: Path) -> Settings:
     store = SpanStore(store_uri)
     for entry in origin.window:
         store.export(int(entry["span"]), int(entry["version"]), Path(settings.store_uri))
-    folder = Path(str(origin.baseline.get("destination", "")))
-    if origin.baseline and model_folder.is_intact(folder, str(origin.baseline.get("fingerprint", ""))):
+    destination = str(origin.baseline.get("destination", ""))
+    if origin.baseline and model_folder.is_intact(destination, str(origin.baseline.get("fingerprint", ""))):
+        folder = model_folder.local_copy(destination)
         target = Path(settings.serving_path) / folder.name
         shutil.copytree(folder, target)
         record = model_folder.push_record(folder.parent, int(folder.name)) or {}

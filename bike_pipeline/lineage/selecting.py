@@ -27,7 +27,7 @@ class ChosenModel:
 
 
 def pushed_folder(serving_path: str, name: str | None) -> Path | None:
-    """Return the folder of a pushed version, without asking ML Metadata; None where only that can tell.
+    """Return a pushed version's local folder, as it is now; None where only ML Metadata can tell.
 
     Args:
         serving_path: base path of the served model.
@@ -41,9 +41,10 @@ def pushed_folder(serving_path: str, name: str | None) -> Path | None:
         promoted = state.promoted_version(serving_path)
         if promoted is None:
             raise ModelError("no model is served", where=serving_path, fix="run the pipeline: `bike-pipeline run`")
-        return Path(serving_path) / str(promoted)
+        return model_folder.local_folder(serving_path, promoted, fresh=True)
     if name.isdigit():
-        return Path(serving_path) / name if int(name) in model_folder.versions(serving_path) else None
+        present = model_folder.versions(serving_path)
+        return model_folder.local_folder(serving_path, int(name), fresh=True) if int(name) in present else None
     return Path(name) if Path(name).is_dir() else None
 
 

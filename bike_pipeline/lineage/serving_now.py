@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from bike_pipeline.lineage.recorded import ServedModel
 from bike_pipeline.lineage.store import Lineage, time_of
 from bike_pipeline.serving import model_folder
@@ -30,7 +28,7 @@ def serving_now(lineage: Lineage, serving_path: str) -> ServedModel | None:
         model_id=int(record["model_id"]),
         model_uri=str(record["model_uri"]),
         version=promoted,
-        destination=os.path.join(serving_path, str(promoted)),
+        destination=model_folder.at(serving_path, promoted),
         fingerprint=str(record["fingerprint"]),
         metric_set=str(record["metric_set"]),
         pushed_at=time_of(int(record["pushed_at_ms"])),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from bike_pipeline import features
@@ -14,7 +13,7 @@ from bike_pipeline.lineage.impact import impact_of
 from bike_pipeline.lineage.report import Report, report_of_model
 from bike_pipeline.notebook_views.shown import BAD, BEFORE, GOOD, MARK, NEW, Html, Picture, canvas, says, table
 from bike_pipeline.notebook_views.workspace import WEATHER, Workspace, physical
-from bike_pipeline.serving import model_manifest
+from bike_pipeline.serving import model_folder, model_manifest
 
 # The drawing's own shapes, coloured for white paper; a notebook's theme must not reach into it.
 _DRAWING = (
@@ -52,7 +51,7 @@ def report(here: Workspace) -> Report:
 def verified(here: Workspace) -> Html:
     """Return what `bike-pipeline verify` finds in the folder that answers."""
     assert here.chosen.push is not None
-    folder = Path(here.settings.serving_path) / str(here.chosen.push.version)
+    folder = model_folder.local_folder(here.settings.serving_path, here.chosen.push.version, fresh=True)
     checks = model_manifest.verify(folder, trusted_keys(here.settings))
     rows = [(f"{'✔' if check.passed else '✘'} {check.name}", check.detail) for check in checks]
     passed = all(check.passed for check in checks)
@@ -154,7 +153,7 @@ def impact(here: Workspace, span: int) -> Html:
 def changed(here: Workspace) -> Html:
     """Return what changed from the model that served before to the one that serves now."""
     # A metadata server may hold pushes of other workspaces too.
-    own = [p for p in here.lineage.pushes() if Path(p.destination).parent == Path(here.settings.serving_path)]
+    own = [p for p in here.lineage.pushes() if p.destination == model_folder.at(here.settings.serving_path, p.version)]
     earlier = [push.model_id for push in own if push.model_id != here.chosen.model_id]
     if not earlier:
         return says("This is the first model that was pushed; there is none before it to compare with.")

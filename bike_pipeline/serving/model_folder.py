@@ -32,6 +32,11 @@ def fingerprint(folder: str | Path) -> str:
 
     The model's exports are no part of it: it is the same model with and without them.
     """
+    if is_remote(folder):
+        from bike_pipeline.serving import remote_models
+
+        with remote_models.fetched(str(folder)) as local:
+            return fingerprint(local)
     root = Path(folder)
     exports = root / EXPORTS_FOLDER
     return _digest(
@@ -44,6 +49,11 @@ def exports_fingerprint(folder: str | Path) -> str:
 
     How fast they were is left out: the same files measured again are the same exports.
     """
+    if is_remote(folder):
+        from bike_pipeline.serving import remote_models
+
+        with remote_models.fetched(str(folder)) as local:
+            return exports_fingerprint(local)
     exports = Path(folder) / EXPORTS_FOLDER
     files = [p for p in exports.rglob("*") if p.is_file()]
     return _digest(exports, files) if files else ""
@@ -77,6 +87,11 @@ def is_intact(folder: str | Path, expected: str, exports: str | None = None) -> 
         expected: fingerprint of the model.
         exports: fingerprint of its exports, "" where there must be none; None where they do not matter.
     """
+    if is_remote(folder):
+        from bike_pipeline.serving import remote_models
+
+        with remote_models.fetched(str(folder)) as local:
+            return is_intact(local, expected, exports)
     return (
         Path(folder).is_dir()
         and fingerprint(folder) == expected
@@ -86,20 +101,71 @@ def is_intact(folder: str | Path, expected: str, exports: str | None = None) -> 
 
 def versions(base_path: str | Path) -> list[int]:
     """Return the version numbers under a model's base path, ascending."""
+    if is_remote(base_path):
+        from bike_pipeline.serving.remote_models import RemoteModels
+
+        return RemoteModels(str(base_path)).versions()
     root = Path(base_path)
     return sorted(int(p.name) for p in root.iterdir() if p.name.isdigit() and p.is_dir()) if root.is_dir() else []
 
 
 def push_record(base_path: str | Path, version: int) -> dict[str, Any] | None:
     """Return what was written down at the push of a version; None where there is no such record."""
-    path = Path(base_path) / str(version) / PUSH_FILE
+    path = at(base_path, version) + f"/{PUSH_FILE}"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        if is_remote(base_path):
+            from bike_pipeline.serving.remote_models import RemoteModels
+
+            content = RemoteModels(str(base_path)).read(f"{version}/{PUSH_FILE}")
+            record = None if content is None else json.loads(content)
+        else:
+            record = json.loads(Path(path).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        raise StorageError(f"cannot read the push record ({error})", where=str(path), fix="push again") from None
+        raise StorageError(f"cannot read the push record ({error})", where=path, fix="push again") from None
     return record if isinstance(record, dict) else None
+
+
+def local_folder(base_path: str | Path, version: int, fresh: bool = False) -> Path:
+    """Return a local folder with the files of a version: its own, or a copy where the base path is an address.
+
+    Args:
+        base_path: the model's base path.
+        version: the version.
+        fresh: whether a copy must be what is there now, byte for byte; without it, the model's fingerprint is enough.
+
+    Raises:
+        StorageError: an address cannot be read, or holds no such version.
+    """
+    if not is_remote(base_path):
+        return Path(base_path) / str(version)
+    from bike_pipeline.serving import remote_models
+
+    return remote_models.local_copy(at(base_path, version), is_intact, fresh)
+
+
+def local_copy(folder: str | Path) -> Path:
+    """Return a local folder with the files of a pushed version's folder or address.
+
+    Raises:
+        StorageError: an address cannot be read, or holds no such version.
+    """
+    if not is_remote(folder):
+        return Path(folder)
+    from bike_pipeline.serving import remote_models
+
+    return local_folder(*remote_models.split(str(folder)))
+
+
+def is_remote(path: str | Path) -> bool:
+    """Return whether a path is an address on object storage."""
+    return "://" in str(path)
+
+
+def at(base_path: str | Path, version: int) -> str:
+    """Return the folder or the address of a version."""
+    return f"{str(base_path).rstrip('/')}/{version}"
 
 
 def _fsync(path: Path) -> None:
@@ -116,10 +182,11 @@ def add_version(
     version: int,
     record: Mapping[str, Any],
     complete: Callable[[Path], None] | None = None,
-) -> Path:
+) -> Path | str:
     """Copy a SavedModel to `base_path/version` so that a watching server sees all of it or nothing.
 
     The files are written aside, synced to disk, and the folder is renamed; what a killed process left aside is removed.
+    On object storage, `remote_models` says how.
 
     Args:
         base_path: the model's base path.
@@ -130,11 +197,22 @@ def add_version(
             still aside.
 
     Returns:
-        The version's folder.
+        The version's folder or address.
 
     Raises:
         StorageError: the folder cannot be written (permission, space) or the version exists.
+        BusyError: on object storage, another process is pushing.
     """
+
+    def fill(folder: Path) -> None:
+        (folder / PUSH_FILE).write_text(json.dumps(record, indent=2, sort_keys=True), encoding="utf-8")
+        if complete:
+            complete(folder)
+
+    if is_remote(base_path):
+        from bike_pipeline.serving import remote_models
+
+        return remote_models.upload(str(base_path), version, Path(model), fill)
     root = Path(base_path)
     target = root / str(version)
     incoming = root / f"{_INCOMING}{version}"
@@ -145,9 +223,7 @@ def add_version(
         if target.exists():
             raise StorageError("this version is there already", where=str(target), fix="push under a higher version")
         shutil.copytree(model, incoming)
-        (incoming / PUSH_FILE).write_text(json.dumps(record, indent=2, sort_keys=True), encoding="utf-8")
-        if complete:
-            complete(incoming)
+        fill(incoming)
         for path in (*incoming.rglob("*"), incoming):
             _fsync(path)
         incoming.rename(target)

@@ -74,12 +74,13 @@ class Predictor(LoadedModel):
                 fix=f"choose one of {', '.join(map(str, present))}",
             )
         self.version = promoted
-        folder = Path(serving_path) / str(self.version)
         record = model_folder.push_record(serving_path, self.version)
+        where = model_folder.at(serving_path, self.version)
+        folder = model_folder.local_folder(serving_path, self.version) if record is not None else Path(where)
         if record is None or record.get("fingerprint") != model_folder.fingerprint(folder):
             raise ModelError(
                 "the model's files are not those that were pushed",
-                where=str(folder),
+                where=where,
                 fix="remove that folder and push again",
             )
         super().__init__(folder)

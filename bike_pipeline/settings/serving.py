@@ -19,7 +19,8 @@ class ServingSettings(Section):
 
     Attributes:
         model_name: the name that TF Serving serves the model under.
-        base_path: local or mounted folder that holds one folder a model name; empty for `<workspace>/serving`.
+        base_path: local or mounted folder, or s3:// or gs:// address, that holds one folder a model name; empty for
+            `<workspace>/serving`.
         configuration: what TF Serving is told.
         server: the embedded model server.
         client: how this machine asks a model server.
@@ -37,6 +38,6 @@ class ServingSettings(Section):
 
     @model_validator(mode="after")
     def _local(self) -> Self:
-        if "://" in self.base_path:
-            raise ValueError("base_path must be a local or mounted folder; addresses are not served from yet")
+        if "://" in self.base_path and not self.base_path.startswith(("s3://", "gs://")):
+            raise ValueError("base_path must be a local or mounted folder, or an address with s3:// or gs://")
         return self

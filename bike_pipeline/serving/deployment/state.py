@@ -30,6 +30,10 @@ FORMAT = 1
 
 def files_of(base_path: str | Path) -> StateFiles:
     """Return where the state of the model at a base path is kept."""
+    if model_folder.is_remote(base_path):
+        from bike_pipeline.serving.remote_models import RemoteStateFiles
+
+        return RemoteStateFiles(str(base_path))
     return LocalStateFiles(Path(base_path))
 
 
@@ -303,7 +307,7 @@ def check_sound(base_path: str | Path, version: int) -> None:
     """
     _check_there(base_path, version)
     record = model_folder.push_record(base_path, version)
-    folder = os.path.join(base_path, str(version))
+    folder = model_folder.at(base_path, version)
     if record is None or not model_folder.is_intact(folder, str(record.get("fingerprint", ""))):
         raise ModelError(
             f"the files of version {version} are not those that were pushed",

@@ -25,6 +25,7 @@ from typing import Any
 
 from bike_pipeline import features
 from bike_pipeline.errors import ServerError
+from bike_pipeline.serving import model_folder
 from bike_pipeline.settings.serving_promotion import ValidationSettings
 
 LOG_FILE, REQUEST_FILE = "server.log", "first_failing_request.json"
@@ -73,7 +74,7 @@ class _Failed(Exception):  # noqa: N818 (told to nobody: `validate` turns it int
 
 def kept_folder(base_path: str | Path, version: int) -> Path:
     """Return where the log and the first failing request of a version that did not pass are kept."""
-    if "://" in str(base_path):
+    if model_folder.is_remote(base_path):
         return Path(tempfile.gettempdir()) / "bike-validation" / Path(str(base_path)).name / str(version)
     return Path(base_path) / KEPT_FOLDER / str(version)
 
@@ -89,7 +90,7 @@ def validate(base_path: str | Path, version: int, settings: ValidationSettings) 
     Raises:
         ServerError: it does not load or does not pass; the log and the first failing request are kept, and named.
     """
-    folder = Path(base_path) / str(version)
+    folder = model_folder.local_folder(base_path, version)
     kept = kept_folder(base_path, version)
     with tempfile.TemporaryDirectory(prefix="bike-validation-") as scratch:
         log = Path(scratch) / LOG_FILE

@@ -41,6 +41,12 @@ class Server:
             ConfigurationError: a certificate, a key of the server or the keys of its clients are unsound, or a backend
                 is none.
         """
+        if "://" in settings.serving_path:
+            raise ServerError(
+                "the embedded server serves local folders",
+                where=settings.serving_path,
+                fix="mount the bucket and name its folder in serving.base_path, or let TF Serving serve it",
+            )
         # Imported here: TF Serving's messages and the web framework are not needed to ask for help.
         from bike_pipeline.serving.server.answering import Answering
         from bike_pipeline.serving.server.metrics import Metrics
