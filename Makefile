@@ -85,6 +85,10 @@ test-torch: setup ## Export to PyTorch and check what was saved, with its CPU bu
 	  exit 1; }
 	TORCH_REQUIRED=1 .torch/bin/python -m pytest --numprocesses 0 tests/exporting/test_torch.py $(ARGS)
 
+.PHONY: test-android
+test-android: setup ## Compile the edge bundle's Kotlin class against LiteRT's Java classes (needs Java and Maven).
+	$(BIN)/python -m tools.android_kotlin
+
 .PHONY: lint
 lint: setup ## Look for mistakes and for code that is not formatted.
 	$(BIN)/ruff check --quiet .

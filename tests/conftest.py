@@ -35,6 +35,7 @@ SHARED = (
     ("story",),
     ("exported", "transform_graph", "full_size", "servable_model", "model_server"),
     ("simple_models", "simple_server"),
+    ("small_model", "bundles"),
 )
 
 _exit_status: list[int] = []

@@ -60,6 +60,51 @@ _ANY = {
     "LogicalNot": "!{0}",
     "SelectV2": "{0} ? {1} : {2}",
 }
+# Of C99, and of C++, which may compile the file as well; an operation in the graph may be called like them.
+_KEYWORDS = [
+    "auto",
+    "bool",
+    "break",
+    "case",
+    "char",
+    "const",
+    "continue",
+    "default",
+    "delete",
+    "do",
+    "double",
+    "else",
+    "enum",
+    "extern",
+    "false",
+    "float",
+    "for",
+    "goto",
+    "if",
+    "inline",
+    "int",
+    "long",
+    "new",
+    "operator",
+    "register",
+    "restrict",
+    "return",
+    "short",
+    "signed",
+    "sizeof",
+    "static",
+    "struct",
+    "switch",
+    "template",
+    "this",
+    "true",
+    "typedef",
+    "union",
+    "unsigned",
+    "void",
+    "volatile",
+    "while",
+]
 HELPERS = {
     "minimum": """\
 /* What is not a number stays so: a broken sensor must not look like an answer. */
@@ -109,7 +154,7 @@ class Body:
         # The functions of `HELPERS` that the statements call.
         self.helpers: set[str] = set()
         self._names: dict[str, str] = {value.name: f"features->{value.name}" for value in graph.inputs}
-        self._taken: set[str] = {"minimum", "maximum", "whole", "row_of", "features", "rows", "i", "j", "k"}
+        self._taken: set[str] = {*HELPERS, "features", "i", "j", "k", "sums", *_KEYWORDS}
         self._tables: dict[str, str] = {}
         for operation in graph.operations:
             self._write(operation)

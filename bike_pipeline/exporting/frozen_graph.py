@@ -92,11 +92,10 @@ def layer_of(name: str) -> str:
 
 
 class _Reader:
-    def __init__(self, tf: Any, graph: Any, frozen: set[str]) -> None:
-        self._tf, self._graph = tf, graph
+    def __init__(self, session: Any, frozen: set[str]) -> None:
+        self._session = session
         # Names of the operations that no raw feature leads to.
         self._frozen = frozen
-        self._session = tf.compat.v1.Session(graph=graph)
         self._values: dict[str, Value] = {}
         self.operations: list[Operation] = []
 
@@ -173,10 +172,11 @@ def read(saved_model: Path) -> FrozenGraph:
     graph = tf.Graph()
     with graph.as_default():
         tf.import_graph_def(function.graph.as_graph_def(), name="")
-    reader = _Reader(tf, graph, _constants_of(graph))
-    order = [feature.name for feature in features.MODEL_INPUTS]
-    tensors = [graph.get_tensor_by_name(tensor.name) for tensor in function.inputs]
-    tensors.sort(key=lambda tensor: order.index(tensor.op.name) if tensor.op.name in order else len(order))
-    inputs = tuple(reader.placeholder(tensor) for tensor in tensors)
-    output = reader.value(graph.get_tensor_by_name(function.outputs[0].name))
+    with tf.compat.v1.Session(graph=graph) as session:
+        reader = _Reader(session, _constants_of(graph))
+        order = [feature.name for feature in features.MODEL_INPUTS]
+        tensors = [graph.get_tensor_by_name(tensor.name) for tensor in function.inputs]
+        tensors.sort(key=lambda tensor: order.index(tensor.op.name) if tensor.op.name in order else len(order))
+        inputs = tuple(reader.placeholder(tensor) for tensor in tensors)
+        output = reader.value(graph.get_tensor_by_name(function.outputs[0].name))
     return FrozenGraph(inputs, tuple(reader.operations), output)
