@@ -1,0 +1,95 @@
+"""All clients against a real `bike-pipeline serve` with mutual TLS, API keys and a limit of its rate."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bike_pipeline.exporting.golden import golden_rows
+from bike_pipeline.serving import clients
+from bike_pipeline.serving.predictor import LoadedModel
+from bike_pipeline.serving.security import api_keys
+from tests.serving.clients.asking import ask, both_ways, to
+from tests.serving.running import push, running_server, with_export
+from tests.serving.security.authorities import Authority
+
+# A model is exported and a server started.
+pytestmark = [both_ways, pytest.mark.parametrize("protocol", ["rest", "grpc"]), pytest.mark.slow]
+ROWS = {name: values[:100] for name, values in golden_rows(200).items()}
+
+
+@pytest.fixture(scope="module")
+def served(exported, tmp_path_factory):
+    """A connection over each protocol, and what the model itself answers."""
+    folder = tmp_path_factory.mktemp("served")
+    base, workspace = folder / "models", folder / "workspace"
+    push(base, with_export(exported.path, folder / "model"), 1)
+    authority = Authority(folder)
+    server, client = authority.sign("server"), authority.sign("client", client=True)
+    key = api_keys.create(workspace / "keys" / "api-keys.json", "tests", ["predict"])[1]
+    settings = (
+        f"tls.certificate_file={server.certificate}",
+        f"tls.key_file={server.key}",
+        f"tls.client_ca_file={authority.certificate}",
+        "authentication.methods=[api_keys]",
+        "limits={requests_per_second: 3, burst: 2}",
+    )
+    files = {
+        "ca_file": str(authority.certificate),
+        "certificate": str(client.certificate),
+        "key": str(client.key),
+    }
+    with running_server(base, workspace, *(f"serving.security.{each}" for each in settings)) as running:
+        ports = {"rest": running.rest, "grpc": running.grpc}
+        connections = {
+            protocol: to(
+                int(place.rpartition(":")[2]),
+                protocol,
+                tls=True,
+                api_key=key,
+                timeout=60.0,
+                retries=clients.RetryPolicy(attempts=20, first=0.01, longest=0.1),
+                **files,
+            )
+            for protocol, place in ports.items()
+        }
+        yield connections, LoadedModel(exported.path).predict(ROWS)
+
+
+def test_it_answers_what_the_model_answers(served, way, protocol):
+    connections, expected = served
+    np.testing.assert_allclose(ask(way, connections[protocol], "predict", ROWS), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_many_requests_wait_for_the_rate_that_the_server_allows(served, way, protocol):
+    connections, expected = served
+    found = ask(way, replace(connections[protocol], rows_per_request=25), "predict", ROWS)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+    impatient = replace(connections[protocol], rows_per_request=5, retries=clients.RetryPolicy(attempts=1))
+    with pytest.raises(clients.OverloadedError) as caught:
+        ask(way, impatient, "predict", ROWS)
+    assert caught.value.retry_after > 0
+
+
+def test_it_tells_of_itself(served, way, protocol):
+    connection = served[0][protocol]
+    assert [(one.version, one.available) for one in ask(way, connection, "status")] == [(1, True)]
+    found = ask(way, connection, "metadata")
+    assert set(found.signatures["serving_default"].inputs) == set(ROWS)
+    assert ask(way, connection, "healthy") is True
+
+
+def test_what_it_refuses_has_a_class_of_its_own(served, way, protocol):
+    connection = served[0][protocol]
+    with pytest.raises(clients.UnauthenticatedError):
+        ask(way, replace(connection, api_key=""), "predict", ROWS)
+    with pytest.raises(clients.UnknownModelError):
+        ask(way, replace(connection, model="nothing"), "predict", ROWS)
+    with pytest.raises(clients.UnknownModelError):
+        ask(way, replace(connection, version=9), "predict", ROWS)
+    with pytest.raises(clients.UnknownModelError):
+        ask(way, replace(connection, label="nobody"), "predict", ROWS)
+    with pytest.raises(clients.BadRequestError):
+        ask(way, replace(connection, signature="serving_examples"), "predict", ROWS)
