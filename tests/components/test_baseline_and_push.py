@@ -26,6 +26,8 @@ class World:
         self.folder, self.saved_model = folder, saved_model
         self.serving = folder / "serving" / "bike_demand"
         self.recorder = Recorder(folder / "metadata.sqlite")
+        # Further parameters of the Pusher, such as `promotion`.
+        self.parameters: dict[str, Any] = {}
 
     def model(self, name: str, extra: str = "") -> Any:
         """Return a trained model's artifact; `extra` makes its bytes its own."""
@@ -66,7 +68,10 @@ class World:
         pusher.PusherExecutor().Do(
             {"model": [model.artifact], "model_blessing": [blessing], "exports": [exports or self.exports()]},
             {"pushed_model": [pushed]},
-            {"push_destination": json.dumps({"filesystem": {"base_directory": str(self.serving)}})},
+            {
+                "push_destination": json.dumps({"filesystem": {"base_directory": str(self.serving)}}),
+                **self.parameters,
+            },
         )
         if record and pushed.get_int_custom_property("pushed"):
             properties = {

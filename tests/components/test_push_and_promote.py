@@ -1,0 +1,125 @@
+"""What is pushed is validated and promoted; the baseline is what is promoted; both on object storage too."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bike_pipeline.errors import BaselineError, ServerError
+from bike_pipeline.serving import model_folder, remote_models
+from bike_pipeline.serving.deployment import state, validation
+from bike_pipeline.serving.deployment.following import Followers
+from bike_pipeline.serving.predictor import Predictor
+from bike_pipeline.settings import load_settings
+from tests.components.test_baseline_and_push import World
+from tests.serving.deployment.storages import s3
+
+
+@pytest.fixture
+def world(tmp_path: Path, exported: Any, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A world with nothing pushed, whose versions pass their validation."""
+    monkeypatch.setattr(validation, "validate", lambda *_: validation.Report(64, 1.0, 2.0, 300.0, 0.0))
+    world = World(tmp_path, exported.path)
+    world.parameters = {"promotion": Followers.of(load_settings()).to_json()}
+    return world
+
+
+def versions(world: World) -> list[int]:
+    return model_folder.versions(world.serving)
+
+
+def baseline_version(world: World) -> int:
+    found = world.resolve(world.model(f"candidate {len(list(world.folder.iterdir()))}"))
+    return int(json.loads(found["baseline"])["version"])
+
+
+def test_a_push_is_promoted(world: World) -> None:
+    pushed = world.push(world.model("first"))
+    assert pushed.get_string_custom_property("promotion") == ""
+    assert [state.promoted_version(world.serving)] == versions(world)
+
+
+def test_a_version_that_does_not_pass_is_pushed_and_serves_nobody(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.push(world.model("first"))
+    second = world.model("second")
+
+    def slow(*_: Any) -> Any:
+        raise ServerError("it is too slow")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(validation, "validate", slow)
+        with pytest.raises(ServerError, match="too slow"):
+            world.push(second)
+    first, left = versions(world)
+    assert state.promoted_version(world.serving) == first == baseline_version(world)
+    # The next run tries the same version again and pushes nothing.
+    world.push(second)
+    assert versions(world) == [first, left]
+    assert state.promoted_version(world.serving) == left == baseline_version(world)
+
+
+def test_a_process_that_dies_between_push_and_promotion_goes_on_from_there(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.push(world.model("first"))
+    second = world.model("second")
+
+    def killed(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(state, "promote", killed)
+        with pytest.raises(KeyboardInterrupt):
+            world.push(second, record=False)
+    first, left = versions(world)
+    assert state.promoted_version(world.serving) == first
+    world.push(second)
+    assert versions(world) == [first, left]
+    assert state.promoted_version(world.serving) == left
+
+
+def test_after_a_rollback_the_baseline_is_what_serves(world: World) -> None:
+    world.push(world.model("first"))
+    second = world.model("second")
+    world.push(second)
+    first, left = versions(world)
+    assert baseline_version(world) == left
+    state.rollback(world.serving)
+    assert baseline_version(world) == first
+    # A run that comes to the same model again leaves it where somebody put it.
+    again = world.push(second)
+    assert "somebody went back" in again.get_string_custom_property("promotion")
+    assert state.promoted_version(world.serving) == first
+    assert versions(world) == [first, left]
+
+
+def test_push_baseline_and_prediction_work_on_object_storage(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_rows: Any
+) -> None:
+    monkeypatch.setenv(remote_models.CACHE_VARIABLE, str(tmp_path / "cache"))
+    with s3(monkeypatch) as address:
+        world.serving = f"{address}/bike_demand"  # type: ignore[assignment]
+        model = world.model("first")
+        pushed = world.push(model)
+        (version,) = versions(world)
+        assert pushed.get_string_custom_property("pushed_destination") == f"{world.serving}/{version}"
+        assert state.promoted_version(world.serving) == version
+        # The same model once more is not pushed again.
+        world.push(model)
+        assert versions(world) == [version]
+        baseline = world.look_up(world.model("second"))
+        trained = Path(model.artifact.uri) / "Format-Serving"
+        expected = model_folder.fingerprint(trained)
+        assert model_folder.fingerprint(Path(baseline.uri) / "Format-Serving") == expected
+        predicted = Predictor(str(world.serving)).predict(few_rows)
+        assert len(predicted) == len(few_rows["hr"])
+        # A version that was changed there is pushed again; where the trained one is gone too, it is told.
+        remote_models.RemoteModels(str(world.serving))._put(f"{version}/variables/variables.index", b"changed")
+        (trained / "fingerprint.pb").write_bytes(b"changed too")
+        with pytest.raises(BaselineError, match="gone or changed"):
+            world.look_up(world.model("third"))
