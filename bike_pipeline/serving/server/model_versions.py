@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from bike_pipeline.errors import StorageError
+from bike_pipeline.serving.deployment.phases import STABLE
 from bike_pipeline.serving.server import promoted, version_policy
 from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.served_version import ServedVersion, State, Threads
@@ -34,7 +35,9 @@ class Model:
         self.config = config
         self.labels: dict[str, int] = {}
         self.versions: dict[int, ServedVersion] = {}
-        # The newest version that is available; what most requests ask for.
+        # What a request that names no version gets, where it is available; None for the newest one.
+        self.preferred: int | None = None
+        # The version that it gets: that one, or the newest that is available.
         self.latest: ServedVersion | None = None
         # The wanted versions that do not load.
         self.failed: list[ServedVersion] = []
@@ -97,7 +100,9 @@ class Model:
         self._choose()
 
     def _choose(self) -> None:
-        self.latest = next(reversed(self.available()), None)
+        available = self.available()
+        promoted = next((version for version in available if version.number == self.preferred), None)
+        self.latest = promoted or next(reversed(available), None)
 
     def _let_go(self, wanted: Mapping[int, Path]) -> None:
         available = self.available()
@@ -236,6 +241,7 @@ class ModelVersions:
             _log.warning("%s: what serves goes on serving: %s", model.config.name, error)
             return
         present = await loop.run_in_executor(self._threads.loading, version_policy.folders, config.base_path)
+        model.preferred = config.labels.get(STABLE) if model.config.policy == "promoted" else None
         await model.reconcile(version_policy.wanted(config, present))
         if model.config.policy == "promoted":
             ready = {version.number for version in model.available()}

@@ -11,7 +11,7 @@ from bike_pipeline.serving.server.version_policy import ModelConfig
 def resolved(config: ModelConfig) -> ModelConfig:
     """Return what a configuration means now; reads files where the policy is `promoted`.
 
-    A request that names no version gets the newest that serves, so nothing serves but what has a label.
+    Nothing serves but what has a label, and a request that names no version gets the one that is `stable`.
 
     Raises:
         StorageError: the state cannot be read.
