@@ -139,8 +139,9 @@ def context_of(tls: TlsSettings, files: WatchedFiles[Identity]) -> ssl.SSLContex
     """
     now = {"identity": files.get()}
     first = current = _context(tls, now["identity"])
+    at_start = now["identity"].client_authorities
 
-    def choose(connection: Any, _name: str | None, _context_of_connection: ssl.SSLContext) -> None:
+    def choose(connection: Any, _name: str | None, _context_of_connection: ssl.SSLContext) -> int | None:
         # OpenSSL asks here in every handshake, with or without a server name (SNI).
         nonlocal current
         identity = files.get()
@@ -150,7 +151,12 @@ def context_of(tls: TlsSettings, files: WatchedFiles[Identity]) -> ssl.SSLContex
                 current = _context(tls, identity)
             except ConfigurationError as error:
                 _log.error("%s The last good certificate stays in force.", error)
+        if connection.session_reused and identity.client_authorities != at_start:
+            # A resumed session of TLS 1.2 skips the check of the client's certificate. OpenSSL forgets the session with
+            # this alert, so that the client's next try is a whole handshake.
+            return ssl.ALERT_DESCRIPTION_CERTIFICATE_UNKNOWN
         connection.context = current
+        return None
 
     first.sni_callback = choose
     return first

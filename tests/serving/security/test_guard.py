@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 
 import aiohttp
 import grpc
+import jwt
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import get_model_status_pb2, model_management_pb2, model_service_pb2_grpc
@@ -85,6 +87,36 @@ def test_a_key_lets_in_over_both_protocols_and_nothing_else_does(tmp_path):
                 assert code == "UNAUTHENTICATED"
                 assert key not in details
             assert (await get(rest, "/v1/models/bikes", method="OPTIONS"))[0] == 200
+
+    run(asks())
+
+
+def test_a_token_lets_in_over_both_protocols_beside_keys(tmp_path):
+    secret = "0123456789abcdef" * 4
+    (tmp_path / "secret").write_text(secret)
+    _, key = api_keys.create(key_file(tmp_path), "dashboard", ["predict"])
+    trusted = {"algorithms": ["HS256"], "key_file": str(tmp_path / "secret"), "issuer": "login", "audience": "bikes"}
+    settings = settings_of(
+        tmp_path, "authentication.methods=[api_keys, jwt]", f"authentication.jwt={json.dumps(trusted)}"
+    )
+
+    def bearer(scope, **more):
+        claims = {"iss": "login", "aud": "bikes", "sub": "batch", "exp": time.time() + 60, "scope": scope, **more}
+        return f"Bearer {jwt.encode(claims, secret, algorithm='HS256')}"
+
+    async def asks():
+        async with serving(settings) as (rest, rpc):
+            for authorization, status, code in (
+                (bearer("predict"), 200, "OK"),
+                (f"Bearer {key}", 200, "OK"),
+                (bearer("openid"), 403, "PERMISSION_DENIED"),
+                (bearer("predict", aud="cars"), 401, "UNAUTHENTICATED"),
+                (bearer("predict", exp=1), 401, "UNAUTHENTICATED"),
+            ):
+                assert (await get(rest, "/v1/models/bikes", {"Authorization": authorization}))[0] == status
+                assert (await call(rpc, (("authorization", authorization),)))[0] == code
+            # A token is no key.
+            assert (await get(rest, "/", {"X-API-Key": bearer("predict").split()[1]}))[0] == 401
 
     run(asks())
 

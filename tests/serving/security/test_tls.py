@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from datetime import timedelta
 
@@ -252,6 +253,54 @@ def test_renewed_client_authorities_let_in_the_new_and_keep_out_the_old(tmp_path
                 assert await _until(as_expected)
 
     run(asks())
+
+
+def test_a_session_that_is_resumed_does_not_outlive_the_authority_of_its_client(tmp_path, authority):
+    old, new = Authority(tmp_path, "old"), Authority(tmp_path, "new")
+    client = old.sign("client", client=True)
+    file = tmp_path / "clients.pem"
+    both = old.certificate.read_bytes() + new.certificate.read_bytes()
+
+    async def asks():
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            file.write_bytes(old.certificate.read_bytes())
+            settings = settings_of(tmp_path, *tls(authority.sign("server"), client_ca_file=file))
+            async with serving(settings) as (rest_at, _):
+                context = client_context(authority, client, maximum_version=version)
+
+                def resumes(session=None, at=rest_at, how=context):
+                    return asyncio.to_thread(_session, at, how, session)
+
+                session = await resumes()
+                assert await resumes(session)
+                # Renewed, and the client is still welcome: at the latest with its second try.
+                file.write_bytes(both)
+                await asyncio.sleep(1.2)
+                tries = [await resumes(session) for _ in range(2)]
+                assert tries[-1]
+                session = tries[-1]
+                file.write_bytes(new.certificate.read_bytes())
+                await asyncio.sleep(1.2)
+                assert [await resumes(session) for _ in range(3)] == [None] * 3
+
+    run(asks())
+
+
+def _session(address, context, session):
+    """Return the session of a request that was answered, resumed from one where the server lets it; else None."""
+    host, _, port = address.partition(":")
+    try:
+        with (
+            socket.create_connection((host, int(port)), timeout=20) as plain,
+            context.wrap_socket(plain, server_hostname="localhost", session=session) as connection,
+        ):
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            answer = b""
+            while chunk := connection.recv(65536):
+                answer += chunk
+            return connection.session if answer.startswith(b"HTTP/1.1 200") else None
+    except OSError:
+        return None
 
 
 def test_a_server_does_not_start_on_a_certificate_that_is_unsound(tmp_path, authority):
