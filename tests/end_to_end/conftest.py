@@ -89,9 +89,13 @@ class Product:
         return Called(done.returncode, done.stdout, done.stderr)
 
     def versions(self) -> list[str]:
-        """Return the served versions, as TF Serving would see them, and anything else that lies there."""
+        """Return the served versions, as TF Serving would see them, and anything else that lies there.
+
+        What is promoted, its history and its lock belong there; a model server passes over what is no number.
+        """
         folder = self.workspace / "serving" / "bike_demand"
-        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        own = {"deployment.json", "deployment.jsonl", ".deployment.lock"}
+        return sorted({path.name for path in folder.iterdir()} - own) if folder.is_dir() else []
 
 
 @pytest.fixture(scope="session")
