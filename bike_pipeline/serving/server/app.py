@@ -75,7 +75,10 @@ class Server:
         self.answers = Answering(self.metrics)
         self.rest_port = self.grpc_port = 0
         self._grpc: Any = None
+        self._grpc_api: Any = None
         self._runner: Any = None
+        self._rest_api: Any = None
+        self._site: Any = None
         self._health: Any = None
         self._health_tasks: set[asyncio.Task[None]] = set()
 
@@ -106,6 +109,10 @@ class Server:
         with contextlib.suppress(asyncio.CancelledError):
             await self._watching
         await self._tell(serving=False)
+        # Nobody new over REST, and whoever is there is told; then the same over gRPC, which cannot tell.
+        await self._site.stop()
+        self._rest_api.draining = True
+        await self._grpc_api.drain()
         await self._close(self._server.drain_seconds)
 
     async def _close(self, drain_seconds: float) -> None:
@@ -148,7 +155,7 @@ class Server:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        api = GrpcApi(self.versions, self.answers, self._settings.serving.security.limits.rows)
+        self._grpc_api = api = GrpcApi(self.versions, self.answers, self._settings.serving.security.limits.rows)
         self._grpc.add_generic_rpc_handlers(api.handlers())
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
@@ -172,7 +179,9 @@ class Server:
         from bike_pipeline.serving.server.rest import RestApi, application
 
         rows = self._settings.serving.security.limits.rows
-        api = RestApi(self.versions, self.answers, self._server.metrics, rows, document(self._settings))
+        self._rest_api = api = RestApi(
+            self.versions, self.answers, self._server.metrics, rows, document(self._settings)
+        )
         app = application(api, self._middlewares, self._server.max_request_bytes)
         self._runner = web.AppRunner(
             app,
@@ -182,9 +191,9 @@ class Server:
             **security.rest_options(self._settings),
         )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._server.host, self._server.rest_port, ssl_context=self._ssl_context)
+        self._site = web.TCPSite(self._runner, self._server.host, self._server.rest_port, ssl_context=self._ssl_context)
         try:
-            await site.start()
+            await self._site.start()
         except OSError as error:
             address = address_of(self._server.host, self._server.rest_port)
             raise _cannot_listen(address, "serving.server.rest_port", error.errno) from None

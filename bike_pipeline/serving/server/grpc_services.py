@@ -46,25 +46,59 @@ class GrpcApi:
         """
         self._versions = versions
         self._answers = answers
+        self._draining = False
+        self._refused = 0
         self._max_rows = max_rows
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
         """Return what a `grpc.aio` server is to be given."""
         prediction = {
-            "Predict": _handler(self._predict, predict_pb2.PredictRequest),
-            "GetModelMetadata": _handler(self._metadata, get_model_metadata_pb2.GetModelMetadataRequest),
-            "Classify": _handler(self._classify, classification_pb2.ClassificationRequest),
-            "Regress": _handler(self._regress, regression_pb2.RegressionRequest),
-            "MultiInference": _handler(self._multi_inference, inference_pb2.MultiInferenceRequest),
+            "Predict": self._handler(self._predict, predict_pb2.PredictRequest),
+            "GetModelMetadata": self._handler(self._metadata, get_model_metadata_pb2.GetModelMetadataRequest),
+            "Classify": self._handler(self._classify, classification_pb2.ClassificationRequest),
+            "Regress": self._handler(self._regress, regression_pb2.RegressionRequest),
+            "MultiInference": self._handler(self._multi_inference, inference_pb2.MultiInferenceRequest),
         }
         model = {
-            "GetModelStatus": _handler(self._status, get_model_status_pb2.GetModelStatusRequest),
-            "HandleReloadConfigRequest": _handler(self._reload, model_management_pb2.ReloadConfigRequest),
+            "GetModelStatus": self._handler(self._status, get_model_status_pb2.GetModelStatusRequest),
+            "HandleReloadConfigRequest": self._handler(self._reload, model_management_pb2.ReloadConfigRequest),
         }
         return [
             grpc.method_handlers_generic_handler(PREDICTION_SERVICE, prediction),
             grpc.method_handlers_generic_handler(MODEL_SERVICE, model),
         ]
+
+    async def drain(self) -> None:
+        """Refuse new calls as unavailable until none comes any more, for two seconds at most.
+
+        Calls that wait inside gRPC when its server is shut down end as cancelled, which no client sends again.
+        """
+        self._draining = True
+        for _ in range(20):
+            refused = self._refused
+            await asyncio.sleep(0.1)
+            if refused == self._refused:
+                return
+
+    def _handler(self, answer: Answer, request: Any) -> grpc.RpcMethodHandler:
+        """Return a handler whose errors are statuses; what else is raised, the guard before it answers."""
+
+        async def handle(message: bytes, context: Any) -> bytes:
+            if self._draining:
+                self._refused += 1
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
+            try:
+                parsed = request.FromString(message)
+            except Exception:  # noqa: BLE001 - protobuf's DecodeError, whose place differs between its releases
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the message cannot be parsed")
+            try:
+                response = await answer(parsed)
+            except StatusError as error:
+                await context.abort(_CODES[int(error.code)], error.message)
+            content: bytes = response.SerializeToString()
+            return content
+
+        return grpc.unary_unary_rpc_method_handler(handle)
 
     def _find(self, spec: Any) -> ServedVersion:
         return self._versions.find(*_named(spec))
@@ -152,21 +186,3 @@ def _named(spec: Any) -> tuple[str, int | None, str | None]:
     if choice == "version":
         return spec.name, spec.version.value, None
     return spec.name, None, spec.version_label if choice == "version_label" else None
-
-
-def _handler(answer: Answer, request: Any) -> grpc.RpcMethodHandler:
-    """Return a handler whose errors are statuses; what else is raised, the guard before it answers."""
-
-    async def handle(message: bytes, context: Any) -> bytes:
-        try:
-            parsed = request.FromString(message)
-        except Exception:  # noqa: BLE001 - protobuf's DecodeError, whose place differs between its releases
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the message cannot be parsed")
-        try:
-            response = await answer(parsed)
-        except StatusError as error:
-            await context.abort(_CODES[int(error.code)], error.message)
-        content: bytes = response.SerializeToString()
-        return content
-
-    return grpc.unary_unary_rpc_method_handler(handle)

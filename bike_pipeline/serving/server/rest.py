@@ -34,7 +34,11 @@ def error_response(error: StatusError) -> web.Response:
 
 
 class RestApi:
-    """Answers every path."""
+    """Answers every path.
+
+    Attributes:
+        draining: whether each connection ends with its next answer.
+    """
 
     def __init__(
         self, versions: ModelVersions, answers: Answering, with_metrics: bool, max_rows: int, document: Any
@@ -48,6 +52,7 @@ class RestApi:
             max_rows: most rows in one request.
             document: what `openapi` says of all this.
         """
+        self.draining = False
         self._versions = versions
         self._answers = answers
         self._with_metrics = with_metrics
@@ -57,9 +62,13 @@ class RestApi:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request; what else is raised, the guard before this answers (see `serving.security`)."""
         try:
-            return await self._answer(request)
+            response = await self._answer(request)
         except StatusError as error:
-            return error_response(error)
+            response = error_response(error)
+        if self.draining:
+            # Told with its answer, a client does not send the next request to a connection that is about to end.
+            response.force_close()
+        return response
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         path = request.path

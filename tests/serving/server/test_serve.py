@@ -257,6 +257,8 @@ def test_labels_and_versions_are_set_while_it_serves(server, simple_models):
 
 def test_sigterm_answers_what_is_under_way_and_then_ends_with_0(server):
     results = []
+    called = []
+    ended = []
 
     async def main():
         stop = asyncio.Event()
@@ -274,8 +276,19 @@ def test_sigterm_answers_what_is_under_way_and_then_ends_with_0(server):
                         # A kept connection that was closed before the request was read.
                         return
 
-        asking = asyncio.gather(*(ask() for _ in range(8)))
-        while len(results) < 100:
+        async def call():
+            async with grpc.aio.insecure_channel(server.grpc) as channel:
+                stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+                while True:
+                    try:
+                        response = await stub.Predict(request_of(row(8, 0.5)), timeout=60)
+                    except grpc.aio.AioRpcError as error:
+                        ended.append(error.code())
+                        return
+                    called.append(answer_of(response))
+
+        asking = asyncio.gather(*(ask() for _ in range(8)), *(call() for _ in range(4)))
+        while len(results) < 100 or len(called) < 20:
             await asyncio.sleep(0.01)
         server.process.send_signal(signal.SIGTERM)
         await asking
@@ -284,6 +297,9 @@ def test_sigterm_answers_what_is_under_way_and_then_ends_with_0(server):
     asyncio.run(main())
     assert server.process.wait(timeout=60) == 0
     assert {(status, json.dumps(body)) for status, body in results} == {(200, '{"predictions": [58.0]}')}
+    assert {tuple(answer) for answer in called} == {(58.0,)}
+    # The only error that clients send again.
+    assert ended == [grpc.StatusCode.UNAVAILABLE] * 4
 
 
 def test_a_cancelled_call_hurts_nobody(simple_server):
