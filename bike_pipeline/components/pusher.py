@@ -98,12 +98,13 @@ class PusherExecutor(stock.Executor):
             state.begin(base_path)
         fingerprint = model_folder.fingerprint(source)
         exports = Path(artifact_utils.get_single_instance(input_dict["exports"]).uri)
+        exports_fingerprint = _fingerprint_when_pushed(exports)
         present = model_folder.versions(base_path)
         newest = model_folder.push_record(base_path, present[-1]) if present else None
         if (
             newest is not None
             and newest["model_id"] == model.id
-            and _holds(model_folder.at(base_path, present[-1]), fingerprint, exports)
+            and model_folder.is_intact(model_folder.at(base_path, present[-1]), fingerprint, exports_fingerprint)
         ):
             version = present[-1]
         else:
@@ -115,6 +116,7 @@ class PusherExecutor(stock.Executor):
                 "fingerprint": fingerprint,
                 "metric_set": metric_set,
                 "exports": exported.passed(exports),
+                "exports_fingerprint": exports_fingerprint,
                 "pushed_at_ms": int(time.time() * 1000),
             }
             signer = signing.signer()
@@ -132,15 +134,15 @@ class PusherExecutor(stock.Executor):
         destination = model_folder.at(base_path, version)
         self._MarkPushed(pushed, destination, str(version))
         pushed.set_string_custom_property("fingerprint", fingerprint)
-        pushed.set_string_custom_property("exports_fingerprint", model_folder.exports_fingerprint(destination))
+        pushed.set_string_custom_property("exports_fingerprint", exports_fingerprint)
         pushed.set_string_custom_property("metric_set", metric_set)
 
 
-def _holds(folder: str, fingerprint: str, exports: Path) -> bool:
-    """Return whether a version's folder holds the model, and what was exported of it just now."""
-    with tempfile.TemporaryDirectory(prefix="bike-push-") as expected:
-        exported.add(exports, Path(expected))
-        return model_folder.is_intact(folder, fingerprint, model_folder.exports_fingerprint(expected))
+def _fingerprint_when_pushed(exports: Path) -> str:
+    """Return the fingerprint that these exports have in a version's folder, where only what passed is."""
+    with tempfile.TemporaryDirectory(prefix="bike-push-") as folder:
+        exported.add(exports, Path(folder))
+        return model_folder.exports_fingerprint(folder)
 
 
 def _said(signer: signing.Signer | None) -> str:

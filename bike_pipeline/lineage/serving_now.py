@@ -32,4 +32,5 @@ def serving_now(lineage: Lineage, serving_path: str) -> ServedModel | None:
         fingerprint=str(record["fingerprint"]),
         metric_set=str(record["metric_set"]),
         pushed_at=time_of(int(record["pushed_at_ms"])),
+        exports_fingerprint=str(record.get("exports_fingerprint", "")),
     )

@@ -153,12 +153,18 @@ class Rerun:
 
         path = self._settings.serving_path
         serving = serving_now(lineage, path)
-        if serving is None or not model_folder.is_intact(serving.destination, serving.fingerprint):
+        if serving is None or not model_folder.is_intact(
+            serving.destination, serving.fingerprint, serving.exports_fingerprint
+        ):
             return ""
         if models_of(lineage, run_id) != [serving.model_id]:
             return ""
         pushes = [
-            (push.version, push.destination, model_folder.is_intact(push.destination, push.fingerprint))
+            (
+                push.version,
+                push.destination,
+                model_folder.is_intact(push.destination, push.fingerprint, push.exports_fingerprint),
+            )
             for push in lineage.pushes()
             if push.model_id == serving.model_id
         ]

@@ -266,6 +266,7 @@ def test_only_formats_that_passed_go_with_the_model(world: World) -> None:
     record = model_folder.push_record(world.serving, int(served.name))
     assert record is not None
     assert record["exports"] == ["saved_model", "tiny"]
+    assert record["exports_fingerprint"] == model_folder.exports_fingerprint(served)
     assert record["fingerprint"] == model_folder.fingerprint(Path(first.artifact.uri) / "Format-Serving")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -136,6 +137,34 @@ def test_a_library_that_crashes_costs_its_own_format_and_says_how(world: World) 
     assert "an answer is not a number" in entries["no_number"]["reason"]
     assert entries["no_number"]["parity"]["max_difference"] is None
     assert "NOT: " in found.artifact.get_string_custom_property("formats")
+
+
+def test_a_missing_extra_says_what_to_install_and_the_run_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ai_edge_quantizer", None)
+    entries = world.export("tflite_int8", "tflite_float32").report["formats"]
+    assert not entries["tflite_int8"]["passed"]
+    assert entries["tflite_int8"]["not_here"]
+    assert "needs the extra 'exports'" in entries["tflite_int8"]["reason"]
+    assert "make setup EXTRAS=exports" in entries["tflite_int8"]["reason"]
+    assert entries["tflite_float32"]["passed"]
+
+
+def test_litert_is_measured_where_tensorflow_was_never_imported(world: World, tmp_path: Path) -> None:
+    from bike_pipeline.exporting import worker
+    from bike_pipeline.exporting.processes import WaitingProcess
+
+    found = world.export("tflite_float32")
+    asked = golden_rows(200)
+    for name in (worker.GOLDEN, worker.EVALUATED):
+        worker.write_columns(tmp_path, name, asked)
+    job = {"verb": "measure", "folder": "", "rows": str(tmp_path), "source": ""}
+    seen = {}
+    for name in ("tflite_float32", "saved_model"):
+        with WaitingProcess(tmp_path, name) as process:
+            seen[name] = process.do({**job, "format": name, "folder": str(found.folder / name)}, 300)["tensorflow"]
+    assert seen == {"tflite_float32": False, "saved_model": True}
 
 
 def test_a_format_that_never_ends_is_ended(world: World) -> None:

@@ -89,6 +89,10 @@ DEFEATS: dict[str, Callable[[Workspace], object]] = {
     "serving folder emptied": lambda w: shutil.rmtree(w.serving),
     "served files damaged": lambda w: spoil(w.serving / "1000" / "saved_model.pb"),
     "served file gone": lambda w: (w.serving / "1000" / "saved_model.pb").unlink(),
+    "served exports changed": lambda w: (
+        (w.serving / "1000" / "assets.extra" / "exports").mkdir(parents=True)
+        or (w.serving / "1000" / "assets.extra" / "exports" / "model.tflite").write_bytes(b"another")
+    ),
     "push record gone": lambda w: (w.serving / "1000" / "push.json").unlink(),
     "another version in the serving folder": newer_version_by_another_hand,
     "artifact deleted": lambda w: shutil.rmtree(w.folder / "artifacts" / "Examples"),
