@@ -101,7 +101,7 @@ def convert(source: Source, path: Path) -> None:
 
 
 # Several formats begin with the same file, and a conversion takes seconds.
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=4)
 def _converted(saved_model: Path, _written_at: tuple[int, int]) -> bytes:
     import onnx
 

@@ -17,6 +17,9 @@ from bike_pipeline.exporting.format import Source
 from bike_pipeline.exporting.parity import compare
 from bike_pipeline.exporting.registry import format_of
 
+# tf2onnx and NNCF take seconds each.
+pytestmark = pytest.mark.slow
+
 FLOATS = ("onnx_float32", "openvino_float32")
 INT8 = ("onnx_int8", "openvino_int8")
 WRITTEN = {
