@@ -92,6 +92,14 @@ def drip(connection: socket.socket, server: Server) -> None:
             connection.sendall(b" ")
 
 
+def drip_headers(connection: socket.socket, server: Server) -> None:
+    """Send headers a byte at a time, for longer than anybody waits."""
+    connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+    with contextlib.suppress(OSError):
+        while not server.ended.wait(0.02):
+            connection.sendall(b"x")
+
+
 def _request(connection: socket.socket) -> tuple[str, dict[str, str], bytes] | None:
     """Read one request: its first line, headers by lower-case name, body."""
     file = connection.makefile("rb")

@@ -132,7 +132,9 @@ def test_a_name_that_nobody_knows(way):
         ask(way, connection)
 
 
-@pytest.mark.parametrize("step", [scripted.silence, scripted.drip], ids=["silent", "drips"])
+@pytest.mark.parametrize(
+    "step", [scripted.silence, scripted.drip, scripted.drip_headers], ids=["silent", "drips", "drips-headers"]
+)
 def test_a_slow_answer_ends_with_the_deadline_and_is_not_asked_for_again(way, step):
     with rest(step) as server, pytest.raises(clients.TimedOutError, match=r"within 1 s"):
         ask(way, to(server.port, "rest", timeout=1.0))
