@@ -170,6 +170,10 @@ benchmark-serving: setup ## Measure the embedded server against its goals and Fa
 load-generators: setup ## Fetch wrk and h2load for `bench-serving` (Debian, Ubuntu; nothing is installed on the machine).
 	$(BIN)/python tools/load_generators.py
 
+.PHONY: benchmark-exports
+benchmark-exports: setup ## Hold every exported format against its goals: difference, loss, size, latency, in one run.
+	$(BIN)/python -m benchmarks.exports --json benchmarks/results/exports.json --plot benchmarks/results/exports.png $(ARGS)
+
 .PHONY: clean
 clean: ## Remove what runs wrote (workspace/: spans, models, lineage) and the caches of the tools.
 	rm -rf workspace build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

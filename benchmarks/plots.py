@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,6 +111,34 @@ def draw_serving(measured: Measured, target: Path) -> None:
     right.set_title("resident MB over thousands of requests", fontsize=10)
     for axes in (left, middle, right):
         axes.spines[["top", "right"]].set_visible(False)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, dpi=130)
+    pyplot.close(figure)
+
+
+def draw_formats(formats: Mapping[str, tuple[float, float]], target: Path) -> None:
+    """Draw size and latency of each export format side by side, as a PNG file.
+
+    Args:
+        formats: kB and µs of one row by format.
+        target: the file to write.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    names = list(formats)
+    figure, panels = pyplot.subplots(1, 2, figsize=(11, 0.36 * len(names) + 1.2), sharey=True, layout="constrained")
+    for place, (axes, title) in enumerate(zip(panels, ("size, kB", "one row on one core, µs"), strict=True)):
+        values = [formats[name][place] for name in names]
+        bars = axes.barh(names, values, color=COLOURS[2 + 3 * place])
+        axes.bar_label(bars, [f"{value:,.1f}" for value in values], padding=3, fontsize=8)
+        axes.set_xscale("log")
+        axes.set_xlim(right=max(values) * 3)
+        axes.set_xlabel(title)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].invert_yaxis()
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=130)
     pyplot.close(figure)
