@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Any
 
 from tfx import components
@@ -55,7 +56,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
             "no such schema", where=str(settings.schema_path), fix="name the curated schema in the setting schema_file"
         )
     # A format that nobody installed is found before hours of training and not after.
-    registry.formats_of(settings.exporting.formats)
+    registry.formats_of((*settings.exporting.all_formats, *settings.exporting.compression.formats))
     inputs, model = ("features.py", "data"), ("features.py", "modeling")
     serving = (
         "serving/model_folder.py", "serving/deployment/state.py", "serving/deployment/phases.py",
@@ -154,6 +155,14 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
         in_memory_rows=settings.data.in_memory_rows,
     )  # fmt: skip
 
+    compressing: dict[str, Any] = (
+        {
+            "transform_graph": transform.outputs["transform_graph"],
+            "compressing": json.dumps({"training": training, "seed": settings.seed}),
+        }
+        if settings.exporting.compression.methods
+        else {}
+    )
     exporter = _identify(
         Exporter(
             candidate,
@@ -162,6 +171,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
             schema,
             exporting=settings.exporting.model_dump_json(),
             evaluation=settings.evaluation.model_dump_json(),
+            **compressing,
         ),
         "Exporter", *model, "exporting", "components/exporter.py", "serving/predictor.py",
     )  # fmt: skip

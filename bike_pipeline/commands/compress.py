@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bike_pipeline.commands.options import settings_options
-from bike_pipeline.errors import ExportError, ModelError
+from bike_pipeline.errors import ModelError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 # Those of `settings.compression.Method`, whose module is too heavy to import for help.
 METHODS: tuple[Method, ...] = ("plain", "pruning", "distillation", "quantization_aware")
-# TFX's name for the SavedModel in a Model artifact.
-_SERVING = "Format-Serving"
 
 
 def _listed(_: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -67,7 +65,7 @@ def command(
     with workspace_lock(base, wait=False), captured(log_file) as screen, lean_imports(google_cloud=True):
         from bike_pipeline.exporting import registry
         from bike_pipeline.exporting.compression.candidates import Trying
-        from bike_pipeline.exporting.compression.choice import TABLE_FILE, choose
+        from bike_pipeline.exporting.compression.choice import TABLE_FILE, choose, refused
         from bike_pipeline.exporting.compression.results import NewResult
 
         registry.formats_of(own.formats)
@@ -86,12 +84,7 @@ def command(
             console.print(_table(choice))
             console.print(f"candidates and table: {folder}")
     if choice.winner is None:
-        nearest = min(choice.candidates, key=lambda c: float("inf") if c.mae_increase is None else c.mae_increase)
-        raise ExportError(
-            f"no candidate is within the limits; nearest is {nearest.name}: {choice.reasons[nearest.name]}",
-            where="exporting.compression",
-            fix="try other methods or formats, or raise max_mae_increase or max_slice_mae_increase",
-        )
+        raise refused(choice)
 
 
 def material_of(lineage: Lineage, chosen: ChosenModel) -> Material:
@@ -101,6 +94,7 @@ def material_of(lineage: Lineage, chosen: ChosenModel) -> Material:
         ModelError: the files of one of them are gone.
         DataError: the rows cannot be read.
     """
+    from bike_pipeline.commands.model_source import payload_of
     from bike_pipeline.components.example_shards import EVAL, HISTORY, TRAIN
     from bike_pipeline.exporting.compression.material import Material
     from bike_pipeline.modeling import training
@@ -117,11 +111,9 @@ def material_of(lineage: Lineage, chosen: ChosenModel) -> Material:
                 fix="run the pipeline again, or name a newer model; `bike-pipeline gc` frees the files of old ones",
             )
         found[key] = Path(artifact.uri)
-    candidates = [Path(lineage.artifact(chosen.model_id).uri) / _SERVING]
-    candidates += [Path(chosen.push.destination)] if chosen.push is not None else []
-    folder = next((path for path in candidates if path.is_dir()), None)
+    folder = payload_of(lineage, chosen)
     if folder is None:
-        raise ModelError(f"the files of model {chosen.model_id} are gone", fix="name another model")
+        raise ModelError(f"the files of model {chosen.model_id} are gone or changed", fix="name another model")
 
     def rows(*splits: str) -> Any:
         patterns = [str(found["examples"] / f"Split-{split}" / "*") for split in splits]

@@ -57,7 +57,8 @@ def chosen_formats(settings: Settings, formats: str | None) -> list[Format]:
     if formats is None:
         names = list(settings.exporting.formats)
     elif formats.strip() == ALL:
-        names = [*settings.exporting.formats, *registry.names()]
+        # The compressed model comes of a run only: it is trained.
+        names = [*settings.exporting.formats, *(name for name in registry.names() if name != "compressed")]
     else:
         names = [name.strip() for name in formats.split(",") if name.strip()]
     return registry.formats_of(list(dict.fromkeys((SAVED_MODEL, *names))))

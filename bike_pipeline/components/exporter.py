@@ -22,15 +22,19 @@ from tfx.utils import io_utils, path_utils
 
 from bike_pipeline import features
 from bike_pipeline.components.example_gen import ROWS_PROPERTY
-from bike_pipeline.components.example_shards import EVAL, TRAIN
+from bike_pipeline.components.example_shards import EVAL, HISTORY, TRAIN
 from bike_pipeline.exporting import registry
+from bike_pipeline.exporting.compression.candidates import Trying
+from bike_pipeline.exporting.compression.format import Compressing
+from bike_pipeline.exporting.compression.material import Material
 from bike_pipeline.exporting.deciding import Limits
 from bike_pipeline.exporting.edge_gate import with_edge_gate
 from bike_pipeline.exporting.format import Source
 from bike_pipeline.exporting.matrix import EVALUATED_COLUMNS, Rows, build_matrix
 from bike_pipeline.exporting.report import Report, summary, write_report
-from bike_pipeline.modeling import rows
+from bike_pipeline.modeling import rows, training
 from bike_pipeline.settings import EvaluationSettings, ExportingSettings
+from bike_pipeline.settings.training import TrainingSettings
 
 REPORT_PROPERTY, SUMMARY_PROPERTY = "parity", "formats"
 EDGE_PROPERTY, EDGE_REASON_PROPERTY = "edge_blessed", "edge_reason"
@@ -54,12 +58,14 @@ class ExporterSpec(component_spec.ComponentSpec):
     PARAMETERS = {
         "exporting": component_spec.ExecutionParameter(type=str),
         "evaluation": component_spec.ExecutionParameter(type=str),
+        "compressing": component_spec.ExecutionParameter(type=str, optional=True),
     }
     INPUTS = {
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
         "model_blessing": component_spec.ChannelParameter(type=standard_artifacts.ModelBlessing),
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
         "schema": component_spec.ChannelParameter(type=standard_artifacts.Schema),
+        "transform_graph": component_spec.ChannelParameter(type=standard_artifacts.TransformGraph, optional=True),
     }
     OUTPUTS = {"exports": component_spec.ChannelParameter(type=Exports)}
 
@@ -88,12 +94,14 @@ class ExporterExecutor(base_executor.BaseExecutor):
         if not model_utils.is_model_blessed(artifact_utils.get_single_instance(input_dict["model_blessing"])):
             report = Report({}, {}, 0, model.id, blessed=False, reason="the model is not blessed: nothing is exported")
         else:
-            formats = registry.formats_of(settings.formats)
-            source = Source(
-                Path(path_utils.serving_model_dir(model.uri)),
-                _sampled(input_dict, TRAIN, settings.calibration_rows),
-            )
+            formats = registry.formats_of(settings.all_formats)
             evaluation = EvaluationSettings.model_validate_json(exec_properties["evaluation"])
+            folder_of_model = Path(path_utils.serving_model_dir(model.uri))
+            source = Source(
+                folder_of_model,
+                _sampled(input_dict, TRAIN, settings.calibration_rows),
+                _compressing(folder_of_model, input_dict, exec_properties, settings, evaluation),
+            )
             limits = Limits.of(settings, evaluation)
             matrix = build_matrix(
                 formats,
@@ -139,6 +147,31 @@ def _sampled(input_dict: dict[str, list[types.Artifact]], split: str, wanted: in
     return _read(input_dict, split, [f.name for f in features.MODEL_INPUTS], max(1, there // wanted))
 
 
+def _compressing(
+    model: Path,
+    input_dict: dict[str, list[types.Artifact]],
+    exec_properties: dict[str, Any],
+    settings: ExportingSettings,
+    evaluation: EvaluationSettings,
+) -> Compressing | None:
+    """Return what a smaller model is made of; None where the settings name no method."""
+    methods = settings.compression.methods
+    if not methods:
+        return None
+    examples = artifact_utils.get_single_uri(input_dict["examples"])
+    schema = io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"]))
+
+    def read(*splits: str) -> dict[str, Any]:
+        return training.read([f"{examples}/Split-{split}/*" for split in splits], schema)
+
+    further = json.loads(exec_properties["compressing"])
+    trying = Trying.of(
+        settings, TrainingSettings.model_validate(further["training"]), evaluation.min_rows, further["seed"]
+    )
+    graph = Path(artifact_utils.get_single_uri(input_dict["transform_graph"]))
+    return Compressing(Material(model, graph, read(HISTORY, TRAIN), read(EVAL)), methods, trying)
+
+
 def _evaluated(input_dict: dict[str, list[types.Artifact]]) -> dict[str, Any]:
     return _read(input_dict, EVAL, EVALUATED_COLUMNS)
 
@@ -157,8 +190,14 @@ class Exporter(base_component.BaseComponent):
         schema: types.BaseChannel,
         exporting: str,
         evaluation: str,
+        transform_graph: types.BaseChannel | None = None,
+        compressing: str | None = None,
     ) -> None:
-        """Connect the exporter; `exporting` and `evaluation` are those sections of the settings as JSON."""
+        """Connect the exporter; `exporting` and `evaluation` are those sections of the settings as JSON.
+
+        Where smaller models are made of the blessed one, it also takes the transform graph, and as `compressing` the
+        section `training` and the seed, as JSON.
+        """
         super().__init__(
             ExporterSpec(
                 model=model,
@@ -167,6 +206,8 @@ class Exporter(base_component.BaseComponent):
                 schema=schema,
                 exporting=exporting,
                 evaluation=evaluation,
+                transform_graph=transform_graph,
+                compressing=compressing,
                 exports=types.Channel(type=Exports),
             )
         )

@@ -7,17 +7,21 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from bike_pipeline.exporting.parity import Parity, compare
 
+if TYPE_CHECKING:
+    from bike_pipeline.exporting.compression.format import Compressing
+
 Columns = Mapping[str, npt.NDArray[Any]]
 Predictions = npt.NDArray[np.float32]
-# "float32" formats carry the model's own numbers; all others trade accuracy for size or speed.
-Precision = Literal["float32", "float16", "int8"]
+# "float32" formats carry the model's own numbers; all others trade accuracy for size or speed, "compressed" as another
+# model that was made of it.
+Precision = Literal["float32", "float16", "int8", "compressed"]
 
 
 @dataclass(frozen=True)
@@ -28,10 +32,12 @@ class Source:
         saved_model: folder of the SavedModel, with the trained Keras model in its `assets.extra`.
         calibration: rows of the training span, one array of shape (rows,) for each of the model's inputs; int64 or
             float32. What quantization learns its ranges from.
+        compression: what a smaller model is made of; None where none is asked for.
     """
 
     saved_model: Path
     calibration: Columns
+    compression: Compressing | None = None
 
     @functools.cached_property
     def loaded(self) -> Any:

@@ -88,6 +88,11 @@ class CompressionSettings(Section):
     def _each_once(self) -> Self:
         if not self.formats:
             raise ValueError("formats: name at least one, such as tflite_float32")
+        if self.methods and (other := [name for name in self.formats if not name.startswith("tflite_")]):
+            raise ValueError(
+                f"formats: a run chooses what devices get, a LiteRT file, and {other[0]} is none; "
+                "`bike-pipeline compress --formats` compares any"
+            )
         for name, values in (("methods", self.methods), ("formats", self.formats)):
             if len(set(values)) != len(values):
                 raise ValueError(f"{name}: the same one stands there twice")

@@ -33,10 +33,17 @@ class ExportingSettings(Section):
     compression: CompressionSettings
     timeout: Positive
 
+    @property
+    def all_formats(self) -> tuple[str, ...]:
+        """What a run exports: the compressed model first where methods are set, so that it is what devices get."""
+        return ("compressed", *self.formats) if self.compression.methods else self.formats
+
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if "saved_model" not in self.formats:
             raise ValueError("formats: saved_model is missing; every other format is held against it")
         if len(set(self.formats)) != len(self.formats):
             raise ValueError("formats: the same format stands there twice")
+        if "compressed" in self.formats:
+            raise ValueError("formats: compressed is exported where compression.methods names a method; leave it out")
         return self

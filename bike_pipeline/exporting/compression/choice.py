@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bike_pipeline.errors import ExportError
 from bike_pipeline.exporting.compression.candidates import Trying, measure, write_models
 from bike_pipeline.exporting.compression.material import Material
 from bike_pipeline.exporting.compression.methods import PLAIN
@@ -43,6 +44,16 @@ def choose(methods: Sequence[Method], material: Material, calibration: Columns, 
     content = as_json(choice, trying.compression, rows, trying.seed)
     (folder / TABLE_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return choice
+
+
+def refused(choice: Choice) -> ExportError:
+    """Return the error that says why no candidate won: the one with the smallest loss, and what keeps it out."""
+    nearest = min(choice.candidates, key=lambda c: math.inf if c.mae_increase is None else c.mae_increase)
+    return ExportError(
+        f"no candidate is within the limits; nearest is {nearest.name}: {choice.reasons[nearest.name]}",
+        where="exporting.compression",
+        fix="try other methods or formats, or raise max_mae_increase or max_slice_mae_increase",
+    )
 
 
 def as_json(choice: Choice, settings: CompressionSettings, rows: dict[str, int], seed: int) -> dict[str, Any]:

@@ -1,0 +1,62 @@
+"""The compressed model as an export format: what the rule chose, with the table beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bike_pipeline import features
+from bike_pipeline.errors import ExportError
+from bike_pipeline.exporting import registry
+from bike_pipeline.exporting.compression.candidates import Trying
+from bike_pipeline.exporting.compression.format import Compressing
+from bike_pipeline.exporting.format import Source
+from bike_pipeline.settings import load_settings
+
+
+def _source(material: Any, small: Any, **changed: Any) -> Source:
+    settings = small.model_copy(update={"formats": ("tflite_float32",), **changed})
+    trying = Trying(settings, {"batch_size": 64, "weight_decay": 0.02}, 3, {}, 120.0)
+    calibration = {f.name: material.train[f.name][:50] for f in features.MODEL_INPUTS}
+    return Source(material.saved_model, calibration, Compressing(material, ("distillation",), trying))
+
+
+def test_the_winners_file_and_the_table_are_the_export(material: Any, small: Any, tmp_path: Path) -> None:
+    loose = {"max_mae_increase": 10.0, "max_slice_mae_increase": 10.0}
+    compressed = registry.format_of("compressed")
+    compressed.export(_source(material, small, **loose), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["compression.json", "model.tflite"]
+    table = json.loads((tmp_path / "compression.json").read_text(encoding="utf-8"))
+    won = next(entry for entry in table["candidates"] if entry["method"] == "distillation")
+    assert table["winner"] == {"method": "distillation", "format": "tflite_float32"}
+    answers = compressed.load(tmp_path).predict(material.evaluated)
+    assert np.abs(answers - material.evaluated["cnt"]).mean() == pytest.approx(won["mae"], rel=1e-6)
+
+
+def test_without_a_candidate_within_the_limits_nothing_is_written(
+    material: Any, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bike_pipeline.exporting.compression import candidates
+
+    def fail(*_: Any) -> None:
+        raise ExportError("no such operator")
+
+    monkeypatch.setattr(candidates, "_export", fail)
+    with pytest.raises(ExportError, match=r"no candidate is within the limits; nearest is plain .*: no such operator"):
+        registry.format_of("compressed").export(_source(material, small), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_source_without_rows_to_train_on_is_refused(material: Any, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="which only a run of the pipeline does"):
+        registry.format_of("compressed").export(Source(material.saved_model, {}), tmp_path)
+
+
+def test_a_run_exports_it_first_where_methods_are_set_and_else_not_at_all() -> None:
+    assert "compressed" not in load_settings().exporting.all_formats
+    wanted = load_settings(assignments=("exporting.compression.methods=[distillation]",)).exporting
+    assert wanted.all_formats == ("compressed", *wanted.formats)
