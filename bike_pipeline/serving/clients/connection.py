@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
@@ -15,6 +15,7 @@ from bike_pipeline.serving.clients.deadline import RetryPolicy
 
 if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
+    from bike_pipeline.settings.serving_client import ServingClientSettings
 
 Protocol = Literal["rest", "grpc"]
 TOKEN_VARIABLE = "BIKE_SERVING_TOKEN"  # noqa: S105 - its name, not its value
@@ -153,25 +154,40 @@ def connection(
     Raises:
         ConfigurationError: the address or a secret is malformed, or both a version and a label are given.
     """
-    client = settings.serving.client
     if version is not None and label:
         raise ConfigurationError("a version and a label are given", where="predict", fix="leave one of them out")
+    made = connection_of(settings.serving.client, settings.serving.model_name, address, protocol)
+    return replace(made, version=version, label=label, timeout=made.timeout if timeout is None else timeout)
+
+
+def connection_of(
+    client: ServingClientSettings, model: str, address: str = "", protocol: Protocol | None = None
+) -> Connection:
+    """Return the connection that the section `serving.client` and the environment describe.
+
+    Args:
+        client: the section.
+        model: name of the model.
+        address: goes before `address` of the section.
+        protocol: goes before `protocol` of the section; a scheme in the address must agree with it.
+
+    Raises:
+        ConfigurationError: the address or a secret is malformed.
+    """
     tls = client.tls or bool(client.ca_file or client.certificate)
     host, port, spoken, encrypted = _address(address or client.address, protocol, client.protocol, tls)
     return Connection(
         host=host,
         port=port,
         protocol=spoken,
-        model=settings.serving.model_name,
-        version=version,
-        label=label,
+        model=model,
         tls=encrypted,
         ca_file=client.ca_file,
         certificate=client.certificate,
         key=client.key,
         token=_secret(TOKEN_VARIABLE),
         api_key=_secret(API_KEY_VARIABLE),
-        timeout=client.timeout_seconds if timeout is None else timeout,
+        timeout=client.timeout_seconds,
         retries=RetryPolicy(client.attempts, client.first_wait_seconds, client.max_wait_seconds),
         rows_per_request=client.rows_per_request,
     )

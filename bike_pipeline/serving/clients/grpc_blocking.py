@@ -27,12 +27,7 @@ class GrpcClient(Client):
 
         super().__init__(connection, grpc_messages.GrpcMessages(connection))
         self._failure = grpc.RpcError
-        options = grpc_messages.options()
-        self._channel = (
-            grpc.secure_channel(connection.authority, grpc_messages.channel_credentials(connection), options)
-            if connection.tls
-            else grpc.insecure_channel(connection.authority, options)
-        )
+        self._channel = grpc_messages.channel(connection)
         self._services = grpc_messages.services(self._channel)
         self._metadata = tuple(connection.credentials.items())
 

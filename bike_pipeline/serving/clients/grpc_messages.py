@@ -182,6 +182,19 @@ def services(channel: Any) -> dict[str, Any]:
     }
 
 
+def channel(connection: Connection) -> Any:
+    """Return a blocking channel, encrypted where the connection is; the first call connects it.
+
+    Raises:
+        ConfigurationError: a file cannot be read or holds no certificate or key.
+    """
+    import grpc
+
+    if connection.tls:
+        return grpc.secure_channel(connection.authority, channel_credentials(connection), options())
+    return grpc.insecure_channel(connection.authority, options())
+
+
 def channel_credentials(connection: Connection) -> Any:
     """Return what verifies the server and proves who we are, as gRPC wants it.
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.errors import ServerError
 from bike_pipeline.serving import model_folder
+from bike_pipeline.serving.clients.connection import Connection, connection_of
 from bike_pipeline.serving.deployment import state
 from bike_pipeline.serving.deployment.configuration import (
     MODELS_FILE,
@@ -26,6 +27,7 @@ from bike_pipeline.serving.deployment.configuration import (
     write,
 )
 from bike_pipeline.serving.deployment.phases import STABLE
+from bike_pipeline.settings.serving_client import ServingClientSettings
 from bike_pipeline.settings.serving_configuration import RequestLoggingSettings
 from bike_pipeline.settings.serving_promotion import PromotionSettings
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.1
 _SERVICE = "/tensorflow.serving.ModelService"
+_IDENTITY = {"tls", "ca_file", "certificate", "key"}
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,14 @@ class Followers:
         base_path: its base path as servers see it.
         promotion: who they are, and how long they may take.
         request_logging: what models.config says of the request log.
+        client: how servers are spoken to; its address and protocol do not count.
     """
 
     model_name: str
     base_path: str
     promotion: PromotionSettings
     request_logging: RequestLoggingSettings
+    client: ServingClientSettings = ServingClientSettings()
 
     @staticmethod
     def of(settings: Settings) -> Followers:
@@ -61,6 +66,7 @@ class Followers:
             promotion.server_base_path or base_path_in_container(settings),
             promotion,
             settings.serving.configuration.request_logging,
+            settings.serving.client,
         )
 
     def to_json(self) -> str:
@@ -71,6 +77,8 @@ class Followers:
                 "base_path": self.base_path,
                 "promotion": self.promotion.model_dump(mode="json"),
                 "request_logging": self.request_logging.model_dump(mode="json"),
+                # What else the section says is of no account for a promotion, and must not repeat a stage.
+                "client": self.client.model_dump(mode="json", include=_IDENTITY),
             },
             sort_keys=True,
         )
@@ -84,6 +92,7 @@ class Followers:
             found["base_path"],
             PromotionSettings.model_validate(found["promotion"]),
             RequestLoggingSettings.model_validate(found["request_logging"]),
+            ServingClientSettings.model_validate(found["client"]),
         )
 
 
@@ -136,8 +145,11 @@ def follow(base_path: str | Path, followers: Followers) -> list[str]:
 def _reload(address: str, followers: Followers, wanted: Served) -> None:
     import grpc
 
-    with grpc.insecure_channel(address) as channel:
-        server = _Server(channel, address, followers)
+    from bike_pipeline.serving.clients import grpc_messages
+
+    connection = connection_of(followers.client, followers.model_name, address, "grpc")
+    with grpc_messages.channel(connection) as channel:
+        server = _Server(channel, connection, followers)
         try:
             server.ask(Served(tuple(sorted({*server.available(), *wanted.versions})), {}))
             server.wait(wanted)
@@ -154,10 +166,11 @@ def _reload(address: str, followers: Followers, wanted: Served) -> None:
 class _Server:
     """A server's ModelService, without TensorFlow, which the official stubs import."""
 
-    def __init__(self, channel: Any, address: str, followers: Followers) -> None:
+    def __init__(self, channel: Any, connection: Connection, followers: Followers) -> None:
         from bike_pipeline.serving.server import protos
 
-        self._address, self._followers = address, followers
+        self._address, self._followers = connection.authority, followers
+        self._metadata = tuple(connection.credentials.items())
         self._seconds = followers.promotion.server_seconds
         self._status, self._management = protos.get_model_status_pb2, protos.model_management_pb2
         self._ask_status = channel.unary_unary(
@@ -176,7 +189,7 @@ class _Server:
         f = self._followers
         request = self._management.ReloadConfigRequest()
         request.config.CopyFrom(promoted_config(f.model_name, f.base_path, wanted, f.request_logging))
-        response = self._reload(request, timeout=self._seconds)
+        response = self._reload(request, timeout=self._seconds, metadata=self._metadata)
         if response.status.error_code:
             raise ServerError(
                 f"the server refuses what is promoted ({response.status.error_message})",
@@ -187,7 +200,7 @@ class _Server:
     def _states(self) -> Mapping[int, tuple[int, str]]:
         request = self._status.GetModelStatusRequest()
         request.model_spec.name = self._followers.model_name
-        found = self._ask_status(request, timeout=self._seconds).model_version_status
+        found = self._ask_status(request, timeout=self._seconds, metadata=self._metadata).model_version_status
         return {entry.version: (entry.state, entry.status.error_message) for entry in found}
 
     def available(self) -> list[int]:

@@ -14,10 +14,13 @@ import tensorflow as tf
 from bike_pipeline.errors import ServerError
 from bike_pipeline.exporting.golden import golden_rows
 from bike_pipeline.serving import model_folder
+from bike_pipeline.serving.clients.connection import API_KEY_VARIABLE
 from bike_pipeline.serving.deployment import following, state
 from bike_pipeline.serving.deployment.following import Followers
+from bike_pipeline.serving.security import api_keys
 from bike_pipeline.settings import load_settings
 from tests.serving.running import MODEL, push, running_server, with_export
+from tests.serving.security.authorities import Authority
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +123,42 @@ def test_a_running_server_is_told_and_answers_all_along(models, tmp_path):
         following.follow(base, followers)
         eventually(lambda: available(server), [1])
         assert asked(server, "/labels/stable") == 200
+
+
+def test_a_secured_server_is_told_by_whoever_may_and_by_nobody_else(models, tmp_path, monkeypatch):
+    base = models / MODEL
+    authority = Authority(tmp_path)
+    own, ours = authority.sign("server"), authority.sign("client", client=True)
+    store = tmp_path / "keys" / "api-keys.json"
+    keys = {
+        name: api_keys.create(store, name, scopes)[1]
+        for name, scopes in {"rider": ["predict"], "operator": ["predict", "admin"]}.items()
+    }
+    secured = (
+        "serving.server.version_policy=specific",
+        "serving.server.specific_versions=[1]",
+        f"serving.security.tls.certificate_file={own.certificate}",
+        f"serving.security.tls.key_file={own.key}",
+        f"serving.security.tls.client_ca_file={authority.certificate}",
+        "serving.security.authentication.methods=[api_keys]",
+    )
+    with running_server(models, tmp_path, *secured) as server:
+        settings = load_settings(
+            assignments=(
+                f"serving.promotion.servers=['{server.grpc}']",
+                f"serving.promotion.server_base_path={base}",
+                f"serving.client.ca_file={authority.certificate}",
+                f"serving.client.certificate={ours.certificate}",
+                f"serving.client.key={ours.key}",
+            )
+        )
+        followers = Followers.from_json(Followers.of(settings).to_json())
+        state.promote(base, 2)
+        monkeypatch.setenv(API_KEY_VARIABLE, keys["rider"])
+        with pytest.raises(ServerError, match="was not told of the promotion"):
+            following.follow(base, followers)
+        monkeypatch.setenv(API_KEY_VARIABLE, keys["operator"])
+        assert following.follow(base, followers) == [server.grpc]
 
 
 def test_a_server_that_cannot_load_the_version_says_so_and_goes_on(models, tmp_path):
