@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,7 @@ class Followers:
     base_path: str
     promotion: PromotionSettings
     request_logging: RequestLoggingSettings
-    client: ServingClientSettings = ServingClientSettings()
+    client: ServingClientSettings = field(default_factory=ServingClientSettings)
 
     @staticmethod
     def of(settings: Settings) -> Followers:
