@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.errors import ServerError
 from bike_pipeline.serving import model_folder
-from bike_pipeline.serving.clients.connection import Connection, connection_of
 from bike_pipeline.serving.deployment import state
 from bike_pipeline.serving.deployment.configuration import (
     MODELS_FILE,
@@ -32,6 +31,7 @@ from bike_pipeline.settings.serving_configuration import RequestLoggingSettings
 from bike_pipeline.settings.serving_promotion import PromotionSettings
 
 if TYPE_CHECKING:
+    from bike_pipeline.serving.clients.connection import Connection
     from bike_pipeline.settings import Settings
 
 _POLL_SECONDS = 0.1
@@ -145,7 +145,9 @@ def follow(base_path: str | Path, followers: Followers) -> list[str]:
 def _reload(address: str, followers: Followers, wanted: Served) -> None:
     import grpc
 
+    # A rollback that no server is told of needs none of it.
     from bike_pipeline.serving.clients import grpc_messages
+    from bike_pipeline.serving.clients.connection import connection_of
 
     connection = connection_of(followers.client, followers.model_name, address, "grpc")
     with grpc_messages.channel(connection) as channel:
