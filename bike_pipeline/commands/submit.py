@@ -99,15 +99,17 @@ def _teller(console: Console | None) -> Any:
 def _parameters(texts: tuple[str, ...]) -> dict[str, Any]:
     import yaml
 
+    from bike_pipeline.settings.strict_yaml import problem_of, read_yaml, values_of
+
     values: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise ConfigurationError(f"'{text}' is not key=value", where="--parameter", fix="write --parameter span=2")
         try:
-            values[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            values[key.strip()] = values_of(read_yaml(value))
+        except (yaml.YAMLError, ValueError) as error:
             raise ConfigurationError(
-                f"the value of {key} is not valid YAML", where="--parameter", fix="quote it"
+                f"the value of {key} is not valid YAML ({problem_of(error)})", where="--parameter", fix="quote it"
             ) from None
     return values

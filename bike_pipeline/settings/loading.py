@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from bike_pipeline.errors import ConfigurationError
+from bike_pipeline.settings.strict_yaml import NULLS, Plain, problem_of, read_yaml, shortened
 from bike_pipeline.settings.tree import PROJECT_ROOT, Settings
 
 BASE_FILE = PROJECT_ROOT / "configs" / "base.yaml"
@@ -18,7 +19,7 @@ BASE_FILE = PROJECT_ROOT / "configs" / "base.yaml"
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigurationError("no such configuration file", where=str(path), fix="check the path") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -26,11 +27,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             f"cannot read it ({error})", where=str(path), fix="check that it is a readable text file"
         ) from None
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
+        mark, problem = getattr(error, "problem_mark", None), problem_of(error)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or "not YAML"
         raise ConfigurationError(f"not valid YAML ({problem})", where=where, fix="correct that line") from None
-    if content is None:
+    if content is None or (isinstance(content, Plain) and content in NULLS):
         return {}
     if not isinstance(content, dict):
         raise ConfigurationError(
@@ -52,9 +52,12 @@ def _assignment(text: str) -> dict[str, Any]:
     if not equals or not key.strip():
         raise ConfigurationError(f"'{text}' is not key=value", where="--set", fix="write --set training.epochs=10")
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ConfigurationError(f"the value of {key} is not valid YAML", where="--set", fix="quote it") from None
+        # Nothing behind the sign is an empty text: a shell takes the quotes of key="" away.
+        parsed: Any = read_yaml(value) if value.strip() else ""
+    except yaml.YAMLError as error:
+        raise ConfigurationError(
+            f"the value of {key} is not valid YAML ({problem_of(error)})", where="--set", fix="quote it"
+        ) from None
     return functools.reduce(lambda inner, part: {part: inner}, reversed(key.strip().split(".")), parsed)
 
 
@@ -68,7 +71,7 @@ def _explain(error: ValidationError, where: str) -> ConfigurationError:
     else:
         message = first["msg"].removeprefix("Value error, ")
         got = first.get("input")
-        shown = f" (got {got!r})" if isinstance(got, str | int | float | bool) else ""
+        shown = f" (got {shortened(repr(got))})" if isinstance(got, str | int | float | bool) else ""
         what = f"{path}: {message}{shown}" if path else message
     more = len(error.errors()) - 1
     if more:
