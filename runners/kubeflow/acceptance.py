@@ -14,6 +14,7 @@ from typing import Any
 
 from bike_pipeline import extras
 from bike_pipeline.errors import ConfigurationError
+from runners.kubeflow import go_yaml
 
 SCHEMA_VERSION = "2.1.0"
 IMPORT_SCHEMES = ("gs", "s3", "minio", "oci")
@@ -44,6 +45,14 @@ def check(text: str) -> frozenset[str]:
             fix="compile it with `bike-pipeline compile`; stock TFX output needs mending",
         )
     return frozenset(_documents(text)[0]["root"]["dag"]["tasks"])
+
+
+def pipeline_root(text: str) -> str:
+    """Return where a spec wants its artifacts; "" where it says nothing.
+
+    No code of KFP reads it: a run's root is what the request for the run says, else the launcher's configuration.
+    """
+    return str(_documents(text)[0].get("defaultPipelineRoot", ""))
 
 
 def refusals(text: str) -> Iterator[str]:
@@ -79,9 +88,7 @@ def refusals(text: str) -> Iterator[str]:
 
 
 def _documents(text: str) -> list[dict[str, Any]]:
-    import yaml
-
-    return [document for document in yaml.safe_load_all(text) if isinstance(document, dict)]
+    return [document for document in go_yaml.load_all(text) if isinstance(document, dict)]
 
 
 def _parsed(document: dict[str, Any], kind: str) -> tuple[dict[str, Any], str]:
@@ -92,7 +99,7 @@ def _parsed(document: dict[str, Any], kind: str) -> tuple[dict[str, Any], str]:
     try:
         message = json_format.ParseDict(document, getattr(pipeline_spec_pb2, kind)())
     except json_format.ParseError as error:
-        return {}, " ".join(str(error).split())
+        return {}, " ".join(str(error).split()).rstrip(".")
     return dict(json_format.MessageToDict(message)), ""
 
 
@@ -108,6 +115,10 @@ def _upload(spec: dict[str, Any]) -> Iterator[str]:
 
 
 def _executors(spec: dict[str, Any]) -> Iterator[str]:
+    # A struct to the upload; what is in it is read when a run is created.
+    _, broken = _parsed(spec.get("deploymentSpec", {}), "PipelineDeploymentConfig")
+    if broken:
+        yield f"deployment spec: {broken}"
     executors = spec.get("deploymentSpec", {}).get("executors", {})
     for name, component in spec.get("components", {}).items():
         if name in _RESERVED:
@@ -149,6 +160,10 @@ def _tasks(spec: dict[str, Any]) -> Iterator[str]:
                 yield f"task '{name}': cannot find component '{reference}'"
             if "artifactIterator" in task:
                 yield f"task '{name}': artifact iterator not implemented"
+            policy = task.get("retryPolicy", {})
+            if policy.get("maxRetryCount") and "backoffMaxDuration" not in policy:
+                # Its default is "0", and Argo counts it from the first attempt's start.
+                yield f"task '{name}': retries without backoffMaxDuration never come (Max duration limit exceeded)"
             yield from _producers(name, task, tasks)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from bike_pipeline import extras
 from bike_pipeline.errors import ConfigurationError, StorageError
 from bike_pipeline.settings import Settings
+from runners.kubeflow import go_yaml
 from runners.kubeflow.definition import Target
 from runners.kubeflow.platform_document import platform_document
 from runners.kubeflow.spec import pipeline_spec
@@ -75,9 +76,7 @@ def vertex_job(settings: Settings) -> dict[str, Any]:
 
 def to_yaml(documents: tuple[dict[str, Any], dict[str, Any]]) -> str:
     """Return the two documents as the text that KFP's upload takes."""
-    import yaml
-
-    return yaml.safe_dump_all(documents, sort_keys=True, width=120, allow_unicode=True)
+    return go_yaml.dump_all(documents)
 
 
 def to_json(job: dict[str, Any]) -> str:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 SCHEMA_VERSION: Final = "2.1.0"
 COMMAND: Final = ("python", "-m", "runners.kubeflow.task")
 RESET: Final = "accept_baseline_reset"
+# Argo counts the longest time for retries from the first attempt's start, so it has to outlast every attempt; without
+# it KFP writes "0", and no retry ever comes. Vertex AI takes an hour where nothing is said, its limit.
+RETRY_FOR: Final = f"{30 * 24 * 3600}s"
 # They look at data or models that KFP's cache key does not know.
 NEVER_CACHED: Final = frozenset({"CsvExampleGen", "WarmStartLookup", "BaselineLookup", "Pusher"})
 # The stage that writes down what the run is made of: it has none before it and always runs.
@@ -224,6 +227,8 @@ def _give_resources(
         container["env"] = [{"name": n, "value": v} for n, v in sorted(settings.kubeflow.environment.items())]
     if stage.retries:
         task["retryPolicy"] = {"maxRetryCount": stage.retries, "backoffDuration": "30s", "backoffFactor": 2.0}
+        if target == "kubeflow":
+            task["retryPolicy"]["backoffMaxDuration"] = RETRY_FOR
 
 
 def _cores(quantity: str) -> float:

@@ -12,13 +12,12 @@ from __future__ import annotations
 import posixpath
 from typing import Any, Final
 
-import yaml
-
 from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.modeling import cluster
 from bike_pipeline.modeling.train_worker import PORT
 from bike_pipeline.modeling.training_job import TrainingJob
 from bike_pipeline.settings import Settings
+from runners.kubeflow import go_yaml
 
 API_VERSION: Final = "trainer.kubeflow.org/v1alpha1"
 RUNTIME: Final = "bike-pipeline-tensorflow"
@@ -64,7 +63,7 @@ def train_job(settings: Settings, job: TrainingJob, name: str, runtime: str = RU
         job.schema_file, (*shared, in_image), "neither a mount_path of kubeflow.volumes nor the project in the image"
     )
     documents = [_runtime(settings, runtime, job.training.workers), _job(settings, job, name, runtime)]
-    return yaml.safe_dump_all(documents, sort_keys=False, width=120)
+    return go_yaml.dump_all(documents, sort_keys=False)
 
 
 def _below(place: str, folders: tuple[str, ...], wrong: str) -> None:

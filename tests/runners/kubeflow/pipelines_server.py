@@ -18,7 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 import kfp_server_api
-import yaml
+
+from runners.kubeflow import go_yaml
 
 BASE = "/apis/v2beta1"
 NOW = "2026-01-02T03:04:05Z"
@@ -145,7 +146,7 @@ class PipelinesServer(ThreadingHTTPServer):
         return self._version(query["pipelineid"], query.get("name", ""), body)
 
     def _spec(self, body):
-        documents = [document for document in yaml.safe_load_all(body) if document]
+        documents = [document for document in go_yaml.load_all(body) if document]
         if not documents or documents[0].get("schemaVersion") != "2.1.0":
             raise RefusalError(400, "pipeline spec is invalid: KFP only supports schema version 2.1.0")
         return documents

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from bike_pipeline.errors import ConfigurationError
+from runners.kubeflow import go_yaml
 from runners.kubeflow.acceptance import check, refusals
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.yaml"))
@@ -91,6 +92,10 @@ def other_platform(_pipeline, platform):
     platform["platforms"]["nomad"] = platform["platforms"].pop("kubernetes")
 
 
+def never_retried(pipeline, _platform):
+    tasks_of(pipeline)["Trainer"]["retryPolicy"] = {"maxRetryCount": 2, "backoffDuration": "30s"}
+
+
 BREAKS = (
     (rename, "task name 'Data.Gate_1'"),
     (resolver, "non-container and non-importer executor not implemented"),
@@ -109,6 +114,7 @@ BREAKS = (
     (unknown_platform_field, "Trainer_executor"),
     (twice_mounted, "duplicate volume"),
     (other_platform, "would be dropped"),
+    (never_retried, "retries without backoffMaxDuration never come"),
 )
 
 
@@ -143,6 +149,18 @@ def test_each_way_of_breaking_it_is_refused_with_its_reason(broken, words):
 def test_what_is_no_spec_is_told_apart(text, words):
     with pytest.raises(ConfigurationError, match=words):
         check(text)
+
+
+@pytest.mark.parametrize("value", ["65e3", "1E5", "1e-3", "1.5e3", ".5e1", "08", "0o17", "-0o7"])
+def test_a_text_that_kubeflow_reads_as_a_number_is_refused_before_a_run_is_made(value):
+    pipeline, platform = yaml.safe_load_all(GOLDEN[0].read_text(encoding="utf-8"))
+    container = pipeline["deploymentSpec"]["executors"]["Trainer_executor"]["container"]
+    container["env"] = [{"name": "COMMIT", "value": value}]
+    plain = yaml.safe_dump_all([pipeline, platform])
+    assert f"value: {value}\n" in plain
+    with pytest.raises(ConfigurationError, match=r"deployment spec: .* env field: .*value field"):
+        check(plain)
+    assert list(refusals(go_yaml.dump_all([pipeline, platform]))) == []
 
 
 def test_two_pipelines_in_one_file_are_refused():

@@ -24,6 +24,8 @@ from bike_pipeline.commands.compile import command
 from bike_pipeline.errors import ConfigurationError, MissingExtraError, StorageError
 from bike_pipeline.settings import PROJECT_ROOT, load_settings
 from bike_pipeline.settings.kubeflow import StageName
+from runners.kubeflow import go_yaml
+from runners.kubeflow.acceptance import refusals
 from runners.kubeflow.compiler import compile_pipeline, compiled, vertex_job
 from runners.kubeflow.spec import NEVER_CACHED, compile_definition
 
@@ -163,6 +165,42 @@ def test_resources_secrets_and_places_of_a_stage(full):
     gate = spec["deploymentSpec"]["executors"]["DataGate_executor"]["container"]["resources"]
     assert gate["resourceMemoryLimit"] == "4Gi"
     assert "accelerator" not in gate
+
+
+def test_every_text_of_the_settings_is_a_text_to_kubeflow(tmp_path):
+    texts = ["65e3", "1E5", ".5e1", "08", "0o17", "-0o7", "1_0", "0b1", "on", "y", "~", "1:30", "2026-11-28", "12e3456"]
+    variables = ", ".join(f"V{number}: '{text}'" for number, text in enumerate(texts))
+    settings = load_settings(
+        assignments=(
+            f"workspace={tmp_path}",
+            f"kubeflow.environment={{{variables}}}",
+            "kubeflow.default_resources.node_selector={pool: '1e3', '08': 'on'}",
+            "kubeflow.image=registry.example.com/bikes:65e3",
+        )
+    )
+    written = compile_pipeline(settings, "kubeflow").read_text(encoding="utf-8")
+    assert list(refusals(written)) == []
+    spec, platform = go_yaml.load_all(written)
+    assert (spec, platform) == compiled(settings)
+    for name, executor in spec["deploymentSpec"]["executors"].items():
+        assert [
+            entry["value"] for entry in sorted(executor["container"]["env"], key=lambda e: int(e["name"][1:]))
+        ] == texts
+        config = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"][name]
+        assert config["nodeSelector"]["labels"] == {"pool": "1e3", "08": "on"}
+
+
+def test_a_retry_may_come_however_long_an_attempt_took(full):
+    policies = {
+        name: task["retryPolicy"] for name, task in full[0]["root"]["dag"]["tasks"].items() if "retryPolicy" in task
+    }
+    assert set(policies) == {"CsvExampleGen", "Transform", "Trainer", "Evaluator"}
+    for policy in policies.values():
+        # Argo counts it from the first attempt's start.
+        assert int(policy["backoffMaxDuration"].removesuffix("s")) >= 7 * 24 * 3600
+    vertex = vertex_job(load_settings(VERTEX, ("kubeflow.default_resources.retries=1",)))
+    policy = vertex["pipelineSpec"]["root"]["dag"]["tasks"]["Trainer"]["retryPolicy"]
+    assert "backoffMaxDuration" not in policy, "Vertex AI allows an hour, and takes it where nothing is said"
 
 
 def test_no_secret_stands_in_the_spec(monkeypatch):
