@@ -39,6 +39,8 @@ class KubeflowClient:
         self._namespace = self._client.get_user_namespace() or None
         # The tasks of the spec that was uploaded last; what else the server lists is its own machinery.
         self._tasks: frozenset[str] = frozenset()
+        # KFP reads no root in a spec, only in the request for a run.
+        self._root = settings.kubeflow.pipeline_root
 
     def _call(self, doing: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         with connection.explained(self._own, doing), connection.quiet():
@@ -46,6 +48,9 @@ class KubeflowClient:
 
     def upload(self, spec: str, description: str = "") -> Version:
         """Upload a compiled spec as a version of the pipeline; the same spec is never uploaded twice.
+
+        Runs and schedules that are made after it keep their artifacts where this spec says, or where it says nothing,
+        where the settings say.
 
         Args:
             spec: the compiled spec (YAML; the platform document with it).
@@ -57,6 +62,7 @@ class KubeflowClient:
         """
         pipeline, version = self._settings.pipeline_name, version_name(spec)
         self._tasks = acceptance.check(spec)
+        self._root = acceptance.pipeline_root(spec) or self._settings.kubeflow.pipeline_root
         with tempfile.TemporaryDirectory() as folder:
             package = os.path.join(folder, f"{pipeline}.yaml")
             Path(package).write_text(spec, encoding="utf-8")
@@ -133,7 +139,7 @@ class KubeflowClient:
             params=parameters or {},
             pipeline_id=version.pipeline_id,
             version_id=version.version_id,
-            pipeline_root=self._settings.kubeflow.pipeline_root or None,
+            pipeline_root=self._root or None,
             service_account=self._settings.kubeflow.service_account or None,
         )
         return self._run(made)
@@ -248,7 +254,7 @@ class KubeflowClient:
             no_catchup=not catch_up,
             pipeline_id=version.pipeline_id,
             version_id=version.version_id,
-            pipeline_root=self._settings.kubeflow.pipeline_root or None,
+            pipeline_root=self._root or None,
             service_account=self._settings.kubeflow.service_account or None,
         )
         for old in before:

@@ -93,6 +93,21 @@ def test_a_run_is_submitted_waited_for_and_shown(call, server, spec):
     assert server.experiments[run["experiment_id"]]["display_name"] == "bike-demand"
 
 
+def test_a_specs_own_root_is_sent_since_kubeflow_reads_it_nowhere_else(call, server, spec, tmp_path):
+    foreign = tmp_path / "foreign.yaml"
+    foreign.write_text(yaml.safe_dump({**spec_with("true"), "defaultPipelineRoot": "s3://theirs/root"}), "utf-8")
+    call(submit.command, "--spec", foreign)
+    call(schedule.command, "create", "--spec", foreign, "--every", "6h")
+    call(submit.command, "--spec", spec)
+    first, second = server.runs.values()
+    [recurring] = server.recurring.values()
+    assert first["runtime_config"]["pipeline_root"] == "s3://theirs/root"
+    assert recurring["runtime_config"]["pipeline_root"] == "s3://theirs/root"
+    assert second["runtime_config"]["pipeline_root"] == "minio://mlpipeline/v2/artifacts", (
+        "the settings', where it has none"
+    )
+
+
 def test_the_same_spec_is_uploaded_once_and_a_changed_one_is_a_version_of_the_same_pipeline(call, server, spec):
     first = json.loads(call(submit.command, "--spec", spec, "--json"))
     again = json.loads(call(submit.command, "--spec", spec, "--json"))
