@@ -164,6 +164,14 @@ def _keep(store: metadata_store.MetadataStore, content: Any) -> str:
     return name
 
 
+def runner_of(run: pb.Context) -> str:
+    """Return the name of a run's runner, "" where its record does not tell."""
+    try:
+        return str(json.loads(run.custom_properties[_RECORD].string_value)["runner"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
 def source_of_run(store: metadata_store.MetadataStore, run_id: str) -> tuple[RunSource | None, tuple[str, ...]]:
     """Return what a run was made of, and what is missing or damaged in its record.
 

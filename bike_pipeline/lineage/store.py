@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.lineage.connection import open_at
 from bike_pipeline.lineage.recorded import ModelRecord, RunRecord, ServedModel, StageRecord
+from bike_pipeline.lineage.run_record import runner_of
 from bike_pipeline.serving.deployment import state
 from bike_pipeline.serving.deployment.phases import STABLE
 
@@ -42,6 +43,20 @@ STATE_NAMES = {
 }
 ERROR_PROPERTY = "error"
 LAST_STAGE = "Pusher"
+CLUSTER_RUNNERS = ("kubeflow", "vertex")
+# Between two tasks of a cluster: a pod waits for a node, or a failed task for its retry (ten of them take half a day).
+LONGEST_PAUSE = timedelta(days=1)
+
+
+def _goes_on(context: pb.Context, executions: Sequence[pb.Execution]) -> bool:
+    """Return whether a run whose last task has ended may still have others to come.
+
+    A cluster starts a process for each task, so between two of them nothing of ours is alive to ask.
+    """
+    if runner_of(context) not in CLUSTER_RUNNERS or not executions:
+        return False
+    last = max(execution.last_update_time_since_epoch for execution in executions)
+    return datetime.now(UTC) - time_of(last) < LONGEST_PAUSE
 
 
 def open_store(path: Path) -> metadata_store.MetadataStore:
@@ -217,9 +232,9 @@ class Lineage:
         span, version = self._span(executions)
         states = [stage.state for stage in stages]
         ended = bool(stages) and stages[-1].name == LAST_STAGE
-        state = next(
-            (s for s in ("running", "interrupted", "failed") if s in states), "done" if ended else "interrupted"
-        )
+        between = not ended and set(states) <= {"done", "cached"} and _goes_on(context, executions)
+        otherwise = "running" if between else "done" if ended else "interrupted"
+        state = next((s for s in ("running", "interrupted", "failed") if s in states), otherwise)
         return RunRecord(
             run_id=context.name,
             started=time_of(context.create_time_since_epoch),
@@ -227,7 +242,7 @@ class Lineage:
             span=span,
             version=version,
             stages=stages,
-            outcome=self._outcome(executions, stages),
+            outcome=f"between two tasks, after {stages[-1].name}" if between else self._outcome(executions, stages),
         )
 
     def _span(self, executions: Iterable[pb.Execution]) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 import pytest
 from click.testing import CliRunner
@@ -12,7 +13,9 @@ from tfx.types import standard_artifacts
 from bike_pipeline.commands import models, runs
 from bike_pipeline.errors import MetadataError
 from bike_pipeline.lineage.connection import connection_config, open_at
+from bike_pipeline.lineage.run_record import record_run, source_of_this_run
 from bike_pipeline.lineage.store import CACHED, Lineage, prop
+from bike_pipeline.settings import load_settings
 from runners.kubeflow.record import Received, Record, Store
 
 EXAMPLES = "tfx.types.standard_artifacts.Examples"
@@ -175,3 +178,32 @@ def test_the_commands_read_the_clusters_store(store, tmp_path):
     assert [run["run_id"] for run in json.loads(result.output)] == ["run-of-the-cluster"]
     result = CliRunner().invoke(models.command, ["--cluster", "--json", *arguments])
     assert json.loads(result.output) == []
+
+
+@pytest.mark.parametrize(
+    ("runner", "hours", "state"),
+    [
+        ("kubeflow", 0, "running"),
+        ("vertex", 20, "running"),
+        ("kubeflow", 25, "interrupted"),
+        ("local", 0, "interrupted"),
+        ("kubeflow --local", 0, "interrupted"),
+    ],
+)
+def test_a_run_of_a_cluster_goes_on_between_two_of_its_tasks(store, address, monkeypatch, runner, hours, state):
+    produce(store, "run-1", "Gen", "s3://b/1")
+    record_run(open_at(address), source_of_this_run(load_settings(), "run-1", runner))
+    monkeypatch.setattr("bike_pipeline.lineage.store.LONGEST_PAUSE", timedelta(days=1) - timedelta(hours=hours))
+    [run] = Lineage(open_at(address)).runs()
+    assert run.state == state
+    assert run.outcome == ("between two tasks, after Gen" if state == "running" else "stopped at Gen")
+
+
+def test_a_failed_task_of_a_cluster_ends_its_run(store, address):
+    produce(store, "run-1", "Gen", "s3://b/1")
+    record_run(open_at(address), source_of_this_run(load_settings(), "run-1", "kubeflow"))
+    record = Record(store, described("Use"), "run-1")
+    record.begin({}, {})
+    assert [run.state for run in Lineage(open_at(address)).runs()] == ["running"]
+    record.fail("no rows")
+    assert [(run.state, run.outcome) for run in Lineage(open_at(address)).runs()] == [("failed", "Use: no rows")]
