@@ -1,40 +1,37 @@
-"""Runs a compiled spec without a cluster, as KFP's driver and launcher do (backend/src/v2, read at 2.14 to 2.17).
+"""Runs a compiled spec without a cluster, as KFP's driver and Argo do (backend/src/v2, read at 2.14 to 2.17).
 
-For every task it builds the ExecutorInput, puts the task's own command and arguments together, copies the inputs from
-the object store into the launcher's folders, runs the command as a process, reads its output file back and copies the
-outputs into the object store. Where it differs from KFP:
+For every task it builds the ExecutorInput and hands it to the launcher (`runners.kubeflow.launcher`), with the command
+and the retries of the task. Where a run here differs from one in a cluster:
 
-- The object store is a folder. Copies are hard links, so files must not be edited in place (no stage does).
-- The launcher's folders /minio, /s3 and /gcs lie below a folder of each task, and the output file as well, since the
-  tasks share one file system. The entry point learns the former from a variable.
+- The object store is a folder, and so is the root of each container: /minio, /s3 and /gcs lie below it. The entry point
+  learns it from a variable.
 - `python` is this interpreter, and there is no image: resources, pull policy, node selectors, tolerations and volumes
-  have no effect. Secrets are expected in the environment of the calling process.
-- Nothing is answered from KFP's cache, and a failed task is tried again at once, without its pause.
+  have no effect, and the tasks run as the user who calls. Secrets are expected in the caller's environment.
+- Nothing is answered from KFP's cache. A retry comes without its pause; whether it comes is reckoned with the pauses.
+- A task's exit code is that of its command. KFP's launcher ends with 1 whatever the command ended with.
+- The output file is beside the artifacts, as in KFP 2.17; in 2.14 it is below /tmp.
+- KFP 2.14 lists inputs by the bare beginning of their names, so that `model` brings `model_run` along: not here.
 - Conditions, loops, importers and nested pipelines are refused: the bike pipeline has none.
 """
 
 from __future__ import annotations
 
-import collections
 import json
-import os
-import shutil
-import subprocess
 import sys
-import threading
+import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from bike_pipeline.errors import BikePipelineError, ConfigurationError, StageError
-from runners.kubeflow.mounts import ROOT_VARIABLE, Mounts
+from bike_pipeline.errors import BikePipelineError, ConfigurationError
+from runners.kubeflow import go_yaml
+from runners.kubeflow.launcher import LOGS, Container, Launcher, Progress
+from runners.kubeflow.mounts import Mounts
 from runners.kubeflow.platform_document import RUN_ID_FIELD
-from runners.kubeflow.task import PROGRESS_MARK
 
-Progress = Callable[[float, str], None]
 _UNSUPPORTED = ("artifactIterator", "parameterIterator", "triggerPolicy")
 
 
@@ -46,6 +43,7 @@ class Emulator:
         file: Path,
         folder: Path,
         run_id: str,
+        root: str,
         parameters: Mapping[str, Any],
         environment: Mapping[str, str] | None = None,
     ) -> None:
@@ -55,6 +53,7 @@ class Emulator:
             file: the compiled spec (YAML).
             folder: where the object store and the tasks' folders are.
             run_id: the run's id.
+            root: where the artifacts belong, as a request for a run says it; KFP reads no root in a spec.
             parameters: values of the run's parameters; others keep their defaults.
             environment: variables of every task, besides those of this process and of the spec.
 
@@ -64,12 +63,12 @@ class Emulator:
         from google.protobuf import json_format
         from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 
-        self._spec, platforms = yaml.safe_load_all(file.read_text(encoding="utf-8"))
         try:
+            self._spec, platforms = go_yaml.load_all(file.read_text(encoding="utf-8"))
             json_format.ParseDict(self._spec, pb.PipelineSpec())
             json_format.ParseDict(self._spec["deploymentSpec"], pb.PipelineDeploymentConfig())
             json_format.ParseDict(platforms, pb.PlatformSpec())
-        except json_format.ParseError as error:
+        except (json_format.ParseError, yaml.YAMLError) as error:
             raise ConfigurationError(f"not a pipeline spec ({error})", where=str(file)) from None
         self._platform = platforms["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
         self._tasks = self._spec["root"]["dag"]["tasks"]
@@ -79,16 +78,13 @@ class Emulator:
         self.store = Mounts(str(folder / "store"))
         self._folder = folder
         self._run_id = run_id
-        name = self._spec["pipelineInfo"]["name"]
-        self._root = f"{self._spec['defaultPipelineRoot'].rstrip('/')}/{name}/{run_id}"
+        self._root = f"{root.rstrip('/')}/{self._spec['pipelineInfo']['name']}/{run_id}"
         self._parameters = {
             key: parameters.get(key, definition.get("defaultValue"))
             for key, definition in self._spec["root"].get("inputDefinitions", {}).get("parameters", {}).items()
         }
-        self._environment = dict(environment or {})
+        self._launcher = Launcher(self.store, environment or {})
         self._outputs: dict[str, dict[str, Any]] = {}
-        self._processes: set[subprocess.Popen[str]] = set()
-        self._stopped = threading.Event()
 
     @property
     def upstream(self) -> dict[str, list[str]]:
@@ -106,9 +102,7 @@ class Emulator:
 
     def stop(self) -> None:
         """End the processes of all tasks."""
-        self._stopped.set()
-        for process in list(self._processes):
-            process.terminate()
+        self._launcher.stop()
 
     def run_task(self, name: str, progress: Progress) -> None:
         """Run one task to its end, as often as its retry policy allows.
@@ -117,14 +111,25 @@ class Emulator:
             BikePipelineError: the last attempt failed; the error and exit code are those of the task.
         """
         executor_input = self._executor_input(name)
-        retries = int(self._tasks[name].get("retryPolicy", {}).get("maxRetryCount", 0))
-        for attempt in range(retries + 1):
+        container = self._container(name)
+        policy = self._tasks[name].get("retryPolicy", {})
+        begin, paused, attempt = time.monotonic(), 0.0, 0
+        while True:
+            own = json.loads(json.dumps(executor_input))
+            if policy:
+                own["outputs"]["artifacts"][LOGS]["artifacts"][0]["uri"] += f"-{attempt}"
             try:
-                self._outputs[name] = self._launch(name, json.loads(json.dumps(executor_input)), progress)
+                self._outputs[name] = self._launcher.launch(container, own, progress)
                 return
             except BikePipelineError:
-                if attempt == retries or self._stopped.is_set():
+                attempt += 1
+                pause = _pause(policy, attempt)
+                if attempt > int(policy.get("maxRetryCount", 0)) or self._launcher.stopped:
                     raise
+                if reason := _too_late(policy, time.monotonic() - begin + paused, pause):
+                    sys.stdout.write(f"[{name}] not tried again: {reason}\n")
+                    raise
+                paused += pause
 
     def _component(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = self._spec["components"][self._tasks[name]["componentRef"]["name"]]
@@ -139,29 +144,21 @@ class Emulator:
         for key, source in given.get("artifacts", {}).items():
             producer = source["taskOutputArtifact"]
             artifacts[key] = self._outputs[producer["producerTask"]]["artifacts"][producer["outputArtifactKey"]]
-        salt = uuid.uuid4()
-        outputs = definitions.get("outputDefinitions", {})
+        place = f"{self._root}/{name}/{uuid.uuid4()}"
+        defined = definitions.get("outputDefinitions", {})
+        outputs = {
+            key: _announced(key, place, one["artifactType"], one.get("metadata"))
+            for key, one in defined.get("artifacts", {}).items()
+        }
+        outputs[LOGS] = _announced(LOGS, place, {"schemaTitle": "system.Artifact", "schemaVersion": "0.0.1"}, None)
+        folder = self._task_folder(name)
+        files = {key: {"outputFile": str(folder / "parameters" / key)} for key in defined.get("parameters", {})}
+        file = f"{place}/output_metadata.json"
         return {
-            "inputs": {"parameterValues": values, "artifacts": artifacts},
-            "outputs": {
-                "artifacts": {
-                    key: {
-                        "artifacts": [
-                            {
-                                "type": definition["artifactType"],
-                                "uri": f"{self._root}/{name}/{salt}/{key}",
-                                "metadata": definition.get("metadata", {}),
-                            }
-                        ]
-                    }
-                    for key, definition in outputs.get("artifacts", {}).items()
-                },
-                "parameters": {
-                    key: {"outputFile": str(self._task_folder(name) / "outputs" / key)}
-                    for key in outputs.get("parameters", {})
-                },
-                "outputFile": str(self._task_folder(name) / "kfp_outputs" / "output_metadata.json"),
-            },
+            "inputs": _without_empty({"parameterValues": values, "artifacts": artifacts}),
+            "outputs": _without_empty(
+                {"artifacts": outputs, "parameters": files, "outputFile": Mounts(str(folder)).path(file)}
+            ),
         }
 
     def _parameter(self, source: dict[str, Any]) -> Any:
@@ -175,145 +172,49 @@ class Emulator:
     def _task_folder(self, name: str) -> Path:
         return self._folder / "tasks" / self._run_id / name
 
-    def _launch(self, name: str, executor_input: dict[str, Any], progress: Progress) -> dict[str, Any]:
-        """What KFP's launcher does: default parameters, placeholders, inputs down, the command, outputs up."""
-        folder = self._task_folder(name)
-        shutil.rmtree(folder, ignore_errors=True)
-        seen = Mounts(str(folder))
-        values = executor_input["inputs"]["parameterValues"]
-        for key, definition in self._component(name).get("inputDefinitions", {}).get("parameters", {}).items():
-            if key not in values and "defaultValue" in definition:
-                values[key] = definition["defaultValue"]
-        for listed in executor_input["inputs"]["artifacts"].values():
-            uri = listed["artifacts"][0]["uri"]
-            _copy(self.store.path(uri), seen.path(uri))
-        for listed in executor_input["outputs"]["artifacts"].values():
-            Path(os.path.dirname(seen.path(listed["artifacts"][0]["uri"]))).mkdir(exist_ok=True, parents=True)
-        self._call(name, executor_input, progress)
-        result = self._collect(name, executor_input, seen)
-        shutil.rmtree(folder, ignore_errors=True)
-        return result
-
-    def _call(self, name: str, executor_input: dict[str, Any], progress: Progress) -> None:
-        label = self._component(name)["executorLabel"]
+    def _container(self, name: str) -> Container:
+        component = self._component(name)
+        label = component["executorLabel"]
         container = self._spec["deploymentSpec"]["executors"][label]["container"]
-        placeholders = _placeholders(executor_input)
-        command = [_filled(part, placeholders) for part in (*container["command"], *container.get("args", ()))]
-        if command[0] == "python":
-            command[0] = sys.executable
         environment = {
-            **os.environ,
-            **self._environment,
             **{entry["name"]: entry["value"] for entry in container.get("env", ())},
             **{
                 entry["name"]: self._run_id
                 for entry in self._platform.get(label, {}).get("fieldPathAsEnv", ())
                 if entry["fieldPath"] == RUN_ID_FIELD
             },
-            ROOT_VARIABLE: str(self._task_folder(name)),
         }
-        last: collections.deque[str] = collections.deque(maxlen=50)
-        with subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-        ) as process:
-            self._processes.add(process)
-            try:
-                if self._stopped.is_set():
-                    process.kill()
-                assert process.stdout is not None
-                for line in process.stdout:
-                    if line.startswith(PROGRESS_MARK):
-                        fraction, _, text = line.removeprefix(PROGRESS_MARK).strip().partition(" ")
-                        progress(float(fraction), text)
-                    else:
-                        last.append(line.rstrip())
-                        sys.stdout.write(f"[{name}] {line}")
-            except BaseException:
-                process.kill()
-                raise
-            finally:
-                process.wait()
-                self._processes.discard(process)
-        if process.returncode:
-            raise _error(name, process.returncode, last)
-
-    def _collect(self, name: str, executor_input: dict[str, Any], seen: Mounts) -> dict[str, Any]:
-        """Read what the task wrote, put its outputs into the object store and keep what KFP's store would keep."""
-        from google.protobuf import json_format
-        from kfp.pipeline_spec import pipeline_spec_pb2 as pb
-
-        file = Path(executor_input["outputs"]["outputFile"])
-        told: dict[str, Any] = {}
-        if file.is_file():
-            try:
-                parsed = json_format.Parse(file.read_text(encoding="utf-8"), pb.ExecutorOutput())
-            except json_format.ParseError as error:
-                raise StageError(f"it wrote no ExecutorOutput ({error})", where=name) from None
-            told = json_format.MessageToDict(parsed)
-        artifacts = {}
-        for key, listed in executor_input["outputs"]["artifacts"].items():
-            artifact = listed["artifacts"][0]
-            for written in told.get("artifacts", {}).get(key, {}).get("artifacts", [])[:1]:
-                artifact["uri"] = written.get("uri") or artifact["uri"]
-                artifact["metadata"] = {**artifact["metadata"], **written.get("metadata", {})}
-            uri = artifact["uri"]
-            if not uri.startswith(f"{self._root}/"):
-                raise StageError(f"output '{key}' is not below the run's root: {uri}", where=name)
-            _copy(seen.path(uri), self.store.path(uri))
-            artifacts[key] = {"artifacts": [_stored(key, artifact)]}
-        parameters = dict(told.get("parameterValues", {}))
-        for key, place in executor_input["outputs"]["parameters"].items():
-            if key not in parameters:
-                parameters[key] = Path(place["outputFile"]).read_text(encoding="utf-8")
-        return {"artifacts": artifacts, "parameters": parameters}
+        command = (*container["command"], *container.get("args", ()))
+        return Container(name, component, command, environment, self._task_folder(name), self._root)
 
 
-def _stored(key: str, artifact: dict[str, Any]) -> dict[str, Any]:
-    """Return an artifact as KFP hands it on: named by its id, its type forgotten, lists and structs covered."""
-    covers: dict[type, str] = {list: "list", dict: "struct"}
-    kept = {k: {covers[type(v)]: v} if type(v) in covers else v for k, v in artifact["metadata"].items()}
-    return {
-        "name": str(uuid.uuid4().int % 10**9),
-        "type": {"instanceSchema": ""},
-        "uri": artifact["uri"],
-        "metadata": {"display_name": key, **kept},
-    }
+def _announced(key: str, place: str, kind: dict[str, Any], metadata: dict[str, Any] | None) -> dict[str, Any]:
+    """Return an output artifact as the driver announces it: named by its key."""
+    artifact = {"name": key, "type": kind, "uri": f"{place}/{key}", **({"metadata": metadata} if metadata else {})}
+    return {"artifacts": [artifact]}
 
 
-def _copy(source: str, target: str) -> None:
-    """Copy a folder or file; one that is not there is passed over, as the launcher does."""
-    if Path(source).is_dir():
-        shutil.copytree(source, target, copy_function=os.link, dirs_exist_ok=True)
-    elif Path(source).is_file():
-        Path(os.path.dirname(target)).mkdir(exist_ok=True, parents=True)
-        os.link(source, target)
+def _without_empty(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message as protobuf writes it: empty maps are left out."""
+    return {key: value for key, value in message.items() if value}
 
 
-def _placeholders(executor_input: dict[str, Any]) -> dict[str, str]:
-    """Return the texts that the launcher puts in; those of paths are left out, since no task of ours asks for them."""
-    found = {"{{$}}": json.dumps(executor_input)}
-    for key, value in executor_input["inputs"]["parameterValues"].items():
-        found[f"{{{{$.inputs.parameters['{key}']}}}}"] = value if isinstance(value, str) else json.dumps(value)
-    for side in ("inputs", "outputs"):
-        for key, listed in executor_input[side]["artifacts"].items():
-            found[f"{{{{$.{side}.artifacts['{key}'].uri}}}}"] = listed["artifacts"][0]["uri"]
-    for key, place in executor_input["outputs"]["parameters"].items():
-        found[f"{{{{$.outputs.parameters['{key}'].output_file}}}}"] = place["outputFile"]
-    return found
+def _seconds(policy: Mapping[str, Any], key: str) -> float:
+    return float(str(policy.get(key, "0s")).removesuffix("s"))
 
 
-def _filled(text: str, placeholders: Mapping[str, str]) -> str:
-    for placeholder, value in placeholders.items():
-        text = text.replace(placeholder, value)
-    return text
+def _pause(policy: Mapping[str, Any], attempt: int) -> float:
+    """Return how many seconds Argo waits after the attempt of this number, counted from 1."""
+    factor = float(policy.get("backoffFactor", 0))
+    return _seconds(policy, "backoffDuration") * float(factor ** (attempt - 1) if factor > 0 else 1)
 
 
-def _error(name: str, code: int, last: collections.deque[str]) -> BikePipelineError:
-    """Return the error that a task ended with, of the kind that its exit code says."""
-    kinds = {int(kind.exit_code): kind for kind in BikePipelineError.__subclasses__()}
-    for line in reversed(last):
-        if line.startswith("error: ") and code in kinds:
-            return kinds[code](line.removeprefix("error: ").removesuffix("."))
-    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-    told = next((line for line in reversed(last) if line.strip()), "")
-    return StageError(f"its process {how}" + (f" ({told[:200]})" if told else ""), where=name, fix="see the log")
+def _too_late(policy: Mapping[str, Any], passed: float, pause: float) -> str:
+    """Return Argo's reason not to try again, seconds after the first attempt's start; "" where there is none.
+
+    A task without `backoffMaxDuration` gets KFP's default, "0": its time is always over.
+    """
+    longest = _seconds(policy, "backoffMaxDuration")
+    if passed > longest:
+        return "Max duration limit exceeded"
+    return "Backoff would exceed max duration limit" if passed + pause > longest else ""

@@ -71,7 +71,8 @@ def run_compiled(settings: Settings, observer: RunObserver, accept_baseline_rese
     kubeflow = on_this_machine(settings)
     file = compile_pipeline(kubeflow, "kubeflow", folder / "runs" / f"{run_id}.yaml")
     parameters = {"accept_baseline_reset": int(accept_baseline_reset)}
-    emulator = Emulator(file, folder, run_id, parameters, _signing_key(settings))
+    root = kubeflow.kubeflow.pipeline_root
+    emulator = Emulator(file, folder, run_id, root, parameters, _signing_key(settings))
     artifacts = Mounts(emulator.store.root, kubeflow.kubeflow.artifact_folder)
     store = Store(kubeflow.kubeflow.metadata.address)
     tasks = _Tasks(emulator, store, artifacts, observer, run_id)

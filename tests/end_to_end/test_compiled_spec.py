@@ -95,9 +95,11 @@ def test_files_are_where_the_storage_is_and_tasks_leave_nothing_behind(compiled)
     root = "minio/mlpipeline/v2/artifacts/bike-demand"
     in_store = folder / "store" / root
     on_volume = folder / "volume" / root
-    assert [path.name for path in in_store.iterdir()] == runs[:1]
+    files = {run: [path for path in (in_store / run).rglob("*") if path.is_file()] for run in runs}
     assert [path.name for path in on_volume.iterdir()] == runs[1:]
-    assert len({path.name for path in in_store.glob("*/*")}) == len(compiled["first"].states)
+    assert {path.name for path in files[runs[1]]} == {"executor-logs"}, "what is on the volume is not copied"
+    assert len(files[runs[0]]) > len(files[runs[1]]) == len(compiled["second"].states)
+    assert len({path.name for path in in_store.glob(f"{runs[0]}/*")}) == len(compiled["first"].states)
     assert not list((folder / "tasks").glob("*/*"))
     spec, _ = yaml.safe_load_all((folder / "runs" / f"{runs[1]}.yaml").read_text(encoding="utf-8"))
     assert spec["schemaVersion"] == "2.1.0"

@@ -20,7 +20,7 @@ WRITE = (
 uri = given["outputs"]["artifacts"]["made"]["artifacts"][0]["uri"]
 folder = root + "/" + uri.replace("://", "/")
 os.mkdir(folder)
-open(folder + "/file", "w").write(json.dumps(given["inputs"]["parameterValues"]) + os.environ["RUN"])
+open(folder + "/file", "w").write(json.dumps(given["inputs"].get("parameterValues")) + os.environ["RUN"])
 os.makedirs(os.path.dirname(given["outputs"]["outputFile"]), exist_ok=True)
 json.dump({"artifacts": {"made": {"artifacts": [{"metadata": {"rows": 3, "splits": {"a": 1}}}]}}},
           open(given["outputs"]["outputFile"], "w"))
@@ -32,9 +32,18 @@ LOOK = (
 [artifact] = given["inputs"]["artifacts"]["made"]["artifacts"]
 print(json.dumps(artifact))
 print(open(root + "/" + artifact["uri"].replace("://", "/") + "/file").read())
-print(sorted(os.listdir(root + "/minio/bucket/root/small/run-1")))
+print(sorted(os.listdir(os.path.dirname(root + "/" + artifact["uri"].replace("://", "/")))))
 """
 )
+
+
+PRINT = READ + "print(json.dumps(given))\n"
+
+
+def printed(capsys, task):
+    """Return what a task printed as its only line of JSON."""
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith(f"[{task}] ")]
+    return json.loads(line.partition("] ")[2])
 
 
 def spec_file(tmp_path, programs, **changes):
@@ -87,8 +96,8 @@ def spec_file(tmp_path, programs, **changes):
     return path
 
 
-def run(file, tmp_path, **parameters):
-    emulator = Emulator(file, tmp_path / "run", "run-1", parameters)
+def run(file, tmp_path, root=ROOT, **parameters):
+    emulator = Emulator(file, tmp_path / "run", "run-1", root, parameters)
     told = []
 
     def launch(name):
@@ -105,9 +114,10 @@ def test_a_consumer_gets_what_the_producer_made_and_nothing_else(tmp_path, capsy
     artifact = json.loads(lines[0])
     assert artifact["uri"].startswith(f"{ROOT}/small/run-1/Make/")
     assert artifact["type"] == {"instanceSchema": ""}
+    assert json.loads(artifact["metadata"].pop("store_session_info"))["Provider"] == "minio"
     assert artifact["metadata"] == {"display_name": "made", "rows": 3, "splits": {"struct": {"a": 1}}}
     assert lines[1] == '{"count": 5}run-1'
-    assert lines[2] == "['Make']"
+    assert lines[2] == "['made']"
 
 
 def test_a_run_may_give_its_parameters_other_values(tmp_path, capsys):
@@ -118,9 +128,94 @@ def test_a_run_may_give_its_parameters_other_values(tmp_path, capsys):
 def test_a_failed_task_is_tried_again_as_often_as_its_policy_says(tmp_path):
     counting = f"import sys; p = {str(tmp_path / 'tries')!r}; open(p, 'a').write('x')\n" + WRITE
     failing = counting + "\nif len(open(p).read()) < 3: sys.exit(1)"
-    policy = {"retryPolicy": {"maxRetryCount": 2}}
-    run(spec_file(tmp_path, {"Make": failing, "Look": LOOK}, Make=policy), tmp_path)
+    policy = {"maxRetryCount": 2, "backoffDuration": "30s", "backoffFactor": 2.0, "backoffMaxDuration": "86400s"}
+    run(spec_file(tmp_path, {"Make": failing, "Look": LOOK}, Make={"retryPolicy": policy}), tmp_path)
     assert (tmp_path / "tries").read_text(encoding="utf-8") == "xxx"
+    logs = (tmp_path / "run" / "store").rglob("executor-logs-*")
+    assert sorted(path.name for path in logs) == ["executor-logs-0", "executor-logs-1", "executor-logs-2"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "tries", "words"),
+    [
+        ({}, "x", "Max duration limit exceeded"),
+        ({"backoffMaxDuration": "0s"}, "x", "Max duration limit exceeded"),
+        ({"backoffMaxDuration": "20s"}, "x", "Backoff would exceed max duration limit"),
+        ({"backoffMaxDuration": "85s"}, "xx", "Backoff would exceed max duration limit"),
+        ({"backoffMaxDuration": "85s", "backoffFactor": 0}, "xxx", "Backoff would exceed max duration limit"),
+    ],
+)
+def test_a_retry_that_argo_would_not_make_is_not_made_here(tmp_path, capsys, policy, tries, words):
+    failing = f"import sys; open({str(tmp_path / 'tries')!r}, 'a').write('x'); sys.exit(1)"
+    policy = {"maxRetryCount": 5, "backoffDuration": "30s", "backoffFactor": 2.0, **policy}
+    with pytest.raises(StageError):
+        run(spec_file(tmp_path, {"Make": failing, "Look": LOOK}, Make={"retryPolicy": policy}), tmp_path)
+    assert (tmp_path / "tries").read_text(encoding="utf-8") == tries
+    assert f"[Make] not tried again: {words}" in capsys.readouterr().out
+
+
+def test_the_root_is_that_of_the_request_and_never_the_specs(tmp_path, capsys):
+    run(spec_file(tmp_path, {"Make": WRITE, "Look": PRINT}), tmp_path, root="s3://other/place/")
+    [artifact] = printed(capsys, "Look")["inputs"]["artifacts"]["made"]["artifacts"]
+    assert artifact["uri"].startswith("s3://other/place/small/run-1/Make/")
+
+
+def test_a_task_is_given_what_kubeflow_gives_it_and_no_more(tmp_path, capsys):
+    run(spec_file(tmp_path, {"Make": WRITE + PRINT, "Look": PRINT}), tmp_path)
+    out = capsys.readouterr().out
+    make, look = (json.loads(line.partition("] ")[2]) for line in out.splitlines() if '"outputs"' in line)
+    for name, given in (("Make", make), ("Look", look)):
+        [logs] = given["outputs"]["artifacts"]["executor-logs"]["artifacts"]
+        place = logs["uri"].removesuffix("/executor-logs")
+        assert given["outputs"]["outputFile"].endswith(f"/{place.replace('://', '/')}/output_metadata.json")
+        assert place.startswith(f"{ROOT}/small/run-1/{name}/")
+        assert "parameters" not in given["outputs"], "empty maps are left out"
+    [made] = make["outputs"]["artifacts"]["made"]["artifacts"]
+    assert set(made) == {"name", "type", "uri"}, "no metadata where the spec has none"
+    assert made["name"] == "made"
+    assert "artifacts" not in make["inputs"]
+    assert "parameterValues" not in look["inputs"]
+    [logs] = [path for path in (tmp_path / "run" / "store").rglob("executor-logs") if "Look" in str(path)]
+    assert '"outputs"' in logs.read_text(encoding="utf-8")
+
+
+def test_files_lose_what_an_object_store_does_not_keep(tmp_path, capsys):
+    making = WRITE + (
+        "os.mkdir(folder + '/empty'); os.mkdir(folder + '/deep'); open(folder + '/deep/run.sh', 'w').write('x')\n"
+        "os.chmod(folder + '/deep/run.sh', 0o755); os.symlink(folder + '/file', folder + '/link')"
+    )
+    looking = READ + (
+        "folder = root + '/' + given['inputs']['artifacts']['made']['artifacts'][0]['uri'].replace('://', '/')\n"
+        "print(json.dumps([os.path.isdir(folder + '/empty'), os.access(folder + '/deep/run.sh', os.X_OK),"
+        " os.path.islink(folder + '/link'), os.path.isfile(folder + '/link')]))"
+    )
+    run(spec_file(tmp_path, {"Make": making, "Look": looking}), tmp_path)
+    assert printed(capsys, "Look") == [False, False, False, True]
+
+
+def test_a_link_to_a_folder_cannot_be_uploaded(tmp_path):
+    making = WRITE + "os.mkdir(folder + '/a'); os.symlink(folder + '/a', folder + '/b')"
+    with pytest.raises(StageError, match=r"output 'made' cannot be uploaded \(Is a directory\)"):
+        run(spec_file(tmp_path, {"Make": making, "Look": LOOK}), tmp_path)
+
+
+def test_placeholders_are_filled_in_arguments_and_only_the_whole_input_in_the_program(tmp_path, capsys):
+    uri, path = "{{$.outputs.artifacts['made'].uri}}", "{{$.outputs.artifacts['made'].path}}"
+    program = "import json, sys; print(json.dumps(sys.argv[1:]))"
+    file = spec_file(tmp_path, {"Make": program, "Look": "pass"})
+    spec, platform = yaml.safe_load_all(file.read_text(encoding="utf-8"))
+    container = spec["deploymentSpec"]["executors"]["Make_executor"]["container"]
+    container["args"] = [uri, path, "{{$.inputs.parameters['count']}}"]
+    file.write_text(yaml.safe_dump_all([spec, platform]), encoding="utf-8")
+    run(file, tmp_path, count=7.0)
+    written = printed(capsys, "Make")
+    assert written[0].startswith(f"{ROOT}/small/run-1/Make/")
+    assert written[1].endswith(f"/Make/{written[0].replace('://', '/')}")
+    assert written[2] == "7"
+    container["command"] = [uri]
+    file.write_text(yaml.safe_dump_all([spec, platform]), encoding="utf-8")
+    with pytest.raises(StageError, match=r"cannot be started .*outputs\.artifacts"):
+        run(file, tmp_path)
 
 
 def test_an_error_of_a_task_keeps_its_kind_and_its_line(tmp_path):
@@ -157,11 +252,11 @@ def test_progress_reaches_whoever_watches(tmp_path):
 def test_what_is_no_spec_or_cannot_be_run_here_is_refused(tmp_path):
     file = spec_file(tmp_path, {"Make": WRITE, "Look": LOOK}, Look={"noSuchField": 1})
     with pytest.raises(ConfigurationError, match="not a pipeline spec"):
-        Emulator(file, tmp_path, "run-1", {})
+        Emulator(file, tmp_path, "run-1", ROOT, {})
     file = spec_file(tmp_path, {"Make": WRITE, "Look": LOOK}, Look={"triggerPolicy": {"condition": "true"}})
     with pytest.raises(ConfigurationError, match="not run without a cluster"):
-        Emulator(file, tmp_path, "run-1", {})
+        Emulator(file, tmp_path, "run-1", ROOT, {})
     circular = {"dependentTasks": ["Look"]}
     file = spec_file(tmp_path, {"Make": WRITE, "Look": LOOK}, Make=circular)
     with pytest.raises(ConfigurationError, match="wait for each other"):
-        assert Emulator(file, tmp_path, "run-1", {}).upstream
+        assert Emulator(file, tmp_path, "run-1", ROOT, {}).upstream
