@@ -71,5 +71,28 @@ HOUR = "hr"
 FIRST_YEAR = 2011
 # First hour of each band of the day: night, morning rush, day, evening rush, late evening.
 HOUR_BANDS = (0, 6, 10, 16, 20)
+SEASONS: dict[int, str] = {1: "winter", 2: "spring", 3: "summer", 4: "autumn"}
+WEATHER: dict[int, str] = {1: "clear", 2: "mist", 3: "light rain or snow", 4: "heavy rain or snow"}
 # What the model reads, and so what a client sends. The season is only for slices: month and temperature say more.
 MODEL_INPUTS: tuple[Feature, ...] = tuple(feature for feature in INPUTS if feature.name != "season")
+
+
+def slice_name(slicing: str, value: str) -> str:
+    """Return the one name that a slice has in tables, gates, pages and pictures.
+
+    Args:
+        slicing: "overall", "hour_band", "workingday", "season" or "weathersit".
+        value: the slice as it is recorded, a whole number as text; "" for the slicing as a whole.
+    """
+    if slicing == "overall" or not value:
+        return slicing.replace("_", " ")
+    number = int(float(value))
+    if slicing == "hour_band":
+        later = [start for start in HOUR_BANDS if start > number]
+        return f"hours {number}-{(later[0] if later else 24) - 1}"
+    names: dict[str, dict[int, str]] = {
+        "workingday": {0: "no working day", 1: "working day"},
+        "weathersit": {code: f"weather {word}" for code, word in WEATHER.items()},
+        "season": SEASONS,
+    }
+    return names.get(slicing, {}).get(number, f"{slicing} {value}")

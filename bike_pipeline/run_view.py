@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from bike_pipeline import features
 from bike_pipeline.run_events import RunResult, StageResult
 
 _MARKS = {
@@ -183,7 +184,7 @@ def _comparison(candidate: dict[Any, Any], baseline: dict[Any, Any]) -> Table:
     slices = sorted((k for k in candidate if k[0] != "overall"), key=lambda k: -float(candidate[k]["mae"]))
     for key in [("overall", ""), *slices[:WORST_SLICES]]:
         row = candidate[key]
-        cells = [slice_name(*key), f"{row['rows']:,.0f}"]
+        cells = [features.slice_name(*key), f"{row['rows']:,.0f}"]
         for metric in ("mae", "rmse", "rmsle", "bias"):
             cells.append(_number(metric, row.get(metric)))
             if baseline:
@@ -210,30 +211,6 @@ def _decisions(report: Any) -> Table:
     for decision in reported:
         table.add_row(Text("· note", style="yellow"), Text(decision["reason"]))
     return table
-
-
-def slice_name(slicing: str, value: str) -> str:
-    """Return a slice's name for people."""
-    if slicing == "overall":
-        return "overall"
-    if slicing == "hour_band":
-        from bike_pipeline.features import HOUR_BANDS
-
-        starts = [*HOUR_BANDS, 24]
-        return f"hours {int(value)}-{starts[starts.index(int(value)) + 1] - 1}"
-    words = {
-        ("workingday", "0"): "no working day",
-        ("workingday", "1"): "working day",
-        ("weathersit", "1"): "weather clear",
-        ("weathersit", "2"): "weather mist",
-        ("weathersit", "3"): "weather light rain or snow",
-        ("weathersit", "4"): "weather heavy rain or snow",
-        ("season", "1"): "winter",
-        ("season", "2"): "spring",
-        ("season", "3"): "summer",
-        ("season", "4"): "autumn",
-    }
-    return words.get((slicing, value), f"{slicing} {value}")
 
 
 def _number(metric: str, value: float | None) -> str:

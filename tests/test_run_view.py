@@ -161,22 +161,9 @@ def test_the_result_with_a_baseline_shows_both_and_what_failed_first():
     assert marks == sorted(marks, key="✘✔·".index)
     assert "✘ failed  mae against the baseline, overall: 0.4, at most 0.02" in text
     assert re.search(
-        r"· note .*mae against the baseline, weathersit 4: nan, at most 0.1 \(only 3 rows: reported\)", text
+        r"· note .*mae against the baseline, weather heavy rain or snow: nan, at most 0.1 \(only 3 rows: reported\)",
+        text,
     )
-
-
-@pytest.mark.parametrize(
-    ("slicing", "value", "name"),
-    [
-        ("overall", "", "overall"),
-        ("hour_band", "0", "hours 0-5"),
-        ("hour_band", "20", "hours 20-23"),
-        ("workingday", "0", "no working day"),
-        ("weathersit", "9", "weathersit 9"),
-    ],
-)
-def test_slices_have_names_for_people(slicing, value, name):
-    assert run_view.slice_name(slicing, value) == name
 
 
 def test_in_a_narrow_terminal_numbers_are_folded_and_never_cut():

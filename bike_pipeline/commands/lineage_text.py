@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from bike_pipeline.run_view import METRIC_NAMES, slice_name
+from bike_pipeline.features import slice_name
+from bike_pipeline.run_view import METRIC_NAMES
 
 if TYPE_CHECKING:
     from bike_pipeline.lineage.graph import Graph, Node

@@ -10,6 +10,7 @@ from collections import defaultdict
 from html import escape
 
 from bike_pipeline.lineage.graph import Edge, Graph, Node
+from bike_pipeline.lineage.recorded import utc_text
 
 _WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _MARGIN = 168, 40, 64, 30, 12
 _SWEEPS = 6
@@ -87,7 +88,7 @@ def as_svg(graph: Graph) -> str:
 def _box(node: Node, x: float, y: float, root: bool) -> str:
     gone = " gone" if node.payload in ("freed", "missing") else ""
     small = {"artifact": node.key.replace("-", " "), "stage": node.time[:10], "span": ""}[node.kind]
-    told = "\n".join(filter(None, (node.name, node.detail, node.uri, node.payload, node.run, node.time)))
+    told = "\n".join(filter(None, (node.name, node.detail, node.uri, node.payload, node.run, utc_text(node.time))))
     name = node.name if len(node.name) <= _LETTERS else f"{node.name[: _LETTERS - 1]}…"
     return (
         f'<g class="{node.kind}{gone}{" root" if root else ""}"><title>{escape(told)}</title>'

@@ -34,8 +34,6 @@ figcaption { font-weight: 600; margin-bottom: .25rem; }
 .scroll th:nth-child(n+3) { text-align: right; } .scroll td { white-space: nowrap; } .scroll svg { display: block; }
 .note { color: color-mix(in srgb, var(--ink) 65%, transparent); }
 """
-_SEASONS = {"1": "winter", "2": "spring", "3": "summer", "4": "autumn"}
-_WEATHER = {"1": "clear", "2": "mist", "3": "light rain or snow", "4": "heavy rain or snow"}
 _SLICINGS = (("hour_band", "By hour of the day"), ("season", "By season"), ("weathersit", "By weather"))
 # From so many standard deviations on, a column's mean is said to have moved.
 _MOVED = 0.5
@@ -215,13 +213,6 @@ def _gates(told: Explanation) -> list[str]:
     return [*parts, _table(("", "gate and reason"), rows)]
 
 
-def _slice_name(slicing: str, value: str) -> str:
-    if slicing == "hour_band":
-        later = [start for start in features.HOUR_BANDS if start > int(value)]
-        return f"{int(value)}-{later[0] if later else 24} h"
-    return {"season": _SEASONS, "weathersit": _WEATHER}[slicing].get(value, value)
-
-
 def _comparison(told: Explanation) -> list[str]:
     gates = told.report.gates
     if gates is None:
@@ -245,7 +236,7 @@ def _comparison(told: Explanation) -> list[str]:
         chosen.sort(key=lambda row: float(row["slice"] or 0))
         bars = [
             (
-                f"{_slice_name(slicing, row['slice']) if row['slice'] else 'all hours'} ({int(row['rows'])})",
+                f"{features.slice_name(slicing, row['slice'])} ({int(row['rows'])})",
                 float(row["mae"]),
                 before[slicing, row["slice"]]["mae"] if (slicing, row["slice"]) in before else None,
             )

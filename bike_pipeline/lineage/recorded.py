@@ -6,6 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime
 
 
+def utc_text(iso: str) -> str:
+    """Return a recorded time (ISO 8601, UTC) as every table and page writes it; "" stays "".
+
+    >>> utc_text("2026-01-31T08:15:00.123+00:00")
+    '2026-01-31 08:15:00 UTC'
+    """
+    return f"{datetime.fromisoformat(iso):%Y-%m-%d %H:%M:%S} UTC" if iso else ""
+
+
 @dataclass(frozen=True)
 class ServedModel:
     """A pushed model.

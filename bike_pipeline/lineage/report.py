@@ -10,12 +10,15 @@ from bike_pipeline.errors import BikePipelineError, MetadataError
 from bike_pipeline.lineage.evidence import decisions_of, evaluation_of, evidence_of
 from bike_pipeline.lineage.graph import Graph, as_json, graph_of
 from bike_pipeline.lineage.history import History
-from bike_pipeline.lineage.recorded import RunRecord
+from bike_pipeline.lineage.recorded import RunRecord, utc_text
 from bike_pipeline.lineage.run_record import RunSource, source_of_run
 from bike_pipeline.lineage.store import Lineage, prop
 
 if TYPE_CHECKING:
     from bike_pipeline.lineage.selecting import ChosenModel
+
+# What stands beside the commit where the code differed from it.
+UNCOMMITTED = "with changes that were not committed"
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def report_of_model(lineage: Lineage, history: History, chosen: ChosenModel, sto
     serving = lineage.serving_model(os.path.dirname(push.destination)) if push else None
     serves = push is not None and serving is not None and serving.model_id == chosen.model_id
     source, _ = source_of_run(lineage.store, evidence["model"]["run_id"])
-    facts = [("trained", evidence["model"]["trained_at"]), ("run", evidence["model"]["run_id"])]
+    facts = [("trained", utc_text(evidence["model"]["trained_at"])), ("run", evidence["model"]["run_id"])]
     if push:
         facts.insert(0, ("pushed", f"{push.pushed_at:%Y-%m-%d %H:%M:%S} UTC to {push.destination}"))
     return Report(
@@ -145,7 +148,8 @@ def _source_facts(source: RunSource | None) -> list[tuple[str, str]]:
         return []
     code = source.code
     commit = code.commit or "not known"
-    dirty = {True: ", with changes that were not committed", False: "", None: ""}[code.dirty]
+    unknown = ", whether it was changed is not known" if code.commit else ""
+    dirty = {True: f", {UNCOMMITTED}", False: ", unchanged", None: unknown}[code.dirty]
     packages = ", ".join(f"{name} {version}" for name, version in source.environment.items() if version)
     return [
         *([("called by", source.command)] if source.command else []),

@@ -153,7 +153,7 @@ class Decision:
     @property
     def reason(self) -> str:
         """The decision in words."""
-        where = "overall" if self.slicing == OVERALL else f"{self.slicing} {self.slice}"
+        where = features.slice_name(self.slicing, self.slice)
         limits = f"at most {self.upper:g}" if self.lower is None else f"between {self.lower:g} and {self.upper:g}"
         what = {
             "value": self.metric,

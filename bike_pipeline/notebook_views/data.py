@@ -13,7 +13,7 @@ from bike_pipeline.lineage.feature_statistics import FeatureStatistics, read_sta
 from bike_pipeline.lineage.recorded import StageRecord
 from bike_pipeline.lineage.run_changes import baseline_examples, statistics_of
 from bike_pipeline.notebook_views.shown import BEFORE, MARK, NEW, SOFT, Html, Picture, canvas, table
-from bike_pipeline.notebook_views.workspace import DAYS, PHYSICAL, WEATHER, Workspace, physical
+from bike_pipeline.notebook_views.workspace import DAYS, PHYSICAL, Workspace, physical
 
 _PARTS = {"history": BEFORE, "train": NEW, "eval": MARK}
 # Codes that all get a tick of their own.
@@ -105,11 +105,11 @@ def weather(here: Workspace) -> Picture:
         middle = (edges[:-1] + edges[1:]) / 2
         _mean_over_share(axis, middle, means, counts, width=float(np.diff(edges)[0] * 0.9))
         axis.set(xlabel=PHYSICAL[name][2])
-    kinds = here.rows.groupby("weathersit")[features.LABEL].agg(["mean", "size"]).reindex(sorted(WEATHER))
+    kinds = here.rows.groupby("weathersit")[features.LABEL].agg(["mean", "size"]).reindex(sorted(features.WEATHER))
     _mean_over_share(
         axes[3], np.arange(4), kinds["mean"].to_numpy(), kinds["size"].fillna(0).to_numpy(), width=0.8, line=""
     )
-    axes[3].set(xticks=range(4), xticklabels=[name.replace(" or ", "\nor ") for name in WEATHER.values()])
+    axes[3].set(xticks=range(4), xticklabels=[name.replace(" or ", "\nor ") for name in features.WEATHER.values()])
     axes[3].tick_params(axis="x", labelsize=7.5)
     axes[0].set(ylabel="mean rentals an hour")
     return Picture(figure, "mean rentals by temperature, humidity, wind and weather")

@@ -10,9 +10,10 @@ from bike_pipeline.errors import BikePipelineError
 from bike_pipeline.lineage.comparison import compare
 from bike_pipeline.lineage.drawing import as_svg
 from bike_pipeline.lineage.impact import impact_of
-from bike_pipeline.lineage.report import Report, report_of_model
+from bike_pipeline.lineage.recorded import utc_text
+from bike_pipeline.lineage.report import UNCOMMITTED, Report, report_of_model
 from bike_pipeline.notebook_views.shown import BAD, BEFORE, GOOD, MARK, NEW, Html, Picture, canvas, says, table
-from bike_pipeline.notebook_views.workspace import WEATHER, Workspace, physical
+from bike_pipeline.notebook_views.workspace import Workspace, physical
 from bike_pipeline.serving import model_folder, model_manifest
 
 # The drawing's own shapes, coloured for white paper; a notebook's theme must not reach into it.
@@ -27,6 +28,10 @@ _DRAWING = (
     ".bike-lineage .edge{{fill:none;stroke:#1b1f24;opacity:.35}}.bike-lineage svg{{max-width:100%;height:auto}}</style>"
     '<div class="bike-lineage">{}</div>'
 )
+_OWN_KEY = (
+    "this workspace's own key, since signing.trusted_keys names none: that shows that nothing changed since the push, "
+    "not who pushed; name the public key that you were given"
+)
 _ROLES = {"trained on": NEW, "trained on as history": BEFORE}
 
 
@@ -36,8 +41,9 @@ def served_number(here: Workspace) -> Html:
     answer = float(here.predict(hour)[0])
     row = hour.iloc[0]
     assert here.chosen.push is not None
+    weather = f"{physical('temp', row['temp']):.0f} °C, {features.WEATHER[int(row['weathersit'])]}"
     told = (
-        f"For {row['time']:%Y-%m-%d %H:00} ({physical('temp', row['temp']):.0f} °C, {WEATHER[int(row['weathersit'])]}) "
+        f"For {row['time']:%Y-%m-%d %H:00} ({weather}) "
         f"version {here.chosen.push.version} answers {answer:.1f} rentals; {int(row[features.LABEL])} were counted."
     )
     return says(told)
@@ -54,13 +60,16 @@ def verified(here: Workspace) -> Html:
     folder = model_folder.local_folder(here.settings.serving_path, here.chosen.push.version, fresh=True)
     checks = model_manifest.verify(folder, trusted_keys(here.settings))
     rows = [(f"{'✔' if check.passed else '✘'} {check.name}", check.detail) for check in checks]
+    if not here.settings.signing.trusted_keys:
+        rows.append(("held against", _OWN_KEY))
     passed = all(check.passed for check in checks)
     return table(("check", "what was found"), rows, "Every check passed" if passed else "NOT verified")
 
 
 def facts(told: Report) -> Html:
     """Return what the run that made the model was made of."""
-    return table(("what", "on record"), [*told.facts, *(("✘ not on record", text) for text in told.missing)])
+    rows = [(f"✘ {name}" if UNCOMMITTED in text else name, text) for name, text in told.facts]
+    return table(("what", "on record"), [*rows, *(("✘ not on record", text) for text in told.missing)])
 
 
 def drawing(told: Report) -> Html:
@@ -143,7 +152,7 @@ def impact(here: Workspace, span: int) -> Html:
     """Return every model that saw a span: what is asked when its source proves wrong."""
     found = impact_of(here.lineage, here.history, span, None, here.settings.store_uri)
     rows = [
-        (f"model {s.model_id}", f"{s.trained_at[:16].replace('T', ' ')} UTC", f"{s.role}, version {s.version}",
+        (f"model {s.model_id}", utc_text(s.trained_at), f"{s.role}, version {s.version}",
          ", ".join(map(str, s.served_versions)) or "never", "✘ yes" if s.serving else "no")
         for s in found.sightings
     ]  # fmt: skip
@@ -189,8 +198,7 @@ def decisions(told: Report) -> Picture:
 
 def _gate_name(entry: dict[str, Any]) -> str:
     share = " as a share of the hourly mean's" if entry["kind"] == "reference" else ""
-    where = "overall" if entry["slicing"] == "overall" else f"{entry['slicing'].replace('_', ' ')} {entry['slice']}"
-    return f"{entry['metric']}{share}, {where}"
+    return f"{entry['metric']}{share}, {features.slice_name(entry['slicing'], entry['slice'])}"
 
 
 def _used(entry: dict[str, Any]) -> float:

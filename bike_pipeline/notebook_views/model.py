@@ -9,9 +9,8 @@ import numpy as np
 from bike_pipeline import features
 from bike_pipeline.lineage.evidence import decisions_of, evaluation_of
 from bike_pipeline.notebook_views.shown import BAD, BEFORE, GOOD, MARK, NEW, Html, Picture, canvas, says, table
-from bike_pipeline.notebook_views.workspace import DAYS, WEATHER, Workspace, physical
+from bike_pipeline.notebook_views.workspace import DAYS, Workspace, physical
 
-_SEASONS = {1: "winter", 2: "spring", 3: "summer", 4: "autumn"}
 _SLICINGS = ("hour_band", "workingday", "season", "weathersit")
 _WEEK = 7 * 24
 
@@ -55,7 +54,7 @@ def against_before(here: Workspace) -> Picture:
             axis.barh(at + 0.2, old, 0.38, color=BEFORE, label="the one before")
         for line, value in enumerate(new):
             axis.text(value, line - 0.2, f" {value:.1f}", va="center", fontsize=8)
-        names = [f"{slice_name(slicing, row['slice'])} ({int(row['rows']):,})" for row in chosen]
+        names = [f"{features.slice_name(slicing, row['slice'])} ({int(row['rows']):,})" for row in chosen]
         axis.set(yticks=at, yticklabels=names, title=slicing.replace("_", " "))
         axis.tick_params(axis="y", labelsize=8)
         axis.invert_yaxis()
@@ -66,22 +65,6 @@ def against_before(here: Workspace) -> Picture:
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return Picture(figure, "mean absolute error by slice, beside the model before")
-
-
-def slice_name(slicing: str, value: str) -> str:
-    """Return a slice's value in words."""
-    if slicing == "overall" or not value:
-        return "all hours"
-    number = int(float(value))
-    if slicing == "hour_band":
-        later = [start for start in features.HOUR_BANDS if start > number]
-        return f"{number}-{later[0] if later else 24} h"
-    names: dict[str, dict[int, str]] = {
-        "season": _SEASONS,
-        "weathersit": WEATHER,
-        "workingday": {0: "day off", 1: "working day"},
-    }
-    return names[slicing].get(number, value)
 
 
 def errors_over_runs(here: Workspace) -> Picture:
@@ -179,7 +162,7 @@ def worst_hours(here: Workspace, count: int = 10) -> Html:
             int(row[features.LABEL]),
             f"{row['predicted']:.0f}",
             f"{row['error']:+.0f}",
-            WEATHER[int(row["weathersit"])],
+            features.WEATHER[int(row["weathersit"])],
             f"{physical('temp', row['temp']):.0f} °C",
             "yes" if row["holiday"] else "",
         )

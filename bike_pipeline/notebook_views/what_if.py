@@ -13,7 +13,7 @@ import pandas as pd
 from bike_pipeline import features
 from bike_pipeline.errors import ModelError
 from bike_pipeline.notebook_views.shown import BAD, BEFORE, MARK, NEW, SOFT, Html, Picture, canvas, says, table
-from bike_pipeline.notebook_views.workspace import PHYSICAL, WEATHER, Workspace, physical
+from bike_pipeline.notebook_views.workspace import PHYSICAL, Workspace, physical
 from bike_pipeline.serving.records import to_columns
 
 # An hour counts as seen where at least so many training hours are like it.
@@ -44,7 +44,7 @@ def shown_hour(hour: pd.Series[Any]) -> Html:
         if feature.name in PHYSICAL:
             told = f"{physical(feature.name, value):.1f} {PHYSICAL[feature.name][2].rpartition(', ')[2]}"
         else:
-            told = WEATHER[int(value)] if feature.name == "weathersit" else str(int(value))
+            told = features.WEATHER[int(value)] if feature.name == "weathersit" else str(int(value))
         rows.append((feature.name, feature.meaning, f"{value:.4g}", told))
     caption = f"{hour['time']:%A, %d %B %Y, %H:00}: {int(hour[features.LABEL])} rentals were counted"
     return table(("input", "meaning", "as it is sent", "in words"), rows, caption)
@@ -81,7 +81,7 @@ def one_change_each(here: Workspace, hour: pd.Series[Any]) -> Picture:
         ("as it was", base),
         ("10 °C warmer", warmer(base, 10)),
         ("10 °C colder", warmer(base, -10)),
-        *((WEATHER[code], base.assign(weathersit=code)) for code in WEATHER if code != hour["weathersit"]),
+        *((sky, base.assign(weathersit=code)) for code, sky in features.WEATHER.items() if code != hour["weathersit"]),
         ("wind of 45 km/h", base.assign(windspeed=45 / 67)),
         ("air humidity of 95 %", base.assign(hum=0.95)),
         ("a Sunday", base.assign(weekday=0, workingday=0, holiday=0)),
@@ -118,10 +118,10 @@ def whole_day(here: Workspace, hour: pd.Series[Any]) -> Picture:
     figure, (axis,) = canvas(1, 1, (11, 3.8), f"{hour['time']:%A, %d %B %Y}, the whole day under another sky")
     axis.fill_between(day[features.HOUR], day[features.LABEL], color=SOFT, lw=0, step="mid", label="counted")
     axis.plot(day[features.HOUR], here.predict(day), color="black", lw=2, label="predicted, the weather as it was")
-    for code, color in zip(WEATHER, (NEW, BEFORE, MARK, BAD), strict=True):
+    for code, color in zip(features.WEATHER, (NEW, BEFORE, MARK, BAD), strict=True):
         changed = day.assign(weathersit=code)
         rare = bool(np.median(seen(here, changed)) < FEW)
-        name = WEATHER[code] + (" (hardly ever seen)" if rare else "")
+        name = features.WEATHER[code] + (" (hardly ever seen)" if rare else "")
         axis.plot(day[features.HOUR], here.predict(changed), color=color, lw=1.4, ls=":" if rare else "-", label=name)
     axis.set(xlabel="hour of the day", ylabel="rentals an hour", ylim=(0, None), xticks=range(0, 24, 2))
     axis.legend(frameon=False, fontsize=8.5, loc="upper left")
@@ -224,7 +224,7 @@ def not_seen(here: Workspace) -> Html:
     edges = [-np.inf, 0.0, 10.0, 20.0, 30.0, 35.0, np.inf]
     names = ("below 0 °C", "0 to 10 °C", "10 to 20 °C", "20 to 30 °C", "30 to 35 °C", "35 °C and more")
     rows = []
-    for code, weather in WEATHER.items():
+    for code, weather in features.WEATHER.items():
         counts, _ = np.histogram(celsius[learnt["weathersit"].to_numpy() == code], edges)
         rows.append((weather, *(f"✘ {count}" if count < FEW else f"{count:,}" for count in counts)))
     reach = f"from {celsius.min():.0f} to {celsius.max():.0f} °C"

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 WORKSPACE_VARIABLE = "BIKE_PIPELINE_WORKSPACE"
 CONFIG_VARIABLE = "BIKE_PIPELINE_CONFIG"
-WEATHER = {1: "clear", 2: "mist", 3: "light rain or snow", 4: "heavy rain or snow"}
 DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
 # Stored value -> physical value, from the units of the feature contract: value * scale + offset.
 PHYSICAL = {

@@ -98,6 +98,14 @@ def test_the_auditor_sees_a_model_that_is_what_was_pushed(shown: dict[str, list[
     serving = next(model for model in story["models"].result if model["serving"])
     assert f"version {serving['served_version']} answers " in text
     assert "Every check passed" in text
+    # No public key was named from outside, which is no proof of who pushed.
+    assert "held against\tthis workspace's own key" in text
+    assert re.search(
+        r"code\tbike_pipeline .*, (unchanged|with changes that were not committed|whether .* not known)", text
+    )
+    # One format of time.
+    assert re.search(r"trained\t\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", text)
+    assert not re.search(r"\d{4}-\d\d-\d\dT\d\d:", text)
     assert "✔ the same, 8,645 rows" in text
     assert "✔ the same, 8,734 rows" in text
     for model in story["models"].result:

@@ -51,6 +51,10 @@ def test_the_way_back_from_the_pushed_model_is_complete(runs: Runs) -> None:
     assert report.missing == []
     assert "(serving now)" in report.title
     facts = dict(report.facts)
+    # One format of time, the same as in tables.
+    assert all(
+        re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC( to .*)?", facts[name]) for name in ("pushed", "trained")
+    )
     assert facts["run"] == "run-2"
     assert facts["seed"] == str(runs.settings.seed)
     assert report.gates is not None
