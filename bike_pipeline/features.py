@@ -77,16 +77,16 @@ WEATHER: dict[int, str] = {1: "clear", 2: "mist", 3: "light rain or snow", 4: "h
 MODEL_INPUTS: tuple[Feature, ...] = tuple(feature for feature in INPUTS if feature.name != "season")
 
 
-def slice_name(slicing: str, value: str) -> str:
+def slice_name(slicing: str, value: str | int | None) -> str:
     """Return the one name that a slice has in tables, gates, pages and pictures.
 
     Args:
         slicing: "overall", "hour_band", "workingday", "season" or "weathersit".
-        value: the slice as it is recorded, a whole number as text; "" for the slicing as a whole.
+        value: the slice as it is recorded, a whole number or its text; "" or None for the slicing as a whole.
     """
-    if slicing == "overall" or not value:
+    if slicing == "overall" or value in {"", None}:
         return slicing.replace("_", " ")
-    number = int(float(value))
+    number = int(float(value or 0))
     if slicing == "hour_band":
         later = [start for start in HOUR_BANDS if start > number]
         return f"hours {number}-{(later[0] if later else 24) - 1}"

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from bike_pipeline import features
 from bike_pipeline.exporting.format import Predictions
 from bike_pipeline.exporting.report import SAVED_MODEL
 from bike_pipeline.modeling import metrics, saved_model
@@ -69,7 +70,7 @@ def quality_of(measured: Measured, name: str, min_rows: Mapping[str, int]) -> Qu
         mae=overall["mae"],
         rmse=overall["rmse"],
         mae_increase=_increase(measured, (OVERALL, None), name),
-        worst_slice=f"{worst[0]} {worst[1]}" if worst else "",
+        worst_slice=features.slice_name(*worst) if worst else "",
         worst_slice_mae_increase=slices[worst] if worst else None,
     )
 

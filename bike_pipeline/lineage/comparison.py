@@ -9,6 +9,7 @@ from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2 as pb
 
+from bike_pipeline.features import slice_name
 from bike_pipeline.lineage.evidence import evidence_of, source_of_model
 from bike_pipeline.lineage.history import History
 from bike_pipeline.lineage.store import Lineage
@@ -124,7 +125,7 @@ def _features(features: list[dict[str, Any]]) -> dict[str, str]:
 
 def _metrics(metrics: list[dict[str, Any]]) -> dict[str, str]:
     return {
-        f"{row['slicing']} {row['slice']}".strip() + f" {name}": f"{row[name]:.4f}"
+        f"{slice_name(row['slicing'], row['slice'])} {name}": f"{row[name]:.4f}"
         for row in sorted(metrics, key=lambda row: row["slicing"] != "overall")
         for name in _METRICS
         if row.get(name) is not None

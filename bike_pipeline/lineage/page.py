@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
+from bike_pipeline import features
 from bike_pipeline.lineage.drawing import as_svg
 from bike_pipeline.lineage.report import Report
 
@@ -97,7 +98,7 @@ def _decision(entry: dict[str, Any]) -> list[str]:
 
 def _metrics(row: dict[str, Any]) -> list[str]:
     values = (row.get(name) for name in _METRICS)
-    name = "overall" if row["slicing"] == "overall" else f"{row['slicing']} {row['slice']}"
+    name = features.slice_name(row["slicing"], row["slice"])
     return [_cell(name), *(_cell("-" if value is None else f"{value:,.4g}", "number") for value in values)]
 
 

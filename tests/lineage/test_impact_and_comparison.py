@@ -112,7 +112,7 @@ def test_the_same_code_and_settings_on_more_data(runs: Runs) -> None:
     assert data["span 2"].before == ""
     metrics = {d.name: (d.before, d.after) for d in found.differences if d.part == "metrics"}
     assert metrics["overall mae"] == ("30.0000", "40.0000")
-    assert metrics["season 1 rmse"] == ("60.0000", "80.0000")
+    assert metrics["winter rmse"] == ("60.0000", "80.0000")
     assert "overall rmsle" not in metrics
     assert found.unknown == ()
 
