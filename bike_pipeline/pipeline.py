@@ -84,7 +84,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
 
     statistics_gen = _identify(
         StatisticsGen(examples, schema),
-        "StatisticsGen", "components/statistics_gen.py", "modeling/rows.py",
+        "StatisticsGen", "components/statistics_gen.py", "modeling/rows.py", "data/calendar_sums.py",
         in_memory_rows=settings.data.in_memory_rows,
     )  # fmt: skip
     statistics = statistics_gen.outputs["statistics"]
@@ -95,7 +95,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
 
     data_gate = _identify(
         DataGate(statistics, schema, example_validator.outputs["anomalies"], gate),
-        "DataGate", "components/data_gate.py",
+        "DataGate", "components/data_gate.py", "data/plausibility.py", "data/level.py", "data/calendar_sums.py",
     )  # fmt: skip
 
     transform = _identify(

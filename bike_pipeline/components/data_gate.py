@@ -17,8 +17,11 @@ from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.types.artifact import Artifact
 from tfx.utils import io_utils
 
+from bike_pipeline.components import statistics_gen
 from bike_pipeline.components.example_shards import EVAL, HISTORY, TRAIN
+from bike_pipeline.data import plausibility
 from bike_pipeline.errors import DataGateError
+from bike_pipeline.settings.data import GateLimits
 
 REPORT_FILE = "report.json"
 DRIFT = "drift"
@@ -36,9 +39,10 @@ class Finding:
     """One anomaly.
 
     Attributes:
-        split: the split it was found in, or "drift" where the newest train split is held against the history.
+        split: the split it was found in, "span" for train and eval together, or "drift" where the newest train split is
+            held against the history.
         feature: the column, or "" where it concerns the whole split.
-        kind: TFDV's anomaly type, or TOO_FEW_ROWS.
+        kind: TFDV's anomaly type, TOO_FEW_ROWS, or one of `GateKind`.
         severity: "error", "warning" or "ignore".
         reason: what was found, in words.
     """
@@ -87,7 +91,7 @@ class DataGateSpec(component_spec.ComponentSpec):
 
 
 class DataGateExecutor(base_executor.BaseExecutor):
-    """Collects anomalies, drift and row counts, weighs them by the severity table, and raises on an error."""
+    """Collects anomalies, drift, row counts and doubts, weighs them by the severity table, and raises on an error."""
 
     def Do(  # noqa: N802 (TFX's name)
         self,
@@ -115,6 +119,7 @@ class DataGateExecutor(base_executor.BaseExecutor):
             proto = anomalies_pb2.Anomalies.FromString(io_utils.read_bytes_file(path))
             findings += findings_of(split, proto, gate["severities"], gate["default_severity"])
         findings += self._drift(statistics, schema, gate)
+        findings += self._doubts(statistics, gate)
         report = artifact_utils.get_single_instance(output_dict["report"])
         report.set_int_custom_property("span", statistics.span)
         refused = [finding for finding in findings if finding.severity == "error"]
@@ -128,7 +133,8 @@ class DataGateExecutor(base_executor.BaseExecutor):
             io_utils.write_string_file(kept, content)
             first = refused[0]
             more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
-            subject = f"'{first.feature}'" if first.feature else "the split"
+            whole = "all of it" if first.split == plausibility.SPAN else "the split"
+            subject = f"'{first.feature}'" if first.feature else whole
             raise DataGateError(
                 f"span {statistics.span} is refused: {subject} in {first.split}: {first.reason.rstrip('.')}{more}",
                 where="DataGate",
@@ -157,6 +163,16 @@ class DataGateExecutor(base_executor.BaseExecutor):
         found = findings_of(DRIFT, anomalies, gate["severities"], gate["default_severity"])
         # What the split shows by itself is ExampleValidator's; here only what the comparison shows.
         return [finding for finding in found if finding.kind.startswith("COMPARATOR_")]
+
+    @staticmethod
+    def _doubts(statistics: types.Artifact, gate: dict[str, Any]) -> list[Finding]:
+        limits = GateLimits.model_validate(gate["limits"])
+        train, eval_, history = (statistics_gen.read_calendar(statistics, split) for split in (TRAIN, EVAL, HISTORY))
+        found = []
+        for doubt in plausibility.doubts(train, eval_, history, limits):
+            severity = severity_of(doubt.feature, doubt.kind, gate["severities"], gate["default_severity"])
+            found.append(Finding(doubt.split, doubt.feature, doubt.kind, severity, doubt.reason))
+        return found
 
 
 class DataGate(base_component.BaseComponent):

@@ -1,4 +1,8 @@
-"""StatisticsGen by TFDV's own accumulators, over bounded batches of one file at a time."""
+"""StatisticsGen by TFDV's own accumulators, over bounded batches of one file at a time.
+
+In the same pass it takes the sums by day and hour that DataGate holds against the calendar and the history; they stand
+beside the statistics, where no reader of TFX looks.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +17,36 @@ from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 from tfx import components, types
 from tfx.components.statistics_gen import executor as stock
 from tfx.dsl.components.base import executor_spec
+from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
 from bike_pipeline.components import beam_engine
 from bike_pipeline.components.example_gen import ROWS_PROPERTY
+from bike_pipeline.data import calendar_sums
+from bike_pipeline.data.calendar_sums import CalendarSums
+from bike_pipeline.errors import DataError
 from bike_pipeline.modeling import rows
 
 # A larger batch gains nothing and costs memory.
 ROWS_PER_BATCH = 32_768
+CALENDAR_FOLDER = "calendar"
+
+
+def read_calendar(statistics: types.Artifact, split: str) -> CalendarSums:
+    """Return the sums by day and hour of a split.
+
+    Raises:
+        DataError: they are not there, or cannot be read.
+    """
+    path = _calendar_file(statistics, split)
+    if not fileio.exists(path):
+        raise DataError("the sums by day are gone", where=path, fix="run again with --no-cache")
+    return calendar_sums.from_bytes(io_utils.read_bytes_file(path), path)
+
+
+def _calendar_file(statistics: types.Artifact, split: str) -> str:
+    return os.path.join(statistics.uri, CALENDAR_FOLDER, f"{split}.npz")
 
 
 @dataclass(frozen=True)
@@ -73,14 +98,17 @@ class StatisticsGenExecutor(stock.Executor):
         for split in splits:
             of_split = [found for (name, _), found in zip(files, partial, strict=True) if name == split and found]
             path = os.path.join(artifact_utils.get_split_uri([output], split), stock.DEFAULT_FILE_NAME)
-            io_utils.write_bytes_file(path, _merged(of_split, schema).SerializeToString())
+            io_utils.write_bytes_file(path, _merged([found for found, _ in of_split], schema).SerializeToString())
+            by_day = calendar_sums.total([found for _, found in of_split])
+            io_utils.write_bytes_file(_calendar_file(output, split), by_day.to_bytes())
 
 
-def _accumulate(file: _File) -> list[Any]:
-    """Return TFDV's accumulators over one file; none where it has no rows."""
+def _accumulate(file: _File) -> tuple[list[Any], CalendarSums] | None:
+    """Return TFDV's accumulators and the sums by day over one file; None where it has no rows."""
     options = tfdv.StatsOptions(schema=file.schema)
     generators = stats_impl.get_generators(options, in_memory=True)
     accumulators: list[Any] = []
+    by_day = []
     for batch in rows.record_batches(file.path, ROWS_PER_BATCH):
         if not accumulators:
             accumulators = [generator.create_accumulator() for generator in generators]
@@ -88,7 +116,11 @@ def _accumulate(file: _File) -> list[Any]:
             generator.add_input(accumulator, batch)
             for generator, accumulator in zip(generators, accumulators, strict=True)
         ]
-    return [generator.compact(accumulator) for generator, accumulator in zip(generators, accumulators, strict=False)]
+        by_day.append(calendar_sums.of_batch(batch))
+    if not by_day:
+        return None
+    compact = [generator.compact(found) for generator, found in zip(generators, accumulators, strict=True)]
+    return compact, calendar_sums.total(by_day)
 
 
 def _merged(partial: list[list[Any]], schema: schema_pb2.Schema) -> statistics_pb2.DatasetFeatureStatisticsList:

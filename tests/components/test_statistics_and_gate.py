@@ -11,11 +11,22 @@ from typing import Any
 import pytest
 
 from bike_pipeline.components.data_gate import DataGateExecutor, DataGateReport, severity_of
-from bike_pipeline.errors import DataGateError
+from bike_pipeline.components.statistics_gen import read_calendar
+from bike_pipeline.errors import BikePipelineError, DataGateError
+from bike_pipeline.settings import load_settings
 from tests.components.conftest import generate, statistics_of
 
-GATE: dict[str, Any] = {"default_severity": "error", "severities": {}, "min_rows": {"train": 100, "eval": 50}}
-LABEL_MAY_DRIFT = {f"{n}:COMPARATOR_JENSEN_SHANNON_DIVERGENCE_HIGH": "warning" for n in ("cnt", "temp", "atemp", "hum")}
+GATE: dict[str, Any] = {
+    "default_severity": "error",
+    # A year lies between the two months.
+    "severities": {"GAP_TO_HISTORY": "warning"},
+    "min_rows": {"train": 100, "eval": 50},
+    "limits": load_settings().gate.limits.model_dump(),
+}
+LABEL_MAY_DRIFT = {
+    **GATE["severities"],
+    **{f"{n}:COMPARATOR_JENSEN_SHANNON_DIVERGENCE_HIGH": "warning" for n in ("cnt", "temp", "atemp", "hum")},
+}
 
 
 def numbers(statistics: Any, split: str) -> dict[str, Any]:
@@ -41,6 +52,8 @@ def test_in_memory_equals_beam(examples: Any, schema: Any, statistics: Any, tmp_
         for name, value in numbers(by_beam, split).items():
             expected = numbers(statistics, split)[name]
             assert (value.expected if hasattr(value, "expected") else value) == expected, (split, name)
+        # To the last bit: what the gate looks at may not depend on the engine.
+        assert read_calendar(by_beam, split).to_bytes() == read_calendar(statistics, split).to_bytes()
 
 
 def test_an_empty_history_has_no_rows(store_uri: str, schema: Any, tmp_path: Path) -> None:
@@ -139,6 +152,59 @@ def test_what_breaks_the_schema_stops(month_file: Callable[..., Path], schema: A
     statistics = statistics_of(generate(uri, tmp_path / "examples"), strict, tmp_path / "statistics")
     with pytest.raises(DataGateError, match="'mnth' in"):
         gate(statistics, strict, tmp_path)
+
+
+ALWAYS_150 = {"casual": "30", "registered": "120", "cnt": "150"}
+
+
+def by_fifty(row: dict[str, str]) -> dict[str, str]:
+    """The temperatures of a row as °C / 50."""
+    temp, atemp = float(row["temp"]) * 47 - 8, float(row["atemp"]) * 66 - 16
+    return {**row, "temp": str(max(temp, 0) / 50), "atemp": str(max(atemp, 0) / 50)}
+
+
+@pytest.mark.parametrize(
+    ("poison", "refusal"),
+    [
+        (lambda row: {**row, **ALWAYS_150}, "'cnt' in train: the label is nearly constant"),
+        (by_fifty, "'atemp' in span: it no longer follows temp as in the history"),
+    ],
+)
+def test_a_poisoned_month_is_refused_though_every_drift_may_pass(
+    poison: Callable[[dict[str, str]], dict[str, str]],
+    refusal: str,
+    month_file: Callable[..., Path],
+    schema: Any,
+    tmp_path: Path,
+) -> None:
+    from bike_pipeline.data.ingest import ingest
+
+    settings = load_settings(assignments=(f"data.store={tmp_path / 'spans'}",))
+    ingest(settings, str(month_file("2011-02")))
+    ingest(settings, str(month_file("2012-02", poison)))
+    statistics = statistics_of(generate(settings.store_uri, tmp_path / "examples"), schema, tmp_path / "statistics")
+    with pytest.raises(DataGateError, match=refusal):
+        gate(statistics, schema, tmp_path, severities=LABEL_MAY_DRIFT)
+    kept = json.loads((tmp_path / "DataGate" / "refused" / "7.json").read_text())
+    assert {(f["feature"], f["severity"]) for f in kept["findings"] if "COMPARATOR" in f["kind"]} >= {
+        ("cnt", "warning")
+    }
+
+
+def test_what_the_calendar_says_may_be_weighed_otherwise(statistics: Any, schema: Any, tmp_path: Path) -> None:
+    limits = {**GATE["limits"], "label_variation": 1.0}
+    with pytest.raises(DataGateError, match="nearly constant"):
+        gate(statistics, schema, tmp_path / "shipped", severities=LABEL_MAY_DRIFT, limits=limits)
+    severities = {**LABEL_MAY_DRIFT, "cnt:LABEL_NEAR_CONSTANT": "warning"}
+    report = content(gate(statistics, schema, tmp_path / "changed", severities=severities, limits=limits))
+    assert ("LABEL_NEAR_CONSTANT", "warning") in {(f["kind"], f["severity"]) for f in report["findings"]}
+
+
+def test_without_the_sums_by_day_nothing_passes(examples: Any, schema: Any, tmp_path: Path) -> None:
+    statistics = statistics_of(examples, schema, tmp_path / "statistics")
+    (tmp_path / "statistics" / "calendar" / "history.npz").unlink()
+    with pytest.raises(BikePipelineError, match="the sums by day are gone"):
+        gate(statistics, schema, tmp_path, severities=LABEL_MAY_DRIFT)
 
 
 def test_missing_evidence_never_passes(statistics: Any, schema: Any, tmp_path: Path) -> None:

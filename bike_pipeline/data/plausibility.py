@@ -1,0 +1,269 @@
+"""Is a span plausible beside its calendar and the spans before it? Checks that TFDV's statistics cannot make.
+
+Rows may each be valid and yet be wrong together: sensors in another unit, labels of another level, hours left out, a
+year under another year's dates. Every check has a limit in `gate.limits`, and every finding a kind whose severity
+`gate.severities` decides. What the limits let pass on real data: docs/decisions/0003-data-gate.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bike_pipeline import features
+from bike_pipeline.data import calendar_sums, level
+from bike_pipeline.data.calendar_sums import LABEL, LABEL_SQUARED, ROWS, CalendarSums, iso_date
+from bike_pipeline.settings.data import GateKind, GateLimits
+
+Array = npt.NDArray[Any]
+
+TRAIN, EVAL, SPAN = "train", "eval", "span"
+# Days from which on a month, and from which on a split, is long enough to be held against another.
+MONTH_DAYS, PROFILE_DAYS = 14, 28
+# Days with the fewest hours that are passed over: a storm stops the bicycles for as long.
+STORM_DAYS = 2
+# A day with fewer hours says nothing about how its label varies.
+DAY_HOURS = 12
+STUCK_VARIATION = 0.05
+# So few remembered rows are no sample.
+FEWEST_HASHES = 24
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Something implausible.
+
+    Attributes:
+        split: "train", "eval", or "span" for both together.
+        feature: the column, or "" where it concerns all of a row.
+        kind: one of `GateKind`.
+        reason: what was found and what the limit is, in words.
+    """
+
+    split: str
+    feature: str
+    kind: GateKind
+    reason: str
+
+
+def doubts(train: CalendarSums, eval_: CalendarSums, history: CalendarSums, limits: GateLimits) -> Iterator[Doubt]:
+    """Yield everything implausible about a span.
+
+    Args:
+        train: the newest span's train split.
+        eval_: its eval split.
+        history: the spans before it; of no rows where there are none.
+        limits: what is let pass.
+    """
+    whole = calendar_sums.total([train, eval_])
+    for split, sums in ((TRAIN, train), (EVAL, eval_)):
+        if sums.rows:
+            yield from _near_constant(split, sums, limits)
+            yield from _hours(split, sums, limits)
+    if not whole.rows:
+        return
+    yield from _days(whole, history, limits)
+    yield from _repeated(whole, history, limits)
+    for doubt in level.jumps(whole, history, limits):
+        yield Doubt(SPAN, features.LABEL, *doubt)
+    for split, sums in ((TRAIN, train), (EVAL, eval_)):
+        reference = history if history.rows else train
+        if sums is not reference and min(len(sums.dates), len(reference.dates)) >= PROFILE_DAYS:
+            yield from _profile(split, sums, reference, limits)
+    if history.rows:
+        yield from _months(whole, history, limits)
+
+
+def _near_constant(split: str, sums: CalendarSums, limits: GateLimits) -> Iterator[Doubt]:
+    rows, label, squares = (float(sums.days[:, column].sum()) for column in (ROWS, LABEL, LABEL_SQUARED))
+    mean = label / rows
+    deviation = math.sqrt(max(squares / rows - mean**2, 0.0))
+    if deviation <= limits.label_variation * mean:
+        yield Doubt(
+            split, features.LABEL, "LABEL_NEAR_CONSTANT",
+            f"the label is nearly constant: its standard deviation is {deviation:.4g} at a mean of {mean:.4g}, and "
+            f"gate.limits.label_variation asks for more than {limits.label_variation:.0%} of the mean",
+        )  # fmt: skip
+        return
+    count = sums.days[:, ROWS]
+    means = sums.days[:, LABEL] / count
+    variances = sums.days[:, LABEL_SQUARED] / count - means**2
+    stuck = (count >= DAY_HOURS) & (variances <= (STUCK_VARIATION * means) ** 2)
+    if stuck.mean() > limits.stuck_days:
+        first = iso_date(sums.dates[stuck][0])
+        yield Doubt(
+            split, features.LABEL, "LABEL_NEAR_CONSTANT",
+            f"the label hardly varies within {stuck.sum()} of {len(stuck)} days, the first of them {first}; "
+            f"gate.limits.stuck_days lets {limits.stuck_days:.0%} of the days pass",
+        )  # fmt: skip
+
+
+def _hours(split: str, sums: CalendarSums, limits: GateLimits) -> Iterator[Doubt]:
+    days = len(sums.dates)
+    hours = np.sort(sums.days[:, ROWS])
+    share = float(hours[STORM_DAYS if days > 2 * STORM_DAYS else 0 :].mean()) / 24
+    if share < limits.hours_a_day:
+        yield Doubt(
+            split, features.HOUR, "HOURS_MISSING",
+            f"a day has {24 * share:.1f} of its 24 hours on average ({share:.0%}), "
+            f"less than the {limits.hours_a_day:.0%} of gate.limits.hours_a_day",
+        )  # fmt: skip
+    absent = np.flatnonzero(sums.hours[:, 0] < limits.hour_coverage * days)
+    if len(absent):
+        named = ", ".join(str(hour) for hour in absent)
+        yield Doubt(
+            split, features.HOUR, "HOURS_MISSING",
+            f"hour {named} of the day is there on fewer than {limits.hour_coverage:.0%} of {days} days "
+            "(gate.limits.hour_coverage)",
+        )  # fmt: skip
+
+
+def _days(whole: CalendarSums, history: CalendarSums, limits: GateLimits) -> Iterator[Doubt]:
+    first, last = int(whole.dates[0]), int(whole.dates[-1])
+    share = len(whole.dates) / (last - first + 1)
+    gaps = np.diff(whole.dates) - 1
+    if share < limits.days_present:
+        yield Doubt(
+            SPAN, features.DATE, "DAYS_MISSING",
+            f"{len(whole.dates)} of the {last - first + 1} days from {iso_date(first)} to {iso_date(last)} have rows "
+            f"({share:.0%}), less than the {limits.days_present:.0%} of gate.limits.days_present",
+        )  # fmt: skip
+    if len(gaps) and gaps.max() > limits.gap_days:
+        before = int(whole.dates[gaps.argmax()])
+        yield Doubt(
+            SPAN, features.DATE, "DAYS_MISSING",
+            f"the {gaps.max()} days after {iso_date(before)} have no row; "
+            f"gate.limits.gap_days lets {limits.gap_days} pass",
+        )  # fmt: skip
+    if history.rows and first - int(history.dates[-1]) - 1 > limits.gap_days:
+        yield Doubt(
+            SPAN, features.DATE, "GAP_TO_HISTORY",
+            f"the history ends on {iso_date(history.dates[-1])} and the span begins on {iso_date(first)}, so the "
+            f"label's level is not held against the weeks before it (gate.limits.gap_days: {limits.gap_days})",
+        )  # fmt: skip
+
+
+def _repeated(whole: CalendarSums, history: CalendarSums, limits: GateLimits) -> Iterator[Doubt]:
+    """Yield what stands under other dates already: the same weather and the same rentals of both kinds."""
+    counts, rows = whole.counts, int(whole.counts.sum())
+    within = (rows - len(counts)) / rows
+    if rows >= FEWEST_HASHES and within > limits.repeated_rows:
+        yield Doubt(SPAN, "", "REPEATED_ROWS", _repeats(within, "elsewhere in the span", limits))
+    # Both sides must remember the row.
+    known = min((sums.hashes[-1] for sums in (whole, history) if not sums.complete), default=None)
+    kept = np.ones(len(counts), bool) if known is None else whole.hashes <= known
+    rows = int(counts[kept].sum())
+    if history.rows and rows >= FEWEST_HASHES:
+        again = counts[kept & np.isin(whole.hashes, history.hashes)].sum() / rows
+        if again > limits.repeated_rows:
+            yield Doubt(SPAN, "", "REPEATED_ROWS", _repeats(again, "in the history", limits))
+
+
+def _repeats(share: float, where: str, limits: GateLimits) -> str:
+    return (
+        f"{share:.0%} of the rows stand {where} under other dates, with the same weather and rentals; "
+        f"gate.limits.repeated_rows lets {limits.repeated_rows:.0%} pass"
+    )
+
+
+def _profile(split: str, sums: CalendarSums, reference: CalendarSums, limits: GateLimits) -> Iterator[Doubt]:
+    """Yield where the label moved in a part of the day only: a level may grow, the day's shape stays."""
+    ratios = _by_band(sums) / _by_band(reference)
+    ratios = ratios[np.isfinite(ratios)]
+    if not len(ratios):
+        return
+    low, high = float(ratios.min()), float(ratios.max())
+    if high > limits.label_profile * low:
+        starts = [*features.HOUR_BANDS, 24]
+        band = int(np.nanargmax(np.abs(np.log(np.maximum(ratios, 1e-9) / np.median(ratios)))))
+        yield Doubt(
+            split, features.LABEL, "LABEL_HOUR_PROFILE",
+            f"the label's shape of the day has changed: against earlier rows the parts of the day moved by factors "
+            f"from {low:.2f} to {high:.2f}, most of all the hours {starts[band]}-{starts[band + 1] - 1}; "
+            f"gate.limits.label_profile lets them part by {limits.label_profile:g}",
+        )  # fmt: skip
+
+
+def _by_band(sums: CalendarSums) -> Array:
+    """Return the mean label of each of `features.HOUR_BANDS`, shape (bands,); NaN where a band has no rows."""
+    parts = np.add.reduceat(sums.hours, features.HOUR_BANDS, axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found: Array = parts[:, 1] / parts[:, 0]
+    return found
+
+
+def _months(whole: CalendarSums, history: CalendarSums, limits: GateLimits) -> Iterator[Doubt]:
+    """Yield what is not as in the same months of the history."""
+    now, before = _by_month(whole), _by_month(history)
+    common = (now[:, -1] >= MONTH_DAYS) & (before[:, -1] >= MONTH_DAYS)
+    if not common.any():
+        yield Doubt(
+            SPAN, "", "NOT_COMPARED",
+            "no month of the span is in the history: weather and rentals are not held against the same month",
+        )  # fmt: skip
+        return
+    months = np.flatnonzero(common) + 1
+    now, before = now[common], before[common]
+    ratios = (now[:, LABEL] / now[:, ROWS]) / np.maximum(before[:, LABEL] / before[:, ROWS], 1e-9)
+    worst = int(np.abs(np.log(np.maximum(ratios, 1e-9))).argmax())
+    if not 1 / limits.label_month <= ratios[worst] <= limits.label_month:
+        yield Doubt(
+            SPAN, features.LABEL, "LABEL_MONTH_LEVEL",
+            f"in month {months[worst]} the label is {ratios[worst]:.2f} times what it was in that month of the "
+            f"history; gate.limits.label_month lets a factor of {limits.label_month:g} pass",
+        )  # fmt: skip
+    for name in calendar_sums.WEATHER:
+        yield from _weather(name, months, now, before, limits)
+    yield from _relation(months, now, history, limits)
+
+
+def _by_month(sums: CalendarSums) -> Array:
+    """Return `CalendarSums.days` added up by month of the year, with the number of days; shape (12, columns + 1)."""
+    month = sums.dates.astype("datetime64[D]").astype("datetime64[M]").astype(int) % 12
+    found = np.zeros((12, sums.days.shape[1] + 1))
+    np.add.at(found, month, np.column_stack([sums.days, np.ones(len(sums.dates))]))
+    return found
+
+
+def _weather(name: str, months: Array, now: Array, before: Array, limits: GateLimits) -> Iterator[Doubt]:
+    total, squares = calendar_sums.weather_column(name)
+    mean, usual = now[:, total] / now[:, ROWS], before[:, total] / before[:, ROWS]
+    spread = np.sqrt(np.maximum(before[:, squares] / before[:, ROWS] - usual**2, 1e-6))
+    shifts = (mean - usual) / spread
+    # The weather of one month differs from year to year by more than that of a whole year.
+    allowed, of_one = limits.weather_month + 1 / math.sqrt(len(months)), limits.weather_month + 1
+    worst = int(np.abs(shifts).argmax())
+    if abs(shifts.mean()) > allowed or abs(shifts[worst]) > of_one:
+        yield Doubt(
+            SPAN, name, "WEATHER_MONTH_LEVEL",
+            f"against the same months of the history it has moved by {shifts.mean():+.2f} standard deviations, most in "
+            f"month {months[worst]} ({usual[worst]:.2f} → {mean[worst]:.2f}): another unit or scale? For {len(months)} "
+            f"months {allowed:.2f} are let pass, for one {of_one:.2f} (gate.limits.weather_month)",
+        )  # fmt: skip
+
+
+def _relation(months: Array, now: Array, history: CalendarSums, limits: GateLimits) -> Iterator[Doubt]:
+    """Yield where atemp no longer follows temp as it did: the two are degrees, whatever the season."""
+    (t, tt), (a, aa) = (calendar_sums.weather_column(name) for name in ("temp", "atemp"))
+    sums = history.days.sum(axis=0)
+    means = sums / sums[ROWS]
+    variance = means[tt] - means[t] ** 2
+    if variance < 1e-6:
+        return
+    covariance = means[calendar_sums.TEMP_BY_ATEMP] - means[t] * means[a]
+    slope = covariance / variance
+    spread = math.sqrt(max(means[aa] - means[a] ** 2 - slope * covariance, 1e-6))
+    expected = means[a] + slope * (now[:, t] / now[:, ROWS] - means[t])
+    shifts = (now[:, a] / now[:, ROWS] - expected) / spread
+    worst = int(np.abs(shifts).argmax())
+    if abs(shifts[worst]) > limits.weather_relation:
+        yield Doubt(
+            SPAN, "atemp", "WEATHER_RELATION",
+            f"it no longer follows temp as in the history: in month {months[worst]} it is off by {shifts[worst]:+.1f} "
+            f"standard deviations; gate.limits.weather_relation lets {limits.weather_relation:g} pass",
+        )  # fmt: skip
