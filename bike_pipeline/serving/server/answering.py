@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
-from bike_pipeline.serving.server import signatures
+from bike_pipeline.serving.security.request_size import check_rows
+from bike_pipeline.serving.server import examples_api, signatures, tensors
 from bike_pipeline.serving.server.batching import Column, Outputs
 from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.served_version import ServedVersion
@@ -20,12 +24,13 @@ class Answering:
         metrics: what was asked and how long it took.
     """
 
-    def __init__(self, metrics: Metrics) -> None:
-        """Count in these metrics."""
+    def __init__(self, metrics: Metrics, max_rows: int) -> None:
+        """Count in these metrics, and answer no more than so many rows at once."""
         self.metrics = metrics
+        self._max_rows = max_rows
 
     async def predict(
-        self, version: ServedVersion, signature: Signature, columns: Mapping[str, Column], rows: int
+        self, version: ServedVersion, signature: Signature, columns: Mapping[str, Column], rows: int | None
     ) -> Outputs:
         """Return the outputs of one request.
 
@@ -33,18 +38,56 @@ class Answering:
             version: what answers; the caller keeps it in memory.
             signature: the signature to run.
             columns: every input.
-            rows: their rows; 0 where the signature does not batch.
+            rows: their rows; None where the request is answered alone (`tensors.rows_of`).
 
         Raises:
             StatusError: the model refuses, too many wait, or it took too long.
+            Refusal: they are more rows than one request may have.
         """
+        counted = tensors.most_rows(columns) if rows is None else rows
+        check_rows(counted, self._max_rows)
         batcher = version.batcher_at_hand(signature.name) or await version.batcher(signature)
+        if rows is None and not batcher.backend.any_shape:
+            raise tensors.unfitting(columns, signature)
         outputs = await batcher.submit(columns, rows)
-        self.metrics.example_count.add((version.model,), rows)
-        self.metrics.example_counts.add((version.model,), rows)
+        self.metrics.example_count.add((version.model,), counted)
+        self.metrics.example_counts.add((version.model,), counted)
         return outputs
 
-    def count(self, model: str, entrypoint: str, began: float, code: Code) -> None:
+    async def examples(self, version: ServedVersion, signature: Signature, proto: Any) -> tuple[Outputs, int]:
+        """Return the outputs of a classify or regress signature, and the number of examples.
+
+        Args:
+            version: what answers; the caller keeps it in memory.
+            signature: the signature to run.
+            proto: the examples, a `tensorflow.serving.Input`.
+
+        Raises:
+            StatusError: there are none; else as for `predict`.
+        """
+        columns = examples_api.columns_of(examples_api.serialized(proto))
+        rows = tensors.most_rows(columns)
+        return await self.predict(version, signature, columns, tensors.rows_of(columns, signature)), rows
+
+    @contextmanager
+    def counting(self, model: str, api: str, entrypoint: str) -> Iterator[None]:
+        """Count what is done within as one request (see `count`)."""
+        began = time.perf_counter()
+        code = Code.INTERNAL
+        try:
+            yield
+            code = Code.OK
+        except StatusError as error:
+            code = error.code
+            raise
+        except asyncio.CancelledError:
+            # Whoever asked is gone.
+            code = Code.CANCELLED
+            raise
+        finally:
+            self.count(model, entrypoint, began, code, api)
+
+    def count(self, model: str, entrypoint: str, began: float, code: Code, api: str = "Predict") -> None:
         """Count one answered request.
 
         Args:
@@ -52,9 +95,10 @@ class Answering:
             entrypoint: REST or GRPC.
             began: `time.perf_counter()` at its beginning.
             code: how it ended.
+            api: Predict, Classify, Regress or MultiInference.
         """
         self.metrics.request_count.add((model, code.name))
-        self.metrics.request_latency.add((model, "Predict", entrypoint), (time.perf_counter() - began) * 1e6)
+        self.metrics.request_latency.add((model, api, entrypoint), (time.perf_counter() - began) * 1e6)
 
 
 def signature_of(version: ServedVersion, name: str, rest: bool) -> Signature:
@@ -75,23 +119,6 @@ def signature_of(version: ServedVersion, name: str, rest: bool) -> Signature:
     if found is None:
         raise StatusError(Code.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
     return found
-
-
-def refuse_examples_api(version: ServedVersion, name: str, kind: str) -> StatusError:
-    """Return why a model without such a signature does not classify or regress, as TF Serving says it.
-
-    Args:
-        version: the version that was asked.
-        name: the signature's name; empty for the default.
-        kind: "classification" or "regression".
-    """
-    name = name or signatures.DEFAULT
-    found = version.loaded.signatures.get(name)
-    if found is None:
-        return invalid(f"No signature was found with the name: {name}")
-    if len(found.inputs) != 1:
-        return invalid("Expected one input Tensor.")
-    return invalid(f"No {kind} inputs found in SignatureDef: {name}")
 
 
 def check_filter(wanted: list[str], signature: Signature) -> None:

@@ -72,7 +72,7 @@ class Server:
         self.metrics = Metrics()
         threads = Threads(self._loader, self._answering)
         self.versions = ModelVersions(self._server, threads, self.metrics, self._tell_health)
-        self.answers = Answering(self.metrics)
+        self.answers = Answering(self.metrics, settings.serving.security.limits.rows)
         self.rest_port = self.grpc_port = 0
         self._grpc: Any = None
         self._grpc_api: Any = None
@@ -155,7 +155,7 @@ class Server:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        self._grpc_api = api = GrpcApi(self.versions, self.answers, self._settings.serving.security.limits.rows)
+        self._grpc_api = api = GrpcApi(self.versions, self.answers)
         self._grpc.add_generic_rpc_handlers(api.handlers())
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
@@ -178,10 +178,7 @@ class Server:
         from bike_pipeline.serving.server.openapi import document
         from bike_pipeline.serving.server.rest import RestApi, application
 
-        rows = self._settings.serving.security.limits.rows
-        self._rest_api = api = RestApi(
-            self.versions, self.answers, self._server.metrics, rows, document(self._settings)
-        )
+        self._rest_api = api = RestApi(self.versions, self.answers, self._server.metrics, document(self._settings))
         app = application(api, self._middlewares, self._server.max_request_bytes)
         self._runner = web.AppRunner(
             app,

@@ -1,11 +1,10 @@
-"""What answers for one version: the fastest export that passed parity, or the SavedModel through TensorFlow."""
+"""What answers for one version: the fastest export that passed parity; else see `tensorflow_backend`."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,13 +17,13 @@ from bike_pipeline.exporting.format import Loaded
 from bike_pipeline.exporting.registry import format_of
 from bike_pipeline.serving.server import signatures, tensors
 from bike_pipeline.serving.server.signatures import Signature
-from bike_pipeline.serving.server.statuses import Code, StatusError, invalid
+from bike_pipeline.serving.server.statuses import Code, StatusError
+from bike_pipeline.serving.server.tensorflow_backend import SAVED_MODEL
 from bike_pipeline.serving.server.tensors import Array
 
 Arrays = Mapping[str, Array]
 EXPORTS_FOLDER = Path("assets.extra", "exports")
 PARITY_FILE = "parity.json"
-SAVED_MODEL = "saved_model"
 # Rows of a batch under load, by which formats are compared: what is fastest for one row need not be for a batch.
 _BATCH_ROWS = 32
 
@@ -37,10 +36,12 @@ class Backend(Protocol):
     Attributes:
         name: the format that answers.
         sizes: numbers of rows that a call is padded to, ascending; empty where any number is as good.
+        any_shape: whether it takes inputs of other shapes than the signature says.
     """
 
     name: str
     sizes: tuple[int, ...]
+    any_shape: bool
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """Return every output of the signature.
@@ -55,6 +56,8 @@ class Backend(Protocol):
 
 class ExportBackend:
     """An exported model: raw features in, rentals out, no TensorFlow."""
+
+    any_shape = False
 
     def __init__(self, name: str, folder: Path, max_rows: int) -> None:
         """Load the export in `folder`.
@@ -78,60 +81,6 @@ class ExportBackend:
 
 def _sizes(max_rows: int) -> tuple[int, ...]:
     return tuple(1 << power for power in range(max_rows.bit_length()) if 1 << power <= max_rows)
-
-
-class TensorFlowBackend:
-    """One signature of a SavedModel, run by TensorFlow."""
-
-    name = SAVED_MODEL
-    sizes: tuple[int, ...] = ()
-
-    def __init__(self, model: Any, signature: Signature) -> None:
-        """Keep one signature of a loaded model.
-
-        Args:
-            model: what `tf.saved_model.load` returned.
-            signature: the signature to run.
-        """
-        import tensorflow as tf
-
-        self._tf = tf
-        # The signature's function does not keep its variables alive.
-        self._model = model
-        self._run = model.signatures[signature.name]
-        self._types = {name: tf.dtypes.as_dtype(spec.dtype) for name, spec in signature.inputs.items()}
-
-    def run(self, inputs: Arrays) -> dict[str, Array]:
-        """Run the signature."""
-        try:
-            tensors_in = {name: self._tf.constant(inputs[name], kind) for name, kind in self._types.items()}
-            answers = self._run(**tensors_in)
-        except (self._tf.errors.InvalidArgumentError, ValueError, TypeError) as error:
-            raise invalid(_first_line(error)) from None
-        except self._tf.errors.OpError as error:
-            code = error.error_code if error.error_code in set(Code) else Code.INTERNAL
-            raise StatusError(Code(code), _first_line(error)) from None
-        return {name: value.numpy() for name, value in answers.items()}
-
-
-def _first_line(error: Exception) -> str:
-    text = getattr(error, "message", None) or str(error)
-    return next(iter(str(text).splitlines()), type(error).__name__)
-
-
-def load_saved_model(folder: Path) -> Any:
-    """Load a SavedModel with TensorFlow, which is imported only now.
-
-    Raises:
-        StatusError: TensorFlow cannot load it.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tensorflow as tf
-
-    try:
-        return tf.saved_model.load(str(folder))
-    except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
-        raise StatusError(Code.DATA_LOSS, f"TensorFlow cannot load it: {_first_line(error)}") from None
 
 
 def candidates(folder: Path, wanted: Sequence[str]) -> list[str]:

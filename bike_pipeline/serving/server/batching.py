@@ -43,6 +43,7 @@ Outputs = Mapping[str, Array]
 class _Waiting:
     columns: Mapping[str, Column]
     rows: int
+    alone: bool
     answer: asyncio.Future[Outputs]
     since: float
 
@@ -108,12 +109,12 @@ class Batcher:
         self._timeout = timeout_seconds
         self._told = told
 
-    def submit(self, columns: Mapping[str, Column], rows: int) -> asyncio.Future[Outputs]:
+    def submit(self, columns: Mapping[str, Column], rows: int | None) -> asyncio.Future[Outputs]:
         """Return the future answer of one request.
 
         Args:
-            columns: every input of the signature, of its type; the same number of rows where the signature batches.
-            rows: that number.
+            columns: every input of the signature, of its type.
+            rows: how many rows each of them has; None where the request is to be answered alone (`tensors.rows_of`).
 
         Raises:
             StatusError: too many requests wait already; as the answer, also that it took too long.
@@ -122,7 +123,7 @@ class Batcher:
             # What TF Serving says where its batching queue is full.
             raise StatusError(Code.UNAVAILABLE, "The batch scheduling queue to which this task was submitted is full")
         answer: asyncio.Future[Outputs] = self._loop.create_future()
-        self._waiting.append(_Waiting(columns, rows, answer, time.perf_counter()))
+        self._waiting.append(_Waiting(columns, rows or 0, rows is None, answer, time.perf_counter()))
         if not self._scheduled and not self._running:
             self._scheduled = True
             self._loop.call_soon(self._next)
@@ -143,7 +144,7 @@ class Batcher:
         rows = sum(item.rows for item in batch)
         now = time.perf_counter()
         self._told.batch(rows, [now - item.since for item in batch])
-        if rows <= self._quick_rows:
+        if rows <= self._quick_rows and not batch[0].alone:
             self._deliver(batch, self._answer(batch))
             if self._waiting:
                 self._scheduled = True
@@ -182,7 +183,7 @@ class Batcher:
             if item.answer.done():
                 self._waiting.popleft()
                 continue
-            if batch and (rows + item.rows > self._max_rows or not self._signature.batches):
+            if batch and (rows + item.rows > self._max_rows or item.alone or batch[0].alone):
                 break
             batch.append(self._waiting.popleft())
             rows += item.rows
@@ -213,7 +214,7 @@ class Batcher:
 
     def _run(self, batch: list[_Waiting]) -> list[Outputs]:
         total = sum(item.rows for item in batch)
-        if self._signature.batches and not total:
+        if not total and not batch[0].alone:
             return [self._empty() for _ in batch]
         size = next((size for size in self.backend.sizes if size >= total), total)
         inputs = {name: self._joined(batch, name, size - total) for name in self._types}

@@ -9,10 +9,8 @@ from typing import Any
 
 import grpc
 
-from bike_pipeline.serving.security.request_size import check_rows
-from bike_pipeline.serving.server import answering, messages, tensors, version_policy
+from bike_pipeline.serving.server import answering, examples_api, messages, signatures, tensors, version_policy
 from bike_pipeline.serving.server.answering import Answering
-from bike_pipeline.serving.server.json_format import same_rows
 from bike_pipeline.serving.server.model_versions import ModelVersions
 from bike_pipeline.serving.server.protos import (
     classification_pb2,
@@ -24,6 +22,7 @@ from bike_pipeline.serving.server.protos import (
     regression_pb2,
 )
 from bike_pipeline.serving.server.served_version import ServedVersion
+from bike_pipeline.serving.server.signatures import Signature
 from bike_pipeline.serving.server.statuses import Code, StatusError, invalid
 
 PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
@@ -36,19 +35,17 @@ Answer = Callable[[Any], Awaitable[Any]]
 class GrpcApi:
     """Answers both services."""
 
-    def __init__(self, versions: ModelVersions, answers: Answering, max_rows: int) -> None:
+    def __init__(self, versions: ModelVersions, answers: Answering) -> None:
         """Answer for these models.
 
         Args:
             versions: the models.
             answers: asks them.
-            max_rows: most rows in one request.
         """
         self._versions = versions
         self._answers = answers
         self._draining = False
         self._refused = 0
-        self._max_rows = max_rows
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
         """Return what a `grpc.aio` server is to be given."""
@@ -127,42 +124,56 @@ class GrpcApi:
         signature = answering.signature_of(version, request.model_spec.signature_name, rest=False)
         specs = signature.inputs
         sent = request.inputs
-        if len(sent) != len(specs) or any(name not in specs for name in sent):
-            extra, missing = sorted(set(sent) - set(specs)), sorted(set(specs) - set(sent))
-            raise invalid(
-                f"input size does not match signature: {len(sent)}!={len(specs)} len({{{','.join(sorted(sent))}}}) != "
-                f"len({{{','.join(specs)}}}). Sent extra: {{{','.join(extra)}}}. Missing but required: "
-                f"{{{','.join(missing)}}}."
-            )
+        tensors.check_names(sent, specs)
         wanted = list(request.output_filter)
         answering.check_filter(wanted, signature)
         columns = {name: tensors.column(sent[name], spec, name) for name, spec in specs.items()}
-        rows = same_rows(columns, signature)
-        check_rows(rows, self._max_rows)
+        rows = tensors.rows_of(columns, signature)
         outputs = await self._answers.predict(version, signature, columns, rows)
         response = predict_pb2.PredictResponse()
-        response.model_spec.name = version.model
-        response.model_spec.version.value = version.number
-        response.model_spec.signature_name = signature.name
+        _tell_who(response.model_spec, version, signature.name)
         for name in wanted or outputs:
             tensors.fill(response.outputs[name], outputs[name])
         return response
 
     async def _classify(self, request: Any) -> Any:
-        with self._find(request.model_spec) as version:
-            raise answering.refuse_examples_api(version, request.model_spec.signature_name, "classification")
+        response = classification_pb2.ClassificationResponse()
+        await self._answer_examples(request, examples_api.CLASSIFY, "Classify", response)
+        return response
 
     async def _regress(self, request: Any) -> Any:
-        with self._find(request.model_spec) as version:
-            raise answering.refuse_examples_api(version, request.model_spec.signature_name, "regression")
+        response = regression_pb2.RegressionResponse()
+        await self._answer_examples(request, examples_api.REGRESS, "Regress", response)
+        return response
+
+    async def _answer_examples(self, request: Any, method: str, api: str, response: Any) -> None:
+        with (
+            self._answers.counting(self._known(request.model_spec), api, "GRPC"),
+            self._find(request.model_spec) as version,
+        ):
+            signature = examples_api.signature_of(version, request.model_spec.signature_name, method)
+            outputs, rows = await self._answers.examples(version, signature, request.input)
+            response.result.CopyFrom(examples_api.result_of(method, outputs, rows))
+            _tell_who(response.model_spec, version, signature.name)
 
     async def _multi_inference(self, request: Any) -> Any:
         if not request.tasks:
             raise invalid("Inference request must have at least one task")
-        task = request.tasks[0]
-        with self._find(task.model_spec) as version:
-            kind = "classification" if task.method_name == "tensorflow/serving/classify" else "regression"
-            raise answering.refuse_examples_api(version, task.model_spec.signature_name, kind)
+        spec = request.tasks[0].model_spec
+        response = inference_pb2.MultiInferenceResponse()
+        with self._answers.counting(self._known(spec), "MultiInference", "GRPC"), self._find(spec) as version:
+            # All are looked at before the first is answered.
+            for task, signature in [(task, _task_signature(task, request, version)) for task in request.tasks]:
+                outputs, rows = await self._answers.examples(version, signature, request.input)
+                result = response.results.add()
+                answered = examples_api.result_of(task.method_name, outputs, rows)
+                is_regression = task.method_name == examples_api.REGRESS
+                (result.regression_result if is_regression else result.classification_result).CopyFrom(answered)
+                _tell_who(result.model_spec, version, signature.name)
+        return response
+
+    def _known(self, spec: Any) -> str:
+        return str(spec.name) if spec.name in self._versions.models else "unknown"
 
     async def _metadata(self, request: Any) -> Any:
         return messages.metadata(self._find(request.model_spec), request.metadata_field)
@@ -174,9 +185,36 @@ class GrpcApi:
         response = model_management_pb2.ReloadConfigResponse()
         if request.config.WhichOneof("config") != "model_config_list":
             raise invalid("Only ModelServerConfig with a model_config_list is supported for reloading")
-        await self._versions.configure([version_policy.from_proto(c) for c in request.config.model_config_list.config])
+        configs = [version_policy.from_proto(config) for config in request.config.model_config_list.config]
+        await self._versions.configure(configs, there=True)
         response.status.error_code = 0
         return response
+
+
+def _task_signature(task: Any, request: Any, version: ServedVersion) -> Signature:
+    """Return the signature of a task of a MultiInference request.
+
+    Raises:
+        StatusError: the task does not fit the others, or the signature is not made for it.
+    """
+    if not task.model_spec.name:
+        raise invalid("Found ModelSpec with an empty model name.")
+    if any(other.model_spec.name != version.model for other in request.tasks):
+        raise invalid("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
+    name = task.model_spec.signature_name or signatures.DEFAULT
+    if sum((other.model_spec.signature_name or signatures.DEFAULT) == name for other in request.tasks) > 1:
+        raise invalid(f"Duplicate evaluation of signature: {name}")
+    if name not in version.loaded.signatures:
+        raise invalid(f"Requested signature not found in model graph: {name}")
+    if task.method_name not in (examples_api.CLASSIFY, examples_api.REGRESS):
+        raise StatusError(Code.UNIMPLEMENTED, f"Unsupported signature method_name: {task.method_name}")
+    return examples_api.signature_of(version, name, task.method_name)
+
+
+def _tell_who(spec: Any, version: ServedVersion, signature: str) -> None:
+    spec.name = version.model
+    spec.version.value = version.number
+    spec.signature_name = signature
 
 
 def _named(spec: Any) -> tuple[str, int | None, str | None]:

@@ -14,7 +14,7 @@ import numpy as np
 from bike_pipeline import features
 from bike_pipeline.errors import BikePipelineError
 from bike_pipeline.serving import model_folder
-from bike_pipeline.serving.server import backends, signatures, tensors, warmup
+from bike_pipeline.serving.server import backends, signatures, tensorflow_backend, tensors, warmup
 from bike_pipeline.serving.server.backends import Backend
 from bike_pipeline.serving.server.batching import quick_rows
 from bike_pipeline.serving.server.signatures import Signature
@@ -69,7 +69,7 @@ def load(folder: Path, settings: ServerSettings) -> LoadedVersion:
     found, definitions = signatures.read(folder)
     version = LoadedVersion(folder, found, definitions)
     default = found.get(signatures.DEFAULT)
-    if default and tuple(settings.backends) != (backends.SAVED_MODEL,):
+    if default and tuple(settings.backends) != (tensorflow_backend.SAVED_MODEL,):
         export = backends.fastest_export(folder, default, settings.backends, settings.batching.max_rows)
         if export:
             version.ready[default.name] = _ready(export, default, settings)
@@ -86,10 +86,16 @@ def add_tensorflow(version: LoadedVersion, settings: ServerSettings) -> None:
     Raises:
         StatusError: TensorFlow cannot load it.
     """
-    model = backends.load_saved_model(version.folder)
+    session = tensorflow_backend.load_saved_model(version.folder)
     for name, signature in version.signatures.items():
-        if name not in version.ready and name in model.signatures:
-            version.ready[name] = _ready(backends.TensorFlowBackend(model, signature), signature, settings)
+        if name in version.ready:
+            continue
+        try:
+            backend = tensorflow_backend.TensorFlowBackend(session, signature, version.definitions[name])
+        except StatusError as error:
+            _log.warning("%s: the signature %s cannot be run: %s", version.folder, name, error)
+            continue
+        version.ready[name] = _ready(backend, signature, settings)
 
 
 def _intact(folder: Path) -> None:
@@ -113,7 +119,13 @@ def _ready(backend: Backend, signature: Signature, settings: ServerSettings) -> 
         name: np.zeros((rows, *(spec.shape or ())[1:]), tensors.numpy_type(spec.dtype))
         for name, spec in signature.inputs.items()
     }
-    return Ready(backend, quick_rows(backend, inputs))
+    try:
+        return Ready(backend, quick_rows(backend, inputs))
+    except StatusError:
+        # It takes other values, or other shapes than the signature says.
+        if backend.any_shape:
+            return Ready(backend, 0)
+        raise
 
 
 def _golden(version: LoadedVersion) -> None:
@@ -147,7 +159,7 @@ def _golden(version: LoadedVersion) -> None:
 
 def _is_quantized(folder: Path, name: str) -> bool:
     record = backends.parity_of(folder).get(name, {})
-    return name != backends.SAVED_MODEL and record.get("precision") != "float32"
+    return name != tensorflow_backend.SAVED_MODEL and record.get("precision") != "float32"
 
 
 def _warm_up(version: LoadedVersion) -> None:

@@ -41,6 +41,8 @@ class Model:
         self.latest: ServedVersion | None = None
         # The wanted versions that do not load.
         self.failed: list[ServedVersion] = []
+        # What is wanted and not there, in words.
+        self.absent = ""
         self._settings = settings
         self._threads = threads
         self._stamps: dict[int, tuple[int, ...]] = {}
@@ -164,12 +166,16 @@ class ModelVersions:
         """Whether every model has a version that answers."""
         return bool(self.models) and all(model.latest for model in self.models.values())
 
-    async def configure(self, configs: Iterable[ModelConfig]) -> None:
+    async def configure(self, configs: Iterable[ModelConfig], there: bool = False) -> None:
         """Serve these models and no others; return when what they want was loaded, or tried.
 
+        Args:
+            configs: the models.
+            there: whether it is an error that a model has no version yet, or lacks one that its policy names.
+
         Raises:
-            StatusError: a name stands there twice, a label is for a version that is not available, or a version does
-                not load; the models go on as far as they came.
+            StatusError: a name stands there twice, a label is for a version that is not available, or a version is not
+                there or does not load; the models go on as far as they came.
         """
         wanted: dict[str, ModelConfig] = {}
         for config in configs:
@@ -182,12 +188,15 @@ class ModelVersions:
                 model = self.models.setdefault(name, Model(config, self._settings, self._threads, self._metrics))
                 model.config = config
                 await self._look_at(model)
+            absent = [text for name in wanted if there and (text := self.models[name].absent)]
             for name, config in wanted.items():
                 if config.policy != "promoted":
                     self.label(self.models[name], config.labels)
             self._on_change()
         for model in dropped:
             await model.stop()
+        if absent:
+            raise StatusError(Code.NOT_FOUND, "; ".join(absent))
         broken = [v for name in wanted for v in self.models[name].failed]
         if broken:
             first = broken[0]
@@ -242,6 +251,7 @@ class ModelVersions:
             return
         present = await loop.run_in_executor(self._threads.loading, version_policy.folders, config.base_path)
         model.preferred = config.labels.get(STABLE) if model.config.policy == "promoted" else None
+        model.absent = version_policy.absent(config, present)
         await model.reconcile(version_policy.wanted(config, present))
         if model.config.policy == "promoted":
             ready = {version.number for version in model.available()}

@@ -57,7 +57,7 @@ def document(settings: Settings) -> dict[str, Any]:
             "version": __version__,
             "description": "TF Serving's RESTful API for one model: hourly rentals from calendar and weather. NaN and "
             "Infinity may stand bare, as in TF Serving. The ranges are those of the feature contract; the server "
-            "answers values outside of them as well, which nothing vouches for. `:classify` and `:regress` answer 400: "
+            "answers values outside of them as well, which nothing vouches for. `:classify` and `:regress` answer 501: "
             "the model has no signature for them.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },

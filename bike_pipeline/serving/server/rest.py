@@ -7,23 +7,23 @@ import re
 import time
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
 from aiohttp import web
 
-from bike_pipeline.serving.security.request_size import check_rows
-from bike_pipeline.serving.server import answering, json_format, messages, openapi
+from bike_pipeline.serving.server import answering, examples_api, json_examples, json_format, messages, openapi
 from bike_pipeline.serving.server.answering import Answering
 from bike_pipeline.serving.server.metrics import CONTENT_TYPE
 from bike_pipeline.serving.server.model_versions import ModelVersions
 from bike_pipeline.serving.server.served_version import ServedVersion
 from bike_pipeline.serving.server.statuses import Code, StatusError, http_status, invalid
 
-# tensorflow_serving/model_servers/http_rest_api_handler.cc
-_PREDICT = re.compile(
-    r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?:(classify|regress|predict)", re.IGNORECASE
-)
-_MODEL = re.compile(r"/v1/models(?:/([^/:]+))?(?:/versions/(\d+)|/labels/([^/:]+))?(/metadata)?", re.IGNORECASE)
+# tensorflow_serving/model_servers/http_rest_api_util.cc: the path as it was sent, whose names are decoded afterwards.
+_FLAGS = re.IGNORECASE | re.ASCII
+_PREDICT = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?:(classify|regress|predict)", _FLAGS)
+_MODEL = re.compile(r"/v1/models(?:/([^/:]+))?(?:/versions/(\d+)|/labels/([^/:]+))?(/metadata)?", _FLAGS)
+_EXAMPLES = {"classify": ("Classify", examples_api.CLASSIFY), "regress": ("Regress", examples_api.REGRESS)}
 METRICS_PATH = "/monitoring/prometheus/metrics"
 _JSON = "application/json"
 
@@ -40,23 +40,19 @@ class RestApi:
         draining: whether each connection ends with its next answer.
     """
 
-    def __init__(
-        self, versions: ModelVersions, answers: Answering, with_metrics: bool, max_rows: int, document: Any
-    ) -> None:
+    def __init__(self, versions: ModelVersions, answers: Answering, with_metrics: bool, document: Any) -> None:
         """Answer for these models.
 
         Args:
             versions: the models.
             answers: asks them.
             with_metrics: whether the metrics are told.
-            max_rows: most rows in one request.
             document: what `openapi` says of all this.
         """
         self.draining = False
         self._versions = versions
         self._answers = answers
         self._with_metrics = with_metrics
-        self._max_rows = max_rows
         self._document = orjson.dumps(document)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -71,43 +67,45 @@ class RestApi:
         return response
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        path = request.path
+        path = request.rel_url.raw_path
         if request.method == "POST" and (found := _PREDICT.fullmatch(path)):
             name, number, label, verb = found.groups()
-            if verb.lower() == "predict":
-                return await self._predict(request, name, number, label)
-            with self._versions.find(name, _number(number), label) as version:
-                parsed = json_format.parse(await request.read())
-                kind = {"classify": "classification", "regress": "regression"}[verb.lower()]
-                raise answering.refuse_examples_api(version, parsed.signature, kind)
+            which = (_decoded(name), _number(number), _decoded(label))
+            if verb == "predict":
+                return await self._predict(request, *which)
+            # In other letters it is malformed, as in TF Serving, where all else may be in any.
+            if verb in _EXAMPLES:
+                return await self._examples(request, verb, *which)
         if request.method == "GET":
             if path == METRICS_PATH and self._with_metrics:
                 return web.Response(body=self._answers.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
             if path == openapi.PATH:
                 return web.Response(body=self._document, content_type=_JSON)
             if found := _MODEL.fullmatch(path):
-                return self._told(*found.groups())
+                name, number, label, metadata = found.groups()
+                return self._told(_decoded(name), _number(number), _decoded(label), metadata)
         if request.method == "OPTIONS" and request.headers.get("Origin"):
             return web.Response(headers=_CORS)
         raise invalid(f"Malformed request: {request.method} {path}")
 
-    def _told(self, name: str | None, number: str | None, label: str | None, metadata: str | None) -> web.Response:
+    def _told(self, name: str | None, number: int | None, label: str | None, metadata: str | None) -> web.Response:
         if not name:
             raise invalid("Missing model name in request.")
         if metadata:
-            body = messages.metadata_json(self._versions.find(name, _number(number), label))
+            body = messages.metadata_json(self._versions.find(name, number, label))
         else:
-            body = messages.as_json(messages.status(self._versions.statuses(name, _number(number), label)))
+            body = messages.as_json(messages.status(self._versions.statuses(name, number, label)))
         return web.Response(body=orjson.dumps(body, option=orjson.OPT_INDENT_2), content_type=_JSON)
 
-    async def _predict(self, request: web.Request, name: str, number: str | None, label: str | None) -> web.Response:
+    async def _predict(self, request: web.Request, name: str, number: int | None, label: str | None) -> web.Response:
         began = time.perf_counter()
         code = Code.INTERNAL
         known = name if name in self._versions.models else "unknown"
         try:
-            content = await request.read()
-            with self._versions.find(name, _number(number), label) as version:
-                body = await self._predicted(content, version)
+            # As TF Serving: what cannot be read is told before what is not there.
+            parsed = json_format.parse(await request.read())
+            with self._versions.find(name, number, label) as version:
+                body = await self._predicted(parsed, version)
             code = Code.OK
             return web.Response(body=body, content_type=_JSON)
         except StatusError as error:
@@ -120,12 +118,23 @@ class RestApi:
         finally:
             self._answers.count(known, "REST", began, code)
 
-    async def _predicted(self, content: bytes, version: ServedVersion) -> bytes:
-        parsed = json_format.parse(content)
+    async def _predicted(self, parsed: json_format.Request, version: ServedVersion) -> bytes:
         signature = answering.signature_of(version, parsed.signature, rest=True)
         columns, rows, form = json_format.inputs_of(parsed, signature)
-        check_rows(rows, self._max_rows)
         return json_format.response(await self._answers.predict(version, signature, columns, rows), form)
+
+    async def _examples(
+        self, request: web.Request, verb: str, name: str, number: int | None, label: str | None
+    ) -> web.Response:
+        known = name if name in self._versions.models else "unknown"
+        api, method = _EXAMPLES[verb]
+        with self._answers.counting(known, api, "REST"):
+            parsed = json_format.parse(await request.read())
+            examples = json_examples.input_of(parsed)
+            with self._versions.find(name, number, label) as version:
+                signature = examples_api.signature_of(version, parsed.signature, method)
+                outputs, rows = await self._answers.examples(version, signature, examples)
+            return web.Response(body=json_examples.response(method, outputs, rows), content_type=_JSON)
 
 
 _CORS = {
@@ -133,6 +142,10 @@ _CORS = {
     "Access-Control-Allow-Methods": "GET, POST",
     "Access-Control-Allow-Headers": "Content-Type",
 }
+
+
+def _decoded(text: Any) -> Any:
+    return unquote(text) if text and "%" in text else text
 
 
 def _number(text: str | None) -> int | None:

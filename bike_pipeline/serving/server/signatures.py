@@ -12,7 +12,7 @@ from bike_pipeline.serving.server.statuses import Code, StatusError
 
 DEFAULT = "serving_default"
 # The tag that TF Serving loads unless another is configured.
-_SERVE = "serve"
+SERVE = "serve"
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Signature:
         batches: whether the rows of several requests can be answered as one.
         plain: inputs with the Python type of a JSON number that fits them as it is, where every input is one int64 or
             float32 a row; else empty.
+        method: what it is for, as its SignatureDef says (tensorflow/serving/predict, …/classify, …/regress).
     """
 
     name: str
@@ -51,6 +52,7 @@ class Signature:
     outputs: Mapping[str, TensorSpec]
     batches: bool
     plain: tuple[tuple[str, Any], ...] = ()
+    method: str = ""
 
 
 def _tensor(info: Any) -> TensorSpec:
@@ -70,6 +72,7 @@ def _signature(name: str, definition: Any) -> Signature:
         outputs,
         batches=bool(inputs) and all(spec.is_batch for spec in tensors),
         plain=plain if len(plain) == len(inputs) else (),
+        method=definition.method_name,
     )
 
 
@@ -88,8 +91,8 @@ def read(folder: Path) -> tuple[dict[str, Signature], Any]:
     except Exception as error:  # noqa: BLE001 - protobuf's DecodeError, whose place differs between its releases
         raise StatusError(Code.DATA_LOSS, f"{path.name} is no SavedModel ({type(error).__name__})") from None
     for graph in proto.meta_graphs:
-        if _SERVE in graph.meta_info_def.tags:
+        if SERVE in graph.meta_info_def.tags:
             # Names that begin so belong to TensorFlow itself.
             definitions = {n: d for n, d in graph.signature_def.items() if n != "__saved_model_init_op"}
             return {name: _signature(name, found) for name, found in definitions.items()}, definitions
-    raise StatusError(Code.NOT_FOUND, f"{path.name} has no graph with the tag '{_SERVE}'")
+    raise StatusError(Code.NOT_FOUND, f"{path.name} has no graph with the tag '{SERVE}'")

@@ -7,6 +7,7 @@ the exact size, or a list of values that is cut or filled up with its last value
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -14,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bike_pipeline.serving.server.protos import tensor_pb2, types_pb2
-from bike_pipeline.serving.server.signatures import TensorSpec
-from bike_pipeline.serving.server.statuses import invalid
+from bike_pipeline.serving.server.signatures import Signature, TensorSpec
+from bike_pipeline.serving.server.statuses import StatusError, invalid
 
 Array = npt.NDArray[Any]
 
@@ -42,6 +43,8 @@ _NUMBERS = {np.dtype(kind): number for number, (kind, _) in _KINDS.items()}
 STRING: int = types_pb2.DT_STRING
 FLOAT: int = types_pb2.DT_FLOAT
 INT64: int = types_pb2.DT_INT64
+# numpy's, and fewer than TensorFlow's 254 (tensorflow/core/framework/tensor_shape.h).
+MAX_RANK = 64
 _FEW = 16
 # A shape of a few bytes must not make us allocate what no request holds.
 _MAX_FILLED = 1 << 20
@@ -72,6 +75,8 @@ def to_array(proto: Any, alias: str) -> Array:
         raise error
     kind, field = _KINDS[proto.dtype]
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
+    if len(shape) > MAX_RANK:
+        raise invalid(f"tensor parsing error: {alias} has {len(shape)} dimensions, more than {MAX_RANK}")
     size = math.prod(shape)
     if any(length < 0 for length in shape):
         raise error
@@ -109,15 +114,14 @@ def _sized(flat: Array, size: int, kind: Any) -> Array:
 
 
 def checked(proto: Any, spec: TensorSpec, alias: str) -> Array:
-    """Return an input as an array, held to its signature.
+    """Return an input as an array, held to the type of its signature.
 
     Raises:
-        StatusError: it is no tensor, or its type or shape is another.
+        StatusError: it is no tensor, or its type is another.
     """
     array = to_array(proto, alias)
     if proto.dtype != spec.dtype:
         raise invalid(f"input {alias} is expected to be {name_of(spec.dtype)} but {name_of(proto.dtype)} is provided")
-    check_shape(array.shape, spec, alias)
     return array
 
 
@@ -125,7 +129,7 @@ def column(proto: Any, spec: TensorSpec, alias: str) -> Array | list[Any]:
     """Return an input as `checked` does, or as a list where it is a few plain numbers: a list is cheaper to join.
 
     Raises:
-        StatusError: it is no tensor, or its type or shape is another.
+        StatusError: it is no tensor, or its type is another.
     """
     dims = proto.tensor_shape.dim
     if spec.shape == (-1,) and proto.dtype == spec.dtype and len(dims) == 1 and not proto.tensor_content:
@@ -135,18 +139,68 @@ def column(proto: Any, spec: TensorSpec, alias: str) -> Array | list[Any]:
     return checked(proto, spec, alias)
 
 
-def check_shape(shape: tuple[int, ...], spec: TensorSpec, alias: str) -> None:
-    """Hold an input's shape to its signature.
+def check_names(sent: Collection[str], specs: Mapping[str, TensorSpec]) -> None:
+    """Hold the names of a request's inputs to its signature, as TF Serving's predict_util.cc does.
 
     Raises:
-        StatusError: it is another.
+        StatusError: one is missing, or there are others.
     """
-    wanted = spec.shape
-    if wanted is None:
+    if len(sent) == len(specs) and all(name in specs for name in sent):
         return
-    if len(shape) != len(wanted) or any(w not in (-1, got) for w, got in zip(wanted, shape, strict=True)):
-        shown = ",".join("?" if size == -1 else str(size) for size in wanted)
-        raise invalid(f"input {alias} is expected to have the shape [{shown}] but has {list(shape)}")
+    extra, missing = sorted(set(sent) - set(specs)), sorted(set(specs) - set(sent))
+    raise invalid(
+        f"input size does not match signature: {len(sent)}!={len(specs)} len({{{','.join(sorted(sent))}}}) != "
+        f"len({{{','.join(specs)}}}). Sent extra: {{{','.join(extra)}}}. Missing but required: {{{','.join(missing)}}}."
+    )
+
+
+def _shape(values: Array | list[Any]) -> tuple[int, ...]:
+    # A list is one of plain numbers.
+    return (len(values),) if isinstance(values, list) else values.shape
+
+
+def _is_as_wanted(shape: tuple[int, ...], spec: TensorSpec) -> bool:
+    wanted = spec.shape
+    return wanted is None or (
+        len(shape) == len(wanted) and all(size in (-1, got) for size, got in zip(wanted, shape, strict=True))
+    )
+
+
+def rows_of(columns: Mapping[str, Array | list[Any]], signature: Signature) -> int | None:
+    """Return the rows of a request that can share a call with others; None where it cannot.
+
+    It cannot where its signature does not batch, where inputs have other shapes than the signature says (which TF
+    Serving leaves to the model), or where they have different numbers of rows.
+    """
+    if not signature.batches:
+        return None
+    rows = -1
+    for name, values in columns.items():
+        spec = signature.inputs[name]
+        if not (isinstance(values, list) and spec.shape == (-1,)) and not _is_as_wanted(_shape(values), spec):
+            return None
+        if rows not in (-1, len(values)):
+            return None
+        rows = len(values)
+    return rows
+
+
+def most_rows(columns: Mapping[str, Array | list[Any]]) -> int:
+    """Return the largest first dimension of a request's inputs."""
+    return max((shape[0] for shape in map(_shape, columns.values()) if shape), default=0)
+
+
+def unfitting(columns: Mapping[str, Array | list[Any]], signature: Signature) -> StatusError:
+    """Return why a model that takes nothing but rows does not take these inputs (see `rows_of`)."""
+    for name, values in columns.items():
+        spec, shape = signature.inputs[name], _shape(values)
+        if not _is_as_wanted(shape, spec):
+            wanted = ",".join("?" if size == -1 else str(size) for size in spec.shape or ())
+            return invalid(f"input {name} is expected to have the shape [{wanted}] but has {list(shape)}")
+    lengths = {name: len(values) for name, values in columns.items()}
+    rows = next(iter(lengths.values()))
+    name, length = next((name, length) for name, length in lengths.items() if length != rows)
+    return invalid(f"Tensor name: {name} has inconsistent batch size: {length} expecting: {rows}")
 
 
 def fill(proto: Any, array: Array) -> None:

@@ -41,6 +41,14 @@ def wanted(config: ModelConfig, present: Mapping[int, Path]) -> dict[int, Path]:
     return {number: present[number] for number in numbers}
 
 
+def absent(config: ModelConfig, present: Mapping[int, Path]) -> str:
+    """Say which versions are meant to be served and not there; empty where none is missing."""
+    if not present:
+        return f"model {config.name} has no version in {config.base_path}"
+    missing = sorted(set(config.specific) - present.keys()) if config.policy == "specific" else []
+    return f"model {config.name} has no version {', '.join(map(str, missing))}" if missing else ""
+
+
 def folders(base_path: Path) -> dict[int, Path]:
     """Return a model's version folders by number; a name may have leading zeros, as `00001` for 1.
 

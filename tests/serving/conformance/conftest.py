@@ -3,9 +3,9 @@
     BIKE_SERVING_REST=127.0.0.1:8501 BIKE_SERVING_GRPC=127.0.0.1:8500 python -m pytest -n 0 tests/serving/conformance
 
 Of a named server, what needs more to be known is skipped unless it is told: BIKE_SERVING_MODEL (a bike model, else
-bike_demand), BIKE_SERVING_CONFORMANCE_MODEL (the model of model.py under this name), BIKE_SERVING_BASE_PATH (the folder
-in which the server sees both models; its configuration is then reloaded), BIKE_SERVING_CORS and BIKE_SERVING_METRICS (1
-where they are switched on).
+bike_demand), BIKE_SERVING_CONFORMANCE_MODEL (the model of model.py under this name; those of TensorFlow 1 beside it
+under their own), BIKE_SERVING_BASE_PATH (the folder in which the server sees all models; its configuration is then
+reloaded), BIKE_SERVING_CORS and BIKE_SERVING_METRICS (1 where they are switched on).
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ class Target:
         grpc: host:port of the gRPC API.
         model: name of the bike model.
         second: name of the conformance model, versions 1 and 2 with labels; empty where there is none.
-        base_path: where the server sees both models; empty where its configuration is not to be touched.
+        base_path: where the server sees all models; empty where its configuration is not to be touched.
         extras: what else is switched on: "cors", "metrics".
+        is_named: whether it was named, and is not the embedded server.
     """
 
     rest: str
@@ -53,6 +54,7 @@ class Target:
     second: str
     base_path: str
     extras: frozenset[str]
+    is_named: bool = False
 
     def needs(self, what: str, variable: str) -> str:
         """Return a field, or skip the test that cannot do without it."""
@@ -98,9 +100,14 @@ def configured(names: dict[str, str], base_path: str, labels: dict[str, int]) ->
     return request
 
 
-def both(target: Target) -> Any:
+def everything(target: Target) -> Any:
     """Return the configuration that every test finds."""
-    return configured({target.model: MODEL, target.second: "conformance"}, target.base_path, conformance_model.LABELS)
+    names = {target.model: MODEL, target.second: "conformance", **{name: name for name in conformance_model.CLASSICS}}
+    request = configured(names, target.base_path, conformance_model.LABELS)
+    for config in request.config.model_config_list.config:
+        if config.name in conformance_model.CLASSICS:
+            config.version_labels["stable"] = conformance_model.CLASSIC_VERSION
+    return request
 
 
 @pytest.fixture(scope="session")
@@ -117,16 +124,16 @@ def conforming(exported, tmp_path_factory: pytest.TempPathFactory) -> Iterator[T
             os.environ.get("BIKE_SERVING_CONFORMANCE_MODEL", ""),
             os.environ.get("BIKE_SERVING_BASE_PATH", ""),
             frozenset(name for name, value in given.items() if value not in ("", "0")),
+            is_named=True,
         )
         return
     base = tmp_path_factory.mktemp("conformance")
     push(base, with_export(exported.path, tmp_path_factory.mktemp("exports") / "model"), 1)
-    (base / "conformance").mkdir()
-    conformance_model.write(base / "conformance")
+    conformance_model.write_all(base)
     with running_server(base, tmp_path_factory.mktemp("workspace")) as running:
         target = Target(running.rest, running.grpc, MODEL, "conformance", str(base), frozenset(["cors", "metrics"]))
         with grpc.insecure_channel(running.grpc) as channel:
-            model_service.ModelServiceStub(channel).HandleReloadConfigRequest(both(target), timeout=WAIT)
+            model_service.ModelServiceStub(channel).HandleReloadConfigRequest(everything(target), timeout=WAIT)
         yield target
 
 

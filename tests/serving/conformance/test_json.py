@@ -143,8 +143,6 @@ def test_floats_are_as_short_as_they_can_be(predict):
         ({"instances": [True]}, "not of expected type: float"),
         ({"inputs": {"z": [1]}}, "Missing named input: x"),
         ({"inputs": [1, [2]]}, ""),
-        ({"inputs": [[1]]}, ""),
-        ({"inputs": [1e39]}, "without loss of precision"),
         ({"signature_name": 3, "inputs": [1]}, "signature_name"),
         ({"signature_name": "none", "inputs": [1]}, '"none" not found in signature def'),
     ],
@@ -165,7 +163,6 @@ def test_bodies_that_do_not_fit(ask, second, body, said):
         ({"whole": [2**31, 0]}, "not of expected type: int32"),
         ({"whole": [1.5, 0]}, "not of expected type: int32"),
         ({"wide": [2**63, 0]}, "not of expected type: int64"),
-        ({"pair": [[1, 2, 3], [4, 5, 6]]}, ""),
         ({"pair": [[1, 2], [3]]}, ""),
     ],
 )

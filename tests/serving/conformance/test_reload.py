@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import grpc
 import pytest
@@ -28,7 +29,7 @@ def reload(conforming, channel, second):
         return call(request, timeout=WAIT)
 
     yield reloaded
-    reloaded(conftest.both(conforming))
+    reloaded(conftest.everything(conforming))
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def states(ask, name):
 
 
 def test_the_same_again_changes_nothing(reload, conforming, predict):
-    response = reload(conftest.both(conforming))
+    response = reload(conftest.everything(conforming))
     assert response.status.error_code == 0
     assert predict("which", {"instances": [0]}, "/labels/stable").json == {"predictions": [1]}
 
@@ -100,3 +101,50 @@ def test_one_name_twice(reload, conforming, names, predict):
     request.config.model_config_list.config.append(request.config.model_config_list.config[0])
     assert refused(reload, request) is Code.INVALID_ARGUMENT
     assert predict("which", {"instances": [0]}, "/labels/stable").json == {"predictions": [1]}
+
+
+def test_a_folder_without_a_version_is_an_error_not_ok(reload, conforming, names, predict, tmp_path):
+    if conforming.is_named:
+        pytest.skip("TF Serving waits until a version is there")
+    for folder in ("nowhere", "conformance/1"):
+        request = configured({**names, "nobody": folder}, conforming.base_path, LABELS)
+        with pytest.raises(grpc.RpcError) as caught:
+            reload(request)
+        assert caught.value.code() is Code.NOT_FOUND
+        assert "nobody" in caught.value.details()
+    assert predict("which", {"instances": [0]}).json == {"predictions": [2]}
+
+
+def test_a_named_version_that_is_not_there_is_an_error_not_ok(reload, conforming, names, second, predict):
+    if conforming.is_named:
+        pytest.skip("TF Serving warns in its log")
+    request = configured(names, conforming.base_path, {})
+    config = next(one for one in request.config.model_config_list.config if one.name == second)
+    config.model_version_policy.specific.versions.extend([2, 9])
+    with pytest.raises(grpc.RpcError) as caught:
+        reload(request)
+    assert caught.value.code() is Code.NOT_FOUND
+    assert f"{second} has no version 9" in caught.value.details()
+    assert predict("which", {"instances": [0]}).json == {"predictions": [2]}
+
+
+def test_a_new_model_answers_as_soon_as_the_call_returns(reload, conforming, names, ask):
+    request = configured({**names, "again": "half_plus_three"}, conforming.base_path, LABELS)
+    request.metric_names.append(":tensorflow:serving:request_count")
+    response = reload(request)
+    assert list(response.metric) == []
+    assert ask("POST", "/v1/models/again:predict", {"instances": [1.0]}).json == {"predictions": [3.5]}
+
+
+def test_a_version_folder_may_be_a_link(reload, conforming, names, ask, tmp_path):
+    base = Path(conforming.base_path)
+    if not base.is_dir():
+        pytest.skip("the folder of the server under test is on another machine")
+    (base / "linked").mkdir(exist_ok=True)
+    (base / "linked" / "7").symlink_to(base / "half_plus_two" / "123", target_is_directory=True)
+    try:
+        reload(configured({**names, "linked": "linked"}, conforming.base_path, LABELS))
+        assert states(ask, "linked") == {"7": "AVAILABLE"}
+        assert ask("POST", "/v1/models/linked:predict", {"instances": [1.0]}).json == {"predictions": [2.5]}
+    finally:
+        (base / "linked" / "7").unlink()

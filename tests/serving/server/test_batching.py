@@ -214,7 +214,7 @@ def test_requests_of_a_signature_without_batches_are_answered_one_by_one():
     alone = Signature("s", {"x": TensorSpec(types_pb2.DT_INT64, (2,))}, SIGNATURE.outputs, batches=False)
 
     async def test(batcher):
-        answers = await asyncio.gather(*(batcher.submit({"x": np.array([i, 0])}, 0) for i in range(3)))
+        answers = await asyncio.gather(*(batcher.submit({"x": np.array([i, 0])}, None) for i in range(3)))
         assert [answer["y"].tolist() for answer in answers] == [[0, 0], [2, 0], [4, 0]]
 
     batched(test, backend, signature=alone)

@@ -387,10 +387,11 @@ def test_a_bad_example_does_not_fail_its_neighbour(simple_server, stub):
             400,
             'Serving signature name: "x" not found in signature def',
         ),
-        ("POST", f"/v1/models/{MODEL}:classify", {"examples": [{}]}, 400, "Expected one input Tensor."),
-        ("POST", f"/V1/Models/{MODEL}:Regress", {"examples": [{}]}, 400, "Expected one input Tensor."),
+        ("POST", f"/v1/models/{MODEL}:classify", {"examples": [{}]}, 501, "The signature serving_default of model"),
+        ("POST", f"/V1/Models/{MODEL}:regress", {"examples": [{}]}, 501, "The signature serving_default of model"),
+        ("POST", f"/V1/Models/{MODEL}:Regress", {"examples": [{}]}, 400, "Malformed request: POST /V1/Models/"),
     ],
-    ids=range(15),
+    ids=range(16),
 )
 def test_rest_errors_are_tf_servings(simple_server, method, path, body, status, error):
     got, answer = asked(f"http://{simple_server.rest}{path}", body, method)
@@ -399,7 +400,7 @@ def test_rest_errors_are_tf_servings(simple_server, method, path, body, status, 
 
 
 def test_paths_do_not_care_for_case(simple_server):
-    url = f"http://{simple_server.rest}/V1/MODELS/{MODEL}/Versions/1:PREDICT"
+    url = f"http://{simple_server.rest}/V1/MODELS/{MODEL}/Versions/1:predict"
     assert asked(url, {"instances": [row(8, 0.5)]}) == (200, {"predictions": [58.0]})
 
 
@@ -435,7 +436,9 @@ def test_grpc_errors_are_tf_servings(stub):
         (regression_pb2.RegressionRequest(), stub.Regress),
     ):
         request.model_spec.name = MODEL
-        assert refused(call, request) == (grpc.StatusCode.INVALID_ARGUMENT, "Expected one input Tensor.")
+        code, details = refused(call, request)
+        assert code == grpc.StatusCode.UNIMPLEMENTED
+        assert "is made for tensorflow/serving/predict, not for" in details
     several = inference_pb2.MultiInferenceRequest()
     assert code_of(several, stub.MultiInference) == grpc.StatusCode.INVALID_ARGUMENT
 
@@ -460,7 +463,7 @@ def test_metrics_have_tf_servings_names(simple_server):
     assert counts["INVALID_ARGUMENT"] >= 1
     latency = families[":tensorflow:serving:request_latency"]
     buckets = [s for s in latency.samples if s.name.endswith("_bucket") and s.labels["entrypoint"] == "REST"]
-    buckets = [s for s in buckets if s.labels["model_name"] == MODEL]
+    buckets = [s for s in buckets if (s.labels["model_name"], s.labels["API"]) == (MODEL, "Predict")]
     bounds = [s.labels["le"] for s in buckets]
     assert (bounds[:3], bounds[-1], len(bounds)) == (["10", "18", "32.4"], "+Inf", 34)
     assert [s.value for s in buckets] == sorted(s.value for s in buckets)

@@ -7,7 +7,7 @@ import pytest
 
 from bike_pipeline.serving.server import tensors
 from bike_pipeline.serving.server.protos import tensor_pb2, types_pb2
-from bike_pipeline.serving.server.signatures import TensorSpec
+from bike_pipeline.serving.server.signatures import Signature, TensorSpec
 from bike_pipeline.serving.server.statuses import Code, StatusError
 
 TYPES = [
@@ -86,8 +86,26 @@ def test_nothing_is_cast():
     spec = TensorSpec(types_pb2.DT_INT64, (-1,))
     with pytest.raises(StatusError, match="hr is expected to be int64 but int32 is provided"):
         tensors.column(tensors.to_proto(np.array([1], np.int32)), spec, "hr")
-    with pytest.raises(StatusError, match=r"hr is expected to have the shape \[\?\] but has \[1, 1\]"):
-        tensors.column(tensors.to_proto(np.array([[1]])), spec, "hr")
+
+
+def test_a_model_that_takes_nothing_but_rows_says_which_input_is_none():
+    rows = TensorSpec(types_pb2.DT_INT64, (-1,))
+    two = Signature("serving_default", {"hr": rows, "mnth": rows}, {"y": rows}, batches=True)
+    for columns, said in (
+        ({"hr": np.array([[1]]), "mnth": [1]}, r"input hr is expected to have the shape \[\?\] but has \[1, 1\]"),
+        ({"hr": [1, 2], "mnth": [1]}, "Tensor name: mnth has inconsistent batch size: 1 expecting: 2"),
+    ):
+        assert tensors.rows_of(columns, two) is None
+        with pytest.raises(StatusError, match=said):
+            raise tensors.unfitting(columns, two)
+    assert tensors.rows_of({"hr": [1, 2], "mnth": np.array([3, 4])}, two) == 2
+
+
+def test_more_dimensions_than_numpy_has_are_an_invalid_argument():
+    with pytest.raises(StatusError, match="hum has 65 dimensions, more than 64") as caught:
+        tensors.to_array(proto_of(types_pb2.DT_FLOAT, [1] * 65, float_val=[1]), "hum")
+    assert caught.value.code is Code.INVALID_ARGUMENT
+    assert tensors.to_array(proto_of(types_pb2.DT_FLOAT, [1] * 64, float_val=[1]), "hum").ndim == 64
 
 
 def test_few_values_and_many_and_bytes_are_the_same_column():

@@ -1,0 +1,150 @@
+"""Classify, Regress and MultiInference: tf.Examples in, classes or values out, for signatures that are made for it.
+
+Which tensors such a signature has, and what is said where one is missing, follows TF Serving's classifier.cc,
+regressor.cc and multi_inference.cc. A signature of another method is answered as not implemented.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bike_pipeline.serving.server import signatures
+from bike_pipeline.serving.server.batching import Outputs
+from bike_pipeline.serving.server.protos import classification_pb2, regression_pb2
+from bike_pipeline.serving.server.served_version import ServedVersion
+from bike_pipeline.serving.server.signatures import Signature
+from bike_pipeline.serving.server.statuses import Code, StatusError, invalid
+from bike_pipeline.serving.server.tensors import Array
+
+CLASSIFY = "tensorflow/serving/classify"
+REGRESS = "tensorflow/serving/regress"
+# Names of a signature's tensors (tensorflow/cc/saved_model/signature_constants.h).
+_INPUTS, _VALUES, _CLASSES, _SCORES = "inputs", "outputs", "classes", "scores"
+
+
+def signature_of(version: ServedVersion, name: str, method: str) -> Signature:
+    """Return the signature that a request asks for.
+
+    Args:
+        version: the version that answers.
+        name: the signature's name; empty for the default.
+        method: `CLASSIFY` or `REGRESS`.
+
+    Raises:
+        StatusError: there is none, it is made for something else, or it lacks a tensor.
+    """
+    name = name or signatures.DEFAULT
+    found = version.loaded.signatures.get(name)
+    if found is None:
+        raise invalid(f"No signature was found with the name: {name}")
+    if found.method != method:
+        made_for = found.method or "no method"
+        raise StatusError(
+            Code.UNIMPLEMENTED,
+            f"The signature {name} of model {version.model} is made for {made_for}, not for {method}",
+        )
+    if len(found.inputs) != 1:
+        raise invalid("Expected one input Tensor.")
+    kind = "classification" if method == CLASSIFY else "regression"
+    if _INPUTS not in found.inputs:
+        raise StatusError(Code.FAILED_PRECONDITION, f"No {kind} inputs found in SignatureDef: {name}")
+    if method == REGRESS and _VALUES not in found.outputs:
+        raise StatusError(Code.FAILED_PRECONDITION, f"No {kind} outputs found in SignatureDef: {name}")
+    if method == CLASSIFY and not {_CLASSES, _SCORES} & found.outputs.keys():
+        raise StatusError(
+            Code.FAILED_PRECONDITION,
+            f'Expected classification signature outputs to contain at least one of "{_CLASSES}" or "{_SCORES}".',
+        )
+    return found
+
+
+def serialized(proto: Any) -> list[bytes]:
+    """Return a `tensorflow.serving.Input` as serialized tf.Examples, the context before each of them.
+
+    Raises:
+        StatusError: it holds none.
+    """
+    context = b""
+    kind = proto.WhichOneof("kind")
+    if kind == "example_list_with_context":
+        # As bytes: what an example says again counts, and the model sees both where it is a list.
+        context = proto.example_list_with_context.context.SerializeToString()
+    examples = getattr(proto, kind).examples if kind else ()
+    if not examples:
+        raise invalid("Input is empty.")
+    return [context + example.SerializeToString() for example in examples]
+
+
+def columns_of(examples: Sequence[bytes]) -> dict[str, Array]:
+    """Return serialized tf.Examples as the inputs of such a signature."""
+    values = np.empty(len(examples), np.object_)
+    values[:] = examples
+    return {_INPUTS: values}
+
+
+def regressions(outputs: Outputs, rows: int) -> Array:
+    """Return one value a row, float32.
+
+    Raises:
+        StatusError: the model gave something else.
+    """
+    values = outputs[_VALUES]
+    if not (values.ndim == 1 or (values.ndim == 2 and values.shape[1] == 1)):
+        raise invalid(
+            f"Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got {list(values.shape)}"
+        )
+    if len(values) != rows:
+        raise invalid(f"Input batch size did not match output batch size: {rows} vs. {len(values)}")
+    if values.dtype != np.float32:
+        raise invalid(f"Expected output Tensor of DT_FLOAT.  Got: {values.dtype.name}")
+    return values.reshape(rows)
+
+
+def classifications(outputs: Outputs, rows: int) -> list[list[tuple[str, Any]]]:
+    """Return label and score of every class, a row each; a label is empty, and a score 0, where the model has none.
+
+    Raises:
+        StatusError: the model gave something else.
+    """
+    found = {name: outputs[name] for name in (_CLASSES, _SCORES) if name in outputs}
+    for name, values in found.items():
+        if values.ndim != 2:
+            raise invalid(f"Expected Tensor shape: [batch_size num_classes] but got {list(values.shape)}")
+        if name == _CLASSES and values.dtype.kind != "O":
+            raise invalid(f"Expected classes Tensor of DT_STRING. Got: {values.dtype.name}")
+        if name == _SCORES and values.dtype != np.float32:
+            raise invalid(f"Expected scores Tensor of DT_FLOAT. Got: {values.dtype.name}")
+        if len(values) != rows:
+            raise invalid(f"Expected {name} output batch size of {rows}. Got: {len(values)}")
+    widths = {values.shape[1] for values in found.values()}
+    if len(widths) > 1:
+        raise invalid(f"Tensors class and score should match in dim_size(1). Got {sorted(widths)}")
+    shape = (rows, widths.pop())
+    labels = found.get(_CLASSES, np.full(shape, b"", np.object_))
+    scores = found.get(_SCORES, np.zeros(shape, np.float32))
+    return [
+        [(label.decode(errors="replace"), score) for label, score in zip(*row, strict=True)]
+        for row in zip(labels, scores, strict=True)
+    ]
+
+
+def result_of(method: str, outputs: Outputs, rows: int) -> Any:
+    """Return a ClassificationResult or a RegressionResult.
+
+    Raises:
+        StatusError: the model gave something else.
+    """
+    if method == REGRESS:
+        result = regression_pb2.RegressionResult()
+        for value in regressions(outputs, rows).tolist():
+            result.regressions.add(value=value)
+        return result
+    result = classification_pb2.ClassificationResult()
+    for classes in classifications(outputs, rows):
+        entry = result.classifications.add()
+        for label, score in classes:
+            entry.classes.add(label=label, score=score)
+    return result
