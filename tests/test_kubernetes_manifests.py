@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
 from pathlib import Path
 
 import kubernetes_validate
 import pytest
 import yaml
+
+from bike_pipeline.data import cluster_volumes
 
 ROOT = Path(__file__).resolve().parent.parent
 CUSTOM_GROUPS = {"argoproj.io", "trainer.kubeflow.org"}
@@ -44,3 +49,30 @@ def test_the_claims_that_the_settings_mount_are_there():
     settings = yaml.safe_load((ROOT / "configs" / "base.yaml").read_text(encoding="utf-8"))["kubeflow"]
     claims = {one["metadata"]["name"] for _, one in OBJECTS if one["kind"] == "PersistentVolumeClaim"}
     assert {volume["claim"] for volume in settings["volumes"]} <= claims
+
+
+def test_the_job_gives_the_volume_to_the_user_of_the_image():
+    [job] = [one for _, one in OBJECTS if one["kind"] == "Job"]
+    pod = job["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    [user] = re.findall(r"^USER (\S+)$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    settings = yaml.safe_load((ROOT / "configs" / "base.yaml").read_text(encoding="utf-8"))["kubeflow"]
+    [volume] = settings["volumes"]
+    assert container["image"] == settings["image"]
+    assert container["securityContext"]["runAsUser"] == 0
+    assert [mount["mountPath"] for mount in container["volumeMounts"]] == [volume["mount_path"]]
+    assert [one["persistentVolumeClaim"]["claimName"] for one in pod["volumes"]] == [volume["claim"]]
+    assert f"chown -R {user} {volume['mount_path']}" in container["command"][-1]
+    assert cluster_volumes.OWNER_JOB == "configs/kubernetes/volume-owner.yaml"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a folder away")
+def test_what_the_job_does_makes_a_root_owned_volume_writable(tmp_path):
+    (tmp_path / "spans").mkdir(mode=0o755)
+    [job] = [one for _, one in OBJECTS if one["kind"] == "Job"]
+    *shell, text = job["spec"]["template"]["spec"]["containers"][0]["command"]
+    subprocess.run([*shell, text.replace("/mnt/bike-pipeline", str(tmp_path))], check=True)
+    for folder in (tmp_path, tmp_path / "spans"):
+        found = folder.stat()
+        assert (found.st_uid, found.st_gid) == (10001, 0)
+        assert found.st_mode & 0o070 == 0o070

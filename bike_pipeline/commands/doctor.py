@@ -211,6 +211,17 @@ def _workspace(settings: Settings) -> Check:
     return Check("data", "workspace", "ok", f"{folder}, writable, {free / 1e9:.0f} GB free")
 
 
+def _volumes(settings: Settings) -> Iterator[Check]:
+    """Look at the volumes of a cluster's stages where they are mounted: in a container of the pipeline's image."""
+    from bike_pipeline.data import cluster_volumes
+
+    mounts = cluster_volumes.mounted(settings.kubeflow)
+    if not mounts:
+        return
+    found = [_problem("data", "volume", problem) for problem in cluster_volumes.problems(settings.kubeflow)]
+    yield from found or [Check("data", "volume", "ok", f"{', '.join(mounts)}, writable")]
+
+
 def data_checks(config: Path | None, assignments: tuple[str, ...]) -> Iterator[Check]:
     """Look at the embedded data, the configuration and the workspace that it names."""
     try:
@@ -238,6 +249,7 @@ def data_checks(config: Path | None, assignments: tuple[str, ...]) -> Iterator[C
         return
     yield Check("data", "configuration", "ok", f"valid ({config or 'configs/base.yaml'})")
     yield _workspace(settings)
+    yield from _volumes(settings)
     yield from _engine_checks(settings)
 
 

@@ -115,6 +115,7 @@ class Task:
             raise failure from error
 
     def _run(self, record: Record) -> None:
+        self._look_at_the_volumes()
         properties = parameters_of(self._input, self.task)
         inputs = record.begin(self._received(), properties)
         if self._run_record:
@@ -129,6 +130,16 @@ class Task:
                 artifact.uri = uri
         record.finish(outputs, result)
         self._report(result)
+
+    def _look_at_the_volumes(self) -> None:
+        """Stop the first stage where a later one could not write: the last one would, after hours of training."""
+        from bike_pipeline.data import cluster_volumes
+        from bike_pipeline.settings import Settings
+
+        made_of = json.loads(self._run_record) if self._run_record else {}
+        if made_of.get("runner") == "kubeflow":
+            for problem in cluster_volumes.problems(Settings.model_validate(made_of["settings"]).kubeflow):
+                raise problem
 
     def _received(self) -> dict[str, list[Received]]:
         from runners.kubeflow.record import Received

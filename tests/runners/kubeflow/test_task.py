@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
+from pathlib import Path
 
 import pytest
 
+from bike_pipeline.commands import doctor
+from bike_pipeline.data import cluster_volumes
 from bike_pipeline.errors import ConfigurationError, ExitCode
 from bike_pipeline.lineage.connection import open_at
 from bike_pipeline.lineage.run_record import source_of_run
@@ -171,3 +176,68 @@ def test_a_retry_takes_the_failed_execution_up_and_ends_it_well(container, halve
     folder = container / "mounts" / "minio" / "mlpipeline" / "bike-demand" / "run-1" / "CsvExampleGen" / "1"
     splits = ["Split-eval", "Split-history", "Split-train"]
     assert sorted(p.name for p in (folder / "examples").iterdir()) == [*splits, "columns"]
+
+
+@pytest.fixture
+def foreign_volume():
+    """A volume that belongs to root, and be the image's user, which is no root."""
+    # Below pytest's own folders nobody but their owner sees anything.
+    with tempfile.TemporaryDirectory() as folder:
+        volume = Path(folder)
+        if os.geteuid():
+            volume.chmod(0o555)
+            yield volume
+            volume.chmod(0o755)
+            return
+        volume.chmod(0o755)
+        os.seteuid(10001)
+        yield volume
+        os.seteuid(0)
+
+
+def on_a_volume(tmp_path, *more):
+    return load_settings(
+        assignments=(
+            f"kubeflow.volumes=[{{claim: bikes, mount_path: {tmp_path}}}]",
+            f"kubeflow.span_store={tmp_path}/spans",
+            f"kubeflow.serving_folder={tmp_path}/serving",
+            f"kubeflow.metadata.sqlite_file={tmp_path}/metadata.sqlite",
+            *more,
+        )
+    )
+
+
+def test_the_first_stage_says_in_words_that_a_volume_belongs_to_root(container, foreign_volume, capsys):
+    arguments = call(container)
+    record = {"runner": "kubeflow", "settings": on_a_volume(foreign_volume).model_dump(mode="json")}
+    arguments[arguments.index("--run_record") + 1] = json.dumps(record)
+    assert task.main(arguments) == ExitCode.STORAGE
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith(
+        f"error: {foreign_volume}: user {os.geteuid()} of group {os.getegid()} cannot write there: it bel"
+    )
+    assert "configs/kubernetes/volume-owner.yaml" in last
+    assert "fsGroup" in last
+
+
+def test_a_serving_folder_that_only_the_last_stage_would_write_stops_the_first(foreign_volume):
+    settings = on_a_volume(
+        foreign_volume,
+        "kubeflow.metadata={sqlite_file: '', mysql: {host: h, database: d}}",
+        "kubeflow.secrets=[{name: s, keys: {u: BIKE_METADATA_USER, p: BIKE_METADATA_PASSWORD}}]",
+    )
+    [problem] = cluster_volumes.problems(settings.kubeflow)
+    assert problem.where == f"{foreign_volume}/serving"
+
+
+def test_doctor_in_a_container_says_so_too(foreign_volume):
+    settings = on_a_volume(foreign_volume)
+    checks = list(doctor._volumes(settings))
+    assert {check.state for check in checks} == {"problem"}
+    assert all("belongs to user" in check.found and "volume-owner.yaml" in check.fix for check in checks)
+
+
+def test_doctor_finds_nothing_wrong_with_a_volume_of_ones_own_and_is_silent_outside_a_container(container):
+    [check] = doctor._volumes(on_a_volume(container))
+    assert (check.state, check.found) == ("ok", f"{container}, writable")
+    assert list(doctor._volumes(on_a_volume(container / "not-mounted"))) == []
