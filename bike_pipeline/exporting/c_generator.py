@@ -8,128 +8,13 @@ from collections.abc import Callable
 import numpy as np
 
 from bike_pipeline.errors import ExportError
+from bike_pipeline.exporting.c_operators import ANY, FLOAT_ONLY, HELPERS, KEYWORDS, TYPES, WHOLE_ONLY
 from bike_pipeline.exporting.frozen_graph import FrozenGraph, Operation, Value, layer_of
 
-_TYPES = {"float32": "float", "int64": "int64_t", "int32": "int32_t", "bool": "bool"}
 _WHOLE = ("int64", "int32")
 # Sums of a dense layer that are kept at once: they fit the registers of every processor with vector instructions.
 _BLOCK = 16
 _PER_LINE = 6
-# What a feature's value becomes, element by element; {0}, {1} and {2} are the inputs.
-_FLOAT_ONLY = {
-    "Sigmoid": "1.0f / (1.0f + expf(-{0}))",
-    "Exp": "expf({0})",
-    "Expm1": "expm1f({0})",
-    "Log": "logf({0})",
-    "Log1p": "log1pf({0})",
-    "Sin": "sinf({0})",
-    "Cos": "cosf({0})",
-    "Tanh": "tanhf({0})",
-    "Sqrt": "sqrtf({0})",
-    "Rsqrt": "1.0f / sqrtf({0})",
-    "Floor": "floorf({0})",
-    "Round": "rintf({0})",
-    "Abs": "fabsf({0})",
-    "Neg": "-{0}",
-    "Square": "{0} * {0}",
-    "Relu": "maximum({0}, 0.0f)",
-    "Relu6": "minimum(maximum({0}, 0.0f), 6.0f)",
-    "Elu": "{0} < 0.0f ? expm1f({0}) : {0}",
-    "RealDiv": "{0} / {1}",
-    "BiasAdd": "{0} + {1}",
-    "Minimum": "minimum({0}, {1})",
-    "Maximum": "maximum({0}, {1})",
-}
-_WHOLE_ONLY = {
-    "Minimum": "{0} < {1} ? {0} : {1}",
-    "Maximum": "{0} > {1} ? {0} : {1}",
-}
-_ANY = {
-    "Add": "{0} + {1}",
-    "AddV2": "{0} + {1}",
-    "Sub": "{0} - {1}",
-    "Mul": "{0} * {1}",
-    "Less": "{0} < {1}",
-    "LessEqual": "{0} <= {1}",
-    "Greater": "{0} > {1}",
-    "GreaterEqual": "{0} >= {1}",
-    "Equal": "{0} == {1}",
-    "NotEqual": "{0} != {1}",
-    "LogicalAnd": "{0} && {1}",
-    "LogicalOr": "{0} || {1}",
-    "LogicalNot": "!{0}",
-    "SelectV2": "{0} ? {1} : {2}",
-}
-# Of C99, and of C++, which may compile the file as well; an operation in the graph may be called like them.
-_KEYWORDS = [
-    "auto",
-    "bool",
-    "break",
-    "case",
-    "char",
-    "const",
-    "continue",
-    "default",
-    "delete",
-    "do",
-    "double",
-    "else",
-    "enum",
-    "extern",
-    "false",
-    "float",
-    "for",
-    "goto",
-    "if",
-    "inline",
-    "int",
-    "long",
-    "new",
-    "operator",
-    "register",
-    "restrict",
-    "return",
-    "short",
-    "signed",
-    "sizeof",
-    "static",
-    "struct",
-    "switch",
-    "template",
-    "this",
-    "true",
-    "typedef",
-    "union",
-    "unsigned",
-    "void",
-    "volatile",
-    "while",
-]
-HELPERS = {
-    "minimum": """\
-/* What is not a number stays so: a broken sensor must not look like an answer. */
-static inline float minimum(float a, float b) { return a < b || a != a ? a : b; }
-""",
-    "maximum": """\
-static inline float maximum(float a, float b) { return a > b || a != a ? a : b; }
-""",
-    "whole": """\
-/* C leaves open what becomes of a float that no int64_t holds. */
-static inline int64_t whole(float x)
-{
-    if (x >= 9223372036854775808.0f) return INT64_MAX;
-    if (x <= -9223372036854775808.0f) return INT64_MIN;
-    return x == x ? (int64_t)x : 0;
-}
-""",
-    "row_of": """\
-/* No input may read beside a table. */
-static inline size_t row_of(int64_t index, size_t rows)
-{
-    return index < 0 ? 0 : (uint64_t)index >= rows ? rows - 1 : (size_t)index;
-}
-""",
-}
 
 
 def number(value: float | int | bool, dtype: str) -> str:
@@ -154,7 +39,7 @@ class Body:
         # The functions of `HELPERS` that the statements call.
         self.helpers: set[str] = set()
         self._names: dict[str, str] = {value.name: f"features->{value.name}" for value in graph.inputs}
-        self._taken: set[str] = {*HELPERS, "features", "i", "j", "k", "sums", *_KEYWORDS}
+        self._taken: set[str] = {*HELPERS, "features", "i", "j", "k", "sums", *KEYWORDS}
         self._tables: dict[str, str] = {}
         for operation in graph.operations:
             self._write(operation)
@@ -164,7 +49,7 @@ class Body:
 
     def _write(self, operation: Operation) -> None:
         for value in (*operation.inputs, *operation.outputs):
-            if value.dtype not in _TYPES:
+            if value.dtype not in TYPES:
                 raise operation.refusal(f"numbers of type {value.dtype}")
         special: dict[str, Callable[[Operation], None]] = {
             "MatMul": self._dense,
@@ -174,13 +59,14 @@ class Body:
             "ConcatV2": self._concatenate,
             "Reshape": self._reshape,
             "Cast": self._cast,
+            "Sum": self._sum,
         }
         if operation.kind in special:
             special[operation.kind](operation)
             return
-        formula = _ANY.get(operation.kind)
+        formula = ANY.get(operation.kind)
         if formula is None:
-            kinds = _WHOLE_ONLY if operation.inputs[0].dtype in _WHOLE else _FLOAT_ONLY
+            kinds = WHOLE_ONLY if operation.inputs[0].dtype in _WHOLE else FLOAT_ONLY
             formula = kinds.get(operation.kind)
         if formula is None:
             raise operation.refusal("it is none of those that are written as C")
@@ -222,7 +108,7 @@ class Body:
             joined = ",\n    ".join(lines)
             shape = " x ".join(map(str, value.constant.shape))
             self.tables.append(
-                f"/* {shape} */\nstatic const {_TYPES[value.dtype]} {name}[{len(texts)}] = {{\n    {joined}\n}};\n"
+                f"/* {shape} */\nstatic const {TYPES[value.dtype]} {name}[{len(texts)}] = {{\n    {joined}\n}};\n"
             )
             self._tables[value.name] = name
         return self._tables[value.name]
@@ -248,7 +134,7 @@ class Body:
         name = self._name(output)
         self._remark(operation)
         if not output.shape:
-            self.statements.append(f"const {_TYPES[output.dtype]} {name} = {expression};")
+            self.statements.append(f"const {TYPES[output.dtype]} {name} = {expression};")
             return
         self._declare(output)
         if output.size == 1:
@@ -257,7 +143,7 @@ class Body:
             self.statements.append(f"for (size_t i = 0; i < {output.size}; i++) {name}[i] = {expression};")
 
     def _declare(self, value: Value) -> None:
-        self.statements.append(f"{_TYPES[value.dtype]} {self._name(value)}[{value.size}];")
+        self.statements.append(f"{TYPES[value.dtype]} {self._name(value)}[{value.size}];")
 
     def _remark(self, operation: Operation) -> None:
         self.statements.append(f"/* {operation.kind}: {layer_of(operation.name)} */")
@@ -269,13 +155,24 @@ class Body:
             text = f"whole({element})"
             self._assign(operation, text if output.dtype == "int64" else f"(int32_t){text}")
         else:
-            self._assign(operation, f"({_TYPES[output.dtype]}){element}")
+            self._assign(operation, f"({TYPES[output.dtype]}){element}")
 
     def _reshape(self, operation: Operation) -> None:
         value, output = operation.inputs[0], operation.outputs[0]
         if value.size != output.size:
             raise operation.refusal(f"{value.shape} a row becomes {output.shape}")
         self._assign(operation, self._element(value, "0" if value.size == 1 else "i"))
+
+    def _sum(self, operation: Operation) -> None:
+        value, axis = operation.inputs
+        output = operation.outputs[0]
+        along = None if axis.constant is None else axis.constant.reshape(-1).tolist()
+        if along not in ([1], [-1]) or len(value.shape) != 1 or output.shape:
+            raise operation.refusal("only a vector, along the axis behind the rows")
+        self._remark(operation)
+        name = self._name(output)
+        self.statements.append(f"{TYPES[output.dtype]} {name} = 0;")
+        self.statements.append(f"for (size_t i = 0; i < {value.size}; i++) {name} += {self._element(value, 'i')};")
 
     def _pack(self, operation: Operation) -> None:
         if operation.attributes["axis"] != 1 or any(value.shape for value in operation.inputs):
@@ -314,7 +211,7 @@ class Body:
         self._remark(operation)
         for index, output in enumerate(operation.outputs):
             element = self._element(value, str(index))
-            self.statements.append(f"const {_TYPES[output.dtype]} {self._name(output)} = {element};")
+            self.statements.append(f"const {TYPES[output.dtype]} {self._name(output)} = {element};")
 
     def _gather(self, operation: Operation) -> None:
         table, index, axis = operation.inputs

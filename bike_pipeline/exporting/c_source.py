@@ -112,7 +112,8 @@ class CSource(Format):
     def export(self, source: Source, folder: Path) -> None:
         """Generate bike_model.c and .h from the served signature, with a program that reads CSV and a CMakeLists."""
         from bike_pipeline.exporting import frozen_graph
-        from bike_pipeline.exporting.c_generator import HELPERS, Body
+        from bike_pipeline.exporting.c_generator import Body
+        from bike_pipeline.exporting.c_operators import HELPERS
 
         graph = frozen_graph.read(source.saved_model)
         body = Body(graph)

@@ -1,13 +1,14 @@
 """Golden rows: the same for every model and format, so that a device and a server can be held to the same answers.
 
 They cover every value of every category, the ends of every range, and what no training row ever was: codes and weather
-outside their ranges, years to come. The rest are seeded draws from the ranges. No row holds a value that is not a
-number: a client never sends one (`serving.records` refuses it).
+outside their ranges, years to come. The rest are seeded draws from the ranges. Beside them stand rows as a broken
+sensor sends them, with a number that is not finite, which every format must answer with NaN, among sound rows too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ LAST_YEAR = 4
 # What a category, a range and a year may be wrong by.
 _UNSEEN_CODES = (-1, 1_000)
 _UNSEEN_NUMBERS = (-0.5, 1.5, 25.0)
+_NOT_FINITE = (math.nan, math.inf, -math.inf)
 
 
 def golden_rows(count: int) -> Columns:
@@ -41,6 +43,30 @@ def golden_rows(count: int) -> Columns:
             columns[feature.name][row] = value
             row += 1
     return columns
+
+
+def broken_rows() -> Columns:
+    """Return rows with one number each that is not finite: every such feature with NaN, infinity and -infinity."""
+    broken = [(f.name, value) for f in features.MODEL_INPUTS if f.kind == "float" for value in _NOT_FINITE]
+    generator = np.random.default_rng(SEED)
+    columns = {f.name: _drawn(f, len(broken), generator) for f in features.MODEL_INPUTS}
+    for row, (name, value) in enumerate(broken):
+        columns[name][row] = value
+    return columns
+
+
+def with_broken_rows(rows: Mapping[str, npt.NDArray[Any]]) -> Columns:
+    """Return the rows, of which there is at least one, with the broken ones spread among them; the first stays."""
+    broken = broken_rows()
+    count, more = (len(next(iter(columns.values()))) for columns in (rows, broken))
+    places = np.linspace(1, count, more).astype(np.int64)
+    return {name: np.insert(values, places, broken[name]) for name, values in rows.items()}
+
+
+def are_sound(rows: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
+    """Return of each row whether all its numbers are finite, shape (rows,)."""
+    sound: npt.NDArray[np.bool_] = np.all([np.isfinite(values) for values in rows.values()], axis=0)
+    return sound
 
 
 def _top(feature: Feature) -> int:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from bike_pipeline import features, progress
 from bike_pipeline.errors import BikePipelineError, ExportError, MissingExtraError
-from bike_pipeline.exporting import golden, quality, worker
+from bike_pipeline.exporting import golden, not_finite, quality, worker
 from bike_pipeline.exporting.deciding import Limits, decide
 from bike_pipeline.exporting.format import Columns, Format, Predictions, Source
 from bike_pipeline.exporting.measuring import Measured, Speed, measure
@@ -88,7 +88,7 @@ class _Exports:
             speed = process.do(self._job(format_, "measure"), self.seconds)
             found = worker.read_columns(self._work, f"{format_.name}-answers")
             del speed["tensorflow"]
-            return Measured(found[worker.GOLDEN], found[worker.EVALUATED], Speed(**speed))
+            return Measured(found[worker.GOLDEN], found[worker.MIXED], found[worker.EVALUATED], Speed(**speed))
 
         self._take(format_, answers)
 
@@ -199,7 +199,13 @@ def build_matrix(
             where=str(source.saved_model),
             fix="train again with --no-cache",
         )
-    described = write_golden(folder, asked, run.measured[SAVED_MODEL].golden, golden.SEED)
+    if wrong := not_finite.wrong_answers(golden.with_broken_rows(asked), run.measured[SAVED_MODEL]):
+        raise ExportError(
+            f"the SavedModel {wrong}",
+            where=str(source.saved_model),
+            fix="run the pipeline: it trains a model that answers NaN there, which models of earlier releases do not",
+        )
+    described = write_golden(folder, asked, golden.broken_rows(), run.measured[SAVED_MODEL].golden, golden.SEED)
     sums = quality.sums_by_format(
         source.saved_model, rows.evaluated, {name: found.evaluated for name, found in run.measured.items()}
     )
@@ -228,6 +234,8 @@ def _entry(
     parity = compare(reference.golden, measured.golden)
     found = quality.quality_of(sums, name, limits.min_rows)
     passed, reason = decide(entry.precision, parity, found, limits)
+    if passed and (wrong := not_finite.wrong_answers(golden.with_broken_rows(asked), measured)):
+        passed, reason = False, f"it {wrong}"
     if name == SAVED_MODEL and passed:
         reason = "every other format is held against it"
     size, sha256 = size_and_sha256(run.folder / name, entry.file)

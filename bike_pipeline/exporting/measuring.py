@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bike_pipeline.exporting.format import Columns, Format, Loaded, Predictions
+from bike_pipeline.exporting.golden import with_broken_rows
 
 # Rows in one call where many are answered: what bounds the memory.
 ROWS_PER_CALL = 16_384
@@ -42,11 +43,13 @@ class Measured:
 
     Attributes:
         golden: its answers to the golden rows, shape (rows,), in rentals an hour.
+        mixed: its answers to the same with rows of a broken sensor among them (`golden.with_broken_rows`).
         evaluated: its answers to the rows of the eval split, shape (rows,), in rentals an hour.
         speed: how fast it is.
     """
 
     golden: Predictions
+    mixed: Predictions
     evaluated: Predictions
     speed: Speed
 
@@ -69,14 +72,14 @@ def measure(format_: Format, folder: Path, golden: Columns, evaluated: Columns) 
     loaded = format_.load(folder)
     loaded.predict(first)
     cold = time.perf_counter() - began
-    answers = predict_all(loaded, golden), predict_all(loaded, evaluated)
+    answers = [predict_all(loaded, asked) for asked in (golden, with_broken_rows(golden), evaluated)]
     batch = {name: np.resize(values, BATCH) for name, values in golden.items()}
     speed = Speed(
         cold_start_ms=cold * 1e3,
         latency_us=_p50(lambda: loaded.predict(first)) * 1e6,
         rows_per_second=BATCH / _p50(lambda: loaded.predict(batch)),
     )
-    return Measured(*answers, speed)
+    return Measured(answers[0], answers[1], answers[2], speed)
 
 
 def predict_all(loaded: Loaded, columns: Columns) -> Predictions:

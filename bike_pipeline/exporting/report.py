@@ -19,6 +19,9 @@ GOLDEN_FILE = "golden.json"
 # Lies beside the exports of a model that was not blessed.
 NOT_BLESSED_FILE = "NOT_BLESSED"
 SAVED_MODEL = "saved_model"
+# Of golden.json: rows with a number that is not finite; and how that number is written there.
+NOT_FINITE = "not_finite"
+_NAMES = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
 @dataclass(frozen=True)
@@ -132,20 +135,32 @@ def write_report(report: Report, folder: Path) -> None:
         (folder / NOT_BLESSED_FILE).write_text("This model was not blessed: never serve it.\n", encoding="utf-8")
 
 
-def write_golden(folder: Path, golden: Columns, answers: Predictions, seed: int) -> dict[str, Any]:
+def write_golden(folder: Path, rows: Columns, broken: Columns, answers: Predictions, seed: int) -> dict[str, Any]:
     """Write `golden.json` and return what the report says of it.
 
-    Numbers stand in the shortest form that gives the same float32 again.
+    Numbers stand in the shortest form that gives the same float32 again. The broken rows stand in `not_finite`, a
+    number that is not finite as a text, since JSON has no name for it; the answer to each of them is NaN.
+
+    Args:
+        folder: where to write it.
+        rows: the golden rows.
+        broken: rows with a number that is not finite.
+        answers: the SavedModel's answers to the golden rows, shape (rows,).
+        seed: what the rows were drawn with.
     """
-    columns = {name: [_shortest(value) for value in values] for name, values in golden.items()}
-    content = json.dumps({"columns": columns, features.LABEL: [_shortest(v) for v in answers]}).encode()
+    parts = [{name: [_shortest(v) for v in values] for name, values in part.items()} for part in (rows, broken)]
+    golden = {"columns": parts[0], features.LABEL: [_shortest(v) for v in answers], NOT_FINITE: {"columns": parts[1]}}
+    content = json.dumps(golden, allow_nan=False).encode()
     (folder / GOLDEN_FILE).write_bytes(content)
-    return {"rows": len(answers), "seed": seed, "file": GOLDEN_FILE, "sha256": hashlib.sha256(content).hexdigest()}
+    told = {"rows": len(answers), "not_finite_rows": len(parts[1][features.HOUR]), "seed": seed}
+    return {**told, "file": GOLDEN_FILE, "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def _shortest(value: Any) -> int | float:
-    kind = getattr(value, "dtype", None)
-    return int(value) if kind is not None and kind.kind == "i" else float(str(value))
+def _shortest(value: Any) -> int | float | str:
+    if getattr(value, "dtype", None) is not None and value.dtype.kind == "i":
+        return int(value)
+    number = float(str(value))
+    return number if math.isfinite(number) else _NAMES[str(number)]
 
 
 def size_and_sha256(folder: Path, file: str) -> tuple[int, str]:

@@ -61,7 +61,7 @@ _SAME = {
     "Tanh": "tanh",
 }
 # Those that do not; see `_special`.
-_SPECIAL = ("Cast", "ConcatV2", "GatherV2", "MatMul", "Pack", "Reshape", "Unpack")
+_SPECIAL = ("Cast", "ConcatV2", "GatherV2", "MatMul", "Pack", "Reshape", "Sum", "Unpack")
 
 
 def _special(torch: Any, operation: frozen_graph.Operation, inputs: list[Any]) -> Any:
@@ -79,6 +79,10 @@ def _special(torch: Any, operation: frozen_graph.Operation, inputs: list[Any]) -
         return torch.matmul(first, rest[0])
     if operation.kind == "Pack":
         return torch.stack(torch.broadcast_tensors(*inputs), dim=operation.attributes["axis"])
+    if operation.kind == "Sum":
+        axis = operation.inputs[-1].constant
+        assert axis is not None
+        return torch.sum(first, dim=axis.item())
     if operation.kind == "Unpack":
         return torch.unbind(first, dim=operation.attributes["axis"])
     return first.reshape(-1, *operation.outputs[0].shape)
@@ -93,6 +97,9 @@ def _known(operation: frozen_graph.Operation) -> bool:
         return table.constant is not None and axis.constant is not None and int(axis.constant) == 0
     if operation.kind == "ConcatV2":
         return operation.inputs[-1].constant is not None
+    if operation.kind == "Sum":
+        along = operation.inputs[-1].constant
+        return along is not None and along.size == 1 and not operation.outputs[0].shape
     return operation.kind in _SAME or operation.kind in _SPECIAL
 
 

@@ -22,7 +22,7 @@ from bike_pipeline.exporting import registry
 from bike_pipeline.exporting.format import Columns, Source
 from bike_pipeline.exporting.measuring import measure
 
-GOLDEN, EVALUATED, CALIBRATION = "golden", "evaluated", "calibration"
+GOLDEN, MIXED, EVALUATED, CALIBRATION = "golden", "mixed", "evaluated", "calibration"
 
 
 def write_columns(folder: Path, name: str, columns: Columns) -> None:
@@ -45,7 +45,7 @@ def work(job: Mapping[str, str]) -> dict[str, Any]:
         return {}
     golden, evaluated = (read_columns(rows, name) for name in (GOLDEN, EVALUATED))
     measured = measure(format_, folder, golden, evaluated)
-    answers = {GOLDEN: measured.golden, EVALUATED: measured.evaluated}
+    answers = {GOLDEN: measured.golden, MIXED: measured.mixed, EVALUATED: measured.evaluated}
     write_columns(Path(job["answer"]).parent, f"{format_.name}-answers", answers)
     return {**asdict(measured.speed), "tensorflow": "tensorflow" in sys.modules}
 

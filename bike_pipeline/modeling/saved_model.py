@@ -1,7 +1,9 @@
 """The model as it is served: one SavedModel with the transforms inside and two signatures.
 
 `serving_default` takes raw features as plain tensors, one a feature, as a REST client sends them; `serving_examples`
-takes serialized tf.Examples. Both answer `cnt`, in rentals, and neither knows a column that the model does not read.
+takes serialized tf.Examples. Both answer `cnt`, in rentals, and neither knows a column that the model does not read. A
+row with a number that is not finite is answered with NaN, by every format that is made of this graph
+(docs/decisions/0017).
 """
 
 from __future__ import annotations
@@ -55,6 +57,23 @@ class Transform:
         return transformed
 
 
+def zero_or_nan(raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """Return what makes an answer NaN where an input is not finite: 0 for every other row, so that it stays as it is.
+
+    To be added behind all else. Runtimes differ in what clipping, quantization and the exponential make of NaN, and a
+    clipped infinity looks like a hot day; none of them touches a difference and a sum in float32.
+
+    Args:
+        raw: raw features by name, each of shape (batch,).
+
+    Returns:
+        Shape (batch,), float32.
+    """
+    # In one tensor, which the transforms make as well. Of columns one by one, LiteRT's converter takes x - x for 0.
+    numbers = tf.stack([raw[f.name] for f in features.MODEL_INPUTS if f.kind == "float"], axis=1)
+    return tf.reduce_sum(numbers - numbers, axis=1)
+
+
 def write(model: keras.Model, transform_graph: str, path: str, extra_files: dict[str, str]) -> None:
     """Write the trained model with the transform graph in front of it, and TF Serving's warm-up requests beside it.
 
@@ -70,7 +89,7 @@ def write(model: keras.Model, transform_graph: str, path: str, extra_files: dict
 
     def predict(raw: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         rentals = tf.exp(model(transform(raw), training=False)) - 1.0
-        return {features.LABEL: tf.maximum(rentals, 0.0)}
+        return {features.LABEL: tf.maximum(rentals, 0.0) + zero_or_nan(raw)}
 
     example_spec = {name: tf.io.FixedLenFeature([], spec.dtype) for name, spec in input_signature().items()}
 

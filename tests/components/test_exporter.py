@@ -15,8 +15,9 @@ import pytest
 from bike_pipeline.components import exporter
 from bike_pipeline.errors import ConfigurationError, ExportError
 from bike_pipeline.exporting import registry
-from bike_pipeline.exporting.golden import golden_rows
-from bike_pipeline.serving import model_folder
+from bike_pipeline.exporting.golden import broken_rows, golden_rows
+from bike_pipeline.modeling.saved_model import input_signature
+from bike_pipeline.serving import golden_file, model_folder
 from bike_pipeline.settings import EvaluationSettings, load_settings
 from tests.components.test_blessing import EASY_REFERENCE, WIDE
 from tests.exporting import plugin
@@ -108,6 +109,58 @@ def test_golden_rows_are_kept_with_the_answers_of_the_saved_model(world: World, 
         assert (np.asarray(values, expected[name].dtype) == expected[name]).all()
     assert (np.asarray(kept["cnt"], np.float32) == LoadedModel(exported.path).predict(expected)).all()
     assert found.report["golden"]["rows"] == 200
+
+
+def test_a_format_that_answers_a_broken_sensor_with_a_number_does_not_pass(world: World) -> None:
+    found = world.export("invents", "tflite_float32")
+    entry = found.report["formats"]["invents"]
+    assert not entry["passed"]
+    assert entry["reason"] == "it answers 0 where temp is nan, instead of NaN"
+    assert entry["parity"]["max_relative_difference"] == 0
+    assert found.report["formats"]["tflite_float32"]["passed"]
+
+
+def test_rows_of_a_broken_sensor_are_kept_beside_the_golden_rows_in_plain_json(world: World) -> None:
+    def refused(name: str) -> float:
+        raise AssertionError(f"{name} is not JSON")
+
+    found = world.export("tflite_float32")
+    kept = json.loads((found.folder / "golden.json").read_text(), parse_constant=refused)
+    broken = broken_rows()
+    for name, values in kept["not_finite"]["columns"].items():
+        assert np.array_equal(np.asarray(values, broken[name].dtype), broken[name], equal_nan=True)
+    assert {value for value in kept["not_finite"]["columns"]["hum"] if isinstance(value, str)} == {
+        "NaN", "Infinity", "-Infinity",
+    }  # fmt: skip
+    assert found.report["golden"]["not_finite_rows"] == len(broken["hum"])
+    columns, answers = golden_file.read(found.folder / "golden.json")
+    assert np.isnan(answers).sum() == len(broken["hum"])
+    assert {name: len(values) for name, values in columns.items()} == dict.fromkeys(broken, len(answers))
+
+
+def test_a_model_that_answers_a_broken_sensor_itself_is_not_exported(world: World, exported: Any) -> None:
+    """As models of earlier releases do: their clipping makes a hot day of infinity."""
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(exported.path))
+
+    class Earlier(tf.Module):
+        @tf.function(input_signature=[input_signature()])
+        def predict(self, raw):
+            finite = {n: tf.clip_by_value(v, -9, 9) if v.dtype == tf.float32 else v for n, v in raw.items()}
+            return loaded.signatures["serving_default"](**finite)
+
+    earlier = Earlier()
+    earlier.loaded = loaded
+    extra = {path: (world.saved_model / "assets.extra" / path).read_bytes() for path in ("hourly_mean.json",)}
+    shutil.rmtree(world.saved_model)
+    tf.saved_model.save(earlier, str(world.saved_model), {"serving_default": earlier.predict})
+    (world.saved_model / "assets.extra").mkdir()
+    for name, content in extra.items():
+        (world.saved_model / "assets.extra" / name).write_bytes(content)
+    with pytest.raises(ExportError, match=r"the SavedModel answers \S+ where temp is inf, instead of NaN") as raised:
+        world.export("tflite_float32")
+    assert "run the pipeline" in raised.value.fix
 
 
 def test_the_errors_are_those_on_the_labels_of_the_eval_split(world: World, exported: Any, store_uri: str) -> None:

@@ -14,7 +14,16 @@ from bike_pipeline.serving.predictor import LoadedModel
 
 ENTRY_POINTS = "[bike_pipeline.export_formats]\n" + "".join(
     f"{name} = tests.exporting.plugin:{name.title().replace('_', '')}\n"
-    for name in ("dies_exporting", "dies_answering", "writes_nothing", "slightly_off", "no_number", "hangs", "int8_off")
+    for name in (
+        "dies_exporting",
+        "dies_answering",
+        "writes_nothing",
+        "slightly_off",
+        "no_number",
+        "hangs",
+        "int8_off",
+        "invents",
+    )
 )
 
 
@@ -131,3 +140,19 @@ class Int8Off(SlightlyOff):
 
     name = title = "int8_off"
     precision = "int8"
+
+
+class _Invents(_Off):
+    def predict(self, columns: Columns) -> Predictions:
+        return np.nan_to_num(super().predict(columns))
+
+
+class Invents(Int8Off):
+    """A runtime whose kernels make a number of what is none, as LiteRT's exponential does."""
+
+    name = title = "invents"
+    factor = 1.0
+
+    def load(self, folder: Path) -> _Invents:
+        """Return the model without its NaN."""
+        return _Invents(folder, self.factor)

@@ -1,6 +1,7 @@
 """Model as code: the generated C against the SavedModel, compiled here by the machine's own compiler."""
 
 import ctypes
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from bike_pipeline.errors import ExportError
 from bike_pipeline.exporting import c_source
 from bike_pipeline.exporting.c_source import CSource
 from bike_pipeline.exporting.format import Source
-from bike_pipeline.exporting.golden import golden_rows
+from bike_pipeline.exporting.golden import broken_rows, golden_rows
 from bike_pipeline.serving.predictor import LoadedModel
 from tests.conftest import Exported
 
@@ -116,6 +117,18 @@ def test_the_program_reads_csv_in_any_order_and_stays_clean_under_sanitizers(
     np.testing.assert_allclose(answers, CSource().load(generated).predict(rows), rtol=1e-5, atol=1e-5)
 
 
+def test_the_program_reads_what_a_spreadsheet_saves(generated: Path, rows: dict[str, Any], tmp_path: Path) -> None:
+    program = tmp_path / "bike_predict"
+    c_source.compiled(generated / "main.c", program, str(generated / "bike_model.c"), f"-I{generated}")
+    plain = as_csv({name: values[:5] for name, values in rows.items()})
+    saved = "\ufeff" + plain.replace("\n", "\r\n")
+    answers = [
+        subprocess.run([program], input=text.encode(), capture_output=True, check=True).stdout
+        for text in (plain, saved)
+    ]
+    assert answers[0] == answers[1] != b""
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -123,8 +136,13 @@ def test_the_program_reads_csv_in_any_order_and_stays_clean_under_sanitizers(
         (lambda text: text.replace("weathersit", "weather", 1), "the column weathersit is missing"),
         (lambda text: text.replace("\n", "\n1,", 1), "line 2 has 12 cells, the header has 11"),
         (lambda text: text.replace("\n", "\nnan,", 1).replace("yr,", "yr,x,", 1), "line 2: nan is no number for yr"),
+        (
+            lambda text: text.replace("\n", "\n8.5,", 1).replace("yr,", "yr,x,", 1),
+            "line 2: 8.5 is no whole number for yr",
+        ),
+        (lambda text: text.replace("\n", ",hr\n", 1), "the column hr is there twice"),
     ],
-    ids=["empty", "column", "cells", "nan"],
+    ids=["empty", "column", "cells", "nan", "part", "twice"],
 )
 def test_the_program_refuses_bad_rows_with_one_line(
     generated: Path, rows: dict[str, Any], tmp_path: Path, change: Any, told: str
@@ -163,10 +181,32 @@ def test_no_input_at_all_leaves_the_defined_language(generated: Path, tmp_path: 
     subprocess.run([program], check=True)
 
 
-def test_a_broken_sensor_gives_no_plausible_answer(generated: Path, rows: dict[str, Any]) -> None:
-    broken = {name: values[:1].copy() for name, values in rows.items()}
-    broken["temp"][0] = np.nan
-    assert np.isnan(CSource().load(generated).predict(broken)[0])
+@pytest.mark.parametrize("flags", [("-O0",), ("-O3", "-funroll-loops"), ("-Ofast", "-fno-fast-math")], ids=" ".join)
+def test_a_broken_sensor_gives_no_plausible_answer(
+    generated: Path, flags: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(c_source, "FLAGS", (*c_source.FLAGS, *flags))
+    assert np.isnan(CSource().load(generated).predict(broken_rows())).all()
+
+
+@pytest.mark.parametrize("flag", ["-Ofast", "-ffast-math", "-ffinite-math-only"])
+@pytest.mark.parametrize("file", ["bike_model.c", "main.c"])
+def test_a_compiler_that_takes_nan_for_impossible_is_refused_in_words(
+    generated: Path, file: str, flag: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ExportError, match="compile this file without -Ofast and -ffast-math"):
+        c_source.compiled(generated / file, tmp_path / "out.o", "-c", flag)
+
+
+def test_an_app_that_is_built_with_fast_math_as_a_whole_takes_the_library_all_the_same(
+    generated: Path, tmp_path: Path
+) -> None:
+    if shutil.which("cmake") is None:
+        pytest.skip("cmake is not installed")
+    for call in (("-S", str(generated), "-B", str(tmp_path), "-DCMAKE_C_FLAGS=-Ofast"), ("--build", str(tmp_path))):
+        subprocess.run(["cmake", *call], check=True, capture_output=True)
+    line = as_csv({name: values[:1] for name, values in golden_rows(1000).items()})
+    assert subprocess.run([tmp_path / "bike_predict"], input=line, capture_output=True, text=True, check=True).stdout
 
 
 def test_the_header_serves_cpp_too(generated: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from bike_pipeline import features
-from bike_pipeline.exporting.golden import golden_rows
+from bike_pipeline.exporting.golden import are_sound, broken_rows, golden_rows, with_broken_rows
 from bike_pipeline.exporting.parity import compare
 
 
@@ -30,6 +30,27 @@ def test_golden_rows_are_the_same_every_time() -> None:
 def test_too_few_golden_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="take more"):
         golden_rows(20)
+
+
+def test_broken_rows_hold_every_kind_of_no_number_in_every_column_that_can() -> None:
+    broken = broken_rows()
+    for feature in features.MODEL_INPUTS:
+        values = broken[feature.name]
+        found = sorted(map(str, values[~np.isfinite(values)]))
+        assert found == (["-inf", "inf", "nan"] if feature.kind == "float" else [])
+    assert not are_sound(broken).any()
+
+
+def test_broken_rows_stand_among_the_others_and_change_none_of_them() -> None:
+    rows = golden_rows(200)
+    mixed = with_broken_rows(rows)
+    sound = are_sound(mixed)
+    assert sound[0]
+    assert not sound[-1]
+    assert (np.diff(np.flatnonzero(~sound)) > 10).all()
+    for name, values in rows.items():
+        assert mixed[name].dtype == values.dtype
+        assert (mixed[name][sound] == values).all()
 
 
 def test_an_answer_that_is_no_number_differs_without_limit() -> None:

@@ -25,7 +25,7 @@ from typing import Any
 
 from bike_pipeline import features
 from bike_pipeline.errors import ServerError
-from bike_pipeline.serving import model_folder
+from bike_pipeline.serving import golden_file, model_folder
 from bike_pipeline.settings.serving_promotion import ValidationSettings
 
 LOG_FILE, REQUEST_FILE = "server.log", "first_failing_request.json"
@@ -114,20 +114,22 @@ def validate(base_path: str | Path, version: int, settings: ValidationSettings) 
 
 
 def _golden(folder: Path, count: int) -> tuple[Rows, list[float]]:
-    """Return golden rows and the model's own answers: those on record, or the SavedModel's in this process."""
+    """Return golden rows and the model's own answers: those on record, or the SavedModel's in this process.
+
+    Rows with a number that is not finite come beside the `count` others, last, with NaN for their answer.
+    """
     from bike_pipeline.exporting.golden import golden_rows
 
     try:
-        golden = json.loads((folder / GOLDEN_FILE).read_text(encoding="utf-8"))
-        columns, answers = golden["columns"], golden[features.LABEL]
+        columns, answers = golden_file.read(folder / GOLDEN_FILE)
     except FileNotFoundError:
-        columns = {name: values.tolist() for name, values in golden_rows(1000).items()}
-        columns = {name: _spread(values, count) for name, values in columns.items()}
+        columns = {name: _spread(values.tolist(), count) for name, values in golden_rows(1000).items()}
         answers = _own_answers(folder, columns)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _Failed(f"its golden rows cannot be read ({type(error).__name__}: {error})") from None
     names = [feature.name for feature in features.MODEL_INPUTS]
-    chosen = _spread(range(len(answers)), count)
+    broken = [row for row, answer in enumerate(answers) if math.isnan(answer)]
+    chosen = [*_spread(range(len(answers) - len(broken)), count), *broken]
     return [{name: columns[name][i] for name in names} for i in chosen], [float(answers[i]) for i in chosen]
 
 
@@ -141,10 +143,13 @@ def _own_answers(folder: Path, columns: Mapping[str, Any]) -> list[float]:
     from bike_pipeline.serving.predictor import LoadedModel
 
     try:
-        return [float(value) for value in LoadedModel(folder).predict(columns)]
+        answers = [float(value) for value in LoadedModel(folder).predict(columns)]
     except Exception as error:  # whatever TensorFlow has to say about a broken model
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise _Failed(f"the SavedModel does not answer ({reason[:300]})") from error
+    if not all(map(math.isfinite, answers)):
+        raise _Failed("the SavedModel answers a sound row with what is no number")
+    return answers
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,8 @@ class _Answer:
 
     @property
     def difference(self) -> float:
+        if math.isnan(self.expected) or math.isnan(self.answer):
+            return 0.0 if math.isnan(self.expected) and math.isnan(self.answer) else math.inf
         return abs(self.answer - self.expected) / max(abs(self.expected), 1.0)
 
 
@@ -260,7 +267,7 @@ def _predictions(
 
 
 def _same(found: _Answer, settings: ValidationSettings) -> None:
-    if not math.isfinite(found.answer) or not found.difference <= settings.max_relative_difference:
+    if not found.difference <= settings.max_relative_difference:
         raise _Failed(
             f"it answers {found.answer:g} where the model itself answers {found.expected:g}", _as_record(found)
         )

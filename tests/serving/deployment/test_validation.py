@@ -15,7 +15,8 @@ import pytest
 
 from bike_pipeline import features
 from bike_pipeline.errors import ExitCode, ServerError
-from bike_pipeline.exporting.golden import golden_rows
+from bike_pipeline.exporting.golden import broken_rows, golden_rows
+from bike_pipeline.exporting.report import write_golden
 from bike_pipeline.serving import model_folder
 from bike_pipeline.serving.deployment import validation
 from bike_pipeline.serving.predictor import LoadedModel
@@ -31,11 +32,9 @@ def model(exported, tmp_path_factory):
     """A small real model with an export, and its own answers to golden rows beside it."""
     folder = with_export(exported.path, tmp_path_factory.mktemp("candidate") / "model")
     columns = golden_rows(200)
-    golden = {
-        "columns": {name: values.tolist() for name, values in columns.items()},
-        features.LABEL: [float(value) for value in LoadedModel(folder).predict(columns)],
-    }
-    (folder / validation.GOLDEN_FILE).write_text(json.dumps(golden), encoding="utf-8")
+    write_golden(
+        (folder / validation.GOLDEN_FILE).parent, columns, broken_rows(), LoadedModel(folder).predict(columns), 1
+    )
     return folder
 
 
@@ -64,7 +63,8 @@ def test_a_sound_version_passes_and_is_measured(base):
     left = validation.kept_folder(base, VERSION)
     left.mkdir(parents=True)
     report = validation.validate(base, VERSION, settings_of(rows=16))
-    assert report.rows == 16
+    # Those of a broken sensor are asked besides.
+    assert report.rows == 16 + len(broken_rows()["temp"])
     assert report.difference <= 1e-5
     assert 0 < report.latency_ms <= 5000
     assert 20 < report.memory_mb < 2048
@@ -106,6 +106,17 @@ def test_a_version_that_answers_otherwise_is_refused_with_the_first_request(mode
     assert "where the model itself answers" in said
     record = json.loads((kept / validation.REQUEST_FILE).read_text(encoding="utf-8"))
     assert record["answer"] != record["expected"]
+
+
+def test_a_version_that_answers_a_broken_sensor_is_refused_with_the_first_request(model, tmp_path):
+    other, base = tmp_path / "other", tmp_path / "serving" / "bike_demand"
+    shutil.copytree(model, other)
+    golden = json.loads((other / validation.GOLDEN_FILE).read_text(encoding="utf-8"))
+    golden["not_finite"]["columns"]["temp"] = [0.5] * len(golden["not_finite"]["columns"]["temp"])
+    (other / validation.GOLDEN_FILE).write_text(json.dumps(golden), encoding="utf-8")
+    model_folder.add_version(base, other, VERSION, {"fingerprint": model_folder.fingerprint(other)})
+    said, _ = refused(base)
+    assert "answers the golden rows otherwise than when it was pushed" in said
 
 
 def test_a_version_that_does_not_load_is_refused_with_the_log(base):

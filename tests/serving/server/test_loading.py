@@ -9,11 +9,13 @@ import struct
 import numpy as np
 import pytest
 
+from bike_pipeline.exporting.golden import are_sound, golden_rows, with_broken_rows
+from bike_pipeline.modeling.saved_model import input_signature
 from bike_pipeline.serving.server import backends, loading, tensors, warmup
 from bike_pipeline.serving.server.protos import prediction_log_pb2
 from bike_pipeline.serving.server.statuses import Code, StatusError
 from bike_pipeline.settings.serving_server import ServerSettings
-from tests.serving.running import row
+from tests.serving.running import row, with_export
 
 GOOD = {"passed": True, "precision": "float32", "latency_us": 10.0, "rows_per_second": 1e6}
 
@@ -107,6 +109,47 @@ def test_other_answers_to_the_golden_rows_are_a_broken_version(version):
         loading.load(version, ServerSettings())
     golden.write_text("{}")
     with pytest.raises(StatusError, match=r"golden\.json cannot be read"):
+        loading.load(version, ServerSettings())
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory):
+    """A model as earlier releases made them: behind its clipping, NaN and infinity are numbers like any other."""
+    import tensorflow as tf
+
+    class Earlier(tf.Module):
+        @tf.function(input_signature=[input_signature()])
+        def rows(self, raw):
+            return {
+                "cnt": tf.add_n([tf.clip_by_value(tf.cast(value, tf.float32), 0.0, 24.0) for value in raw.values()])
+            }
+
+    model, folder = Earlier(), tmp_path_factory.mktemp("earlier")
+    tf.saved_model.save(model, str(folder / "1"), {"serving_default": model.rows})
+    return with_export(folder / "1", folder / "2")
+
+
+@pytest.mark.parametrize("rows", [1, 16, 33])
+def test_an_export_of_an_earlier_release_still_answers_and_gives_nan_for_what_is_not_finite(earlier, rows, caplog):
+    backend = loading.load(earlier, ServerSettings()).ready["serving_default"].backend
+    assert backend.name == "tflite_float32"
+    assert "answers a row that is not finite" in caplog.text
+    mixed = {name: values[1 : rows + 1] for name, values in with_broken_rows(golden_rows(200)).items()}
+    sound = are_sound(mixed)
+    answers = backend.run(mixed)["cnt"]
+    assert (np.isnan(answers) == ~sound).all()
+    clipped = sum(np.clip(values.astype(np.float32), 0, 24) for values in mixed.values())
+    np.testing.assert_allclose(answers[sound], clipped[sound], rtol=1e-5)
+
+
+def test_golden_rows_of_a_broken_sensor_are_asked_too(version):
+    columns = {name: [value] for name, value in row(8, 0.5).items()}
+    broken = {"columns": {**columns, "temp": ["NaN"]}}
+    golden = version / "assets.extra" / "exports" / "golden.json"
+    golden.write_text(json.dumps({"columns": columns, "cnt": [58.0], "not_finite": broken}))
+    assert answers_of(version)[0] == "tflite_float32"
+    golden.write_text(json.dumps({"columns": columns, "cnt": [58.0], "not_finite": {"columns": columns}}))
+    with pytest.raises(StatusError, match="answers the golden rows otherwise"):
         loading.load(version, ServerSettings())
 
 

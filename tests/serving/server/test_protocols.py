@@ -12,7 +12,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
-from bike_pipeline.exporting.golden import golden_rows
+from bike_pipeline.exporting.golden import are_sound, golden_rows, with_broken_rows
+from bike_pipeline.serving.deployment import warmup
 from bike_pipeline.serving.predictor import LoadedModel
 from bike_pipeline.serving.server import tensors
 from bike_pipeline.serving.server.protos import (
@@ -91,6 +92,37 @@ def test_grpc_gets_the_models_answers(prediction, expected):
     response = prediction.Predict(request_of(ROWS), timeout=60)
     assert response.model_spec.version.value == 1
     np.testing.assert_allclose(tensors.to_array(response.outputs["cnt"], "cnt"), expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 40], ids=["alone", "among others"])
+def test_a_broken_sensor_is_answered_with_nan_over_every_protocol(model_server, prediction, servable_model, rows):
+    mixed = with_broken_rows({name: values[: rows - 1 or 1] for name, values in ROWS.items()})
+    if rows == 1:
+        mixed = {name: values[1:2] for name, values in mixed.items()}
+    expected = LoadedModel(servable_model).predict(mixed)
+    assert (np.isnan(expected) == ~are_sound(mixed)).all()
+    assert np.isnan(expected).any()
+
+    columns = {name: values.tolist() for name, values in mixed.items()}
+    lines = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    over_rest = [
+        asked(f"{model_server.url}:predict", {"instances": lines}),
+        asked(f"{model_server.url}:predict", {"inputs": columns}),
+    ]
+    assert [status for status, _ in over_rest] == [200, 200]
+    plain, records = predict_pb2.PredictRequest(), predict_pb2.PredictRequest()
+    for name, values in mixed.items():
+        plain.inputs[name].CopyFrom(tensors.to_proto(values))
+    records.inputs["examples"].CopyFrom(tensors.to_proto(np.array(warmup._examples(mixed), object)))
+    plain.model_spec.name = records.model_spec.name = MODEL
+    records.model_spec.signature_name = "serving_examples"
+    for answers in (
+        over_rest[0][1]["predictions"],
+        over_rest[1][1]["outputs"],
+        tensors.to_array(prediction.Predict(plain, timeout=60).outputs["cnt"], "cnt"),
+        tensors.to_array(prediction.Predict(records, timeout=120).outputs["cnt"], "cnt"),
+    ):
+        np.testing.assert_allclose(answers, expected, rtol=1e-5, atol=1e-4)
 
 
 def test_grpc_tells_the_signatures(prediction):
