@@ -103,7 +103,7 @@ def _run(
         },
     )
     # A key that cannot be used is told before the work, not after it.
-    signing.use_key_file(settings.signing_key_file, make=not settings.signing.key_file)
+    signing.use(settings)
     signing.check()
     config = definition.metadata_connection_config
     stages = StageLauncher(spec, config, observer, make_beam_pipeline)

@@ -67,8 +67,10 @@ def command(
     from bike_pipeline.log_capture import captured
 
     with captured(settings.logs_path / "predict.log") as screen, lean_imports(google_cloud=True):
+        from bike_pipeline.serving import signing
         from bike_pipeline.serving.predictor import Predictor
 
+        signing.use(settings)
         predicted = Predictor(settings.serving_path, version).predict(columns).tolist()
         _write(screen, parsed, predicted, as_json=as_json, as_numbers=parsing.is_json(text))
 

@@ -28,11 +28,12 @@ def command(settings: Settings, label: str, reason: str, as_json: bool, version:
     serving.promotion.servers are told.
     """
     from bike_pipeline.log_capture import captured
-    from bike_pipeline.serving import model_folder
+    from bike_pipeline.serving import model_folder, signing
     from bike_pipeline.serving.deployment import promotion
     from bike_pipeline.serving.deployment.following import Followers
 
     check_label(label)
+    signing.use(settings)
     if version is None:
         version = max(model_folder.versions(settings.serving_path), default=None)
     if version is None:

@@ -62,8 +62,9 @@ def _told(started: Server, settings: Settings, as_json: bool) -> str:
     rest, grpc = address_of(host, started.rest_port), address_of(host, started.grpc_port)
     model = started.versions.models[settings.serving.model_name]
     versions = {str(version.number): version.backends for version in model.available()}
+    unproven = {str(version.number): version.unproven for version in model.available() if version.unproven}
     if as_json:
-        told = {"rest": rest, "grpc": grpc, "versions": versions}
+        told = {"rest": rest, "grpc": grpc, "versions": versions, "not_verified": unproven}
         return (
             json.dumps({**told, "model": settings.serving.model_name, "log": str(settings.logs_path / "serve.log")})
             + "\n"
@@ -76,6 +77,7 @@ def _told(started: Server, settings: Settings, as_json: bool) -> str:
     for number, backends in versions.items():
         answering = ", ".join(f"{name}: {backend}" for name, backend in backends.items())
         lines.append(f"serving {settings.serving.model_name} version {number} ({answering})")
+        lines.extend(f"version {number} is not verified: {said}" for said in unproven.get(number, ()))
     lines.extend(f"version {version.number} cannot be served: {version.error}" for version in model.failed)
     if not versions:
         lines.append(f"no version serves yet; watching {settings.serving_path}")

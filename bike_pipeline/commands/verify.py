@@ -46,7 +46,7 @@ def command(settings: Settings, public_keys: tuple[Path, ...], as_json: bool, mo
 
     folder = _folder(settings, model)
     trusted = signing.read_public_keys(public_keys) if public_keys else trusted_keys(settings)
-    checks = model_manifest.verify(folder, trusted)
+    checks = model_manifest.verify(folder, trusted, bound=settings.signing.require_signature)
     failed = [check for check in checks if not check.passed]
     if as_json:
         result = {"folder": str(folder), "passed": not failed, "checks": [asdict(check) for check in checks]}
@@ -62,7 +62,7 @@ def command(settings: Settings, public_keys: tuple[Path, ...], as_json: bool, mo
         table.add_column("check")
         table.add_column("detail", overflow="fold")
         for check in checks:
-            table.add_row("✔" if check.passed else "✘", check.name, check.detail)
+            table.add_row("✘" if not check.passed else "?" if check.doubt else "✔", check.name, check.detail)
         console_on(sys.stdout).print(table)
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
@@ -77,9 +77,8 @@ def trusted_keys(settings: Settings) -> dict[str, Ed25519PublicKey]:
     """Return the public keys that count where nobody names others: the signing key's own and the settings'."""
     from bike_pipeline.serving import signing
 
-    signing.use_key_file(settings.signing_key_file, make=not settings.signing.key_file)
-    more = signing.read_public_keys(Path(name).expanduser() for name in settings.signing.trusted_keys)
-    return {**signing.own_public_keys(), **more}
+    signing.use(settings)
+    return signing.trusted_keys()
 
 
 def _folder(settings: Settings, model: str | None) -> Path:

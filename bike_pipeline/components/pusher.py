@@ -27,7 +27,7 @@ from bike_pipeline.exporting import exported
 from bike_pipeline.lineage.evidence import evidence_of
 from bike_pipeline.lineage.run_record import canonical
 from bike_pipeline.lineage.store import Lineage
-from bike_pipeline.serving import model_folder, model_manifest, signing
+from bike_pipeline.serving import model_folder, model_manifest, signing, soundness
 from bike_pipeline.serving.deployment import promotion, state
 from bike_pipeline.serving.deployment.following import Followers
 
@@ -51,9 +51,7 @@ class PusherDriver(driver.Driver):
             lineage = Lineage(connection.store)
             pushes = [push for push in lineage.pushes() if push.model_id == model.id]
             evidence = evidence_of(lineage, model.id)
-        lost = sum(
-            not model_folder.is_intact(push.destination, push.fingerprint, push.exports_fingerprint) for push in pushes
-        )
+        lost = sum(not _is_whole(push.destination, push.fingerprint, push.exports_fingerprint) for push in pushes)
         result = driver_output_pb2.DriverOutput()
         data_types_utils.set_metadata_value(result.exec_properties["lost_pushes"], lost)
         artifact = execution_info.output_dict["pushed_model"][0].mlmd_artifact
@@ -104,7 +102,7 @@ class PusherExecutor(stock.Executor):
         if (
             newest is not None
             and newest["model_id"] == model.id
-            and model_folder.is_intact(model_folder.at(base_path, present[-1]), fingerprint, exports_fingerprint)
+            and _is_whole(model_folder.at(base_path, present[-1]), fingerprint, exports_fingerprint)
         ):
             version = present[-1]
         else:
@@ -124,7 +122,7 @@ class PusherExecutor(stock.Executor):
 
             def complete(incoming: Path) -> None:
                 exported.add(exports, incoming)
-                model_manifest.write(incoming, evidence, signer)
+                model_manifest.write(incoming, evidence, signer, version)
 
             model_folder.add_version(base_path, source, version, record, complete)
             pushed.set_string_custom_property("signature", _said(signer))
@@ -136,6 +134,14 @@ class PusherExecutor(stock.Executor):
         pushed.set_string_custom_property("fingerprint", fingerprint)
         pushed.set_string_custom_property("exports_fingerprint", exports_fingerprint)
         pushed.set_string_custom_property("metric_set", metric_set)
+
+
+def _is_whole(destination: str, fingerprint: str, exports_fingerprint: str) -> bool:
+    """Return whether a push is there as it was made, with a manifest that nothing speaks against."""
+    return (
+        model_folder.is_intact(destination, fingerprint, exports_fingerprint)
+        and not soundness.examine(model_folder.local_copy(destination)).wrong
+    )
 
 
 def _fingerprint_when_pushed(exports: Path) -> str:

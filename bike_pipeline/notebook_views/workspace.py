@@ -109,8 +109,10 @@ class Workspace:
         assert self.chosen.push is not None
         # What TensorFlow says while it is loaded belongs to the log, not between words and pictures.
         with captured(self.settings.logs_path / "notebooks.log"):
+            from bike_pipeline.serving import signing
             from bike_pipeline.serving.predictor import Predictor
 
+            signing.use(self.settings)
             return Predictor(self.settings.serving_path, self.chosen.push.version)
 
     def predict(self, rows: pd.DataFrame) -> Any:

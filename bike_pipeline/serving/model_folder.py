@@ -110,21 +110,60 @@ def versions(base_path: str | Path) -> list[int]:
 
 
 def push_record(base_path: str | Path, version: int) -> dict[str, Any] | None:
-    """Return what was written down at the push of a version; None where there is no such record."""
-    path = at(base_path, version) + f"/{PUSH_FILE}"
+    """Return what was written down at the push of a version; None where there is no such record.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    if not is_remote(base_path):
+        return record_in(Path(at(base_path, version)))
+    from bike_pipeline.serving.remote_models import RemoteModels
+
+    content = RemoteModels(str(base_path)).read(f"{version}/{PUSH_FILE}")
+    return None if content is None else _record(content, f"{at(base_path, version)}/{PUSH_FILE}")
+
+
+def record_in(folder: Path) -> dict[str, Any] | None:
+    """Return what was written down at the push of the version in a local folder; None where there is no such record.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    path = folder / PUSH_FILE
     try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise _unreadable(error, str(path)) from None
+    return _record(content, str(path))
+
+
+def _record(content: bytes, where: str) -> dict[str, Any] | None:
+    try:
+        record = json.loads(content)
+    except ValueError as error:
+        raise _unreadable(error, where) from None
+    return record if isinstance(record, dict) else None
+
+
+def _unreadable(error: Exception, where: str) -> StorageError:
+    return StorageError(f"cannot read the push record ({error})", where=where, fix="push again")
+
+
+def signed_as(base_path: str | Path, version: int) -> str:
+    """Return the SHA-256 over a version's manifest and its signature, as they are now; what is absent is empty."""
+    digest = hashlib.sha256()
+    for name in (MANIFEST_FILE, SIGNATURE_FILE):
         if is_remote(base_path):
             from bike_pipeline.serving.remote_models import RemoteModels
 
-            content = RemoteModels(str(base_path)).read(f"{version}/{PUSH_FILE}")
-            record = None if content is None else json.loads(content)
+            content = RemoteModels(str(base_path)).read(f"{version}/{name}")
         else:
-            record = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
-        raise StorageError(f"cannot read the push record ({error})", where=path, fix="push again") from None
-    return record if isinstance(record, dict) else None
+            path = Path(at(base_path, version)) / name
+            content = path.read_bytes() if path.is_file() else None
+        digest.update(hashlib.sha256(content or b"").digest())
+    return digest.hexdigest()
 
 
 def local_folder(base_path: str | Path, version: int, fresh: bool = False) -> Path:
@@ -142,7 +181,7 @@ def local_folder(base_path: str | Path, version: int, fresh: bool = False) -> Pa
         return Path(base_path) / str(version)
     from bike_pipeline.serving import remote_models
 
-    return remote_models.local_copy(at(base_path, version), is_intact, fresh)
+    return remote_models.local_copy(at(base_path, version), fresh)
 
 
 def local_copy(folder: str | Path) -> Path:

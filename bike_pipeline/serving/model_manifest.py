@@ -1,4 +1,4 @@
-"""The signed manifest of a pushed model: every file with its SHA-256, and what speaks for the model.
+"""The signed manifest of a pushed model: its version, every file with its SHA-256, and what speaks for the model.
 
 `model_manifest.json` lies in the version's folder with a detached ed25519 signature over its very bytes beside it, so
 that other tools can check it too: `openssl pkeyutl -verify -pubin -inkey signing.pub -rawin -in model_manifest.json
@@ -35,16 +35,25 @@ class Check:
         passed: whether it is as it must be.
         detail: what was found, in words.
         other_key: whether it failed because the manifest names a key that is not trusted here, which is no damage.
+        doubt: whether nothing was found wrong, and nothing that proves it right: a signature that is not there or
+            cannot be checked here, a version that the manifest does not name.
     """
 
     name: str
     passed: bool
     detail: str
     other_key: bool = False
+    doubt: bool = False
 
 
-def write(folder: Path, evidence: Mapping[str, Any], signer: Signer | None) -> None:
+def write(folder: Path, evidence: Mapping[str, Any], signer: Signer | None, version: int) -> None:
     """Write the manifest of a folder that is otherwise complete, signed where there is a key.
+
+    Args:
+        folder: the folder.
+        evidence: what speaks for the model; see `lineage.evidence`.
+        signer: the key; None where none is configured.
+        version: the version that the folder will be, so that it can pass as no other one.
 
     Raises:
         OSError: it cannot be written.
@@ -56,7 +65,8 @@ def write(folder: Path, evidence: Mapping[str, Any], signer: Signer | None) -> N
     }
     folders = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_dir())
     signed_by = signer.key_id if signer else ""
-    manifest = {"format": FORMAT, "key_id": signed_by, "files": files, "folders": folders, **evidence}
+    own = {"format": FORMAT, "version": version, "key_id": signed_by, "files": files, "folders": folders}
+    manifest = {**evidence, **own}
     content = (json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
     (folder / MANIFEST_FILE).write_bytes(content)
     if signer:
@@ -72,12 +82,13 @@ def read(folder: Path) -> dict[str, Any] | None:
     return manifest if isinstance(manifest, dict) else None
 
 
-def verify(folder: Path, trusted: Mapping[str, Ed25519PublicKey]) -> list[Check]:
-    """Check a pushed folder: the signature, every byte of every file, no file too many, and all evidence.
+def verify(folder: Path, trusted: Mapping[str, Ed25519PublicKey], *, bound: bool = False) -> list[Check]:
+    """Check a pushed folder: the signature, every byte of every file, no file too many, its version, and all evidence.
 
     Args:
         folder: the version's folder.
         trusted: the public keys that are believed, by key id.
+        bound: whether the manifest must name the version; those of earlier releases do not.
 
     Returns:
         Every check. What could not be looked at, because something before it failed, is a failed check too.
@@ -97,7 +108,12 @@ def verify(folder: Path, trusted: Mapping[str, Ed25519PublicKey]) -> list[Check]
     if not known:
         detail = f"it has format {manifest['format']}; this release reads format {FORMAT}"
         return [Check("manifest", passed=False, detail=detail)]
-    return [_signature(folder, content, trusted), *_files(folder, manifest), *_evidence(manifest)]
+    return [
+        _signature(folder, content, trusted),
+        *_files(folder, manifest),
+        _version(folder, manifest, bound),
+        *_evidence(manifest),
+    ]
 
 
 def _signature(folder: Path, content: bytes, trusted: Mapping[str, Ed25519PublicKey]) -> Check:
@@ -106,9 +122,9 @@ def _signature(folder: Path, content: bytes, trusted: Mapping[str, Ed25519Public
     try:
         signature = (folder / SIGNATURE_FILE).read_bytes()
     except OSError:
-        return Check("signature", passed=False, detail="the manifest is not signed")
+        return Check("signature", passed=False, detail="the manifest is not signed", doubt=True)
     if not trusted:
-        return Check("signature", passed=False, detail="there is no public key to check it with")
+        return Check("signature", passed=False, detail="there is no public key to check it with", doubt=True)
     # Which key the manifest names is part of what the signature covers, so every trusted key may be tried.
     for key_id, key in trusted.items():
         try:
@@ -121,7 +137,24 @@ def _signature(folder: Path, content: bytes, trusted: Mapping[str, Ed25519Public
         return Check("signature", passed=False, detail="damaged: the manifest or its signature was changed")
     known = ", ".join(key_id[:16] for key_id in trusted)
     detail = f"signed with another key: it names the key {named[:16]}, trusted here is {known}"
-    return Check("signature", passed=False, detail=detail, other_key=True)
+    return Check("signature", passed=False, detail=detail, other_key=True, doubt=True)
+
+
+def _version(folder: Path, manifest: Mapping[str, Any], bound: bool) -> Check:
+    """Hold the version that was pushed against the one that the folder's name says."""
+    name = folder.absolute().name
+    pushed, lies_as = manifest.get("version"), int(name) if name.isascii() and name.isdigit() else None
+    if pushed is None:
+        detail = "the manifest does not bind the version: an earlier release pushed it"
+        return Check("version", passed=not bound, detail=detail, doubt=True)
+    if not isinstance(pushed, int):
+        return Check("version", passed=False, detail="damaged: it is no number")
+    if lies_as is None:
+        detail = f"it was pushed as version {pushed}, and the folder's name is no version"
+        return Check("version", passed=True, detail=detail, doubt=True)
+    if pushed != lies_as:
+        return Check("version", passed=False, detail=f"it was pushed as version {pushed}, not as version {lies_as}")
+    return Check("version", passed=True, detail=f"pushed as version {pushed}")
 
 
 def _files(folder: Path, manifest: Mapping[str, Any]) -> Iterator[Check]:

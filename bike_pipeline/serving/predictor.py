@@ -58,7 +58,8 @@ class Predictor(LoadedModel):
         """Load a version, the promoted one where none is named.
 
         Raises:
-            ModelError: there is no such version, or its files are not those that were pushed.
+            ModelError: there is no such version, its files are not those that were pushed, or it lacks a signature that
+                is required.
             StorageError: what is promoted cannot be read.
         """
         present = model_folder.versions(serving_path)
@@ -74,13 +75,5 @@ class Predictor(LoadedModel):
                 fix=f"choose one of {', '.join(map(str, present))}",
             )
         self.version = promoted
-        record = model_folder.push_record(serving_path, self.version)
-        where = model_folder.at(serving_path, self.version)
-        folder = model_folder.local_folder(serving_path, self.version) if record is not None else Path(where)
-        if record is None or record.get("fingerprint") != model_folder.fingerprint(folder):
-            raise ModelError(
-                "the model's files are not those that were pushed",
-                where=where,
-                fix="remove that folder and push again",
-            )
-        super().__init__(folder)
+        state.check_sound(serving_path, self.version)
+        super().__init__(model_folder.local_folder(serving_path, self.version))

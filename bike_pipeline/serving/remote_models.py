@@ -159,12 +159,11 @@ def cache_folder() -> Path:
     return (Path(home) if home else Path.home() / ".cache") / "bike-pipeline" / "models"
 
 
-def local_copy(folder: str, intact: Callable[[Path, str], bool], fresh: bool = False) -> Path:
+def local_copy(folder: str, fresh: bool = False) -> Path:
     """Return a local folder with a version's files, fetched where that was not done.
 
     Args:
         folder: the version's address.
-        intact: whether a local folder holds the model of a fingerprint.
         fresh: hold what was fetched before against what is there now, byte for byte.
 
     Raises:
@@ -175,13 +174,17 @@ def local_copy(folder: str, intact: Callable[[Path, str], bool], fresh: bool = F
     record = models.read(f"{version}/{RECORD_FILE}")
     if record is None:
         raise StorageError("this version is not there", where=folder, fix="`bike-pipeline models` lists what is pushed")
+    from bike_pipeline.serving.model_folder import is_intact
+
     try:
-        expected = str(json.loads(record).get("fingerprint", ""))
+        noted = json.loads(record)
+        expected, exports = str(noted.get("fingerprint", "")), noted.get("exports_fingerprint")
     except (ValueError, AttributeError):
-        expected = ""
+        expected, exports = "", None
     key = hashlib.sha256(f"{base_path}\0{expected}\0".encode() + record).hexdigest()[:32]
     target = cache_folder() / key / str(version)
-    if not fresh and intact(target, expected):
+    # The exports are files that answer, too.
+    if not fresh and is_intact(target, expected, exports):
         return target
     contents = models.contents(version)
     if _holds(target, contents):

@@ -10,17 +10,22 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.errors import ConfigurationError, StorageError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+    from bike_pipeline.settings import Settings
+
 KEY_VARIABLE = "BIKE_PIPELINE_SIGNING_KEY"
 KEY_FILE_VARIABLE = "BIKE_PIPELINE_SIGNING_KEY_FILE"
 _MAKE_ONE = "make one with: openssl genpkey -algorithm ed25519 -out FILE"
-_default: dict[str, tuple[Path, bool]] = {}
+# What this process was told: "key", the key file and whether it is made; "trust", the public keys that are believed and
+# whether nothing is used that none of them signed.
+_default: dict[str, Any] = {}
+_NO_TRUST: tuple[tuple[Path, ...], bool] = ((), False)
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,38 @@ def use_key_file(path: Path, *, make: bool) -> None:
         make: make it where it is absent: right for the local key of a workspace, wrong for one that was configured.
     """
     _default["key"] = (path, make)
+
+
+def use(settings: Settings) -> None:
+    """Name what the settings say: the key file of this process, whom it believes, and whether it must.
+
+    The names of stages' parameters have no place for it, as with `use_key_file`.
+    """
+    use_key_file(settings.signing_key_file, make=not settings.signing.key_file)
+    named = tuple(Path(name).expanduser() for name in settings.signing.trusted_keys)
+    _default["trust"] = (named, settings.signing.require_signature)
+
+
+def required() -> bool:
+    """Return whether nothing is used that no believed key signed."""
+    return bool(_default.get("trust", _NO_TRUST)[1])
+
+
+def trusted_keys() -> dict[str, Ed25519PublicKey]:
+    """Return the public keys that are believed in this process by id: the signing key's own and those that were named.
+
+    Raises:
+        ConfigurationError: a key cannot be read, or there is none although a signature is required.
+    """
+    named, must = _default.get("trust", _NO_TRUST)
+    found = {**own_public_keys(), **read_public_keys(named)}
+    if must and not found:
+        raise ConfigurationError(
+            "a signature is required, and there is no public key to check it with",
+            where="signing.require_signature",
+            fix="name the signing key's public one in signing.trusted_keys",
+        )
+    return found
 
 
 def signer() -> Signer | None:

@@ -169,7 +169,8 @@ class Rerun:
             if push.model_id == serving.model_id
         ]
         record = model_folder.push_record(path, serving.version)
-        return json.dumps([model_folder.versions(path), serving.version, record, pushes], sort_keys=True)
+        signed = model_folder.signed_as(path, serving.version)
+        return json.dumps([model_folder.versions(path), serving.version, record, signed, pushes], sort_keys=True)
 
 
 def _say(text: str) -> None:

@@ -99,7 +99,7 @@ def _signing_key(settings: Settings) -> dict[str, str]:
     """
     from bike_pipeline.serving import signing
 
-    signing.use_key_file(settings.signing_key_file, make=not settings.signing.key_file)
+    signing.use(settings)
     signing.signer()
     given = {signing.KEY_VARIABLE, signing.KEY_FILE_VARIABLE} & set(os.environ)
     return {} if given else {signing.KEY_FILE_VARIABLE: str(settings.signing_key_file)}

@@ -36,7 +36,11 @@ def workspace(tmp_path: Path) -> Path:
     base = tmp_path / "w" / "serving" / "bike_demand"
     model_folder.add_version(base, tmp_path / "model", OLDER, {"model_id": 1})
     model_folder.add_version(
-        base, tmp_path / "model", SIGNED, {"model_id": 5}, lambda folder: model_manifest.write(folder, EVIDENCE, signer)
+        base,
+        tmp_path / "model",
+        SIGNED,
+        {"model_id": 5},
+        lambda folder: model_manifest.write(folder, EVIDENCE, signer, SIGNED),
     )
     return tmp_path / "w"
 

@@ -293,6 +293,15 @@ def test_a_damaged_export_is_a_lost_push(world: World) -> None:
     assert lost_pushes(world, first) == 2
 
 
+def test_a_damaged_manifest_is_a_lost_push_and_the_model_is_pushed_anew(world: World) -> None:
+    first = world.model("first")
+    served = destination(world.push(first))
+    manifest = served / model_folder.MANIFEST_FILE
+    manifest.write_bytes(manifest.read_bytes()[:-20])
+    assert lost_pushes(world, first) == 1
+    assert destination(world.push(first)) != served
+
+
 def test_without_a_report_on_the_exports_nothing_is_pushed(world: World) -> None:
     exports = world.exports()
     (Path(exports.uri) / "parity.json").write_text("{")

@@ -17,7 +17,7 @@ from typing import Any
 from bike_pipeline.exporting.format import Source
 from bike_pipeline.exporting.golden import golden_rows
 from bike_pipeline.exporting.registry import format_of
-from bike_pipeline.serving import model_folder
+from bike_pipeline.serving import model_folder, model_manifest
 
 MODEL = "bike_demand"
 
@@ -171,11 +171,17 @@ def row(hr: int, temp: float) -> dict[str, Any]:
 
 
 def push(base: Path, model: Path, version: int) -> Path:
-    """Push a model as a version, as the Pusher does.
+    """Push a model as a version, as the Pusher does, without a key.
 
     Args:
         base: the folder that holds the models.
         model: folder of the SavedModel.
         version: the version's number.
     """
-    return model_folder.add_version(base / MODEL, model, version, {"fingerprint": model_folder.fingerprint(model)})
+    record = {
+        "fingerprint": model_folder.fingerprint(model),
+        "exports_fingerprint": model_folder.exports_fingerprint(model),
+    }
+    return model_folder.add_version(
+        base / MODEL, model, version, record, lambda folder: model_manifest.write(folder, {}, None, version)
+    )

@@ -50,7 +50,7 @@ def push(tmp_path: Path, key: signing.Signer) -> Callable[..., Path]:
             model,
             version,
             {"model_id": 7},
-            lambda folder: model_manifest.write(folder, evidence, signer),
+            lambda folder: model_manifest.write(folder, evidence, signer, version),
         )
 
     return pushed
@@ -66,8 +66,8 @@ def test_a_pushed_model_is_verified(push: Callable[..., Path], key: signing.Sign
     folder = push()
     assert problems(folder, key) == []
     names = [check.name for check in model_manifest.verify(folder, {key.key_id: key._key.public_key()})]
-    assert names[:2] == ["signature", "files"]
-    assert {name.removeprefix("evidence: ") for name in names[2:]} == {
+    assert names[:3] == ["signature", "files", "version"]
+    assert {name.removeprefix("evidence: ") for name in names[3:]} == {
         "data fingerprint", "code", "settings", "schema", "seed", "environment", "gates", "metrics",
     }  # fmt: skip
     manifest = model_manifest.read(folder)

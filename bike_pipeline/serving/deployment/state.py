@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bike_pipeline.errors import ModelError, StorageError
-from bike_pipeline.serving import model_folder
+from bike_pipeline.serving import model_folder, soundness
 from bike_pipeline.serving.deployment.phases import PROMOTABLE, PROMOTED, STABLE, Change, Deployment
 from bike_pipeline.serving.deployment.state_files import LocalStateFiles, StateFiles
 
@@ -300,17 +300,21 @@ def _check_there(base_path: str | Path, version: int) -> None:
 
 
 def check_sound(base_path: str | Path, version: int) -> None:
-    """Stop where a version is not there, or its files are not those that were pushed.
+    """Stop where a version is not there, its files are not those that were pushed, or a required proof is absent.
 
     Raises:
         ModelError: that is so.
+        ConfigurationError: a key that is to be believed cannot be read.
+        StorageError: it cannot be read.
     """
     _check_there(base_path, version)
-    record = model_folder.push_record(base_path, version)
-    folder = model_folder.at(base_path, version)
-    if record is None or not model_folder.is_intact(folder, str(record.get("fingerprint", ""))):
+    if model_folder.push_record(base_path, version) is None:
+        wrong = f"the files are not those that were pushed: {model_folder.PUSH_FILE} is gone"
+    else:
+        wrong = soundness.examine(model_folder.local_folder(base_path, version, fresh=True)).wrong
+    if wrong:
         raise ModelError(
-            f"the files of version {version} are not those that were pushed",
-            where=folder,
-            fix="choose another version; `bike-pipeline verify` tells what was changed",
+            f"version {version} may not serve: {wrong}",
+            where=model_folder.at(base_path, version),
+            fix=f"choose another version; `bike-pipeline verify {version}` tells all that is wrong",
         )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import tarfile
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -25,7 +24,7 @@ from bike_pipeline.serving.edge import android, contract, metadata
 from bike_pipeline.serving.edge.device import check_in_child
 from bike_pipeline.serving.edge.exports import DeviceExports
 from bike_pipeline.serving.edge.trust import FORMAT, UpdateError
-from bike_pipeline.serving.edge.unpacking import MANIFEST, SIGNATURE, extract, verify
+from bike_pipeline.serving.edge.unpacking import MANIFEST, SIGNATURE, archive_of, extract, verify
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -160,7 +159,7 @@ def build(
         },
     }
     signed = _as_json(manifest)
-    return Bundle(_archive({MANIFEST: signed, SIGNATURE: signer.sign(signed)}, files), manifest)
+    return Bundle(archive_of({MANIFEST: signed, SIGNATURE: signer.sign(signed)}, files), manifest)
 
 
 def prove(bundle: Bundle, key: Ed25519PublicKey) -> None:
@@ -216,13 +215,3 @@ def _hold(answers: list[float], exports: DeviceExports, largest: float) -> None:
             where=str(exports.folder),
             fix="run the pipeline again",
         )
-
-
-def _archive(head: Mapping[str, bytes], files: Mapping[str, bytes]) -> bytes:
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, content in (*head.items(), *sorted(files.items())):
-            member = tarfile.TarInfo(name)
-            member.size, member.mode = len(content), 0o644
-            tar.addfile(member, io.BytesIO(content))
-    return made.getvalue()

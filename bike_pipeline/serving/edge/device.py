@@ -27,7 +27,7 @@ from typing import Any
 
 from bike_pipeline.serving.edge.fetching import check_versions, download, fetch_channel, read_channel
 from bike_pipeline.serving.edge.trust import RefusedError, UpdateError, read_key
-from bike_pipeline.serving.edge.unpacking import MANIFEST, extract, run_golden_rows, verify, write
+from bike_pipeline.serving.edge.unpacking import MANIFEST, extract, run_golden_rows, verify_release, write
 
 CHECK_SECONDS = 300
 OK, FAILED, NO_RUNTIME = 0, 19, 9
@@ -150,14 +150,14 @@ class Device:
 
     def _is_whole(self, sha256: str) -> bool:
         try:
-            verify(self.releases / sha256, self.key)
+            verify_release(self.releases / sha256, self.key)
         except UpdateError:
             return False
         return True
 
     def _is_good(self, sha256: str) -> bool:
         try:
-            verify(self.releases / sha256, self.key)
+            verify_release(self.releases / sha256, self.key)
             self.check(self.releases / sha256)
         except UpdateError as error:
             print(f"{sha256[:12]} is not good: {error}", file=sys.stderr)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.errors import EdgeError
-from bike_pipeline.serving import model_manifest
+from bike_pipeline.serving import model_manifest, signing
 from bike_pipeline.serving.model_folder import EXPORTS_FOLDER, PARITY_FILE
+from bike_pipeline.serving.soundness import LOOKED_AT
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 _GOLDEN = "golden.json"
 _LITERT_SUFFIX = ".tflite"
 _EXPORT_AGAIN = "run the pipeline again, with a LiteRT format in exporting.formats"
-# Part of the signed manifest that a bundle rests on; the evidence behind the model is what `verify` is for.
-_NEEDED_CHECKS = ("manifest", "signature", "files")
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,9 @@ def read(version: Path, trusted: Mapping[str, Ed25519PublicKey], force: bool) ->
         EdgeError: the version is not what was signed, has no LiteRT export that passed, or its edge gate is not
             passed or absent.
     """
-    for check in model_manifest.verify(version, trusted):
-        if not check.passed and check.name in _NEEDED_CHECKS:
+    # The evidence behind the model is what `verify` is for.
+    for check in model_manifest.verify(version, trusted, bound=signing.required()):
+        if not check.passed and check.name in LOOKED_AT:
             raise EdgeError(
                 f"the pushed model is not verified: {check.name}: {check.detail}",
                 where=str(version),

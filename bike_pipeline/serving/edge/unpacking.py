@@ -6,10 +6,12 @@ Imports nothing of this package but what is shipped with it.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,17 @@ def read_manifest(content: bytes, signature: bytes, key: Any) -> dict[str, Any]:
     if wrong or len(manifest["files"]) > FILES_LIMIT:
         raise UpdateError(f"{MANIFEST}: it names files that no bundle has ({', '.join(wrong[:1]) or 'too many'})")
     return manifest
+
+
+def archive_of(head: Mapping[str, bytes], files: Mapping[str, bytes]) -> bytes:
+    """Return the archive of a bundle: the same bytes for the same files, those of `head` first, the others by name."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, content in (*head.items(), *sorted(files.items())):
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), 0o644
+            tar.addfile(member, io.BytesIO(content))
+    return made.getvalue()
 
 
 def extract(archive: Path, folder: Path, key: Any) -> None:
@@ -82,6 +95,20 @@ def verify(folder: Path, key: Any) -> dict[str, Any]:
     except (OSError, ValueError, KeyError) as error:
         raise UpdateError(f"{folder.name[:12]}: it is damaged ({error})") from None
     return manifest
+
+
+def verify_release(folder: Path, key: Any) -> None:
+    """Check an unpacked bundle, whose folder has the SHA-256 of its archive as its name: signed, and that very bundle.
+
+    Every bundle that was ever signed has a good signature, so an older one in the folder of a newer one has it too.
+    """
+    manifest = verify(folder, key)
+    head = {name: (folder / name).read_bytes() for name in (MANIFEST, SIGNATURE)}
+    files = {name: (folder / name).read_bytes() for name in manifest["files"]}
+    if hashlib.sha256(archive_of(head, files)).hexdigest() != folder.name:
+        raise UpdateError(
+            f"{folder.name[:12]}: it holds another bundle, version {manifest['model']['version']} of the model"
+        )
 
 
 def run_golden_rows(folder: Path) -> float:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.errors import ConfigurationError, ServerError
 from bike_pipeline.exporting import registry
-from bike_pipeline.serving import security
+from bike_pipeline.serving import security, signing
 from bike_pipeline.serving.server.statuses import StatusError
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class Server:
                     fix=f"choose among {', '.join(registry.names())}",
                 )
         # Unsound certificates and keys are told before anything is loaded.
+        signing.use(settings)
+        signing.trusted_keys()
         self._ssl_context = security.ssl_context(settings)
         self._grpc_credentials = security.grpc_credentials(settings)
         self._middlewares = security.rest_middlewares(settings)

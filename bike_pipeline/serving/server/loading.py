@@ -12,7 +12,7 @@ import numpy as np
 
 from bike_pipeline import features
 from bike_pipeline.errors import BikePipelineError
-from bike_pipeline.serving import golden_file, model_folder
+from bike_pipeline.serving import golden_file, soundness
 from bike_pipeline.serving.server import backends, signatures, tensorflow_backend, tensors, warmup
 from bike_pipeline.serving.server.backends import Backend
 from bike_pipeline.serving.server.batching import quick_rows
@@ -48,12 +48,14 @@ class LoadedVersion:
         folder: where it was loaded from.
         signatures: by name.
         definitions: the same as SignatureDefs.
+        unproven: what nothing proves of the files; see `soundness.Findings`.
         ready: what answers, by signature; the signatures that are missing need TensorFlow, which is loaded on demand.
     """
 
     folder: Path
     signatures: Mapping[str, Signature]
     definitions: Mapping[str, Any]
+    unproven: tuple[str, ...] = ()
     ready: dict[str, Ready] = field(default_factory=dict)
 
 
@@ -64,9 +66,11 @@ def load(folder: Path, settings: ServerSettings) -> LoadedVersion:
         StatusError: it is broken: files that are not those that were pushed, nothing that can be loaded, other answers
             than those on record, a warm-up request that fails.
     """
-    _intact(folder)
+    unproven = _sound(folder)
+    for said in unproven:
+        _log.warning("%s is not verified: %s", folder, said)
     found, definitions = signatures.read(folder)
-    version = LoadedVersion(folder, found, definitions)
+    version = LoadedVersion(folder, found, definitions, unproven)
     default = found.get(signatures.DEFAULT)
     if default and tuple(settings.backends) != (tensorflow_backend.SAVED_MODEL,):
         export = backends.fastest_export(folder, default, settings.backends, settings.batching.max_rows)
@@ -83,8 +87,10 @@ def add_tensorflow(version: LoadedVersion, settings: ServerSettings) -> None:
     """Load the SavedModel and let it answer every signature that nothing else answers.
 
     Raises:
-        StatusError: TensorFlow cannot load it.
+        StatusError: TensorFlow cannot load it, or the files were changed since the rest of it was loaded.
     """
+    if version.ready:
+        _sound(version.folder)
     session = tensorflow_backend.load_saved_model(version.folder)
     for name, signature in version.signatures.items():
         if name in version.ready:
@@ -97,14 +103,19 @@ def add_tensorflow(version: LoadedVersion, settings: ServerSettings) -> None:
         version.ready[name] = _ready(backend, signature, settings)
 
 
-def _intact(folder: Path) -> None:
+def _sound(folder: Path) -> tuple[str, ...]:
+    """Return what nothing proves of a version.
+
+    Raises:
+        StatusError: its files are not those that were pushed, or lack the proof that the settings ask for.
+    """
     try:
-        record = model_folder.push_record(folder.parent, int(folder.name))
-        expected = record and record.get("fingerprint")
-        if expected and model_folder.fingerprint(folder) != expected:
-            raise StatusError(Code.DATA_LOSS, "the files are not those that were pushed")
+        found = soundness.examine(folder)
     except (BikePipelineError, OSError) as error:
         raise StatusError(Code.DATA_LOSS, f"cannot read the version ({error})") from None
+    if found.wrong:
+        raise StatusError(Code.DATA_LOSS, f"it is not what was pushed: {found.wrong}")
+    return found.unproven
 
 
 def _ready(backend: Backend, signature: Signature, settings: ServerSettings) -> Ready:

@@ -92,6 +92,11 @@ class ServedVersion:
         """What answers, by signature."""
         return {name: batcher.backend.name for name, batcher in self._batchers.items()}
 
+    @property
+    def unproven(self) -> tuple[str, ...]:
+        """What nothing proves of its files, in words; none where it is not in memory."""
+        return self._loaded.unproven if self._loaded else ()
+
     async def load(self) -> None:
         """Load it beside the requests; afterwards it is AVAILABLE, or END with its error."""
         self.state = State.LOADING

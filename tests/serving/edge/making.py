@@ -107,7 +107,7 @@ def push(made: Path, base: Path, version: int, key: Key | None, **changes: Any) 
         shutil.copytree(made / "exports", target)
         report = {**json.loads((target / "parity.json").read_text()), **changes}
         (target / "parity.json").write_text(json.dumps(report))
-        model_manifest.write(folder, {"gates": {}}, key.signer if key else None)
+        model_manifest.write(folder, {"gates": {}}, key.signer if key else None, version)
 
     return model_folder.add_version(base, made / "model", version, {"model_id": 7}, complete)
 

@@ -95,6 +95,21 @@ def test_from_the_command_line_with_real_golden_rows(world: World) -> None:
     assert refused.stderr.count("\n") == 1
 
 
+def test_an_older_signed_bundle_does_not_pass_as_a_newer_one(world: World) -> None:
+    world.device.update(world.url)
+    world.push(2)
+    world.device.update(world.url)
+    older, newer = (world.state / "releases" / world.bundles[version].sha256 for version in (1, 2))
+    shutil.rmtree(newer)
+    shutil.copytree(older, newer)
+    done = command(world, "start")
+    assert "it holds another bundle, version 1 of the model" in done.stderr
+    assert Path(done.stdout.strip()) == older
+    # The channel still names the newer one, so it is fetched again.
+    assert world.device.update(world.url)["changed"] is True
+    assert world.version() == 2
+
+
 @pytest.mark.parametrize("ranges", [True, False], ids=["resumed", "from_the_start"])
 def test_a_broken_download_is_gone_on_with(world: World, ranges: bool) -> None:
     world.web.ranges = ranges

@@ -187,6 +187,12 @@ def test_no_request_fails_or_is_mixed_up_while_versions_are_swapped(server, simp
     assert states == {**dict.fromkeys(range(1, SWAPS + 1), "END"), SWAPS + 1: "AVAILABLE"}
 
 
+def unproven(folder):
+    """Make a version one that nothing is known of, so that what loads it has to find out."""
+    for name in ("push.json", "model_manifest.json"):
+        (folder / name).unlink()
+
+
 @pytest.mark.parametrize("damage", ["changed", "cut", "empty", "export"])
 def test_a_broken_version_never_replaces_a_good_one(server, simple_models, damage):
     folder = server.base / MODEL / ".incoming-2"
@@ -196,13 +202,13 @@ def test_a_broken_version_never_replaces_a_good_one(server, simple_models, damag
     if damage == "changed":
         (folder / "saved_model.pb").write_bytes(b"\x00" + (folder / "saved_model.pb").read_bytes())
     elif damage == "cut":
-        (folder / "push.json").unlink()
+        unproven(folder)
         (folder / "saved_model.pb").write_bytes((folder / "saved_model.pb").read_bytes()[:100])
     elif damage == "empty":
         shutil.rmtree(folder)
         folder.mkdir()
     else:
-        (folder / "push.json").unlink()
+        unproven(folder)
         golden = folder / "assets.extra" / "exports" / "golden.json"
         columns = {name: [value] for name, value in row(8, 0.5).items()}
         golden.write_text(json.dumps({"columns": columns, "cnt": [59.0]}))
@@ -550,3 +556,52 @@ def test_it_listens_on_ipv6(simple_models, tmp_path):
         with grpc.insecure_channel(running.grpc) as channel:
             predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
             assert answer_of(predict(request_of(row(8, 0.5)), timeout=60)) == [58.0]
+
+
+def test_what_nothing_proves_of_a_version_is_told_when_it_serves(simple_models, tmp_path):
+    folder = push(tmp_path / "models", simple_models[1], 1)
+    unproven(folder)
+    settings = ("serving.server.poll_seconds=0.05",)
+    with running_server(tmp_path / "models", tmp_path / "workspace", *settings) as running:
+        assert available(running) == [1]
+        (said,) = running.told["not_verified"]["1"]
+        assert "neither a manifest nor a push record" in said
+        assert "is not verified" in running.log
+
+
+def test_where_a_signature_is_required_an_unsigned_version_does_not_serve(simple_models, tmp_path):
+    folder = push(tmp_path / "models", simple_models[1], 1)
+    signer = key_of(tmp_path / "key.pem")
+    named = (f"signing.trusted_keys=[{tmp_path / 'key.pub'}]", "signing.require_signature=true")
+    with running_server(tmp_path / "models", tmp_path / "workspace", *named) as running:
+        assert available(running) == []
+        _, told = asked(running.url)
+        assert "the manifest is not signed" in told["model_version_status"][0]["status"]["error_message"]
+    manifest = (folder / "model_manifest.json").read_bytes()
+    (folder / "model_manifest.json.sig").write_bytes(signer.sign(manifest))
+    with running_server(tmp_path / "models", tmp_path / "workspace", *named) as running:
+        assert available(running) == [1]
+        assert running.told["not_verified"] == {}
+
+
+def key_of(path):
+    """Return the signing key at `path`, made there with its public one beside it."""
+    from bike_pipeline.serving import signing
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signing, "_default", {})
+        for name in (signing.KEY_VARIABLE, signing.KEY_FILE_VARIABLE):
+            patch.delenv(name, raising=False)
+        signing.use_key_file(path, make=True)
+        return signing.signer()
+
+
+def test_files_that_change_under_a_server_are_not_loaded_later(server):
+    # The export answers; TensorFlow would read the SavedModel only now.
+    variables = next((server.base / MODEL / "1" / "variables").glob("*.data-*"))
+    variables.write_bytes(bytes(byte ^ 1 for byte in variables.read_bytes()))
+    body = {"signature_name": "texts", "inputs": {"text": ["a"]}}
+    status, told = asked(f"{server.url}:predict", body)
+    assert status >= 400
+    assert "was changed" in told["error"]
+    assert asked(f"{server.url}:predict", {"instances": [row(8, 0.5)]}) == (200, {"predictions": [58.0]})
