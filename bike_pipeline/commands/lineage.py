@@ -77,7 +77,8 @@ def show(
     lineage = lineage_of(settings, cluster)
     history = History(lineage)
     if span is not None:
-        found = impact_of(lineage, history, *span, settings.store_uri)
+        serving_path = "" if cluster else settings.serving_path
+        found = impact_of(lineage, history, *span, settings.store_uri, serving_path)
         _write(json.dumps(asdict(found), indent=2) if form == "json" else _impact(found), output)
         return
     from bike_pipeline.lineage.graph import as_dot

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 def command(settings: Settings, cluster: bool, as_json: bool) -> None:
     """List every trained model, from ML Metadata: its span, its metrics, whether it is blessed, where it is served."""
     from bike_pipeline.commands.lineage_source import lineage_of
+    from bike_pipeline.serving import signing
 
+    signing.use(settings)
     models = lineage_of(settings, cluster).models("" if cluster else settings.serving_path)
     if as_json:
         click.echo(json.dumps([asdict(model) for model in models], indent=2, default=str))
@@ -43,7 +45,10 @@ def command(settings: Settings, cluster: bool, as_json: bool) -> None:
             f"{model.trained:%Y-%m-%d %H:%M:%S}",
             f"{model.span} v{model.version}",
             blessed[model.blessed],
-            f"{served} (serving)" if model.serving else served,
+            f"{served} (serving)" if model.serving else f"{served} (NOT serving)" if model.wrong else served,
             *cells,
         )
     console_on(sys.stdout).print(table)
+    for model in models:
+        if model.wrong:
+            click.echo(f"version {model.served_version} is promoted and cannot serve: {model.wrong}")

@@ -67,17 +67,27 @@ def parse_span(text: str) -> tuple[int, int | None]:
     return int(span), int(version) if version else None
 
 
-def impact_of(lineage: Lineage, history: History, span: int, version: int | None, store_uri: str) -> Impact:
+def impact_of(
+    lineage: Lineage, history: History, span: int, version: int | None, store_uri: str, serving_path: str = ""
+) -> Impact:
     """Return every model that saw the rows of a span version: directly, as history, corrected, or by a warm start.
 
     A later version of a span carries rows of the one before it over, so models trained on it count too, with the number
     of rows that were carried over.
 
+    Args:
+        lineage: the store.
+        history: the same, read into memory.
+        span: the span.
+        version: its version; None for all of them.
+        store_uri: folder or URL of the span store.
+        serving_path: base path of which it is told which model serves; see `Lineage.models`.
+
     Raises:
         DataError: neither a recorded run nor the store knows the span version.
     """
     carried, notes = _carried_over(span, version, store_uri)
-    records = {model.model_id: model for model in lineage.models()}
+    records = {model.model_id: model for model in lineage.models(serving_path)}
     pushes: dict[int, list[int]] = {}
     for push in lineage.pushes():
         pushes.setdefault(push.model_id, []).append(push.version)

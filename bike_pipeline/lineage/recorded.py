@@ -88,6 +88,8 @@ class ModelRecord:
         served_version: the serving version it was pushed as; None where it was not.
         serving: whether it is the one served now.
         metrics: overall metrics on its eval split, in rentals.
+        wrong: why it does not serve although it is promoted: its files are gone, or not those that were pushed; "" for
+            every other model.
     """
 
     model_id: int
@@ -99,3 +101,4 @@ class ModelRecord:
     served_version: int | None
     serving: bool
     metrics: dict[str, float]
+    wrong: str = ""

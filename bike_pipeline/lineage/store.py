@@ -21,6 +21,7 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 from bike_pipeline.lineage.connection import open_at
 from bike_pipeline.lineage.recorded import ModelRecord, RunRecord, ServedModel, StageRecord
 from bike_pipeline.lineage.run_record import runner_of
+from bike_pipeline.serving import soundness
 from bike_pipeline.serving.deployment import state
 from bike_pipeline.serving.deployment.phases import STABLE
 
@@ -281,9 +282,19 @@ class Lineage:
         return f"stopped at {stages[-1].name}" if stages else ""
 
     def models(self, serving_path: str = "") -> list[ModelRecord]:
-        """Return every trained model, oldest first; which one serves is told of this base path, as `serving_model`."""
+        """Return every trained model, oldest first.
+
+        Args:
+            serving_path: base path of which it is told which model serves, as `serving_model`, and whether its files
+                are there as they were pushed; empty for any base path, whose files are not looked at.
+
+        Raises:
+            StorageError: what is promoted cannot be read.
+            ConfigurationError: a key that is to be believed cannot be read.
+        """
         pushed = {push.model_id: push for push in self.pushes()}
         serving = self.serving_model(serving_path)
+        wrong = soundness.wrong_where(serving.destination) if serving is not None and serving_path else ""
         records = []
         for model in self.artifacts("Model"):
             execution = self.producer(model.id)
@@ -292,6 +303,7 @@ class Lineage:
             examples = self.inputs(execution.id).get("examples", [])
             push = pushed.get(model.id)
             blessed, metrics = self._evaluation(model.id, push is not None)
+            promoted = serving is not None and serving.model_id == model.id
             records.append(
                 ModelRecord(
                     model_id=model.id,
@@ -301,8 +313,9 @@ class Lineage:
                     version=int(prop(examples[0], "version") or 0) if examples else 0,
                     blessed=blessed,
                     served_version=push.version if push else None,
-                    serving=serving is not None and serving.model_id == model.id,
+                    serving=promoted and not wrong,
                     metrics=metrics,
+                    wrong=wrong if promoted else "",
                 )
             )
         return records

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.commands import models, runs
 from bike_pipeline.errors import MetadataError
+from bike_pipeline.serving import model_folder
 from tests.recording import Recorder
 
 # As long as the real ones: a path without a blank, in a workspace deep below a home folder.
@@ -38,7 +40,8 @@ def workspace(tmp_path: Path) -> Path:
         if model is second:
             recorder.execution("Trainer", run, {"examples": examples}, {"model": model})
         recorder.execution("Evaluator", run, {"model": model}, {"evaluation": measured, "blessing": blessing})
-    recorder.push("20260101T000000-aaaaaa", first, 1_790_000_000, f"{tmp_path}/serving/bike_demand/1790000000")
+    destination = served(tmp_path, 1_790_000_000)
+    recorder.push("20260101T000000-aaaaaa", first, 1_790_000_000, str(destination))
     recorder.execution("Pusher", "20260102T000000-bbbbbb", {"model": second}, {
         "pushed_model": recorder.artifact("PushedModel", pushed=0)
     })  # fmt: skip
@@ -47,6 +50,16 @@ def workspace(tmp_path: Path) -> Path:
     )
     recorder.execution("DataGate", "20260103T000000-cccccc", state=pb.Execution.FAILED, error=REFUSED)
     return tmp_path
+
+
+def served(workspace: Path, version: int) -> Path:
+    """Push a version whose model is one file; return its folder."""
+    model = workspace / "model"
+    model.mkdir()
+    (model / "saved_model.pb").write_bytes(b"graph")
+    record = {"model_id": 1, "fingerprint": model_folder.fingerprint(model), "exports_fingerprint": ""}
+    base = workspace / "serving" / "bike_demand"
+    return Path(model_folder.add_version(base, model, version, record))
 
 
 def call(command: Any, workspace: Path, *options: str) -> str:
@@ -98,6 +111,26 @@ def test_models_for_machines(workspace: Path) -> None:
     assert (served["blessed"], served["serving"], served["served_version"]) == (True, True, 1_790_000_000)
     assert (refused["blessed"], refused["serving"], refused["served_version"]) == (False, False, None)
     assert served["metrics"]["mae"] == 30.5
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (shutil.rmtree, "its folder is gone"),
+        (lambda folder: (folder / "push.json").unlink(), "its push.json is gone"),
+        (lambda folder: (folder / "saved_model.pb").write_bytes(b"grapH"), "not those that were pushed"),
+    ],
+    ids=["folder", "record", "changed"],
+)
+def test_a_promoted_model_whose_files_are_gone_is_not_said_to_serve(workspace: Path, damage: Any, said: str) -> None:
+    damage(workspace / "serving" / "bike_demand" / "1790000000")
+    shown = call(models.command, workspace)
+    assert "(serving)" not in shown
+    assert "1790000000 (NOT serving)" in shown
+    assert said in shown.splitlines()[-1]
+    first, _ = json.loads(call(models.command, workspace, "--json"))
+    assert first["serving"] is False
+    assert said in first["wrong"]
 
 
 @pytest.mark.parametrize("command", [runs.command, models.command])
