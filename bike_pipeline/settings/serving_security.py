@@ -103,6 +103,10 @@ class LimitSettings(Section):
     Attributes:
         json_depth: deepest nesting of a JSON body.
         rows: most rows in one request.
+        client_rows: most rows of one client (as for the rate) that are being answered at the same time.
+        client_bytes: most bytes of one client's requests that are under way at the same time; a single request of
+            `serving.server.max_request_bytes` always may.
+        bodies_bytes: the same for all clients together.
         header_bytes: longest request line, longest header and most gRPC metadata, in bytes.
         headers: most headers in one REST request.
         read_seconds: longest wait for a request's headers, and again for its body.
@@ -114,6 +118,9 @@ class LimitSettings(Section):
 
     json_depth: Annotated[int, Field(ge=4, le=512)] = 32
     rows: Count = 65536
+    client_rows: Count = 4 * 65536
+    client_bytes: Count = 128 * 1024 * 1024
+    bodies_bytes: Count = 512 * 1024 * 1024
     header_bytes: Annotated[int, Field(ge=1024, le=1024 * 1024)] = 8192
     headers: Annotated[int, Field(ge=16, le=1000)] = 64
     read_seconds: Positive = 30.0

@@ -91,6 +91,8 @@ def rest_options(settings: Settings) -> dict[str, Any]:
         "max_line_size": limits.header_bytes,
         "max_field_size": limits.header_bytes,
         "max_headers": limits.headers,
+        # Bodies are unpacked after it is known whose they are (see `bodies`).
+        "auto_decompress": False,
         "keepalive_timeout": limits.idle_seconds,
         # What is left of a body that was refused is not waited for any longer than that.
         "lingering_time": min(limits.read_seconds, 5.0),

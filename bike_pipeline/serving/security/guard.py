@@ -10,6 +10,7 @@ from bike_pipeline.serving.security.authentication import Authenticator, demand
 from bike_pipeline.serving.security.identity import SCOPES, Client, Refusal
 from bike_pipeline.serving.security.paths import model_roots
 from bike_pipeline.serving.security.rate import RateLimit
+from bike_pipeline.serving.security.shares import Shares
 
 if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
@@ -25,6 +26,7 @@ class Guard:
         authentication: who asks.
         limits: the settings of the limits.
         rate: how often.
+        shares: what requests under way hold.
         is_open: whether everybody may ask everything as often as they like.
         roots: below which a request may name a base path.
     """
@@ -38,6 +40,7 @@ class Guard:
         self.authentication = Authenticator(settings)
         self.limits = settings.serving.security.limits
         self.rate = RateLimit(self.limits.requests_per_second, self.limits.burst, self.limits.clients)
+        self.shares = Shares(self.limits, settings.serving.server.max_request_bytes)
         self.is_open = not self.authentication.required and not self.limits.requests_per_second
         self.roots = model_roots(settings)
 

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from bike_pipeline import features
 from bike_pipeline.serving.security.identity import Refusal
 
-if TYPE_CHECKING:
-    from bike_pipeline.settings.serving_security import LimitSettings
+# Bytes of a message that is parsed within the event loop; a larger one would hold others up.
+SMALL = 64 * 1024
 
 # An opening bracket is a step down, a closing one a step up (255 is -1 in eight bits), a quotation mark none.
 _STEPS = bytes.maketrans(b'[{]}"', b"\x01\x01\xff\xff\x00")
 _ALL_BUT_MARKS = bytes(set(range(256)) - set(b'[]{}"'))
 # Values of a row beside its inputs: those that the model ignores (label, leaks, keys), and a list around each of them.
 _VALUES_A_ROW = 2 * len(features.COLUMNS)
+# A row is an object, or a list around each of its values; each costs the parser fifty times its two bytes.
+_LISTS_A_ROW = 1 + len(features.COLUMNS)
+_LISTS_AROUND = 1024
 
 
-def check_json(body: bytes, limits: LimitSettings) -> None:
+class JsonLimits(Protocol):
+    """What `LimitSettings` says of a JSON body."""
+
+    @property
+    def rows(self) -> int:
+        """Most rows."""
+
+    @property
+    def json_depth(self) -> int:
+        """Deepest nesting."""
+
+
+def check_json(body: bytes, limits: JsonLimits) -> None:
     """Let a JSON body pass that is neither too deep nor holds too many values.
 
     Works on the text, with a few vector operations: a body that is refused was never parsed.
@@ -31,14 +46,17 @@ def check_json(body: bytes, limits: LimitSettings) -> None:
     """
     if body.count(b",") > limits.rows * _VALUES_A_ROW:
         raise _too_many_rows(limits.rows)
-    if body.count(b"[") + body.count(b"{") <= limits.json_depth:
+    if body.count(b"[") + body.count(b"{") <= min(limits.json_depth, _LISTS_AROUND):
         return
-    if _depth(body) > limits.json_depth:
+    depth, opened = _brackets(body)
+    if depth > limits.json_depth:
         raise Refusal(400, "INVALID_ARGUMENT", f"The JSON is nested deeper than {limits.json_depth} levels.")
+    if opened > limits.rows * _LISTS_A_ROW + _LISTS_AROUND:
+        raise _too_many_rows(limits.rows)
 
 
-def _depth(body: bytes) -> int:
-    """Return how many brackets outside of texts are open at once, at most."""
+def _brackets(body: bytes) -> tuple[int, int]:
+    """Return how many brackets outside of texts are open at once, at most, and how many are opened in all."""
     import numpy as np
 
     if b"\\" in body:
@@ -47,7 +65,8 @@ def _depth(body: bytes) -> int:
     marks = np.frombuffer(body.translate(_STEPS, _ALL_BUT_MARKS), dtype=np.int8)
     # Odd behind a quotation mark that opens a text, even behind one that closes it; overflow keeps that.
     inside = np.cumsum(marks == 0, dtype=np.uint8) & 1
-    return int(np.cumsum(marks * (1 - inside), dtype=np.int32).max(initial=0))
+    steps = marks * (1 - inside)
+    return int(np.cumsum(steps, dtype=np.int32).max(initial=0)), int(np.count_nonzero(steps > 0))
 
 
 def check_rows(rows: int, most: int) -> None:

@@ -2,68 +2,102 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.web_protocol import RequestPayloadError
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 
-from bike_pipeline.serving.security.guard import Guard, report
+from bike_pipeline.serving.security import bodies
+from bike_pipeline.serving.security.guard import EVERYBODY, Guard, report
 from bike_pipeline.serving.security.identity import PREDICT, Refusal
-from bike_pipeline.serving.security.request_size import check_json
-
-if TYPE_CHECKING:
-    from bike_pipeline.settings.serving_security import LimitSettings
+from bike_pipeline.serving.security.request_size import SMALL, check_json
+from bike_pipeline.serving.security.shares import Share
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _aiohttp_log = logging.getLogger("aiohttp.server")
 # Looked up in every request: as the type of the own names, it need not be lowered each time.
 _API_KEY = type(hdrs.AUTHORIZATION)("X-API-Key")
 METRICS_PATH = "/monitoring/prometheus/metrics"
+# Any page may ask; the key is what lets it in.
+_FOR_PAGES = {"Access-Control-Allow-Origin": "*"}
+_PREFLIGHT = {
+    **_FOR_PAGES,
+    "Access-Control-Allow-Methods": "GET, POST",
+    "Access-Control-Allow-Headers": "Authorization, Content-Encoding, Content-Type, X-API-Key",
+}
 
 
 def middleware_of(guard: Guard) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
     """Return the middleware that lets requests pass, or answers them itself with TF Serving's error JSON."""
     open_path = METRICS_PATH if guard.authentication.settings.open_metrics else ""
-    limits = guard.limits
     _aiohttp_log.addFilter(_without_traceback)
 
     @web.middleware
     async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+        asked_from_page = hdrs.ORIGIN in request.headers
         try:
-            # A browser asks for CORS before it sends credentials.
-            if request.path != open_path and request.method != "OPTIONS":
-                headers = request.headers
-                guard.admit(
-                    PREDICT, headers.get(hdrs.AUTHORIZATION, ""), headers.get(_API_KEY, ""), request.remote or ""
-                )
-            if request.body_exists:
-                # Short bodies have arrived with their headers; these need no timer.
-                body = await request.read() if request.content.is_eof() else await _body(request, limits)
-                check_json(body, limits)
-            return await handler(request)
+            if asked_from_page and request.method == hdrs.METH_OPTIONS:
+                # A browser asks for CORS before it sends credentials.
+                response: web.StreamResponse = web.Response(headers=_PREFLIGHT)
+            else:
+                response = await _admitted(guard, open_path, request, handler)
         except Refusal as refusal:
-            return _refused(refusal)
-        except web.HTTPRequestEntityTooLarge:
-            return _refused(_too_large(request.client_max_size))
+            response = _refused(refusal)
         except web.HTTPException as answer:
             # The router's: a path or a method that does not exist.
-            return error_response(answer.status, answer.reason, _allow(answer))
-        except (RequestPayloadError, HttpProcessingError):
-            return _closing(error_response(400, "The request's body cannot be read."))
-        except ConnectionError:
+            response = error_response(answer.status, answer.reason, _allow(answer))
+        except (RequestPayloadError, HttpProcessingError) as error:
+            _forget(error)
+            response = _closing(error_response(400, "The request's body cannot be read."))
+        except ConnectionError as error:
             # The client went away in the middle of its body: nobody reads this, and nothing of it is unforeseen.
-            return _closing(error_response(499, "The client went away."))
+            _forget(error)
+            response = _closing(error_response(499, "The client went away."))
         # CancelledError is none of these: then nobody waits for an answer.
         except Exception as error:  # noqa: BLE001 (no error's text or traceback reaches a client)
-            return error_response(500, report(error, f"REST {request.method}"))
+            response = error_response(500, report(error, f"REST {request.method}"))
+        if asked_from_page:
+            response.headers.update(_FOR_PAGES)
+        if not request.content.is_eof():
+            # Nor is a body that nobody asked for.
+            response.force_close()
+        return response
 
     return guarded
+
+
+async def _admitted(guard: Guard, open_path: str, request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer a request whose client may ask it; only then its body is read, if it is one that has a body.
+
+    Raises:
+        Refusal: the client may not, or the body is none that may be read.
+    """
+    if request.path == open_path:
+        return await handler(request)
+    headers = request.headers
+    client = guard.admit(PREDICT, headers.get(hdrs.AUTHORIZATION, ""), headers.get(_API_KEY, ""), request.remote or "")
+    if not (request.body_exists and request.method == hdrs.METH_POST and _takes_body(request.path)):
+        return await handler(request)
+    with Share(guard.shares, client.id if client is not EVERYBODY else f"peer:{request.remote}") as share:
+        body = await bodies.read(request, share, guard.limits.read_seconds)
+        if len(body) <= SMALL:
+            check_json(body, guard.limits)
+        bodies.keep(request, body)
+        return await handler(request)
+
+
+def _takes_body(path: str) -> bool:
+    # TF Serving's methods stand behind a colon; no other request has a body.
+    return path[:11].lower() == "/v1/models/" and ":" in path
+
+
+def _forget(error: BaseException) -> None:
+    """Let go of the frames of an error that aiohttp keeps with the connection, and so of what they hold."""
+    error.__traceback__ = error.__context__ = error.__cause__ = None
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
@@ -77,27 +111,8 @@ def _without_traceback(record: logging.LogRecord) -> bool:
     return True
 
 
-async def _body(request: web.Request, limits: LimitSettings) -> bytes:
-    """Return the body, which the request keeps for its handler.
-
-    Raises:
-        Refusal: it is too long, or does not arrive in time.
-    """
-    if (request.content_length or 0) > request.client_max_size:
-        raise _too_large(request.client_max_size)
-    try:
-        async with asyncio.timeout(limits.read_seconds):
-            return await request.read()
-    except TimeoutError:
-        raise Refusal(408, "DEADLINE_EXCEEDED", "The request's body did not arrive in time.") from None
-
-
 def _allow(answer: web.HTTPException) -> dict[str, str]:
     return {"Allow": answer.headers["Allow"]} if "Allow" in answer.headers else {}
-
-
-def _too_large(limit: int) -> Refusal:
-    return Refusal(413, "RESOURCE_EXHAUSTED", f"The request's body is larger than {limit} bytes; send several.")
 
 
 def _refused(refusal: Refusal) -> web.Response:
@@ -106,6 +121,8 @@ def _refused(refusal: Refusal) -> web.Response:
         headers["Retry-After"] = str(math.ceil(refusal.retry_after))
     if refusal.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="bike-pipeline"'
+    if refusal.status == 415:
+        headers["Accept-Encoding"] = bodies.ENCODINGS
     response = error_response(refusal.status, refusal.message, headers)
     # The rest of a body that nobody wants is not waited for.
     return _closing(response) if refusal.status in {408, 413} else response
@@ -124,3 +141,45 @@ def error_response(status: int, message: str, headers: dict[str, str] | None = N
         content_type="application/json",
         headers=headers,
     )
+
+
+async def expect_later(request: web.Request) -> web.StreamResponse | None:
+    """Take `Expect: 100-continue` without an answer: a body is asked for when it is known whose it is."""
+    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+        return None
+    return _closing(error_response(417, "Only `Expect: 100-continue` is understood."))
+
+
+class Runner(web.AppRunner):
+    """Runs an application whose parser, too, answers in TF Serving's error JSON."""
+
+    async def _make_server(self) -> web.Server:
+        server = await super()._make_server()
+        # aiohttp has no setting for what answers where there is no request yet.
+        server.__class__ = _Server
+        return server
+
+
+class _Server(web.Server):
+    def __call__(self) -> RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+
+class _Connection(RequestHandler):
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        # It logs, and refuses to answer where an answer has begun.
+        super().handle_error(request, status, exc, message)
+        said = "The request is no HTTP that this server understands."
+        if isinstance(exc, LineTooLong):
+            said = "The request line or a header is too long."
+        elif status != 400:
+            said = "Internal error."
+        return _closing(error_response(status, said))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from bike_pipeline.serving.security.request_size import check_rows
+from bike_pipeline.serving.security.shares import take_rows
 from bike_pipeline.serving.server import examples_api, signatures, tensors
 from bike_pipeline.serving.server.batching import Column, Outputs
 from bike_pipeline.serving.server.metrics import Metrics
@@ -42,10 +43,11 @@ class Answering:
 
         Raises:
             StatusError: the model refuses, too many wait, or it took too long.
-            Refusal: they are more rows than one request may have.
+            Refusal: they are more rows than one request, or one client at the same time, may have.
         """
         counted = tensors.most_rows(columns) if rows is None else rows
         check_rows(counted, self._max_rows)
+        take_rows(counted)
         batcher = version.batcher_at_hand(signature.name) or await version.batcher(signature)
         if rows is None and not batcher.backend.any_shape:
             raise tensors.unfitting(columns, signature)

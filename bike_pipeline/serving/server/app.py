@@ -55,6 +55,12 @@ class Server:
 
         self._settings = settings
         self._server = settings.serving.server
+        if self._server.rest_port == self._server.grpc_port != 0:
+            raise ConfigurationError(
+                f"both APIs would listen on port {self._server.rest_port}",
+                where="serving.server.rest_port, serving.server.grpc_port",
+                fix="give each a port of its own; 0 takes a free one",
+            )
         for name in self._server.backends:
             if name not in registry.names():
                 raise ConfigurationError(
@@ -177,12 +183,13 @@ class Server:
     async def _start_rest(self) -> None:
         from aiohttp import web
 
+        from bike_pipeline.serving.security.rest import Runner
         from bike_pipeline.serving.server.openapi import document
         from bike_pipeline.serving.server.rest import RestApi, application
 
         self._rest_api = api = RestApi(self.versions, self.answers, self._server.metrics, document(self._settings))
         app = application(api, self._middlewares, self._server.max_request_bytes)
-        self._runner = web.AppRunner(
+        self._runner = Runner(
             app,
             access_log=None,
             handle_signals=False,

@@ -20,10 +20,12 @@ _ERRORS = {
     "404": "No such model or version is served.",
     "408": "The request's body did not arrive in time.",
     "413": "The request's body is too large.",
-    "429": "This client asks too often; `Retry-After` says how many seconds to wait.",
+    "415": "The body is packed in a way that is not supported; `Accept-Encoding` names those that are.",
+    "417": "The client expects something other than `100-continue`.",
+    "429": "This client asks too often or has too much under way; `Retry-After` says how many seconds to wait.",
     "499": "The client went away.",
     "500": "An error of the server, with the request id under which its log tells more.",
-    "503": "Too many requests wait for the model, or none is loaded yet.",
+    "503": "Too many requests wait for the model, too many large ones are under way, or none is loaded yet.",
     "504": "No answer within the server's time limit.",
 }
 # A body of a GET is not read, so none of its errors can occur.
@@ -56,9 +58,9 @@ def document(settings: Settings) -> dict[str, Any]:
             "title": "Hourly bike-sharing demand",
             "version": __version__,
             "description": "TF Serving's RESTful API for one model: hourly rentals from calendar and weather. NaN and "
-            "Infinity may stand bare, as in TF Serving. The ranges are those of the feature contract; the server "
-            "answers values outside of them as well, which nothing vouches for. `:classify` and `:regress` answer 501: "
-            "the model has no signature for them.",
+            "Infinity may stand bare, as in TF Serving. The server answers values outside of those that an input's "
+            "description says the model has learnt from, which nothing vouches for. `:classify` and `:regress` answer "
+            "501: the model has no signature for them.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "security": _ways(settings),
@@ -146,16 +148,14 @@ def _predict(operation: str) -> dict[str, Any]:
 
 
 def _value(feature: features.Feature) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "type": "integer" if feature.kind == "int" else "number",
-        "description": f"{feature.meaning}; {feature.unit}",
-    }
-    if feature.minimum is not None:
-        found["minimum"] = feature.minimum
-    # The types of the signature: int64 and float32.
-    found["maximum"] = feature.maximum if feature.maximum is not None else 2**63 - 1
-    found["format"] = "int64" if feature.kind == "int" else "float"
-    return found
+    low, high = feature.minimum, feature.maximum
+    learnt = f"{low:g} up" if high is None else f"{low:g} to {high:g}"
+    description = f"{feature.meaning}; {feature.unit}" + (f"; learnt from {learnt}" if low is not None else "")
+    if feature.kind != "int":
+        return {"type": "number", "format": "float", "description": description}
+    # The signature's type is all that a request is held to.
+    bounds = {"minimum": -(2**63), "maximum": 2**63 - 1}
+    return {"type": "integer", "format": "int64", **bounds, "description": description}
 
 
 def _object(properties: dict[str, Any], *required: str, more: bool = True) -> dict[str, Any]:

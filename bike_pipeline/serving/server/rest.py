@@ -12,6 +12,8 @@ from urllib.parse import unquote
 import orjson
 from aiohttp import web
 
+from bike_pipeline.serving.security import bodies
+from bike_pipeline.serving.security.rest import expect_later
 from bike_pipeline.serving.server import answering, examples_api, json_examples, json_format, messages, openapi
 from bike_pipeline.serving.server.answering import Answering
 from bike_pipeline.serving.server.metrics import CONTENT_TYPE
@@ -84,8 +86,6 @@ class RestApi:
             if found := _MODEL.fullmatch(path):
                 name, number, label, metadata = found.groups()
                 return self._told(_decoded(name), _number(number), _decoded(label), metadata)
-        if request.method == "OPTIONS" and request.headers.get("Origin"):
-            return web.Response(headers=_CORS)
         raise invalid(f"Malformed request: {request.method} {path}")
 
     def _told(self, name: str | None, number: int | None, label: str | None, metadata: str | None) -> web.Response:
@@ -103,7 +103,7 @@ class RestApi:
         known = name if name in self._versions.models else "unknown"
         try:
             # As TF Serving: what cannot be read is told before what is not there.
-            parsed = json_format.parse(await request.read())
+            parsed = json_format.parse(bodies.of(request))
             with self._versions.find(name, number, label) as version:
                 body = await self._predicted(parsed, version)
             code = Code.OK
@@ -129,19 +129,12 @@ class RestApi:
         known = name if name in self._versions.models else "unknown"
         api, method = _EXAMPLES[verb]
         with self._answers.counting(known, api, "REST"):
-            parsed = json_format.parse(await request.read())
+            parsed = json_format.parse(bodies.of(request))
             examples = json_examples.input_of(parsed)
             with self._versions.find(name, number, label) as version:
                 signature = examples_api.signature_of(version, parsed.signature, method)
                 outputs, rows = await self._answers.examples(version, signature, examples)
             return web.Response(body=json_examples.response(method, outputs, rows), content_type=_JSON)
-
-
-_CORS = {
-    "Access-Control-Allow-Origin": "*",
-    "Access-Control-Allow-Methods": "GET, POST",
-    "Access-Control-Allow-Headers": "Content-Type",
-}
 
 
 def _decoded(text: Any) -> Any:
@@ -166,5 +159,5 @@ def application(api: RestApi, middlewares: Sequence[Any], max_request_bytes: int
         max_request_bytes: the largest body.
     """
     app = web.Application(middlewares=list(middlewares), client_max_size=max_request_bytes)
-    app.router.add_route("*", "/{path:.*}", api.handle)
+    app.router.add_route("*", "/{path:.*}", api.handle, expect_handler=expect_later)
     return app

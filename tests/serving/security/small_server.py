@@ -13,9 +13,13 @@ from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
 
 from bike_pipeline.serving import security
+from bike_pipeline.serving.security import bodies
+from bike_pipeline.serving.security.rest import Runner, expect_later
 from bike_pipeline.settings import load_settings
 
 SECRET = "a secret of the inside"
+# The only path of a body.
+MANY = "/v1/models/many:predict"
 
 
 def settings_of(tmp_path, *assignments):
@@ -39,8 +43,8 @@ async def _rest(request):
         raise KeyError(SECRET)
     if request.path == "/teapot":
         raise web.HTTPMethodNotAllowed("BREW", ["GET"])
-    if request.path == "/many":
-        return web.json_response({"bytes": len(await request.read())})
+    if request.path == MANY:
+        return web.json_response({"bytes": len(bodies.of(request))})
     return web.json_response({"path": request.path})
 
 
@@ -48,8 +52,8 @@ async def _rest(request):
 async def serving(settings, *, max_bytes=1 << 20):
     """Start both; yield the addresses host:port of REST and gRPC."""
     app = web.Application(middlewares=security.rest_middlewares(settings), client_max_size=max_bytes)
-    app.router.add_route("*", "/{path:.*}", _rest)
-    runner = web.AppRunner(app, access_log=None, **security.rest_options(settings))
+    app.router.add_route("*", "/{path:.*}", _rest, expect_handler=expect_later)
+    runner = Runner(app, access_log=None, **security.rest_options(settings))
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=security.ssl_context(settings))
     await site.start()
@@ -80,4 +84,4 @@ def run(coroutine):
     return asyncio.run(bounded())
 
 
-__all__ = ["SECRET", "DecodeError", "run", "serving", "settings_of"]
+__all__ = ["MANY", "SECRET", "DecodeError", "run", "serving", "settings_of"]

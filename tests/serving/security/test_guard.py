@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import get_model_status_pb2, model_management_pb2, model_service_pb2_grpc
 
 from bike_pipeline.serving.security import api_keys, exposure
-from tests.serving.security.small_server import SECRET, run, serving, settings_of
+from tests.serving.security.small_server import MANY, SECRET, run, serving, settings_of
 
 METRICS = "/monitoring/prometheus/metrics"
 
@@ -86,7 +86,9 @@ def test_a_key_lets_in_over_both_protocols_and_nothing_else_does(tmp_path):
                 code, details, _ = await call(rpc, tuple((k.lower(), v) for k, v in headers.items()))
                 assert code == "UNAUTHENTICATED"
                 assert key not in details
-            assert (await get(rest, "/v1/models/bikes", method="OPTIONS"))[0] == 200
+            asks_for_cors = {"Origin": "https://example.org", "Access-Control-Request-Method": "POST"}
+            assert (await get(rest, "/v1/models/bikes", asks_for_cors, method="OPTIONS"))[0] == 200
+            assert (await get(rest, "/v1/models/bikes", method="OPTIONS"))[0] == 401
 
     run(asks())
 
@@ -209,15 +211,15 @@ def test_a_body_that_is_too_large_too_deep_or_holds_too_much_is_refused(tmp_path
 
     async def asks():
         async with serving(settings, max_bytes=20_000) as (rest, _):
-            assert (await get(rest, "/many", method="POST", data=b" " * 20_000))[0] == 200
+            assert (await get(rest, MANY, method="POST", data=b" " * 20_000))[0] == 200
             for body in (b" " * 20_001, chunks()):
-                status, content, headers = await get(rest, "/many", method="POST", data=body)
+                status, content, headers = await get(rest, MANY, method="POST", data=body)
                 assert status == 413
                 assert "20000 bytes" in content
                 assert headers["Connection"] == "close"
-            assert (await get(rest, "/many", method="POST", data=b"[" * 8 + b"]" * 8))[0] == 200
-            assert (await get(rest, "/many", method="POST", data=b"[" * 9 + b"]" * 9))[0] == 400
-            assert (await get(rest, "/many", method="POST", data=b"[" + b"1," * 400 + b"1]"))[0] == 400
+            assert (await get(rest, MANY, method="POST", data=b"[" * 8 + b"]" * 8))[0] == 200
+            assert (await get(rest, MANY, method="POST", data=b"[" * 9 + b"]" * 9))[0] == 400
+            assert (await get(rest, MANY, method="POST", data=b"[" + b"1," * 400 + b"1]"))[0] == 400
 
     run(asks())
 
@@ -230,9 +232,9 @@ def test_a_small_body_that_unpacks_to_a_large_one_is_refused(tmp_path):
             bomb = gzip.compress(b" " * 5_000_000)
             assert len(bomb) < 20_000
             packed = {"Content-Encoding": "gzip"}
-            assert (await get(rest, "/many", packed, method="POST", data=bomb))[0] == 413
-            assert (await get(rest, "/many", packed, method="POST", data=b"no gzip"))[0] == 400
-            small = await get(rest, "/many", packed, method="POST", data=gzip.compress(b"{}"))
+            assert (await get(rest, MANY, packed, method="POST", data=bomb))[0] == 413
+            assert (await get(rest, MANY, packed, method="POST", data=b"no gzip"))[0] == 400
+            small = await get(rest, MANY, packed, method="POST", data=gzip.compress(b"{}"))
             assert small[:2] == (200, '{"bytes": 2}')
 
     run(asks())
@@ -330,8 +332,8 @@ async def raw(address, sent, *, wait=20.0):
 @pytest.mark.parametrize(
     "sent",
     [
-        b"POST /many HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf",
-        b"POST /many HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhal",
+        b"POST /v1/models/many:predict HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf",
+        b"POST /v1/models/many:predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhal",
     ],
     ids=["length", "chunked"],
 )
@@ -386,7 +388,7 @@ def test_a_client_that_goes_away_in_the_middle_of_its_body_leaves_no_traceback(t
             host, _, port = rest.partition(":")
             for tail in (b"half", b""):
                 _, writer = await asyncio.open_connection(host, int(port))
-                writer.write(b"POST /many HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n" + tail)
+                writer.write(b"POST /v1/models/many:predict HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n" + tail)
                 await writer.drain()
                 await asyncio.sleep(0.1)
                 writer.transport.abort()

@@ -53,13 +53,14 @@ def test_the_depth_is_that_of_the_parsed_value_whatever_its_texts_hold(value, ar
         (b"[" * 8, False),
         (b"[" * 1_000_000, True),
         (b"[" * 1_000_000 + b"]" * 1_000_000, True),
-        (b"[]" * 1_000_000, False),
+        (b"[]" * 1_000_000, True),
+        (b"[]" * 2_000, False),
         (b"]" * 1_000_000, False),
         (b'"' + b"[" * 1_000_000 + b'"', False),
         (b'{"a":' * 9 + b"1" + b"}" * 9, True),
         (b"", False),
     ],
-    ids=["open-9", "open-8", "open", "nested", "beside", "closed", "text", "objects", "empty"],
+    ids=["open-9", "open-8", "open", "nested", "beside", "few-beside", "closed", "text", "objects", "empty"],
 )
 def test_bodies_made_to_hurt_are_judged_too(body, expected):
     assert refused(body) is expected

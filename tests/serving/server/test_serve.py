@@ -605,3 +605,16 @@ def test_files_that_change_under_a_server_are_not_loaded_later(server):
     assert status >= 400
     assert "was changed" in told["error"]
     assert asked(f"{server.url}:predict", {"instances": [row(8, 0.5)]}) == (200, {"predictions": [58.0]})
+
+
+def test_both_apis_on_one_port_are_refused_in_one_line(tmp_path):
+    ended = subprocess.run(
+        [sys.executable, "-m", "bike_pipeline.cli", "serve", "--rest-port", "8500", "--set", f"workspace={tmp_path}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == ExitCode.CONFIGURATION
+    assert ended.stderr.count("\n") == 1
+    assert "serving.server.grpc_port: both APIs would listen on port 8500" in ended.stderr

@@ -1,0 +1,120 @@
+"""Reads the body of a REST request that may have one: bounded in size and time, counted, and unpacked."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+
+from aiohttp import hdrs, web
+
+from bike_pipeline.serving.security.identity import Refusal
+from bike_pipeline.serving.security.shares import Share
+
+# What is unpacked at once: short enough to do it within the event loop, and else a step in a thread.
+_SHORT = 64 * 1024
+_STEP = 1024 * 1024
+_KEY = web.RequestKey("body", bytes)
+ENCODINGS = "gzip, deflate"
+
+
+async def read(request: web.Request, share: Share, seconds: float) -> bytes:
+    """Return the body of a request, unpacked.
+
+    Args:
+        request: the request; its `client_max_size` bounds the body before and after it is unpacked.
+        share: what the request holds; grows with it.
+        seconds: how long the body may take to arrive.
+
+    Raises:
+        Refusal: it is too large, does not arrive in time, is packed in an unknown way or not as it says, or its client
+            holds too much.
+    """
+    encoding = request.headers.get(hdrs.CONTENT_ENCODING, "").strip().lower()
+    if encoding not in {"", "identity", "gzip", "x-gzip", "deflate"}:
+        raise Refusal(415, "INVALID_ARGUMENT", f"This Content-Encoding is not supported; send one of: {ENCODINGS}.")
+    most = request.client_max_size
+    length = request.content_length
+    if length is not None:
+        if length > most:
+            raise too_large(most)
+        share.take_bytes(length)
+    content = request.content
+    # Short bodies have arrived with their headers; these need no timer.
+    body = content.read_nowait() if length is not None and content.is_eof() else b""
+    if not content.at_eof():
+        body = await _arriving(request, share, seconds, body)
+    return await _unpacked(body, encoding, share, most) if encoding not in {"", "identity"} else body
+
+
+async def _arriving(request: web.Request, share: Share, seconds: float, begun: bytes) -> bytes:
+    content, most, counted = request.content, request.client_max_size, request.content_length is not None
+    body = bytearray(begun)
+    try:
+        if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+            # Not before the client is known; `rest.expect_later` kept aiohttp from it.
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            # The answer is still to begin.
+            request.writer.output_size = 0
+        async with asyncio.timeout(seconds):
+            while not content.at_eof():
+                piece = await content.readany()
+                if len(body) + len(piece) > most:
+                    raise too_large(most)
+                if not counted:
+                    share.take_bytes(len(piece))
+                body += piece
+        return bytes(body)
+    except TimeoutError:
+        raise Refusal(408, "DEADLINE_EXCEEDED", "The request's body did not arrive in time.") from None
+    finally:
+        # Whoever keeps the error of a body that was left keeps this frame, but not the body.
+        body.clear()
+
+
+async def _unpacked(body: bytes, encoding: str, share: Share, most: int) -> bytes:
+    """Return what a body holds; many bytes of it are unpacked in a thread, which does so beside other requests."""
+    # Some send deflate without zlib's header, whose first four bits are 8.
+    bare = encoding == "deflate" and body[:1] and body[0] & 0xF != 8
+    bits = 16 + zlib.MAX_WBITS if "gzip" in encoding else -zlib.MAX_WBITS if bare else zlib.MAX_WBITS
+    loop = asyncio.get_running_loop()
+    found: list[bytes] = []
+    size, rest = 0, body
+    unpacker = zlib.decompressobj(bits)
+    try:
+        while not unpacker.eof:
+            if size or len(body) > _SHORT:
+                piece = await loop.run_in_executor(None, unpacker.decompress, rest, _STEP)
+            else:
+                piece = unpacker.decompress(rest, _SHORT)
+            if not piece and not rest:
+                break
+            size += len(piece)
+            if size > most:
+                raise too_large(most)
+            share.take_bytes(len(piece))
+            found.append(piece)
+            rest = unpacker.unconsumed_tail
+            if unpacker.eof and "gzip" in encoding and unpacker.unused_data:
+                # Another member (RFC 1952, 2.2).
+                rest, unpacker = unpacker.unused_data, zlib.decompressobj(bits)
+    except zlib.error:
+        unpacker = zlib.decompressobj(bits)
+    if not unpacker.eof:
+        raise Refusal(400, "INVALID_ARGUMENT", "The request's body cannot be read.")
+    return b"".join(found)
+
+
+def of(request: web.Request) -> bytes:
+    """Return the body that the guard has read; nothing where the request has none or must not have one."""
+    found: bytes = request.get(_KEY, b"")
+    return found
+
+
+def keep(request: web.Request, body: bytes) -> None:
+    """Leave a body to the handler."""
+    request[_KEY] = body
+
+
+def too_large(limit: int) -> Refusal:
+    """Return the refusal of a body that is larger than that many bytes."""
+    return Refusal(413, "RESOURCE_EXHAUSTED", f"The request's body is larger than {limit} bytes; send several.")
