@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
+
+# How TensorFlow names the graph's node and the operation that an error comes from.
+_NODES = re.compile(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:\w+\](\s*name:\s*\S*)?")
+
+
+def first_words(error: BaseException, most: int = 300) -> str:
+    """Return the first line of what a library says of an error, without TensorFlow's names of nodes.
+
+    Args:
+        error: the library's error.
+        most: characters that are kept.
+    """
+    lines = (" ".join(line.split()) for line in _NODES.sub(" ", str(error)).splitlines())
+    return (next(filter(None, lines), "") or type(error).__name__)[:most]
 
 
 class ExitCode(IntEnum):

@@ -9,17 +9,21 @@ from typing import Any
 
 from tfx.orchestration import metadata
 from tfx.orchestration.local import runner_utils
-from tfx.orchestration.portable import beam_executor_operator, launcher
+from tfx.orchestration.portable import beam_executor_operator
 from tfx.proto.orchestration import executable_spec_pb2
 
 from bike_pipeline import progress
-from bike_pipeline.errors import BikePipelineError, StageError, StorageError
+from bike_pipeline.data.spans import SpanStore
+from bike_pipeline.errors import BikePipelineError, StageError, StorageError, first_words
+from bike_pipeline.lineage import sealing
 from bike_pipeline.lineage.connection import STORE_ERRORS, failure_of
+from bike_pipeline.lineage.evidence import window_of
 from bike_pipeline.lineage.outcomes import outcome
-from bike_pipeline.lineage.store import CACHED, Lineage
+from bike_pipeline.lineage.store import CACHED, Lineage, prop
 from bike_pipeline.lineage.store_error import is_of_storage
 from bike_pipeline.lineage.writing import note_failure
 from bike_pipeline.run_events import RunObserver, StageResult
+from runners.sealed_stages import SealingLauncher
 
 MEND_STORAGE = "free space or grant write permission, then run again: finished stages are not repeated"
 # Whoever has it may use the metadata store: SQLite takes one writer at a time, and a second one that finds the file
@@ -114,7 +118,7 @@ class StageLauncher:
         """
         self._observer.started(name)
         begin = time.monotonic()
-        stage = launcher.Launcher(
+        stage = SealingLauncher(
             pipeline_node=self._nodes[name],
             mlmd_connection=SerialMetadata(self._connection_config),
             pipeline_info=self._spec.pipeline_info,
@@ -125,7 +129,8 @@ class StageLauncher:
         )
         try:
             with progress.listening(lambda fraction, text: self._observer.progressed(name, fraction, text)):
-                information = stage.launch()
+                execution_id = int(stage.launch().execution_id)
+                self._check_answer(name, execution_id)
         except (Exception, KeyboardInterrupt) as error:
             failure = as_failure(name, error)
             seconds = time.monotonic() - begin
@@ -135,12 +140,30 @@ class StageLauncher:
         seconds = time.monotonic() - begin
         with SerialMetadata(self._connection_config) as store:
             lineage = Lineage(store.store)
-            execution = lineage.execution(information.execution_id)
+            execution = lineage.execution(execution_id)
             state = "cached" if execution.last_known_state == CACHED else "done"
             text = outcome(name, lineage.outputs(execution.id))
         result = StageResult(name, execution.id, state, seconds, text)
         self._observer.finished(result)
         return result
+
+    def _check_answer(self, name: str, execution_id: int) -> None:
+        """Refuse an answer from the cache whose files, or the rows it was made of, are not what they were.
+
+        What the stage itself reads and writes is checked where it runs.
+
+        Raises:
+            DataError: a stored file of the span store was changed.
+            VerificationError: a file of an output was changed.
+        """
+        with SerialMetadata(self._connection_config) as store:
+            lineage = Lineage(store.store)
+            execution = lineage.execution(execution_id)
+            outputs = lineage.outputs(execution_id) if execution.last_known_state == CACHED else {}
+        for key, artifact in ((key, artifact) for key, listed in outputs.items() for artifact in listed):
+            sealing.check(artifact.uri, prop(artifact, sealing.SEAL_PROPERTY), name, key)
+            for entry in window_of(artifact):
+                SpanStore(prop(execution, "input_base")).check_files(entry["span"], entry["version"])
 
 
 def beam_operator(make_beam_pipeline: MakeBeamPipeline) -> Any:
@@ -178,11 +201,11 @@ def as_failure(stage: str, error: BaseException) -> BikePipelineError | Keyboard
     lost_store = failure_of(error)
     if lost_store is not None:
         return lost_store
-    first = next((line for line in str(error).splitlines() if line.strip()), "") or type(error).__name__
+    first = first_words(error)
     if is_of_storage(error):
-        return StorageError(first[:300], where=stage, fix=MEND_STORAGE)
+        return StorageError(first, where=stage, fix=MEND_STORAGE)
     return StageError(
-        f"{type(error).__name__}: {first[:300]}",
+        f"{type(error).__name__}: {first}",
         where=stage,
         fix="the log holds the whole story; after mending, run again: finished stages are not repeated",
     )

@@ -13,7 +13,7 @@ from bike_pipeline.commands.options import settings_options
 
 if TYPE_CHECKING:
     from bike_pipeline.data.ingest import IngestResult
-    from bike_pipeline.data.spans import SpanVersion
+    from bike_pipeline.data.span_version import SpanVersion
     from bike_pipeline.settings import Settings
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -16,9 +17,14 @@ from bike_pipeline.errors import ModelError, VerificationError
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+    from bike_pipeline.serving import model_manifest
     from bike_pipeline.settings import Settings
 
 _DAMAGED = "serve another version, or run the pipeline again, which pushes a damaged model anew"
+_ORIGIN = (
+    "what serves is as it was pushed; find out what changed the rest, then `bike-pipeline run --no-cache` makes "
+    "a model whose evidence is whole"
+)
 _OTHER_KEY = (
     "nothing else is wrong with it; if that key was used here before, name its public key in signing.trusted_keys or "
     "with --public-key, else do not believe the model"
@@ -40,13 +46,16 @@ def command(settings: Settings, public_keys: tuple[Path, ...], as_json: bool, mo
     """Check a pushed MODEL against its signed manifest.
 
     MODEL is a served version, a model's number as `bike-pipeline models` lists it, or a folder; without it, the version
-    that serves. Ends with exit code 16 where a byte was changed, a file is too many, or evidence is missing.
+    that serves. Of a version of this workspace, the outputs of all stages behind it and its spans are checked too. Ends
+    with exit code 16 where a byte was changed, a file is too many, or evidence is missing.
     """
     from bike_pipeline.serving import model_manifest, signing
 
     folder = _folder(settings, model)
     trusted = signing.read_public_keys(public_keys) if public_keys else trusted_keys(settings)
     checks = model_manifest.verify(folder, trusted, bound=settings.signing.require_signature)
+    served = [check for check in checks if not check.passed]
+    checks += _origin(settings, folder)
     failed = [check for check in checks if not check.passed]
     if as_json:
         result = {"folder": str(folder), "passed": not failed, "checks": [asdict(check) for check in checks]}
@@ -67,9 +76,9 @@ def command(settings: Settings, public_keys: tuple[Path, ...], as_json: bool, mo
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise VerificationError(
-            f"the model is not verified: {failed[0].name}: {failed[0].detail}{more}",
+            f"the model is not verified: {failed[0].name}: {failed[0].detail.rstrip('.')}{more}",
             where=str(folder),
-            fix=_OTHER_KEY if all(check.other_key for check in failed) else _DAMAGED,
+            fix=_OTHER_KEY if all(check.other_key for check in failed) else _ORIGIN if not served else _DAMAGED,
         )
 
 
@@ -79,6 +88,22 @@ def trusted_keys(settings: Settings) -> dict[str, Ed25519PublicKey]:
 
     signing.use(settings)
     return signing.trusted_keys()
+
+
+def _origin(settings: Settings, folder: Path) -> list[model_manifest.Check]:
+    """Return the checks of what a version of this workspace was made of; none where its records are not here."""
+    from bike_pipeline.commands.lineage_source import lineage_of
+    from bike_pipeline.lineage import origin_checks
+    from bike_pipeline.serving import model_manifest
+
+    own = str(folder.resolve().parent) == os.path.realpath(settings.serving_path)
+    manifest = model_manifest.read(folder) if own else None
+    if manifest is None or (settings.metadata.mysql is None and not settings.metadata_file.is_file()):
+        return []
+    model_id = (manifest.get("model") or {}).get("model_id")
+    if not isinstance(model_id, int):
+        return []
+    return origin_checks.checks_of(lineage_of(settings), model_id, settings.store_uri)
 
 
 def _folder(settings: Settings, model: str | None) -> Path:

@@ -14,7 +14,6 @@ from tensorflow_model_analysis.proto import config_pb2
 from tfx import components, types
 from tfx.components.evaluator import constants
 from tfx.dsl.components.base import base_beam_executor, executor_spec
-from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils, proto_utils
 
@@ -24,6 +23,7 @@ from bike_pipeline.components.example_shards import EVAL
 from bike_pipeline.errors import DataError
 from bike_pipeline.lineage.evidence import DECISIONS_FILE, DECISIONS_PROPERTY, finite
 from bike_pipeline.modeling import evaluation, slice_sums, tfma_output
+from bike_pipeline.modeling import rows as row_files
 from bike_pipeline.modeling.slice_sums import Job, Measured
 from bike_pipeline.settings import EvaluationSettings
 
@@ -86,10 +86,7 @@ class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
     ) -> Measured:
         folders = {name: path_utils.serving_model_dir(model.uri) for name, model in models.items()}
         split = artifact_utils.get_split_uri([examples], EVAL)
-        jobs = [
-            Job(path, tuple(folders.items()), folders[evaluation.CANDIDATE])
-            for path in sorted(fileio.glob(os.path.join(split, "*")))
-        ]
+        jobs = [Job(path, tuple(folders.items()), folders[evaluation.CANDIDATE]) for path in row_files.shards(split)]
         rows = int(json.loads(examples.get_string_custom_property(ROWS_PROPERTY))[EVAL])
         pipeline = self._make_beam_pipeline()
         measured = slice_sums.total(

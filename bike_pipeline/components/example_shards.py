@@ -147,5 +147,5 @@ def _parquet(batches: list[pa.RecordBatch]) -> bytes:
     import pyarrow.parquet as pq
 
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_batches(batches, None if batches else pa.schema([])), buffer)
+    pq.write_table(pa.Table.from_batches(batches, None if batches else pa.schema([])), buffer, write_page_checksum=True)
     return buffer.getvalue()

@@ -70,7 +70,12 @@ class StatisticsGenExecutor(stock.Executor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Compute the statistics of every split of `examples` under the curated schema."""
+        """Compute the statistics of every split of `examples` under the curated schema.
+
+        Raises:
+            DataError: a file of the examples is damaged.
+            StageError: the examples are not as many as ExampleGen recorded.
+        """
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         count: dict[str, int] = json.loads(examples.get_string_custom_property(ROWS_PROPERTY))
         schema = io_utils.SchemaReader().read(
@@ -97,8 +102,10 @@ class StatisticsGenExecutor(stock.Executor):
         )
         for split in splits:
             of_split = [found for (name, _), found in zip(files, partial, strict=True) if name == split and found]
+            merged = _merged([found for found, _ in of_split], schema)
+            rows.check_count("StatisticsGen", split, int(merged.datasets[0].num_examples), count[split])
             path = os.path.join(artifact_utils.get_split_uri([output], split), stock.DEFAULT_FILE_NAME)
-            io_utils.write_bytes_file(path, _merged([found for found, _ in of_split], schema).SerializeToString())
+            io_utils.write_bytes_file(path, merged.SerializeToString())
             by_day = calendar_sums.total([found for _, found in of_split])
             io_utils.write_bytes_file(_calendar_file(output, split), by_day.to_bytes())
 

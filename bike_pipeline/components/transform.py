@@ -8,9 +8,12 @@ TFT's either way.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,7 +38,8 @@ from tfx_bsl.tfxio import tf_example_record
 from bike_pipeline import progress
 from bike_pipeline.components import beam_engine
 from bike_pipeline.components.example_gen import ROWS_PROPERTY
-from bike_pipeline.errors import DataError
+from bike_pipeline.errors import ConfigurationError, DataError
+from bike_pipeline.literal_paths import as_pattern
 from bike_pipeline.modeling import preprocessing, rows
 
 # Large enough that what a batch costs in Python does not count, small enough for any worker's memory.
@@ -51,7 +55,12 @@ class TransformExecutor(base_beam_executor.BaseBeamExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Write the transform graph with its raw and transformed metadata, as TFX's Transform does."""
+        """Write the transform graph with its raw and transformed metadata, as TFX's Transform does.
+
+        Raises:
+            ConfigurationError: workers on other machines cannot write to the artifact's path.
+            DataError: there are no rows, or a file of the examples is damaged.
+        """
         progress.report(0.0, "analyzing on Beam")
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         schema = io_utils.SchemaReader().read(
@@ -72,9 +81,31 @@ class TransformExecutor(base_beam_executor.BaseBeamExecutor):
         if in_process and preprocessing_fn is preprocessing.preprocessing_fn:
             _write_graph(_learn(files, schema), schema, output)
             return
-        aside = os.path.join(output, beam_engine.ASIDE)
-        _analyze(pipeline, files, schema, preprocessing_fn, output, aside)
-        fileio.rmtree(aside)
+        with _literal(output, pipeline) as place:
+            aside = os.path.join(place, beam_engine.ASIDE)
+            _analyze(pipeline, files, schema, preprocessing_fn, place, aside)
+            fileio.rmtree(aside)
+
+
+@contextlib.contextmanager
+def _literal(output: str, pipeline: Any) -> Iterator[str]:
+    """Have a folder to write the graph to, whose path TFT's steps on Beam do not take for a pattern.
+
+    Raises:
+        ConfigurationError: the artifact's own path is a pattern, and the workers may not see another one.
+    """
+    if "://" in output or as_pattern(output) == output:
+        yield output
+        return
+    if beam_engine.is_remote(pipeline):
+        raise ConfigurationError(
+            "TensorFlow's workers on Beam take its path for a pattern",
+            where=output,
+            fix=r"choose a workspace whose path has none of [ * ? \, or beam.engine=direct",
+        )
+    with tempfile.TemporaryDirectory(prefix="bike-transform-") as folder:
+        yield folder
+        shutil.copytree(folder, output, dirs_exist_ok=True)
 
 
 def _learn(files: list[str], schema: schema_pb2.Schema) -> preprocessing.Learnt:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -22,7 +21,6 @@ from bike_pipeline.data.manifest import (
     SPLITS,
     DataFormat,
     FileRecord,
-    Manifest,
     Split,
     VersionNumber,
     parse_manifest,
@@ -34,6 +32,7 @@ from bike_pipeline.data.quarantine import quarantine_csv
 from bike_pipeline.data.rows import content_sha256, merge_rows, rows_from_csv, rows_from_parquet, time_range
 from bike_pipeline.data.sources.object_storage import open_file_system
 from bike_pipeline.data.sources.source_rows import SourceDescription
+from bike_pipeline.data.span_version import Addition, SpanVersion
 from bike_pipeline.data.store_files import LocalFiles, StoreFiles
 from bike_pipeline.errors import DataError
 
@@ -49,56 +48,6 @@ _VERSION = re.compile(r"version-([0-9]{4})")
 def input_pattern(split: Split) -> str:
     """Return TFX's input pattern of a split, relative to the store."""
     return f"span-{{SPAN:4}}/version-{{VERSION:4}}/{split}/*"
-
-
-@dataclass(frozen=True)
-class SpanVersion:
-    """One version of one span.
-
-    Attributes:
-        span: span number.
-        version: version number.
-        uri: absolute path or address of its folder.
-        manifest: what is in it.
-    """
-
-    span: int
-    version: int
-    uri: str
-    manifest: Manifest
-
-    def names(self, split: Split) -> list[str]:
-        """Return the paths of a split's files in the version, in the order of their rows."""
-        return [name for name in sorted(self.manifest.files) if name.startswith(f"{split}/")]
-
-    def files(self, split: Split) -> list[str]:
-        """Return the absolute paths or addresses of a split's files, in the order of their rows."""
-        return [f"{self.uri}/{name}" for name in self.names(split)]
-
-    @property
-    def manifest_sha256(self) -> str:
-        """SHA-256 of the manifest's file: with it, everything that the manifest names is fixed."""
-        return hashlib.sha256(render_manifest(self.manifest)).hexdigest()
-
-    @property
-    def quarantine(self) -> str | None:
-        """Absolute path or address of the quarantine file; None where no row was rejected."""
-        return f"{self.uri}/{QUARANTINE}" if QUARANTINE in self.manifest.files else None
-
-
-@dataclass(frozen=True)
-class Addition:
-    """What became of an upload.
-
-    Attributes:
-        version: the version that holds its rows.
-        created: whether it is new; False where the same rows were there already.
-        notes: what the user should know about it.
-    """
-
-    version: SpanVersion
-    created: bool
-    notes: tuple[str, ...] = ()
 
 
 class SpanStore:
@@ -205,6 +154,15 @@ class SpanStore:
         read = rows_from_parquet if found.manifest.format == "parquet" else rows_from_csv
         return read(content, self._files.uri(f"{folder}/{name}"))
 
+    def check_files(self, span: int, version: int) -> None:
+        """Check that every file of a version is the one that was written, by its SHA-256; see `verify` for all else.
+
+        Raises:
+            DataError: the version does not exist, or a file is gone or was changed.
+        """
+        for name, record in self.get(span, version).manifest.files.items():
+            self._checked(_folder(span, version), name, record)
+
     def verify(self, span: int, version: int) -> SpanVersion:
         """Check a version against its manifest: SHA-256 of every file, no file too many, content address, row counts.
 
@@ -218,9 +176,7 @@ class SpanStore:
                 if f"{split}/{name}" not in found.manifest.files:
                     where = self._files.uri(f"{folder}/{split}/{name}")
                     raise DataError("the file does not belong to this version", where=where, fix="move it away")
-        for name, record in found.manifest.files.items():
-            if name.partition("/")[0] not in SPLITS:
-                self._checked(folder, name, record)
+        self.check_files(span, version)
         rows = self.read(span, version)
         if content_sha256(rows) != found.manifest.content_sha256 or rows.num_rows != found.manifest.rows.total:
             where = self._files.uri(f"{folder}/{MANIFEST}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bike_pipeline.data.spans import SpanStore, SpanVersion
+from bike_pipeline.data.span_version import SpanVersion
+from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.errors import DataError
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bike_pipeline.exporting.parity import Parity, compare
+from bike_pipeline.literal_paths import plain_folder
 
 if TYPE_CHECKING:
     from bike_pipeline.exporting.compression.format import Compressing
@@ -44,7 +45,8 @@ class Source:
         """The SavedModel in this process, loaded once for all formats that TensorFlow converts."""
         import tensorflow as tf
 
-        return tf.saved_model.load(str(self.saved_model))
+        with plain_folder(self.saved_model) as folder:
+            return tf.saved_model.load(folder)
 
 
 class Loaded(Protocol):

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from bike_pipeline import features
 from bike_pipeline.errors import ExportError
+from bike_pipeline.literal_paths import plain_folder
 
 SIGNATURE = "serving_default"
 # An operator passes its first input on, or rearranges nothing within a row; its other inputs are of no account.
@@ -166,7 +167,8 @@ def read(saved_model: Path) -> FrozenGraph:
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    loaded = tf.saved_model.load(str(saved_model))
+    with plain_folder(saved_model) as folder:
+        loaded = tf.saved_model.load(folder)
     function = convert_variables_to_constants_v2(loaded.signatures[SIGNATURE])
     # A graph of its own: a session runs no function's graph.
     graph = tf.Graph()

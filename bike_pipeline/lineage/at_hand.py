@@ -94,7 +94,7 @@ def matches(origin: Origin, store_uri: str, project: Path = PROJECT_ROOT) -> lis
         found += _code(source.code.files, source_files(project))
         found += _settings(source, project)
         found += _environment(source.environment, environment())
-    found += [_span(entry, store_uri) for entry in origin.window]
+    found += [span_match(entry, store_uri) for entry in origin.window]
     if origin.baseline:
         found.append(_baseline(origin))
     return found
@@ -134,7 +134,8 @@ def _environment(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[
         yield Match("environment", f"{len(now)} versions", same=True, needed=False, detail=detail)
 
 
-def _span(entry: Mapping[str, Any], store_uri: str) -> Match:
+def span_match(entry: Mapping[str, Any], store_uri: str) -> Match:
+    """Hold a span version of `evidence.window_of` against the span store, file by file."""
     from bike_pipeline.data.spans import SpanStore
 
     span, version = int(entry["span"]), int(entry["version"])

@@ -10,8 +10,9 @@ from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2 as pb
 
+from bike_pipeline.lineage import sealing
 from bike_pipeline.lineage.outcomes import outcome, run_result
-from bike_pipeline.lineage.store import CACHED, COMPLETE, LAST_STAGE, RUNNING, Lineage
+from bike_pipeline.lineage.store import CACHED, COMPLETE, LAST_STAGE, RUNNING, Lineage, prop
 from bike_pipeline.lineage.writing import put_execution
 from bike_pipeline.run_events import RunResult, StageResult
 
@@ -131,7 +132,7 @@ def stages_of(lineage: Lineage, run_id: str, driven: Mapping[str, list[str]]) ->
 
 
 def missing_of(lineage: Lineage, stages: list[RecordedStage]) -> str:
-    """Return the address of an output that is gone, or the name of a stage that did not end well; else ""."""
+    """Return which output is gone or changed, or the name of a stage that did not end well; else ""."""
     if not stages or stages[-1].name != LAST_STAGE:
         return LAST_STAGE
     for stage in stages:
@@ -141,6 +142,8 @@ def missing_of(lineage: Lineage, stages: list[RecordedStage]) -> str:
         for artifact, _ in outputs:
             if artifact.state != pb.Artifact.LIVE or not pathlib.Path(artifact.uri).exists():
                 return artifact.uri or stage.name
+            if found := sealing.difference(artifact.uri, prop(artifact, sealing.SEAL_PROPERTY)):
+                return found
     return ""
 
 

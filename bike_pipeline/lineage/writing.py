@@ -40,13 +40,15 @@ def close_interrupted(lineage: Lineage, run_id: str) -> None:
 def note_failure(lineage: Lineage, run_id: str, stage: str, reason: str) -> int:
     """Put the reason beside a failed stage; return its execution's id (0 where it was never registered).
 
-    What still stands as running was interrupted.
+    What still stands as running was interrupted, and an answer from the cache that is refused is a failure.
     """
     for execution in lineage.executions_of(run_id):
         if lineage.stage_of(execution) == stage:
             execution.custom_properties[ERROR_PROPERTY].string_value = reason
             if execution.last_known_state == RUNNING:
                 execution.last_known_state = CANCELED
+            elif execution.last_known_state == CACHED:
+                execution.last_known_state = FAILED
             lineage.store.put_executions([execution])
             return int(execution.id)
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,6 +16,7 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
 from bike_pipeline import features
+from bike_pipeline.literal_paths import as_pattern
 from bike_pipeline.modeling import metrics, saved_model, tfma_output
 from bike_pipeline.modeling.slice_sums import HOUR_BAND, OVERALL, SLICINGS
 from bike_pipeline.settings import EvaluationSettings
@@ -99,7 +101,8 @@ def read_metrics(evaluation_path: str, model_name: str) -> SliceMetrics:
     """
     found: SliceMetrics = {}
     names = {model_name, ""} if model_name == CANDIDATE else {model_name}
-    for record in tfma.load_metrics(evaluation_path):
+    # TFMA looks for files by pattern where it is given a folder.
+    for record in tfma.load_metrics(os.path.join(as_pattern(evaluation_path), tfma.METRICS_KEY)):
         key = _slice_key(record.slice_key)
         for entry in record.metric_keys_and_values:
             if entry.key.is_diff:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from bike_pipeline.errors import DataError
+from bike_pipeline.errors import DataError, StageError, first_words
 
 COLUMNS_FOLDER = "columns"
 
@@ -80,6 +80,19 @@ def columns_file(shard: str) -> str:
     return os.path.join(artifact, COLUMNS_FOLDER, split, name.replace(".gz", ".parquet"))
 
 
+def shards(split_folder: str) -> list[str]:
+    """Return the files of a split's tf.Examples, in their order.
+
+    The folder is listed and not globbed: its path may hold what a pattern gives another meaning.
+
+    Args:
+        split_folder: `<artifact>/Split-<name>`.
+    """
+    import tensorflow as tf
+
+    return sorted(os.path.join(split_folder, name) for name in tf.io.gfile.listdir(split_folder))
+
+
 def readable_files(split_folder: str) -> list[str]:
     """Return the files to read a split's rows from, in their order: the Parquet files, else the tf.Examples.
 
@@ -88,9 +101,24 @@ def readable_files(split_folder: str) -> list[str]:
     """
     import tensorflow as tf
 
-    shards = sorted(tf.io.gfile.glob(os.path.join(split_folder, "*")))
-    columns = [columns_file(shard) for shard in shards]
-    return columns if all(tf.io.gfile.exists(path) for path in columns) else shards
+    examples = shards(split_folder)
+    columns = [columns_file(shard) for shard in examples]
+    return columns if all(tf.io.gfile.exists(path) for path in columns) else examples
+
+
+def check_count(stage: str, split: str, read: int, written: int) -> None:
+    """Refuse to go on where a stage read another number of rows than ExampleGen wrote; the source is not to blame.
+
+    Raises:
+        StageError: the numbers differ.
+    """
+    if read != written:
+        raise StageError(
+            f"it read {read:,} rows of split '{split}' where ExampleGen wrote {written:,}",
+            where=stage,
+            fix="this is an error of the pipeline and not of the source: run again with --no-cache, and report it "
+            "with the log if it stays",
+        )
 
 
 def record_batches(
@@ -103,18 +131,38 @@ def record_batches(
         size: most rows of a batch.
         names: the columns to read; all where it is None.
         schema: what tf.Examples are decoded by; their own types where it is None.
+
+    Raises:
+        DataError: the file is damaged.
     """
     import tensorflow as tf
 
-    if not path.endswith(".parquet"):
-        yield from _decoded(path, size, schema)
-        return
+    read = _columns(path, size, names) if path.endswith(".parquet") else _decoded(path, size, schema)
+    try:
+        yield from read
+    except (pa.ArrowException, OSError, tf.errors.DataLossError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise damaged(path, error) from error
+
+
+def damaged(path: str, error: Exception) -> DataError:
+    """Return what is said of a file of examples that does not hold what was written into it."""
+    return DataError(
+        f"the file is damaged since it was written ({first_words(error, 200)})",
+        where=path,
+        fix="find out what changed it, then run again with --no-cache, so that it is written anew",
+    )
+
+
+def _columns(path: str, size: int, names: Iterable[str] | None) -> Iterator[pa.RecordBatch]:
     import pyarrow.parquet as pq
+    import tensorflow as tf
 
     with tf.io.gfile.GFile(path, "rb") as file:
         content = pa.BufferReader(file.read())
     # Arrow's reading threads can outlive the read and then abort a process that ends at once (arrow#34314).
-    source = pq.ParquetFile(content, pre_buffer=False)
+    source = pq.ParquetFile(content, pre_buffer=False, page_checksum_verification=True)
     for batch in source.iter_batches(size, columns=None if names is None else list(names), use_threads=False):
         offsets = pa.array(np.arange(batch.num_rows + 1, dtype=np.int64))
         columns = [pa.LargeListArray.from_arrays(offsets, column) for column in batch.columns]

@@ -18,6 +18,7 @@ import tensorflow_transform as tft
 from tensorflow_transform.saved import saved_transform_io_v2
 
 from bike_pipeline import features
+from bike_pipeline.literal_paths import plain_folder
 from bike_pipeline.serving.deployment import warmup
 
 SERVING_DEFAULT = "serving_default"
@@ -47,7 +48,8 @@ class Transform:
             ValueError: an output needs a raw column that is not among the inputs.
         """
         path = tft.TFTransformOutput(transform_graph).transform_savedmodel_dir
-        self._loader = saved_transform_io_v2.SavedModelLoader(path)
+        with plain_folder(path) as folder:
+            self._loader = saved_transform_io_v2.SavedModelLoader(folder)
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self._loader.finalize(self.inputs, self.outputs)
 

@@ -15,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bike_pipeline import features
-from bike_pipeline.errors import DataError
+from bike_pipeline.errors import DataError, first_words
+from bike_pipeline.literal_paths import plain_folder
 from bike_pipeline.modeling import metrics, saved_model
 from bike_pipeline.modeling.reference import HourlyMean
+from bike_pipeline.modeling.rows import damaged
 
 OVERALL, HOUR_BAND = "overall", "hour_band"
 # From a slicing to the column whose values are its slices.
@@ -85,7 +87,7 @@ def measure(job: Job) -> Measured:
     """Return the sums of one file.
 
     Raises:
-        DataError: a row lacks the label or a column that slices are taken by.
+        DataError: the file is damaged, or a row lacks the label or a column that slices are taken by.
     """
     reference = _reference(job.reference)
     found = Measured({})
@@ -140,9 +142,11 @@ def _batches(path: str) -> Iterator[tuple[Any, dict[str, Array]]]:
     try:
         for records in tf.data.TFRecordDataset(path, "GZIP").batch(ROWS_PER_BATCH):
             yield records, {name: tensor.numpy() for name, tensor in tf.io.parse_example(records, spec).items()}
+    except tf.errors.DataLossError as error:
+        raise damaged(path, error) from error
     except tf.errors.InvalidArgumentError as error:
         raise DataError(
-            f"an example cannot be evaluated ({error.message.splitlines()[0]})",
+            f"an example cannot be evaluated ({first_words(error)})",
             where=path,
             fix="the schema must require these columns in every row, so that the data gate stops such rows",
         ) from error
@@ -158,7 +162,8 @@ def _loaded(path: str) -> Any:
     """Return a SavedModel, loaded once a process; an artifact's folder is never written twice."""
     import tensorflow as tf
 
-    return tf.saved_model.load(path)
+    with plain_folder(path) as folder:
+        return tf.saved_model.load(folder)
 
 
 @functools.lru_cache(maxsize=2)

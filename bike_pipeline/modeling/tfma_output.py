@@ -16,6 +16,7 @@ from tensorflow_model_analysis.metrics import metric_types
 from tensorflow_model_analysis.proto import config_pb2, validation_result_pb2
 from tensorflow_model_analysis.writers import metrics_plots_and_validations_writer as tfma_writer
 
+from bike_pipeline.literal_paths import as_pattern
 from bike_pipeline.modeling import metrics
 from bike_pipeline.modeling.slice_sums import OVERALL, Measured, SliceKey
 
@@ -44,7 +45,8 @@ def judge(
     validation = validate(by_slice, config)
     locations = {names[name]: location for name, location in models.items()}
     write(folder, by_slice, validation, config, data_location, locations)
-    return bool(tfma.load_validation_result(folder).validation_ok)
+    verdict = tfma.load_validation_result(os.path.join(as_pattern(folder), tfma.VALIDATIONS_KEY))
+    return bool(verdict.validation_ok)
 
 
 def metrics_by_slice(measured: Measured, names: dict[str, str], baseline: str | None) -> MetricsBySlice:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from bike_pipeline import features
 from bike_pipeline.errors import ModelError
+from bike_pipeline.literal_paths import plain_folder
 from bike_pipeline.serving import model_folder
 from bike_pipeline.serving.deployment import state
 
@@ -29,7 +30,8 @@ class LoadedModel:
         import tensorflow as tf
 
         self._tf = tf
-        self._model = tf.saved_model.load(str(folder))
+        with plain_folder(folder) as path:
+            self._model = tf.saved_model.load(path)
         self._signature = self._model.signatures["serving_default"]
 
     def predict(self, columns: Mapping[str, Sequence[Any] | npt.NDArray[Any]]) -> npt.NDArray[np.float32]:

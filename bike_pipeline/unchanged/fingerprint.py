@@ -27,7 +27,8 @@ def inputs_of(settings: Settings, package: Path = PACKAGE_ROOT) -> Parts | None:
     Returns:
         A hash by part: "settings" (without Beam's flags and what is tracked, which change no result) with the places
         that follow from them, "source" of this package, "runners", "environment" (the interpreter and every installed
-        distribution), "schema", and "window" (the spans, versions and content hashes that ExampleGen would read).
+        distribution), "schema", and "window" (the spans, versions and content hashes that ExampleGen would read, and
+        their files hold).
     """
     from bike_pipeline.data.spans import SpanStore
     from bike_pipeline.data.window import identity_of, window_of
@@ -35,6 +36,10 @@ def inputs_of(settings: Settings, package: Path = PACKAGE_ROOT) -> Parts | None:
     runners = find_spec("runners")
     folders = list(runners.submodule_search_locations or ()) if runners else []
     try:
+        store = SpanStore(settings.store_uri)
+        window = window_of(store, settings.data.history_spans)
+        for entry in window:
+            store.check_files(entry.span, entry.version)
         return {
             "settings": _hash(
                 settings.model_dump(mode="json", exclude={"beam", "tracking"}),
@@ -47,7 +52,7 @@ def inputs_of(settings: Settings, package: Path = PACKAGE_ROOT) -> Parts | None:
             "runners": _hash([source_hash_now(".", root=Path(folder)) for folder in folders]),
             "environment": _hash(sys.version, _distributions()),
             "schema": hashlib.sha256(settings.schema_path.read_bytes()).hexdigest(),
-            "window": _hash(identity_of(window_of(SpanStore(settings.store_uri), settings.data.history_spans))),
+            "window": _hash(identity_of(window)),
         }
     except (BikePipelineError, OSError):
         # The ordinary way meets the same obstacle, and says what it is and how to mend it.

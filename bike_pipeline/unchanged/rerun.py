@@ -92,7 +92,7 @@ class Rerun:
             return None
         stages = repeating.stages_of(lineage, before.run_id, kept[_DRIVEN])
         if missing := repeating.missing_of(lineage, stages):
-            _say(f"an output of run {before.run_id} is gone: {missing}")
+            _say(f"an output of run {before.run_id} is gone or changed: {missing}")
             return None
         # All that can be odd about the earlier run shows before anything is recorded.
         repeated = repeating.repeated(lineage, before.run_id, stages)

@@ -201,6 +201,9 @@ class Task:
         from tfx.orchestration.portable import outputs_utils, python_executor_operator
         from tfx.utils import import_utils
 
+        from runners.sealed_stages import check_inputs, seal_outputs
+
+        check_inputs(self.task["node"], inputs)
         outputs_utils.make_output_dirs(outputs)
         kind = import_utils.import_class_by_path(self.task["executor"])
         with tempfile.TemporaryDirectory(prefix=f"{self.task['node']}-") as folder:
@@ -216,7 +219,9 @@ class Task:
             for path in (information.tmp_dir, information.stateful_working_dir):
                 pathlib.Path(path).mkdir(parents=True)
             with progress.listening(_tell):
-                return python_executor_operator.run_with_executor(information, kind(self._context(information)))
+                result = python_executor_operator.run_with_executor(information, kind(self._context(information)))
+        seal_outputs(result)
+        return result
 
     def _context(self, information: Any) -> Any:
         from tfx.dsl.components.base import base_beam_executor, base_executor

@@ -12,6 +12,7 @@ import pytest
 from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.data.ingest import ingest
+from bike_pipeline.lineage import sealing
 from bike_pipeline.lineage.store import Lineage
 from bike_pipeline.run_events import StageResult
 from bike_pipeline.serving import model_folder
@@ -101,7 +102,14 @@ class Workspace:
         folder = self.folder / "artifacts" / kind / number
         folder.mkdir(parents=True)
         (folder / "payload").write_text(number, encoding="utf-8")
-        return self.recorder.artifact(kind, str(folder), **properties)
+        artifact = self.recorder.artifact(kind, str(folder), **properties)
+        self.seal(artifact)
+        return artifact
+
+    def seal(self, artifact: pb.Artifact) -> None:
+        """Seal an artifact's files as they are now, as the end of its stage does."""
+        artifact.custom_properties[sealing.SEAL_PROPERTY].string_value = sealing.seal_of(artifact.uri)
+        self.recorder.store.put_artifacts([artifact])
 
     def run(self, name: str, blessed: bool = True, baseline_accepts: int = 0) -> dict[str, pb.Artifact]:
         """Record a complete run whose model serves where it is blessed; return its artifacts by their kind."""
@@ -114,6 +122,8 @@ class Workspace:
         baseline = self.artifact("Baseline", name, state="none", reason="no model has been pushed yet")
         evaluation = self.artifact("ModelEvaluation", name, metric_mae=30.0, metric_rmse=45.0)
         Path(evaluation.uri, "decisions.json").write_text('{"blessed": true}', encoding="utf-8")
+        for completed in (model, evaluation):
+            self.seal(completed)
         blessing = self.artifact("ModelBlessing", name, blessed=int(blessed))
         version = 1000 + len(list(self.serving.glob("*")))
         pushed = {"pushed": 0}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from ml_metadata.proto import metadata_store_pb2 as pb
 
+from bike_pipeline.lineage import sealing
 from bike_pipeline.lineage.repeating import PROPERTY
 from bike_pipeline.unchanged import fingerprint
 from bike_pipeline.unchanged.rerun import Rerun
@@ -69,6 +70,19 @@ def spoil(path: Path) -> None:
     path.write_bytes(path.read_bytes() + b" ")
 
 
+def change_a_digit(store: Path) -> None:
+    path = store / "span-0001" / "version-0001" / "train" / "data.csv"
+    head, row, *rest = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    digits = row.rstrip("\n")
+    path.write_text("".join([head, digits[:-1] + str((int(digits[-1]) + 1) % 10) + "\n", *rest]), encoding="utf-8")
+
+
+def unseal(workspace: Workspace) -> None:
+    (artifact,) = workspace.recorder.store.get_artifacts_by_type("Examples")
+    artifact.custom_properties[sealing.SEAL_PROPERTY].string_value = ""
+    workspace.recorder.store.put_artifacts([artifact])
+
+
 def later_run(workspace: Workspace, state: int) -> None:
     workspace.recorder.execution("CsvExampleGen", "later", state=state)
 
@@ -98,6 +112,10 @@ DEFEATS: dict[str, Callable[[Workspace], object]] = {
     "artifact deleted": lambda w: shutil.rmtree(w.folder / "artifacts" / "Examples"),
     "artifact no longer live": no_longer_live,
     "decisions gone": lambda w: (w.folder / "artifacts" / "ModelEvaluation" / "first" / "decisions.json").unlink(),
+    "a digit of a span's row changed": lambda w: change_a_digit(w.folder / "spans"),
+    "an output's file changed": lambda w: spoil(w.folder / "artifacts" / "Examples" / "first" / "payload"),
+    "a file added to an output": lambda w: (w.folder / "artifacts" / "Examples" / "first" / "more").touch(),
+    "an output that was never sealed": unseal,
     "a later run failed": lambda w: later_run(w, pb.Execution.FAILED),
     "a later run was killed": lambda w: later_run(w, pb.Execution.RUNNING),
     "store of spans gone": lambda w: shutil.rmtree(w.folder / "spans"),

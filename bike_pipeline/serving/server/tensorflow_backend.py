@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from bike_pipeline.literal_paths import plain_folder
 from bike_pipeline.serving.server.signatures import SERVE, Signature
 from bike_pipeline.serving.server.statuses import Code, StatusError, invalid
 from bike_pipeline.serving.server.tensors import Array, numpy_type
@@ -33,8 +34,8 @@ def load_saved_model(folder: Path) -> Any:
     config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
     session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
     try:
-        with session.graph.as_default():
-            tf.compat.v1.saved_model.load(session, [SERVE], str(folder))
+        with session.graph.as_default(), plain_folder(folder) as path:
+            tf.compat.v1.saved_model.load(session, [SERVE], path)
     except (OSError, ValueError, KeyError, RuntimeError, tf.errors.OpError) as error:
         session.close()
         raise StatusError(Code.DATA_LOSS, f"TensorFlow cannot load it: {_first_line(error)}") from None
