@@ -20,11 +20,18 @@ if TYPE_CHECKING:
     Mask = npt.NDArray[np.bool_]
 
 # An integer may be written as 12.0: pandas does so as soon as one value of the column is missing.
-_INTEGER = re.compile(r"([+-]?[0-9]{1,18})(?:\.0*)?")
-_FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
+_INTEGER = re.compile(r"([+-]?[0-9]+)(?:\.0*)?")
+# ASCII: else the i of "inf" would match a dotless one, too.
+_FLOAT = re.compile(
+    r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[+-]?(?:nan|inf|infinity)", re.IGNORECASE | re.ASCII
+)
+_LARGEST = 2**63 - 1
+_MOST_DIGITS = 30
 # A date may carry a time of midnight: SQLite stores pandas' dates so.
 _DATE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[ T]00:00(?::00(?:\.0*)?)?)?")
+_PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 _EPOCH = dt.date(1970, 1, 1).toordinal()
+_FIRST_DAY, _LAST_DAY = dt.date.min.toordinal() - _EPOCH, dt.date.max.toordinal() - _EPOCH
 _WANTED = {"int": "an integer", "float": "a number", "date": "a date (YYYY-MM-DD)"}
 _LONGEST_SHOWN = 40
 
@@ -63,7 +70,7 @@ def parse_column(feature: Feature, column: pa.ChunkedArray, where: str) -> tuple
     import pyarrow as pa
 
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if pa.types.is_null(array.type):
+    if pa.types.is_null(array.type) or pa.types.is_string_view(array.type):
         array = array.cast(pa.string())
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         values, missing, wrong = _from_text(feature, array)
@@ -72,12 +79,12 @@ def parse_column(feature: Feature, column: pa.ChunkedArray, where: str) -> tuple
     valid = ~(missing | wrong)
 
     def shown(row: int) -> str:
-        text = str(array[row].as_py())
+        text = _as_text(array[row])
         return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
     problems = [
         Problem("missing", missing, lambda _: f"{feature.name}: missing"),
-        Problem("type", wrong, lambda row: f"{feature.name}: '{shown(row)}' is not {_WANTED[feature.kind]}"),
+        Problem("type", wrong, lambda row: f"{feature.name}: {_said_of(shown(row), feature)}"),
     ]
     if feature.kind == "float":
         infinite = valid & ~np.isfinite(values)
@@ -93,6 +100,19 @@ def parse_column(feature: Feature, column: pa.ChunkedArray, where: str) -> tuple
             Problem("range", high, lambda row: f"{feature.name}: {shown(row)} is above {feature.maximum:g}")
         )
     return values, valid, [problem for problem in problems if problem.mask.any()]
+
+
+def _as_text(value: Any) -> str:
+    import pyarrow as pa
+
+    # Python's own types know no nanoseconds and no year above 9999.
+    return str(value.cast(pa.string()).as_py() if pa.types.is_temporal(value.type) else value.as_py())
+
+
+def _said_of(text: str, feature: Feature) -> str:
+    if feature.kind == "int" and re.fullmatch(r"\s*[+-]?[0-9]{19,}…?(\.0*)?\s*", text):
+        return f"{text} is too large for an integer"
+    return f"'{text}' is not {_WANTED[feature.kind]}"
 
 
 def _from_text(feature: Feature, array: pa.Array) -> tuple[Values, Mask, Mask]:
@@ -127,8 +147,8 @@ def _may_be_hexadecimal(array: pa.Array) -> bool:
 
 
 def _integer(text: str) -> int | None:
-    match = _INTEGER.fullmatch(text)
-    return int(match[1]) if match else None
+    match = _INTEGER.fullmatch(text) if len(text) <= _MOST_DIGITS else None
+    return int(match[1]) if match and abs(int(match[1])) <= _LARGEST else None
 
 
 def _float(text: str) -> float | None:
@@ -158,9 +178,18 @@ def _from_type(feature: Feature, array: pa.Array, where: str) -> tuple[Values, M
             array = compute.local_timestamp(array)
         if not (pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
             raise _impossible(feature, kind, where)
-        stamps = compute.fill_null(array.cast(pa.timestamp("us")), 0).cast(pa.int64()).to_numpy(zero_copy_only=False)
-        days, rest = np.divmod(stamps, 86_400_000_000)
-        return days, missing, rest != 0
+        if pa.types.is_date(array.type):
+            array = array.cast(pa.timestamp("s" if pa.types.is_date32(array.type) else "ms"))
+        # In its own unit: what is finer than a microsecond must not be lost before it is looked at.
+        stamps = compute.fill_null(array.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
+        days, rest = np.divmod(stamps, _PER_DAY[array.type.unit])
+        beyond = (days < _FIRST_DAY) | (days > _LAST_DAY)
+        return np.where(beyond, 0, days), missing, (rest != 0) | beyond
+    if pa.types.is_uint64(kind):
+        # Clipped and not wrapped around: 2**63 and more would be below 0.
+        large = compute.fill_null(compute.greater(array, pa.scalar(_LARGEST, kind)), False)
+        wrong = large.to_numpy(zero_copy_only=False) if feature.kind == "int" else wrong
+        array = compute.min_element_wise(array, pa.scalar(_LARGEST, kind), skip_nulls=False)
     if pa.types.is_boolean(kind) or pa.types.is_integer(kind):
         numbers = array.cast(pa.int64(), safe=False)
     elif pa.types.is_floating(kind) or pa.types.is_decimal(kind):

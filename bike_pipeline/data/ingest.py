@@ -12,6 +12,8 @@ from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.errors import DataError
 from bike_pipeline.settings import Settings
 
+_MOST_NAMED = 5
+
 
 @dataclass(frozen=True)
 class IngestResult:
@@ -83,7 +85,11 @@ def ingest(settings: Settings, source: str, *, query: str | None = None, span: i
     manifest = added.version.manifest
     notes = added.notes
     if description.ignored_columns:
-        notes = (*notes, f"columns not in the feature contract were ignored: {', '.join(description.ignored_columns)}")
+        ignored = [name.strip() or "one without a name" for name in description.ignored_columns]
+        notes = (*notes, f"columns not in the feature contract were ignored: {', '.join(ignored)}")
+    if left := description.left_alone:
+        more = f" and {len(left) - _MOST_NAMED} more" if len(left) > _MOST_NAMED else ""
+        notes = (*notes, f"not read, being no CSV or Parquet file: {', '.join(left[:_MOST_NAMED])}{more}")
     return IngestResult(
         span=added.version.span,
         version=added.version.version,

@@ -83,6 +83,24 @@ def test_unknown_columns_are_told(settings, tmp_path):
     assert "station" not in Path(SpanStore(settings.store_uri).latest().files("train")[0]).read_text()
 
 
+def test_an_ignored_column_without_a_name_is_told_in_words(settings, tmp_path):
+    # pandas writes its index so.
+    rows = [row | {"": str(n)} for n, row in enumerate(make_rows(days=4))]
+    result = ingest(settings, upload(tmp_path, rows, columns=["", *features.COLUMNS]))
+    assert result.notes == ("columns not in the feature contract were ignored: one without a name",)
+
+
+def test_what_a_folder_holds_besides_is_told(settings, tmp_path):
+    folder = tmp_path / "uploads"
+    folder.mkdir()
+    (folder / "a.csv").write_bytes(to_csv(make_rows(days=4)))
+    for number in range(7):
+        (folder / f"notes-{number}.txt").write_text("x", encoding="utf-8")
+    (note,) = ingest(settings, str(folder)).notes
+    assert note.startswith("not read, being no CSV or Parquet file: notes-0.txt, ")
+    assert note.endswith(" and 2 more")
+
+
 def test_a_password_in_the_address_is_written_nowhere(settings, tmp_path):
     from tests.data.making import serving
 

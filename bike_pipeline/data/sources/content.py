@@ -7,13 +7,15 @@ import hashlib
 import re
 import zlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-from bike_pipeline.data.sources.csv_file import read_csv
+from bike_pipeline.data.sources.csv_file import check_text, read_csv
 from bike_pipeline.data.sources.parquet_file import MAGIC, read_parquet
 from bike_pipeline.data.sources.source_rows import SourceDescription, SourceFile, SourceRows, join_rows
 from bike_pipeline.errors import DataError
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
+_MOST_NAMED = 3
 
 
 def read_content(content: bytes, name: str) -> SourceRows:
@@ -28,6 +30,15 @@ def read_content(content: bytes, name: str) -> SourceRows:
     """
     if content.startswith(MAGIC):
         return read_parquet(content, name)
+    return read_csv(unpacked(content, name), name)
+
+
+def unpacked(content: bytes, name: str) -> bytes:
+    """Return a text file's content, decompressed where it is gzip.
+
+    Raises:
+        DataError: it is a zip archive, or damaged.
+    """
     if content.startswith(b"PK\x03\x04"):
         raise DataError("it is a zip archive, not CSV text", where=name, fix="unpack it first")
     if content.startswith(b"\x1f\x8b"):
@@ -37,9 +48,64 @@ def read_content(content: bytes, name: str) -> SourceRows:
             raise DataError(
                 f"the gzip file is damaged or cut short ({error})", where=name, fix="copy it again"
             ) from error
-    elif name.endswith(".gz") and content:
+    elif name.lower().endswith(".gz") and content:
         raise DataError("it is called .gz and is not gzip", where=name, fix="copy it again or rename it")
-    return read_csv(content, name)
+    return content
+
+
+def text_of(content: bytes, name: str) -> str:
+    """Return the text of a file of records: UTF-8 with or without a byte order mark, plain or gzip.
+
+    Raises:
+        DataError: it is no such file.
+    """
+    if content.startswith(MAGIC):
+        raise DataError("it is a Parquet file, not JSON or CSV", where=name, fix="export it as CSV")
+    text = unpacked(content, name)
+    check_text(text, name)
+    return text.decode("utf-8-sig")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What of a folder is read.
+
+    Attributes:
+        files: names of the files that are read, in the order of their names with numbers compared as numbers.
+        left_alone: other names in the folder, but for hidden ones and the marks that engines leave (`_SUCCESS`).
+    """
+
+    files: tuple[str, ...]
+    left_alone: tuple[str, ...]
+
+
+def choose(files: Iterable[str], folders: Iterable[str], where: str) -> Chosen:
+    """Choose what of a folder is read: its CSV and Parquet files, whatever the case of their suffix.
+
+    Args:
+        files: names of the files in it.
+        folders: names of the folders in it.
+        where: the folder, for messages.
+
+    Raises:
+        DataError: there is nothing to read, or columns are laid out as folders.
+    """
+    files, folders = sorted(files), sorted(folders)
+    if laid_out := [name for name in folders if "=" in name]:
+        more = ", …" if len(laid_out) > _MOST_NAMED else ""
+        raise DataError(
+            f"its columns are laid out as folders ({', '.join(laid_out[:_MOST_NAMED])}{more}), which are not read",
+            where=where,
+            fix="write one file, or one folder of files, with every column in each",
+        )
+    chosen = [name for name in files if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
+    others = [name for name in (*files, *(f"{name}/" for name in folders)) if name not in chosen]
+    left = tuple(name for name in others if not name.startswith((".", "_")))
+    if not chosen:
+        more = ", …" if len(left) > _MOST_NAMED else ""
+        holds = f"; it holds {', '.join(left[:_MOST_NAMED])}{more}" if left else ""
+        raise DataError(f"the folder holds no {', '.join(SUFFIXES)} file{holds}", where=where, fix="check the address")
+    return Chosen(tuple(sorted(chosen, key=by_number)), left)
 
 
 def by_number(name: str) -> list[tuple[int, int | str]]:
@@ -48,7 +114,7 @@ def by_number(name: str) -> list[tuple[int, int | str]]:
 
 
 def read_contents(
-    contents: Iterable[tuple[str, bytes]], kind: str, location: str
+    contents: Iterable[tuple[str, bytes]], kind: str, location: str, left_alone: tuple[str, ...] = ()
 ) -> tuple[SourceRows, SourceDescription]:
     """Return the rows of several files in the order given, and the description of the whole.
 
@@ -56,6 +122,7 @@ def read_contents(
         contents: name (without credentials) and content of each file.
         kind: what `SourceDescription.kind` says.
         location: path or address without credentials.
+        left_alone: what else there is, and is not read.
 
     Raises:
         DataError: a file is damaged, empty, or does not fit the feature contract.
@@ -65,4 +132,4 @@ def read_contents(
         parts.append(read_content(content, name))
         files.append(SourceFile(name, len(content), hashlib.sha256(content).hexdigest()))
     rows = join_rows(parts, location)
-    return rows, SourceDescription(kind, location, files=tuple(files), ignored_columns=rows.ignored)
+    return rows, SourceDescription(kind, location, None, tuple(files), rows.ignored, left_alone)

@@ -32,7 +32,8 @@ def read_csv(content: bytes, name: str) -> SourceRows:
         DataError: it is empty, has no row, is no UTF-8 text, or its header does not fit the contract or any row.
     """
     content = content.removeprefix(_BOM)
-    _check_text(content, name)
+    check_text(content, name)
+    _check_quotes(content, name)
     header = re.match(rb"[^\r\n]*", content)
     first = header.group().decode() if header else ""
     if not content.strip():
@@ -44,7 +45,12 @@ def read_csv(content: bytes, name: str) -> SourceRows:
     return _cut(content, names, name, ignored)
 
 
-def _check_text(content: bytes, name: str) -> None:
+def check_text(content: bytes, name: str) -> None:
+    """Refuse what is no text.
+
+    Raises:
+        DataError: it is binary data, or not UTF-8.
+    """
     try:
         content.decode("utf-8")
         at = content.find(b"\0")
@@ -54,9 +60,10 @@ def _check_text(content: bytes, name: str) -> None:
         problem = "binary data" if b"\0" in content else "not UTF-8"
     if problem:
         line = content.count(b"\n", 0, at) + 1
-        raise DataError(
-            f"it is {problem} (byte {at}, line {line}), not CSV text", where=name, fix="export it as CSV in UTF-8"
-        )
+        raise DataError(f"it is {problem} (byte {at}, line {line}), not text", where=name, fix="export it in UTF-8")
+
+
+def _check_quotes(content: bytes, name: str) -> None:
     if content.count(b'"') % 2:
         line = next(n for n, text in enumerate(content.split(b"\n"), start=1) if text.count(b'"') % 2)
         raise DataError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from bike_pipeline.data.sources.content import SUFFIXES, by_number, read_contents
+from bike_pipeline.data.sources.content import choose, read_contents
 from bike_pipeline.data.sources.source_rows import SourceDescription, SourceRows, without_credentials
 from bike_pipeline.errors import DataError, MissingExtraError
 
@@ -49,19 +49,31 @@ def read_object_storage(source: str) -> tuple[SourceRows, SourceDescription]:
     location = without_credentials(source)
     file_system, path = open_file_system(source)
     try:
-        if file_system.isfile(path):
-            paths = [path]
-        else:
-            found = file_system.ls(path, detail=False) if file_system.isdir(path) else []
-            paths = [str(p) for p in found if str(p).endswith(SUFFIXES)]
+        entries = None if file_system.isfile(path) else _entries(file_system, path)
     except Exception as error:  # each storage raises its own kinds
         raise _unreadable(error, location) from error
-    if not paths:
+    if entries is None:
+        return read_contents(_contents(file_system, [path], location), "object_storage", location)
+    if not entries:
         raise DataError(
             "there is no such file, and no folder with CSV or Parquet files", where=location, fix="check it"
         )
-    paths.sort(key=lambda p: by_number(p.rpartition("/")[2]))
-    return read_contents(_contents(file_system, paths, location), "object_storage", location)
+    names = {full.rstrip("/").rpartition("/")[2]: full for full in entries}
+    folders = [name for name, full in names.items() if entries[full]]
+    chosen = choose(names.keys() - set(folders), folders, location)
+    contents = _contents(file_system, [names[name] for name in chosen.files], location)
+    return read_contents(contents, "object_storage", location, chosen.left_alone)
+
+
+def _entries(file_system: Any, path: str) -> dict[str, bool]:
+    """Return what a folder holds, by its full name, and whether it is a folder."""
+    found = file_system.ls(path, detail=True) if file_system.isdir(path) else []
+    # Some storages keep an empty object that stands for the folder itself.
+    return {
+        str(entry["name"]): entry["type"] == "directory"
+        for entry in found
+        if str(entry["name"]).rstrip("/") != path.rstrip("/")
+    }
 
 
 def _contents(file_system: Any, paths: list[str], location: str) -> Iterator[tuple[str, bytes]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
@@ -41,6 +41,7 @@ class SourceDescription:
         query: the SQL text, for SQL sources.
         files: what was read, in this order; empty for SQL.
         ignored_columns: columns of the source that the feature contract does not know.
+        left_alone: names in a folder that were not read; not written into manifests.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class SourceDescription:
     query: str | None = None
     files: tuple[SourceFile, ...] = ()
     ignored_columns: tuple[str, ...] = ()
+    left_alone: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,18 @@ def without_credentials(url: str) -> str:
     return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
+def other_separator(names: Sequence[str]) -> str:
+    """Return what separates the columns of a header that was cut at commas into one name; "" where nothing does."""
+    header = names[0] if len(names) == 1 else ""
+    signs = {";": "semicolons", "\t": "tabs", "|": "bars"}
+    return next((called for sign, called in signs.items() if sign in header), "")
+
+
+def written_otherwise(name: str, names: Iterable[str]) -> str:
+    """Return which of some names is a column's but for upper case and spaces around it; "" where none is."""
+    return next((other for other in names if other != name and other.strip().lower() == name), "")
+
+
 def check_columns(names: Sequence[str], where: str) -> tuple[str, ...]:
     """Compare a source's columns with the feature contract.
 
@@ -112,12 +126,16 @@ def check_columns(names: Sequence[str], where: str) -> tuple[str, ...]:
     """
     missing = [name for name in features.COLUMNS if name not in names]
     if missing:
-        header = names[0] if len(names) == 1 else ""
-        for sign, called in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
-            if sign in header:
-                raise DataError(
-                    f"its columns are separated by {called}, not by commas", where=where, fix="export it with commas"
-                )
+        if called := other_separator(names):
+            raise DataError(
+                f"its columns are separated by {called}, not by commas", where=where, fix="export it with commas"
+            )
+        elsewise = {name: other for name in missing if (other := written_otherwise(name, names))}
+        if elsewise:
+            told = ", ".join(f"'{other}' for {name}" for name, other in elsewise.items())
+            raise DataError(
+                f"its first line writes {told}", where=where, fix="write the names of the columns in lower case"
+            )
         if len(missing) == len(features.COLUMNS):
             raise DataError(
                 "its first line names none of the columns of the feature contract",
@@ -147,8 +165,14 @@ def join_rows(parts: Sequence[SourceRows], where: str) -> SourceRows:
 
     if len(parts) == 1:
         return parts[0]
+    tables = [part.table for part in parts]
+    for name in features.COLUMNS:
+        kinds = {table.schema.field(name).type for table in tables}
+        if any(map(pa.types.is_string, kinds)) or any(map(pa.types.is_temporal, kinds)):
+            # CSV beside Parquet, or dates in two ways: read as the texts that a CSV would hold.
+            tables = [_with_text(table, name) for table in tables] if len(kinds) > 1 else tables
     try:
-        table = pa.concat_tables([part.table for part in parts], promote_options="permissive")
+        table = pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise DataError(
             f"its files store a column under different types ({error})", where=where, fix="write all files the same way"
@@ -166,3 +190,18 @@ def join_rows(parts: Sequence[SourceRows], where: str) -> SourceRows:
         ),
         ignored=tuple(sorted({name for part in parts for name in part.ignored})),
     )
+
+
+def _with_text(table: pa.Table, name: str) -> pa.Table:
+    """Return a table with a column as texts: the gaps of pandas' numbers (NaN) stay gaps, a truth value is 0 or 1."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    column = table.column(name)
+    if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
+        return table
+    if pa.types.is_floating(column.type):
+        column = compute.if_else(compute.is_nan(column), None, column)
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.int8())
+    return table.set_column(table.schema.get_field_index(name), name, column.cast(pa.string()))

@@ -112,3 +112,9 @@ def test_a_damaged_upload_is_refused_or_loses_only_its_damaged_rows(damage, at):
     except DataError:
         return
     assert checked.accepted.num_rows >= 72 - 2 * (damage.count(b"\n") + damage.count(b"\r") + 1)
+
+
+def test_a_header_in_another_case_is_told():
+    with pytest.raises(DataError, match="its first line writes 'Hr' for hr, 'CNT' for cnt") as error:
+        read_csv(to_csv(make_rows(days=2)).replace(b"hr", b"Hr", 1).replace(b"cnt", b"CNT", 1), "a.csv")
+    assert error.value.fix == "write the names of the columns in lower case"

@@ -5,6 +5,7 @@ import gzip
 import sqlite3
 
 import fsspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -38,6 +39,14 @@ def database(tmp_path):
     connection.commit()
     connection.close()
     return path
+
+
+@pytest.fixture
+def memory():
+    file_system = fsspec.filesystem("memory")
+    file_system.makedirs("/uploads", exist_ok=True)
+    yield file_system
+    file_system.rm("/uploads", recursive=True)
 
 
 SELECT = "SELECT * FROM rides ORDER BY dteday, hr"
@@ -105,10 +114,57 @@ def test_an_error_in_a_folder_names_the_file(tmp_path):
         read(tmp_path)
 
 
-def test_a_folder_of_mixed_types_that_do_not_go_together_is_one_clear_error(tmp_path):
+def test_a_folder_of_csv_and_parquet_files_is_read_as_one(tmp_path):
+    (tmp_path / "a-1.csv").write_bytes(to_csv(ROWS[:48]))
+    # A gap turns a column of pandas into floats, and a flag may be a truth value.
+    part = ACCEPTED.slice(48, 24)
+    as_float = part["hr"].cast(pa.float64())
+    part = part.set_column(part.schema.get_field_index("hr"), "hr", as_float)
+    part = part.set_column(part.schema.get_field_index("holiday"), "holiday", part["holiday"].cast(pa.bool_()))
+    part = part.set_column(1, "dteday", part["dteday"].cast(pa.timestamp("ns")))
+    pq.write_table(part, tmp_path / "a-2.parquet")
+    pq.write_table(ACCEPTED.slice(72), tmp_path / "a-10.PARQUET")
+    accepted, description = read(tmp_path)
+    assert accepted.equals(ACCEPTED)
+    assert [file.name for file in description.files] == ["a-1.csv", "a-2.parquet", "a-10.PARQUET"]
+
+
+def test_a_folder_of_types_that_do_not_go_together_is_one_clear_error(tmp_path):
     (tmp_path / "a.csv").write_bytes(GOOD)
-    pq.write_table(ACCEPTED, tmp_path / "b.parquet")
+    lists = pa.array([[1]] * ACCEPTED.num_rows)
+    table = ACCEPTED.set_column(ACCEPTED.schema.get_field_index("hum"), "hum", lists)
+    pq.write_table(table, tmp_path / "b.parquet")
     with pytest.raises(DataError, match="under different types"):
+        read(tmp_path)
+
+
+def test_what_is_not_read_of_a_folder_is_named(tmp_path, memory):
+    folder = tmp_path / "uploads"
+    (folder / "older").mkdir(parents=True)
+    (folder / "older" / "a.csv").write_bytes(GOOD)
+    for name in ("a.CSV", "b.csv.bz2", "_SUCCESS", ".a.csv.swp"):
+        (folder / name).write_bytes(GOOD)
+        memory.pipe_file(f"/uploads/{name}", GOOD)
+    memory.pipe_file("/uploads/older/a.csv", GOOD)
+    for source in (folder, "memory://uploads"):
+        accepted, description = read(source)
+        assert accepted.equals(ACCEPTED)
+        assert sorted(description.left_alone) == ["b.csv.bz2", "older/"]
+
+
+def test_columns_laid_out_as_folders_are_told_and_not_passed_over(tmp_path, memory):
+    pq.write_to_dataset(ACCEPTED, tmp_path / "hive", partition_cols=["yr", "mnth"])
+    (tmp_path / "hive" / "rest.csv").write_bytes(GOOD)
+    memory.pipe_file("/uploads/yr=0/a.csv", GOOD)
+    for source in (tmp_path / "hive", "memory://uploads"):
+        with pytest.raises(DataError, match=r"columns are laid out as folders \(yr=0\)") as error:
+            read(source)
+        assert "every column in each" in error.value.fix
+
+
+def test_a_folder_without_a_file_to_read_says_what_it_holds(tmp_path):
+    (tmp_path / "rides.xlsx").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"holds no \.csv, .* file; it holds rides\.xlsx"):
         read(tmp_path)
 
 
@@ -262,14 +318,6 @@ def test_a_missing_database_driver_is_told_without_the_password(monkeypatch):
     assert "secret" not in str(caught.value)
     with pytest.raises(MissingExtraError, match="dialect for nosuch"):
         read("nosuch+driver://user:secret@host/rides", SELECT)
-
-
-@pytest.fixture
-def memory():
-    file_system = fsspec.filesystem("memory")
-    file_system.makedirs("/uploads", exist_ok=True)
-    yield file_system
-    file_system.rm("/uploads", recursive=True)
 
 
 def test_object_storage_is_read_as_a_file_or_as_a_folder(memory, tmp_path):
