@@ -69,6 +69,8 @@ LABEL = "cnt"
 DATE = "dteday"
 HOUR = "hr"
 FIRST_YEAR = 2011
+# A larger `yr` is a year of the calendar by mistake; where there is a date, the date decides.
+MOST_YEARS = 99
 # First hour of each band of the day: night, morning rush, day, evening rush, late evening.
 HOUR_BANDS = (0, 6, 10, 16, 20)
 SEASONS: dict[int, str] = {1: "winter", 2: "spring", 3: "summer", 4: "autumn"}
@@ -96,3 +98,15 @@ def slice_name(slicing: str, value: str | int | None) -> str:
         "season": SEASONS,
     }
     return names.get(slicing, {}).get(number, f"{slicing} {value}")
+
+
+def described(feature: Feature) -> str:
+    """Return what a value must be, in words: kind, range, unit and meaning."""
+    if feature.kind == "date":
+        return f"a date, YYYY-MM-DD: {feature.meaning}"
+    kind = "a whole number" if feature.kind == "int" else "a number"
+    span = f" from {feature.minimum:g}" if feature.minimum is not None else ""
+    span += f" to {feature.maximum:g}" if feature.maximum is not None else ""
+    # The words for units that are no units only sort the columns.
+    unit = "" if feature.unit in ("row", "day", "month", "hour", "flag", "code") else f", {feature.unit}"
+    return f"{kind}{span}{unit}: {feature.meaning}"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import importlib
 import io
 import json
@@ -49,7 +50,7 @@ def call(monkeypatch, capfd):
     def run(*arguments, stdin=None):
         monkeypatch.setattr(sys, "argv", ["bike-pipeline", *map(str, arguments)])
         if stdin is not None:
-            monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8"))
         code = 0
         try:
             cli.main()
@@ -248,11 +249,11 @@ def test_predict_answers_in_the_form_it_was_asked(call, served, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["{}"], "missing: yr"),
+        (["{}"], "yr: missing; mnth: missing"),
         (["[]"], "there are no records"),
         (["no-such-file.csv"], "no such file"),
         (["--version", "4", json.dumps(RECORD)], "version 4 is not there"),
-        ([json.dumps({**RECORD, "hr": 24})], "hr is 24, outside its range"),
+        ([json.dumps({**RECORD, "hr": 24})], "hr: 24 is above 23"),
     ],
 )
 def test_predict_refuses_with_one_line(call, served, arguments, said):
@@ -261,6 +262,20 @@ def test_predict_refuses_with_one_line(call, served, arguments, said):
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert said in err
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+def test_predict_reads_a_table_as_an_ingest_does(call, served, tmp_path, packed, monkeypatch):
+    fields = {**RECORD, "dteday": "2012-06-01 00:00:00"}
+    text = ", ".join(fields) + "\r\n" + ", ".join(map(str, fields.values())) + "\r\n"
+    table = tmp_path / ("records.csv.gz" if packed else "records.csv")
+    table.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+    code, out, err = call("predict", table, *served)
+    assert (code, err) == (0, "")
+    answers = [row["predicted_cnt"] for row in csv.DictReader(io.StringIO(out))]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(table.read_bytes()), encoding="utf-8"))
+    assert [row["predicted_cnt"] for row in csv.DictReader(io.StringIO(call("predict", *served)[1]))] == answers
+    assert float(answers[0]) == pytest.approx(float(call("predict", json.dumps(RECORD), *served)[1]), abs=0.006)
 
 
 def test_predict_refuses_what_is_no_text_with_one_line(call, served, tmp_path, monkeypatch):

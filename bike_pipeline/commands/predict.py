@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from bike_pipeline.commands.options import settings_options
-from bike_pipeline.errors import ModelError
+from bike_pipeline.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,19 +96,20 @@ def _write(
 
 
 def _read(records: str) -> tuple[str, str]:
-    if records == "-":
-        try:
-            return sys.stdin.read(), "standard input"
-        except UnicodeDecodeError as error:
-            raise ModelError(f"it is no text ({error})", where="standard input", fix="send it as UTF-8") from None
     if records.lstrip()[:1] in ("{", "["):
         return records, "the command line"
-    path = Path(records)
+    where = "standard input" if records == "-" else records
     try:
-        return path.read_text(encoding="utf-8-sig"), str(path)
+        content = sys.stdin.buffer.read() if records == "-" else Path(records).read_bytes()
     except FileNotFoundError:
         raise ModelError(
-            "no such file", where=records, fix="name a CSV or JSON file, or write a record: '{\"hr\": 8, …}'"
+            "no such file", where=where, fix="name a CSV or JSON file, or write a record: '{\"hr\": 8, …}'"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"cannot read it ({error})", where=records, fix="it must be a readable text file") from None
+    except OSError as error:
+        raise ModelError(f"cannot read it ({error})", where=where, fix="it must be a readable text file") from None
+    from bike_pipeline.data.sources.content import text_of
+
+    try:
+        return text_of(content, where), where
+    except DataError as error:
+        raise ModelError(error.what, where=error.where, fix=error.fix) from None

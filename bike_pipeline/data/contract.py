@@ -1,5 +1,7 @@
 """The feature contract applied to rows: what passes, what goes to quarantine, and every reason why.
 
+`check_rows` is for rows of a source; `serving.records` reads the records of a client by the same functions.
+
 A row passes when each of its columns is there, of its type, finite and in its range (`features.py`); when `yr`, `mnth`
 and `weekday` agree with the date, `workingday` with weekday and holiday, and `cnt` is casual + registered; when it
 stands in time order; and when no earlier row has the same date and hour.
@@ -82,7 +84,7 @@ def check_rows(rows: SourceRows) -> CheckedRows:
     for feature in features.FEATURES:
         values[feature.name], valid[feature.name], found = parse_column(feature, rows.table.column(feature.name), where)
         problems += found
-    problems += _agreement(values, valid)
+    problems += agreement(values, valid)
     sound = np.ones(rows.table.num_rows, dtype=bool)
     for problem in problems:
         sound &= ~problem.mask
@@ -104,18 +106,37 @@ def check_rows(rows: SourceRows) -> CheckedRows:
     )
 
 
-def _agreement(values: dict[str, Any], valid: dict[str, Mask]) -> list[Problem]:
-    """Return the problems between columns of one row."""
+def from_date(days: Numbers) -> dict[str, Numbers]:
+    """Return what dates say of the calendar: `yr`, `mnth` and `weekday`, each (rows,).
+
+    Args:
+        days: (rows,): days since 1970-01-01.
+    """
     import numpy as np
 
-    days = values[features.DATE]
-    dated = valid[features.DATE]
     months = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
-    from_date = {
+    return {
         "yr": months // 12 + 1970 - features.FIRST_YEAR,
         "mnth": months % 12 + 1,
         "weekday": (days + _WEEKDAY_OF_DAY_0) % 7,
     }
+
+
+def working(weekday: Numbers, holiday: Numbers) -> Numbers:
+    """Return `workingday`, (rows,), from weekday (Sunday = 0) and holiday."""
+    import numpy as np
+
+    found: Numbers = ((weekday >= 1) & (weekday <= _FRIDAY) & (holiday == 0)).astype(np.int64)
+    return found
+
+
+def agreement(values: dict[str, Any], valid: dict[str, Mask]) -> list[Problem]:
+    """Return the problems between columns of one row.
+
+    Args:
+        values: (rows,) by column: dates as days since 1970-01-01. A column that is not there agrees with everything.
+        valid: (rows,) by column: where a value was read.
+    """
     problems = []
 
     def disagree(name: str, expected: Any, known: Mask, reason: str) -> None:
@@ -126,13 +147,25 @@ def _agreement(values: dict[str, Any], valid: dict[str, Mask]) -> list[Problem]:
                 Problem("agreement", mask, lambda row: f"{name}: {found[row]} but {reason} {expected[row]}")
             )
 
-    for name, expected in from_date.items():
+    dated = valid[features.DATE]
+    for name, expected in from_date(values[features.DATE]).items():
         disagree(name, expected, dated, "the date says")
-    weekday = values["weekday"]
-    working = (weekday >= 1) & (weekday <= _FRIDAY) & (values["holiday"] == 0)
-    disagree("workingday", working.astype(np.int64), valid["weekday"] & valid["holiday"], "weekday and holiday say")
-    total = values["casual"] + values["registered"]
-    disagree(features.LABEL, total, valid["casual"] & valid["registered"], "casual + registered is")
+    # A year of the calendar in place of the years since 2011; with a date, the date has said so above.
+    years = values["yr"]
+    many = ~dated & valid["yr"] & (years > features.MOST_YEARS)
+    if many.any():
+        problems.append(
+            Problem(
+                "range",
+                many,
+                lambda row: f"yr: {years[row]} is above {features.MOST_YEARS} (it counts from {features.FIRST_YEAR})",
+            )
+        )
+    known = valid["weekday"] & valid["holiday"]
+    disagree("workingday", working(values["weekday"], values["holiday"]), known, "weekday and holiday say")
+    if features.LABEL in values:
+        total = values["casual"] + values["registered"]
+        disagree(features.LABEL, total, valid["casual"] & valid["registered"], "casual + registered is")
     return problems
 
 

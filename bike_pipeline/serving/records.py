@@ -1,20 +1,23 @@
-"""Records that a client sends: read from JSON or CSV, completed from their date, checked against the contract."""
+"""Records that a client sends: read from JSON or CSV, completed from their date, checked as an ingest checks rows."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import math
-from collections.abc import Mapping, Sequence
-from datetime import date
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bike_pipeline import features
+from bike_pipeline.data.columns import Problem, parse_column
+from bike_pipeline.data.contract import agreement, from_date, working
+from bike_pipeline.data.sources.source_rows import other_separator, written_otherwise
 from bike_pipeline.errors import ModelError
 
 Record = Mapping[str, Any]
 _NAMES = tuple(feature.name for feature in features.MODEL_INPUTS)
+_FROM_DATE = ("yr", "mnth", "weekday", "workingday")
+_MOST_DESCRIBED = 3
 
 
 def is_json(text: str) -> bool:
@@ -35,7 +38,7 @@ def parse(text: str, where: str) -> list[Record]:
         return _parse_csv(stripped, where)
     found: Any
     try:
-        found = json.loads(stripped)
+        found = json.loads(stripped, object_pairs_hook=_object(where))
     # Not only JSONDecodeError: Python refuses integers of thousands of digits and very deep nesting in its own ways.
     except (ValueError, RecursionError):
         found = [
@@ -47,12 +50,32 @@ def parse(text: str, where: str) -> list[Record]:
     for number, record in enumerate(records, 1):
         if not isinstance(record, dict):
             raise ModelError("a record is a JSON object", where=f"{where}, record {number}", fix='write {"hr": 8, …}')
+        if asked := {"instances", "inputs"} & record.keys():
+            raise ModelError(
+                f'"{min(asked)}" makes this a request to a model server, and no record',
+                where=where,
+                fix='give the records alone, [{"hr": 8, …}], or POST this to a server\'s :predict',
+            )
     return records
+
+
+def _object(where: str) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
+    """Return what makes a JSON object of its pairs, and refuses one that says a name twice."""
+
+    def made(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ModelError(f"a record names {twice} twice", where=where, fix="leave one of the two out")
+        return found
+
+    return made
 
 
 def _parse_json(line: str, where: str) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(line, object_pairs_hook=_object(where))
     except json.JSONDecodeError as error:
         raise ModelError(
             f"not JSON ({error.msg}, column {error.colno})", where=where, fix="correct the record"
@@ -62,10 +85,14 @@ def _parse_json(line: str, where: str) -> Any:
 
 
 def _parse_csv(text: str, where: str) -> list[Record]:
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
     records: list[Record] = []
     try:
-        names = list(reader.fieldnames or ())
+        reader.fieldnames = names = [name.strip() for name in reader.fieldnames or ()]
+        if called := other_separator(names):
+            raise ModelError(
+                f"its columns are separated by {called}, not by commas", where=where, fix="export it with commas"
+            )
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ModelError(
                 f"the header names {', '.join(twice)} twice", where=where, fix="give every column a name of its own"
@@ -87,69 +114,98 @@ def _parse_csv(text: str, where: str) -> list[Record]:
     return records
 
 
-def complete(record: Record) -> dict[str, Any]:
-    """Return a record with what its date says: yr, mnth, weekday and, with `holiday`, workingday, where absent."""
-    full = dict(record)
-    if features.DATE in full and full[features.DATE] not in (None, ""):
-        day = date.fromisoformat(str(full[features.DATE]))
-        said = {"yr": day.year - features.FIRST_YEAR, "mnth": day.month, "weekday": day.isoweekday() % 7}
-        if "holiday" in full:
-            said["workingday"] = int(day.isoweekday() <= 5 and _is_zero(full["holiday"]))
-        full.update({name: value for name, value in said.items() if full.get(name) in (None, "")})
-    return full
-
-
-def _is_zero(value: Any) -> bool:
-    # What is no number is refused later, by the name of its own column.
-    try:
-        return float(value) == 0
-    except (TypeError, ValueError, OverflowError):
-        return False
-
-
 def to_columns(records: Sequence[Record], where: str) -> dict[str, list[Any]]:
     """Return the model's inputs as columns, each a list of one value a record.
 
-    Columns that the model does not read are ignored, the label and what leaks it among them.
+    Values are read and checked as those of an ingest are, by the functions of `data.columns` and `data.contract`, and
+    refused in the same words. Two things are a client's own: what the date says of the calendar (yr, mnth, weekday and,
+    with holiday, workingday) may be left out, and columns that the model does not read are ignored, the label and what
+    leaks it among them.
+
+    Args:
+        records: what is said of each hour, numbers also as texts.
+        where: their source, for messages.
 
     Raises:
-        ModelError: a value is missing, not a number, or outside its range.
+        ModelError: a value is missing, not of its type, outside its range, or contradicts another. It names the first
+            such record, and all that is wrong with it.
     """
-    columns: dict[str, list[Any]] = {name: [] for name in _NAMES}
-    for number, record in enumerate(records, 1):
-        place = f"{where}, record {number}"
-        try:
-            full = complete(record)
-        except ValueError:
-            raise ModelError(
-                f"dteday is not a date: {record[features.DATE]!r}", where=place, fix="write it as YYYY-MM-DD"
-            ) from None
-        missing = [name for name in _NAMES if full.get(name) in (None, "")]
-        if missing:
-            named = ", ".join(f"{name} ({features.BY_NAME[name].meaning})" for name in missing)
-            raise ModelError(
-                f"missing: {named}", where=place, fix="send every input; dteday stands for the calendar ones"
-            )
-        for feature in features.MODEL_INPUTS:
-            columns[feature.name].append(_value(feature, full[feature.name], place))
-    return columns
+    values: dict[str, Any] = {}
+    valid: dict[str, Any] = {}
+    problems: list[Problem] = []
+    absent: dict[str, Any] = {}
+    for name in (features.DATE, *_NAMES):
+        feature = features.BY_NAME[name]
+        values[name], valid[name], found = parse_column(feature, _column(records, name), where)
+        absent[name] = next((problem.mask for problem in found if problem.kind == "missing"), ~valid[name] & False)
+        problems += [problem for problem in found if problem.kind != "missing"]
+    _complete(values, valid, absent)
+    problems += [_missing(name, absent[name], records) for name in _NAMES if absent[name].any()]
+    problems += agreement(values, valid)
+    if problems:
+        raise _refusal(problems, where)
+    return {name: values[name].tolist() for name in _NAMES}
 
 
-def _value(feature: features.Feature, raw: Any, where: str) -> int | float:
+def _column(records: Sequence[Record], name: str) -> Any:
+    import pyarrow as pa
+
+    return pa.array([_text(record.get(name)) for record in records], pa.string())
+
+
+def _text(value: Any) -> str | None:
+    """Return a value as a CSV would say it: the one reader of values reads texts."""
+    if value is None or isinstance(value, str):
+        # A JSON text may hold half a character, which no column can.
+        return value and value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, bool | dict | list):
+        return json.dumps(value, default=str)
     try:
-        number = float(raw)
-        if isinstance(raw, bool) or not math.isfinite(number):
-            raise ValueError
-    except (TypeError, ValueError, OverflowError):
-        raise ModelError(
-            f"{feature.name} is not a number: {raw!r}", where=where, fix=f"it is in {feature.unit}"
-        ) from None
-    low = feature.minimum if feature.minimum is not None else -math.inf
-    high = feature.maximum if feature.maximum is not None else math.inf
-    if not low <= number <= high or (feature.kind == "int" and number != int(number)):
-        kind = "a whole number" if feature.kind == "int" else "a number"
-        span = f"from {low:g} to {high:g}" if high < math.inf else f"from {low:g}"
-        raise ModelError(
-            f"{feature.name} is {raw}, outside its range", where=where, fix=f"it is {kind} {span}, in {feature.unit}"
-        )
-    return int(number) if feature.kind == "int" else number
+        return repr(float(value)) if isinstance(value, float) else str(value)
+    except ValueError:  # Python writes no integer of so many digits.
+        return "a number of thousands of digits"
+
+
+def _complete(values: dict[str, Any], valid: dict[str, Any], absent: dict[str, Any]) -> None:
+    """Put in what the date says, where it is absent."""
+    dated = valid[features.DATE]
+
+    def fill(name: str, said: Any, known: Any) -> None:
+        taken = absent[name] & known
+        values[name][taken] = said[taken]
+        valid[name] = valid[name] | taken
+        absent[name] = absent[name] & ~taken
+
+    # Columns of a table cannot be written into.
+    for name in _FROM_DATE:
+        values[name] = values[name].copy()
+    for name, said in from_date(values[features.DATE]).items():
+        fill(name, said, dated)
+        # A date that is none has been told; what it should have said is not missing besides.
+        absent[name] = absent[name] & (dated | absent[features.DATE])
+    known = dated & valid["weekday"] & valid["holiday"]
+    fill("workingday", working(values["weekday"], values["holiday"]), known)
+    absent["workingday"] = absent["workingday"] & (dated | absent[features.DATE])
+
+
+def _missing(name: str, mask: Any, records: Sequence[Record]) -> Problem:
+    def say(row: int) -> str:
+        other = written_otherwise(name, records[row])
+        return f"{name}: missing" + (f" ('{other}' is there, and names are in lower case)" if other else "")
+
+    return Problem("missing", mask, say)
+
+
+def _refusal(problems: Sequence[Problem], where: str) -> ModelError:
+    """Return the error about the first record with problems: all its reasons, as the quarantine gives them."""
+    row = min(int(problem.mask.argmax()) for problem in problems)
+    own = [problem for problem in problems if problem.mask[row]]
+    reasons = [problem.say(row) for problem in own]
+    names = list(dict.fromkeys(reason.partition(":")[0] for reason in reasons))
+    if all(problem.kind == "agreement" for problem in own):
+        fix = "leave out what the date and the holiday say, or correct it"
+    elif len(names) > _MOST_DESCRIBED:
+        fix = f"a record needs {', '.join(_NAMES)}; {features.DATE} stands for {', '.join(_FROM_DATE)}"
+    else:
+        fix = "; ".join(f"{name} is {features.described(features.BY_NAME[name])}" for name in names)
+    return ModelError("; ".join(reasons), where=f"{where}, record {row + 1}", fix=fix)

@@ -133,6 +133,6 @@ def test_what_was_never_seen_is_said(shown: dict[str, list[Any]], story: dict[st
     text = said(shown["04_what_if"])
     # There are three hours of heavy rain in all of the data.
     assert re.search(r"heavy rain or snow\t✘ \d", text)
-    assert "Refused: 41 °C, record 1: temp is 1.043, outside its range" in text
+    assert "Refused: 41 °C, record 1: temp: 1.043 is above 1" in text
     counted = re.search(r"(\d{4}|, \d{2}:00): (\d+) rentals were counted", text)
     assert counted is not None

@@ -90,42 +90,77 @@ def test_a_missing_value_is_named_with_its_record(name, absent):
         broken[name] = absent
     with pytest.raises(ModelError) as error:
         columns(RECORD, broken)
-    assert f"record 2: missing: {name} (" in str(error.value)
+    assert f"record 2: {name}: missing" in str(error.value)
+    assert f"{name} is a" in error.value.fix
 
 
 def test_all_missing_values_are_named_at_once():
     with pytest.raises(ModelError) as error:
         columns({"dteday": "2012-06-01"})
-    named = [name for name in NAMES if f"{name} (" in error.value.what]
+    named = [name for name in NAMES if f"{name}: missing" in error.value.what]
     assert named == ["hr", "holiday", "workingday", "weathersit", "temp", "atemp", "hum", "windspeed"]
 
 
 @pytest.mark.parametrize(
-    "value", ["warm", True, False, math.nan, math.inf, "nan", "-inf", 10**400, [0.5], {"value": 1}]
+    "value",
+    [
+        "warm",
+        True,
+        False,
+        math.nan,
+        math.inf,
+        "nan",
+        "-inf",
+        10**400,
+        [0.5],
+        {"value": 1},
+        "1_0",
+        "٨",
+        "0x8",
+        "8,0",
+    ],
 )
 @pytest.mark.parametrize("name", ["hr", "temp"])
 def test_what_is_not_a_number_is_refused(name, value):
-    with pytest.raises(ModelError, match=f"{name} is not a number"):
+    with pytest.raises(ModelError, match=f"{name}: .*(is not a|is not finite|is too large for)"):
         columns({**RECORD, name: value})
+
+
+def test_a_number_of_thousands_of_digits_is_refused():
+    with pytest.raises(ModelError, match="hr: 'a number of thousands of digits' is not an integer"):
+        columns({**RECORD, "hr": 10**5000})
+
+
+def agreeing(record):
+    """Return a record whose working day is what weekday and holiday say."""
+    return {**record, "workingday": int(1 <= int(record["weekday"]) <= 5 and not record["holiday"])}
 
 
 @pytest.mark.parametrize("feature", features.MODEL_INPUTS, ids=NAMES)
 def test_each_bound_of_the_contract_is_kept(feature):
     step = 1 if feature.kind == "int" else 0.001
-    assert columns({**RECORD, feature.name: feature.minimum})[feature.name] == [feature.minimum]
+    base = RECORD if feature.name != "workingday" else {**RECORD, "weekday": 0}
+
+    def sent(value):
+        record = {**base, feature.name: value}
+        return columns(record if feature.name == "workingday" else agreeing(record))[feature.name]
+
+    assert sent(feature.minimum) == [feature.minimum]
     outside = [feature.minimum - step]
     if feature.maximum is not None:
-        assert columns({**RECORD, feature.name: feature.maximum})[feature.name] == [feature.maximum]
+        base = RECORD
+        assert sent(feature.maximum) == [feature.maximum]
         outside.append(feature.maximum + step)
     for value in outside:
-        with pytest.raises(ModelError, match=f"{feature.name} is .*, outside its range"):
-            columns({**RECORD, feature.name: value})
+        with pytest.raises(ModelError, match=f"{feature.name}: {value} is (below|above)"):
+            sent(value)
 
 
 def test_a_code_is_a_whole_number():
     assert columns({**RECORD, "hr": "8.0"})["hr"] == [8]
-    with pytest.raises(ModelError, match="a whole number"):
+    with pytest.raises(ModelError, match=r"hr: '8\.5' is not an integer") as error:
         columns({**RECORD, "hr": 8.5})
+    assert error.value.fix == "hr is a whole number from 0 to 23: hour of the day, local time, at its beginning"
 
 
 def test_what_the_model_does_not_read_is_ignored():
@@ -162,14 +197,47 @@ def test_the_date_says_the_same_as_the_embedded_data(embedded_rows):
         assert columns({"dteday": embedded_rows["dteday"][row].decode(), **derived}) == columns(record)
 
 
-def test_what_is_sent_wins_over_the_date():
-    assert dated("2012-06-01", holiday=0, workingday=0)["workingday"] == [0]
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"weekday": 6}, "weekday: 6 but the date says 5"),
+        ({"mnth": 1}, "mnth: 1 but the date says 6"),
+        ({"yr": 0}, "yr: 0 but the date says 1"),
+        ({"yr": 2012}, "yr: 2012 but the date says 1"),
+        ({"workingday": 0}, "workingday: 0 but weekday and holiday say 1"),
+        ({"holiday": 1, "workingday": 1}, "workingday: 1 but weekday and holiday say 0"),
+    ],
+)
+def test_what_contradicts_the_date_is_refused_as_at_an_ingest(more, said):
+    with pytest.raises(ModelError) as error:
+        dated("2012-06-01", **{"holiday": 0, **more})
+    assert error.value.what == said
+    agreed = dated("2012-06-01", holiday=0, yr=1, mnth="6", weekday=5.0, workingday=1)
+    assert agreed == dated("2012-06-01", holiday=0)
 
 
-@pytest.mark.parametrize("day", ["01.06.2012", "2012-13-01", "tomorrow", 5])
+def test_a_year_of_the_calendar_is_not_taken_for_years_since_2011():
+    with pytest.raises(ModelError, match=r"yr: 2012 is above 99 \(it counts from 2011\)"):
+        columns({**RECORD, "yr": 2012})
+
+
+def test_a_working_day_agrees_with_weekday_and_holiday_without_a_date_too():
+    with pytest.raises(ModelError, match="workingday: 1 but weekday and holiday say 0"):
+        columns({**RECORD, "weekday": 0})
+
+
+@pytest.mark.parametrize("day", ["2012-06-01 00:00:00", "2012-06-01T00:00", " 2012-06-01 ", "2012-06-01 00:00:00.000"])
+def test_a_date_is_read_as_exports_write_it(day):
+    assert dated(day, holiday=0) == dated("2012-06-01", holiday=0)
+
+
+@pytest.mark.parametrize(
+    "day", ["01.06.2012", "2012-13-01", "tomorrow", 5, "20120601", "2012-W22-5", "2012-06-01 08:00"]
+)
 def test_a_date_that_is_none_is_refused(day):
-    with pytest.raises(ModelError, match="dteday is not a date"):
+    with pytest.raises(ModelError) as error:
         dated(day, holiday=0)
+    assert error.value.what == f"dteday: '{day}' is not a date (YYYY-MM-DD)"
 
 
 def test_an_empty_date_is_no_date():
@@ -213,5 +281,45 @@ def test_a_header_with_the_same_name_twice_is_refused():
 
 
 def test_the_date_fills_what_is_empty():
-    full = records.complete({"dteday": "2012-06-01", "yr": "", "mnth": None, "weekday": 3, "holiday": "0"})
-    assert (full["yr"], full["mnth"], full["weekday"], full["workingday"]) == (1, 6, 3, 1)
+    filled = dated("2012-06-01", holiday="0", yr="", mnth=None, weekday=" ")
+    assert [filled[name] for name in ("yr", "mnth", "weekday", "workingday")] == [[1], [6], [5], [1]]
+
+
+def test_a_table_with_spaces_after_its_commas_is_read():
+    text = csv_of(RECORD, {**RECORD, "hr": 17})
+    assert records.parse(text.replace(",", ", "), "input") == records.parse(text, "input")
+    quoted = 'dteday, hr, holiday\n"2012-06-01", "8", "0"\n'
+    assert records.parse(quoted, "input") == [{"dteday": "2012-06-01", "hr": "8", "holiday": "0"}]
+
+
+@pytest.mark.parametrize(("sign", "called"), [(";", "semicolons"), ("\t", "tabs")])
+def test_a_table_of_another_separator_is_told(sign, called):
+    with pytest.raises(ModelError, match=f"separated by {called}, not by commas"):
+        records.parse(csv_of(RECORD).replace(",", sign), "input")
+
+
+def test_a_name_in_upper_case_is_told():
+    sent = {name.capitalize() if name == "hr" else name: value for name, value in RECORD.items()}
+    with pytest.raises(ModelError, match=r"hr: missing \('Hr' is there, and names are in lower case\)"):
+        columns(sent)
+
+
+def test_a_record_that_says_a_name_twice_is_refused():
+    for text in ('{"hr": 8, "hr": 9}', '[{"hr": 8,\n "hr": 9}]', '{"hr": 8}\n{"hr": 8, "hr": 9}'):
+        with pytest.raises(ModelError, match="a record names hr twice"):
+            records.parse(text, "input")
+
+
+@pytest.mark.parametrize("text", ['{"instances": [{"hr": 8}]}', '{"signature_name": "x", "inputs": {"hr": [8]}}'])
+def test_the_body_of_a_request_to_a_server_is_told_from_records(text):
+    with pytest.raises(ModelError, match="this a request to a model server, and no record") as error:
+        records.parse(text, "input")
+    assert "give the records alone" in error.value.fix
+
+
+def test_all_that_is_wrong_with_a_record_is_told_at_once():
+    with pytest.raises(ModelError) as error:
+        columns(RECORD, {**RECORD, "hr": 24, "temp": "warm", "holiday": ""})
+    assert error.value.where == "request, record 2"
+    assert error.value.what == "hr: 24 is above 23; temp: 'warm' is not a number; holiday: missing"
+    assert "holiday is a whole number from 0 to 1: 1 on a public holiday" in error.value.fix
