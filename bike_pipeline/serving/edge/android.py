@@ -24,7 +24,10 @@ import kotlin.math.max
 import org.json.JSONObject
 import org.tensorflow.lite.Interpreter
 
-/** One hour, as the data set has it. Codes outside their range are clipped into it by the model. */
+/**
+ * One hour, as the data set has it. Codes outside their range are clipped into it by the model; weather that is NaN or
+ * infinite is answered with NaN.
+ */
 data class BikeHour(
 {properties}
 )
@@ -33,10 +36,10 @@ data class BikeHour(
 class BikeDemandModel(private val context: Context) : AutoCloseable {{
     private val interpreter = Interpreter(mapped(MODEL), Interpreter.Options().setNumThreads(1))
 
-    /** Rentals in the hour. */
+    /** Rentals in the hour; NaN where its weather is not finite. */
     fun predict(hour: BikeHour): Float = predict(listOf(hour))[0]
 
-    /** Rentals in each of the hours. */
+    /** Rentals in each of the hours; one with NaN changes no other. */
     fun predict(hours: List<BikeHour>): FloatArray {{
         require(hours.isNotEmpty()) {{ "there is no hour to predict" }}
         val inputs = mapOf<String, Any>(
@@ -47,21 +50,27 @@ class BikeDemandModel(private val context: Context) : AutoCloseable {{
         return rentals
     }}
 
-    /** The largest difference on golden rows, relative to max(rentals, 1): at most {tolerance:g} on a sound device. */
+    /**
+     * The largest difference on golden rows, relative to max(rentals, 1): at most {tolerance:g} on a sound device.
+     * Infinite where a row of a broken sensor is not answered with NaN.
+     */
     fun checkGoldenRows(): Float {{
         val golden = JSONObject(context.assets.open(GOLDEN).bufferedReader().use {{ it.readText() }})
-        val columns = golden.getJSONObject("columns")
         val answers = golden.getJSONObject("answers").getJSONArray("{format}")
-        val hours = List(answers.length()) {{ row ->
-            BikeHour(
-{golden}
-            )
-        }}
-        return predict(hours).withIndex().maxOf {{ (row, rentals) ->
+        val broken = golden.optJSONObject("not_finite")?.let {{ predict(hours(it.getJSONObject("columns"))) }}
+        if (broken?.all {{ it.isNaN() }} == false) return Float.POSITIVE_INFINITY
+        return predict(hours(golden.getJSONObject("columns"))).withIndex().maxOf {{ (row, rentals) ->
             val expected = answers.getDouble(row).toFloat()
             abs(rentals - expected) / max(expected, 1f)
         }}
     }}
+
+    private fun hours(columns: JSONObject): List<BikeHour> =
+        List(columns.getJSONArray("{first}").length()) {{ row ->
+            BikeHour(
+{golden}
+            )
+        }}
 
     override fun close() = interpreter.close()
 
@@ -115,6 +124,7 @@ def kotlin(contract: Mapping[str, Any], model_format: str, tolerance: float) -> 
         properties="\n".join(properties),
         inputs="\n".join(inputs),
         golden="\n".join(golden),
+        first=contract["inputs"][0]["name"],
         output=contract["output"]["name"],
         signature=contract["signature"],
         tolerance=tolerance,

@@ -20,7 +20,7 @@ import numpy as np
 
 from bike_pipeline import features
 from bike_pipeline.errors import EdgeError
-from bike_pipeline.serving.edge import android, contract, metadata
+from bike_pipeline.serving.edge import android, contract, metadata, readme, unpacking
 from bike_pipeline.serving.edge.device import check_in_child
 from bike_pipeline.serving.edge.exports import DeviceExports
 from bike_pipeline.serving.edge.trust import FORMAT, UpdateError
@@ -39,23 +39,6 @@ _PROGRAM = ("device.py", "fetching.py", "trust.py", "unpacking.py")
 _PACKAGES = ("bike_pipeline", "bike_pipeline/serving", "bike_pipeline/serving/edge")
 _MAIN = "import sys\n\nfrom bike_pipeline.serving.edge.device import main\n\nsys.exit(main())\n"
 _DATE = (1980, 1, 1, 0, 0, 0)
-
-_README = """\
-# {name}, version {version}
-
-Bike rentals an hour from calendar and weather, for devices. Format: {format}.{forced}
-
-| file | what it is |
-|---|---|
-| manifest.json, manifest.json.sig | every file with its SHA-256; the ed25519 signature |
-| feature_contract.json | what goes in and comes out: names, types, ranges, units, meanings |
-| golden.json | rows and answers; a sound device answers the same |
-| predictor.py | Raspberry Pi and Linux: `python predictor.py < records.json`; needs ai-edge-litert and numpy |
-| bike-edge.pyz | fetches and checks bundles: `python bike-edge.pyz --help`; needs cryptography too |
-| models/ | the model in each format that passed its check |
-| c/ | {c} |
-| android/ | assets and a Kotlin class: copy app/ into the app, and take over bike_demand.gradle.kts |
-"""
 
 
 @dataclass(frozen=True)
@@ -119,7 +102,7 @@ def build(
             )
         described = metadata.with_metadata(content, agreed, about, {contract.FILE: agreed_json})
         files[f"models/{model_format}/{entry['file']}"] = described
-        answers[model_format] = _answers(described, agreed, exports.golden)
+        answers[model_format] = _golden_answers(described, agreed, exports.golden)
     served = exports.formats[exports.model_format]
     precise = served.get("precision") == "float32"
     if precise:
@@ -134,14 +117,16 @@ def build(
     files |= android.files(
         files[model_file], files["golden.json"], agreed_json, agreed, exports.model_format, tolerance
     )
-    files["README.md"] = _README.format(
+    example = {name: [value] for name, value in readme.EXAMPLE.items()}
+    files["README.md"] = readme.text(
+        agreed,
         name=name,
         version=version,
-        format=exports.model_format,
-        forced=" PUSHED AGAINST THE EDGE GATE; see manifest.json." if exports.forced else "",
-        c="C99 without a runtime; see CMakeLists.txt"
-        if _C_SOURCE in exports.formats
-        else "not here: no C was exported",
+        model_format=exports.model_format,
+        example_rentals=_answers(files[model_file], agreed, example)[0],
+        c_source=_C_SOURCE in exports.formats,
+        forced=exports.forced,
+        tells_broken=unpacking.NOT_FINITE in exports.golden,
     ).encode()
     manifest = {
         "format": FORMAT,
@@ -195,15 +180,20 @@ def _as_json(value: Any) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def _answers(model: bytes, agreed: Mapping[str, Any], golden: Mapping[str, Any]) -> list[float]:
-    """Return a model's answers to the golden rows, in the shortest form that is the same float32."""
+def _answers(model: bytes, agreed: Mapping[str, Any], columns: Mapping[str, Any]) -> list[float]:
+    """Return a model's answers to rows, in the shortest form that is the same float32."""
     from ai_edge_litert.interpreter import Interpreter
 
-    columns = golden["columns"]
     arrays = {entry["name"]: np.asarray(columns[entry["name"]], entry["dtype"]) for entry in agreed["inputs"]}
     interpreter = Interpreter(model_content=model, num_threads=1)
     answers = interpreter.get_signature_runner(agreed["signature"])(**arrays)[agreed["output"]["name"]]
     return [float(str(value)) for value in np.asarray(answers, np.float32)]
+
+
+def _golden_answers(model: bytes, agreed: Mapping[str, Any], golden: Mapping[str, Any]) -> list[float]:
+    """Return a model's answers to the golden rows, asked with those of a broken sensor, as a device does."""
+    columns, rows = unpacking.golden_columns(golden)
+    return _answers(model, agreed, columns)[:rows]
 
 
 def _hold(answers: list[float], exports: DeviceExports, largest: float) -> None:

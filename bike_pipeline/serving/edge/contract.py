@@ -19,6 +19,8 @@ def feature_contract() -> dict[str, Any]:
         "format": FORMAT,
         "signature": SIGNATURE,
         "shape": ["rows"],
+        "outside_range": "codes are clipped into their range; weather counts as four standard deviations at most",
+        "not_finite": "a weather value that is NaN or infinite gives NaN for its row, and changes no other row",
         "inputs": [
             {
                 "name": feature.name,

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bike_pipeline.serving.edge.fetching import check_versions, download, fetch_channel, read_channel
+from bike_pipeline.serving.edge.fetching import address_of, check_versions, download, fetch_channel, read_channel
 from bike_pipeline.serving.edge.trust import RefusedError, UpdateError, read_key
 from bike_pipeline.serving.edge.unpacking import MANIFEST, extract, run_golden_rows, verify_release, write
 
@@ -77,10 +77,10 @@ class Device:
         """Bring the device to what the channel names; every failure leaves what is current.
 
         Args:
-            channel_url: address of the channel's folder.
+            channel_url: address of the channel's folder, or a copy of it on this machine.
             retry: try a bundle again that this device refused before.
         """
-        base = channel_url.rstrip("/").removesuffix("/channel.json")
+        base = address_of(channel_url)
         with self._locked():
             payload = read_channel(fetch_channel(f"{base}/channel.json"), self.key)
             memory = self._accept(payload)
@@ -256,7 +256,7 @@ def _parser() -> argparse.ArgumentParser:
         if name != "status":
             command.add_argument("--key", type=Path, required=True, help="public key (PEM) that signs bundles")
     update = commands.choices["update"]
-    update.add_argument("--channel-url", required=True, help="address of the channel's folder")
+    update.add_argument("--channel-url", required=True, help="address of the channel's folder, or a folder")
     update.add_argument("--retry", action="store_true", help="take a bundle that was refused here before")
     commands.add_parser("check", help="Run a bundle's golden rows.").add_argument("--folder", type=Path, required=True)
     return parser

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.errors import EdgeError
 from bike_pipeline.serving import model_manifest, signing
+from bike_pipeline.serving.edge.unpacking import NOT_FINITE
 from bike_pipeline.serving.model_folder import EXPORTS_FOLDER, PARITY_FILE
 from bike_pipeline.serving.soundness import LOOKED_AT
 
@@ -83,10 +84,13 @@ def read(version: Path, trusted: Mapping[str, Ed25519PublicKey], force: bool) ->
     gate = report.get("edge_gate")
     gate = gate if isinstance(gate, dict) else {"blessed": False, "format": "", "reason": "there is no verdict"}
     wanted = gate.get("format")
-    blessed = gate.get("blessed") is True and wanted in litert
+    asked = NOT_FINITE in golden
+    blessed = gate.get("blessed") is True and wanted in litert and asked
     if not blessed and not force:
         reason = gate.get("reason") or "no reason is given"
-        if gate.get("blessed") is True:
+        if not asked and gate.get("blessed") is True:
+            reason = "it was exported by an earlier release, and may answer NaN of a broken sensor with a number"
+        elif gate.get("blessed") is True:
             reason = f"it was given for {wanted or 'no format'}, which is not among those that passed"
         raise EdgeError(
             f"the edge gate did not bless this model: {reason}",

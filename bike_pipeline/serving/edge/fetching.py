@@ -112,15 +112,22 @@ def _fetch_rest(url: str, target: Path, there: int, size: int, deadline: float) 
                 file.write(chunk)
 
 
+def address_of(channel: str) -> str:
+    """Return the address of a channel's folder, which may be named as a folder of this machine, too."""
+    place = channel if "://" in channel else Path(channel).absolute().as_uri()
+    return place.rstrip("/").removesuffix("/channel.json")
+
+
 def fetch_channel(url: str) -> bytes:
     """Return the content of a channel file."""
-    if not url.startswith(("http://", "https://")):
-        raise UpdateError(f"{url}: a channel is at http:// or https://")
+    if not url.startswith(("http://", "https://", "file:///")):
+        raise UpdateError(f"{url}: a channel is at http://, https:// or file:///, or a folder")
     try:
         with urllib.request.urlopen(url, timeout=SOCKET_SECONDS) as answer:  # noqa: S310
             content: bytes = answer.read(CHANNEL_LIMIT + 1)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise UpdateError(f"{url}: {error}") from None
+        reason = error.reason if type(error) is urllib.error.URLError else error
+        raise UpdateError(f"{url}: {reason}") from None
     if len(content) > CHANNEL_LIMIT:
         raise UpdateError(f"{url}: it is larger than {CHANNEL_LIMIT} bytes, so no channel file")
     return content

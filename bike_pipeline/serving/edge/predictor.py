@@ -5,7 +5,6 @@ program: `Predictor().predict({"hr": [8, 17], …})`. feature_contract.json says
 """
 
 import json
-import math
 import sys
 from pathlib import Path
 
@@ -25,27 +24,36 @@ class Predictor:
         self._run = self._model.get_signature_runner(self.contract["signature"])
 
     def predict(self, columns: dict[str, object]) -> np.ndarray:
-        """Return the rentals of any number of hours: one sequence of the same length for each input."""
-        arrays = {name: np.atleast_1d(np.asarray(columns[name], dtype)) for name, dtype in self.dtypes.items()}
-        return np.asarray(self._run(**arrays)[self.contract["output"]["name"]])
+        """Return the rentals of each row of all inputs, NaN where its weather is not finite; hr=8.5 is a ValueError."""
+        arrays = {}
+        with np.errstate(invalid="ignore", over="ignore"):
+            for name, dtype in self.dtypes.items():
+                given = np.atleast_1d(np.asarray(columns.get(name)))
+                arrays[name] = given.astype(dtype) if given.dtype.kind in "biuf" else np.zeros(0)
+                if given.shape != (len(arrays[name]),) or (dtype.kind == "i" and (arrays[name] != given).any()):
+                    raise ValueError(f"{name} is {columns.get(name)!r}; see feature_contract.json")
+        rows = {name: len(array) for name, array in arrays.items()}
+        if len(set(rows.values())) > 1:
+            raise ValueError(f"the inputs differ in their number of rows: {rows}")
+        answers = self._run(**arrays) if any(rows.values()) else {}
+        return np.asarray(answers.get(self.contract["output"]["name"], []), np.float32)
 
     def columns_of(self, records: list[dict[str, float]]) -> dict[str, object]:
         """Return records as columns; a value that is missing, no number or no whole one is a ValueError."""
         for number, record in enumerate(records, 1):
             for name, dtype in self.dtypes.items():
                 value = record.get(name)
-                if isinstance(value, (int, float)) and math.isfinite(value) and not (dtype.kind == "i" and value % 1):
-                    continue
-                raise ValueError(f"record {number}: {name} is {value!r}; see feature_contract.json")
+                if not isinstance(value, (int, float)) or not abs(value) < np.inf or (dtype.kind == "i" and value % 1):
+                    raise ValueError(f"record {number}: {name} is {value!r}; see feature_contract.json")
         return {name: [record[name] for record in records] for name in self.dtypes}
 
 
 if __name__ == "__main__":
     model = Predictor()
     try:
-        read = json.load(sys.stdin)
-        columns = model.columns_of(read if isinstance(read, list) else [read])
+        read = json.loads(sys.stdin.read().removeprefix("\ufeff"))
+        answered = model.predict(model.columns_of(read if isinstance(read, list) else [read]))
     except (ValueError, AttributeError) as error:
         sys.exit(f"error: {error}")
-    for rentals in model.predict(columns):
+    for rentals in answered:
         print(f"{rentals:.2f}")

@@ -19,6 +19,8 @@ from bike_pipeline.serving.edge.trust import FORMAT, UpdateError, check_signatur
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.json.sig"
 MANIFEST_LIMIT, FILES_LIMIT = 1024 * 1024, 1000
+# Of golden.json: rows with a number that is not finite, which are answered with NaN. Older bundles have none.
+NOT_FINITE = "not_finite"
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*")
 
 
@@ -111,6 +113,13 @@ def verify_release(folder: Path, key: Any) -> None:
         )
 
 
+def golden_columns(golden: Mapping[str, Any]) -> tuple[dict[str, list[Any]], int]:
+    """Return the columns of all rows of golden.json, and how many are sound; behind them stand those that are not."""
+    broken = golden.get(NOT_FINITE, {"columns": {}})["columns"]
+    columns = {name: [*values, *broken.get(name, [])] for name, values in golden["columns"].items()}
+    return columns, min(map(len, golden["columns"].values()))
+
+
 def run_golden_rows(folder: Path) -> float:
     """Ask a bundle's model for its golden rows; return the largest difference, relative to max(rentals, 1)."""
     import numpy as np
@@ -121,13 +130,18 @@ def run_golden_rows(folder: Path) -> float:
     )
     model = Interpreter(str(folder / manifest["model"]["file"]), num_threads=1)
     run = model.get_signature_runner(contract["signature"])
-    arrays = {
-        entry["name"]: np.asarray(golden["columns"][entry["name"]], entry["dtype"]) for entry in contract["inputs"]
-    }
+    columns, rows = golden_columns(golden)
+    if len({len(values) for values in columns.values()}) > 1:
+        raise UpdateError("golden.json: its columns differ in their number of rows")
+    arrays = {entry["name"]: np.asarray(columns[entry["name"]], entry["dtype"]) for entry in contract["inputs"]}
     expected = np.asarray(golden["answers"][manifest["model"]["format"]], np.float64)
     answers = np.asarray(run(**arrays)[contract["output"]["name"]], np.float64)
+    answers, broken = answers[:rows], answers[rows:]
     if answers.shape != expected.shape or not len(expected):
         raise UpdateError(f"{answers.shape} answers for {expected.shape} golden rows")
+    if not np.isnan(broken).all():
+        invented = broken[~np.isnan(broken)][0]
+        raise UpdateError(f"the golden rows fail: {invented:.6g} rentals where a value is not finite")
     difference = np.abs(answers - expected) / np.maximum(np.abs(expected), 1.0)
     largest = float(np.where(np.isfinite(difference), difference, np.inf).max())
     if not largest <= manifest["golden"]["max_relative_difference"]:

@@ -13,7 +13,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from bike_pipeline.exporting.golden import golden_rows
+from bike_pipeline.exporting.golden import broken_rows, golden_rows
 from bike_pipeline.serving import model_folder, model_manifest, signing
 from bike_pipeline.serving.edge import bundle, exports
 from bike_pipeline.settings import load_settings
@@ -55,8 +55,9 @@ def export_small_model(folder: Path) -> None:
 
     from bike_pipeline.exporting.c_source import CSource
     from bike_pipeline.exporting.format import Source
+    from bike_pipeline.exporting.report import write_golden
     from bike_pipeline.exporting.tflite import Float32
-    from bike_pipeline.modeling.saved_model import input_signature
+    from bike_pipeline.modeling.saved_model import input_signature, zero_or_nan
 
     class Small(tf.Module):
         @tf.function(input_signature=[input_signature()])
@@ -66,7 +67,7 @@ def export_small_model(folder: Path) -> None:
                 tf.clip_by_value(tf.cast(raw[name], tf.float32), 0.0, 24.0)
                 for name in ("yr", "mnth", "hr", "holiday", "weekday", "workingday", "weathersit")
             )
-            return {"cnt": tf.maximum(warm * codes - 5.0, 0.0)}
+            return {"cnt": tf.maximum(warm * codes - 5.0, 0.0) + zero_or_nan(raw)}
 
     small = Small()
     tf.saved_model.save(small, str(folder / "model"), {"serving_default": small.predict})
@@ -84,11 +85,7 @@ def export_small_model(folder: Path) -> None:
         }  # fmt: skip
     report = {"formats": formats, "edge_gate": GATE}
     (folder / "exports" / "parity.json").write_text(json.dumps(report))
-    columns = {
-        name: [float(str(v)) if v.dtype.kind == "f" else int(v) for v in values] for name, values in rows.items()
-    }
-    golden = {"columns": columns, "cnt": [float(str(value)) for value in np.asarray(answers, np.float32)]}
-    (folder / "exports" / "golden.json").write_text(json.dumps(golden))
+    write_golden(folder / "exports", rows, broken_rows(), np.asarray(answers, np.float32), 1)
 
 
 def push(made: Path, base: Path, version: int, key: Key | None, **changes: Any) -> Path:

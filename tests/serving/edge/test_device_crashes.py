@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bike_pipeline.serving.edge import bundle, channel
-from bike_pipeline.serving.edge.unpacking import MANIFEST, SIGNATURE
+from bike_pipeline.serving.edge.unpacking import MANIFEST, SIGNATURE, archive_of
 from tests.conftest import ROOT
 from tests.serving.edge import making
 from tests.serving.edge.web import serving
@@ -29,7 +29,7 @@ def small_bundle(version: int, key: making.Key) -> bundle.Bundle:
         },
     }
     content = json.dumps(manifest).encode()
-    return bundle.Bundle(bundle._archive({MANIFEST: content, SIGNATURE: key.signer.sign(content)}, files), manifest)
+    return bundle.Bundle(archive_of({MANIFEST: content, SIGNATURE: key.signer.sign(content)}, files), manifest)
 
 
 @pytest.mark.slow
