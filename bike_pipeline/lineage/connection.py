@@ -9,9 +9,11 @@ MLMD 1.21 connects to PostgreSQL too, but makes broken SQL of any text with a ba
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
+import sqlite3
 import time
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
@@ -34,6 +36,9 @@ _PATIENCE_FOR_TABLES = 20.0
 # What two writers at once may have to repeat, each time after a pause of two seconds on average.
 _RETRIES = 10
 _MEND_SERVER = "see that it runs and can be reached from here, then run again: finished stages are not repeated"
+# How often a store that was found locked is looked at again before that is told.
+_LOOKS = 3
+_LOCKED = r"database is locked|SQLITE_BUSY|Concurrent writes aborted|Lock wait timeout|Deadlock found"
 # What MLMD and the database libraries say, and what it means: pattern, what is wrong, how to mend it.
 _DIAGNOSES = (
     (
@@ -47,14 +52,20 @@ _DIAGNOSES = (
         "upgrade bike-pipeline",
     ),
     (
-        r"subset of tables|no schema_version can be found",
-        "it is half-written: some of its tables are missing",
-        "restore it from a backup, or drop what is left of it and run again",
-    ),
-    (
-        r"database is locked|SQLITE_BUSY|Concurrent writes aborted",
+        # Before what MLMD concludes from it: a table that it could not look at counts as missing there.
+        _LOCKED,
         "another process holds it locked",
         "let the other process end, or use a server for several at once: docs/metadata.md",
+    ),
+    (
+        r"(?s)subset of tables.*(no such table|doesn't exist)|no schema_version can be found",
+        "it is half-written: some of its tables are missing",
+        "restore it from a backup; or put it aside under another name, for what can be read in it, and run again",
+    ),
+    (
+        r"subset of tables",
+        "not all of its tables can be read",
+        "see what keeps this user from them (locks, grants), then run again: nothing is known to be missing",
     ),
     (
         r"Unknown database",
@@ -162,14 +173,34 @@ def open_at(address: str, create: bool = False, upgrade: bool = False) -> metada
     else:
         _reach(address)
     patient_until = time.monotonic() + (_PATIENCE_FOR_TABLES if create and not config.HasField("sqlite") else 0.0)
+    looks = 0
     while True:
         try:
             return metadata_store.MetadataStore(config, enable_upgrade_migration=upgrade)
         except (mlmd_errors.StatusError, RuntimeError) as error:
+            # MLMD waits for ten seconds and more; meanwhile the other process may have come to its end.
+            if re.search(_LOCKED, str(error)):
+                looks += 1
+                if looks == _LOOKS or not _is_free(config):
+                    raise cannot_open(address, error) from None
+                continue
             # Another workspace's first run may be making the tables at this moment.
             if not _IN_THE_MAKING.search(str(error)) or time.monotonic() > patient_until:
                 raise cannot_open(address, error) from None
         time.sleep(0.5)
+
+
+def _is_free(config: pb.ConnectionConfig) -> bool:
+    """Return whether a store that was locked can be read now; of a server, only another try can tell."""
+    if not config.HasField("sqlite"):
+        return True
+    uri = f"{Path(config.sqlite.filename_uri).absolute().as_uri()}?mode=ro"
+    try:
+        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=1.0)) as raw:
+            raw.execute("select count(*) from sqlite_master")
+    except sqlite3.OperationalError:
+        return False
+    return True
 
 
 def _reach(address: str) -> None:

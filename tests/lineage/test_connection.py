@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,8 +114,10 @@ def test_a_half_written_store(tmp_path: Path) -> None:
     address = sqlite_store(tmp_path / "metadata.sqlite")
     with sqlite3.connect(tmp_path / "metadata.sqlite") as raw:
         raw.execute("drop table Event")
-    with pytest.raises(MetadataError, match="half-written"):
+    with pytest.raises(MetadataError, match="half-written") as refused:
         connection.open_at(address)
+    # What can be read of it may be all that is left.
+    assert not re.search("drop|delete|remove", str(refused.value))
 
 
 def test_a_locked_store(tmp_path: Path) -> None:
@@ -126,6 +130,46 @@ def test_a_locked_store(tmp_path: Path) -> None:
             connection.open_at(address)
         holder.communicate()
     connection.open_at(address)
+
+
+@pytest.mark.slow
+def test_a_lock_that_is_released_while_a_command_waits_is_no_half_written_store(tmp_path: Path) -> None:
+    address = sqlite_store(tmp_path / "metadata.sqlite")
+    command = [sys.executable, "-c", HOLD_LOCKED, str(tmp_path / "metadata.sqlite")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "locked\n"
+        assert holder.stdin is not None
+        # Late enough that some of the tables could not be looked at, too early for all of them.
+        letting_go = threading.Timer(10.0, holder.stdin.close)
+        letting_go.start()
+        assert connection.open_at(address).get_artifacts() == []
+        letting_go.join()
+        holder.stdin = None
+        holder.communicate()
+
+
+SUBSET = "There are a subset of tables in MLMD instance. This may be due to concurrent connection to the empty database"
+
+
+@pytest.mark.parametrize("address", ["sqlite:///w/metadata.sqlite", "mysql://db.example/lineage"])
+@pytest.mark.parametrize(
+    ("cause", "words"),
+    [
+        ("ABORTED: Concurrent writes aborted after max number of retries.", "another process holds it locked"),
+        ("INTERNAL: mysql_query failed: errno: 1205, error: Lock wait timeout exceeded", "holds it locked"),
+        (
+            "INTERNAL: mysql_query failed: errno: 1142, error: SELECT command denied to user",
+            "not all of its tables",
+        ),
+        ("INTERNAL: Error when executing query: no such table: Event", "it is half-written"),
+        ("INTERNAL: mysql_query failed: errno: 1146, error: Table 'x.Event' doesn't exist", "it is half-written"),
+    ],
+)
+def test_only_tables_that_are_absent_make_a_store_half_written(address: str, cause: str, words: str) -> None:
+    told = connection.cannot_open(address, RuntimeError(f"{SUBSET} missing tables: event_table Errors: {cause}"))
+    assert words in str(told)
+    assert not re.search("drop|delete|remove", told.fix)
 
 
 @pytest.mark.usefixtures("account")
