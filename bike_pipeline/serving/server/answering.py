@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from bike_pipeline.serving.security.request_size import check_rows
 from bike_pipeline.serving.security.shares import take_rows
 from bike_pipeline.serving.server import examples_api, signatures, tensors
-from bike_pipeline.serving.server.batching import Column, Outputs
+from bike_pipeline.serving.server.batching import Columns, Outputs
 from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.served_version import ServedVersion
 from bike_pipeline.serving.server.signatures import Signature
@@ -31,7 +31,7 @@ class Answering:
         self._max_rows = max_rows
 
     async def predict(
-        self, version: ServedVersion, signature: Signature, columns: Mapping[str, Column], rows: int | None
+        self, version: ServedVersion, signature: Signature, columns: Columns, rows: int | None
     ) -> Outputs:
         """Return the outputs of one request.
 
@@ -45,11 +45,15 @@ class Answering:
             StatusError: the model refuses, too many wait, or it took too long.
             Refusal: they are more rows than one request, or one client at the same time, may have.
         """
-        counted = tensors.most_rows(columns) if rows is None else rows
+        counted = rows
+        if counted is None:
+            assert not isinstance(columns, tuple)
+            counted = tensors.most_rows(columns)
         check_rows(counted, self._max_rows)
         take_rows(counted)
         batcher = version.batcher_at_hand(signature.name) or await version.batcher(signature)
         if rows is None and not batcher.backend.any_shape:
+            assert not isinstance(columns, tuple)
             raise tensors.unfitting(columns, signature)
         outputs = await batcher.submit(columns, rows)
         self.metrics.example_count.add((version.model,), counted)

@@ -36,12 +36,14 @@ _log = logging.getLogger(__name__)
 
 # One input of one request: an array, or for plain rows a list of Python numbers, which is cheaper to join.
 Column = Array | list[Any]
+# All inputs of one request. A single plain row, the most frequent request, is its numbers in the signature's order.
+Columns = Mapping[str, Column] | tuple[Any, ...]
 Outputs = Mapping[str, Array]
 
 
 @dataclass(slots=True)
 class _Waiting:
-    columns: Mapping[str, Column]
+    columns: Columns
     rows: int
     alone: bool
     answer: asyncio.Future[Outputs]
@@ -109,7 +111,7 @@ class Batcher:
         self._timeout = timeout_seconds
         self._told = told
 
-    def submit(self, columns: Mapping[str, Column], rows: int | None) -> asyncio.Future[Outputs]:
+    def submit(self, columns: Columns, rows: int | None) -> asyncio.Future[Outputs]:
         """Return the future answer of one request.
 
         Args:
@@ -217,7 +219,7 @@ class Batcher:
         if not total and not batch[0].alone:
             return [self._empty() for _ in batch]
         size = next((size for size in self.backend.sizes if size >= total), total)
-        inputs = {name: self._joined(batch, name, size - total) for name in self._types}
+        inputs = self._inputs_of(batch, size - total)
         began = time.perf_counter()
         outputs = self.backend.run(inputs)
         self._told.ran(self.backend.name, time.perf_counter() - began)
@@ -231,22 +233,35 @@ class Batcher:
             start = end
         return answers
 
-    def _joined(self, batch: list[_Waiting], name: str, padding: int) -> Array:
-        kind = self._types[name]
-        columns = [item.columns[name] for item in batch]
-        if all(isinstance(column, list) for column in columns):
-            values = [value for column in columns for value in column]
-            if padding:
-                values += values[-1:] * padding
-            return np.array(values, kind)
-        arrays = [np.asarray(column, kind) for column in columns]
-        if padding:
-            # The last row again: a value that the model knows how to answer.
-            arrays.append(np.repeat(next(a for a in reversed(arrays) if len(a))[-1:], padding, axis=0))
-        return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+    def _inputs_of(self, batch: list[_Waiting], padding: int) -> dict[str, Array]:
+        """Return the joined inputs of a batch, filled up with the last row: one that the model knows how to answer."""
+        columns = [item.columns for item in batch]
+        if all(type(one) is tuple for one in columns):
+            rows = columns + columns[-1:] * padding if padding else columns
+            return {
+                name: np.array(values, kind)
+                for (name, kind), values in zip(self._types.items(), zip(*rows, strict=True), strict=True)
+            }
+        named = [
+            dict(zip(self._types, ([value] for value in one), strict=True)) if isinstance(one, tuple) else one
+            for one in columns
+        ]
+        return {name: _joined([one[name] for one in named], kind, padding) for name, kind in self._types.items()}
 
     def _empty(self) -> Outputs:
         return {
             name: np.zeros((0, *(spec.shape or ())[1:]), numpy_type(spec.dtype))
             for name, spec in self._signature.outputs.items()
         }
+
+
+def _joined(columns: list[Column], kind: np.dtype[Any], padding: int) -> Array:
+    if all(isinstance(column, list) for column in columns):
+        values = [value for column in columns for value in column]
+        if padding:
+            values += values[-1:] * padding
+        return np.array(values, kind)
+    arrays = [np.asarray(column, kind) for column in columns]
+    if padding:
+        arrays.append(np.repeat(next(a for a in reversed(arrays) if len(a))[-1:], padding, axis=0))
+    return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]

@@ -11,6 +11,7 @@ import grpc
 
 from bike_pipeline.serving.server import answering, examples_api, messages, signatures, tensors, version_policy
 from bike_pipeline.serving.server.answering import Answering
+from bike_pipeline.serving.server.batching import Columns
 from bike_pipeline.serving.server.model_versions import ModelVersions
 from bike_pipeline.serving.server.protos import (
     classification_pb2,
@@ -127,8 +128,11 @@ class GrpcApi:
         tensors.check_names(sent, specs)
         wanted = list(request.output_filter)
         answering.check_filter(wanted, signature)
-        columns = {name: tensors.column(sent[name], spec, name) for name, spec in specs.items()}
-        rows = tensors.rows_of(columns, signature)
+        rows: int | None = 1
+        columns: Columns | None = tensors.plain_row(sent, signature) if signature.plain else None
+        if columns is None:
+            columns = {name: tensors.column(sent[name], spec, name) for name, spec in specs.items()}
+            rows = tensors.rows_of(columns, signature)
         outputs = await self._answers.predict(version, signature, columns, rows)
         response = predict_pb2.PredictResponse()
         _tell_who(response.model_spec, version, signature.name)

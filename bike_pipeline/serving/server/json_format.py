@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 
 from bike_pipeline.serving.server import json_tensors, tensors
-from bike_pipeline.serving.server.batching import Column, Outputs
+from bike_pipeline.serving.server.batching import Column, Columns, Outputs
 from bike_pipeline.serving.server.json_text import Request, parse, shown
 from bike_pipeline.serving.server.signatures import Signature, TensorSpec
 from bike_pipeline.serving.server.statuses import StatusError, invalid
@@ -26,10 +26,11 @@ Format = Literal["row", "column"]
 _PLAIN_MAX = 1 << 62
 
 
-def inputs_of(request: Request, signature: Signature) -> tuple[dict[str, Column], int | None, Format]:
+def inputs_of(request: Request, signature: Signature) -> tuple[Columns, int | None, Format]:
     """Return a predict request's inputs, its rows and its format.
 
-    The rows are None where the request cannot share a call with others (see `tensors.rows_of`).
+    The inputs are the numbers alone where they are one plain row. The rows are None where the request cannot share a
+    call with others (see `tensors.rows_of`).
 
     Raises:
         StatusError: the body does not fit the signature.
@@ -43,12 +44,20 @@ def inputs_of(request: Request, signature: Signature) -> tuple[dict[str, Column]
             f"JSON Value: {shown(body)} Not formatted correctly expecting only one of 'inputs' or 'instances' keys to "
             "exist "
         )
+    row: tuple[Any, ...] | None = None
     if has_rows:
-        columns = _from_instances(body["instances"], body, signature)
+        rows = body["instances"]
+        if signature.plain and type(rows) is list and len(rows) == 1:
+            row = _plain_row(rows[0], signature, boxed=False)
+        columns = {} if row else _from_instances(rows, body, signature)
     elif has_columns:
-        columns = _from_inputs(body["inputs"], signature)
+        if signature.plain:
+            row = _plain_row(body["inputs"], signature, boxed=True)
+        columns = {} if row else _from_inputs(body["inputs"], signature)
     else:
         raise invalid("Missing 'inputs' or 'instances' key")
+    if row:
+        return row, 1, "row" if has_rows else "column"
     return columns, tensors.rows_of(columns, signature), "row" if has_rows else "column"
 
 
@@ -58,8 +67,6 @@ def _from_instances(rows: Any, body: Any, signature: Signature) -> dict[str, Col
     if not rows:
         raise invalid(f"JSON Value: {shown(body)} No values in 'instances' array")
     specs = signature.inputs
-    if len(rows) == 1 and signature.plain and (one := _one_row(rows[0], signature)):
-        return one
     if not isinstance(rows[0], dict) and len(specs) > 1:
         raise invalid(
             "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
@@ -93,18 +100,28 @@ def _check_objects(rows: list[Any], specs: Mapping[str, TensorSpec]) -> None:
             )
 
 
-def _one_row(row: Any, signature: Signature) -> dict[str, Column] | None:
-    """Return a lone row of plain numbers, by far the most frequent request; None where it is anything else."""
-    if not isinstance(row, dict) or row.keys() != signature.inputs.keys():
+def _plain_row(found: Any, signature: Signature, boxed: bool) -> tuple[Any, ...] | None:
+    """Return a lone row of plain numbers, by far the most frequent request; None where it is anything else.
+
+    Args:
+        found: the object that holds it.
+        signature: its signature, of plain inputs.
+        boxed: whether each number stands in a list of its own.
+    """
+    kinds = signature.plain_kinds
+    if type(found) is not dict or len(found) != len(kinds):
         return None
-    columns: dict[str, Column] = {}
-    for name, kind in signature.plain:
-        value = row[name]
-        given = type(value)
-        if not (given is kind or (given is int and kind is float)) or not -_PLAIN_MAX <= value <= _PLAIN_MAX:
-            return None
-        columns[name] = [value]
-    return columns
+    try:
+        row = signature.plain_values(found)
+        if boxed:
+            row = tuple([value for (value,) in row])
+    except (KeyError, TypeError, ValueError):
+        return None
+    given = tuple(map(type, row))
+    if given != kinds and not all(a is b or (a is int and b is float) for a, b in zip(given, kinds, strict=True)):
+        return None
+    # A number that is none may hide in the comparison, which is no harm: as a float it is as plain as others.
+    return row if max(row) <= _PLAIN_MAX and min(row) >= -_PLAIN_MAX else None
 
 
 def _element(number: int, key: str, error: StatusError) -> StatusError:

@@ -51,10 +51,11 @@ class Histogram:
 
     def add(self, labels: Labels, value: float) -> None:
         """Count one value."""
-        if labels not in self._counts:
-            self._counts[labels] = [0] * (len(self._buckets) + 1)
+        counts = self._counts.get(labels)
+        if counts is None:
+            counts = self._counts[labels] = [0] * (len(self._buckets) + 1)
             self._sums[labels] = 0.0
-        self._counts[labels][bisect_left(self._buckets, value)] += 1
+        counts[bisect_left(self._buckets, value)] += 1
         self._sums[labels] += value
 
     def lines(self) -> Iterable[str]:

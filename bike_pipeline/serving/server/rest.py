@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 import time
 from collections.abc import Sequence
@@ -70,22 +71,21 @@ class RestApi:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         path = request.rel_url.raw_path
-        if request.method == "POST" and (found := _PREDICT.fullmatch(path)):
-            name, number, label, verb = found.groups()
-            which = (_decoded(name), _number(number), _decoded(label))
+        if request.method == "POST" and (asked := _asked(path)):
+            verb, name, number, label = asked
             if verb == "predict":
-                return await self._predict(request, *which)
+                return await self._predict(request, name, number, label)
             # In other letters it is malformed, as in TF Serving, where all else may be in any.
             if verb in _EXAMPLES:
-                return await self._examples(request, verb, *which)
+                return await self._examples(request, verb, name, number, label)
         if request.method == "GET":
             if path == METRICS_PATH and self._with_metrics:
                 return web.Response(body=self._answers.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
             if path == openapi.PATH:
                 return web.Response(body=self._document, content_type=_JSON)
             if found := _MODEL.fullmatch(path):
-                name, number, label, metadata = found.groups()
-                return self._told(_decoded(name), _number(number), _decoded(label), metadata)
+                model, version, place, metadata = found.groups()
+                return self._told(_decoded(model), _number(version), _decoded(place), metadata)
         raise invalid(f"Malformed request: {request.method} {path}")
 
     def _told(self, name: str | None, number: int | None, label: str | None, metadata: str | None) -> web.Response:
@@ -135,6 +135,16 @@ class RestApi:
                 signature = examples_api.signature_of(version, parsed.signature, method)
                 outputs, rows = await self._answers.examples(version, signature, examples)
             return web.Response(body=json_examples.response(method, outputs, rows), content_type=_JSON)
+
+
+@functools.lru_cache(256)
+def _asked(path: str) -> tuple[str, str, int | None, str | None] | None:
+    """Return verb, model, version and label of the path of a POST; None where it is none of these."""
+    found = _PREDICT.fullmatch(path)
+    if found is None:
+        return None
+    name, number, label, verb = found.groups()
+    return verb, _decoded(name), _number(number), _decoded(label)
 
 
 def _decoded(text: Any) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,19 @@ class Signature:
     batches: bool
     plain: tuple[tuple[str, Any], ...] = ()
     method: str = ""
+
+    @cached_property
+    def plain_kinds(self) -> tuple[Any, ...]:
+        """The types of `plain`."""
+        return tuple(kind for _, kind in self.plain)
+
+    @cached_property
+    def plain_values(self) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+        """Takes the values of `plain` out of an object, in their order; a KeyError where one is missing."""
+        names = [name for name, _ in self.plain]
+        if len(names) > 1:
+            return itemgetter(*names)
+        return lambda found: tuple(found[name] for name in names)
 
 
 def _tensor(info: Any) -> TensorSpec:

@@ -139,6 +139,26 @@ def column(proto: Any, spec: TensorSpec, alias: str) -> Array | list[Any]:
     return checked(proto, spec, alias)
 
 
+def plain_row(sent: Mapping[str, Any], signature: Signature) -> tuple[Any, ...] | None:
+    """Return the inputs of a request as `batching.Columns` has a single row; None where they are anything else.
+
+    Args:
+        sent: TensorProtos by name, those of the signature.
+        signature: its signature, of plain inputs.
+    """
+    row = []
+    for name, kind in signature.plain:
+        proto = sent[name]
+        values = proto.int64_val if kind is int else proto.float_val
+        if len(values) != 1 or proto.dtype != signature.inputs[name].dtype or proto.tensor_content:
+            return None
+        dims = proto.tensor_shape.dim
+        if len(dims) != 1 or dims[0].size != 1:
+            return None
+        row.append(values[0])
+    return tuple(row)
+
+
 def check_names(sent: Collection[str], specs: Mapping[str, TensorSpec]) -> None:
     """Hold the names of a request's inputs to its signature, as TF Serving's predict_util.cc does.
 

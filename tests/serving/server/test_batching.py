@@ -80,6 +80,19 @@ def test_lists_and_arrays_mix():
     batched(test, Doubling())
 
 
+def test_single_rows_of_plain_numbers_are_joined_with_each_other_and_with_all_else():
+    backend = Doubling(sizes=(4,))
+
+    async def test(batcher):
+        answers = await asyncio.gather(*(batcher.submit((i,), 1) for i in range(3)))
+        assert [answer["y"].tolist() for answer in answers] == [[0], [2], [4]]
+        answers = await asyncio.gather(batcher.submit((7,), 1), batcher.submit({"x": np.array([8, 9])}, 2))
+        assert [answer["y"].tolist() for answer in answers] == [[14], [16, 18]]
+
+    batched(test, backend)
+    assert backend.calls == [[0, 1, 2, 2], [7, 8, 9, 9]]
+
+
 def test_calls_are_padded_to_prepared_sizes_and_answers_are_not():
     backend = Doubling(sizes=(1, 4, 16))
 

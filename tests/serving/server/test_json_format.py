@@ -33,6 +33,8 @@ PAIRS = signature(x=(FLOAT, (-1, 2)))
 def taken(body, of):
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     columns, rows, form = json_format.inputs_of(json_format.parse(content), of)
+    if isinstance(columns, tuple):
+        columns = dict(zip(of.inputs, ([value] for value in columns), strict=True))
     return {name: np.asarray(values).tolist() for name, values in columns.items()}, rows, form
 
 
