@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -32,8 +31,8 @@ class Shares:
         self._most_bytes_of_one = max(limits.client_bytes, largest)
         self._most_rows_of_one = max(limits.client_rows, limits.rows)
         # Only of clients with requests under way.
-        self._bytes: Counter[str] = Counter()
-        self._rows: Counter[str] = Counter()
+        self._bytes: dict[str, int] = {}
+        self._rows: dict[str, int] = {}
 
     def take_bytes(self, client: str, count: int) -> None:
         """Let a client hold more bytes.
@@ -41,13 +40,14 @@ class Shares:
         Raises:
             Refusal: it holds too many already, or all together do.
         """
-        if self._bytes[client] + count > self._most_bytes_of_one:
+        held = self._bytes.get(client, 0) + count
+        if held > self._most_bytes_of_one:
             raise _too_much_of_one(f"{self._most_bytes_of_one} bytes")
         if self.held_bytes + count > self._most_bytes:
             raise Refusal(
                 503, "UNAVAILABLE", "The server holds as many large requests as it may; try again.", retry_after=1.0
             )
-        self._bytes[client] += count
+        self._bytes[client] = held
         self.held_bytes += count
 
     def take_rows(self, client: str, count: int) -> None:
@@ -56,17 +56,20 @@ class Shares:
         Raises:
             Refusal: too many of its rows are under way already.
         """
-        if self._rows[client] + count > self._most_rows_of_one:
+        held = self._rows.get(client, 0) + count
+        if held > self._most_rows_of_one:
             raise _too_much_of_one(f"{self._most_rows_of_one} rows")
-        self._rows[client] += count
+        self._rows[client] = held
 
     def release(self, client: str, count: int, rows: int) -> None:
         """Take back what a request held."""
         self.held_bytes -= count
         for held, amount in ((self._bytes, count), (self._rows, rows)):
-            held[client] -= amount
-            if not held[client]:
-                del held[client]
+            left = held.get(client, 0) - amount
+            if left:
+                held[client] = left
+            else:
+                held.pop(client, None)
 
 
 class Share:

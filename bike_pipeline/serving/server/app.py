@@ -188,9 +188,10 @@ class Server:
         from bike_pipeline.serving.server.rest import RestApi, application
 
         self._rest_api = api = RestApi(self.versions, self.answers, self._server.metrics, document(self._settings))
-        app = application(api, self._middlewares, self._server.max_request_bytes)
+        app, handler = application(api, self._middlewares, self._server.max_request_bytes)
         self._runner = Runner(
             app,
+            handler,
             access_log=None,
             handle_signals=False,
             shutdown_timeout=self._server.drain_seconds,

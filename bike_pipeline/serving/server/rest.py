@@ -6,12 +6,12 @@ import asyncio
 import functools
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import unquote
 
 import orjson
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from bike_pipeline.serving.security import bodies
 from bike_pipeline.serving.security.rest import expect_later
@@ -160,14 +160,23 @@ def _number(text: str | None) -> int | None:
     return number
 
 
-def application(api: RestApi, middlewares: Sequence[Any], max_request_bytes: int) -> web.Application:
-    """Return the application that answers.
+def application(
+    api: RestApi, middlewares: Sequence[Any], max_request_bytes: int
+) -> tuple[web.Application, Callable[[web.Request], Awaitable[web.StreamResponse]]]:
+    """Return the application, and what answers each of its requests: there is nothing to route.
 
     Args:
         api: what answers every path.
         middlewares: what a request passes first, the outermost first.
         max_request_bytes: the largest body.
     """
-    app = web.Application(middlewares=list(middlewares), client_max_size=max_request_bytes)
-    app.router.add_route("*", "/{path:.*}", api.handle, expect_handler=expect_later)
-    return app
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]] = api.handle
+    for middleware in reversed(middlewares):
+        handler = functools.partial(middleware, handler=handler)
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if hdrs.EXPECT in request.headers and (refused := await expect_later(request)) is not None:
+            return refused
+        return await handler(request)
+
+    return web.Application(client_max_size=max_request_bytes), answer
