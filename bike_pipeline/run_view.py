@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any, TextIO
 
@@ -181,7 +182,7 @@ def _comparison(candidate: dict[Any, Any], baseline: dict[Any, Any]) -> Table:
         table.add_column(METRIC_NAMES[metric], justify="right", overflow="fold")
         if baseline:
             table.add_column("baseline", justify="right", style="dim", overflow="fold")
-    slices = sorted((k for k in candidate if k[0] != "overall"), key=lambda k: -float(candidate[k]["mae"]))
+    slices = sorted((k for k in candidate if k[0] != "overall"), key=lambda k: -_error_of(candidate[k]))
     for key in [("overall", ""), *slices[:WORST_SLICES]]:
         row = candidate[key]
         cells = [features.slice_name(*key), f"{row['rows']:,.0f}"]
@@ -191,6 +192,11 @@ def _comparison(candidate: dict[Any, Any], baseline: dict[Any, Any]) -> Table:
                 cells.append(_number(metric, baseline.get(key, {}).get(metric)))
         table.add_row(*cells, style="bold" if key[0] == "overall" else None)
     return table
+
+
+def _error_of(row: Any) -> float:
+    """Return a slice's MAE; one that is not a number is the worst."""
+    return math.inf if row["mae"] is None else float(row["mae"])
 
 
 def _decisions(report: Any) -> Table:
@@ -208,8 +214,16 @@ def _decisions(report: Any) -> Table:
     slices = [d for d in decisions if d["slicing"] != "overall" and d["passed"] and d["binding"]]
     if slices:
         table.add_row(Text("✔ passed", style="green"), Text(f"{len(slices)} limits on slices"))
+    not_judged: dict[str, list[str]] = {}
     for decision in reported:
-        table.add_row(Text("· note", style="yellow"), Text(decision["reason"]))
+        if note := decision.get("note"):
+            not_judged.setdefault(note, []).append(features.slice_name(decision["slicing"], decision["slice"]))
+        else:
+            table.add_row(Text("· note", style="yellow"), Text(decision["reason"]))
+    for note, names in not_judged.items():
+        table.add_row(Text("· note", style="yellow"), Text(f"not judged: {', '.join(names)}: {note}"))
+    for warning in report.get("warnings") or ():
+        table.add_row(Text("! WARNING", style="bold yellow"), Text(warning, style="bold yellow"))
     return table
 
 

@@ -97,7 +97,7 @@ def material_of(lineage: Lineage, chosen: ChosenModel) -> Material:
     from bike_pipeline.commands.model_source import payload_of
     from bike_pipeline.components.example_shards import EVAL, HISTORY, TRAIN
     from bike_pipeline.exporting.compression.material import Material
-    from bike_pipeline.modeling import training
+    from bike_pipeline.modeling import training_rows
 
     producer = lineage.producer(chosen.model_id)
     inputs = lineage.inputs(producer.id) if producer is not None else {}
@@ -117,7 +117,7 @@ def material_of(lineage: Lineage, chosen: ChosenModel) -> Material:
 
     def rows(*splits: str) -> Any:
         patterns = [str(found["examples"] / f"Split-{split}" / "*") for split in splits]
-        return training.read(patterns, str(found["schema"] / "schema.pbtxt"))
+        return training_rows.read(patterns, str(found["schema"] / "schema.pbtxt"))
 
     return Material(folder, found["transform_graph"], rows(HISTORY, TRAIN), rows(EVAL))
 

@@ -7,22 +7,25 @@ reads the same examples through the same signature and writes the same files; do
 from __future__ import annotations
 
 import json
+import math
 import os
 from typing import Any
 
+from absl import logging
 from tensorflow_model_analysis.proto import config_pb2
 from tfx import components, types
 from tfx.components.evaluator import constants
 from tfx.dsl.components.base import base_beam_executor, executor_spec
+from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils, proto_utils
 
 from bike_pipeline.components import baseline_lookup, beam_engine
 from bike_pipeline.components.example_gen import ROWS_PROPERTY
 from bike_pipeline.components.example_shards import EVAL
-from bike_pipeline.errors import DataError
+from bike_pipeline.errors import DataError, ModelError
 from bike_pipeline.lineage.evidence import DECISIONS_FILE, DECISIONS_PROPERTY, finite
-from bike_pipeline.modeling import evaluation, slice_sums, tfma_output
+from bike_pipeline.modeling import coverage, evaluation, saved_model, slice_sums, slices, tfma_output
 from bike_pipeline.modeling import rows as row_files
 from bike_pipeline.modeling.slice_sums import Job, Measured
 from bike_pipeline.settings import EvaluationSettings
@@ -41,6 +44,7 @@ class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
 
         Raises:
             DataError: the examples cannot be evaluated, or are not as many as ExampleGen recorded.
+            ModelError: the candidate does not say which slices it was trained on.
         """
         settings = EvaluationSettings.model_validate_json(exec_properties["evaluation"])
         lookup = artifact_utils.get_single_instance(input_dict["baseline_model"])
@@ -57,6 +61,11 @@ class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
         baseline = evaluation.read_metrics(output.uri, evaluation.BASELINE) if len(models) > 1 else None
         hourly_mean_mae = measured.reference_error / measured.rows
         decisions = evaluation.decide(settings, candidate, baseline, hourly_mean_mae)
+        trained = _trained_slices(models[evaluation.CANDIDATE])
+        decisions += list(coverage.unjudged(settings, candidate, trained, decisions))
+        warnings = coverage.warnings(settings, candidate, baseline, decisions)
+        for warning in warnings:
+            logging.warning("Evaluator: %s", warning)
         report = evaluation.report(
             decisions,
             candidate,
@@ -67,14 +76,20 @@ class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
                 "serving_version": lookup.get_int_custom_property(baseline_lookup.VERSION_PROPERTY),
             },
             hourly_mean_mae,
+            warnings,
         )
         report["blessed_by_tfma"] = blessed_by_tfma
         report["blessed"] = blessed_by_tfma and report["blessed"]
-        io_utils.write_string_file(os.path.join(output.uri, DECISIONS_FILE), json.dumps(report, indent=2))
+        # A metric may be no number, for which neither JSON nor the metadata store has a name.
+        told = finite(report)
+        io_utils.write_string_file(os.path.join(output.uri, DECISIONS_FILE), json.dumps(told, indent=2))
         # The file may be freed one day; what was decided, and why, stays on record.
-        output.set_string_custom_property(DECISIONS_PROPERTY, json.dumps(finite(report)))
-        for name, value in candidate[slice_sums.OVERALL, ""].items():
-            output.set_float_custom_property(f"metric_{name}", float(value))
+        output.set_string_custom_property(DECISIONS_PROPERTY, json.dumps(told))
+        for name, value in candidate[slices.OVERALL, ""].items():
+            if math.isfinite(value):
+                output.set_float_custom_property(f"metric_{name}", float(value))
+        if warnings:
+            output.set_int_custom_property("warnings", len(warnings))
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         _bless(blessing, models, report["blessed"])
         for artifact in (output, blessing):
@@ -106,6 +121,19 @@ class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
                 fix="run again with --no-cache, so that the examples are written anew",
             )
         return measured
+
+
+def _trained_slices(model: types.Artifact) -> slices.RowsBySlice:
+    """Return the rows by slice of what a model was trained on."""
+    folder = path_utils.serving_model_dir(model.uri)
+    path = os.path.join(folder, saved_model.EXTRA_FOLDER, saved_model.TRAINED_SLICES_FILE)
+    fix = "run again with --no-cache, so that it is trained anew"
+    if not fileio.exists(path):
+        raise ModelError("the model does not say which slices it was trained on", where=path, fix=fix)
+    try:
+        return slices.from_json(io_utils.read_string_file(path))
+    except ValueError as error:
+        raise ModelError(str(error), where=path, fix=fix) from error
 
 
 def _write(measured: Measured, models: dict[str, types.Artifact], examples: str, folder: str, eval_config: str) -> bool:

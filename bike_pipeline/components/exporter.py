@@ -32,7 +32,7 @@ from bike_pipeline.exporting.edge_gate import with_edge_gate
 from bike_pipeline.exporting.format import Source
 from bike_pipeline.exporting.matrix import EVALUATED_COLUMNS, Rows, build_matrix
 from bike_pipeline.exporting.report import Report, summary, write_report
-from bike_pipeline.modeling import rows, training
+from bike_pipeline.modeling import rows, training_rows
 from bike_pipeline.settings import EvaluationSettings, ExportingSettings
 from bike_pipeline.settings.training import TrainingSettings
 
@@ -162,7 +162,7 @@ def _compressing(
     schema = io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"]))
 
     def read(*splits: str) -> dict[str, Any]:
-        return training.read([f"{examples}/Split-{split}/*" for split in splits], schema)
+        return training_rows.read([f"{examples}/Split-{split}/*" for split in splits], schema)
 
     further = json.loads(exec_properties["compressing"])
     trying = Trying.of(

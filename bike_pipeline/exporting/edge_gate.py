@@ -19,7 +19,8 @@ from bike_pipeline.exporting.matrix import Matrix
 from bike_pipeline.exporting.report import SAVED_MODEL, EdgeGate, Report
 from bike_pipeline.exporting.tflite import SIGNATURE, Tflite
 from bike_pipeline.modeling import evaluation, tfma_output
-from bike_pipeline.modeling.slice_sums import SLICINGS, Measured
+from bike_pipeline.modeling.slice_sums import Measured
+from bike_pipeline.modeling.slices import SLICINGS
 from bike_pipeline.settings import EvaluationSettings
 from bike_pipeline.settings.evaluation import ChangeThreshold
 
@@ -64,7 +65,7 @@ def _judged(matrix: Matrix, format_: Format, settings: EvaluationSettings, model
     names = {format_.name: evaluation.CANDIDATE, SAVED_MODEL: evaluation.BASELINE}
     measured = Measured(
         {(key, names[name]): sums for (key, name), sums in matrix.sums.sums.items() if name in names},
-        matrix.sums.reference_error,
+        matrix.sums.reference_errors,
     )
     config = evaluation.eval_config(settings)
     for spec in config.model_specs:

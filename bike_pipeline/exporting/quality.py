@@ -15,7 +15,8 @@ from bike_pipeline.exporting.format import Predictions
 from bike_pipeline.exporting.report import SAVED_MODEL
 from bike_pipeline.modeling import metrics, saved_model
 from bike_pipeline.modeling.reference import HourlyMean
-from bike_pipeline.modeling.slice_sums import OVERALL, Measured, SliceKey, sums_of_batch
+from bike_pipeline.modeling.slice_sums import Measured, SliceKey, sums_of_batch
+from bike_pipeline.modeling.slices import OVERALL
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ _LABEL, _BAR, _ROW, _GAP = 190, 300, 15, 9
 _THINNEST = 4.0
 
 
-def paired_bars(rows: Sequence[tuple[str, float, float | None]], title: str) -> str:
+def paired_bars(rows: Sequence[tuple[str, float | None, float | None]], title: str) -> str:
     """Return horizontal bars, a pair a row: the candidate and, where there is one, the baseline on the same rows.
 
     Args:
-        rows: label, candidate's value, baseline's value or None.
+        rows: label, candidate's value or None where it is no number, baseline's value or None.
         title: what the chart shows, for those who cannot see it.
     """
     largest = max((value for _, *pair in rows for value in pair if value is not None), default=0.0) or 1.0
@@ -28,9 +28,10 @@ def paired_bars(rows: Sequence[tuple[str, float, float | None]], title: str) -> 
         middle = y + _ROW * len(pair) / 2 + 4
         parts.append(f'<text class="label" x="{_LABEL - 8}" y="{middle:.0f}">{escape(label)}</text>')
         for kind, value in pair:
-            length = max(1.0, _BAR * value / largest)
+            told = "not a number" if value is None else f"{value:.1f}"
+            length = max(1.0, _BAR * (value or 0.0) / largest)
             parts.append(f'<rect class="{kind}" x="{_LABEL}" y="{y}" width="{length:.1f}" height="{_ROW - 2}"/>')
-            parts.append(f'<text class="value" x="{_LABEL + length + 5:.1f}" y="{y + 11}">{value:.1f}</text>')
+            parts.append(f'<text class="value" x="{_LABEL + length + 5:.1f}" y="{y + 11}">{told}</text>')
             y += _ROW
         y += _GAP
     return "\n".join([*parts, "</svg>"])

@@ -237,7 +237,7 @@ def _comparison(told: Explanation) -> list[str]:
         bars = [
             (
                 f"{features.slice_name(slicing, row['slice'])} ({int(row['rows'])})",
-                float(row["mae"]),
+                row["mae"],
                 before[slicing, row["slice"]]["mae"] if (slicing, row["slice"]) in before else None,
             )
             for row in chosen

@@ -23,7 +23,11 @@ def _examples(outputs: Outputs) -> str:
 
 def _gate(outputs: Outputs) -> str:
     warnings = prop(outputs["report"][0], "warnings")
-    return "passed" if not warnings else f"passed with {warnings} warning{'s' if warnings > 1 else ''}"
+    return f"passed{_with_warnings(warnings)}"
+
+
+def _with_warnings(count: int | None) -> str:
+    return f" with {count} warning{'s' if count > 1 else ''}" if count else ""
 
 
 def _validator(outputs: Outputs) -> str:
@@ -40,7 +44,9 @@ def _baseline(outputs: Outputs) -> str:
 def _evaluation(outputs: Outputs) -> str:
     evaluation, blessing = outputs["evaluation"][0], outputs["blessing"][0]
     verdict = "blessed" if prop(blessing, "blessed") == 1 else "NOT blessed"
-    return f"MAE {prop(evaluation, 'metric_mae'):.1f}, RMSE {prop(evaluation, 'metric_rmse'):.1f}: {verdict}"
+    errors = {"MAE": prop(evaluation, "metric_mae"), "RMSE": prop(evaluation, "metric_rmse")}
+    told = ", ".join(f"{name} {'not a number' if value is None else f'{value:.1f}'}" for name, value in errors.items())
+    return f"{told}: {verdict}{_with_warnings(prop(evaluation, 'warnings'))}"
 
 
 def _exports(outputs: Outputs) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from tensorflow_model_analysis.proto import config_pb2
 from bike_pipeline import features
 from bike_pipeline.literal_paths import as_pattern
 from bike_pipeline.modeling import metrics, saved_model, tfma_output
-from bike_pipeline.modeling.slice_sums import HOUR_BAND, OVERALL, SLICINGS
+from bike_pipeline.modeling.slices import HOUR_BAND, OVERALL, SLICINGS
 from bike_pipeline.settings import EvaluationSettings
 
 CANDIDATE, BASELINE = tfma_output.CANDIDATE, tfma_output.BASELINE
@@ -130,8 +130,9 @@ class Decision:
     """One threshold, applied.
 
     Attributes:
-        kind: "value", "change" (against the baseline) or "reference" (against the hourly mean).
-        metric: the metric.
+        kind: "value", "change" (against the baseline), "reference" (against the hourly mean) or "coverage" (that a
+            slice is judged at all).
+        metric: the metric; "limits", how many judge a slice, for "coverage".
         slicing: "overall" or a slicing.
         slice: the slice's value; "" for overall.
         value: the candidate's metric; for "change" the relative increase; for "reference" the ratio.
@@ -140,6 +141,7 @@ class Decision:
         rows: rows of the slice.
         binding: whether it decides; a slice with too few rows is reported only.
         passed: whether the value lies within the limits. A value that is missing or not a number never passes.
+        note: why a slice is not judged; "" for the other kinds.
     """
 
     kind: str
@@ -152,11 +154,14 @@ class Decision:
     rows: int
     binding: bool
     passed: bool
+    note: str = ""
 
     @property
     def reason(self) -> str:
         """The decision in words."""
         where = features.slice_name(self.slicing, self.slice)
+        if self.note:
+            return f"{where}, {self.rows} rows: not judged: {self.note}"
         limits = f"at most {self.upper:g}" if self.lower is None else f"between {self.lower:g} and {self.upper:g}"
         what = {
             "value": self.metric,
@@ -180,7 +185,7 @@ def decide(
         settings: thresholds and the fewest rows of a slice that decides.
         candidate: the candidate's metrics by slice.
         baseline: the baseline's, on the same rows; None where there is no baseline, so that change thresholds rest.
-        hourly_mean_mae: MAE of the mean by hour and working day on the same rows, in rentals.
+        hourly_mean_mae: MAE of the mean by hour and working day on the same rows, in rentals; see `reference`.
 
     Returns:
         Every decision; the candidate passes where all binding ones passed.
@@ -218,7 +223,8 @@ def _decisions(
                 "change", change.metric, slicing, value, increase, None, change.max_increase, rows, binding, passed
             )
     overall = candidate[OVERALL, ""]
-    ratio = overall["mae"] / hourly_mean_mae if hourly_mean_mae else math.nan
+    # A reference that is no number is no evidence; one without an error is not beaten by anything.
+    ratio = overall["mae"] / hourly_mean_mae if hourly_mean_mae and math.isfinite(hourly_mean_mae) else math.nan
     limit_ = settings.max_mae_to_mean
     yield Decision(
         "reference", "mae", OVERALL, "", ratio, None, limit_, int(overall[ROWS]), True, _within(ratio, None, limit_)
@@ -240,8 +246,9 @@ def report(
     baseline: SliceMetrics | None,
     baseline_state: Mapping[str, Any],
     hourly_mean_mae: float,
+    warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return all of an evaluation as plain values, for `decisions.json`."""
+    """Return all of an evaluation as plain values, for `decisions.json`; numbers may be inf or NaN."""
 
     def flat(measured: SliceMetrics | None) -> list[dict[str, Any]]:
         return [{"slicing": k[0], "slice": k[1], **v} for k, v in sorted((measured or {}).items())]
@@ -250,6 +257,7 @@ def report(
         "blessed": all(decision.passed for decision in decisions if decision.binding),
         "baseline": dict(baseline_state),
         "hourly_mean_mae": hourly_mean_mae,
+        "warnings": list(warnings),
         "decisions": [{**asdict(decision), "reason": decision.reason} for decision in decisions],
         "candidate_metrics": flat(candidate),
         "baseline_metrics": flat(baseline),

@@ -1,4 +1,8 @@
-"""The model that every candidate must clearly beat: the mean by hour and working day of the training rows."""
+"""The model that every candidate must clearly beat: the mean by hour and working day of the training rows.
+
+Of all of them, or of the newest span's alone, whichever is nearer to the rows in question: where the label's level has
+moved, or the label has become constant, the mean of years gone by is beaten by anything.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.generic]
+_TABLE = "mean_rentals_by_workingday_and_hour"
+_NEWEST = f"{_TABLE}_of_the_newest_span"
 
 
 @dataclass(frozen=True)
@@ -18,17 +24,28 @@ class HourlyMean:
 
     Attributes:
         table: (2, 24) float64, rentals; cells without rows hold the mean of all rows.
+        newest: the same of the newest span's rows alone; None where these are all of them.
     """
 
     table: npt.NDArray[np.float64]
+    newest: npt.NDArray[np.float64] | None = None
 
     @classmethod
-    def fit(cls, hour: Array, workingday: Array, label: Array) -> Self:
+    def fit(cls, hour: Array, workingday: Array, label: Array, newest: int | None = None) -> Self:
         """Return the means of the given rows, each argument of shape (rows,).
+
+        Args:
+            hour: hours of the day.
+            workingday: 1 on working days.
+            label: rentals.
+            newest: how many of the rows, the last ones, are the newest span's; None for all.
 
         Raises:
             ValueError: there are no rows.
         """
+        if newest is not None and 0 < newest < len(label):
+            last = cls.fit(hour[-newest:], workingday[-newest:], label[-newest:])
+            return cls(cls.fit(hour, workingday, label).table, last.table)
         if not len(label):
             raise ValueError("no rows to take means of")
         cell = np.asarray(workingday, np.int64) * 24 + np.asarray(hour, np.int64)
@@ -42,13 +59,21 @@ class HourlyMean:
         """Return the mean for each row, shape (rows,), in rentals."""
         return self.table[np.asarray(workingday, np.int64), np.asarray(hour, np.int64)]
 
+    def errors(self, hour: Array, workingday: Array, label: Array) -> npt.NDArray[np.float64]:
+        """Return the sums of the absolute errors on the given rows, in rentals, of `table` and `newest`; shape (2,)."""
+        row, column = np.asarray(workingday, np.int64), np.asarray(hour, np.int64)
+        tables = (self.table, self.table if self.newest is None else self.newest)
+        return np.array([np.abs(table[row, column] - np.asarray(label, np.float64)).sum() for table in tables])
+
     def mean_absolute_error(self, hour: Array, workingday: Array, label: Array) -> float:
-        """Return the mean absolute error on the given rows, in rentals."""
-        return float(np.abs(self.predict(hour, workingday) - np.asarray(label, np.float64)).mean())
+        """Return the mean absolute error on the given rows, in rentals, of the table that fits them better."""
+        return float(self.errors(hour, workingday, label).min() / len(label))
 
     def to_json(self) -> str:
-        """Return the table as JSON."""
-        return json.dumps({"mean_rentals_by_workingday_and_hour": self.table.tolist()})
+        """Return the tables as JSON."""
+        return json.dumps(
+            {_TABLE: self.table.tolist()} | ({} if self.newest is None else {_NEWEST: self.newest.tolist()})
+        )
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -58,9 +83,11 @@ class HourlyMean:
             ValueError: the text is not such a table.
         """
         try:
-            table = np.asarray(json.loads(text)["mean_rentals_by_workingday_and_hour"], np.float64)
+            stored = json.loads(text)
+            tables = [np.asarray(stored[name], np.float64) for name in (_TABLE, _NEWEST) if name in (_TABLE, *stored)]
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a table of hourly means: {error}") from None
-        if table.shape != (2, 24):
-            raise ValueError(f"a table of hourly means has shape (2, 24), not {table.shape}")
-        return cls(table)
+        for table in tables:
+            if table.shape != (2, 24):
+                raise ValueError(f"a table of hourly means has shape (2, 24), not {table.shape}")
+        return cls(*tables)

@@ -27,6 +27,7 @@ SERVING_EXAMPLES = "serving_examples"
 EXTRA_FOLDER = "assets.extra"
 KERAS_FILE = "model.keras"
 REFERENCE_FILE = "hourly_mean.json"
+TRAINED_SLICES_FILE = "trained_slices.json"
 
 
 def input_signature() -> dict[str, tf.TensorSpec]:

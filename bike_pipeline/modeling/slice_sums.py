@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,18 +17,13 @@ import numpy.typing as npt
 from bike_pipeline import features
 from bike_pipeline.errors import DataError, first_words
 from bike_pipeline.literal_paths import plain_folder
-from bike_pipeline.modeling import metrics, saved_model
+from bike_pipeline.modeling import metrics, saved_model, slices
 from bike_pipeline.modeling.reference import HourlyMean
 from bike_pipeline.modeling.rows import damaged
+from bike_pipeline.modeling.slices import OVERALL, SLICING_COLUMNS, SLICINGS
 
-OVERALL, HOUR_BAND = "overall", "hour_band"
-# From a slicing to the column whose values are its slices.
-SLICING_COLUMNS = {HOUR_BAND: features.HOUR, "workingday": "workingday", "season": "season", "weathersit": "weathersit"}
-SLICINGS = tuple(SLICING_COLUMNS)
 # Rows that are predicted at once: what bounds the memory.
 ROWS_PER_BATCH = 16_384
-# Slices are counted in an array up to so many values between the smallest and the largest, and sorted out beyond.
-WIDEST_RANGE = 65_536
 COLUMNS = tuple(dict.fromkeys((features.LABEL, *SLICING_COLUMNS.values())))
 
 # (slicing, value); the value is None overall.
@@ -57,17 +52,22 @@ class Measured:
 
     Attributes:
         sums: by slice and model the six sums of `metrics.FORMULAS`.
-        reference_error: Σ|hourly mean − y| over all rows, in rentals.
+        reference_errors: Σ|hourly mean − y| over all rows, in rentals, of each table of `HourlyMean`; shape (2,).
     """
 
     sums: dict[tuple[SliceKey, str], metrics.Sums]
-    reference_error: float = 0.0
+    reference_errors: Array = field(default_factory=lambda: np.zeros(2))
 
     def add(self, other: Measured) -> None:
         """Add the sums of other rows."""
         for key, values in other.sums.items():
             self.sums[key] = self.sums[key] + values if key in self.sums else values
-        self.reference_error += other.reference_error
+        self.reference_errors = self.reference_errors + other.reference_errors
+
+    @property
+    def reference_error(self) -> float:
+        """Σ|hourly mean − y| over all rows, in rentals, of the table that fits them better."""
+        return float(self.reference_errors.min())
 
     @property
     def rows(self) -> int:
@@ -110,28 +110,12 @@ def sums_of_batch(columns: Mapping[str, Array], predictions: Mapping[str, Array]
     sums: dict[tuple[SliceKey, str], metrics.Sums] = {
         ((OVERALL, None), name): values.sum(axis=1) for name, values in terms.items()
     }
-    for slicing, column in SLICING_COLUMNS.items():
-        values = np.asarray(columns[column], np.int64)
-        if slicing == HOUR_BAND:
-            starts = np.asarray(features.HOUR_BANDS)
-            values = starts[np.searchsorted(starts, values, side="right") - 1]
-        present, place = _distinct(values)
+    for slicing in SLICINGS:
+        present, place = slices.distinct(slices.values_of(columns, slicing))
         for name, rows in terms.items():
             by_slice = np.stack([np.bincount(place, term, len(present)) for term in rows], axis=1)
             sums.update({((slicing, int(value)), name): by_slice[i] for i, value in enumerate(present)})
-    error = np.abs(reference.predict(columns[features.HOUR], columns["workingday"]) - label).sum()
-    return Measured(sums, float(error))
-
-
-def _distinct(values: npt.NDArray[np.int64]) -> tuple[Array, Array]:
-    """Return the values that occur, rising, and for each row the place of its value among them."""
-    low, high = int(values.min()), int(values.max())
-    if high - low >= WIDEST_RANGE:
-        found, place = np.unique(values, return_inverse=True)
-        return found, place
-    shifted = values - low
-    occurs = np.bincount(shifted, minlength=high - low + 1) > 0
-    return np.flatnonzero(occurs) + low, (np.cumsum(occurs) - 1)[shifted]
+    return Measured(sums, reference.errors(columns[features.HOUR], columns["workingday"], label))
 
 
 def _batches(path: str) -> Iterator[tuple[Any, dict[str, Array]]]:

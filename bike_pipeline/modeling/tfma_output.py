@@ -18,7 +18,8 @@ from tensorflow_model_analysis.writers import metrics_plots_and_validations_writ
 
 from bike_pipeline.literal_paths import as_pattern
 from bike_pipeline.modeling import metrics
-from bike_pipeline.modeling.slice_sums import OVERALL, Measured, SliceKey
+from bike_pipeline.modeling.slice_sums import Measured, SliceKey
+from bike_pipeline.modeling.slices import OVERALL
 
 EXAMPLE_COUNT = "example_count"
 CANDIDATE, BASELINE = "candidate", "baseline"

@@ -102,13 +102,13 @@ def _work(job: TrainingJob, cluster: Cluster) -> None:
 def _train(job: TrainingJob, cluster: Cluster, strategy: Any) -> None:
     import tensorflow as tf
 
-    from bike_pipeline.modeling import distribution, training
+    from bike_pipeline.modeling import distribution, training, training_rows
 
     if tf.io.gfile.exists(job.model_dir):
         raise ConfigurationError(
             "there is a model already", where=job.model_dir, fix="name a folder that does not exist"
         )
-    columns = training.read(job.examples, job.schema_file)
+    columns, newest = training_rows.read_to_train(job.examples, job.schema_file)
     listener = (lambda fraction, text: _say(progress=fraction, text=text)) if cluster.is_chief else None
     with progress.listening(listener) if listener else contextlib.nullcontext():
         section = job.training.model_dump(mode="json")
@@ -124,7 +124,7 @@ def _train(job: TrainingJob, cluster: Cluster, strategy: Any) -> None:
             partial = job.model_dir.rstrip("/") + PARTIAL
             if tf.io.gfile.exists(partial):
                 tf.io.gfile.rmtree(partial)
-            training.write(trained, columns, job.transform_graph, section, job.run_dir, partial)
+            training.write(trained, columns, job.transform_graph, section, job.run_dir, partial, newest)
             tf.io.gfile.rename(partial, job.model_dir)
     try:
         # A worker that ends earlier takes the chief's view of the cluster with it.

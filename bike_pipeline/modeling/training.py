@@ -15,11 +15,9 @@ from absl import logging
 from keras import ops
 
 from bike_pipeline import features, progress
-from bike_pipeline.modeling import architectures, distribution, preprocessing, reference, rows, saved_model
+from bike_pipeline.modeling import architectures, distribution, preprocessing, rows, saved_model, training_rows
+from bike_pipeline.modeling.training_rows import RAW_NAMES, ROWS_AT_ONCE
 
-RAW_NAMES = (*features.INPUT_NAMES, features.LABEL)
-# Rows that go through the transform graph at once: bounds memory, costs nothing.
-TRANSFORM_CHUNK = 65_536
 LOSS_FILE = "loss.csv"
 # TensorBoard's name for what is measured on the rows that a model is trained on; `tensorboard --logdir` finds it.
 EVENTS_FOLDER = "train"
@@ -35,13 +33,13 @@ def transformed(columns: rows.Columns, transform_graph: str) -> rows.Columns:
     """Return the transformed features and the label of raw rows, as `preprocessing_fn` describes them.
 
     Args:
-        columns: the raw rows, as `read` returns them.
+        columns: the raw rows, as `training_rows.read` returns them.
         transform_graph: folder of the TransformGraph artifact.
     """
     outputs = (preprocessing.DENSE, *preprocessing.CODES, preprocessing.MONTHS_BEFORE_END, features.LABEL)
     transform = saved_model.Transform(transform_graph, RAW_NAMES, outputs)
     parts: dict[str, list[npt.NDArray[Any]]] = {}
-    for chunk in rows.chunks(columns, TRANSFORM_CHUNK):
+    for chunk in rows.chunks(columns, ROWS_AT_ONCE):
         for name, tensor in transform({name: tf.constant(values) for name, values in chunk.items()}).items():
             parts.setdefault(name, []).append(tensor.numpy())
     return {name: np.concatenate(pieces) for name, pieces in parts.items()}
@@ -243,30 +241,6 @@ def train(
     return alone, losses
 
 
-def read(examples: Sequence[str], schema_file: str) -> rows.Columns:
-    """Return the raw rows of an Examples artifact, with the label, in the order of its files.
-
-    Args:
-        examples: file patterns, `<artifact>/Split-<name>/*` each.
-        schema_file: the schema, as text proto; tf.Examples without their rows as Parquet are decoded by it.
-
-    Raises:
-        DataError: the examples lack a column or there are none.
-    """
-    files = [path for pattern in examples for path in rows.readable_files(os.path.dirname(pattern))]
-    schema = _schema(schema_file)
-    batches = (batch for path in files for batch in rows.record_batches(path, TRANSFORM_CHUNK, RAW_NAMES, schema))
-    return rows.to_columns(batches, RAW_NAMES)
-
-
-def _schema(path: str) -> Any:
-    from google.protobuf import text_format
-    from tensorflow_metadata.proto.v0 import schema_pb2
-
-    with tf.io.gfile.GFile(path) as file:
-        return text_format.Parse(file.read(), schema_pb2.Schema())
-
-
 def write(
     trained: tuple[keras.Model, list[float]],
     columns: rows.Columns,
@@ -274,8 +248,9 @@ def write(
     training: dict[str, Any],
     run_dir: str,
     model_dir: str,
+    newest: int | None = None,
 ) -> None:
-    """Write the served model, with the reference of its rows, and the losses of the training.
+    """Write the served model, with the reference and the slices of its rows, and the losses of the training.
 
     Args:
         trained: what `train` returned.
@@ -284,6 +259,7 @@ def write(
         training: the `training` section of the settings.
         run_dir: folder for the losses, as a table and as TensorBoard's events; made if need be.
         model_dir: folder for the SavedModel; must not exist.
+        newest: how many of the rows, the last ones, are the newest span's; None for all.
     """
     model, losses = trained
     tf.io.gfile.makedirs(run_dir)
@@ -291,8 +267,7 @@ def write(
         file.write("epoch,loss\n" + "".join(f"{i},{loss:.6f}\n" for i, loss in enumerate(losses, 1)))
     _write_events(losses, training, rows.count(columns), os.path.join(run_dir, EVENTS_FOLDER))
     progress.report(1.0, "writing the served model")
-    hourly_mean = reference.HourlyMean.fit(columns["hr"], columns["workingday"], columns[features.LABEL])
-    saved_model.write(model, transform_graph, model_dir, {saved_model.REFERENCE_FILE: hourly_mean.to_json()})
+    saved_model.write(model, transform_graph, model_dir, training_rows.evidence(columns, newest))
 
 
 def run_fn(fn_args: Any) -> None:
@@ -326,7 +301,7 @@ def run_fn(fn_args: Any) -> None:
             )
         )
         return
-    columns = read(fn_args.train_files, fn_args.schema_path)
+    columns, newest = training_rows.read_to_train(fn_args.train_files, fn_args.schema_path)
     logging.info("Training on %d rows.", rows.count(columns))
     transform_graph = fn_args.transform_graph_path
     trained = train(
@@ -337,4 +312,5 @@ def run_fn(fn_args: Any) -> None:
         fn_args.base_model,
         distribution.mirrored() if strategy == "mirrored" else None,
     )
-    write(trained, columns, transform_graph, config["training"], fn_args.model_run_dir, fn_args.serving_model_dir)
+    folders = fn_args.model_run_dir, fn_args.serving_model_dir
+    write(trained, columns, transform_graph, config["training"], *folders, newest)

@@ -6,11 +6,19 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from bike_pipeline.settings.section import Count, Section
+from bike_pipeline import features
+from bike_pipeline.settings.section import Count, Positive, Section
 
 Metric = Literal["mae", "rmse", "rmsle", "bias", "calibration"]
 Slicing = Literal["overall", "hour_band", "workingday", "season", "weathersit"]
 
+# The slices of each slicing, as they are recorded.
+SLICES: dict[Slicing, tuple[int, ...]] = {
+    "hour_band": features.HOUR_BANDS,
+    "workingday": (0, 1),
+    "season": tuple(features.SEASONS),
+    "weathersit": tuple(features.WEATHER),
+}
 # Lower is better for these; bias is best at 0 and calibration at 1, so those two are bounded on both sides.
 ERROR_METRICS: tuple[Metric, ...] = ("mae", "rmse", "rmsle")
 TWO_SIDED: dict[Metric, float] = {"bias": 0.0, "calibration": 1.0}
@@ -67,12 +75,17 @@ class EvaluationSettings(Section):
         change_thresholds: limits against the baseline; they bind as soon as there is a baseline.
         max_mae_to_mean: largest passing MAE as a share of that of the training rows' mean by hour and working day.
         min_rows: for each slicing, the rows from which on a slice decides; smaller ones are reported only.
+        may_be_missing: for each slicing, the slices that the eval split may lack although training saw them; where it
+            lacks another, the candidate is not blessed.
+        warn_increase: from which (candidate - baseline) / baseline on a slice that does not decide is warned of.
     """
 
     value_thresholds: tuple[ValueThreshold, ...]
     change_thresholds: tuple[ChangeThreshold, ...]
     max_mae_to_mean: Annotated[float, Field(gt=0.0, lt=1.0)]
     min_rows: dict[Slicing, Count]
+    may_be_missing: dict[Slicing, tuple[int, ...]]
+    warn_increase: Positive
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -88,6 +101,10 @@ class EvaluationSettings(Section):
             )
         if wrong := sorted((set(get_args(Slicing)) - {"overall"}) ^ set(self.min_rows)):
             raise ValueError(f"min_rows: it holds one number for each slicing (see to {', '.join(wrong)})")
+        for slicing, values in self.may_be_missing.items():
+            if unknown := sorted(set(values) - set(SLICES.get(slicing, ()))):
+                known = ", ".join(str(value) for value in SLICES.get(slicing, ())) or "none: it is no slicing"
+                raise ValueError(f"may_be_missing: {slicing} has no slice {unknown[0]} (it has {known})")
         for name, thresholds in (("value", self.value_thresholds), ("change", self.change_thresholds)):
             keys = [(t.metric, t.slicing) for t in thresholds]
             if len(set(keys)) != len(keys):

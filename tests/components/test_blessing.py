@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bike_pipeline.components import evaluator
-from bike_pipeline.errors import DataError
+from bike_pipeline.errors import DataError, ModelError
+from bike_pipeline.modeling import slice_sums
 from bike_pipeline.settings import EvaluationSettings
 from tests.components.conftest import on_beam
 
@@ -27,6 +30,9 @@ WIDE: dict[str, Any] = {
     "change_thresholds": [{"metric": "mae", "max_increase": 0.02}, {"metric": "rmse", "max_increase": 0.02}],
     "max_mae_to_mean": 0.99,
     "min_rows": {"hour_band": 1, "workingday": 1, "season": 1, "weathersit": 1},
+    # Six days of March have neither four seasons nor all kinds of weather.
+    "may_be_missing": {"hour_band": [], "workingday": [], "season": [1, 2, 3, 4], "weathersit": [1, 2, 3, 4]},
+    "warn_increase": 0.5,
 }
 # Far above any count, so that even a model of two epochs beats it.
 EASY_REFERENCE = {"mean_rentals_by_workingday_and_hour": [[9000.0] * 24] * 2}
@@ -57,6 +63,7 @@ class World:
         shutil.copytree(saved_model, folder / "model" / "Format-Serving")
         self.reference = folder / "model" / "Format-Serving" / "assets.extra" / "hourly_mean.json"
         self.reference.write_text(json.dumps(EASY_REFERENCE))
+        self.trained = self.reference.with_name("trained_slices.json")
         self.inputs = {"examples": [examples], "schema": [schema], "model": [self.model]}
 
     def evaluate(self, name: str, baseline: Any, in_memory_rows: int = 10**6, **changes: Any) -> Any:
@@ -126,7 +133,6 @@ def test_a_model_against_itself_is_measured_alike_and_blessed(measured: Any, exa
 
 
 def test_the_metrics_are_those_of_the_served_signature(measured: Any, exported: Any, store_uri: str) -> None:
-    import numpy as np
     import tensorflow as tf
 
     from bike_pipeline import features
@@ -148,7 +154,7 @@ def test_what_tfma_refuses_is_not_blessed(world: World, monkeypatch: pytest.Monk
     refusal = validation_result_pb2.ValidationResult(validation_ok=False)
     monkeypatch.setattr(evaluator.tfma_output, "validate", lambda *_: refusal)
     evaluated = world.evaluate("refused", lookup("found", Path(world.model.uri)))
-    assert all(decision["passed"] for decision in evaluated.report["decisions"])
+    assert all(decision["passed"] for decision in evaluated.report["decisions"] if decision["binding"])
     assert not blessed(evaluated)
 
 
@@ -169,6 +175,126 @@ def test_the_hourly_mean_must_be_beaten(world: World, measured: Any) -> None:
     passing = world.evaluate("passing", lookup("none"), max_mae_to_mean=hard * 1.01)
     failing = world.evaluate("failing", lookup("none"), max_mae_to_mean=hard * 0.99)
     assert (blessed(passing), blessed(failing)) == (True, False)
+
+
+def test_a_slice_that_training_saw_and_eval_lacks_withdraws_the_blessing(world: World) -> None:
+    """Training saw such rows, and the eval split has none of them: no number tells how wrong the model is there."""
+    trained = json.loads(world.trained.read_text())
+    trained["rows_by_slice"]["workingday"]["2"] = 1234
+    world.trained.write_text(json.dumps(trained))
+    evaluated = world.evaluate("lacking", lookup("none"))
+    assert not blessed(evaluated)
+    (missing,) = [d for d in evaluated.report["decisions"] if d["binding"] and not d["passed"]]
+    assert (missing["kind"], missing["slicing"], missing["slice"], missing["rows"]) == (
+        "coverage",
+        "workingday",
+        "2",
+        0,
+    )
+    assert "not judged: absent from the eval split, though training saw 1,234 rows" in missing["reason"]
+
+
+def test_a_slice_that_may_be_missing_is_named_as_not_judged(world: World) -> None:
+    trained = json.loads(world.trained.read_text())
+    trained["rows_by_slice"]["season"]["3"] = 500
+    world.trained.write_text(json.dumps(trained))
+    evaluated = world.evaluate("lacking", lookup("none"))
+    assert blessed(evaluated)
+    named = {(d["slicing"], d["slice"]): d["reason"] for d in evaluated.report["decisions"] if d["kind"] == "coverage"}
+    assert "evaluation.may_be_missing allows" in named["season", "3"]
+    strict = world.evaluate("strict", lookup("none"), may_be_missing={**WIDE["may_be_missing"], "season": [1, 2, 4]})
+    assert not blessed(strict)
+
+
+def test_without_the_trained_slices_there_is_no_verdict(world: World) -> None:
+    world.trained.unlink()
+    with pytest.raises(ModelError, match="does not say which slices it was trained on"):
+        world.evaluate("blind", lookup("none"))
+    world.trained.write_text('{"rows_by_slice": {"season": {}}}')
+    with pytest.raises(ModelError, match="not rows by slice"):
+        world.evaluate("damaged", lookup("none"))
+    assert not (world.folder / "blind" / "evaluation" / "decisions.json").exists()
+
+
+def stored(artifact: Any, folder: Path) -> Any:
+    """Write an artifact to a metadata store, as TFX does after the stage; return what stands there."""
+    from ml_metadata.metadata_store import metadata_store
+    from ml_metadata.proto import metadata_store_pb2
+
+    config = metadata_store_pb2.ConnectionConfig()
+    config.sqlite.filename_uri = str(folder / "metadata.sqlite")
+    config.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
+    store = metadata_store.MetadataStore(config)
+    artifact.type_id = store.put_artifact_type(artifact.artifact_type)
+    (found,) = store.get_artifacts_by_id(store.put_artifacts([artifact.mlmd_artifact]))
+    return found
+
+
+@pytest.mark.parametrize("answer", [math.nan, math.inf])
+def test_a_model_that_answers_no_numbers_is_not_blessed_and_goes_on_record(
+    world: World, monkeypatch: pytest.MonkeyPatch, answer: float
+) -> None:
+    from bike_pipeline.lineage.outcomes import outcome
+
+    monkeypatch.setattr(slice_sums, "_predict", lambda _, records: np.full(len(records), answer))
+    evaluated = world.evaluate("nan", lookup("none"))
+    assert not blessed(evaluated)
+    assert not evaluated.report["blessed_by_tfma"]
+    overall = next(m for m in evaluated.report["candidate_metrics"] if m["slicing"] == "overall")
+    assert overall["mae"] is None
+    assert overall["rows"] > 0
+    recorded = stored(evaluated.evaluation, world.folder)
+    assert "metric_mae" not in recorded.custom_properties
+    assert json.loads(recorded.custom_properties["decisions"].string_value) == evaluated.report
+    told = outcome("Evaluator", {"evaluation": [recorded], "blessing": [evaluated.blessing.mlmd_artifact]})
+    assert told == "MAE not a number, RMSE not a number: NOT blessed"
+
+
+def test_eval_days_without_a_rental_are_not_blessed_and_go_on_record(
+    world: World, month_file: Any, tmp_path: Path
+) -> None:
+    from bike_pipeline.data.ingest import ingest
+    from bike_pipeline.settings import load_settings
+    from tests.components.conftest import generate
+
+    uri = str(tmp_path / "spans")
+    nothing = {"casual": "0", "registered": "0", "cnt": "0"}
+    upload = month_file("2012-03", lambda row: {**row, **nothing} if row["dteday"] >= "2012-03-25" else row)
+    ingest(load_settings(assignments=(f"data.store={uri}",)), str(upload))
+    world.inputs["examples"] = [generate(uri, tmp_path / "examples", history_spans=0)]
+    evaluated = world.evaluate("zero", lookup("none"))
+    assert not blessed(evaluated)
+    failed = {d["metric"] for d in evaluated.report["decisions"] if d["binding"] and not d["passed"]}
+    assert {"bias", "calibration"} <= failed
+    assert stored(evaluated.evaluation, world.folder).custom_properties["metric_mae"].double_value > 0
+
+
+def test_a_small_slice_on_which_the_candidate_is_much_worse_is_warned_of(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice as bad as the baseline on too few rows to decide: blessed, and said aloud."""
+    decide = evaluator.evaluation.decide
+
+    def worse(settings: Any, candidate: Any, baseline: Any, mean: float) -> Any:
+        for key, values in candidate.items():
+            if key[0] == "season":
+                values["mae"] *= 2.1
+        return decide(settings, candidate, baseline, mean)
+
+    monkeypatch.setattr(evaluator.evaluation, "decide", worse)
+    changes = [*WIDE["change_thresholds"], {"metric": "mae", "slicing": "season", "max_increase": 0.1}]
+    few = {**WIDE["min_rows"], "season": 10_000}
+    evaluated = world.evaluate(
+        "warned", lookup("found", Path(world.model.uri)), change_thresholds=changes, min_rows=few
+    )
+    assert blessed(evaluated)
+    assert evaluated.report["warnings"]
+    assert all("+110%" in told and "does not decide" in told for told in evaluated.report["warnings"])
+    assert evaluated.evaluation.get_int_custom_property("warnings") == len(evaluated.report["warnings"])
+    calm = world.evaluate(
+        "calm", lookup("found", Path(world.model.uri)), change_thresholds=changes, min_rows=few, warn_increase=2.5
+    )
+    assert calm.report["warnings"] == []
 
 
 def test_only_a_found_baseline_is_compared_with(world: World) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bike_pipeline.errors import DataError
-from bike_pipeline.modeling import reference, saved_model, training
+from bike_pipeline.modeling import reference, saved_model, slices, training, training_rows
 from tests.components.test_example_gen import parsed, values
 from tests.conftest import ROOT, TRAINING
 
@@ -57,7 +57,14 @@ def test_it_writes_the_served_model_of_the_rows_it_was_given(run: Any, examples:
     written = (folder / saved_model.EXTRA_FOLDER / saved_model.REFERENCE_FILE).read_text(encoding="utf-8")
     # The mean to beat is that of these rows: eval rows in it would make it too strong or too weak a reference.
     expected = reference.HourlyMean.fit(*columns)
-    np.testing.assert_allclose(reference.HourlyMean.from_json(written).table, expected.table)
+    read = reference.HourlyMean.from_json(written)
+    np.testing.assert_allclose(read.table, expected.table)
+    # And that of the newest span's alone: the candidate must beat the better of the two.
+    last = reference.HourlyMean.fit(*(values[-len(list(parsed(examples, "train"))) :] for values in columns))
+    np.testing.assert_allclose(read.newest, last.table)
+    named = slices.from_json((folder / saved_model.EXTRA_FOLDER / saved_model.TRAINED_SLICES_FILE).read_text())
+    assert sum(named["season"].values()) == len(rows)
+    assert named["workingday"] == {str(v): int((columns[1] == v).sum()) for v in (0, 1)}
 
 
 def test_tensorboard_reads_loss_and_learning_rate_of_each_epoch(run: Any, examples: Any, tmp_path: Path) -> None:
@@ -136,7 +143,7 @@ def test_files_are_read_one_after_the_other_on_any_machine(examples: Any, tmp_pa
         return record_batches(path, *arguments)
 
     monkeypatch.setattr(rows, "record_batches", remembered)
-    columns = training.read([str(tmp_path / "part-*")], str(ROOT / "configs" / "schema.pbtxt"))
+    columns = training_rows.read([str(tmp_path / "part-*")], str(ROOT / "configs" / "schema.pbtxt"))
     np.testing.assert_array_equal(columns["cnt"], [values(example)["cnt"] for example in kept])
     # Given all at once, TensorFlow takes turns between them on machines with more than three cores.
     assert opened == paths

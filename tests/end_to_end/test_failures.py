@@ -114,6 +114,31 @@ def test_too_short_a_half(product: Product, tmp_path: Path, edited: Callable[...
 
 
 @pytest.mark.slow
+def test_a_half_whose_every_label_is_150_is_never_trained_on(
+    product: Product, tmp_path: Path, edited: Callable[..., str], halves: tuple[Path, Path]
+) -> None:
+    assert product.call("data", "ingest", str(halves[0])).code == 0
+    constant = tmp_path / "constant.csv"
+    constant.write_text(edited(1, lambda row: {**row, "casual": "30", "registered": "120", "cnt": "150"}), "utf-8")
+    assert product.call("data", "ingest", str(constant)).code == 0
+    expect(product.call("run"), 5, "'cnt' in train: the label is nearly constant", "gate.limits.label_variation")
+    assert not product.versions()
+    assert not (product.workspace / "artifacts" / "Trainer").exists()
+
+
+@pytest.mark.slow
+def test_a_model_without_numbers_is_not_blessed_and_its_table_says_so(product: Product) -> None:
+    ruined = ("--set", "training.learning_rate=1e30", "--set", "training.epochs=1")
+    run = product.call("run", "--demo", "first", *ruined)
+    expect(run, 6, "not blessed")
+    assert "MAE not a number, RMSE not a number: NOT blessed" in run.out
+    assert "✘ failed  mae, overall: nan, at most 55" in run.out
+    assert not product.versions()
+    page = product.call("explain-run")
+    assert page.code == 0, page.err
+
+
+@pytest.mark.slow
 def test_full_disk(product: Product, halves: tuple[Path, Path]) -> None:
     ingest = SMALL_FILES.format(limit=50_000, arguments=["data", "ingest", str(halves[0])])
     expect(product.python(ingest), 8)

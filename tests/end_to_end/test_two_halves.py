@@ -40,7 +40,11 @@ def test_first_half_is_blessed_without_a_baseline(story: dict[str, Any]) -> None
     assert decisions["blessed"]
     assert decisions["baseline"]["state"] == "none"
     assert "no model has been pushed yet" in decisions["baseline"]["reason"]
-    assert {d["kind"] for d in decisions["decisions"]} == {"value", "reference"}
+    assert {d["kind"] for d in decisions["decisions"]} == {"value", "reference", "coverage"}
+    # The last fifth of a year has neither spring nor summer: that is said, and let pass.
+    unjudged = {(d["slicing"], d["slice"]): d for d in decisions["decisions"] if d["kind"] == "coverage"}
+    assert {("season", "2"), ("season", "3"), ("weathersit", "4")} <= set(unjudged)
+    assert not any(d["binding"] for d in unjudged.values())
     assert first.result["newly_pushed"]
 
 
@@ -78,6 +82,10 @@ def test_second_half_is_held_against_the_first_model(story: dict[str, Any]) -> N
     changes = [d for d in decisions["decisions"] if d["kind"] == "change"]
     assert {d["slicing"] for d in changes} == {"overall", "hour_band", "workingday", "season", "weathersit"}
     assert all(d["passed"] for d in changes if d["binding"])
+    # Eleven days of winter do not decide, but twice the baseline's error there is not passed over in silence.
+    (warning,) = decisions["warnings"]
+    assert warning.startswith("winter: mae ")
+    assert "does not decide" in warning
     assert second.states["ImportSchemaGen"] == "cached"
     assert {state for name, state in second.states.items() if name != "ImportSchemaGen"} == {"done"}
     assert second.result["pushed_version"] > first_version

@@ -47,3 +47,20 @@ def test_a_text_that_is_no_table_is_refused(text):
 def test_no_rows_have_no_mean():
     with pytest.raises(ValueError, match="no rows"):
         HourlyMean.fit(np.array([]), np.array([]), np.array([]))
+
+
+def test_the_newest_rows_alone_are_a_reference_too_where_the_level_has_moved() -> None:
+    """A label that became constant: the mean of all years misses it by far, and anything beats that."""
+    hour, workingday = np.tile(np.arange(24), 20), np.repeat([0, 1], 240)
+    label = np.concatenate([np.tile(np.arange(24) * 20, 10), np.full(240, 150)])
+    model = HourlyMean.fit(hour, np.zeros_like(workingday), label, newest=240)
+    later = np.arange(24), np.zeros(24, int), np.full(24, 150)
+    assert HourlyMean(model.table).mean_absolute_error(*later) > 50
+    assert model.mean_absolute_error(*later) == 0
+    again = HourlyMean.from_json(model.to_json())
+    assert again.newest is not None
+    assert np.array_equal(again.newest, np.full((2, 24), 150))
+    # Where the older rows are nearer, they stay the reference.
+    earlier = np.arange(24), np.zeros(24, int), np.arange(24) * 10 + 75
+    assert model.mean_absolute_error(*earlier) == pytest.approx(HourlyMean(model.table).mean_absolute_error(*earlier))
+    assert HourlyMean.fit(hour, workingday, label, newest=len(label)).newest is None
