@@ -45,6 +45,7 @@ class BeamRunner:
             BusyError: another run holds the workspace and `wait` is off.
             StorageError: the workspace cannot be written.
             ConfigurationError: the engine cannot work with these settings.
+            ClusterError: the engine's cluster does not answer.
             MissingExtraError: the engine needs something that this machine lacks.
             BikePipelineError: a stage refused or failed; ML Metadata holds the reason.
         """
@@ -86,12 +87,12 @@ def beam_pipelines(settings: Settings) -> Iterator[MakeBeamPipeline]:
                     endpoints.append(stack.enter_context(job_server.running(beam, beam.engine, settings.logs_path)))
                 return endpoints[0]
 
-        def make() -> Any:
+        def make(stage: str) -> Any:
             import apache_beam
 
             address = endpoint() if beam.engine in ("flink", "spark", "portable") else ""
-            # Dataflow refuses a second job of a name while the first one runs.
-            job_name = f"{settings.pipeline_name}-{uuid.uuid4().hex[:8]}"
+            # Dataflow refuses a second job of a name while the first one runs, and knows small letters only.
+            job_name = f"{settings.pipeline_name}-{stage.lower()}-{uuid.uuid4().hex[:8]}"
             return apache_beam.Pipeline(argv=flags.engine_flags(beam, address, job_name))
 
         yield make

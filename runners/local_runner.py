@@ -49,7 +49,7 @@ class LocalRunner:
                 accept_baseline_reset=accept_baseline_reset,
             )
 
-    def _beam_pipeline(self) -> Any:
+    def _beam_pipeline(self, _stage: str) -> Any:
         import apache_beam
 
         return apache_beam.Pipeline(argv=direct_flags(self._settings.beam))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -26,11 +28,17 @@ from bike_pipeline.run_events import RunObserver, StageResult
 from runners.sealed_stages import SealingLauncher
 
 MEND_STORAGE = "free space or grant write permission, then run again: finished stages are not repeated"
+RUN_AGAIN = "run again: finished stages are not repeated, and this one starts anew"
+# How Beam tells that a job failed on an engine of its own processes, and Transform's last step, as tensorflow-transform
+# names it.
+_ENGINE_FAILED = re.compile(r"Pipeline \S+ failed in state FAILED")
+_GRAPH_WRITER = "WriteTransformFn"
 # Whoever has it may use the metadata store: SQLite takes one writer at a time, and a second one that finds the file
 # locked fails after a while.
 _STORE_TURN = threading.RLock()
 
-MakeBeamPipeline = Callable[[], Any]
+# Takes the name of the stage that the pipeline is for.
+MakeBeamPipeline = Callable[[str], Any]
 
 
 class SerialMetadata(metadata.Metadata):
@@ -175,7 +183,9 @@ def beam_operator(make_beam_pipeline: MakeBeamPipeline) -> Any:
 
     class _Operator(beam_executor_operator.BeamExecutorOperator):
         def run_executor(self, execution_info: Any, make_beam_pipeline_fn: Any = None) -> Any:
-            return super().run_executor(execution_info, make_beam_pipeline_fn or make_beam_pipeline)
+            stage = execution_info.pipeline_node.node_info.id
+            make = make_beam_pipeline_fn or functools.partial(make_beam_pipeline, stage)
+            return super().run_executor(execution_info, make)
 
     return _Operator
 
@@ -204,6 +214,14 @@ def as_failure(stage: str, error: BaseException) -> BikePipelineError | Keyboard
     first = first_words(error)
     if is_of_storage(error):
         return StorageError(first, where=stage, fix=MEND_STORAGE)
+    if _ENGINE_FAILED.match(first) and _GRAPH_WRITER in str(error) and "NotFoundError" in str(error):
+        # It moves what it wrote to its place: a second attempt within the job does not find it any more.
+        return StageError(
+            "the engine lost a worker while the graph was written, and repeated a step that cannot be repeated within "
+            "a job",
+            where=stage,
+            fix=RUN_AGAIN,
+        )
     return StageError(
         f"{type(error).__name__}: {first}",
         where=stage,

@@ -258,6 +258,12 @@ class BeamSettings(Section):
                 )
 
     @property
+    def own_job_server(self) -> bool:
+        """Whether the job server is on this machine: one that a run starts, or one that runs here already."""
+        endpoint = self.job_server.endpoint
+        return not endpoint or urlsplit(f"//{endpoint}").hostname in _OWN_HOSTS
+
+    @property
     def worker_options(self) -> dict[str, str]:
         """Beam's options of the workers' environment."""
         environment = self.workers.environment

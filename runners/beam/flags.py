@@ -23,7 +23,7 @@ def engine_flags(beam: BeamSettings, job_endpoint: str = "", job_name: str = "")
     Args:
         beam: the settings.
         job_endpoint: host:port of the job server, for engines that have one.
-        job_name: name that the engine shows; only Dataflow takes it.
+        job_name: name that the engine shows; without it Flink and Spark show BeamApp, user and time.
     """
     if beam.engine == "direct":
         return direct_flags(beam)
@@ -38,6 +38,8 @@ def engine_flags(beam: BeamSettings, job_endpoint: str = "", job_name: str = "")
         flags += [f"--parallelism={beam.flink.parallelism}", f"--flink_master={beam.flink.master}"]
     if beam.engine == "spark":
         flags.append(f"--spark_master_url={beam.spark.master}")
+    if job_name:
+        flags.append(f"--job_name={job_name}")
     if beam.workers.setup_file:
         flags.append(f"--setup_file={beam.workers.setup_file}")
     return [*flags, *beam.pipeline_args]

@@ -7,6 +7,7 @@ from pathlib import Path
 from bike_pipeline import job_servers
 from bike_pipeline.errors import ConfigurationError, MissingExtraError
 from bike_pipeline.settings import Settings
+from runners.beam import flink_cluster
 
 
 def check(settings: Settings) -> None:
@@ -15,6 +16,7 @@ def check(settings: Settings) -> None:
     Raises:
         ConfigurationError: a file that the settings name is not there, or workers could not reach the data.
         MissingExtraError: Java, a job server's jar or Google credentials are missing.
+        ClusterError: the Flink cluster does not answer.
     """
     beam = settings.beam
     if beam.engine == "direct":
@@ -26,8 +28,29 @@ def check(settings: Settings) -> None:
         )
     if beam.engine == "dataflow":
         _dataflow(settings)
-    elif beam.engine in ("flink", "spark") and not beam.job_server.endpoint:
+        return
+    if beam.workers.environment == "DOCKER":
+        _containers(settings)
+    if beam.engine in ("flink", "spark") and not beam.job_server.endpoint:
         job_servers.require(beam, beam.engine)
+    if beam.engine == "flink":
+        flink_cluster.check(beam)
+
+
+def _containers(settings: Settings) -> None:
+    """Stop where workers in containers would see no data: Beam mounts no folder into them."""
+    root = settings.beam.pipeline_root
+    for place, where, example in (
+        (settings.store_uri, "data.store", "gs://BUCKET/spans"),
+        (root or settings.pipeline_root, "beam.pipeline_root", "gs://BUCKET/artifacts"),
+    ):
+        if "://" not in place:
+            raise ConfigurationError(
+                "Beam mounts no folder into the containers of DOCKER workers, so they do not see it",
+                where=f"{where} {place}",
+                fix=f"keep it in object storage (--set {where}={example}), or take PROCESS or EXTERNAL workers on "
+                "machines that mount it",
+            )
 
 
 def _dataflow(settings: Settings) -> None:

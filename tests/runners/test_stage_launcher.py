@@ -44,6 +44,22 @@ def test_an_interrupt_that_beam_makes_an_error_of_stays_an_interrupt() -> None:
     assert isinstance(as_failure("Transform", chained(KeyboardInterrupt())), KeyboardInterrupt)
 
 
+def test_a_step_that_an_engine_cannot_repeat_is_told_with_its_cure() -> None:
+    told = RuntimeError(
+        "Pipeline bike-demand-transform-1 failed in state FAILED: java.lang.RuntimeException: Error received from SDK "
+        "harness for instruction 7: Traceback (most recent call last):\n  …\n"
+        "tensorflow.python.framework.errors_impl.NotFoundError: /mnt/transform_graph/tftransform_tmp/1; No such file "
+        "or directory [while running 'WriteTransformFn/WriteTransformFnToTemp']"
+    )
+    failure = as_failure("Transform", told)
+    assert isinstance(failure, StageError)
+    assert "lost a worker" in failure.what
+    assert failure.fix.startswith("run again")
+    assert "lost a worker" not in str(
+        as_failure("Transform", RuntimeError(str(told).replace("NotFoundError", "Error")))
+    )
+
+
 @pytest.mark.parametrize("context_only", [False, True])
 def test_what_the_operating_system_refused_is_a_storage_error(context_only: bool) -> None:
     cause = OSError(28, "No space left on device", "artifacts/model")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from apache_beam.options import pipeline_options as options
 from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
+from apache_beam.portability.api import beam_job_api_pb2
 from apache_beam.runners import create_runner
+from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.transforms import environments
 
 from bike_pipeline.settings import load_settings
 from runners.beam.flags import direct_flags, engine_flags
+from runners.beam_runner import beam_pipelines
+from runners.stage_launcher import beam_operator
 
 ROOT = Path(__file__).resolve().parents[3]
 OVERLAYS = sorted((ROOT / "configs").glob("beam-*.yaml"))
@@ -100,6 +105,36 @@ def test_spark_and_user_code_by_setup_file():
     assert known.view_as(options.SetupOptions).setup_file == str(ROOT / "setup.py")
 
 
+@pytest.mark.parametrize("engine", ["flink", "spark"])
+def test_a_job_has_the_name_of_its_stage_where_the_engine_shows_it(engine, monkeypatch):
+    taken = []
+    monkeypatch.setattr("runners.beam.job_server._answers", lambda endpoint, seconds: True)
+    monkeypatch.setattr("apache_beam.Pipeline", lambda *, argv: taken.append(argv))
+    given = (f"beam.engine={engine}", "beam.job_server.endpoint=localhost:1")
+    with beam_pipelines(load_settings(assignments=given)) as make:
+        make("StatisticsGen")
+    service = SimpleNamespace(
+        DescribePipelineOptions=lambda *_, **__: beam_job_api_pb2.DescribePipelineOptionsResponse()
+    )
+    job = JobServiceHandle(service, parsed(taken[0]))
+    # What the job server names Flink's and Spark's jobs by; without it they are all called BeamApp.
+    name = job.get_pipeline_options()["beam:option:job_name:v1"]
+    assert name.startswith("bike-demand-statisticsgen-")
+
+
+def test_the_operator_says_which_stage_a_pipeline_is_for(monkeypatch):
+    taken = []
+    monkeypatch.setattr(
+        "tfx.orchestration.portable.beam_executor_operator.BeamExecutorOperator.run_executor",
+        lambda self, information, make: taken.append(make()),
+    )
+    kind = beam_operator(lambda stage: f"pipeline of {stage}")
+    operator = kind.__new__(kind)
+    node = SimpleNamespace(node_info=SimpleNamespace(id="Transform"))
+    operator.run_executor(SimpleNamespace(pipeline_node=node))
+    assert taken == ["pipeline of Transform"]
+
+
 def test_raw_flags_come_last():
     assert engine_flags(beam("pipeline_args=[--job_server_timeout=7]"))[-1] == "--job_server_timeout=7"
 
@@ -116,6 +151,8 @@ def test_dataflow_is_told_everything():
     assert cloud.temp_location == "gs://your-bucket/tmp"
     assert cloud.service_account_email == "bike-pipeline@your-project.iam.gserviceaccount.com"
     assert (workers.machine_type, workers.max_num_workers, workers.disk_size_gb) == ("n2-standard-4", 8, 30)
-    assert workers.sdk_container_image == "europe-west4-docker.pkg.dev/your-project/bikes/bike-pipeline:0.1.0"
+    assert (
+        workers.sdk_container_image == "europe-west4-docker.pkg.dev/your-project/bikes/bike-pipeline-beam-worker:0.1.0"
+    )
     assert (workers.network, workers.subnetwork) == ("vpc", "regions/europe-west4/subnetworks/default")
     assert workers.use_public_ips is False
