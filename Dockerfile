@@ -2,6 +2,17 @@
 # The image that every stage runs in on a cluster: docker build -t bike-pipeline:0.1.0 .
 # Debian 13 has glibc 2.41, so the wheels fit as they are. x86-64 only: ml-metadata ships no other wheels.
 ARG PYTHON_TAG=3.12.12
+ARG GO_TAG=1.26
+
+# What starts Beam's Python workers in a container; Beam ships it in its own image only, so it is built from Beam's module.
+FROM golang:${GO_TAG}-trixie AS boot
+# The version in requirements/base.txt.
+ARG BEAM_VERSION=2.77.0
+# A mirror of the module registry, where there is one: --build-arg GOPROXY=…
+ARG GOPROXY
+ENV CGO_ENABLED=0 GOBIN=/opt/apache/beam
+RUN go install "github.com/apache/beam/sdks/v2/python/container@v${BEAM_VERSION}" \
+    && mv /opt/apache/beam/container /opt/apache/beam/boot
 
 # This stage has the compiler that pyfarmhash needs; nothing of it but /opt/venv reaches the image.
 FROM python:${PYTHON_TAG}-trixie AS build
@@ -32,7 +43,7 @@ RUN /opt/tools/bin/uv pip install --python /opt/venv/bin/python --no-deps --no-b
     /opt/venv/bin/python -m compileall -q /app; \
     /opt/venv/bin/python -c "import ml_metadata, tensorflow_data_validation, runners.kubeflow.client"
 
-FROM python:${PYTHON_TAG}-slim-trixie
+FROM python:${PYTHON_TAG}-slim-trixie AS pipeline
 # The lineage of a run names the commit that its image was built from: --build-arg GIT_COMMIT=$(git rev-parse HEAD)
 ARG GIT_COMMIT=""
 LABEL org.opencontainers.image.revision="${GIT_COMMIT}" \
@@ -62,3 +73,17 @@ USER 10001:0
 # On a cluster the spec brings each stage's command. There is no entry point, so that both of these are what they say:
 # docker run IMAGE bike-pipeline run, docker run IMAGE python -m runners.kubeflow.task.
 CMD ["bike-pipeline", "--help"]
+
+# The workers of Beam on Flink, Spark or Dataflow: docker build --target beam-worker -t bike-pipeline-beam-worker:0.1.0 .
+FROM pipeline AS beam-worker
+COPY --from=boot /opt/apache/beam/boot /opt/apache/beam/boot
+# Beam asks pip whether Beam is there, and would make an environment of its own for each worker.
+ENV RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1
+USER 0
+RUN python -m ensurepip
+USER 10001:0
+# The engine calls the container with arguments alone: --id=… --provision_endpoint=…
+ENTRYPOINT ["/opt/apache/beam/boot"]
+
+# What is built where no target is named.
+FROM pipeline

@@ -12,6 +12,8 @@ EXTRAS ?=
 ARGS ?=
 # What `make test-torch` installs: a requirement or a wheel.
 TORCH ?= torch
+# Which image `make image` builds; the pipeline's by default.
+TARGET ?=
 # Test processes side by side; each takes up to 2 GB, with what it starts.
 WORKERS ?= 2
 
@@ -125,12 +127,12 @@ referee: setup ## Ask Kubeflow's and Kubernetes' own Go code whether they take t
 	$(BIN)/python tools/kubeflow_referee/referee.py $(ARGS)
 
 .PHONY: image
-image: ## Build the container image (needs docker or podman; ARGS="--build-arg EXTRAS=''" for what stages need alone).
+image: ## Build the container image (needs docker or podman; TARGET=beam-worker for that of Beam's workers).
 	for program in docker podman; do \
 	  if command -v $$program > /dev/null; then \
 	    commit=$$(git rev-parse HEAD 2> /dev/null || true); \
-	    exec $$program build --build-arg GIT_COMMIT=$$commit \
-	      --tag bike-pipeline:$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) $(ARGS) .; \
+	    exec $$program build --build-arg GIT_COMMIT=$$commit $(if $(TARGET),--target $(TARGET)) \
+	      --tag bike-pipeline$(if $(TARGET),-$(TARGET)):$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) $(ARGS) .; \
 	  fi; \
 	done; \
 	echo "image: error: neither docker nor podman is on the PATH" >&2; \
@@ -152,6 +154,10 @@ spark: setup ## Fetch Beam's job server for Spark with Maven, once.
 .PHONY: prism
 prism: setup ## Build Prism, Beam's engine in Go, once: the tests of other engines use it where it is there.
 	$(BIN)/python tools/job_servers.py prism $(ARGS)
+
+.PHONY: boot
+boot: setup ## Build boot, which starts Beam's Python workers as processes on a machine, once.
+	$(BIN)/python tools/job_servers.py boot $(ARGS)
 
 .PHONY: benchmark
 benchmark: setup ## Measure a whole run against the plain TFX way and against polars and Keras with no pipeline.

@@ -17,6 +17,7 @@ from packaging.specifiers import SpecifierSet
 
 from bike_pipeline import __version__
 from bike_pipeline.extras import EXTRAS
+from tools import job_servers
 
 ROOT = Path(__file__).resolve().parent.parent
 IN_IMAGE = ("base", "kubeflow", "object-storage")
@@ -36,6 +37,12 @@ def stages():
         if instruction[0] == "FROM":
             found.append([])
         found[-1].append(instruction)
+    return found
+
+
+def stage_named(name):
+    """Return the instructions of the stage that a target names."""
+    [found] = [stage for stage in stages()[1:] if stage[0][1].endswith(f" AS {name}")]
     return found
 
 
@@ -117,26 +124,48 @@ def test_the_image_is_where_the_settings_say():
     settings = yaml.safe_load((ROOT / "configs" / "base.yaml").read_text(encoding="utf-8"))["kubeflow"]
     assert {target for source, target in copied() if source == "configs"} == {f"{settings['project_folder']}/configs/"}
     assert settings["image"] == f"bike-pipeline:{__version__}"
-    (setup,) = [rest for rest in rest_of(stages()[-1], "RUN") if "useradd" in rest]
+    (setup,) = [rest for rest in rest_of(stage_named("pipeline"), "RUN") if "useradd" in rest]
     for volume in settings["volumes"]:
         assert volume["mount_path"] in setup.split("chmod")[1].split()
 
 
-def test_both_stages_are_one_debian_and_one_supported_python():
+def test_all_stages_are_one_debian_and_one_supported_python():
     (tag,) = [rest.partition("=")[2] for rest in rest_of(stages()[0], "ARG") if rest.startswith("PYTHON_TAG=")]
     metadata = importlib.metadata.metadata("bike-pipeline")
     assert SpecifierSet(metadata["Requires-Python"]).contains(tag)
     bases = [rest_of(stage, "FROM")[0].split()[0] for stage in stages()[1:]]
-    assert bases == ["python:${PYTHON_TAG}-trixie", "python:${PYTHON_TAG}-slim-trixie"]
+    pythons = ["python:${PYTHON_TAG}-trixie", "python:${PYTHON_TAG}-slim-trixie"]
+    assert bases == ["golang:${GO_TAG}-trixie", *pythons, "pipeline", "pipeline"]
 
 
-def test_the_last_stage_is_not_root_and_installs_nothing():
-    last = stages()[-1]
+def test_the_image_is_not_root_and_installs_nothing():
+    # The last stage is what is built where no target is named.
+    assert stages()[-1] == [("FROM", "pipeline")]
+    last = stage_named("pipeline")
     (user,) = rest_of(last, "USER")
     assert re.fullmatch(r"[1-9][0-9]+:0", user), "a number that Kubernetes can check, in the group that OpenShift gives"
     assert not re.search(r"\b(apt-get|pip|uv|gcc|g\+\+|curl)\b", " ".join(rest_of(last, "RUN")))
     assert not rest_of(last, "ENTRYPOINT")
     assert rest_of(last, "CMD") == ['["bike-pipeline", "--help"]']
+
+
+def test_workers_of_beam_are_started_as_beam_starts_containers():
+    worker, boot = stage_named("beam-worker"), stage_named("boot")
+    assert rest_of(worker, "FROM") == ["pipeline AS beam-worker"]
+    assert rest_of(worker, "ENTRYPOINT") == ['["/opt/apache/beam/boot"]']
+    assert rest_of(worker, "COPY") == ["--from=boot /opt/apache/beam/boot /opt/apache/beam/boot"]
+    assert rest_of(worker, "USER")[-1] == rest_of(stage_named("pipeline"), "USER")[-1]
+    # It asks pip for Beam, which the environment of the image lacks, and must not make another environment.
+    assert rest_of(worker, "RUN") == ["python -m ensurepip"]
+    assert rest_of(worker, "ENV") == ["RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1"]
+    [pinned_beam] = re.findall(
+        r"^apache-beam(?:\[.*\])?==(\S+)", (ROOT / "requirements/base.txt").read_text(), re.MULTILINE
+    )
+    assert f"BEAM_VERSION={pinned_beam}" in rest_of(boot, "ARG")
+    [built] = rest_of(boot, "RUN")
+    package, name = job_servers.GO_PROGRAMS["boot"]
+    assert f"{job_servers.BEAM_MODULE}/{package}@v${{BEAM_VERSION}}" in built
+    assert f"mv /opt/apache/beam/{name} /opt/apache/beam/boot" in built
 
 
 def test_only_packages_that_are_pinned_by_hash_are_installed():
@@ -171,7 +200,9 @@ def imported():
 
 
 def test_the_extras_are_those_that_clusters_need():
-    (extras,) = [rest.partition("=")[2].strip('"').split() for rest in rest_of(stages()[1], "ARG") if "EXTRAS=" in rest]
+    (extras,) = [
+        rest.partition("=")[2].strip('"').split() for rest in rest_of(stage_named("build"), "ARG") if "EXTRAS=" in rest
+    ]
     assert tuple(extras) == IN_IMAGE[1:]
     assert set(extras) <= set(EXTRAS)
 

@@ -1,7 +1,8 @@
-"""Fetches what other Beam engines than the direct runner need here: `make flink`, `make spark`, `make prism`.
+"""Fetches what other Beam engines than the direct runner need: `make flink`, `make spark`, `make prism`, `make boot`.
 
 Flink's and Spark's job servers come from Maven, by the user's own Maven with its mirrors and settings; Prism, Beam's
-runner in Go, is built by Go from the Go module registry. They lie in `.job-servers`, where the settings find them.
+runner in Go, and boot, which starts Python workers, are built by Go from the Go module registry. They lie in
+`.job-servers`, where the settings find them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ DRIVERS = {
     "flink": "org/apache/beam/runners/flink/FlinkJobServerDriver.class",
     "spark": "org/apache/beam/runners/spark/SparkJobServerDriver.class",
 }
-PRISM = "github.com/apache/beam/sdks/v2/go/cmd/prism"
+BEAM_MODULE = "github.com/apache/beam/sdks/v2"
+# By the name that the program gets here: its package, and the name that Go gives it.
+GO_PROGRAMS = {"prism": ("go/cmd/prism", "prism"), "boot": ("python/container", "container")}
 
 
 def _stop(what: str, fix: str) -> NoReturn:
@@ -83,28 +86,30 @@ def _check_jar(engine: str, jar: Path) -> None:
         )
 
 
-def build_prism(target: Path) -> None:
-    """Build Prism with Go, of the installed Beam's version."""
+def build(name: str, target: Path) -> None:
+    """Build one of `GO_PROGRAMS` with Go, of the installed Beam's version."""
+    package, made = GO_PROGRAMS[name]
     go = _need("go", "install Go (Debian, Ubuntu: apt install golang)")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".building-") as folder:
         done = subprocess.run(
-            [go, "install", f"{PRISM}@v{version('apache-beam')}"],
-            env={**os.environ, "GOBIN": folder, "GOFLAGS": ""},
+            [go, "install", f"{BEAM_MODULE}/{package}@v{version('apache-beam')}"],
+            # Without C, so that it runs on machines and in images with another C library.
+            env={**os.environ, "GOBIN": folder, "GOFLAGS": "", "CGO_ENABLED": "0"},
             capture_output=True,
             text=True,
             check=False,
         )
         if done.returncode:
             lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-            _stop(f"Go did not build Prism ({lines[-1][:300]})", "see whether your Go module proxy serves it")
-        os.replace(Path(folder) / "prism", target)
+            _stop(f"Go did not build {name} ({lines[-1][:300]})", "see whether your Go module proxy serves it")
+        os.replace(Path(folder) / made, target)
 
 
 def main() -> None:
     """Fetch one engine, unless it is there already."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("engine", choices=[*DRIVERS, "prism"])
+    parser.add_argument("engine", choices=[*DRIVERS, *GO_PROGRAMS])
     parser.add_argument("--config", default=None, help="an overlay of the settings")
     parser.add_argument("--set", dest="assignments", action="append", default=[], help="a single setting")
     options = parser.parse_args()
@@ -113,16 +118,16 @@ def main() -> None:
     except BikePipelineError as error:
         _stop(error.what, error.fix)
     engine = options.engine
-    prism = job_servers.jar_path(beam, "flink").parent / f"prism-{version('apache-beam')}"
-    target = prism if engine == "prism" else job_servers.jar_path(beam, engine)
+    program = job_servers.jar_path(beam, "flink").parent / f"{engine}-{version('apache-beam')}"
+    target = program if engine in GO_PROGRAMS else job_servers.jar_path(beam, engine)
     if not target.is_file():
         print(f"job-servers: fetching {engine} (some minutes the first time)")
-        if engine == "prism":
-            build_prism(target)
+        if engine in GO_PROGRAMS:
+            build(engine, target)
         else:
             fetch_jar(engine, job_servers.artifact(beam, engine), target)
     print(f"job-servers: {engine} is there: {target} ({target.stat().st_size / 1e6:.0f} MB)")
-    if engine != "prism" and (problem := job_servers.java_problem(beam.job_server.java)):
+    if engine in DRIVERS and (problem := job_servers.java_problem(beam.job_server.java)):
         print(f"job-servers: {engine} needs Java {job_servers.OLDEST_JAVA} or newer as well: {problem}")
 
 

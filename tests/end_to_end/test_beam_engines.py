@@ -1,8 +1,8 @@
 """The Beam-powered stages on other engines than the direct runner: the same artifacts, row for row.
 
-Flink and Spark need Java and a job server (`make flink`, `make spark`), Prism a program (`make prism`); without them
-the test is skipped and says so. A job server in Python comes with Beam: it takes the same requests, so the way to an
-engine of other processes is tested on every machine.
+Flink and Spark need Java and a job server (`make flink`, `make spark`), Prism a program (`make prism`), workers as
+processes another one (`make boot`); without them the test is skipped and says so. A job server in Python comes with
+Beam: it takes the same requests, so the way to an engine of other processes is tested on every machine.
 """
 
 from __future__ import annotations
@@ -42,6 +42,22 @@ os.execv(command[0], [part.replace("PORT", port) for part in command])
 PYTHON = [sys.executable, "-m", "apache_beam.runners.portability.local_job_service_main", "--port", "PORT"]
 
 
+# As docs/runners.md has it; Prism puts the values of arguments into quotes, which Flink does not.
+_WORKER = """#!/bin/bash
+export PATH={bin}:$PATH RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1
+cd "$(mktemp -d -p {folder})"
+exec {boot} "${{@//\\'/}}"
+"""
+
+
+def go_program(name: str) -> str:
+    """Return the path of a program that a target of this name builds; skip where it is not there."""
+    found = sorted((PROJECT_ROOT / ".job-servers").glob(f"{name}-*")) or [shutil.which(name)]
+    if found[-1] is None:
+        pytest.skip(f"Beam's {name} is not there: run `make {name}`")
+    return str(found[-1])
+
+
 def settings_of(engine: str, folder: Path) -> list[str]:
     """Return what is set for an engine; skip where it is not to be had on this machine."""
     if engine in ("flink", "spark"):
@@ -51,16 +67,22 @@ def settings_of(engine: str, folder: Path) -> list[str]:
             pytest.skip(str(error))
         return [f"beam.engine={engine}"]
     command = PYTHON
-    if engine == "prism":
-        found = sorted((PROJECT_ROOT / ".job-servers").glob("prism-*")) or [shutil.which("prism")]
-        if found[-1] is None:
-            pytest.skip("Prism is not there: run `make prism`")
-        command = [str(found[-1]), "-job_port", "PORT", "-serve_http=false"]
+    workers = []
+    if engine != "python":
+        command = [go_program("prism"), "-job_port", "PORT", "-serve_http=false"]
+    if engine == "processes":
+        started = folder / "worker"
+        started.write_text(
+            _WORKER.format(bin=Path(sys.executable).parent, boot=go_program("boot"), folder=folder), encoding="utf-8"
+        )
+        started.chmod(0o755)
+        workers = ["beam.workers.environment=PROCESS", f"beam.workers.command={started}"]
     program = folder / "java"
     program.write_text(_PROGRAM.format(python=sys.executable, command=command), encoding="utf-8")
     program.chmod(0o755)
     (folder / "server.jar").touch()
-    return ["beam.engine=flink", f"beam.job_server.java={program}", f"beam.flink.job_server_jar={folder}/server.jar"]
+    server = [f"beam.job_server.java={program}", f"beam.flink.job_server_jar={folder}/server.jar"]
+    return ["beam.engine=flink", *server, *workers]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +94,7 @@ def direct(tmp_path_factory: pytest.TempPathFactory) -> Product:
     return product
 
 
-@pytest.fixture(scope="module", params=["python", "prism", "flink", "spark"])
+@pytest.fixture(scope="module", params=["python", "prism", "processes", "flink", "spark"])
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Product:
     """The same through the Beam runner on an engine; the rows are few, and yet nothing may stay in this process."""
     folder = tmp_path_factory.mktemp(request.param)

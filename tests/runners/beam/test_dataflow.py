@@ -23,7 +23,7 @@ from tests.components.test_blessing import World, lookup
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = ROOT / "configs" / "beam-dataflow.yaml"
-IMAGE = "europe-west4-docker.pkg.dev/your-project/bikes/bike-pipeline:0.1.0"
+IMAGE = "europe-west4-docker.pkg.dev/your-project/bikes/bike-pipeline-beam-worker:0.1.0"
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ class Jobs:
         from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 
         def make() -> Any:
-            self._made.append(self._make())
+            self._made.append(self._make("Transform"))
             return self._made[-1]
 
         return BaseBeamExecutor.Context(make_beam_pipeline_fn=make)
