@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tfx.orchestration import metadata
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import beam_executor_operator
 from tfx.proto.orchestration import executable_spec_pb2
@@ -25,6 +24,7 @@ from bike_pipeline.lineage.store import CACHED, Lineage, prop
 from bike_pipeline.lineage.store_error import is_of_storage
 from bike_pipeline.lineage.writing import note_failure
 from bike_pipeline.run_events import RunObserver, StageResult
+from runners.located_metadata import LocatedMetadata
 from runners.sealed_stages import SealingLauncher
 
 MEND_STORAGE = "free space or grant write permission, then run again: finished stages are not repeated"
@@ -41,7 +41,7 @@ _STORE_TURN = threading.RLock()
 MakeBeamPipeline = Callable[[str], Any]
 
 
-class SerialMetadata(metadata.Metadata):
+class SerialMetadata(LocatedMetadata):
     """TFX's connection to ML Metadata, one stage at a time."""
 
     def __enter__(self) -> SerialMetadata:

@@ -23,6 +23,7 @@ from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.errors import MetadataError
+from bike_pipeline.lineage.located_store import LocatedStore
 from bike_pipeline.settings.metadata import METADATA_PASSWORD, METADATA_PASSWORD_FILE, METADATA_USER
 
 # What is raised where the store refuses what it is asked, and where it cannot even be connected to.
@@ -176,7 +177,7 @@ def open_at(address: str, create: bool = False, upgrade: bool = False) -> metada
     looks = 0
     while True:
         try:
-            return metadata_store.MetadataStore(config, enable_upgrade_migration=upgrade)
+            return LocatedStore(config, enable_upgrade_migration=upgrade)
         except (mlmd_errors.StatusError, RuntimeError) as error:
             # MLMD waits for ten seconds and more; meanwhile the other process may have come to its end.
             if re.search(_LOCKED, str(error)):

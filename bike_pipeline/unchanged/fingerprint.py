@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bike_pipeline.errors import BikePipelineError
-from bike_pipeline.settings import Settings
+from bike_pipeline.settings import PROJECT_ROOT, Settings
 from bike_pipeline.source_hash import PACKAGE_ROOT, source_hash_now
 
 Parts = dict[str, str]
@@ -26,9 +26,9 @@ def inputs_of(settings: Settings, package: Path = PACKAGE_ROOT) -> Parts | None:
 
     Returns:
         A hash by part: "settings" (without Beam's flags and what is tracked, which change no result) with the places
-        that follow from them, "source" of this package, "runners", "environment" (the interpreter and every installed
-        distribution), "schema", and "window" (the spans, versions and content hashes that ExampleGen would read, and
-        their files hold).
+        that follow from them, relative to the workspace and this checkout, which may be moved; "source" of this
+        package, "runners", "environment" (the interpreter and every installed distribution), "schema", and "window"
+        (the spans, versions and content hashes that ExampleGen would read, and their files hold).
     """
     from bike_pipeline.data.spans import SpanStore
     from bike_pipeline.data.window import identity_of, window_of
@@ -42,11 +42,14 @@ def inputs_of(settings: Settings, package: Path = PACKAGE_ROOT) -> Parts | None:
             store.check_files(entry.span, entry.version)
         return {
             "settings": _hash(
-                settings.model_dump(mode="json", exclude={"beam", "tracking"}),
-                settings.pipeline_root,
-                settings.store_uri,
-                settings.serving_path,
-                str(settings.schema_path),
+                placeless(
+                    settings,
+                    settings.model_dump(mode="json", exclude={"beam", "tracking", "workspace"}),
+                    settings.pipeline_root,
+                    settings.store_uri,
+                    settings.serving_path,
+                    str(settings.schema_path),
+                )
             ),
             "source": source_hash_now(".", root=package),
             "runners": _hash([source_hash_now(".", root=Path(folder)) for folder in folders]),
@@ -57,6 +60,14 @@ def inputs_of(settings: Settings, package: Path = PACKAGE_ROOT) -> Parts | None:
     except (BikePipelineError, OSError):
         # The ordinary way meets the same obstacle, and says what it is and how to mend it.
         return None
+
+
+def placeless(settings: Settings, *values: Any) -> str:
+    """Return values as JSON in which neither the workspace's place nor that of this checkout stands."""
+    text = json.dumps(values, sort_keys=True)
+    for place, mark in ((settings.workspace_path, "workspace:/"), (PROJECT_ROOT, "project:/")):
+        text = text.replace(json.dumps(f"{place}/")[1:-1], mark)
+    return text
 
 
 def _hash(*values: Any) -> str:

@@ -168,9 +168,12 @@ class Rerun:
             for push in lineage.pushes()
             if push.model_id == serving.model_id
         ]
-        record = model_folder.push_record(path, serving.version)
+        # Where the model was trained is a place, and the workspace may have been moved since.
+        record = {**(model_folder.push_record(path, serving.version) or {}), "model_uri": ""}
         signed = model_folder.signed_as(path, serving.version)
-        return json.dumps([model_folder.versions(path), serving.version, record, signed, pushes], sort_keys=True)
+        return fingerprint.placeless(
+            self._settings, model_folder.versions(path), serving.version, record, signed, pushes
+        )
 
 
 def _say(text: str) -> None:

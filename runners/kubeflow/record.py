@@ -25,6 +25,7 @@ from bike_pipeline.lineage.run_record import record_run, source_of_this_run
 from bike_pipeline.lineage.store import COMPLETE, RUNNING, Context, Lineage
 from bike_pipeline.lineage.writing import end_badly, execution_type, note_cached
 from bike_pipeline.settings import Settings
+from runners.located_metadata import LocatedMetadata
 
 ArtifactMap = dict[str, list[types.Artifact]]
 
@@ -66,7 +67,7 @@ class Store:
         """
         with self.alone(), ExitStack() as stack:
             try:
-                handle = stack.enter_context(metadata.Metadata(self.config))
+                handle = stack.enter_context(LocatedMetadata(self.config))
             except STORE_ERRORS as error:
                 raise cannot_open(self._address, error) from error
             yield handle

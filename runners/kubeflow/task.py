@@ -185,10 +185,11 @@ class Task:
         """Let the stage's driver resolve what only the moment of the run knows."""
         if not self.task["driver"]:
             return
-        from tfx.orchestration import metadata
         from tfx.utils import import_utils
 
-        driver = import_utils.import_class_by_path(self.task["driver"])(metadata.Metadata(record.store.config))
+        from runners.located_metadata import LocatedMetadata
+
+        driver = import_utils.import_class_by_path(self.task["driver"])(LocatedMetadata(record.store.config))
         with record.store.alone():
             driven = driver.run(self._information(record, inputs, outputs, properties))
         for key, value in driven.exec_properties.items():
