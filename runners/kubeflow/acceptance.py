@@ -61,7 +61,8 @@ def refusals(text: str) -> Iterator[str]:
 
     try:
         documents = _documents(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        # Very deep nesting and integers of thousands of digits are refused by Python in its own ways.
         yield f"not YAML ({getattr(error, 'problem', None) or 'unreadable'})"
         return
     pipelines = [one for one in documents if "pipelineInfo" in one or "pipelineSpec" in one]

@@ -163,6 +163,11 @@ def test_a_text_that_kubeflow_reads_as_a_number_is_refused_before_a_run_is_made(
     assert list(refusals(go_yaml.dump_all([pipeline, platform]))) == []
 
 
+@pytest.mark.parametrize("text", ["[" * 5000, f"pipelineInfo: {'9' * 5000}"], ids=["nesting", "digits"])
+def test_what_python_cannot_read_is_refused_in_words(text):
+    assert list(refusals(text)) == ["not YAML (unreadable)"]
+
+
 def test_two_pipelines_in_one_file_are_refused():
     pipeline, platform = yaml.safe_load_all(GOLDEN[0].read_text(encoding="utf-8"))
     with pytest.raises(ConfigurationError, match="multiple pipeline specs"):
