@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from runners.kubeflow import go_yaml
 from tools.kubeflow_referee import referee
 
 TRAIN_JOB = {
@@ -198,6 +199,8 @@ def registry(tmp_path, monkeypatch):
     monkeypatch.setenv("GOMODCACHE", str(tmp_path / "modules"))
     api_server = "import sys; print(open(sys.argv[-1]).read())"
     monkeypatch.setattr(referee, "build_objects", lambda *_: [sys.executable, "-c", api_server])
+    monkeypatch.setattr(referee, "build_reader", lambda *_: folder)
+    monkeypatch.setattr(referee, "read_alike", lambda _, spec: referee.Verdict(referee.READER, spec.name, "accepted"))
     return folder
 
 
@@ -220,6 +223,7 @@ def test_both_versions_are_built_and_asked_at_upload_and_at_run_creation(registr
     assert referee.main(["--spec", str(good), "--build", str(build)]) == 0
     said = capsys.readouterr().out
     assert [line[:26].strip() for line in said.splitlines()] == [
+        "Go's YAML reader",
         "Kubeflow Pipelines 2.14.4",
         "Kubeflow Pipelines 2.17.0",
         *["API server, Trainer v2.0.0"] * 2,
@@ -227,7 +231,7 @@ def test_both_versions_are_built_and_asked_at_upload_and_at_run_creation(registr
     ]
     assert json.loads((build / "good-2.17.0.workflow.json").read_text("utf-8")) == {"kind": "Workflow", "proxy": "none"}
     verdicts = referee.session([good, old, resolver], [], ["2.14.4"], build, timeout=300)
-    assert [(verdict.result, verdict.reason) for verdict in verdicts[:3]] == [
+    assert [(verdict.result, verdict.reason) for verdict in verdicts[3:6]] == [
         ("accepted", ""),
         ("refused", "refused at upload: KFP only supports schema version 2.1.0"),
         ("refused", "refused at run creation: non-container and non-importer executor not implemented"),
@@ -253,7 +257,7 @@ def test_without_go_nobody_is_asked_and_that_is_no_acceptance(specs, tmp_path, m
     monkeypatch.setenv("PATH", str(tmp_path))
     (good,) = specs(good="schemaVersion: 2.1.0")
     assert referee.main(["--spec", str(good)]) == referee.ABSENT
-    assert capsys.readouterr().out.count("not asked: there is no Go on the PATH") == 2
+    assert capsys.readouterr().out.count("not asked: there is no Go on the PATH") == 3
 
 
 def test_nothing_to_ask_about_is_no_acceptance_either(tmp_path, monkeypatch):
@@ -266,3 +270,54 @@ def test_the_golden_specs_are_what_is_asked_about(monkeypatch):
     monkeypatch.setattr(referee, "session", lambda specs, *_: asked.extend(specs) or [])
     referee.main([])
     assert {"object-store.yaml", "volume.yaml"} <= {Path(spec).name for spec in asked}
+
+
+@pytest.fixture(scope="session")
+def reader():
+    """Go's YAML reader as a program; skips where Go or the module cannot be had."""
+    try:
+        return referee.build_reader(referee.Go(timeout=600), referee.ROOT / "build" / "referee")
+    except referee.AbsentError as error:
+        pytest.skip(f"Go's YAML reader cannot be had: {error}")
+
+
+GOLDEN = sorted((referee.ROOT / "tests" / "runners" / "kubeflow" / "golden").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("spec", GOLDEN, ids=lambda path: path.stem)
+def test_go_reads_a_compiled_spec_as_it_is_meant(reader, spec):
+    verdict = referee.read_alike(reader, spec)
+    assert (verdict.result, verdict.reason) == ("accepted", "")
+
+
+@pytest.mark.parametrize("value", ["65e3", "1E5", "1e-3", ".5e1", "08", "0o17", "-0o7"])
+def test_go_reads_a_number_where_python_reads_a_text(reader, specs, value):
+    (spec,) = specs(plain=f"env:\n- value: {value}\n")
+    verdict = referee.read_alike(reader, spec)
+    assert (verdict.result, verdict.reason) == ("refused", "Go reads another value at [0].env[0].value")
+    (quoted,) = specs(quoted=f'env:\n- value: "{value}"\n')
+    assert referee.read_alike(reader, quoted).result == "accepted"
+
+
+def test_what_our_reader_makes_of_a_scalar_is_what_gos_makes_of_it(reader, tmp_path):
+    scalars = ["65e3", ".5e1", "08", "017", "0b1", "1_0", "0x_1", "1e309", "on", "~", "1:30", "2026-1-2", "+.5", "-0o7"]
+    text = "".join(f"k{number}: {scalar}\n" for number, scalar in enumerate(scalars))
+    file = tmp_path / "scalars.yaml"
+    file.write_text(text, encoding="utf-8")
+    _, said = referee.judge([str(reader)], "reader", file)
+    assert go_yaml.load_all(text) == [json.loads(said)]
+
+
+def test_a_retry_that_argo_would_not_make_is_a_refusal():
+    def workflow(**given):
+        parameters = [{"name": f"retry-{name.replace('_', '-')}", "value": value} for name, value in given.items()]
+        task = {"name": "trainer", "arguments": {"parameters": parameters}}
+        return json.dumps({"spec": {"templates": [{"name": "root", "dag": {"tasks": [task]}}, {"container": {}}]}})
+
+    assert referee.lost_retries(workflow(max_count="2", backoff_duration="30")) == ["trainer"]
+    assert referee.lost_retries(workflow(max_count="2", backoff_max_duration="0")) == ["trainer"]
+    assert referee.lost_retries(workflow(max_count="2", backoff_max_duration="2592000")) == []
+    # Inside a template KFP only hands the argument on.
+    inner = "{{inputs.parameters.retry-backoff-max-duration}}"
+    assert referee.lost_retries(workflow(max_count="{{inputs.parameters.x}}", backoff_max_duration=inner)) == []
+    assert referee.lost_retries(workflow()) == []

@@ -1,10 +1,12 @@
 """Ask Kubeflow's and Kubernetes' own Go code whether they take what this project writes: `make referee`.
 
-Two judges, each built from the Go module registry at pinned versions, in a folder that is not committed:
+Three judges, each built from the Go module registry at pinned versions, in a folder that is not committed:
 
 - `pipelines`: Kubeflow Pipelines' upload and run creation, for each version in `KFP_VERSIONS`. A dependent module has
   to repeat what their go.mod replaces: their own modules below the root (the registry knows each by the same tag), and
   forks at a version.
+  What it makes of a spec is looked at as well: a retry whose longest time is KFP's default would never come.
+- `reader`: Go's YAML reader, which KFP's server reads a spec with. It has to read the values that Python's reads.
 - `objects`: the Kubernetes API server's code for custom resources, with the definitions that Argo Workflows and
   Kubeflow Trainer ship. It judges the Argo Workflow that `pipelines` makes of a spec, and manifests.
 
@@ -26,6 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 KFP = "github.com/kubeflow/pipelines"
@@ -45,6 +49,7 @@ DEFINITIONS = (
         ),
     ),
 )
+READER = "Go's YAML reader"
 REFUSED, ABSENT = 1, 3
 
 
@@ -158,6 +163,59 @@ def _at(module: dict[str, Any]) -> str:
     return f"{module['Path']}@{module['Version']}" if module.get("Version") else str(module["Path"])
 
 
+def build_reader(go: Go, build: Path) -> Path:
+    """Build the judge `reader` and return the program.
+
+    Raises:
+        AbsentError: the registry has no such module, or it does not build.
+    """
+    program = build / "reader"
+    build.mkdir(parents=True, exist_ok=True)
+    go("build", "-o", str(program), ".", folder=HERE / "reader", mod="readonly")
+    return program
+
+
+def read_alike(program: Path, spec: Path) -> Verdict:
+    """Return whether Go reads the values of a spec that Python reads.
+
+    Raises:
+        AbsentError: the judge could not work: that is no verdict.
+    """
+    verdict, output = judge([str(program)], READER, spec)
+    if verdict.result == "refused":
+        return verdict
+    found = [json.loads(line) for line in output.splitlines()]
+    place = _difference(list(yaml.safe_load_all(spec.read_text(encoding="utf-8"))), found)
+    return Verdict(READER, spec.name, "refused", f"Go reads another value at {place}") if place else verdict
+
+
+def _difference(here: Any, there: Any, place: str = "") -> str:
+    """Return where two plain values differ first; "" where they are the same."""
+    if type(here) is type(there) and isinstance(here, dict) and set(here) == set(there):
+        return next(filter(None, (_difference(here[key], there[key], f"{place}.{key}") for key in here)), "")
+    if type(here) is type(there) and isinstance(here, list) and len(here) == len(there):
+        pairs = enumerate(zip(here, there, strict=True))
+        return next(filter(None, (_difference(a, b, f"{place}[{n}]") for n, (a, b) in pairs)), "")
+    # A number is one kind to JSON, and true is none.
+    same = here == there and isinstance(here, bool) == isinstance(there, bool)
+    return "" if same else place or "the top"
+
+
+def lost_retries(workflow: str) -> list[str]:
+    """Return the tasks of an Argo Workflow that KFP made, as JSON, whose retries would never come.
+
+    KFP hands a task's retry policy over as arguments of its template, whose defaults are "0".
+    """
+    lost = []
+    for template in json.loads(workflow).get("spec", {}).get("templates", ()):
+        for task in template.get("dag", {}).get("tasks", ()):
+            given = {one["name"]: one.get("value") for one in task.get("arguments", {}).get("parameters", ())}
+            longest = str(given.get("retry-backoff-max-duration", "0"))
+            if given.get("retry-max-count", "0") != "0" and longest == "0":
+                lost.append(task["name"])
+    return lost
+
+
 def build_objects(go: Go, build: Path, trainer: str) -> list[str]:
     """Build the judge `objects` and return the command with the definitions that it goes by.
 
@@ -205,9 +263,15 @@ def session(
     try:
         go = Go(timeout)
     except AbsentError as error:
-        judges = [f"Kubeflow Pipelines {version}" for version in versions] if specs else []
+        judges = [READER, *(f"Kubeflow Pipelines {version}" for version in versions)] if specs else []
         judges += api_servers.values() if manifests else []
         return [Verdict(name, "-", "not asked", str(error)) for name in judges]
+    if specs:
+        try:
+            reader = build_reader(go, build)
+            verdicts.extend(read_alike(reader, spec) for spec in specs)
+        except AbsentError as error:
+            verdicts.append(Verdict(READER, "-", "not asked", str(error)))
     workflows: list[Path] = []
     for version in versions if specs else ():
         name = f"Kubeflow Pipelines {version}"
@@ -215,6 +279,9 @@ def session(
             program = build_pipelines(go, version, build)
             for spec in specs:
                 verdict, output = judge([str(program)], name, spec)
+                if verdict.result == "accepted" and (lost := lost_retries(output)):
+                    reason = f"no retry of {', '.join(lost)} would ever come (Max duration limit exceeded)"
+                    verdict = Verdict(name, spec.name, "refused", reason)
                 verdicts.append(verdict)
                 if verdict.result == "accepted":
                     workflow = build / f"{spec.stem}-{version}.workflow.json"
