@@ -102,19 +102,32 @@ def _made_by(lineage: Lineage, execution_id: int) -> str:
 
 
 def _difference(lineage: Lineage, now_id: int, before_id: int) -> str:
-    now, before = (lineage.store.get_executions_by_id([i])[0] for i in (now_id, before_id))
+    now, before = (lineage.execution(i) for i in (now_id, before_id))
     if before.last_known_state not in (pb.Execution.COMPLETE, pb.Execution.CACHED):
         return "it did not end well in the run before"
+    if before.last_known_state == pb.Execution.CACHED:
+        # An answer from the cache has none of what its driver found out; that is on record where it was made.
+        outputs = lineage.outputs(before_id).values()
+        before = next(filter(None, (lineage.producer(listed[0].id) for listed in outputs)), before)
     # What a run itself writes beside its parameters.
     names = sorted({*now.custom_properties, *before.custom_properties} - {"error"})
-    changed = {_MEANINGS.get(name, f"its parameter {name}") for name in names if prop(now, name) != prop(before, name)}
+    known = [name for name in names if prop(now, name) is not None and prop(before, name) is not None]
+    changed = {_meaning(name, now) for name in known if prop(now, name) != prop(before, name)}
     inputs, others = lineage.inputs(now_id), lineage.inputs(before_id)
     for key in sorted({*inputs, *others}):
         if [a.id for a in inputs.get(key, [])] != [a.id for a in others.get(key, [])]:
             changed.add(_named(key, inputs.get(key, [])))
+    if not changed and len(known) < len(names):
+        return "what changed is not known: not all of the run before is on record"
     if not changed:
         return "nothing had changed: it was run all the same (`--no-cache`, or its earlier result was gone)"
     return f"changed since the run before: {', '.join(sorted(changed))}"
+
+
+def _meaning(name: str, now: pb.Execution) -> str:
+    if name == "lost_pushes" and not prop(now, name):
+        return "files of an earlier push are there again"
+    return _MEANINGS.get(name, f"its parameter {name}")
 
 
 def _named(key: str, artifacts: list[pb.Artifact]) -> str:

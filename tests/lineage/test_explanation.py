@@ -83,6 +83,55 @@ def test_each_stage_says_why_it_ran_or_did_not(recorder: Recorder, tmp_path: Pat
     assert evaluator.error == "<no> metrics"
 
 
+def why_of_a_push(recorder: Recorder, first: dict[str, int], third: dict[str, int]) -> str:
+    """Run, run again with all from the cache, and run with another model; return why the last one pushed."""
+    pushed = [recorder.artifact("PushedModel", pushed=1) for _ in range(2)]
+    models = [recorder.artifact("Model") for _ in range(2)]
+    recorder.execution("Pusher", "a", {"model": models[0]}, {"pushed_model": pushed[0]}, source_hash="s", **first)
+    cached = pb.Execution.CACHED
+    recorder.execution("Pusher", "b", {"model": models[0]}, {"pushed_model": pushed[0]}, cached, source_hash="s")
+    recorder.execution("Pusher", "c", {"model": models[1]}, {"pushed_model": pushed[1]}, source_hash="s", **third)
+    lineage = Lineage(recorder.store)
+    _, before, now = lineage.runs()
+    return stage_stories(lineage, now, before)[0].why
+
+
+@pytest.mark.parametrize(
+    ("first", "third", "told"),
+    [
+        ({"lost_pushes": 0}, {"lost_pushes": 0}, "changed since the run before: the model"),
+        ({}, {"lost_pushes": 0}, "changed since the run before: the model"),
+        ({"lost_pushes": 0}, {}, "changed since the run before: the model"),
+        (
+            {"lost_pushes": 0},
+            {"lost_pushes": 1},
+            "changed since the run before: files of an earlier push are gone or changed, the model",
+        ),
+        (
+            {"lost_pushes": 1},
+            {"lost_pushes": 0},
+            "changed since the run before: files of an earlier push are there again, the model",
+        ),
+    ],
+    ids=["none lost", "not counted before", "not counted now", "one lost", "there again"],
+)
+def test_lost_files_are_told_where_some_were_lost_and_nowhere_else(
+    recorder: Recorder, first: dict[str, int], third: dict[str, int], told: str
+) -> None:
+    assert why_of_a_push(recorder, first, third) == told
+
+
+def test_what_is_not_on_record_is_not_said_to_have_changed(recorder: Recorder) -> None:
+    examples = recorder.artifact("Examples", span=1, version=1)
+    for run, given in (("a", {}), ("b", {"gate": "strict"})):
+        outputs = {"report": recorder.artifact("bike.DataGateReport")}
+        recorder.execution("DataGate", run, {"examples": examples}, outputs, source_hash="s", **given)
+    lineage = Lineage(recorder.store)
+    before, now = lineage.runs()
+    (story,) = stage_stories(lineage, now, before)
+    assert story.why == "what changed is not known: not all of the run before is on record"
+
+
 def test_a_failed_run_is_explained_too_and_nothing_is_loaded(recorder: Recorder, tmp_path: Path) -> None:
     record_two_runs(recorder, tmp_path)
     page = Page(as_page(explain(Lineage(recorder.store), None, str(tmp_path / "spans"))))
