@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.lean_imports import lean_imports
+from bike_pipeline.lineage.lost_store import refuse_a_lost_store
 from bike_pipeline.run_events import RunObserver, RunResult
 from bike_pipeline.settings import Settings
 from bike_pipeline.unchanged.rerun import Rerun, new_run_id
@@ -46,7 +47,9 @@ def run_pipeline(
 
     Raises:
         BikePipelineError: a stage refused or failed; ML Metadata holds the reason.
+        MetadataError: the metadata store is gone, damaged, or cannot be opened.
     """
+    refuse_a_lost_store(settings, accept_baseline_reset)
     rerun = Rerun(settings, enable_cache, accept_baseline_reset, runner)
     answered = rerun.answer(observer)
     if answered is not None:

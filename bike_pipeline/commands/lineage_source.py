@@ -22,10 +22,13 @@ def lineage_of(settings: Settings, cluster: bool = False) -> Lineage:
     import logging
 
     from bike_pipeline.lineage.connection import open_at
+    from bike_pipeline.lineage.lost_store import refuse_a_lost_store
     from bike_pipeline.lineage.store import Lineage
 
     # MLMD says on every query that it falls back to plain SQL; that is its normal way of working.
     logging.getLogger("absl").setLevel(logging.ERROR)
+    if not cluster:
+        refuse_a_lost_store(settings)
     with _quiet():
         return Lineage(open_at(settings.kubeflow.metadata.address if cluster else settings.metadata_address))
 

@@ -39,7 +39,9 @@ _EXAMPLE = (
 @click.option("--local", is_flag=True, help="With --runner kubeflow: run the compiled spec on this machine.")
 @click.option("--no-cache", is_flag=True, help="Run every stage, even where nothing changed.")
 @click.option(
-    "--accept-baseline-reset", is_flag=True, help="Let a changed signature or metric set go uncompared, once."
+    "--accept-baseline-reset",
+    is_flag=True,
+    help="Let a changed signature or metric set go uncompared, or a lost metadata store be begun anew, once.",
 )
 @click.option("--wait", is_flag=True, help="Wait for another run in this workspace instead of refusing.")
 @click.option(

@@ -23,6 +23,7 @@ from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.errors import MetadataError
+from bike_pipeline.lineage import store_health
 from bike_pipeline.lineage.located_store import LocatedStore
 from bike_pipeline.settings.metadata import METADATA_PASSWORD, METADATA_PASSWORD_FILE, METADATA_USER
 
@@ -165,9 +166,10 @@ def open_at(address: str, create: bool = False, upgrade: bool = False) -> metada
     """
     config = connection_config(address, create)
     if config.HasField("sqlite"):
-        if not create and not Path(config.sqlite.filename_uri).is_file():
+        file = Path(config.sqlite.filename_uri)
+        if not create and not (file.is_file() and file.stat().st_size):
             raise MetadataError(
-                "there is no metadata store",
+                "the metadata store is empty" if file.is_file() else "there is no metadata store",
                 where=config.sqlite.filename_uri,
                 fix="run the pipeline first: `bike-pipeline run`",
             )
@@ -177,7 +179,8 @@ def open_at(address: str, create: bool = False, upgrade: bool = False) -> metada
     looks = 0
     while True:
         try:
-            return LocatedStore(config, enable_upgrade_migration=upgrade)
+            opened = LocatedStore(config, enable_upgrade_migration=upgrade)
+            break
         except (mlmd_errors.StatusError, RuntimeError) as error:
             # MLMD waits for ten seconds and more; meanwhile the other process may have come to its end.
             if re.search(_LOCKED, str(error)):
@@ -187,8 +190,16 @@ def open_at(address: str, create: bool = False, upgrade: bool = False) -> metada
                 continue
             # Another workspace's first run may be making the tables at this moment.
             if not _IN_THE_MAKING.search(str(error)) or time.monotonic() > patient_until:
+                _look_at_the_file(config, whatever_size=True)
                 raise cannot_open(address, error) from None
         time.sleep(0.5)
+    _look_at_the_file(config, whatever_size=create)
+    return opened
+
+
+def _look_at_the_file(config: pb.ConnectionConfig, *, whatever_size: bool) -> None:
+    if config.HasField("sqlite"):
+        store_health.check(Path(config.sqlite.filename_uri), whatever_size=whatever_size)
 
 
 def _is_free(config: pb.ConnectionConfig) -> bool:

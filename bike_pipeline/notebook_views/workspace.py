@@ -16,6 +16,7 @@ from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.errors import MetadataError
 from bike_pipeline.lineage.evidence import evidence_of
 from bike_pipeline.lineage.history import History
+from bike_pipeline.lineage.lost_store import refuse_a_lost_store
 from bike_pipeline.lineage.recorded import ModelRecord, RunRecord
 from bike_pipeline.lineage.selecting import ChosenModel, chosen_model
 from bike_pipeline.lineage.store import Lineage
@@ -163,6 +164,7 @@ def open_workspace() -> Workspace:
     # A kernel's folder is that of its notebook.
     folder = Path(named).expanduser() if named else PROJECT_ROOT / settings.workspace.expanduser()
     settings = settings.model_copy(update={"workspace": folder.absolute()})
+    refuse_a_lost_store(settings)
     if not settings.metadata.server_address and not settings.metadata_file.is_file():
         raise MetadataError(
             "there is no run in this workspace yet",

@@ -56,6 +56,7 @@ def run_compiled(settings: Settings, observer: RunObserver, accept_baseline_rese
     """
     extras.require("kubeflow", "running the compiled spec")
     from bike_pipeline.lineage.last_run import last_run, note_run
+    from bike_pipeline.lineage.lost_store import refuse_a_lost_store
     from bike_pipeline.lineage.outcomes import run_result
     from bike_pipeline.lineage.run_record import record_run, source_of_this_run
     from bike_pipeline.lineage.store import Lineage
@@ -66,6 +67,7 @@ def run_compiled(settings: Settings, observer: RunObserver, accept_baseline_rese
     from runners.kubeflow.record import Store
     from runners.scheduling import run_in_order
 
+    refuse_a_lost_store(settings, accept_baseline_reset)
     folder = settings.workspace_path / "kubeflow"
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
     kubeflow = on_this_machine(settings)
