@@ -52,7 +52,7 @@ def pipeline_root(text: str) -> str:
 
     No code of KFP reads it: a run's root is what the request for the run says, else the launcher's configuration.
     """
-    return str(_documents(text)[0].get("defaultPipelineRoot", ""))
+    return str(_documents(text)[0].get("defaultPipelineRoot") or "")
 
 
 def refusals(text: str) -> Iterator[str]:

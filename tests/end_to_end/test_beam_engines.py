@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sqlite3
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ import pytest
 
 from bike_pipeline import job_servers
 from bike_pipeline.errors import MissingExtraError
+from bike_pipeline.lineage.store import Lineage, open_store
 from bike_pipeline.settings import PROJECT_ROOT, load_settings
 from tests.end_to_end.conftest import Product
 
@@ -108,10 +108,8 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def output(product: Product, kind: str) -> Path:
     """Return the folder of the only artifact of a type."""
-    with sqlite3.connect(product.workspace / "metadata.sqlite") as store:
-        query = "SELECT uri FROM Artifact JOIN Type ON Type.id = Artifact.type_id WHERE Type.name = ?"
-        ((uri,),) = store.execute(query, (kind,)).fetchall()
-    return Path(uri)
+    (artifact,) = Lineage(open_store(product.workspace / "metadata.sqlite")).artifacts(kind)
+    return Path(artifact.uri)
 
 
 def records(product: Product, split: str) -> list[bytes]:
