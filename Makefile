@@ -85,7 +85,7 @@ test-torch: setup ## Export to PyTorch and check what was saved, with its CPU bu
 	  echo "test-torch: error: PyTorch's CPU build cannot be had from here" >&2; \
 	  echo "            fix: name a wheel of it: make test-torch TORCH=/path/to/torch.whl" >&2; \
 	  exit 1; }
-	TORCH_REQUIRED=1 .torch/bin/python -m pytest --numprocesses 0 tests/exporting/test_torch.py $(ARGS)
+	TORCH_REQUIRED=1 .torch/bin/python -m pytest --numprocesses 0 tests/exporting/test_torch.py tests/exporting/test_not_finite.py $(ARGS)
 
 .PHONY: test-android
 test-android: setup ## Compile the edge bundle's Kotlin class against LiteRT's Java classes (needs Java and Maven).
