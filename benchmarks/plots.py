@@ -90,10 +90,17 @@ def draw_serving(measured: Measured, target: Path) -> None:
     from matplotlib import pyplot
 
     figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
-    loads = {"REST": measured.rest, "gRPC": measured.grpc, "FastAPI with\nthe SavedModel": measured.peer}
+    loads = {
+        "aiohttp,\na constant": measured.constant,
+        "REST": measured.rest,
+        "FastAPI,\nsame file": measured.fastapi,
+        "grpc.aio,\na constant": measured.constant_grpc,
+        "gRPC": measured.grpc,
+    }
     speeds = [statistics.median(one.per_second for one in rounds) for rounds in loads.values()]
-    bars = left.bar(list(loads), speeds, color=(COLOURS[5], COLOURS[2], COLOURS[0]))
-    left.bar_label(bars, [f"{speed:,.0f}" for speed in speeds])
+    bars = left.bar(list(loads), speeds, color=(COLOURS[1], COLOURS[5], COLOURS[0], COLOURS[1], COLOURS[2]))
+    left.bar_label(bars, [f"{speed:,.0f}" for speed in speeds], fontsize=8)
+    left.tick_params(axis="x", labelsize=7)
     left.set_title("requests a second, 64 clients", fontsize=10)
     latencies = {"one client": measured.single, "half of the peak": measured.half, "64 clients": measured.rest}
     for offset, (name, colour) in enumerate(

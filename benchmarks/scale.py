@@ -3,7 +3,8 @@
 Every stage and every peer runs in a process of its own on one core; CPU seconds count, after the imports, so that other
 work on the machine disturbs little. Ours and the peer take turns in the same run. Exit code 1 where a goal is missed:
 each stage at most 3 times its peer at a million rows; what a further row costs no more than at smaller sizes; memory of
-the Beam stages bounded by their bundles; and a million rows from upload to verdict within 10 minutes on all cores.
+the Beam stages bounded by their bundles; and a million rows from upload to verdict for at most 10 times the peers' CPU
+time together: whole processes with their imports, gates, exports and the push.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import json
 import math
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -40,7 +42,8 @@ LARGEST_RATIO = 3.0
 LARGEST_BEND = 1.5
 # Peak memory above what the imports hold may grow by so much, as a factor or in MB, from one size to the largest.
 LARGEST_GROWTH, SMALL_MB = 1.5, 100.0
-END_TO_END_SECONDS = 600.0
+# A whole run on all cores, in the CPU time of the peers of its stages.
+LARGEST_END_TO_END = 10.0
 
 
 @dataclass(frozen=True)
@@ -193,14 +196,14 @@ def engines_of(stage: str, others: dict[str, str]) -> dict[str, str]:
     return {MEMORY: MEMORY, **stored, **beam, PEER: PEER, **columns}
 
 
-def end_to_end(folder: Path) -> float:
-    """Return the wall seconds of ingest and a whole run of the pipeline on the folder's upload, on every core."""
+def end_to_end(folder: Path) -> tuple[float, float]:
+    """Return wall and CPU seconds of ingest and a whole run of the pipeline on the folder's upload, on every core."""
     command = [sys.executable, "-m", "bike_pipeline.cli"]
     # The rows are copies of two real years, so that rows repeat and each second year's end meets another year's start.
     copied = [f"gate.severities.{kind}=ignore" for kind in ("REPEATED_ROWS", "LABEL_STEP", "LABEL_WEEK_LEVEL")]
     place = folder / "workspace"
     shutil.rmtree(place, ignore_errors=True)
-    began = time.monotonic()
+    began, before = time.monotonic(), _children_cpu()
     for arguments in (["data", "ingest", str(folder / "upload.parquet")], ["run"]):
         result = subprocess.run(
             [*command, *arguments, *(word for a in (f"workspace={place}", *copied) for word in ("--set", a))],
@@ -212,7 +215,20 @@ def end_to_end(folder: Path) -> float:
         # 6: the run came to its end and the candidate was not good enough.
         if result.returncode not in {0, 6}:
             raise SystemExit(f"error: {arguments[0]} ended with {result.returncode}:\n{result.stdout}{result.stderr}")
-    return time.monotonic() - began
+    return time.monotonic() - began, _children_cpu() - before
+
+
+def _children_cpu() -> float:
+    """Return the CPU seconds of the processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def end_to_end_check(costs: Sequence[Cost], cpu: float) -> Check:
+    """Hold a whole run against the peers of all its stages together; missed where one of them was not measured."""
+    peers = [cost.cpu for stage in STAGES for cost in of(costs, stage, PEER) if cost.rows == GOAL_ROWS]
+    ratio = cpu / sum(peers) if len(peers) == len(STAGES) else math.nan
+    return Check(f"CPU time from upload to verdict / all peers', {GOAL_ROWS:,} rows", ratio, LARGEST_END_TO_END)
 
 
 def table(costs: Sequence[Cost]) -> str:
@@ -278,7 +294,7 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     RESULTS.mkdir(parents=True, exist_ok=True)
     costs: list[Cost] = []
-    seconds = math.nan
+    seconds = cpu = math.nan
     sizes = sorted(int(text) for text in options.rows.split(","))
     with server(RESULTS / "scale.log") as process:
         for rows in sizes:
@@ -292,16 +308,17 @@ def main() -> int:
                     costs.append(run_stage(process, stage, who, engine, place, rows))
                     print(f"{stage} by {who}, {rows:,} rows: {costs[-1].cpu:.2f} CPU s", file=sys.stderr, flush=True)
             if rows == GOAL_ROWS and not options.no_end_to_end:
-                seconds = end_to_end(place)
-                print(f"a whole run of {rows:,} rows: {seconds:.0f} s", file=sys.stderr, flush=True)
+                seconds, cpu = end_to_end(place)
+                print(f"a whole run of {rows:,} rows: {seconds:.0f} s, {cpu:.0f} CPU s", file=sys.stderr, flush=True)
             if not options.keep:
                 shutil.rmtree(place)
     if not options.keep:
         shutil.rmtree(folder)
     print(table(costs))
     found = checks(costs)
-    if not math.isnan(seconds):
-        found.append(Check(f"wall seconds from upload to verdict, {GOAL_ROWS:,} rows", seconds, END_TO_END_SECONDS))
+    if not math.isnan(cpu):
+        found.append(end_to_end_check(costs, cpu))
+        print(f"\na whole run of {GOAL_ROWS:,} rows, upload to verdict: {seconds:.0f} s, {cpu:.0f} CPU s")
     print()
     for check in found:
         word = "reached" if check.reached else "MISSED"

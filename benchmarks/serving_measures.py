@@ -63,11 +63,19 @@ def over_grpc(served: Served, load: Load) -> Round:
 
 
 def peer_over_rest(served: Served, load: Load) -> Round:
-    """Ask the FastAPI application with wrk, the same bytes."""
+    """Ask a peer with wrk, the same bytes."""
     wrk = generators.find("wrk")
     assert wrk is not None
     exchange = replace(messages(served.rest).predict(rows(load.rows)), target="/predict")
     return _round(served, lambda: compiled.wrk(wrk, served.rest, exchange, load))
+
+
+def peer_over_grpc(served: Served, load: Load) -> Round:
+    """Ask a peer with h2load, the same bytes."""
+    h2load = generators.find("h2load")
+    assert h2load is not None
+    exchange = messages(served.grpc).predict(rows(load.rows))
+    return _round(served, lambda: compiled.h2load(h2load, served.grpc, exchange, load))
 
 
 @dataclass

@@ -102,28 +102,29 @@ def embedded(base: Path, folder: Path) -> Iterator[Served]:
 
 
 @contextlib.contextmanager
-def peer(model: Path) -> Iterator[Served]:
-    """Run the FastAPI application.
+def peer(kind: str, export: Path) -> Iterator[Served]:
+    """Run a server that the embedded one is held against.
 
     Args:
-        model: folder of the SavedModel.
+        kind: "fastapi", "aiohttp" or "grpc" (see `serving_peer`).
+        export: folder of the export that the embedded server answers with.
 
     Raises:
         SystemExit: it does not start.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, str(ROOT / "benchmarks" / "serving_peer.py"), str(model), str(port)]
+    command = [sys.executable, str(ROOT / "benchmarks" / "serving_peer.py"), kind, str(export), str(port)]
     process = subprocess.Popen(command, text=True, env=ENVIRONMENT, cwd=ROOT)
-    connection = _connection(f"127.0.0.1:{port}", "rest")
+    connection = _connection(f"127.0.0.1:{port}", "grpc" if kind == "grpc" else "rest")
     try:
         deadline = time.monotonic() + _START_SECONDS
         while process.poll() is None and time.monotonic() < deadline:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                yield Served(connection, connection, process, {"serving_default": "saved_model"})
+                yield Served(connection, connection, process, {"serving_default": kind})
                 return
             time.sleep(0.2)
-        raise SystemExit("error: the FastAPI application does not start")
+        raise SystemExit(f"error: the peer '{kind}' does not start")
     finally:
         _ended(process)
 

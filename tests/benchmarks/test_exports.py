@@ -56,7 +56,6 @@ def test_all_goals_reached() -> None:
 def test_ratios_are_taken_round_by_round_against_the_faster_way_to_call_the_saved_model() -> None:
     found = {goal.name: goal for goal in exports.goals(_measured())}
     assert found["SavedModel from Python / LiteRT"].figures == pytest.approx((15.0, 15.0, 15.0))
-    assert found["LiteRT: one row on one core"].median == pytest.approx(25.0)
     assert found["C source / LiteRT: one row"].figures == pytest.approx((0.5, 0.5, 0.48))
 
 
@@ -77,7 +76,7 @@ def test_each_goal_can_be_missed(name: str, entry: dict[str, Any], goal: str) ->
 @pytest.mark.parametrize(
     ("name", "seconds", "goal"),
     [
-        (LITERT, [31e-6] * 3, "LiteRT: one row on one core"),
+        (LITERT, [32e-6] * 3, "SavedModel from Python / LiteRT"),
         (SIGNATURE, [190e-6] * 3, "SavedModel from Python / LiteRT"),
         (C_SOURCE, [31e-6] * 3, "C source / LiteRT: one row"),
     ],
@@ -86,6 +85,13 @@ def test_each_goal_of_speed_can_be_missed(name: str, seconds: list[float], goal:
     measured = _measured()
     measured.seconds[name] = seconds
     assert goal in _missed(measured)
+
+
+def test_a_slower_machine_reaches_the_same_goals() -> None:
+    measured = _measured()
+    for name, seconds in SECONDS.items():
+        measured.seconds[name] = [10 * value for value in seconds]
+    assert _missed(measured) == set()
 
 
 @pytest.mark.parametrize("name", exports.NEEDED)

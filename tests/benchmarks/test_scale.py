@@ -133,3 +133,14 @@ def test_a_small_run_measures_every_stage(
     assert all(c["cpu"] > 0 and c["peak"] >= c["resident"] > 0 for c in costs)
     assert "not judged  growth" in capsys.readouterr().out
     assert (tmp_path / "results" / "scale.png").stat().st_size > 10_000
+
+
+def test_a_whole_run_is_held_against_its_peers_and_not_against_a_time() -> None:
+    peers = [cost(stage, scale.PEER, scale.GOAL_ROWS, 2.0) for stage in scale.STAGES]
+    limit = 2.0 * len(scale.STAGES) * scale.LARGEST_END_TO_END
+    assert scale.end_to_end_check(peers, limit).reached
+    assert not scale.end_to_end_check(peers, 1.01 * limit).reached
+    # As fast on a machine ten times as slow.
+    slower = [cost(stage, scale.PEER, scale.GOAL_ROWS, 20.0) for stage in scale.STAGES]
+    assert scale.end_to_end_check(slower, 10 * limit).reached
+    assert not scale.end_to_end_check(peers[1:], 0.1).reached
