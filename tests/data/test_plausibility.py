@@ -122,6 +122,16 @@ def halved_labels_in_train(columns: Columns) -> Columns:
     return labels(columns, np.where(since(columns, SECOND, "2012-10-20"), columns["cnt"] // 2, columns["cnt"]))
 
 
+def halved_labels_in_eval(columns: Columns) -> Columns:
+    """Those of the eval split are halved."""
+    return labels(columns, np.where(since(columns, "2012-10-20"), columns["cnt"] // 2, columns["cnt"]))
+
+
+def another_time_zone(columns: Columns) -> Columns:
+    """The hours of 2012 are those of Greenwich."""
+    return {**columns, "hr": np.where(since(columns, SECOND), (columns["hr"] + 5) % 24, columns["hr"])}
+
+
 def threefold_week(first: str) -> Callable[[Columns], Columns]:
     """Return what makes the labels of a week threefold."""
 
@@ -201,6 +211,9 @@ def a_month_twice(columns: Columns) -> Columns:
         (wind_in_metres_per_second, "WEATHER_MONTH_LEVEL", "span"),
         (halved_labels, "LABEL_STEP", "span"),
         (halved_labels_in_train, "LABEL_STEP", "span"),
+        (halved_labels_in_eval, "LABEL_STEP", "span"),
+        (another_time_zone, "LABEL_HOUR_PROFILE", "train"),
+        (another_time_zone, "LABEL_HOUR_PROFILE", "eval"),
         (threefold_week("2012-01-02"), "LABEL_WEEK_LEVEL", "span"),
         (threefold_week("2012-05-09"), "LABEL_WEEK_LEVEL", "span"),
         (threefold_week("2012-09-29"), "LABEL_WEEK_LEVEL", "span"),
