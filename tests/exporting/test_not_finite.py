@@ -40,6 +40,12 @@ def made(full_size: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return load
 
 
+@pytest.fixture(scope="module")
+def files() -> dict[str, bytes]:
+    """The LiteRT files that were made already."""
+    return {}
+
+
 @pytest.mark.parametrize("name", [marked(name) for name in names() if name not in ELSEWHERE])
 def test_what_is_not_finite_is_answered_with_nan_and_disturbs_no_other_row(
     name: str, full_size: Any, made: Any
@@ -56,6 +62,23 @@ def test_what_is_not_finite_is_answered_with_nan_and_disturbs_no_other_row(
     assert (np.isnan(answers) == ~sound).all()
     # A batch with a range of its own, as dynamic quantization has it, would be another batch with such a row in it.
     np.testing.assert_allclose(answers[sound], model.predict(full_size.golden), rtol=1e-4)
+
+
+@pytest.mark.parametrize("kernels", ["BUILTIN", "BUILTIN_REF", "BUILTIN_WITHOUT_DEFAULT_DELEGATES"])
+@pytest.mark.parametrize("name", [name for name in names() if name.startswith("tflite")])
+def test_a_device_that_runs_the_raw_file_with_other_kernels_gets_nan_too(
+    name: str, kernels: str, full_size: Any, tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]
+) -> None:
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    if name not in files:
+        folder = tmp_path_factory.mktemp(name)
+        format_of(name).export(full_size.source, folder)
+        files[name] = (folder / format_of(name).file).read_bytes()
+    model = Interpreter(model_content=files[name], experimental_op_resolver_type=OpResolverType[kernels])
+    mixed = with_broken_rows(full_size.golden)
+    answers = model.get_signature_runner("serving_default")(**mixed)[features.LABEL]
+    assert (np.isnan(answers) == ~are_sound(mixed)).all()
 
 
 def test_rows_as_records_of_bytes_are_answered_alike(full_size: Any) -> None:

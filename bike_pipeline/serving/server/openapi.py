@@ -58,8 +58,9 @@ def document(settings: Settings) -> dict[str, Any]:
             "title": "Hourly bike-sharing demand",
             "version": __version__,
             "description": "TF Serving's RESTful API for one model: hourly rentals from calendar and weather. NaN and "
-            "Infinity may stand bare, as in TF Serving. The server answers values outside of those that an input's "
-            "description says the model has learnt from, which nothing vouches for. `:classify` and `:regress` answer "
+            "Infinity may stand bare, as in TF Serving; a row with one is answered with NaN. The server answers values "
+            "outside of those that an input's description says the model has learnt from, which nothing vouches for. "
+            "`:classify` and `:regress` answer "
             "501: the model has no signature for them.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
