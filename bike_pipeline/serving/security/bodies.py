@@ -17,6 +17,14 @@ _KEY = web.RequestKey("body", bytes)
 ENCODINGS = "gzip, deflate"
 
 
+def at_hand(request: web.Request) -> bytes:
+    """Return a short body that is there already and not packed; else nothing."""
+    content = request.content
+    if not content.is_eof() or content.total_bytes > _SHORT or hdrs.CONTENT_ENCODING in request.headers:
+        return b""
+    return content.read_nowait() if content.total_bytes <= request.client_max_size else b""
+
+
 async def read(request: web.Request, share: Share, seconds: float) -> bytes:
     """Return the body of a request, unpacked.
 
@@ -38,19 +46,15 @@ async def read(request: web.Request, share: Share, seconds: float) -> bytes:
         if length > most:
             raise too_large(most)
         share.take_bytes(length)
-    content = request.content
-    # Short bodies have arrived with their headers; these need no timer.
-    body = content.read_nowait() if length is not None and content.is_eof() else b""
-    if not content.at_eof():
-        body = await _arriving(request, share, seconds, body)
+    body = await _arriving(request, share, seconds)
     return await _unpacked(body, encoding, share, most) if encoding not in {"", "identity"} else body
 
 
-async def _arriving(request: web.Request, share: Share, seconds: float, begun: bytes) -> bytes:
+async def _arriving(request: web.Request, share: Share, seconds: float) -> bytes:
     content, most, counted = request.content, request.client_max_size, request.content_length is not None
-    body = bytearray(begun)
+    body = bytearray()
     try:
-        if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+        if not content.is_eof() and request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
             # Not before the client is known; `rest.expect_later` kept aiohttp from it.
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             # The answer is still to begin.

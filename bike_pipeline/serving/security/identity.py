@@ -44,3 +44,7 @@ class Refusal(Exception):  # noqa: N818 (an answer, not a fault)
         self.code = code
         self.message = message
         self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[type[Refusal], tuple[int, str, str, float]]:
+        """Rebuild it from its parts: large messages are refused by another process."""
+        return type(self), (self.status, self.code, self.message, self.retry_after)

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from bike_pipeline.settings.serving_security import LimitSettings
 
 
+# So few are not worth counting: how many requests may wait is limited, too.
+_FEW_ROWS = 128
+
+
 class Shares:
     """What requests under way hold. One event loop uses it; it takes no lock.
 
@@ -73,12 +77,12 @@ class Shares:
 
 
 class Share:
-    """What one request holds, until its answer is there.
+    """What one request holds, from its body to its answer; what is small is not counted.
 
-    Used as a context manager; within it `CURRENT` is this share.
+    Used as a context manager, once, in a task of its own; within it `CURRENT` is this share.
     """
 
-    __slots__ = ("_bytes", "_client", "_rows", "_shares", "_token")
+    __slots__ = ("_bytes", "_client", "_rows", "_shares")
 
     def __init__(self, shares: Shares, client: str) -> None:
         """Hold nothing yet.
@@ -93,15 +97,15 @@ class Share:
 
     def __enter__(self) -> Share:
         """Begin."""
-        self._token = CURRENT.set(self)
+        CURRENT.set(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Give everything back."""
-        CURRENT.reset(self._token)
-        self._shares.release(self._client, self._bytes, self._rows)
+        if self._bytes or self._rows:
+            self._shares.release(self._client, self._bytes, self._rows)
 
     def take_bytes(self, count: int) -> None:
         """Hold more bytes.
@@ -132,7 +136,7 @@ def take_rows(count: int) -> None:
     Raises:
         Refusal: too many rows of its client are under way.
     """
-    if (share := CURRENT.get()) is not None:
+    if count > _FEW_ROWS and (share := CURRENT.get()) is not None:
         share.take_rows(count)
 
 

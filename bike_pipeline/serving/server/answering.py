@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 from bike_pipeline.serving.security.request_size import check_rows
 from bike_pipeline.serving.security.shares import take_rows
-from bike_pipeline.serving.server import examples_api, signatures, tensors
-from bike_pipeline.serving.server.batching import Columns, Outputs
+from bike_pipeline.serving.server import signatures, tensors
+from bike_pipeline.serving.server.batching import Column, Columns, Outputs
 from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.served_version import ServedVersion
 from bike_pipeline.serving.server.signatures import Signature
@@ -23,12 +22,13 @@ class Answering:
 
     Attributes:
         metrics: what was asked and how long it took.
+        max_rows: most rows in one request.
     """
 
     def __init__(self, metrics: Metrics, max_rows: int) -> None:
         """Count in these metrics, and answer no more than so many rows at once."""
         self.metrics = metrics
-        self._max_rows = max_rows
+        self.max_rows = max_rows
 
     async def predict(
         self, version: ServedVersion, signature: Signature, columns: Columns, rows: int | None
@@ -49,29 +49,34 @@ class Answering:
         if counted is None:
             assert not isinstance(columns, tuple)
             counted = tensors.most_rows(columns)
-        check_rows(counted, self._max_rows)
+        check_rows(counted, self.max_rows)
         take_rows(counted)
         batcher = version.batcher_at_hand(signature.name) or await version.batcher(signature)
         if rows is None and not batcher.backend.any_shape:
             assert not isinstance(columns, tuple)
             raise tensors.unfitting(columns, signature)
-        outputs = await batcher.submit(columns, rows)
+        if rows is None or rows <= batcher.max_rows or isinstance(columns, tuple):
+            outputs = await batcher.submit(columns, rows)
+        else:
+            outputs = await batcher.in_parts(columns, rows)
         self.metrics.example_count.add((version.model,), counted)
         self.metrics.example_counts.add((version.model,), counted)
         return outputs
 
-    async def examples(self, version: ServedVersion, signature: Signature, proto: Any) -> tuple[Outputs, int]:
+    async def examples(
+        self, version: ServedVersion, signature: Signature, columns: Mapping[str, Column]
+    ) -> tuple[Outputs, int]:
         """Return the outputs of a classify or regress signature, and the number of examples.
 
         Args:
             version: what answers; the caller keeps it in memory.
             signature: the signature to run.
-            proto: the examples, a `tensorflow.serving.Input`.
+            columns: the examples, see `examples_api.columns_of`.
 
         Raises:
-            StatusError: there are none; else as for `predict`.
+            StatusError: as for `predict`.
+            Refusal: as for `predict`.
         """
-        columns = examples_api.columns_of(examples_api.serialized(proto))
         rows = tensors.most_rows(columns)
         return await self.predict(version, signature, columns, tensors.rows_of(columns, signature)), rows
 
@@ -107,11 +112,11 @@ class Answering:
         self.metrics.request_latency.add((model, api, entrypoint), (time.perf_counter() - began) * 1e6)
 
 
-def signature_of(version: ServedVersion, name: str, rest: bool) -> Signature:
+def signature_of(there: Mapping[str, Signature], name: str, rest: bool) -> Signature:
     """Return the signature that a predict request asks for.
 
     Args:
-        version: the version that answers.
+        there: the signatures of the version that answers.
         name: the signature's name; empty for the default.
         rest: whether the REST API asks, which TF Serving answers with another code.
 
@@ -119,7 +124,7 @@ def signature_of(version: ServedVersion, name: str, rest: bool) -> Signature:
         StatusError: there is no such signature.
     """
     name = name or signatures.DEFAULT
-    found = version.loaded.signatures.get(name)
+    found = there.get(name)
     if found is None and rest:
         raise invalid(f'Serving signature name: "{name}" not found in signature def')
     if found is None:

@@ -49,8 +49,10 @@ class Server:
             )
         # Imported here: TF Serving's messages and the web framework are not needed to ask for help.
         from bike_pipeline.serving.server.answering import Answering
+        from bike_pipeline.serving.server.decoding import Limits
         from bike_pipeline.serving.server.metrics import Metrics
         from bike_pipeline.serving.server.model_versions import ModelVersions
+        from bike_pipeline.serving.server.parsing import Parsing
         from bike_pipeline.serving.server.served_version import Threads
 
         self._settings = settings
@@ -80,7 +82,10 @@ class Server:
         self.metrics = Metrics()
         threads = Threads(self._loader, self._answering)
         self.versions = ModelVersions(self._server, threads, self.metrics, self._tell_health)
-        self.answers = Answering(self.metrics, settings.serving.security.limits.rows)
+        self._parsing = Parsing(self._server.request_timeout_seconds)
+        limits = settings.serving.security.limits
+        self._limits = Limits(limits.rows, limits.json_depth)
+        self.answers = Answering(self.metrics, limits.rows)
         self.rest_port = self.grpc_port = 0
         self._grpc: Any = None
         self._grpc_api: Any = None
@@ -131,6 +136,7 @@ class Server:
         await self.versions.stop()
         self._loader.shutdown()
         self._answering.shutdown()
+        self._parsing.close()
 
     def _config(self) -> Any:
         from bike_pipeline.serving.server.version_policy import ModelConfig
@@ -163,7 +169,7 @@ class Server:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        self._grpc_api = api = GrpcApi(self.versions, self.answers)
+        self._grpc_api = api = GrpcApi(self.versions, self.answers, self._parsing, self._limits)
         self._grpc.add_generic_rpc_handlers(api.handlers())
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
@@ -187,7 +193,9 @@ class Server:
         from bike_pipeline.serving.server.openapi import document
         from bike_pipeline.serving.server.rest import RestApi, application
 
-        self._rest_api = api = RestApi(self.versions, self.answers, self._server.metrics, document(self._settings))
+        self._rest_api = api = RestApi(
+            self.versions, self.answers, self._parsing, self._limits, self._server.metrics, document(self._settings)
+        )
         app, handler = application(api, self._middlewares, self._server.max_request_bytes)
         self._runner = Runner(
             app,

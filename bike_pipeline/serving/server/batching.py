@@ -73,7 +73,12 @@ def quick_rows(backend: Backend, inputs: Mapping[str, Array]) -> int:
 
 
 class Batcher:
-    """Answers the requests of one signature of one version. All methods belong to the event loop's thread."""
+    """Answers the requests of one signature of one version. All methods belong to the event loop's thread.
+
+    Attributes:
+        backend: what answers.
+        max_rows: most rows of one call; a request of more is asked for `in_parts`.
+    """
 
     def __init__(
         self,
@@ -92,7 +97,7 @@ class Batcher:
             signature: the signature that it answers.
             executor: the thread for what takes long.
             quick_rows: most rows that it answers too quickly to be worth a thread.
-            limits: most rows of one call, where a request does not have more itself, and most requests that wait.
+            limits: most rows of one call, and most requests that wait.
             timeout_seconds: longest time that a request waits.
             told: where batches are counted.
         """
@@ -101,7 +106,7 @@ class Batcher:
         self._signature = signature
         self._types = {name: np.dtype(numpy_type(spec.dtype)) for name, spec in signature.inputs.items()}
         self._executor = executor
-        self._max_rows = limits.max_rows
+        self.max_rows = limits.max_rows
         self._max_waiting = limits.max_waiting_requests
         self._waiting: deque[_Waiting] = deque()
         self._running: list[_Waiting] = []
@@ -130,6 +135,29 @@ class Batcher:
             self._scheduled = True
             self._loop.call_soon(self._next)
         return answer
+
+    async def in_parts(self, columns: Mapping[str, Column], rows: int) -> Outputs:
+        """Return the outputs of a request, whose rows are asked for in parts: others are answered between them.
+
+        Args:
+            columns: as for `submit`.
+            rows: how many rows each of them has.
+
+        Raises:
+            StatusError: as for `submit`.
+        """
+        ends = time.perf_counter() + self._timeout
+        answers: list[Outputs] = []
+        for start in range(0, rows, self.max_rows):
+            if time.perf_counter() > ends:
+                raise self._too_late()
+            part = slice(start, min(start + self.max_rows, rows))
+            columns_of_part = {name: column[part] for name, column in columns.items()}
+            answers.append(await self.submit(columns_of_part, part.stop - part.start))
+        return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+
+    def _too_late(self) -> StatusError:
+        return StatusError(Code.DEADLINE_EXCEEDED, f"no answer within {self._timeout:g} s")
 
     def _next(self) -> None:
         if self._turn < self._turns and len(self._waiting) < _ENOUGH_REQUESTS:
@@ -174,7 +202,7 @@ class Batcher:
         limit = time.perf_counter() - self._timeout
         for item in (*self._running, *self._waiting):
             if item.since < limit and not item.answer.done():
-                item.answer.set_exception(StatusError(Code.DEADLINE_EXCEEDED, f"no answer within {self._timeout:g} s"))
+                item.answer.set_exception(self._too_late())
         self._loop.call_later(min(1.0, self._timeout / 4), self._sweep)
 
     def _take(self) -> list[_Waiting]:
@@ -185,7 +213,7 @@ class Batcher:
             if item.answer.done():
                 self._waiting.popleft()
                 continue
-            if batch and (rows + item.rows > self._max_rows or item.alone or batch[0].alone):
+            if batch and (rows + item.rows > self.max_rows or item.alone or batch[0].alone):
                 break
             batch.append(self._waiting.popleft())
             rows += item.rows

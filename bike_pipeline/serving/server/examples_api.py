@@ -6,7 +6,6 @@ regressor.cc and multi_inference.cc. A signature of another method is answered a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -61,7 +60,7 @@ def signature_of(version: ServedVersion, name: str, method: str) -> Signature:
     return found
 
 
-def serialized(proto: Any) -> list[bytes]:
+def _serialized(proto: Any) -> list[bytes]:
     """Return a `tensorflow.serving.Input` as serialized tf.Examples, the context before each of them.
 
     Raises:
@@ -78,8 +77,13 @@ def serialized(proto: Any) -> list[bytes]:
     return [context + example.SerializeToString() for example in examples]
 
 
-def columns_of(examples: Sequence[bytes]) -> dict[str, Array]:
-    """Return serialized tf.Examples as the inputs of such a signature."""
+def columns_of(proto: Any) -> dict[str, Array]:
+    """Return a `tensorflow.serving.Input` as the inputs of such a signature.
+
+    Raises:
+        StatusError: it holds no examples.
+    """
+    examples = _serialized(proto)
     values = np.empty(len(examples), np.object_)
     values[:] = examples
     return {_INPUTS: values}

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc
 
-from bike_pipeline.serving.server import answering, examples_api, messages, signatures, tensors, version_policy
+from bike_pipeline.serving.security.request_size import SMALL
+from bike_pipeline.serving.server import (
+    answering,
+    decoding,
+    examples_api,
+    messages,
+    signatures,
+    tensors,
+    version_policy,
+)
 from bike_pipeline.serving.server.answering import Answering
 from bike_pipeline.serving.server.batching import Columns
+from bike_pipeline.serving.server.decoding import Limits
 from bike_pipeline.serving.server.model_versions import ModelVersions
+from bike_pipeline.serving.server.parsing import Parsing
 from bike_pipeline.serving.server.protos import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -25,24 +36,34 @@ from bike_pipeline.serving.server.protos import (
 from bike_pipeline.serving.server.served_version import ServedVersion
 from bike_pipeline.serving.server.signatures import Signature
 from bike_pipeline.serving.server.statuses import Code, StatusError, invalid
+from bike_pipeline.serving.server.tensors import Array
 
 PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
 MODEL_SERVICE = "tensorflow.serving.ModelService"
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
+# Bytes of a message that holds nothing for a model, such as the configuration of many models.
+_MOST_WITHOUT_INPUTS = 1 << 20
 
-Answer = Callable[[Any], Awaitable[Any]]
+Answer = Callable[..., Awaitable[Any]]
+# Of a large message: its inputs, which are arrays already.
+Typed = Mapping[str, tuple[int, Array]]
+Examples = Mapping[str, Array]
 
 
 class GrpcApi:
     """Answers both services."""
 
-    def __init__(self, versions: ModelVersions, answers: Answering) -> None:
+    def __init__(self, versions: ModelVersions, answers: Answering, parsing: Parsing, limits: Limits) -> None:
         """Answer for these models.
 
         Args:
             versions: the models.
             answers: asks them.
+            parsing: parses large messages.
+            limits: what a message may hold.
         """
+        self._parsing = parsing
+        self._limits = limits
         self._versions = versions
         self._answers = answers
         self._draining = False
@@ -51,11 +72,17 @@ class GrpcApi:
     def handlers(self) -> list[grpc.GenericRpcHandler]:
         """Return what a `grpc.aio` server is to be given."""
         prediction = {
-            "Predict": self._handler(self._predict, predict_pb2.PredictRequest),
+            "Predict": self._handler(self._predict, predict_pb2.PredictRequest, decoding.grpc_predict),
             "GetModelMetadata": self._handler(self._metadata, get_model_metadata_pb2.GetModelMetadataRequest),
-            "Classify": self._handler(self._classify, classification_pb2.ClassificationRequest),
-            "Regress": self._handler(self._regress, regression_pb2.RegressionRequest),
-            "MultiInference": self._handler(self._multi_inference, inference_pb2.MultiInferenceRequest),
+            "Classify": self._handler(
+                self._classify, classification_pb2.ClassificationRequest, decoding.grpc_examples, "Classify"
+            ),
+            "Regress": self._handler(
+                self._regress, regression_pb2.RegressionRequest, decoding.grpc_examples, "Regress"
+            ),
+            "MultiInference": self._handler(
+                self._multi_inference, inference_pb2.MultiInferenceRequest, decoding.grpc_examples, "MultiInference"
+            ),
         }
         model = {
             "GetModelStatus": self._handler(self._status, get_model_status_pb2.GetModelStatusRequest),
@@ -78,19 +105,32 @@ class GrpcApi:
             if refused == self._refused:
                 return
 
-    def _handler(self, answer: Answer, request: Any) -> grpc.RpcMethodHandler:
-        """Return a handler whose errors are statuses; what else is raised, the guard before it answers."""
+    def _handler(
+        self, answer: Answer, kind: Any, decode: Callable[..., Any] | None = None, *arguments: Any
+    ) -> grpc.RpcMethodHandler:
+        """Return a handler whose errors are statuses; what else is raised, the guard before it answers.
+
+        Args:
+            answer: called with the request; with that of a large message, which is parsed elsewhere, and its inputs.
+            kind: the request's type.
+            decode: parses large messages; without it there are none.
+            arguments: what it needs besides.
+        """
+
+        async def parsed(message: bytes) -> tuple[Any, ...]:
+            if len(message) <= SMALL or (decode is None and len(message) <= _MOST_WITHOUT_INPUTS):
+                return (decoding.read(kind, message),)
+            if decode is None:
+                raise StatusError(Code.RESOURCE_EXHAUSTED, f"The message is larger than {_MOST_WITHOUT_INPUTS} bytes.")
+            rest, inputs = await self._parsing.run(decode, message, self._limits, *arguments)
+            return kind.FromString(rest), inputs
 
         async def handle(message: bytes, context: Any) -> bytes:
             if self._draining:
                 self._refused += 1
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
             try:
-                parsed = request.FromString(message)
-            except Exception:  # noqa: BLE001 - protobuf's DecodeError, whose place differs between its releases
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the message cannot be parsed")
-            try:
-                response = await answer(parsed)
+                response = await answer(*await parsed(message))
             except StatusError as error:
                 await context.abort(_CODES[int(error.code)], error.message)
             content: bytes = response.SerializeToString()
@@ -101,14 +141,14 @@ class GrpcApi:
     def _find(self, spec: Any) -> ServedVersion:
         return self._versions.find(*_named(spec))
 
-    async def _predict(self, request: Any) -> Any:
+    async def _predict(self, request: Any, inputs: Typed | None = None) -> Any:
         began = time.perf_counter()
         code = Code.INTERNAL
         spec = request.model_spec
         known = spec.name if spec.name in self._versions.models else "unknown"
         try:
             with self._find(spec) as version:
-                response = await self._predicted(request, version)
+                response = await self._predicted(request, inputs, version)
             code = Code.OK
             return response
         except StatusError as error:
@@ -121,17 +161,21 @@ class GrpcApi:
         finally:
             self._answers.count(known, "GRPC", began, code)
 
-    async def _predicted(self, request: Any, version: ServedVersion) -> Any:
-        signature = answering.signature_of(version, request.model_spec.signature_name, rest=False)
+    async def _predicted(self, request: Any, inputs: Typed | None, version: ServedVersion) -> Any:
+        signature = answering.signature_of(version.loaded.signatures, request.model_spec.signature_name, rest=False)
         specs = signature.inputs
-        sent = request.inputs
+        sent = request.inputs if inputs is None else inputs
         tensors.check_names(sent, specs)
         wanted = list(request.output_filter)
         answering.check_filter(wanted, signature)
+        columns: Columns | None
         rows: int | None = 1
-        columns: Columns | None = tensors.plain_row(sent, signature) if signature.plain else None
-        if columns is None:
-            columns = {name: tensors.column(sent[name], spec, name) for name, spec in specs.items()}
+        if inputs is not None:
+            columns = {name: tensors.of_type(*inputs[name], spec, name) for name, spec in specs.items()}
+            rows = tensors.rows_of(columns, signature)
+        elif (columns := tensors.plain_row(sent, signature) if signature.plain else None) is None:
+            most = self._limits.rows
+            columns = {name: tensors.column(sent[name], spec, name, most) for name, spec in specs.items()}
             rows = tensors.rows_of(columns, signature)
         outputs = await self._answers.predict(version, signature, columns, rows)
         response = predict_pb2.PredictResponse()
@@ -140,35 +184,40 @@ class GrpcApi:
             tensors.fill(response.outputs[name], outputs[name])
         return response
 
-    async def _classify(self, request: Any) -> Any:
+    async def _classify(self, request: Any, columns: Examples | None = None) -> Any:
         response = classification_pb2.ClassificationResponse()
-        await self._answer_examples(request, examples_api.CLASSIFY, "Classify", response)
+        await self._answer_examples(request, columns, examples_api.CLASSIFY, "Classify", response)
         return response
 
-    async def _regress(self, request: Any) -> Any:
+    async def _regress(self, request: Any, columns: Examples | None = None) -> Any:
         response = regression_pb2.RegressionResponse()
-        await self._answer_examples(request, examples_api.REGRESS, "Regress", response)
+        await self._answer_examples(request, columns, examples_api.REGRESS, "Regress", response)
         return response
 
-    async def _answer_examples(self, request: Any, method: str, api: str, response: Any) -> None:
+    async def _answer_examples(
+        self, request: Any, columns: Examples | None, method: str, api: str, response: Any
+    ) -> None:
         with (
             self._answers.counting(self._known(request.model_spec), api, "GRPC"),
             self._find(request.model_spec) as version,
         ):
             signature = examples_api.signature_of(version, request.model_spec.signature_name, method)
-            outputs, rows = await self._answers.examples(version, signature, request.input)
+            examples = columns or examples_api.columns_of(request.input)
+            outputs, rows = await self._answers.examples(version, signature, examples)
             response.result.CopyFrom(examples_api.result_of(method, outputs, rows))
             _tell_who(response.model_spec, version, signature.name)
 
-    async def _multi_inference(self, request: Any) -> Any:
+    async def _multi_inference(self, request: Any, columns: Examples | None = None) -> Any:
         if not request.tasks:
             raise invalid("Inference request must have at least one task")
         spec = request.tasks[0].model_spec
         response = inference_pb2.MultiInferenceResponse()
         with self._answers.counting(self._known(spec), "MultiInference", "GRPC"), self._find(spec) as version:
             # All are looked at before the first is answered.
-            for task, signature in [(task, _task_signature(task, request, version)) for task in request.tasks]:
-                outputs, rows = await self._answers.examples(version, signature, request.input)
+            tasks = [(task, _task_signature(task, request, version)) for task in request.tasks]
+            examples = columns or examples_api.columns_of(request.input)
+            for task, signature in tasks:
+                outputs, rows = await self._answers.examples(version, signature, examples)
                 result = response.results.add()
                 answered = examples_api.result_of(task.method_name, outputs, rows)
                 is_regression = task.method_name == examples_api.REGRESS

@@ -14,11 +14,22 @@ import orjson
 from aiohttp import hdrs, web
 
 from bike_pipeline.serving.security import bodies
+from bike_pipeline.serving.security.request_size import SMALL
 from bike_pipeline.serving.security.rest import expect_later
-from bike_pipeline.serving.server import answering, examples_api, json_examples, json_format, messages, openapi
+from bike_pipeline.serving.server import (
+    answering,
+    decoding,
+    examples_api,
+    json_examples,
+    json_format,
+    messages,
+    openapi,
+)
 from bike_pipeline.serving.server.answering import Answering
+from bike_pipeline.serving.server.decoding import Limits
 from bike_pipeline.serving.server.metrics import CONTENT_TYPE
 from bike_pipeline.serving.server.model_versions import ModelVersions
+from bike_pipeline.serving.server.parsing import Parsing
 from bike_pipeline.serving.server.served_version import ServedVersion
 from bike_pipeline.serving.server.statuses import Code, StatusError, http_status, invalid
 
@@ -43,18 +54,30 @@ class RestApi:
         draining: whether each connection ends with its next answer.
     """
 
-    def __init__(self, versions: ModelVersions, answers: Answering, with_metrics: bool, document: Any) -> None:
+    def __init__(
+        self,
+        versions: ModelVersions,
+        answers: Answering,
+        parsing: Parsing,
+        limits: Limits,
+        with_metrics: bool,
+        document: Any,
+    ) -> None:
         """Answer for these models.
 
         Args:
             versions: the models.
             answers: asks them.
+            parsing: parses large bodies.
+            limits: what a body may hold.
             with_metrics: whether the metrics are told.
             document: what `openapi` says of all this.
         """
         self.draining = False
         self._versions = versions
         self._answers = answers
+        self._parsing = parsing
+        self._limits = limits
         self._with_metrics = with_metrics
         self._document = orjson.dumps(document)
 
@@ -102,10 +125,14 @@ class RestApi:
         code = Code.INTERNAL
         known = name if name in self._versions.models else "unknown"
         try:
-            # As TF Serving: what cannot be read is told before what is not there.
-            parsed = json_format.parse(bodies.of(request))
-            with self._versions.find(name, number, label) as version:
-                body = await self._predicted(parsed, version)
+            content = bodies.of(request)
+            if len(content) > SMALL:
+                body = await self._predicted_large(content, name, number, label)
+            else:
+                # As TF Serving: what cannot be read is told before what is not there.
+                parsed = json_format.parse(content)
+                with self._versions.find(name, number, label) as version:
+                    body = await self._predicted(parsed, version)
             code = Code.OK
             return web.Response(body=body, content_type=_JSON)
         except StatusError as error:
@@ -119,9 +146,20 @@ class RestApi:
             self._answers.count(known, "REST", began, code)
 
     async def _predicted(self, parsed: json_format.Request, version: ServedVersion) -> bytes:
-        signature = answering.signature_of(version, parsed.signature, rest=True)
+        signature = answering.signature_of(version.loaded.signatures, parsed.signature, rest=True)
         columns, rows, form = json_format.inputs_of(parsed, signature)
         return json_format.response(await self._answers.predict(version, signature, columns, rows), form)
+
+    async def _predicted_large(self, content: bytes, name: str, number: int | None, label: str | None) -> bytes:
+        try:
+            version = self._versions.find(name, number, label)
+        except StatusError:
+            await self._parsing.run(decoding.rest_readable, content, self._limits)
+            raise
+        with version:
+            there = version.loaded.signatures
+            chosen, columns, rows, form = await self._parsing.run(decoding.rest_predict, content, self._limits, there)
+            return json_format.response(await self._answers.predict(version, there[chosen], columns, rows), form)
 
     async def _examples(
         self, request: web.Request, verb: str, name: str, number: int | None, label: str | None
@@ -129,11 +167,14 @@ class RestApi:
         known = name if name in self._versions.models else "unknown"
         api, method = _EXAMPLES[verb]
         with self._answers.counting(known, api, "REST"):
-            parsed = json_format.parse(bodies.of(request))
-            examples = json_examples.input_of(parsed)
+            content = bodies.of(request)
+            if len(content) > SMALL:
+                chosen, columns = await self._parsing.run(decoding.rest_examples, content, self._limits)
+            else:
+                chosen, columns = decoding.rest_examples(content, self._limits)
             with self._versions.find(name, number, label) as version:
-                signature = examples_api.signature_of(version, parsed.signature, method)
-                outputs, rows = await self._answers.examples(version, signature, examples)
+                signature = examples_api.signature_of(version, chosen, method)
+                outputs, rows = await self._answers.examples(version, signature, columns)
             return web.Response(body=json_examples.response(method, outputs, rows), content_type=_JSON)
 
 

@@ -68,6 +68,10 @@ class StatusError(Exception):
         self.message = _sendable(message)
         super().__init__(self.message)
 
+    def __reduce__(self) -> tuple[type[StatusError], tuple[Code, str]]:
+        """Rebuild it from both (see `parsing`)."""
+        return type(self), (self.code, self.message)
+
 
 def _sendable(message: str) -> str:
     # A message may quote the request. As a gRPC trailer each of its bytes may take three, and clients take 8 KiB.

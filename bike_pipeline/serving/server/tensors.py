@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from bike_pipeline.serving.security.request_size import check_rows
 from bike_pipeline.serving.server.protos import tensor_pb2, types_pb2
 from bike_pipeline.serving.server.signatures import Signature, TensorSpec
 from bike_pipeline.serving.server.statuses import StatusError, invalid
@@ -47,7 +48,7 @@ INT64: int = types_pb2.DT_INT64
 MAX_RANK = 64
 _FEW = 16
 # A shape of a few bytes must not make us allocate what no request holds.
-_MAX_FILLED = 1 << 20
+_MAX_FILLED = 1 << 16
 
 
 def name_of(dtype: int) -> str:
@@ -60,15 +61,17 @@ def numpy_type(dtype: int) -> Any:
     return _KINDS[dtype][0]
 
 
-def to_array(proto: Any, alias: str) -> Array:
+def to_array(proto: Any, alias: str, most_rows: int | None = None) -> Array:
     """Return a TensorProto as an array.
 
     Args:
         proto: the `tensorflow.TensorProto`.
         alias: its name in the request, for the error.
+        most_rows: largest first dimension, which is looked at before anything is made.
 
     Raises:
         StatusError: it is no tensor: bytes of another length, a type that cannot be sent, an open shape.
+        Refusal: it says that it has more rows than that.
     """
     error = invalid(f"tensor parsing error: {alias}")
     if proto.dtype not in _KINDS or proto.tensor_shape.unknown_rank:
@@ -77,6 +80,8 @@ def to_array(proto: Any, alias: str) -> Array:
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
     if len(shape) > MAX_RANK:
         raise invalid(f"tensor parsing error: {alias} has {len(shape)} dimensions, more than {MAX_RANK}")
+    if shape and most_rows is not None:
+        check_rows(shape[0], most_rows)
     size = math.prod(shape)
     if any(length < 0 for length in shape):
         raise error
@@ -113,19 +118,28 @@ def _sized(flat: Array, size: int, kind: Any) -> Array:
     return filled
 
 
-def checked(proto: Any, spec: TensorSpec, alias: str) -> Array:
-    """Return an input as an array, held to the type of its signature.
+def of_type(dtype: int, array: Array, spec: TensorSpec, alias: str) -> Array:
+    """Return an input that is an array already, held to the type of its signature.
 
     Raises:
-        StatusError: it is no tensor, or its type is another.
+        StatusError: its type is another.
     """
-    array = to_array(proto, alias)
-    if proto.dtype != spec.dtype:
-        raise invalid(f"input {alias} is expected to be {name_of(spec.dtype)} but {name_of(proto.dtype)} is provided")
+    if dtype != spec.dtype:
+        raise invalid(f"input {alias} is expected to be {name_of(spec.dtype)} but {name_of(dtype)} is provided")
     return array
 
 
-def column(proto: Any, spec: TensorSpec, alias: str) -> Array | list[Any]:
+def checked(proto: Any, spec: TensorSpec, alias: str, most_rows: int | None = None) -> Array:
+    """Return an input as an array (see `to_array`), held to the type of its signature.
+
+    Raises:
+        StatusError: it is no tensor, or its type is another.
+        Refusal: it says that it has more rows than that.
+    """
+    return of_type(proto.dtype, to_array(proto, alias, most_rows), spec, alias)
+
+
+def column(proto: Any, spec: TensorSpec, alias: str, most_rows: int | None = None) -> Array | list[Any]:
     """Return an input as `checked` does, or as a list where it is a few plain numbers: a list is cheaper to join.
 
     Raises:
@@ -136,7 +150,7 @@ def column(proto: Any, spec: TensorSpec, alias: str) -> Array | list[Any]:
         values = proto.float_val if spec.dtype == FLOAT else proto.int64_val if spec.dtype == INT64 else ()
         if 0 < len(values) == dims[0].size <= _FEW:
             return list(values)
-    return checked(proto, spec, alias)
+    return checked(proto, spec, alias, most_rows)
 
 
 def plain_row(sent: Mapping[str, Any], signature: Signature) -> tuple[Any, ...] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -238,3 +239,33 @@ def test_a_backend_is_called_with_every_size_before_it_serves():
     backend = Doubling(sizes=(1, 2, 4))
     assert quick_rows(backend, {"x": np.zeros(4, np.int64)}) in (0, 1, 2, 4)
     assert {len(call) for call in backend.calls} == {1, 2, 4}
+
+
+@pytest.mark.parametrize("quick", [0, 1000])
+def test_a_request_of_many_rows_is_answered_in_parts_and_others_between_them(quick):
+    backend = Doubling()
+
+    async def test(batcher):
+        large = asyncio.create_task(batcher.in_parts({"x": np.arange(1000)}, 1000))
+        await asyncio.sleep(0)
+        small = [batcher.submit({"x": [5000 + number]}, 1) for number in range(3)]
+        assert [(await answer)["y"].tolist() for answer in small] == [[10_000], [10_002], [10_004]]
+        assert not large.done()
+        assert (await large)["y"].tolist() == [2 * number for number in range(1000)]
+
+    batched(test, backend, quick=quick)
+    assert max(map(len, backend.calls)) <= 64
+    place = next(number for number, call in enumerate(backend.calls) if 5000 in call)
+    assert place <= 2, "the others came before most parts of the large one"
+
+
+def test_a_request_in_parts_does_not_take_for_ever_either():
+    backend = Doubling()
+    backend.run = lambda inputs: time.sleep(0.05) or {"y": inputs["x"]}
+
+    async def test(batcher):
+        with pytest.raises(StatusError) as error:
+            await batcher.in_parts({"x": np.arange(64_000)}, 64_000)
+        assert error.value.code is Code.DEADLINE_EXCEEDED
+
+    batched(test, backend, quick=0, timeout=0.5)

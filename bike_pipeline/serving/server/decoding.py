@@ -1,0 +1,146 @@
+"""What large messages hold, found out in the process beside the server (see `parsing`): few names, and arrays.
+
+Every function is called with the message first, and raises what is answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sized
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bike_pipeline.serving.security.request_size import check_json, check_rows
+from bike_pipeline.serving.server import examples_api, json_examples, json_format, json_text, tensors
+from bike_pipeline.serving.server.answering import signature_of
+from bike_pipeline.serving.server.batching import Columns
+from bike_pipeline.serving.server.json_format import Format
+from bike_pipeline.serving.server.protos import classification_pb2, inference_pb2, predict_pb2, regression_pb2
+from bike_pipeline.serving.server.signatures import Signature
+from bike_pipeline.serving.server.statuses import invalid
+from bike_pipeline.serving.server.tensors import Array
+
+# More than any signature has; each costs the server itself some time.
+_MOST_PARTS = 4096
+_EXAMPLES = {
+    "Classify": classification_pb2.ClassificationRequest,
+    "Regress": regression_pb2.RegressionRequest,
+    "MultiInference": inference_pb2.MultiInferenceRequest,
+}
+
+
+class Limits(NamedTuple):
+    """What a message may hold.
+
+    Attributes:
+        rows: most rows.
+        json_depth: deepest nesting of a JSON body.
+    """
+
+    rows: int
+    json_depth: int
+
+
+def rest_readable(content: bytes, limits: Limits) -> None:
+    """Refuse a REST body that cannot be read, whatever it asks for.
+
+    Raises:
+        Refusal: it is too deep, or holds too much.
+        StatusError: it is no JSON object.
+    """
+    check_json(content, limits)
+    json_text.parse(content)
+
+
+def rest_predict(
+    content: bytes, limits: Limits, found: Mapping[str, Signature]
+) -> tuple[str, Columns, int | None, Format]:
+    """Return signature, inputs, rows and format of a predict request (see `json_format.inputs_of`).
+
+    Args:
+        content: the body.
+        limits: what it may hold.
+        found: the signatures of the version that is to answer.
+
+    Raises:
+        Refusal: it is too deep, or holds too much.
+        StatusError: it is no JSON object, or does not fit the signature.
+    """
+    check_json(content, limits)
+    parsed = json_text.parse(content)
+    signature = signature_of(found, parsed.signature, rest=True)
+    columns, rows, form = json_format.inputs_of(parsed, signature)
+    if isinstance(columns, tuple):
+        return signature.name, columns, rows, form
+    check_rows(tensors.most_rows(columns), limits.rows)
+    kinds = {name: tensors.numpy_type(spec.dtype) for name, spec in signature.inputs.items()}
+    # Lists are dear to hand over.
+    return signature.name, {name: np.asarray(column, kinds[name]) for name, column in columns.items()}, rows, form
+
+
+def rest_examples(content: bytes, limits: Limits) -> tuple[str, dict[str, Array]]:
+    """Return the signature's name and the inputs of a classify or regress request.
+
+    Raises:
+        Refusal: it is too deep, or holds too much.
+        StatusError: it is no JSON object, or holds no examples.
+    """
+    check_json(content, limits)
+    parsed = json_text.parse(content)
+    columns = examples_api.columns_of(json_examples.input_of(parsed))
+    check_rows(tensors.most_rows(columns), limits.rows)
+    return parsed.signature, columns
+
+
+def grpc_predict(message: bytes, limits: Limits) -> tuple[bytes, dict[str, tuple[int, Array]]]:
+    """Return a PredictRequest without its inputs, and these as arrays, each with its type.
+
+    Raises:
+        Refusal: it holds too many rows.
+        StatusError: it cannot be parsed, or something of it is no tensor.
+    """
+    request = read(predict_pb2.PredictRequest, message)
+    _check_number(request.inputs, "inputs")
+    found = {name: (proto.dtype, tensors.to_array(proto, name, limits.rows)) for name, proto in request.inputs.items()}
+    _check_number(request.output_filter, "output filters")
+    request.ClearField("inputs")
+    return _rest(request), found
+
+
+def grpc_examples(message: bytes, limits: Limits, method: str) -> tuple[bytes, dict[str, Array]]:
+    """Return a request of a method that takes tf.Examples without these, and these as the signature's inputs.
+
+    Raises:
+        Refusal: it holds too many rows.
+        StatusError: it cannot be parsed, or holds no examples.
+    """
+    request = read(_EXAMPLES[method], message)
+    columns = examples_api.columns_of(request.input)
+    check_rows(tensors.most_rows(columns), limits.rows)
+    if method == "MultiInference":
+        _check_number(request.tasks, "tasks")
+    request.ClearField("input")
+    return _rest(request), columns
+
+
+def read(kind: Any, message: bytes) -> Any:
+    """Return a message of a kind.
+
+    Raises:
+        StatusError: it is none.
+    """
+    try:
+        return kind.FromString(message)
+    except Exception:  # noqa: BLE001 - protobuf's DecodeError, whose place differs between its releases
+        raise invalid("the message cannot be parsed") from None
+
+
+def _rest(request: Any) -> bytes:
+    request.DiscardUnknownFields()
+    content: bytes = request.SerializeToString()
+    return content
+
+
+def _check_number(parts: Sized, name: str) -> None:
+    if len(parts) > _MOST_PARTS:
+        raise invalid(f"The request has more than {_MOST_PARTS} {name}.")
