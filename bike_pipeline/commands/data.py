@@ -151,6 +151,8 @@ def verify_command(span: int | None, version: int | None, as_json: bool, setting
     if version is not None and span is None:
         raise click.UsageError("--version goes with --span")
     store = SpanStore(settings.store_uri)
+    if span is None:
+        store.check_whole()
     spans = store.spans() if span is None else [store.latest(span).span]
     wanted = [(s, v) for s in spans for v in ([version] if version is not None else store.versions(s))]
     if not wanted:

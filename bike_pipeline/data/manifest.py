@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bike_pipeline.errors import DataError
 
@@ -61,6 +61,12 @@ class RowCounts(_Record):
     read: Rows
     rejected: Rows
     from_parent: Rows
+
+    @model_validator(mode="after")
+    def _add_up(self) -> Self:
+        if self.total != self.train + self.eval or self.total != self.from_parent + self.read - self.rejected:
+            raise ValueError("the row counts do not add up")
+        return self
 
 
 class TimeRange(_Record):

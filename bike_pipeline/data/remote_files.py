@@ -33,6 +33,8 @@ MARKER_LIFETIME = timedelta(minutes=30)
 class RemoteFiles:
     """A folder (prefix) of any fsspec file system."""
 
+    at_once = False
+
     def __init__(self, file_system: Any, root: str) -> None:
         """Use the folder `root` of `file_system` (an fsspec AbstractFileSystem)."""
         self._fs = file_system

@@ -32,6 +32,7 @@ from bike_pipeline.data.quarantine import quarantine_csv
 from bike_pipeline.data.rows import content_sha256, merge_rows, rows_from_csv, rows_from_parquet, time_range
 from bike_pipeline.data.sources.object_storage import open_file_system
 from bike_pipeline.data.sources.source_rows import SourceDescription
+from bike_pipeline.data.span_checks import contradiction, without_manifest
 from bike_pipeline.data.span_version import Addition, SpanVersion
 from bike_pipeline.data.store_files import LocalFiles, StoreFiles
 from bike_pipeline.errors import DataError
@@ -74,9 +75,33 @@ class SpanStore:
         return [span for span in numbers if self.versions(span)]
 
     def versions(self, span: int) -> list[int]:
-        """Return the numbers of a span's versions, rising; a version without a manifest does not exist."""
+        """Return the numbers of a span's versions, rising.
+
+        On object storage a version without a manifest is not there yet; see `check_whole`.
+
+        Raises:
+            DataError: a version on a local folder has lost its manifest.
+        """
+        whole, other = self._versions(span)
+        if other and self._files.at_once:
+            raise without_manifest(span, other[0], self._files.uri(_folder(span, other[0])), at_once=True)
+        return whole
+
+    def _versions(self, span: int) -> tuple[list[int], list[int]]:
         numbers = _numbers(self._files.folders(_folder(span)), _VERSION)
-        return [version for version in numbers if MANIFEST in self._files.files(_folder(span, version))]
+        whole = [version for version in numbers if MANIFEST in self._files.files(_folder(span, version))]
+        return whole, [version for version in numbers if version not in whole]
+
+    def check_whole(self) -> None:
+        """Refuse a store with a version that has no manifest: it was taken away, or its upload did not end.
+
+        Raises:
+            DataError: that is so.
+        """
+        for span in _numbers(self._files.folders(""), _SPAN):
+            for version in self._versions(span)[1]:
+                where = self._files.uri(_folder(span, version))
+                raise without_manifest(span, version, where, at_once=self._files.at_once)
 
     def latest(self, span: int | None = None) -> SpanVersion:
         """Return the highest version of a span, or of the highest span.
@@ -164,7 +189,7 @@ class SpanStore:
             self._checked(_folder(span, version), name, record)
 
     def verify(self, span: int, version: int) -> SpanVersion:
-        """Check a version against its manifest: SHA-256 of every file, no file too many, content address, row counts.
+        """Check a version against its manifest: every file's SHA-256 and size, none too many, all it says of the rows.
 
         Raises:
             DataError: a byte was changed, or a file was added or removed.
@@ -177,10 +202,11 @@ class SpanStore:
                     where = self._files.uri(f"{folder}/{split}/{name}")
                     raise DataError("the file does not belong to this version", where=where, fix="move it away")
         self.check_files(span, version)
-        rows = self.read(span, version)
-        if content_sha256(rows) != found.manifest.content_sha256 or rows.num_rows != found.manifest.rows.total:
-            where = self._files.uri(f"{folder}/{MANIFEST}")
-            raise DataError("the manifest does not describe these rows", where=where, fix="restore it from a backup")
+        rows = {split: self.read(span, version, (split,)) for split in SPLITS}
+        quarantine = self._files.read(f"{folder}/{QUARANTINE}") if QUARANTINE in found.manifest.files else None
+        if wrong := contradiction(found.manifest, rows, quarantine):
+            problem = f"the manifest does not describe these rows: it says {wrong}"
+            raise DataError(problem, where=self._files.uri(f"{folder}/{MANIFEST}"), fix="restore it from a backup")
         return found
 
     def export(self, span: int, version: int, folder: Path) -> None:
@@ -204,7 +230,7 @@ class SpanStore:
         fix = "restore it from a backup, or ingest its source again"
         if content is None:
             raise DataError("the file is gone", where=where, fix=fix)
-        if hashlib.sha256(content).hexdigest() != record.sha256:
+        if hashlib.sha256(content).hexdigest() != record.sha256 or len(content) != record.size:
             raise DataError("the file was changed: its SHA-256 is not the manifest's", where=where, fix=fix)
         return content
 

@@ -18,7 +18,13 @@ LOCK = ".lock"
 
 
 class StoreFiles(Protocol):
-    """What a span store needs from the place it stands in. All paths are relative, with forward slashes."""
+    """What a span store needs from the place it stands in. All paths are relative, with forward slashes.
+
+    Attributes:
+        at_once: whether a folder appears with all of its files, so that one without its manifest lost it.
+    """
+
+    at_once: bool
 
     def uri(self, path: str) -> str:
         """Return the absolute path or address of `path`."""
@@ -67,6 +73,8 @@ class StoreFiles(Protocol):
 
 class LocalFiles:
     """A local folder: written aside, flushed, renamed; one `flock` for all writers."""
+
+    at_once = True
 
     def __init__(self, root: Path, lock_timeout: float) -> None:
         """Use the folder `root`; it is made by the first writer.

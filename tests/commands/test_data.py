@@ -111,6 +111,16 @@ def test_verify_names_the_changed_file(call, upload, tmp_path):
     assert str(changed) in str(failed.exception)
 
 
+def test_verify_and_list_miss_a_manifest_that_was_taken_away(call, upload, tmp_path):
+    call("ingest", upload)
+    folder = Path(SpanStore(str(tmp_path / "workspace" / "spans")).latest().uri)
+    (folder / "manifest.json").unlink()
+    for said in ("verify", "list", "ingest"):
+        failed = call(said, *([upload] if said == "ingest" else []), succeeds=False)
+        assert isinstance(failed.exception, DataError)
+        assert f"{folder}: version 1 of span 1 has no manifest.json" in str(failed.exception)
+
+
 def test_a_version_without_a_span_is_a_wrong_command_line(call):
     assert call("verify", "--version", "1", succeeds=False).exit_code == 2
 

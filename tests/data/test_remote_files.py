@@ -111,7 +111,10 @@ def test_a_version_without_a_manifest_does_not_exist_and_is_written_again(opened
         add(store_on(opened))
     file_system.rm(f"{root}/{MARKER}")
     file_system.pipe_file(f"{root}/span-0001/version-0001/train/left-over.csv", b"old")
+    with pytest.raises(DataError, match=r"version 1 of span 1 has no manifest\.json.*did not come to its end"):
+        store.check_whole()
     assert add(store_on(opened)).created
+    store.check_whole()
     store.verify(1, 1)
 
 

@@ -210,6 +210,55 @@ def test_verify_finds_a_manifest_of_other_rows(store):
         store.verify(1, 1)
 
 
+COUNTS = ("total", "train", "eval", "read", "rejected", "from_parent")
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_an_edited_row_count_is_found_by_every_reader(store, name):
+    path = Path(add(store).version.uri, "manifest.json")
+    manifest = json.loads(path.read_text())
+    manifest["rows"][name] += 1
+    path.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    for reader in (lambda: store.latest(1), lambda: store.verify(1, 1), store.all_versions):
+        with pytest.raises(DataError, match="the row counts do not add up"):
+            reader()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda m: m["rows"].update(train=m["rows"]["train"] - 24, eval=m["rows"]["eval"] + 24),
+            "72 rows in the split",
+        ),
+        (lambda m: m["rows"].update(read=m["rows"]["read"] + 1, rejected=1), "1 rejected rows, while 0"),
+        (
+            lambda m: m["time_range"]["eval"].update(last="2011-01-06T00:00:00"),
+            "first and last hours of the split eval",
+        ),
+        (lambda m: m["files"]["eval/data.csv"].update(size=1), "the file was changed"),
+    ],
+    ids=["splits", "rejected", "hours", "size"],
+)
+def test_verify_finds_an_edited_manifest_whose_counts_add_up(store, change, said):
+    path = Path(add(store).version.uri, "manifest.json")
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    with pytest.raises(DataError, match=said):
+        store.verify(1, 1)
+
+
+def test_a_version_that_lost_its_manifest_is_not_passed_over(store):
+    add(store)
+    newer = add(store, "2011-01-02", 1, seed=9).version
+    assert newer.version == 2
+    Path(newer.uri, "manifest.json").unlink()
+    for reader in (store.latest, store.all_versions, store.check_whole, lambda: add(store, seed=3)):
+        with pytest.raises(DataError, match=r"version 2 of span 1 has no manifest\.json: it was taken away"):
+            reader()
+
+
 def test_a_version_moved_to_another_number_is_refused(store, tmp_path):
     root = Path(add(store).version.uri)
     shutil.copytree(root, root.with_name("version-0002"))
@@ -274,7 +323,7 @@ def test_verify_finds_a_changed_parquet_file(store):
 
 def test_folders_that_are_no_versions_are_left_alone(store, tmp_path):
     add(store)
-    for name in ("span-1", "span-0002", "span-00003/version-0001", "span-0001/version-0002/train", "old", "span-0000"):
+    for name in ("span-1", "span-0002", "span-00003/version-0001", "span-0001/version-2/train", "old", "span-0000"):
         (tmp_path / "spans" / name).mkdir(parents=True)
     (tmp_path / "spans" / "span-0009").write_text("a file")
     assert (store.spans(), store.versions(1), store.latest().version) == ([1], [1], 1)

@@ -16,7 +16,7 @@ import pytest
 
 from bike_pipeline.data import store_files
 from bike_pipeline.data.spans import SpanStore
-from bike_pipeline.errors import BusyError, StorageError
+from bike_pipeline.errors import BusyError, DataError, StorageError
 from tests.data.making import UPLOAD, check, make_rows, to_csv
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -175,7 +175,7 @@ def test_a_store_below_a_file_is_one_clear_error(tmp_path):
 def test_a_folder_in_the_way_of_a_version_is_one_clear_error_and_stays(tmp_path):
     (tmp_path / "span-0001" / "version-0001").mkdir(parents=True)
     (tmp_path / "span-0001" / "version-0001" / "mine.txt").write_text("keep")
-    with pytest.raises(StorageError, match="not empty"):
+    with pytest.raises(DataError, match=r"has no manifest\.json"):
         add(SpanStore(str(tmp_path)))
     assert content_of(tmp_path) == ["span-0001/version-0001/mine.txt"]
 
