@@ -208,7 +208,14 @@ def test_served_model_answers(story: dict[str, Any], halves: tuple[Path, Path]) 
     assert piped.out == one.out
 
 
-READ = ("pushed as version", "The gates, and their reasons", "hours 16-19", "autumn", "mist", "From the rows to the model")
+READ = (
+    "pushed as version",
+    "The gates, and their reasons",
+    "hours 16-19",
+    "autumn",
+    "mist",
+    "From the rows to the model",
+)
 
 
 def test_a_page_explains_the_second_run_to_a_person(story: dict[str, Any]) -> None:
