@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -12,6 +13,8 @@ import click
 
 from bike_pipeline import __version__
 from bike_pipeline.errors import BikePipelineError, ExitCode
+from bike_pipeline.screen import take_any_text
+from bike_pipeline.signals import Terminated, raise_on_termination
 
 # Name and sentence of each command; its code is bike_pipeline.commands.<name>, imported when it is called.
 COMMANDS = {
@@ -76,13 +79,17 @@ def command(debug: bool) -> None:
 def _stop(message: str, code: int) -> NoReturn:
     if _shown["traceback"]:
         traceback.print_exc()
-    click.echo(f"error: {message}", err=True)
+    # A terminal that was closed takes no more words.
+    with contextlib.suppress(OSError):
+        click.echo(f"error: {message}", err=True)
     sys.exit(code)
 
 
 def main() -> None:
     """Run the command line; every error ends as one line and an exit code of its own (see `ExitCode`)."""
     _shown["traceback"] = bool(os.environ.get("BIKE_PIPELINE_DEBUG"))
+    take_any_text()
+    raise_on_termination()
     try:
         command.main(standalone_mode=False)
     except click.exceptions.Exit as exit_:
@@ -90,8 +97,10 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        _stop("interrupted; what was finished is kept, and the next run goes on from there.", ExitCode.INTERRUPTED)
+    except (KeyboardInterrupt, click.Abort) as error:
+        # click makes its own error of any interruption.
+        by = next((f" by {e}" for e in (error, error.__cause__) if isinstance(e, Terminated)), "")
+        _stop(f"interrupted{by}; what was finished is kept, and the next run goes on from there.", ExitCode.INTERRUPTED)
     except BikePipelineError as error:
         _stop(str(error), error.exit_code)
     except BrokenPipeError:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from bike_pipeline.errors import StorageError
+from bike_pipeline.screen import screen_on
 
 
 @contextmanager
@@ -17,7 +18,7 @@ def captured(log_file: Path) -> Iterator[TextIO]:
     """Send everything that is written to standard output and standard error to `log_file`, from C++ code as well.
 
     Yields:
-        The real standard output, for what a person should see.
+        The real standard output, for what a person should see; what is written after its reader has gone is dropped.
 
     Raises:
         StorageError: the log file cannot be written.
@@ -37,7 +38,7 @@ def captured(log_file: Path) -> Iterator[TextIO]:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
-    screen = os.fdopen(os.dup(real_out), "w", encoding="utf-8", errors="replace", buffering=1)
+    screen = screen_on(os.dup(real_out), sys.stdout)
     try:
         yield screen
     finally:

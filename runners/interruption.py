@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TypeVar
 
+from bike_pipeline.signals import TERMINATING, Terminated
+
 Result = TypeVar("Result")
 
 
@@ -25,24 +27,31 @@ def interruptible(launch: Callable[[str], Result]) -> Iterator[Callable[[str], R
     Raises:
         KeyboardInterrupt: (the yielded function) the process was interrupted before the stage.
     """
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        # Only the main thread may set handlers, and who started us may have had interrupts ignored.
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread may set handlers.
         yield launch
         return
+    # Who started us may have had some of them ignored.
+    found = {number: signal.getsignal(number) for number in (signal.SIGINT, *TERMINATING)}
+    before = {number: handler for number, handler in found.items() if callable(handler)}
     heard: list[int] = []
 
     def hear(number: int, frame: FrameType | None) -> None:
         heard.append(number)
-        before(number, frame)
+        before[signal.Signals(number)](number, frame)
 
     def start(name: str) -> Result:
         if heard:
-            raise KeyboardInterrupt
+            number = signal.Signals(heard[0])
+            raise Terminated(number.name) if number in TERMINATING else KeyboardInterrupt
         return launch(name)
 
-    signal.signal(signal.SIGINT, hear)
+    for number in before:
+        signal.signal(number, hear)
     try:
         yield start
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            # What the handler itself has changed stays: it ignores what comes after the first.
+            if signal.getsignal(number) is hear:
+                signal.signal(number, handler)

@@ -67,6 +67,8 @@ class KubeflowRunner:
             )
         from runners.kubeflow.local_run import run_compiled
         from runners.pipeline_run import workspace_lock
+        from runners.scratch import scratch
 
-        with workspace_lock(self._settings.workspace_path, self._wait):
+        workspace = self._settings.workspace_path
+        with workspace_lock(workspace, self._wait), scratch(workspace):
             return run_compiled(self._settings, self._observer, accept_baseline_reset)

@@ -15,6 +15,7 @@ from bike_pipeline.unchanged.rerun import Rerun, new_run_id
 from bike_pipeline.workspace_lock import workspace_lock
 from runners.beam_memory import remembered
 from runners.interruption import interruptible
+from runners.scratch import scratch
 
 if TYPE_CHECKING:
     from runners.stage_launcher import MakeBeamPipeline
@@ -55,7 +56,11 @@ def run_pipeline(
     if answered is not None:
         return answered
     observer.loading()
-    with lean_imports(google_cloud="gs://" in settings.model_dump_json()), remembered():
+    with (
+        lean_imports(google_cloud="gs://" in settings.model_dump_json()),
+        remembered(),
+        scratch(settings.workspace_path),
+    ):
         return _run(
             settings,
             observer,

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tfx import types
-from tfx.orchestration.portable import launcher
+from tfx.dsl.io import fileio
+from tfx.orchestration.portable import launcher, outputs_utils
 
 from bike_pipeline.lineage import sealing
 
@@ -42,6 +43,13 @@ class SealingLauncher(launcher.Launcher):
 
     def _run_executor(self, execution_info: Any) -> Any:
         check_inputs(execution_info.pipeline_node.node_info.id, execution_info.input_dict)
-        result = super()._run_executor(execution_info)
-        seal_outputs(result)
+        try:
+            result = super()._run_executor(execution_info)
+            seal_outputs(result)
+        except BaseException:
+            # TFX does so for exceptions, and an interruption is none.
+            made = execution_info.output_dict
+            left = {key: [artifact for artifact in made[key] if fileio.exists(artifact.uri)] for key in made}
+            outputs_utils.remove_output_dirs(left)
+            raise
         return result

@@ -24,6 +24,7 @@ from bike_pipeline.lineage.store import CACHED, Lineage, prop
 from bike_pipeline.lineage.store_error import is_of_storage
 from bike_pipeline.lineage.writing import note_failure
 from bike_pipeline.run_events import RunObserver, StageResult
+from bike_pipeline.signals import Terminated
 from runners.located_metadata import LocatedMetadata
 from runners.sealed_stages import SealingLauncher
 
@@ -194,7 +195,7 @@ def as_failure(stage: str, error: BaseException) -> BikePipelineError | Keyboard
     """Return what a person is told of an error: our own error however deep it lies, a storage error, or the stage's."""
     if isinstance(error, BikePipelineError | KeyboardInterrupt):
         return error
-    if str(error).startswith(f"{KeyboardInterrupt.__name__} [while running "):
+    if str(error).startswith(tuple(f"{kind.__name__} [while running " for kind in (KeyboardInterrupt, Terminated))):
         # Beam makes an error of its own out of an interrupt that falls into one of its steps.
         return KeyboardInterrupt()
     cause: BaseException | None = error

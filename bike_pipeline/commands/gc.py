@@ -46,12 +46,17 @@ def command(settings: Settings, keep_blessed: int, keep_days: float, dry_run: bo
     from bike_pipeline.commands.lineage_source import lineage_of
     from bike_pipeline.lineage import freeing
     from bike_pipeline.lineage.history import History
+    from bike_pipeline.lineage.last_run import last_run
+    from bike_pipeline.lineage.writing import close_interrupted
     from bike_pipeline.workspace_lock import workspace_lock
 
     # A store that is not there must not make a workspace.
     lineage_of(settings)
     with workspace_lock(settings.workspace_path, wait):
         lineage = lineage_of(settings)
+        if not dry_run:
+            # The lock is ours: what a killed run left as running does not run any more.
+            close_interrupted(lineage, last_run(settings.workspace_path))
         history = History(lineage)
         payloads = freeing.plan(
             lineage, history, settings.pipeline_root, settings.serving_path, keep_blessed, keep_days

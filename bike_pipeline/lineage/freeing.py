@@ -22,8 +22,10 @@ from bike_pipeline.errors import MetadataError, StorageError
 from bike_pipeline.lineage.evidence import DECISIONS_PROPERTY, decisions_of
 from bike_pipeline.lineage.history import History
 from bike_pipeline.lineage.serving_now import serving_now
-from bike_pipeline.lineage.store import RUNNING, Lineage, prop
+from bike_pipeline.lineage.store import CANCELED, FAILED, RUNNING, Lineage, prop
 
+# What a killed stage wrote and never recorded.
+UNRECORDED = "left by a killed stage"
 _FREED_AT = "freed_at"
 _MARKED, _DELETED = pb.Artifact.MARKED_FOR_DELETION, pb.Artifact.DELETED
 _FREEABLE = (pb.Artifact.LIVE, pb.Artifact.ABANDONED, _MARKED)
@@ -34,8 +36,8 @@ class Payload:
     """The files of one artifact, and what becomes of them.
 
     Attributes:
-        artifact_id: MLMD id.
-        kind: type of the artifact.
+        artifact_id: MLMD id; 0 for files that no artifact has.
+        kind: type of the artifact, or `UNRECORDED`.
         uri: where its files are.
         size: their size in bytes.
         free: whether they are freed.
@@ -94,7 +96,28 @@ def plan(
         if not reason and any(place == k or place in k.parents or k in place.parents for k in kept_places):
             reason = "its folder is shared with one that is kept"
         found.append(Payload(artifact.id, artifact.type, artifact.uri, size_of(place), not reason, reason))
-    return found
+    return found + [
+        Payload(0, UNRECORDED, str(place), size_of(place), free=True, reason="") for place in _unrecorded(root, history)
+    ]
+
+
+def _unrecorded(root: Path, history: History) -> Iterator[Path]:
+    """Yield the folders of outputs, `<stage>/<key>/<execution>`, that a stage left which ended badly and is on record.
+
+    What belongs to no such execution stays: it may be another store's.
+    """
+    # The end of each address only, since a workspace may have been moved.
+    recorded = {Path(artifact.uri).parts[-3:] for artifact in history.artifacts.values()}
+    for place in sorted(root.glob("[!.]*/[!.]*/*")):
+        number = int(place.name) if place.name.isdecimal() else 0
+        execution = history.executions.get(number)
+        if (
+            execution is not None
+            and execution.last_known_state in (FAILED, CANCELED)
+            and history.stage[number] == place.parts[-3]
+            and place.parts[-3:] not in recorded
+        ):
+            yield place
 
 
 def _reasons(lineage: Lineage, history: History, serving_path: str, keep_blessed: int) -> dict[int, str]:
@@ -154,27 +177,34 @@ def free(lineage: Lineage, history: History, payloads: Iterable[Payload]) -> Non
         MetadataError: the store cannot be written; nothing is freed that is not marked there.
         StorageError: files cannot be deleted; they stay marked, and the next call goes on with them.
     """
-    chosen = [history.artifacts[payload.artifact_id] for payload in payloads if payload.free]
+    freed = [payload for payload in payloads if payload.free]
+    for payload in freed:
+        if payload.kind == UNRECORDED:
+            _delete(Path(payload.uri))
+    chosen = [history.artifacts[payload.artifact_id] for payload in freed if payload.kind != UNRECORDED]
     for artifact in chosen:
         _keep_decisions(artifact)
         artifact.state = _MARKED
     _put(lineage, chosen)
     for artifact in chosen:
-        place = Path(artifact.uri)
-        try:
-            if place.is_dir() and not place.is_symlink():
-                shutil.rmtree(place)
-            else:
-                place.unlink(missing_ok=True)
-        except OSError as error:
-            raise StorageError(
-                f"cannot delete it ({error.strerror or error})",
-                where=str(error.filename or place),
-                fix="grant write permission, then call again: it goes on where it stopped",
-            ) from None
+        _delete(Path(artifact.uri))
         artifact.state = _DELETED
         artifact.custom_properties[_FREED_AT].string_value = datetime.now(UTC).isoformat(timespec="seconds")
         _put(lineage, [artifact])
+
+
+def _delete(place: Path) -> None:
+    try:
+        if place.is_dir() and not place.is_symlink():
+            shutil.rmtree(place)
+        else:
+            place.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"cannot delete it ({error.strerror or error})",
+            where=str(error.filename or place),
+            fix="grant write permission, then call again: it goes on where it stopped",
+        ) from None
 
 
 def _keep_decisions(artifact: pb.Artifact) -> None:

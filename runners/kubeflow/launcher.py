@@ -28,6 +28,8 @@ Progress = Callable[[float, str], None]
 LOGS: Final = "executor-logs"
 # What KFP's store keeps of the object store that an artifact went to.
 SESSION: Final = json.dumps({"Provider": "minio", "Params": {"endpoint": "minio-service.kubeflow:9000"}})
+# What a task gets to end in order, in seconds.
+_PATIENCE = 10.0
 _order = secrets.SystemRandom()
 
 
@@ -68,10 +70,16 @@ class Launcher:
         return self._stopped.is_set()
 
     def stop(self) -> None:
-        """End all processes; none starts any more."""
+        """End all processes, which get a moment to write down that they were interrupted; none starts any more."""
         self._stopped.set()
-        for process in list(self._processes):
+        running = list(self._processes)
+        for process in running:
             process.terminate()
+        for process in running:
+            try:
+                process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
     def launch(self, container: Container, executor_input: dict[str, Any], progress: Progress) -> dict[str, Any]:
         """Run a container to its end and return its outputs as KFP's store keeps them.

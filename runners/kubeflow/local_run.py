@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 import uuid
 from datetime import UTC, datetime
@@ -88,7 +89,11 @@ def run_compiled(settings: Settings, observer: RunObserver, accept_baseline_rese
         results = run_in_order(emulator.upstream, tasks.launch, at_once=min(2, os.cpu_count() or 1))
     except BaseException:
         emulator.stop()
+        with store.opened() as handle:
+            close_interrupted(Lineage(handle.store), run_id)
         raise
+    finally:
+        shutil.rmtree(folder / "tasks", ignore_errors=True)
     with store.opened() as handle:
         return run_result(Lineage(handle.store), run_id, results, artifacts.path)
 

@@ -306,3 +306,26 @@ def test_without_a_store_it_makes_nothing(tmp_path: Path) -> None:
     assert isinstance(done.exception, MetadataError)
     assert not (tmp_path / "absent").exists()
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_stage_left_is_freed_and_what_nobody_knows_stays(runs: Runs) -> None:
+    root = Path(runs.settings.pipeline_root)
+    ended = {
+        state: runs.recorder.execution("Trainer", "killed", state=state)
+        for state in (pb.Execution.CANCELED, pb.Execution.FAILED, pb.Execution.RUNNING, pb.Execution.COMPLETE)
+    }
+    left = {state: root / "Trainer" / "model_of_it" / str(number) for state, number in ended.items()}
+    foreign = [
+        root / "Trainer" / "model_of_it" / "999999",
+        root / "Exporter" / "exports" / left[pb.Execution.FAILED].name,
+    ]
+    for place in (*left.values(), *foreign):
+        place.mkdir(parents=True)
+        (place / "half").write_bytes(b"x" * 10)
+    lineage = Lineage(runs.recorder.store)
+    payloads = planned(runs, keep_days=30)
+    found = {Path(p.uri): p.size for p in payloads if p.kind == freeing.UNRECORDED}
+    assert found == {left[pb.Execution.CANCELED].resolve(): 10, left[pb.Execution.FAILED].resolve(): 10}
+    freeing.free(lineage, History(lineage), payloads)
+    assert [place.exists() for place in left.values()] == [False, False, True, True]
+    assert all(place.exists() for place in foreign)

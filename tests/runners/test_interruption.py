@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from bike_pipeline.signals import TERMINATING, Terminated, raise_on_termination
 from runners.interruption import interruptible
 
 
@@ -63,3 +64,38 @@ def test_another_thread_than_the_main_one_is_left_alone() -> None:
     thread.start()
     thread.join()
     assert found == ["trainer"]
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_the_end_of_a_process_ends_the_run_in_words(name: str) -> None:
+    number = signal.Signals[name]
+    before = {found: signal.signal(found, signal.SIG_DFL) for found in TERMINATING}
+    try:
+        raise_on_termination()
+
+        def launch(stage: str) -> str:
+            # A library that swallows it.
+            with contextlib.suppress(KeyboardInterrupt):
+                os.kill(os.getpid(), number)
+                signal.sigtimedwait([], 1)
+            return stage
+
+        with interruptible(launch) as start:
+            assert start("Transform") == "Transform"
+            with pytest.raises(Terminated, match=name):
+                start("Trainer")
+        # What a closing terminal sends besides does not break off the clean-up.
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        for found, handler in before.items():
+            signal.signal(found, handler)
+
+
+def test_a_process_that_was_told_to_ignore_hang_ups_goes_on_doing_so() -> None:
+    before = {found: signal.signal(found, signal.SIG_IGN) for found in TERMINATING}
+    try:
+        raise_on_termination()
+        assert all(signal.getsignal(found) is signal.SIG_IGN for found in TERMINATING)
+    finally:
+        for found, handler in before.items():
+            signal.signal(found, handler)

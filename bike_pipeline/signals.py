@@ -1,0 +1,35 @@
+"""SIGTERM and SIGHUP end a command as Ctrl-C does: with its clean-up and in words."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType
+
+TERMINATING = (signal.SIGTERM, signal.SIGHUP)
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end; its text is the name of the signal."""
+
+
+def raise_on_termination() -> None:
+    """Let SIGTERM and SIGHUP raise `Terminated` in the main thread, where nobody handles or ignores them already."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    own = os.getpid()
+
+    def end(number: int, _: FrameType | None) -> None:
+        # A second one, as a closing terminal sends, must not break off the clean-up.
+        for further in TERMINATING:
+            signal.signal(further, signal.SIG_IGN)
+        if os.getpid() != own:
+            # A forked worker ends at once, as it would have without this.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        raise Terminated(signal.Signals(number).name)
+
+    for number in TERMINATING:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, end)
