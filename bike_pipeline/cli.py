@@ -7,12 +7,13 @@ import importlib
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import NoReturn
 
 import click
 
 from bike_pipeline import __version__
-from bike_pipeline.errors import BikePipelineError, ExitCode
+from bike_pipeline.errors import NO_ROOM, BikePipelineError, ExitCode, first_words
 from bike_pipeline.screen import take_any_text
 from bike_pipeline.signals import Terminated, raise_on_termination
 
@@ -85,6 +86,14 @@ def _stop(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
+def _place() -> str:
+    import tempfile
+
+    from bike_pipeline.lineage.store_error import full_place
+
+    return full_place((Path.cwd(), tempfile.gettempdir()))
+
+
 def main() -> None:
     """Run the command line; every error ends as one line and an exit code of its own (see `ExitCode`)."""
     _shown["traceback"] = bool(os.environ.get("BIKE_PIPELINE_DEBUG"))
@@ -108,13 +117,17 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.UNFORESEEN)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        _stop(f"{where}{error.strerror or error}. Check permissions and free space there.", ExitCode.STORAGE)
+        place = error.filename or (_place() if error.errno in NO_ROOM else "")
+        where = f"{place}: " if place else ""
+        _stop(
+            f"{where}{error.strerror or error}. Check permissions and free space there.",
+            ExitCode.STORAGE,
+        )
     except Exception as error:  # noqa: BLE001 (the last resort: no traceback reaches a person unasked)
         from bike_pipeline.lineage.store_error import is_of_storage, is_store_error
 
         if is_store_error(error):
-            first = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+            first = first_words(error, 200)
             if is_of_storage(error):
                 _stop(
                     f"the metadata store cannot be written ({first}). Free space or grant write permission, then run "
@@ -126,7 +139,8 @@ def main() -> None:
                 ExitCode.METADATA,
             )
         _stop(
-            f"{type(error).__name__}: {error}. This was not foreseen; `bike-pipeline --debug …` shows the traceback.",
+            f"{type(error).__name__}: {first_words(error, 1000)}. This was not foreseen; `bike-pipeline --debug …` "
+            "shows the traceback.",
             ExitCode.UNFORESEEN,
         )
 

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from enum import IntEnum
 
+# What the operating system says where there is no room; such an error often names no file.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Where a database's error goes on with the statement, and a message with its fields.
+_STATEMENT = re.compile(
+    r"\s*(?:\bquery:\s*(?=[A-Z]{4})|\[SQL:|\b(?:SELECT|INSERT INTO|UPDATE|DELETE FROM|CREATE TABLE)\s"
+    r"|\b(?:type_id|uri): ?[\"\d]|\b(?:custom_properties|properties|artifact|execution|context) \{).*"
+)
 # How TensorFlow names the graph's node and the operation that an error comes from.
 _NODES = re.compile(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:\w+\](\s*name:\s*\S*)?")
 
 
 def first_words(error: BaseException, most: int = 300) -> str:
-    """Return the first line of what a library says of an error, without TensorFlow's names of nodes.
+    """Return the first line of what a library says of an error, without its innards.
+
+    That is: TensorFlow's names of nodes, statements of a database, fields of a message.
 
     Args:
         error: the library's error.
         most: characters that are kept.
     """
-    lines = (" ".join(line.split()) for line in _NODES.sub(" ", str(error)).splitlines())
+    lines = (" ".join(_STATEMENT.sub("", line).split()) for line in _NODES.sub(" ", str(error)).splitlines())
     return (next(filter(None, lines), "") or type(error).__name__)[:most]
 
 

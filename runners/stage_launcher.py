@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import re
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tfx.orchestration.local import runner_utils
@@ -21,7 +22,7 @@ from bike_pipeline.lineage.connection import STORE_ERRORS, failure_of
 from bike_pipeline.lineage.evidence import window_of
 from bike_pipeline.lineage.outcomes import outcome
 from bike_pipeline.lineage.store import CACHED, Lineage, prop
-from bike_pipeline.lineage.store_error import is_of_storage
+from bike_pipeline.lineage.store_error import full_place, is_of_storage
 from bike_pipeline.lineage.writing import note_failure
 from bike_pipeline.run_events import RunObserver, StageResult
 from bike_pipeline.signals import Terminated
@@ -141,7 +142,8 @@ class StageLauncher:
                 execution_id = int(stage.launch().execution_id)
                 self._check_answer(name, execution_id)
         except (Exception, KeyboardInterrupt) as error:
-            failure = as_failure(name, error)
+            root = self._spec.runtime_spec.pipeline_root.field_value.string_value
+            failure = as_failure(name, error, (root, self._connection_config.sqlite.filename_uri))
             seconds = time.monotonic() - begin
             execution_id = write_error(self._connection_config, self._spec, name, failure)
             self._observer.finished(StageResult(name, execution_id, "failed", seconds, str(failure)))
@@ -191,8 +193,14 @@ def beam_operator(make_beam_pipeline: MakeBeamPipeline) -> Any:
     return _Operator
 
 
-def as_failure(stage: str, error: BaseException) -> BikePipelineError | KeyboardInterrupt:
-    """Return what a person is told of an error: our own error however deep it lies, a storage error, or the stage's."""
+def as_failure(stage: str, error: BaseException, places: Sequence[str] = ()) -> BikePipelineError | KeyboardInterrupt:
+    """Return what a person is told of an error: our own error however deep it lies, a storage error, or the stage's.
+
+    Args:
+        stage: where it was raised.
+        error: what was raised.
+        places: where the stage writes, for an error of storage that does not say where.
+    """
     if isinstance(error, BikePipelineError | KeyboardInterrupt):
         return error
     if str(error).startswith(tuple(f"{kind.__name__} [while running " for kind in (KeyboardInterrupt, Terminated))):
@@ -205,7 +213,7 @@ def as_failure(stage: str, error: BaseException) -> BikePipelineError | Keyboard
         if isinstance(cause, OSError) and cause.errno is not None:
             return StorageError(
                 f"{cause.strerror or cause}",
-                where=f"{stage}: {cause.filename}" if cause.filename else stage,
+                where=f"{stage}: {cause.filename}" if cause.filename else _written(stage, places),
                 fix=MEND_STORAGE,
             )
         cause = cause.__cause__ or cause.__context__
@@ -214,7 +222,7 @@ def as_failure(stage: str, error: BaseException) -> BikePipelineError | Keyboard
         return lost_store
     first = first_words(error)
     if is_of_storage(error):
-        return StorageError(first, where=stage, fix=MEND_STORAGE)
+        return StorageError(first, where=_written(stage, places), fix=MEND_STORAGE)
     if _ENGINE_FAILED.match(first) and _GRAPH_WRITER in str(error) and "NotFoundError" in str(error):
         # It moves what it wrote to its place: a second attempt within the job does not find it any more.
         return StageError(
@@ -228,6 +236,11 @@ def as_failure(stage: str, error: BaseException) -> BikePipelineError | Keyboard
         where=stage,
         fix="the log holds the whole story; after mending, run again: finished stages are not repeated",
     )
+
+
+def _written(stage: str, places: Sequence[str]) -> str:
+    full = full_place((*places, tempfile.gettempdir())) if places else ""
+    return f"{stage}: {full}" if full else stage
 
 
 def write_error(connection_config: Any, spec: Any, stage: str, failure: BaseException) -> int:

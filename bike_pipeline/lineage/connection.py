@@ -22,9 +22,10 @@ from ml_metadata import errors as mlmd_errors
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as pb
 
-from bike_pipeline.errors import MetadataError
+from bike_pipeline.errors import MetadataError, first_words
 from bike_pipeline.lineage import store_health
 from bike_pipeline.lineage.located_store import LocatedStore
+from bike_pipeline.lineage.store_error import is_of_storage
 from bike_pipeline.settings.metadata import METADATA_PASSWORD, METADATA_PASSWORD_FILE, METADATA_USER
 
 # What is raised where the store refuses what it is asked, and where it cannot even be connected to.
@@ -251,9 +252,8 @@ def cannot_open(address: str, error: Exception) -> MetadataError:
     known = _diagnosed(text)
     if known:
         return MetadataError(f"cannot open the metadata store: {known[0]}", where=_shown(address), fix=known[1])
-    first = (text.splitlines() or [type(error).__name__])[0]
     return MetadataError(
-        f"cannot open the metadata store ({first[:300]})",
+        f"cannot open the metadata store ({first_words(error)})",
         where=_shown(address),
         fix="it is damaged or of another version: restore it from a backup or choose another one",
     )
@@ -270,5 +270,10 @@ def failure_of(error: BaseException) -> MetadataError | None:
         known = _diagnosed(text) if is_store else None
         if known:
             return MetadataError(f"the metadata store: {known[0]}", fix=known[1])
+        if isinstance(cause, mlmd_errors.StatusError) and not is_of_storage(cause):
+            return MetadataError(
+                f"the metadata store refuses what it is asked ({first_words(cause)})",
+                fix="see that the store is whole, then run again: finished stages are not repeated; see the log",
+            )
         cause = cause.__cause__ or cause.__context__
     return None

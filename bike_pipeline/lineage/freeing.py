@@ -18,7 +18,7 @@ from typing import Any
 from ml_metadata import errors as mlmd_errors
 from ml_metadata.proto import metadata_store_pb2 as pb
 
-from bike_pipeline.errors import MetadataError, StorageError
+from bike_pipeline.errors import MetadataError, StorageError, first_words
 from bike_pipeline.lineage.evidence import DECISIONS_PROPERTY, decisions_of
 from bike_pipeline.lineage.history import History
 from bike_pipeline.lineage.serving_now import serving_now
@@ -222,6 +222,6 @@ def _put(lineage: Lineage, artifacts: list[pb.Artifact]) -> None:
         lineage.store.put_artifacts(artifacts)
     except (mlmd_errors.StatusError, RuntimeError) as error:
         raise MetadataError(
-            f"the metadata store cannot be written ({str(error).splitlines()[0][:200]})",
+            f"the metadata store cannot be written ({first_words(error, 200)})",
             fix="mend that, then call again: it goes on where it stopped",
         ) from None

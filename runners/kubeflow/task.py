@@ -110,7 +110,9 @@ class Task:
         try:
             self._run(record)
         except (Exception, KeyboardInterrupt) as error:
-            failure = as_failure(self.task["node"], error)
+            given = self._input["outputs"].get("artifacts", {}).values()
+            places = [self._mounts.path(a["uri"]) for listed in given for a in listed["artifacts"]]
+            failure = as_failure(self.task["node"], error, places[:1])
             record.fail(str(failure) or type(failure).__name__, isinstance(failure, KeyboardInterrupt))
             raise failure from error
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ml_metadata.proto import metadata_store_pb2 as pb
 
-from bike_pipeline.errors import DataError, StageError, StorageError
+from bike_pipeline.errors import DataError, MetadataError, StageError, StorageError
 from bike_pipeline.lineage.store import Lineage
 from runners.stage_launcher import SerialMetadata, as_failure, write_error
 from tests.recording import Recorder
@@ -82,6 +82,46 @@ def test_a_library_that_puts_it_into_words_of_its_own(text: str) -> None:
     failure = as_failure("Trainer", RuntimeError(text))
     assert isinstance(failure, StorageError)
     assert failure.what == text
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("database or disk is full")])
+def test_a_full_disk_is_named_where_the_error_does_not_say_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
+) -> None:
+    places = (str(tmp_path / "artifacts"), str(tmp_path / "metadata.sqlite"))
+    assert str(as_failure("Trainer", error, places)).startswith(f"Trainer: {places[0]} or {places[1]} or ")
+    used = {str(tmp_path): 10**9, "/": 10**9}
+    (tmp_path / "artifacts").mkdir()
+    used[places[0]] = 0
+    monkeypatch.setattr(
+        "bike_pipeline.lineage.store_error.shutil.disk_usage", lambda p: SimpleNamespace(free=used.get(str(p), 10**9))
+    )
+    assert str(as_failure("Trainer", error, places)).startswith(f"Trainer: {places[0]}: ")
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (
+            "{{function_node __wrapped__X_device_/job:a}} corrupted record at 7 [Op:X] name: ",
+            "corrupted record at 7",
+        ),
+        ("Incompatible shapes: [2] vs. [3]\n\t [[{{node add}}]]", "Incompatible shapes: [2] vs. [3]"),
+        ("no such table: Event query:  SELECT `id` FROM `Event` LIMIT 1;", "no such table: Event"),
+        ('Given node already exists: type_id: 12 uri: "x"', "Given node already exists:"),
+        ('cannot parse: "abc"', 'cannot parse: "abc"'),
+    ],
+)
+def test_nobody_is_told_statements_fields_and_nodes(said: str, words: str) -> None:
+    assert as_failure("Trainer", ValueError(said)).what == f"ValueError: {words}"  # type: ignore[union-attr]
+
+
+def test_what_the_metadata_store_refuses_is_no_statement() -> None:
+    from ml_metadata import errors
+
+    told = as_failure("Trainer", errors.InternalError("mysql_query failed: too long query: INSERT INTO `Artifact`"))
+    assert isinstance(told, MetadataError)
+    assert told.what == "the metadata store refuses what it is asked (mysql_query failed: too long)"
 
 
 def test_anything_else_is_the_stages_error_with_its_first_line() -> None:
