@@ -6,9 +6,11 @@ import functools
 import math
 
 import pytest
+from click.testing import CliRunner
 from pydantic import BaseModel
 
-from bike_pipeline.errors import ConfigurationError
+from bike_pipeline import cli
+from bike_pipeline.errors import ConfigurationError, ExitCode
 from bike_pipeline.settings import Settings, load_settings
 
 VERSIONS = [
@@ -196,3 +198,17 @@ def test_nothing_behind_the_sign_is_an_empty_text():
 
 def test_what_is_finite_stays_what_it_was():
     assert all(math.isfinite(at(load_settings(), name)) for name in numbers(Settings))
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999"])
+@pytest.mark.parametrize(
+    "command",
+    [("reproduce", "--tolerance"), ("gc", "--keep-days"), ("submit", "--timeout"), ("bench-serving", "--rate")],
+    ids=lambda words: words[0],
+)
+def test_an_option_is_a_finite_number_too(command, value):
+    """A tolerance that is no number would accept any difference."""
+    name, option = command
+    done = CliRunner().invoke(cli.command, [name, f"{option}={value}"])
+    assert done.exit_code == ExitCode.USAGE
+    assert option in done.output

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bike_pipeline.commands.options import settings_options
+from bike_pipeline.commands.options import FiniteRange, settings_options
 
 if TYPE_CHECKING:
     from bike_pipeline.serving.clients.connection import Protocol
@@ -31,9 +31,7 @@ MEASURES_ITSELF = (
 @click.option("--label", default="", help="The version label that is asked.")
 @click.option("--connections", type=click.IntRange(1, 10_000), default=64, show_default=True, help="Waiting clients.")
 @click.option("--seconds", type=click.IntRange(1, 86_400), default=10, show_default=True, help="How long.")
-@click.option(
-    "--rate", type=click.FloatRange(1), default=None, help="Requests a second; as many as it answers if none."
-)
+@click.option("--rate", type=FiniteRange(1), default=None, help="Requests a second; as many as it answers if none.")
 @click.option("--rows", type=click.IntRange(1, 100_000), default=1, show_default=True, help="Rows in each request.")
 @click.option(
     "--generator",

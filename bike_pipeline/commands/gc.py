@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bike_pipeline.commands.options import settings_options
+from bike_pipeline.commands.options import FiniteRange, settings_options
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--keep-days",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=30,
     show_default=True,
     help="Keep what was made, or read from the cache, in so many days.",

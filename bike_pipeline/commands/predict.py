@@ -41,9 +41,10 @@ def command(
     as_json: bool,
     records: str,
 ) -> None:
-    """Predict the rentals an hour for RECORDS: a JSON record, a CSV or JSON file, or "-" for standard input.
+    """Predict the rentals an hour for RECORDS: a JSON record, a CSV or JSON file, gzip too, or "-" for standard input.
 
     A record names the model's inputs; its date (dteday) stands for year, month, weekday and, with holiday, working day.
+    Values are read as those of an ingest, and one that contradicts the date is refused.
     JSON is answered with one number a record, CSV with the same rows and a column predicted_cnt.
 
     The model is loaded from the serving folder into this process; with --server, a model server that speaks TF

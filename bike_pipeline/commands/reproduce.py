@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bike_pipeline.commands.options import settings_options
+from bike_pipeline.commands.options import FiniteRange, settings_options
 from bike_pipeline.errors import VerificationError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _SERVING = "Format-Serving"
     "--scratch", type=click.Path(path_type=Path), default=None, help="An empty folder to work in, and to keep."
 )
 @click.option(
-    "--tolerance", type=click.FloatRange(min=0), default=0.0, help="Rentals an hour that predictions may be apart."
+    "--tolerance", type=FiniteRange(min=0), default=0.0, help="Rentals an hour that predictions may be apart."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON and nothing else.")
 @click.argument("model", required=False)

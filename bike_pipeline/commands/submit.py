@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bike_pipeline.commands.options import settings_options
+from bike_pipeline.commands.options import FiniteRange, settings_options
 from bike_pipeline.errors import BikePipelineError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _STYLES = {"SUCCEEDED": "green", "FAILED": "bold red", "CANCELED": "bold red", "
 @click.option("--name", default="", help="Name of the run; the pipeline's name and the time by default.")
 @click.option("--parameter", "parameters", metavar="KEY=VALUE", multiple=True, help="One of the spec's parameters.")
 @click.option("--wait", is_flag=True, help="Show the state of each task until the run ends, and exit by its result.")
-@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="With --wait: give up after SECONDS.")
+@click.option("--timeout", type=FiniteRange(min=0, min_open=True), help="With --wait: give up after SECONDS.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON and nothing else.")
 def command(
     settings: Settings,
