@@ -75,14 +75,23 @@ def required() -> bool:
     return bool(_default.get("trust", _NO_TRUST)[1])
 
 
-def trusted_keys() -> dict[str, Ed25519PublicKey]:
+def trusted_keys(*, without_own: bool = False) -> dict[str, Ed25519PublicKey]:
     """Return the public keys that are believed in this process by id: the signing key's own and those that were named.
+
+    Args:
+        without_own: whether a signing key that cannot be read is passed over: who only serves need not have it.
 
     Raises:
         ConfigurationError: a key cannot be read, or there is none although a signature is required.
     """
     named, must = _default.get("trust", _NO_TRUST)
-    found = {**own_public_keys(), **read_public_keys(named)}
+    try:
+        own = own_public_keys()
+    except ConfigurationError:
+        if not without_own:
+            raise
+        own = {}
+    found = {**own, **read_public_keys(named)}
     if must and not found:
         raise ConfigurationError(
             "a signature is required, and there is no public key to check it with",

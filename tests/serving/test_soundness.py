@@ -204,3 +204,15 @@ def test_a_required_signature_needs_a_key_to_check_it_with(base: Path, tmp_path:
         signing.trusted_keys()
     require(tmp_path / "elsewhere", **{"signing.trusted_keys": [str(tmp_path / "keys" / "signing.pub")]})
     assert soundness.examine(base / str(NEWER)) == soundness.Findings("")
+
+
+def test_a_machine_that_only_serves_needs_no_private_key(base: Path, tmp_path: Path) -> None:
+    away = (f"workspace={tmp_path / 'elsewhere'}", f"signing.key_file={tmp_path / 'absent.pem'}")
+    signing.use(load_settings(assignments=away))
+    found = soundness.examine(base / str(NEWER))
+    assert found == soundness.Findings("", ("signature: there is no public key to check it with",))
+    with pytest.raises(ConfigurationError, match="cannot read the signing key"):
+        signing.trusted_keys()
+    public = f"signing.trusted_keys=[{tmp_path / 'keys' / 'signing.pub'}]"
+    signing.use(load_settings(assignments=(*away, public, "signing.require_signature=true")))
+    assert soundness.examine(base / str(NEWER)) == soundness.Findings("")

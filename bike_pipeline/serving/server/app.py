@@ -72,7 +72,7 @@ class Server:
                 )
         # Unsound certificates and keys are told before anything is loaded.
         signing.use(settings)
-        signing.trusted_keys()
+        signing.trusted_keys(without_own=True)
         self._ssl_context = security.ssl_context(settings)
         self._grpc_credentials = security.grpc_credentials(settings)
         self._middlewares = security.rest_middlewares(settings)
