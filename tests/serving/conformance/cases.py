@@ -371,6 +371,20 @@ TENSORS = [
     ),
     _ask(f"{TENSOR} FromJsonMultipleNamedTensorsErrors", "uneven", 400, "inconsistent batch size", instances="[1, 2]"),
     _ask(f"{TENSOR} FromJsonSingleZeroBatchTensor", "whole", 200, {"outputs": []}, inputs="[]"),
+    _ask(
+        f"{TENSOR} FromJsonMultipleZeroBatchTensors",
+        "texts",
+        200,
+        {"outputs": {"a": [], "b": []}},
+        inputs='{"a": [], "b": []}',
+    ),
+    _ask(
+        f"{TENSOR} FromJsonMultipleNamedTensors",
+        "texts",
+        200,
+        {"predictions": [{"a": ["foo", "bar"], "b": "hello"}, {"a": ["baz", "bat"], "b": "tf"}]},
+        instances='[{"a": ["foo", "bar"], "b": "hello"}, {"a": ["baz", "bat"], "b": "tf"}]',
+    ),
 ]
 EXAMPLES = "ClassifyRegressRequestTest"
 
