@@ -100,9 +100,15 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp(request.param)
     chosen = [part for text in settings_of(request.param, folder) for part in ("--set", text)]
     product = Product(folder / "workspace")
-    called = product.call("run", "--runner", "beam", "--json", "--demo", "second", *FEW_EPOCHS, *chosen)
+    run = ("run", "--runner", "beam", "--json", "--demo", "second", *FEW_EPOCHS, *chosen)
+    called = product.call(*run)
+    again = 0
+    # Prism gives a worker one minute to start, in which Python does not always come up on a busy machine.
+    while request.param == "processes" and "didn't get control connection" in called.err and again < 3:
+        called = product.call(*run)
+        again += 1
     assert called.code in (0, 6), called.err
-    assert set(called.states.values()) == {"done"}
+    assert set(called.states.values()) <= ({"done", "cached"} if again else {"done"})
     return product
 
 
@@ -207,8 +213,9 @@ def test_the_metrics_are_the_same(direct: Product, engine: Product) -> None:
 
 
 def test_the_stages_really_ran_there_and_the_server_is_gone(engine: Product) -> None:
-    (log,) = (engine.workspace / "logs").glob("job-server-*.log")
-    assert len(_JOB.findall(log.read_text(encoding="utf-8", errors="replace"))) >= len(BEAM_STAGES)
+    logs = list((engine.workspace / "logs").glob("job-server-*.log"))
+    told = "".join(log.read_text(encoding="utf-8", errors="replace") for log in logs)
+    assert len(_JOB.findall(told)) >= len(BEAM_STAGES)
     for process in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             assert str(engine.workspace.parent) not in process.read_text(encoding="utf-8")
