@@ -23,14 +23,16 @@ export GRPC_VERBOSITY ?= ERROR
 
 .PHONY: help
 help: ## List every target with a sentence.
-	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: setup
 setup: ## Make the environment .venv, or bring it up to date (PYTHON=/path/to/python3.12, EXTRAS="exports kubeflow").
-	for name in python3 python3.12 python3.11 python3.13 python; do \
-	  if command -v $$name > /dev/null; then exec $$name tools/bootstrap.py --extras "$(EXTRAS)"; fi; \
+	for name in $${PYTHON:-} python3 python3.12 python3.11 python3.13 python; do \
+	  if $$name -c 'import sys; sys.exit(sys.version_info < (3, 8))' > /dev/null 2>&1; then \
+	    exec $$name tools/bootstrap.py --extras "$(EXTRAS)"; \
+	  fi; \
 	done; \
-	echo "setup: error: no Python on the PATH" >&2; \
+	echo "setup: error: no Python 3.8 or newer on the PATH (the set-up itself needs one, the product 3.11 to 3.13)" >&2; \
 	echo "       fix: install Python 3.11, 3.12 or 3.13 (Debian, Ubuntu: apt install python3 python3-venv python3-dev)" >&2; \
 	exit 1
 

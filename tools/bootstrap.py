@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import fcntl
 import hashlib
 import json
 import os
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import c_runtime
+import disk_space
 import steps
 from steps import IMAGE_OR_NEWER, clean_environment, fail, run, say
 
@@ -33,8 +33,6 @@ EXTRAS = ("exports", "monitoring", "tracking", "object-storage", "kubeflow", "no
 STAMP = "made-from"
 # The files that say how an environment is made.
 RECIPE = [Path(__file__).with_name(name) for name in ("bootstrap.py", "c_runtime.py", "steps.py")]
-# Bytes: the environment takes 3.5 GB, the download cache shares most of it where both are on one file system.
-NEEDED_SPACE = 5 * 10**9
 # From here on pyproject.toml holds the settings of linters and tests, which change nothing that is installed.
 TOOL_SETTINGS = "\n[tool.ruff"
 # Settings of pip that uv, which does not read pip's, knows under names of its own.
@@ -137,11 +135,18 @@ def no_python(asked: str | None, wrong: list[str]) -> NoReturn:
     """Stop with what is wrong with every interpreter that was found."""
     wanted = ", ".join(f"{a}.{b}" for a, b in SUPPORTED)
     place = f"PYTHON={asked}" if asked else "the PATH"
+    incomplete = any(" lacks " in text for text in wrong)
+    # Debian keeps venv and ensurepip in packages of their own, so a Python of the right version needs that one alone.
+    fix = (
+        "install what it lacks (Debian, Ubuntu: `apt install python3-venv`) or name another Python"
+        if incomplete
+        else "install one (Debian, Ubuntu: `apt install python3 python3-venv python3-dev`; "
+        "Fedora: `dnf install python3.12-devel`) or name it"
+    )
     fail(
         f"{place} has no usable Python: one of {wanted} with venv and ensurepip is needed; "
         f"found: {'; '.join(wrong) or 'none'}",
-        "install one (Debian, Ubuntu: `apt install python3 python3-venv python3-dev`; "
-        "Fedora: `dnf install python3.12-devel`) or name it: `make setup PYTHON=/path/to/python3.12`",
+        f"{fix}: `make setup PYTHON=/path/to/python3.12`",
     )
 
 
@@ -168,12 +173,7 @@ def check_machine(python: Interpreter, venv: Path) -> None:
         fail("this system (Alpine?) has another C library than glibc; TensorFlow has no build for it", IMAGE_OR_NEWER)
     if c_runtime.is_needed(python.glibc):
         c_runtime.successor()
-    free = shutil.disk_usage(venv.parent).free
-    if free < NEEDED_SPACE:
-        fail(
-            f"{free / 1e9:.1f} GB are free in {venv.parent}; the environment needs about {NEEDED_SPACE / 1e9:.0f} GB",
-            "free some space, or put the environment elsewhere by making .venv a link to a folder on another disk",
-        )
+    disk_space.check(venv)
 
 
 def digest(parts: list[bytes]) -> str:
@@ -275,10 +275,12 @@ def install(venv: Path, extras: list[str]) -> None:
     uv = [str(venv / "bin" / "uv"), "pip"]
     python = ["--python", str(venv / "bin" / "python"), "--no-build-isolation"]
     what = " with ".join(filter(None, ("the pinned packages", ", ".join(extras))))
-    say(f"installing {what} (some minutes on the first time)")
-    # Byte code now, once: the first import of TFX otherwise takes twice as long.
-    files = map(str, requirement_files(extras))
-    run([*uv, "sync", *python, "--require-hashes", "--compile-bytecode", *files], "installing", env=environment)
+    say(f"installing {what} (1.2 GB to download the first time: some minutes)")
+    sync = [*uv, "sync", *python, "--require-hashes", *map(str, requirement_files(extras))]
+    run(sync, "installing", env=environment)
+    if disk_space.compiles_all():
+        say("writing byte code of every package, since PYTHONDONTWRITEBYTECODE keeps Python from doing it on import")
+        run([*sync, "--compile-bytecode"], "writing byte code", env=environment)
     run([*uv, "install", *python, "--no-deps", "--editable", str(ROOT)], "installing the project", env=environment)
 
 
@@ -326,13 +328,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         venv.parent.mkdir(parents=True, exist_ok=True)
-        with (venv.parent / f"{venv.name}.lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say("another set-up of this environment is under way; waiting for it")
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            steps.kept_open.append(lock.fileno())
+        with (venv.parent / f"{venv.name}.lock").open("a+", encoding="utf-8") as lock:
+            steps.take(lock)
             ensure(venv, extras)
     except OSError as error:
         fail(f"{error.filename or venv}: {error.strerror}", "check the folder's permissions and the space on its disk")

@@ -5,6 +5,7 @@ Standard library only: it runs before anything is installed.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import subprocess
@@ -12,7 +13,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 # Seconds between two signs of life of a step that takes long.
 HEARTBEAT = 10.0
@@ -143,3 +144,46 @@ def run(command: list[str], doing: str, *, cwd: Path | None = None, env: dict[st
         what, fix = diagnose(output) or (f"{doing} failed", "see the lines above, then run the same command again")
         fail(what, fix)
     return output
+
+
+def take(lock: TextIO) -> None:
+    """Take the lock of an environment, with a sign of life every ten seconds while somebody else has it.
+
+    Args:
+        lock: the lock file, open to read and to write; it holds the process that took it last.
+    """
+    began = time.monotonic()
+    told = began
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            now = time.monotonic()
+            if told == began:
+                say(f"{_holder(lock)}; waiting for it to end")
+                told = now
+            elif now - told >= HEARTBEAT:
+                say(f"  waiting: {now - began:.0f} s ({_holder(lock)})")
+                told = now
+            time.sleep(0.1)
+    lock.seek(0)
+    lock.truncate()
+    lock.write(f"{os.getpid()}\n")
+    lock.flush()
+    kept_open.append(lock.fileno())
+
+
+def _holder(lock: TextIO) -> str:
+    """Return who has the lock, in words: a killed set-up leaves it to the command that it had started."""
+    lock.seek(0)
+    process = lock.read().strip()
+    if process.isdigit():
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            return f"an earlier set-up (process {process}) was killed, and a command that it had started still runs"
+        except PermissionError:
+            pass
+        return f"another set-up of this environment is under way (process {process})"
+    return "another set-up of this environment is under way"
