@@ -144,7 +144,9 @@ class TestMake:
         assert "Traceback" not in done.stderr
 
     def test_help_stands_in_line(self):
-        done = subprocess.run(["make", "--no-print-directory", "-C", ROOT, "help"], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["make", "--no-print-directory", "-C", ROOT, "help"], capture_output=True, text=True, check=True
+        )
         lines = [re.match(r"  make ([a-z-]+ +)(\S.*)$", line) for line in done.stdout.splitlines()]
         assert all(lines)
         assert len({line.start(2) for line in lines}) == 1
