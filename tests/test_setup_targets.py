@@ -58,6 +58,8 @@ def test_help_lists_every_target_with_a_sentence(arguments):
     listed = dict(re.findall(r"^  make (\S+) +(.+)$", done.stdout, re.MULTILINE))
     assert list(listed) == TARGETS
     assert all(re.fullmatch(r"[A-Z].{10,}[.)]", sentence) for sentence in listed.values()), listed
+    # The sentences stand in line, however long a target's name is.
+    assert len({re.match(r"  make \S+ +", line).end() for line in done.stdout.splitlines()}) == 1
 
 
 def test_every_target_is_phony():
@@ -78,8 +80,48 @@ def test_every_target_that_uses_the_environment_makes_it_first():
 def test_without_any_python_setup_says_so(tmp_path):
     done = make("setup", path=tmp_path)
     assert done.returncode != 0
-    assert "no Python on the PATH" in done.stderr
+    assert "no Python 3.8 or newer on the PATH" in done.stderr
     assert "fix: install Python 3.11, 3.12 or 3.13" in done.stderr
+
+
+def python(folder, name, script):
+    program = folder / name
+    program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    program.chmod(0o755)
+    return program
+
+
+def test_a_python3_that_is_too_old_is_passed_over_for_a_newer_one(tmp_path):
+    python(tmp_path, "python3", "exit 1")  # what Python 3.7 answers to the question for 3.8
+    newer = python(tmp_path, "python3.12", 'case "$1" in -c) exit 0;; *) echo "set up with $0 $1";; esac')
+    done = make("setup", path=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"set up with {newer} tools/bootstrap.py\n"
+
+
+def test_nothing_but_old_pythons_is_one_error_and_no_traceback(tmp_path):
+    python(tmp_path, "python3", "exit 1")
+    done = make("setup", path=tmp_path)
+    assert done.returncode != 0
+    assert "no Python 3.8 or newer on the PATH" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_python_that_is_named_sets_up_where_the_path_has_none(tmp_path):
+    named = python(tmp_path, "mine", 'case "$1" in -c) exit 0;; *) echo "set up with $0";; esac')
+    done = make("setup", f"PYTHON={named}", path=tmp_path / "nothing")
+    assert done.stdout == f"set up with {named}\n"
+
+
+def test_nothing_lies_at_the_top_that_no_one_put_there():
+    if not (ROOT / ".git").exists():
+        pytest.skip("no checkout of git: what belongs to the project is not known")
+    listed = subprocess.run(["git", "-C", ROOT, "ls-files"], capture_output=True, text=True, check=True).stdout
+    assert {name.partition("/")[0] for name in listed.splitlines()} == {
+        ".ci", ".dockerignore", ".gitattributes", ".github", ".gitignore", ".pre-commit-config.yaml", "CHANGELOG.md",
+        "CONTRIBUTING.md", "Dockerfile", "LICENSE", "Makefile", "README.md", "benchmarks", "bike_pipeline", "configs",
+        "docs", "notebooks", "pyproject.toml", "requirements", "runners", "setup.py", "tests", "tools",
+    }  # fmt: skip
 
 
 def test_run_and_retrain_are_the_two_halves(project):

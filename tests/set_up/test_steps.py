@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import time
 
 import pytest
 
-from tests.set_up.programs import ROOT, TOOLS, program, steps
+from tests.set_up.programs import TOOLS, steps
 
 
 class TestRun:
@@ -124,29 +123,3 @@ with open(sys.argv[2], "a+") as lock:
     assert told[0] == f"setup: {killed}; waiting for it to end"
     assert told[1].startswith("setup:   waiting: ")
     assert killed in told[1]
-
-
-class TestMake:
-    def test_an_old_python3_is_passed_over_for_a_newer_one(self, path):
-        program(path, "python3", "exit 1")  # what Python 3.7 answers to the question for 3.8
-        program(path, "python3.12", 'case "$1" in -c) exit 0;; *) echo "set up with $0 $*";; esac')
-        program(path, "bash", 'exec /bin/bash "$@"')
-        done = subprocess.run(["/usr/bin/make", "-C", ROOT, "setup"], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert f"set up with {path / 'python3.12'} tools/bootstrap.py" in done.stdout
-
-    def test_nothing_but_old_pythons_is_one_clear_error(self, path):
-        program(path, "python3", "exit 1")
-        done = subprocess.run(["/usr/bin/make", "-C", ROOT, "setup"], capture_output=True, text=True, check=False)
-        assert done.returncode != 0
-        assert "setup: error: no Python 3.8 or newer on the PATH" in done.stderr
-        assert "fix: install Python 3.11" in done.stderr
-        assert "Traceback" not in done.stderr
-
-    def test_help_stands_in_line(self):
-        done = subprocess.run(
-            ["make", "--no-print-directory", "-C", ROOT, "help"], capture_output=True, text=True, check=True
-        )
-        lines = [re.match(r"  make ([a-z-]+ +)(\S.*)$", line) for line in done.stdout.splitlines()]
-        assert all(lines)
-        assert len({line.start(2) for line in lines}) == 1
