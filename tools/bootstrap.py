@@ -29,7 +29,8 @@ from steps import IMAGE_OR_NEWER, clean_environment, fail, run, say
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
 SUPPORTED = ((3, 11), (3, 12), (3, 13))
-EXTRAS = ("exports", "monitoring", "tracking", "object-storage", "kubeflow", "notebooks")
+# `make lock` writes one file an extra.
+EXTRAS = tuple(sorted({path.stem for path in REQUIREMENTS.glob("*.txt")} - {"base", "bootstrap", "dev"}))
 STAMP = "made-from"
 # The files that say how an environment is made.
 RECIPE = [Path(__file__).with_name(name) for name in ("bootstrap.py", "c_runtime.py", "steps.py")]

@@ -8,6 +8,7 @@ from collections import namedtuple
 
 import pytest
 
+from bike_pipeline import extras
 from tests.set_up.programs import ROOT, TOOLS, bootstrap, fake_python
 
 
@@ -167,6 +168,10 @@ def test_uv_learns_what_pip_is_told(tmp_path, monkeypatch):
     assert {name: environment[name] for name in wanted} == wanted
 
 
+def test_every_extra_that_the_product_names_can_be_set_up():
+    assert set(bootstrap.EXTRAS) == set(extras.EXTRAS)
+
+
 def test_unknown_extras_are_refused(tmp_path):
     command = [
         sys.executable,
@@ -174,11 +179,11 @@ def test_unknown_extras_are_refused(tmp_path):
         "--venv",
         str(tmp_path / "venv"),
         "--extras",
-        "exports torch",
+        "exports no-such",
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "unknown extras: torch" in done.stderr
+    assert "unknown extras: no-such" in done.stderr
     assert not (tmp_path / "venv").exists()
 
 
