@@ -6,6 +6,7 @@ import logging
 import secrets
 from typing import TYPE_CHECKING
 
+from bike_pipeline.serving.security.arriving import Arriving
 from bike_pipeline.serving.security.authentication import Authenticator, demand
 from bike_pipeline.serving.security.identity import SCOPES, Client, Refusal
 from bike_pipeline.serving.security.paths import model_roots
@@ -27,6 +28,7 @@ class Guard:
         limits: the settings of the limits.
         rate: how often.
         shares: what requests under way hold.
+        arriving: reads the messages of gRPC calls.
         is_open: whether everybody may ask everything as often as they like.
         roots: below which a request may name a base path.
     """
@@ -40,7 +42,9 @@ class Guard:
         self.authentication = Authenticator(settings)
         self.limits = settings.serving.security.limits
         self.rate = RateLimit(self.limits.requests_per_second, self.limits.burst, self.limits.clients)
-        self.shares = Shares(self.limits, settings.serving.server.max_request_bytes)
+        largest = settings.serving.server.max_request_bytes
+        self.shares = Shares(self.limits, largest)
+        self.arriving = Arriving(self.limits, largest)
         self.is_open = not self.authentication.required and not self.limits.requests_per_second
         self.roots = model_roots(settings)
 

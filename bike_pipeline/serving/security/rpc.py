@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable
+from contextvars import ContextVar
 from typing import Any
 
 import grpc
@@ -12,7 +15,12 @@ from grpc import aio
 from bike_pipeline.serving.security.guard import Guard, report
 from bike_pipeline.serving.security.identity import ADMIN, PREDICT, Refusal
 from bike_pipeline.serving.security.paths import check_model_config
+from bike_pipeline.serving.security.request_size import SMALL
+from bike_pipeline.serving.security.shares import Share
 
+# Who calls, from the interceptor to the handler; empty where everybody may.
+_CLIENT: ContextVar[str] = ContextVar("client", default="")
+_grpc_log = logging.getLogger("grpc._cython.cygrpc")
 _HEALTH = "/grpc.health.v1.Health/"
 RELOAD = "/tensorflow.serving.ModelService/HandleReloadConfigRequest"
 
@@ -23,6 +31,7 @@ class GuardInterceptor(aio.ServerInterceptor):  # type: ignore[misc]
     def __init__(self, guard: Guard) -> None:
         """Stand before the handlers of one server."""
         self._guard = guard
+        _grpc_log.addFilter(_without_traceback)
         self._open_health = guard.authentication.settings.open_health
         self._wrapped: dict[str, tuple[Any, Any]] = {}
 
@@ -37,7 +46,9 @@ class GuardInterceptor(aio.ServerInterceptor):  # type: ignore[misc]
             authorization, api_key = _credentials(handler_call_details.invocation_metadata)
             try:
                 # The address is known to handlers only.
-                self._guard.admit(ADMIN if method == RELOAD else PREDICT, authorization, api_key, "")
+                client = self._guard.admit(ADMIN if method == RELOAD else PREDICT, authorization, api_key, "")
+                # The handler is called in the same task.
+                _CLIENT.set(client.id)
             except Refusal as refusal:
                 return _refusing(handler, refusal)
         known = self._wrapped.get(method)
@@ -52,22 +63,46 @@ class GuardInterceptor(aio.ServerInterceptor):  # type: ignore[misc]
         guard, behaviour = self._guard, handler.unary_unary
         by_address = not guard.authentication.required and not is_open
 
-        async def guarded(request: Any, context: Any) -> Any:
+        async def guarded(_messages: Any, context: Any) -> Any:
             try:
+                return await answered(context)
+            except aio.InternalError:
+                # What an answer or an error ends with that nobody takes any more: the call was cancelled.
+                raise asyncio.CancelledError from None
+
+        async def answered(context: Any) -> Any:
+            try:
+                client = _CLIENT.get()
                 if by_address:
-                    guard.admit(PREDICT, "", "", _address(context.peer()))
-                if method == RELOAD:
-                    check_model_config(_reload_request(request).config, guard.roots)
-                return await behaviour(request, context)
+                    peer = _address(context.peer())
+                    client = guard.admit(PREDICT, "", "", peer).id if not guard.is_open else f"peer:{peer}"
+                request = await guard.arriving.read(context, client)
+                with Share(guard.shares, client) as share:
+                    # Those of gRPC's own services, such as health, are parsed already.
+                    if isinstance(request, bytes) and len(request) > SMALL:
+                        share.take_bytes(len(request))
+                    if method == RELOAD:
+                        check_model_config(_reload_request(request).config, guard.roots)
+                    return await behaviour(request, context)
             except Refusal as refusal:
                 await _abort(context, refusal)
-            except aio.AbortError:
+            except (aio.AbortError, aio.InternalError):
                 raise
             # CancelledError is none of these: then nobody waits for an answer.
             except Exception as error:  # noqa: BLE001 (no error's text or traceback reaches a client)
                 await context.abort(grpc.StatusCode.INTERNAL, report(error, f"gRPC {method}"))
 
-        return grpc.unary_unary_rpc_method_handler(guarded, handler.request_deserializer, handler.response_serializer)
+        # On the wire it is the same; here the message is read by the guard, and not before it is asked.
+        return grpc.stream_unary_rpc_method_handler(guarded, handler.request_deserializer, handler.response_serializer)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Tell an answer that a cancelled call did not take in a line: gRPC logs it as an unforeseen error."""
+    if record.exc_info and isinstance(record.exc_info[1], aio.InternalError):
+        record.msg, record.args = "a client went away: %s", (type(record.exc_info[1]).__name__,)
+        record.exc_info = None
+        record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
+    return True
 
 
 def _reload_request(request: Any) -> Any:
@@ -111,6 +146,8 @@ async def _abort(context: Any, refusal: Refusal) -> None:
 
 
 def _refusing(handler: Any, refusal: Refusal) -> Any:
+    """Return a handler that refuses, whatever the call takes, as one of many messages: of these it reads none."""
+
     async def refuse(_request: Any, context: Any) -> None:
         await _abort(context, refusal)
 
@@ -118,10 +155,6 @@ def _refusing(handler: Any, refusal: Refusal) -> Any:
         await _abort(context, refusal)
         yield
 
-    if handler.request_streaming and handler.response_streaming:
-        return grpc.stream_stream_rpc_method_handler(refuse_stream)
-    if handler.request_streaming:
-        return grpc.stream_unary_rpc_method_handler(refuse)
     if handler.response_streaming:
-        return grpc.unary_stream_rpc_method_handler(refuse_stream)
-    return grpc.unary_unary_rpc_method_handler(refuse)
+        return grpc.stream_stream_rpc_method_handler(refuse_stream)
+    return grpc.stream_unary_rpc_method_handler(refuse)

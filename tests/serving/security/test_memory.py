@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
 
 from bike_pipeline.serving.security import api_keys
@@ -83,6 +84,27 @@ def test_what_strangers_send_is_never_kept(secured, start, headers, encoding):
         list(clients.map(lambda _: upload(secured, start, headers, encoding=encoding), range(16)))
     # Sixteen bodies of 40 MiB; each connection may hold what one read of its socket brings.
     assert memory(secured[0].process, "VmHWM") - before < 24 * MIB
+
+
+def test_what_strangers_send_over_grpc_is_never_kept(secured, tmp_path):
+    running, _, _ = secured
+    authority = running.base.parent / "authority.pem"
+    credentials = grpc.ssl_channel_credentials(authority.read_bytes())
+    before = memory(running.process, "VmHWM")
+
+    def call(number):
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)]
+        with grpc.secure_channel(running.grpc, credentials, options) as channel:
+            ask = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+            try:
+                ask(bytes(40 * MIB), timeout=60)
+            except grpc.RpcError as error:
+                return error.code().name
+
+    with ThreadPoolExecutor(4) as clients:
+        assert set(clients.map(call, range(8))) == {"UNAUTHENTICATED"}
+    # Each connection may hold what its window lets in.
+    assert memory(running.process, "VmHWM") - before < 40 * MIB
 
 
 def test_a_body_that_is_left_in_the_middle_is_forgotten(secured):
