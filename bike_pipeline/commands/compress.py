@@ -91,10 +91,10 @@ def material_of(lineage: Lineage, chosen: ChosenModel) -> Material:
     """Return what candidates of a model are made of: its files, its transform graph, its rows.
 
     Raises:
-        ModelError: the files of one of them are gone.
+        ModelError: the files of one of them are gone or changed.
         DataError: the rows cannot be read.
     """
-    from bike_pipeline.commands.model_source import payload_of
+    from bike_pipeline.commands.model_source import changed, payload_of
     from bike_pipeline.components.example_shards import EVAL, HISTORY, TRAIN
     from bike_pipeline.exporting.compression.material import Material
     from bike_pipeline.modeling import training_rows
@@ -109,6 +109,11 @@ def material_of(lineage: Lineage, chosen: ChosenModel) -> Material:
                 f"the {key.replace('_', ' ')} that model {chosen.model_id} was trained with is not there any more",
                 where=artifact.uri if artifact is not None else "",
                 fix="run the pipeline again, or name a newer model; `bike-pipeline gc` frees the files of old ones",
+            )
+        if words := changed(artifact):
+            raise ModelError(
+                f"the {key.replace('_', ' ')} that model {chosen.model_id} was trained with cannot be trusted: {words}",
+                fix="find out what changed it; `bike-pipeline run --no-cache` makes a model anew",
             )
         found[key] = Path(artifact.uri)
     folder = payload_of(lineage, chosen)

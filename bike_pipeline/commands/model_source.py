@@ -10,7 +10,7 @@ from bike_pipeline.errors import ExportError
 
 if TYPE_CHECKING:
     from bike_pipeline.lineage.selecting import ChosenModel
-    from bike_pipeline.lineage.store import Lineage
+    from bike_pipeline.lineage.store import Artifact, Lineage
     from bike_pipeline.settings import Settings
 
 # TFX's name for the SavedModel in a Model artifact.
@@ -71,13 +71,23 @@ def model_to_export(settings: Settings, name: str | None) -> ModelToExport:
     )
 
 
+def changed(artifact: Artifact) -> str:
+    """Return in words how an artifact differs from what its stage wrote; "" where an older release sealed nothing."""
+    from bike_pipeline.lineage import sealing
+    from bike_pipeline.lineage.store import prop
+
+    seal = prop(artifact, sealing.SEAL_PROPERTY)
+    return sealing.difference(artifact.uri, seal) if seal is not None else ""
+
+
 def payload_of(lineage: Lineage, chosen: ChosenModel) -> Path | None:
     """Return a folder that holds the model's very files: the trained one, else the pushed one; None where none does."""
     from bike_pipeline.serving import model_folder
 
-    trained = Path(lineage.artifact(chosen.model_id).uri) / _SERVING
+    artifact = lineage.artifact(chosen.model_id)
+    trained = Path(artifact.uri) / _SERVING
     if chosen.push is None:
-        return trained if trained.is_dir() else None
+        return trained if trained.is_dir() and not changed(artifact) else None
     for folder in (str(trained), chosen.push.destination):
         if model_folder.is_intact(folder, chosen.push.fingerprint):
             return model_folder.local_copy(folder)

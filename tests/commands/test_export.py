@@ -11,6 +11,7 @@ import pytest
 
 from bike_pipeline.commands import export, parity
 from bike_pipeline.errors import ConfigurationError, ExportError, StorageError
+from bike_pipeline.lineage import sealing
 from bike_pipeline.lineage.store import prop
 from bike_pipeline.serving import model_folder
 from tests.exporting import plugin
@@ -135,6 +136,19 @@ def test_a_model_whose_files_are_gone_cannot_be_exported(runs: Runs, tmp_path: P
             call(parity.command, runs, "--model", str(runs.models[1].id))
     finally:
         (tmp_path / "elsewhere").rename(folder)
+
+
+def test_a_model_that_was_changed_since_it_was_trained_is_not_exported(runs: Runs, tmp_path: Path) -> None:
+    model = runs.models[1]
+    model.custom_properties[sealing.SEAL_PROPERTY].string_value = sealing.seal_of(model.uri)
+    runs.recorder.store.put_artifacts([model])
+    graph = Path(model.uri) / "Format-Serving" / "saved_model.pb"
+    content = graph.read_bytes()
+    graph.write_bytes(content + b" ")
+    options = ("--formats", "tflite_float32", "--model", str(model.id), "--output", str(tmp_path / "out"), "--force")
+    with pytest.raises(ExportError, match=f"the files of model {model.id} are gone or changed"):
+        call(export.command, runs, *options)
+    graph.write_bytes(content)
 
 
 def test_the_matrix_shows_every_measure_and_the_worst_row(runs: Runs, capfd: pytest.CaptureFixture[str]) -> None:
