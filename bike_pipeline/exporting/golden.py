@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bike_pipeline import features
 from bike_pipeline.features import Feature
-from bike_pipeline.modeling.rows import Columns
+
+if TYPE_CHECKING:
+    # Its module reads Parquet, for which a server has no use and no memory.
+    from bike_pipeline.modeling.rows import Columns
 
 SEED = 20110101
 # Last of the years that the rows are drawn from, since 2011: two of data and three to come.

@@ -117,7 +117,9 @@ def test_an_export_is_served_without_tensorflow(simple_server):
 
 def test_tensorflow_is_loaded_only_when_a_signature_needs_it(server):
     maps = Path(f"/proc/{server.process.pid}/maps")
-    assert "libtensorflow" not in maps.read_text()
+    loaded = maps.read_text()
+    assert "libtensorflow" not in loaded
+    assert "libarrow" not in loaded
     examples = [example_of(row(hr, 0.25)) for hr in (3, 4)]
     body = {"signature_name": "serving_examples", "instances": [{"b64": _b64(each)} for each in examples]}
     assert asked(f"{server.url}:predict", body) == (200, {"predictions": [28.0, 29.0]})
