@@ -124,13 +124,15 @@ def run(command: list[str], doing: str, *, cwd: Path | None = None, env: dict[st
     # A thread of its own empties the pipe, so that a talkative command never blocks on it.
     reader = threading.Thread(target=lambda: lines.extend(process.stdout or ()), daemon=True)
     reader.start()
-    began = time.monotonic()
+    began, shown = time.monotonic(), 0
     try:
         while process.returncode is None:
             try:
                 process.wait(HEARTBEAT)
             except subprocess.TimeoutExpired:
-                latest = lines[-1].strip()[:80] if lines else ""
+                # A line that was shown before would tell of work that is long over.
+                latest = lines[-1].strip()[:80] if len(lines) > shown else ""
+                shown = len(lines)
                 say(f"  {doing}: {time.monotonic() - began:.0f} s" + (f" ({latest})" if latest else ""))
     except BaseException:
         process.terminate()
