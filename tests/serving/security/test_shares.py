@@ -1,0 +1,47 @@
+"""What one client may have under way, and that it is given back with the answer."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from bike_pipeline.serving.security import shares
+from bike_pipeline.serving.security.identity import Refusal
+from bike_pipeline.settings.serving_security import LimitSettings
+
+LIMITS = LimitSettings(rows=1000, client_rows=1500)
+
+
+async def hold(held: shares.Shares, client: str, rows: int, until: asyncio.Event) -> None:
+    with shares.Share(held, client):
+        shares.take_rows(rows)
+        await until.wait()
+
+
+def test_rows_of_one_client_are_bounded_and_others_do_not_wait_for_it():
+    async def asking() -> None:
+        held, until = shares.Shares(LIMITS, largest=1), asyncio.Event()
+        first = asyncio.create_task(hold(held, "greedy", 1000, until))
+        await asyncio.sleep(0)
+        with pytest.raises(Refusal, match="More than 1500 rows of this client are under way") as refused:
+            await hold(held, "greedy", 600, until)
+        assert (refused.value.status, refused.value.code) == (429, "RESOURCE_EXHAUSTED")
+        other = asyncio.create_task(hold(held, "modest", 1000, until))
+        await asyncio.sleep(0)
+        until.set()
+        await asyncio.gather(first, other)
+        # The answers are out, so as many rows may come again.
+        await hold(held, "greedy", 1000, until)
+
+    asyncio.run(asking())
+
+
+def test_the_largest_request_that_is_allowed_always_fits():
+    async def asking() -> None:
+        until = asyncio.Event()
+        until.set()
+        held = shares.Shares(LimitSettings(rows=1000, client_rows=10), largest=1)
+        await hold(held, "anybody", 1000, until)
+
+    asyncio.run(asking())
