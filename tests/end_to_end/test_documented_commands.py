@@ -97,7 +97,7 @@ NOT_RUN = {
     "make run": "tests/end_to_end/test_readme.py runs it",
     "make retrain": "tests/end_to_end/test_readme.py runs it",
     "make test": "running all tests from within a test would never end",
-    "make setup": "tests/test_setup_bootstrap.py; installs packages",
+    "make setup": "tests/set_up; installs packages",
     "make notebooks": "takes minutes; tests/end_to_end/test_notebooks_on_the_story.py runs it",
     "make flink ARGS=": "fetches from Maven; tests/test_documented_commands.py reads what it would fetch",
     "make load-generators": "fetches Debian packages",

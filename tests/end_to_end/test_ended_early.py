@@ -25,7 +25,8 @@ def begun(product: Product, temporary: Path, *arguments: str) -> subprocess.Pope
     """Start a run whose temporary files are in a folder of its own."""
     temporary.mkdir()
     return subprocess.Popen(
-        product.command("run", "--demo", "first", "--no-cache", *arguments),
+        # Whoever started these tests may have them ignore a hangup (nohup), and a run would keep to that.
+        ["env", "--default-signal=HUP,TERM", *product.command("run", "--demo", "first", "--no-cache", *arguments)],
         cwd=product.source,
         env={**product.environment(), "TMPDIR": str(temporary)},
         stdout=subprocess.PIPE,

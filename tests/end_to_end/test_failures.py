@@ -45,7 +45,7 @@ def test_missing_configuration_file(product: Product) -> None:
 
 
 def test_setting_of_the_wrong_type(product: Product) -> None:
-    expect(product.call("run", "--set", "training.epochs=many"), 3, "training.epochs", "integer")
+    expect(product.call("run", "--set", "training.epochs=many"), 3, "training.epochs", "a number")
 
 
 def test_unknown_runner(product: Product) -> None:
@@ -158,7 +158,7 @@ def test_nothing_is_served_yet(product: Product) -> None:
         '"temp": 0.6, "atemp": 0.58, "hum": 0.5, "windspeed": 0.2}'
     )
     expect(product.call("predict", record), 11, "no model is served", "bike-pipeline run")
-    expect(product.call("predict", '{"hr": 25}'), 11, "missing: yr (year)")
+    expect(product.call("predict", '{"hr": 25}'), 11, "hr: 25 is above 23", "yr: missing")
     expect(product.call("predict", record.replace("17", "25")), 11, "hr: 25 is above 23")
 
 
