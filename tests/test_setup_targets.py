@@ -162,12 +162,13 @@ def test_one_failing_check_fails_the_whole_and_hides_none(project, program, step
 @pytest.mark.parametrize(
     ("failing", "steps"),
     [
-        ("", ["flink", "prism", "test", "test-tracking", "referee ARGS=--report-absent --timeout 900"]),
-        ("flink", ["flink", "prism", "test", "test-tracking", "referee"]),
-        ("prism", ["flink", "prism", "test", "test-tracking", "referee"]),
-        ("test", ["flink", "prism", "test"]),
-        ("test-tracking", ["flink", "prism", "test", "test-tracking"]),
-        ("referee", ["flink", "prism", "test", "test-tracking", "referee"]),
+        ("", ["flink", "prism", "boot", "test", "test-tracking", "referee ARGS=--report-absent --timeout 900"]),
+        ("flink", ["flink", "prism", "boot", "test", "test-tracking", "referee"]),
+        ("prism", ["flink", "prism", "boot", "test", "test-tracking", "referee"]),
+        ("boot", ["flink", "prism", "boot", "test", "test-tracking", "referee"]),
+        ("test", ["flink", "prism", "boot", "test"]),
+        ("test-tracking", ["flink", "prism", "boot", "test", "test-tracking"]),
+        ("referee", ["flink", "prism", "boot", "test", "test-tracking", "referee"]),
     ],
 )
 def test_ci_runs_the_tests_and_the_referee_wherever_it_is_called_from(project, failing, steps):
