@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -29,7 +28,7 @@ def test_no_further_stage_starts_after_an_interrupt_that_a_stage_swallowed() -> 
         started.append(name)
         if name == "Transform":
             with contextlib.suppress(KeyboardInterrupt):
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
                 signal.sigtimedwait([], 1)
         return name
 
@@ -45,7 +44,7 @@ def test_no_further_stage_starts_after_an_interrupt_that_a_stage_swallowed() -> 
 
 def test_an_interrupt_still_reaches_the_stage_at_once() -> None:
     def launch(name: str) -> str:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         signal.sigtimedwait([], 1)
         return name
 
@@ -76,7 +75,7 @@ def test_the_end_of_a_process_ends_the_run_in_words(name: str) -> None:
         def launch(stage: str) -> str:
             # A library that swallows it.
             with contextlib.suppress(KeyboardInterrupt):
-                os.kill(os.getpid(), number)
+                signal.raise_signal(number)
                 signal.sigtimedwait([], 1)
             return stage
 
