@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import functools
+import logging
 import os
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,7 @@ SHARED = (
 )
 
 _exit_status: list[int] = []
+_LOGGING = pytest.StashKey[dict[str, Any]]()
 
 
 class _ByFile(LoadScopeScheduling):
@@ -68,6 +71,41 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files with slow tests first, so that none of them ends the run alone."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def _logging_settings() -> dict[str, Any]:
+    """Return what decides whether a warning of the product is heard."""
+    loggers = {
+        name: (logger.level, logger.disabled, logger.propagate)
+        for name, logger in logging.root.manager.loggerDict.items()
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] in ("bike_pipeline", "runners")
+    }
+    return {
+        "root": logging.root.level,
+        "disable": logging.root.manager.disable,
+        **{name: settings for name, settings in loggers.items() if settings != (logging.NOTSET, False, True)},
+    }
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Fail a test, or a fixture of it, that leaves logging so that the warnings of later tests are not heard."""
+    expected = item.config.stash[_LOGGING]
+    yield
+    left = _logging_settings()
+    if left != expected:
+        logging.root.setLevel(expected["root"])
+        logging.disable(expected["disable"])
+        for name in left.keys() - expected.keys():
+            logger = logging.getLogger(name)
+            logger.setLevel(logging.NOTSET)
+            logger.disabled, logger.propagate = False, True
+        raise AssertionError(f"logging was {expected} at the start of the tests and is {left}")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Keep how logging is set before anything runs."""
+    session.config.stash[_LOGGING] = _logging_settings()
 
 
 def pytest_sessionfinish(exitstatus: int) -> None:

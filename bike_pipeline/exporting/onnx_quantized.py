@@ -11,6 +11,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,7 @@ def _quantize(plain: str, prepared: str, quantized: str, source: Source) -> None
             where=str(source.saved_model),
             fix="use onnx_float32: it is as small",
         )
-    root = logging.getLogger()
-    level = root.level
-    # It advises to do what was just done.
-    root.setLevel(logging.ERROR)
-    try:
+    with _without_advice():
         quantization.quantize_static(
             prepared,
             quantized,
@@ -73,8 +70,25 @@ def _quantize(plain: str, prepared: str, quantized: str, source: Source) -> None
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
         )
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Leave out what ONNX Runtime's quantization advises: it was just done.
+
+    It writes with the root logger. A filter of this call's own, not the level, which other threads share: two calls
+    that overlap would each restore what the other had set, and hide every later warning of the process.
+    """
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR or "onnxruntime" not in record.pathname
+
+    root = logging.getLogger()
+    root.addFilter(wanted)
+    try:
+        yield
     finally:
-        root.setLevel(level)
+        root.removeFilter(wanted)
 
 
 def _reader(rows: Columns) -> Any:
