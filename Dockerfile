@@ -41,7 +41,7 @@ COPY runners/ /app/runners/
 # two wheels that ask for a new C library got one.
 RUN /opt/tools/bin/uv pip install --python /opt/venv/bin/python --no-deps --no-build-isolation --editable /app; \
     /opt/venv/bin/python -m compileall -q /app; \
-    /opt/venv/bin/python -c "import ml_metadata, tensorflow_data_validation, runners.kubeflow.client"
+    /opt/venv/bin/python -c "import ml_metadata, tensorflow_data_validation, bike_pipeline.runners.kubeflow.client"
 
 FROM python:${PYTHON_TAG}-slim-trixie AS pipeline
 # The lineage of a run names the commit that its image was built from: --build-arg GIT_COMMIT=$(git rev-parse HEAD)
@@ -71,7 +71,7 @@ COPY --from=build /app /app
 WORKDIR /data
 USER 10001:0
 # On a cluster the spec brings each stage's command. There is no entry point, so that both of these are what they say:
-# docker run IMAGE bike-pipeline run, docker run IMAGE python -m runners.kubeflow.task.
+# docker run IMAGE bike-pipeline run, docker run IMAGE python -m bike_pipeline.runners.kubeflow.task.
 CMD ["bike-pipeline", "--help"]
 
 # The workers of Beam on Flink, Spark or Dataflow: docker build --target beam-worker -t bike-pipeline-beam-worker:0.1.0 .

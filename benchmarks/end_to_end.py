@@ -124,7 +124,7 @@ def sound(mae: dict[str, float]) -> bool:
 
 def stage_seconds(metadata_file: Path, timing: Timing) -> dict[str, float]:
     """Return the seconds of each stage of a workspace's first run, and of what lies before, between and after them."""
-    from bike_pipeline.lineage.store import Lineage, open_store
+    from bike_pipeline.lineage.store.metadata_store import Lineage, open_store
 
     lineage = Lineage(open_store(metadata_file))
     run = lineage.runs()[0]
@@ -166,7 +166,7 @@ def measure(rounds: int, folder: Path) -> Measured:
     from bike_pipeline.data.demo import split_demo
     from bike_pipeline.data.ingest import ingest
     from bike_pipeline.data.spans import SpanStore
-    from bike_pipeline.lineage.store import Lineage, open_store
+    from bike_pipeline.lineage.store.metadata_store import Lineage, open_store
     from bike_pipeline.log_capture import captured
     from bike_pipeline.settings import load_settings
 

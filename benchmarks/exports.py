@@ -220,9 +220,9 @@ def take_turns(exports: Path, names: Sequence[str], rounds: int) -> dict[str, li
 
     # Threads that a library starts inherit the core, so it is taken before any of them is imported.
     with one_core():
-        from bike_pipeline.exporting import registry
-        from bike_pipeline.exporting.golden import golden_rows
-        from bike_pipeline.exporting.tflite import SIGNATURE as SIGNATURE_NAME
+        from bike_pipeline.exporting.formats import registry
+        from bike_pipeline.exporting.formats.tflite import SIGNATURE as SIGNATURE_NAME
+        from bike_pipeline.modeling.golden import golden_rows
 
         row = {name: values[:1] for name, values in golden_rows(1000).items()}
         loaded = {name: registry.format_of(name).load(exports / name) for name in names}

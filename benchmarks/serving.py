@@ -22,7 +22,7 @@ from benchmarks import plots, serving_measures
 from benchmarks.processes import timed
 from benchmarks.serving_measures import Drained, Memory, Round, Swaps, median
 from benchmarks.serving_processes import MODEL, embedded, peer
-from bike_pipeline.serving import model_folder
+from bike_pipeline.model_registry import version_folders
 from bike_pipeline.serving.load import generators
 from bike_pipeline.serving.load.figures import Load
 from bike_pipeline.serving.server.backends import EXPORTS_FOLDER
@@ -193,7 +193,7 @@ def _model(workspace: Path | None, folder: Path) -> Path:
         ]
         timed(command, folder / "run.log")
     base = workspace / "serving" / MODEL
-    versions = model_folder.versions(base)
+    versions = version_folders.versions(base)
     if not versions:
         raise SystemExit(f"error: no model is served in {base}")
     return base / str(versions[-1])
@@ -211,8 +211,8 @@ def measure(model: Path, folder: Path, rounds: int, seconds: float, requests: in
     """
     busy = os.getloadavg()[0]
     base = folder / "base" / MODEL
-    record = json.loads((model / model_folder.PUSH_FILE).read_text(encoding="utf-8"))
-    model_folder.add_version(base, model, 1, record)
+    record = json.loads((model / version_folders.PUSH_FILE).read_text(encoding="utf-8"))
+    version_folders.add_version(base, model, 1, record)
     found: dict[str, list[Round]] = {name: [] for name in _LOADS}
     many, one = Load(connections=64, seconds=seconds), Load(connections=1, seconds=seconds)
     with embedded(base.parent, folder / "server") as served:

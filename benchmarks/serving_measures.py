@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.serving_processes import Served, wait_for
-from bike_pipeline.serving import model_folder
+from bike_pipeline.model_registry import version_folders
 from bike_pipeline.serving.clients import ClientError, Connection, connect, messages
 from bike_pipeline.serving.load import compiled, generators
 from bike_pipeline.serving.load.figures import Figures, Load
@@ -146,7 +146,7 @@ def swaps(served: Served, base: Path, model: Path, number: int) -> Swaps:
         model: what is pushed, again and again.
         number: how many versions.
     """
-    record = json.loads((model / model_folder.PUSH_FILE).read_text(encoding="utf-8"))
+    record = json.loads((model / version_folders.PUSH_FILE).read_text(encoding="utf-8"))
     stop, tally, figures = threading.Event(), Tally(), list[Figures]()
     threads = [
         threading.Thread(target=_asked_again_and_again, args=(served.grpc, stop, tally)),
@@ -155,10 +155,10 @@ def swaps(served: Served, base: Path, model: Path, number: int) -> Swaps:
     began = time.monotonic()
     for thread in threads:
         thread.start()
-    newest, done = max(model_folder.versions(base)), 0
+    newest, done = max(version_folders.versions(base)), 0
     try:
         for version in range(newest + 1, newest + 1 + number):
-            model_folder.add_version(base, model, version, record)
+            version_folders.add_version(base, model, version, record)
             done += wait_for(served, version)
     finally:
         stop.set()

@@ -33,7 +33,7 @@ def fastapi(export: Path) -> Any:
     """
     from fastapi import FastAPI, Request, Response
 
-    from bike_pipeline.exporting.registry import format_of
+    from bike_pipeline.exporting.formats.registry import format_of
 
     model = format_of(export.name).load(export)
     app = FastAPI()

@@ -89,7 +89,7 @@ def _stop(message: str, code: int) -> NoReturn:
 def _place() -> str:
     import tempfile
 
-    from bike_pipeline.lineage.store_error import full_place
+    from bike_pipeline.lineage.store.store_error import full_place
 
     return full_place((Path.cwd(), tempfile.gettempdir()))
 
@@ -124,7 +124,7 @@ def main() -> None:
             ExitCode.STORAGE,
         )
     except Exception as error:  # noqa: BLE001 (the last resort: no traceback reaches a person unasked)
-        from bike_pipeline.lineage.store_error import is_of_storage, is_store_error
+        from bike_pipeline.lineage.store.store_error import is_of_storage, is_store_error
 
         if is_store_error(error):
             first = first_words(error, 200)

@@ -22,10 +22,10 @@ from bike_pipeline.components.pusher import Pusher
 from bike_pipeline.components.statistics_gen import StatisticsGen
 from bike_pipeline.components.transform import Transform
 from bike_pipeline.errors import ConfigurationError
-from bike_pipeline.exporting import registry
-from bike_pipeline.lineage.connection import connection_config
+from bike_pipeline.exporting.formats import registry
+from bike_pipeline.lineage.store.connection import connection_config
 from bike_pipeline.modeling import evaluation
-from bike_pipeline.serving.deployment.following import Followers
+from bike_pipeline.rollout.targets import Followers
 from bike_pipeline.settings import Settings
 from bike_pipeline.source_hash import source_hash
 
@@ -36,7 +36,7 @@ def _identify(component: BaseComponent, node_id: str, *rooms: str, **parameters:
     """Name a stage and make its code and further parameters part of its cache key and of its record."""
     component.with_id(node_id)
     # What an older release wrote without a seal never answers: its files could not be checked.
-    component.exec_properties["source_hash"] = source_hash(*rooms, "lineage/sealing.py")
+    component.exec_properties["source_hash"] = source_hash(*rooms, "lineage/records/sealing.py")
     component.exec_properties.update(parameters)
     return component
 
@@ -60,8 +60,8 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
     registry.formats_of((*settings.exporting.all_formats, *settings.exporting.compression.formats))
     inputs, model = ("features.py", "data"), ("features.py", "modeling")
     serving = (
-        "serving/model_folder.py", "serving/deployment/state.py", "serving/deployment/phases.py",
-        "lineage/store.py", "lineage/recorded.py", "lineage/serving_now.py",
+        "model_registry/version_folders.py", "model_registry/promotion_log.py", "model_registry/phases.py",
+        "lineage/store/metadata_store.py", "lineage/store/entities.py", "lineage/queries/serving_now.py",
     )  # fmt: skip
     lookup = "components/baseline_lookup.py"
     schema_hash = hashlib.sha256(settings.schema_path.read_bytes()).hexdigest()
@@ -132,7 +132,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
             eval_args=trainer_pb2.EvalArgs(splits=[EVAL]),
             custom_config={"training": training, "seed": settings.seed},
         ),
-        "Trainer", *model, "exporting/golden.py", "serving/deployment/warmup.py",
+        "Trainer", *model,
     )  # fmt: skip
     candidate = trainer.outputs["model"]
 
@@ -186,7 +186,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
                 filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=settings.serving_path)
             ),
         ),
-        "Pusher", *serving, "components/pusher.py", "serving/model_manifest.py", "lineage/evidence.py",
+        "Pusher", *serving, "components/pusher.py", "model_registry/version_manifest.py", "lineage/queries/evidence.py",
         promotion=Followers.of(settings).to_json(),
     )  # fmt: skip
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.run_events import RunObserver, RunResult
+from bike_pipeline.runners.beam import flags, job_server, preflight
+from bike_pipeline.runners.pipeline_run import run_pipeline, workspace_lock
 from bike_pipeline.settings import Settings
-from runners.beam import flags, job_server, preflight
-from runners.pipeline_run import run_pipeline, workspace_lock
 
 if TYPE_CHECKING:
-    from runners.stage_launcher import MakeBeamPipeline
+    from bike_pipeline.runners.stage_launcher import MakeBeamPipeline
 
 
 class BeamRunner:

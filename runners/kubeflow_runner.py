@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.run_events import RunObserver, RunResult
+from bike_pipeline.runners.kubeflow.definition import Target
 from bike_pipeline.settings import Settings
-from runners.kubeflow.definition import Target
 
 if TYPE_CHECKING:
     from bike_pipeline.modeling.training_job import TrainingJob
@@ -36,14 +36,14 @@ class KubeflowRunner:
     @staticmethod
     def compile(settings: Settings, target: Target = "kubeflow", output: Path | None = None) -> Path:
         """Write the compiled pipeline and return the file; see `compile_pipeline`."""
-        from runners.kubeflow.compiler import compile_pipeline
+        from bike_pipeline.runners.kubeflow.compiler import compile_pipeline
 
         return compile_pipeline(settings, target, output)
 
     @staticmethod
     def train_job(settings: Settings, job: TrainingJob, name: str) -> str:
         """Return the manifest of a multi-worker training for Kubeflow Trainer; see `train_job`."""
-        from runners.kubeflow.trainjob import train_job
+        from bike_pipeline.runners.kubeflow.trainjob import train_job
 
         return train_job(settings, job, name)
 
@@ -65,9 +65,9 @@ class KubeflowRunner:
                 where="--runner kubeflow",
                 fix="`bike-pipeline submit` sends it to Kubeflow Pipelines; add --local to run the compiled spec here",
             )
-        from runners.kubeflow.local_run import run_compiled
-        from runners.pipeline_run import workspace_lock
-        from runners.scratch import scratch
+        from bike_pipeline.runners.kubeflow.local_run import run_compiled
+        from bike_pipeline.runners.pipeline_run import workspace_lock
+        from bike_pipeline.runners.scratch import scratch
 
         workspace = self._settings.workspace_path
         with workspace_lock(workspace, self._wait), scratch(workspace):

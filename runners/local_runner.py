@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from bike_pipeline.run_events import RunObserver, RunResult
+from bike_pipeline.runners.beam.flags import direct_flags
+from bike_pipeline.runners.pipeline_run import run_pipeline, workspace_lock
 from bike_pipeline.settings import Settings
-from runners.beam.flags import direct_flags
-from runners.pipeline_run import run_pipeline, workspace_lock
 
 
 class LocalRunner:

@@ -10,7 +10,7 @@ from typing import Any
 from tfx.orchestration import metadata
 from tfx.orchestration.portable import cache_utils, launcher
 
-from bike_pipeline.lineage.located_store import LocatedStore, Places
+from bike_pipeline.lineage.store.located_store import LocatedStore, Places
 from bike_pipeline.settings import PROJECT_ROOT
 
 _PROJECT, _PROJECT_MARK = f"{PROJECT_ROOT}/", "project:/"

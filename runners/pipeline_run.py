@@ -8,17 +8,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.lean_imports import lean_imports
-from bike_pipeline.lineage.lost_store import refuse_a_lost_store
+from bike_pipeline.lineage.store.lost_store import refuse_a_lost_store
+from bike_pipeline.run_cache.rerun import Rerun, new_run_id
 from bike_pipeline.run_events import RunObserver, RunResult
+from bike_pipeline.runners.beam_memory import remembered
+from bike_pipeline.runners.interruption import interruptible
+from bike_pipeline.runners.scratch import scratch
 from bike_pipeline.settings import Settings
-from bike_pipeline.unchanged.rerun import Rerun, new_run_id
-from bike_pipeline.workspace_lock import workspace_lock
-from runners.beam_memory import remembered
-from runners.interruption import interruptible
-from runners.scratch import scratch
+from bike_pipeline.storage.workspace_lock import workspace_lock
 
 if TYPE_CHECKING:
-    from runners.stage_launcher import MakeBeamPipeline
+    from bike_pipeline.runners.stage_launcher import MakeBeamPipeline
 
 __all__ = ["run_pipeline", "workspace_lock"]
 
@@ -88,16 +88,16 @@ def _run(
     from tfx.dsl.compiler import compiler, constants
     from tfx.orchestration.portable import runtime_parameter_utils
 
-    from bike_pipeline.lineage.connection import open_at
-    from bike_pipeline.lineage.last_run import last_run, note_run
-    from bike_pipeline.lineage.outcomes import run_result
-    from bike_pipeline.lineage.run_record import record_run, source_of_this_run
-    from bike_pipeline.lineage.store import Lineage
-    from bike_pipeline.lineage.writing import close_interrupted
+    from bike_pipeline.lineage.queries.stage_summaries import run_result
+    from bike_pipeline.lineage.records.last_run import last_run, note_run
+    from bike_pipeline.lineage.records.run_record import record_run, source_of_this_run
+    from bike_pipeline.lineage.store.connection import open_at
+    from bike_pipeline.lineage.store.metadata_store import Lineage
+    from bike_pipeline.lineage.store.writing import close_interrupted
+    from bike_pipeline.model_registry import signing
     from bike_pipeline.pipeline import create_pipeline
-    from bike_pipeline.serving import signing
-    from runners.scheduling import run_in_order
-    from runners.stage_launcher import SerialMetadata, StageLauncher
+    from bike_pipeline.runners.scheduling import run_in_order
+    from bike_pipeline.runners.stage_launcher import SerialMetadata, StageLauncher
 
     open_at(settings.metadata_address, create=True, upgrade=settings.metadata.upgrade)
     definition = create_pipeline(settings, enable_cache, accept_baseline_reset)

@@ -9,7 +9,7 @@ from tfx import types
 from tfx.dsl.io import fileio
 from tfx.orchestration.portable import launcher, outputs_utils
 
-from bike_pipeline.lineage import sealing
+from bike_pipeline.lineage.records import sealing
 
 
 def check_inputs(stage: str, inputs: Mapping[str, Iterable[types.Artifact]]) -> None:

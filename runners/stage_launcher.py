@@ -17,17 +17,17 @@ from tfx.proto.orchestration import executable_spec_pb2
 from bike_pipeline import progress
 from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.errors import BikePipelineError, StageError, StorageError, first_words
-from bike_pipeline.lineage import sealing
-from bike_pipeline.lineage.connection import STORE_ERRORS, failure_of
-from bike_pipeline.lineage.evidence import window_of
-from bike_pipeline.lineage.outcomes import outcome
-from bike_pipeline.lineage.store import CACHED, Lineage, prop
-from bike_pipeline.lineage.store_error import full_place, is_of_storage
-from bike_pipeline.lineage.writing import note_failure
+from bike_pipeline.lineage.queries.evidence import window_of
+from bike_pipeline.lineage.queries.stage_summaries import outcome
+from bike_pipeline.lineage.records import sealing
+from bike_pipeline.lineage.store.connection import STORE_ERRORS, failure_of
+from bike_pipeline.lineage.store.metadata_store import CACHED, Lineage, prop
+from bike_pipeline.lineage.store.store_error import full_place, is_of_storage
+from bike_pipeline.lineage.store.writing import note_failure
 from bike_pipeline.run_events import RunObserver, StageResult
+from bike_pipeline.runners.located_metadata import LocatedMetadata
+from bike_pipeline.runners.sealed_stages import SealingLauncher
 from bike_pipeline.signals import Terminated
-from runners.located_metadata import LocatedMetadata
-from runners.sealed_stages import SealingLauncher
 
 MEND_STORAGE = "free space or grant write permission, then run again: finished stages are not repeated"
 RUN_AGAIN = "run again: finished stages are not repeated, and this one starts anew"

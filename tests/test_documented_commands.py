@@ -20,7 +20,7 @@ COMMANDS = sorted(set(typed()), key=str)
 # Programs that are not ours: what they are told is not checked here.
 NOT_OURS = {
     "kubectl": "needs a cluster; its manifests are checked by tests/test_kubernetes_manifests.py",
-    "docker": "needs a container engine; compose.yaml is checked by tests/serving/deployment/test_configuration.py",
+    "docker": "needs a container engine; compose.yaml is checked by tests/rollout/test_configuration.py",
     "curl": "its answer is checked by tests/end_to_end/test_documented_commands.py",
     "openssl": "run by tests/end_to_end/test_documented_commands.py",
     "python": "the edge bundle's own program; run by tests/end_to_end/test_edge_of_the_story.py",

@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from bike_pipeline.data import cluster_volumes
+from bike_pipeline.storage import cluster_volumes
 
 ROOT = Path(__file__).resolve().parent.parent
 CUSTOM_GROUPS = {"argoproj.io", "trainer.kubeflow.org"}

@@ -12,7 +12,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from bike_pipeline.serving.edge import android, contract
+from bike_pipeline.edge import android, contract
 
 FOLDER = Path(".android-kotlin")
 KOTLIN = "2.3.21"

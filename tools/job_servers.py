@@ -20,8 +20,8 @@ from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bike_pipeline import job_servers
 from bike_pipeline.errors import BikePipelineError
+from bike_pipeline.runners.beam import job_server_programs
 from bike_pipeline.settings import load_settings
 
 DRIVERS = {
@@ -118,17 +118,17 @@ def main() -> None:
     except BikePipelineError as error:
         _stop(error.what, error.fix)
     engine = options.engine
-    program = job_servers.jar_path(beam, "flink").parent / f"{engine}-{version('apache-beam')}"
-    target = program if engine in GO_PROGRAMS else job_servers.jar_path(beam, engine)
+    program = job_server_programs.jar_path(beam, "flink").parent / f"{engine}-{version('apache-beam')}"
+    target = program if engine in GO_PROGRAMS else job_server_programs.jar_path(beam, engine)
     if not target.is_file():
         print(f"job-servers: fetching {engine} (some minutes the first time)")
         if engine in GO_PROGRAMS:
             build(engine, target)
         else:
-            fetch_jar(engine, job_servers.artifact(beam, engine), target)
+            fetch_jar(engine, job_server_programs.artifact(beam, engine), target)
     print(f"job-servers: {engine} is there: {target} ({target.stat().st_size / 1e6:.0f} MB)")
-    if engine in DRIVERS and (problem := job_servers.java_problem(beam.job_server.java)):
-        print(f"job-servers: {engine} needs Java {job_servers.OLDEST_JAVA} or newer as well: {problem}")
+    if engine in DRIVERS and (problem := job_server_programs.java_problem(beam.job_server.java)):
+        print(f"job-servers: {engine} needs Java {job_server_programs.OLDEST_JAVA} or newer as well: {problem}")
 
 
 if __name__ == "__main__":

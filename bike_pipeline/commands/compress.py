@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from bike_pipeline.exporting.compression.material import Material
     from bike_pipeline.exporting.compression.rule import Candidate, Choice
-    from bike_pipeline.lineage.selecting import ChosenModel
-    from bike_pipeline.lineage.store import Lineage
+    from bike_pipeline.lineage.queries.model_lookup import ChosenModel
+    from bike_pipeline.lineage.store.metadata_store import Lineage
     from bike_pipeline.settings import Settings
     from bike_pipeline.settings.compression import Method
 
@@ -49,11 +49,11 @@ def command(
     Ends with exit code 18 where no candidate is within the limits of exporting.compression.
     """
     from bike_pipeline.commands.lineage_source import lineage_of
+    from bike_pipeline.commands.run_view import console_on
     from bike_pipeline.lean_imports import lean_imports
-    from bike_pipeline.lineage.selecting import chosen_model
+    from bike_pipeline.lineage.queries.model_lookup import chosen_model
     from bike_pipeline.log_capture import captured
-    from bike_pipeline.run_view import console_on
-    from bike_pipeline.workspace_lock import workspace_lock
+    from bike_pipeline.storage.workspace_lock import workspace_lock
 
     own = settings.exporting.compression
     if formats:
@@ -63,10 +63,10 @@ def command(
     base = settings.workspace_path / "compression"
     log_file = settings.logs_path / f"compress-{datetime.now(UTC):%Y%m%dT%H%M%S}.log"
     with workspace_lock(base, wait=False), captured(log_file) as screen, lean_imports(google_cloud=True):
-        from bike_pipeline.exporting import registry
         from bike_pipeline.exporting.compression.candidates import Trying
         from bike_pipeline.exporting.compression.choice import TABLE_FILE, choose, refused
         from bike_pipeline.exporting.compression.results import NewResult
+        from bike_pipeline.exporting.formats import registry
 
         registry.formats_of(own.formats)
         material = material_of(lineage, chosen)

@@ -213,7 +213,7 @@ def _workspace(settings: Settings) -> Check:
 
 def _volumes(settings: Settings) -> Iterator[Check]:
     """Look at the volumes of a cluster's stages where they are mounted: in a container of the pipeline's image."""
-    from bike_pipeline.data import cluster_volumes
+    from bike_pipeline.storage import cluster_volumes
 
     mounts = cluster_volumes.mounted(settings.kubeflow)
     if not mounts:
@@ -255,16 +255,16 @@ def data_checks(config: Path | None, assignments: tuple[str, ...]) -> Iterator[C
 
 def _engine_checks(settings: Settings) -> Iterator[Check]:
     """Look for the job servers of the Beam engines; that of the engine in the settings is a problem where it lacks."""
-    from bike_pipeline import job_servers
+    from bike_pipeline.runners.beam import job_server_programs
 
     beam = settings.beam
-    for engine in job_servers.ENGINES:
+    for engine in job_server_programs.ENGINES:
         name = f"{engine.capitalize()} job server"
         if beam.engine == engine and beam.job_server.endpoint:
             yield Check("engines", name, "ok", f"expected at {beam.job_server.endpoint}")
             continue
         try:
-            jar = job_servers.require(beam, engine)
+            jar = job_server_programs.require(beam, engine)
         except MissingExtraError as error:
             if beam.engine == engine:
                 yield _problem("engines", name, error)

@@ -26,7 +26,7 @@ def command(settings: Settings, run_id: str | None, output: Path | None) -> None
     new model against the one that served, the data and how they moved, and the lineage.
     """
     from bike_pipeline.commands.lineage_source import lineage_of
-    from bike_pipeline.lineage.explanation import as_page, explain
+    from bike_pipeline.lineage.reports.explanation import as_page, explain
 
     told = explain(lineage_of(settings), run_id, settings.store_uri)
     target = output or settings.workspace_path / "reports" / f"run-{told.run.run_id}.html"

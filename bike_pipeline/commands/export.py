@@ -39,8 +39,8 @@ def command(
     """
     from bike_pipeline.commands.export_run import ALL, chosen_formats, exported
     from bike_pipeline.commands.model_source import model_to_export
+    from bike_pipeline.commands.run_view import console_on
     from bike_pipeline.log_capture import captured
-    from bike_pipeline.run_view import console_on
 
     chosen = chosen_formats(settings, formats)
     log_file = settings.logs_path / f"export-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.log"
@@ -83,7 +83,7 @@ def command(
 
 def _refuse_foreign(target: Path) -> None:
     """Stop before anything is replaced that is not an export."""
-    from bike_pipeline.serving.model_folder import PARITY_FILE
+    from bike_pipeline.model_registry.version_folders import PARITY_FILE
 
     if target.exists() and not (target / PARITY_FILE).is_file() and not (target.is_dir() and not any(target.iterdir())):
         raise StorageError(

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bike_pipeline.commands.model_source import ModelToExport
-    from bike_pipeline.exporting.format import Format
-    from bike_pipeline.exporting.report import Report
+    from bike_pipeline.exporting.acceptance.report import Report
+    from bike_pipeline.exporting.formats.base import Format
     from bike_pipeline.settings import Settings
 
 ALL = "all"
@@ -51,8 +51,8 @@ def chosen_formats(settings: Settings, formats: str | None) -> list[Format]:
     Raises:
         ConfigurationError: one of them does not exist.
     """
-    from bike_pipeline.exporting import registry
-    from bike_pipeline.exporting.report import SAVED_MODEL
+    from bike_pipeline.exporting.acceptance.report import SAVED_MODEL
+    from bike_pipeline.exporting.formats import registry
 
     if formats is None:
         names = list(settings.exporting.formats)
@@ -76,11 +76,11 @@ def exported(
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0")
     with _shown_progress(console), lean_imports(google_cloud=True):
-        from bike_pipeline.exporting.deciding import Limits
-        from bike_pipeline.exporting.edge_gate import with_edge_gate
-        from bike_pipeline.exporting.format import Source
-        from bike_pipeline.exporting.matrix import Rows, build_matrix
-        from bike_pipeline.exporting.report import EdgeGate, write_report
+        from bike_pipeline.exporting.acceptance.decision import Limits
+        from bike_pipeline.exporting.acceptance.edge_gate import with_edge_gate
+        from bike_pipeline.exporting.acceptance.report import EdgeGate, write_report
+        from bike_pipeline.exporting.export_run import Rows, build_matrix
+        from bike_pipeline.exporting.formats.base import Source
 
         limits = Limits.of(settings.exporting, settings.evaluation)
         matrix = build_matrix(

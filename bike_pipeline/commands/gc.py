@@ -14,7 +14,7 @@ from bike_pipeline.commands.options import FiniteRange, settings_options
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from bike_pipeline.lineage.freeing import Payload
+    from bike_pipeline.lineage.queries.garbage_collection import Payload
     from bike_pipeline.settings import Settings
 
 
@@ -44,11 +44,11 @@ def command(settings: Settings, keep_blessed: int, keep_days: float, dry_run: bo
     serving folder, the span store and logs are not touched. Interrupted, the next call goes on where this one stopped.
     """
     from bike_pipeline.commands.lineage_source import lineage_of
-    from bike_pipeline.lineage import freeing
-    from bike_pipeline.lineage.history import History
-    from bike_pipeline.lineage.last_run import last_run
-    from bike_pipeline.lineage.writing import close_interrupted
-    from bike_pipeline.workspace_lock import workspace_lock
+    from bike_pipeline.lineage.queries import garbage_collection
+    from bike_pipeline.lineage.queries.history import History
+    from bike_pipeline.lineage.records.last_run import last_run
+    from bike_pipeline.lineage.store.writing import close_interrupted
+    from bike_pipeline.storage.workspace_lock import workspace_lock
 
     # A store that is not there must not make a workspace.
     lineage_of(settings)
@@ -58,18 +58,18 @@ def command(settings: Settings, keep_blessed: int, keep_days: float, dry_run: bo
             # The lock is ours: what a killed run left as running does not run any more.
             close_interrupted(lineage, last_run(settings.workspace_path))
         history = History(lineage)
-        payloads = freeing.plan(
+        payloads = garbage_collection.plan(
             lineage, history, settings.pipeline_root, settings.serving_path, keep_blessed, keep_days
         )
         if not dry_run:
-            freeing.free(lineage, history, payloads)
+            garbage_collection.free(lineage, history, payloads)
     freed = [payload for payload in payloads if payload.free]
     total = sum(payload.size for payload in freed)
     if as_json:
         found = {"dry_run": dry_run, "freed_bytes": total, "artifacts": [asdict(payload) for payload in payloads]}
         click.echo(json.dumps(found, indent=2))
         return
-    from bike_pipeline.run_view import console_on
+    from bike_pipeline.commands.run_view import console_on
 
     console_on(sys.stdout).print(_table(payloads, "would be freed" if dry_run else "freed"))
     verb = "would free" if dry_run else "freed"

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(settings: Settings, as_json: bool) -> None:
     """List what was validated, promoted and rolled back: when, by whom, from which version to which, and why."""
-    from bike_pipeline.serving.deployment import state
+    from bike_pipeline.model_registry import promotion_log
 
-    changes = state.history(settings.serving_path)
+    changes = promotion_log.history(settings.serving_path)
     if as_json:
         click.echo(json.dumps([asdict(change) for change in changes], indent=2))
         return
@@ -31,7 +31,7 @@ def command(settings: Settings, as_json: bool) -> None:
         return
     from rich.table import Table
 
-    from bike_pipeline.run_view import console_on
+    from bike_pipeline.commands.run_view import console_on
 
     table = Table(box=None, pad_edge=False)
     for name in ("", "when (UTC)", "who", "what", "label", "from", "to", "why"):

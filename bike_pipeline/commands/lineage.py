@@ -15,7 +15,7 @@ from bike_pipeline.commands.options import settings_options
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from bike_pipeline.lineage.impact import Impact
+    from bike_pipeline.lineage.queries.impact import Impact
     from bike_pipeline.settings import Settings
 
 
@@ -70,8 +70,8 @@ def show(
     if impact is not None and form not in ("text", "json"):
         raise click.UsageError("--impact knows the formats text and json")
     from bike_pipeline.commands.lineage_source import lineage_of
-    from bike_pipeline.lineage.history import History
-    from bike_pipeline.lineage.impact import impact_of, parse_span
+    from bike_pipeline.lineage.queries.history import History
+    from bike_pipeline.lineage.queries.impact import impact_of, parse_span
 
     span = parse_span(impact) if impact is not None else None
     lineage = lineage_of(settings, cluster)
@@ -81,9 +81,9 @@ def show(
         found = impact_of(lineage, history, *span, settings.store_uri, serving_path)
         _write(json.dumps(asdict(found), indent=2) if form == "json" else _impact(found), output)
         return
-    from bike_pipeline.lineage.graph import as_dot
-    from bike_pipeline.lineage.report import report_as_json, report_of_model, report_of_run
-    from bike_pipeline.lineage.selecting import chosen_model
+    from bike_pipeline.lineage.queries.graph import as_dot
+    from bike_pipeline.lineage.queries.model_lookup import chosen_model
+    from bike_pipeline.lineage.reports.lineage_report import report_as_json, report_of_model, report_of_run
 
     if run_id is not None:
         report = report_of_run(lineage, history, run_id, settings.store_uri)
@@ -95,7 +95,7 @@ def show(
     elif form == "dot":
         _write(as_dot(report.graph, report.title), output)
     elif form == "html":
-        from bike_pipeline.lineage.page import as_html
+        from bike_pipeline.lineage.reports.page import as_html
 
         _write(as_html(report), output)
     else:
@@ -112,9 +112,9 @@ def show(
 def diff(settings: Settings, first: str, second: str, as_json: bool) -> None:
     """Show what changed from the model FIRST to the model SECOND: data, schema, features, code, settings, metrics."""
     from bike_pipeline.commands.lineage_source import lineage_of
-    from bike_pipeline.lineage.comparison import compare
-    from bike_pipeline.lineage.history import History
-    from bike_pipeline.lineage.selecting import chosen_model
+    from bike_pipeline.lineage.queries.comparison import compare
+    from bike_pipeline.lineage.queries.history import History
+    from bike_pipeline.lineage.queries.model_lookup import chosen_model
 
     lineage = lineage_of(settings)
     models = [chosen_model(lineage, settings.serving_path, name).model_id for name in (first, second)]
@@ -171,7 +171,7 @@ def _impact(impact: Impact) -> RenderableType:
 
 def _write(content: str | Any, output: Path | None) -> None:
     """Print, or write to a file: text as it is, anything else as rich renders it."""
-    from bike_pipeline.run_view import console_on
+    from bike_pipeline.commands.run_view import console_on
 
     if output is None:
         if isinstance(content, str):

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bike_pipeline.lineage.store import Lineage
+    from bike_pipeline.lineage.store.metadata_store import Lineage
     from bike_pipeline.settings import Settings
 
 
@@ -21,9 +21,9 @@ def lineage_of(settings: Settings, cluster: bool = False) -> Lineage:
     """
     import logging
 
-    from bike_pipeline.lineage.connection import open_at
-    from bike_pipeline.lineage.lost_store import refuse_a_lost_store
-    from bike_pipeline.lineage.store import Lineage
+    from bike_pipeline.lineage.store.connection import open_at
+    from bike_pipeline.lineage.store.lost_store import refuse_a_lost_store
+    from bike_pipeline.lineage.store.metadata_store import Lineage
 
     # MLMD says on every query that it falls back to plain SQL; that is its normal way of working.
     logging.getLogger("absl").setLevel(logging.ERROR)

@@ -9,12 +9,12 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from bike_pipeline.commands.run_view import METRIC_NAMES
 from bike_pipeline.features import slice_name
-from bike_pipeline.run_view import METRIC_NAMES
 
 if TYPE_CHECKING:
-    from bike_pipeline.lineage.graph import Graph, Node
-    from bike_pipeline.lineage.report import Report, SpanFiles
+    from bike_pipeline.lineage.queries.graph import Graph, Node
+    from bike_pipeline.lineage.reports.lineage_report import Report, SpanFiles
 
 # What the stages that look at data look at.
 _LOOKING = {"StatisticsGen": "examples", "ExampleValidator": "statistics", "DataGate": "statistics"}

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from bike_pipeline.errors import ExportError
 
 if TYPE_CHECKING:
-    from bike_pipeline.lineage.selecting import ChosenModel
-    from bike_pipeline.lineage.store import Artifact, Lineage
+    from bike_pipeline.lineage.queries.model_lookup import ChosenModel
+    from bike_pipeline.lineage.store.metadata_store import Artifact, Lineage
     from bike_pipeline.settings import Settings
 
 # TFX's name for the SavedModel in a Model artifact.
@@ -49,7 +49,7 @@ def model_to_export(settings: Settings, name: str | None) -> ModelToExport:
         ModelError: there is no such model.
     """
     from bike_pipeline.commands.lineage_source import lineage_of
-    from bike_pipeline.lineage.selecting import chosen_model
+    from bike_pipeline.lineage.queries.model_lookup import chosen_model
 
     lineage = lineage_of(settings)
     chosen = chosen_model(lineage, settings.serving_path, name)
@@ -73,8 +73,8 @@ def model_to_export(settings: Settings, name: str | None) -> ModelToExport:
 
 def changed(artifact: Artifact) -> str:
     """Return in words how an artifact differs from what its stage wrote; "" where an older release sealed nothing."""
-    from bike_pipeline.lineage import sealing
-    from bike_pipeline.lineage.store import prop
+    from bike_pipeline.lineage.records import sealing
+    from bike_pipeline.lineage.store.metadata_store import prop
 
     seal = prop(artifact, sealing.SEAL_PROPERTY)
     return sealing.difference(artifact.uri, seal) if seal is not None else ""
@@ -82,15 +82,15 @@ def changed(artifact: Artifact) -> str:
 
 def payload_of(lineage: Lineage, chosen: ChosenModel) -> Path | None:
     """Return a folder that holds the model's very files: the trained one, else the pushed one; None where none does."""
-    from bike_pipeline.serving import model_folder
+    from bike_pipeline.model_registry import version_folders
 
     artifact = lineage.artifact(chosen.model_id)
     trained = Path(artifact.uri) / _SERVING
     if chosen.push is None:
         return trained if trained.is_dir() and not changed(artifact) else None
     for folder in (str(trained), chosen.push.destination):
-        if model_folder.is_intact(folder, chosen.push.fingerprint):
-            return model_folder.local_copy(folder)
+        if version_folders.is_intact(folder, chosen.push.fingerprint):
+            return version_folders.local_copy(folder)
     return None
 
 
@@ -100,8 +100,8 @@ def _rows(settings: Settings, lineage: Lineage, model_id: int) -> tuple[dict[str
 
     from bike_pipeline import features
     from bike_pipeline.data.spans import SpanStore
-    from bike_pipeline.exporting.matrix import EVALUATED_COLUMNS
-    from bike_pipeline.lineage.evidence import window_of
+    from bike_pipeline.exporting.export_run import EVALUATED_COLUMNS
+    from bike_pipeline.lineage.queries.evidence import window_of
 
     trained = lineage.producer(model_id)
     examples = lineage.inputs(trained.id).get("examples", []) if trained else []

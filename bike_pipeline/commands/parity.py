@@ -30,8 +30,8 @@ def command(settings: Settings, formats: str | None, model: str | None, as_json:
     """
     from bike_pipeline.commands.export_run import chosen_formats, exported
     from bike_pipeline.commands.model_source import model_to_export
+    from bike_pipeline.commands.run_view import console_on
     from bike_pipeline.log_capture import captured
-    from bike_pipeline.run_view import console_on
 
     chosen = chosen_formats(settings, formats)
     log_file = settings.logs_path / f"parity-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.log"

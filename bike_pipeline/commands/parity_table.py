@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bike_pipeline.exporting.report import shown_size
+from bike_pipeline.exporting.acceptance.report import shown_size
 
 
 def parity_table(report: dict[str, Any]) -> RenderableType:

@@ -68,7 +68,7 @@ def command(
     from bike_pipeline.log_capture import captured
 
     with captured(settings.logs_path / "predict.log") as screen, lean_imports(google_cloud=True):
-        from bike_pipeline.serving import signing
+        from bike_pipeline.model_registry import signing
         from bike_pipeline.serving.predictor import Predictor
 
         signing.use(settings)

@@ -28,14 +28,14 @@ def command(settings: Settings, label: str, reason: str, as_json: bool, version:
     serving.promotion.servers are told.
     """
     from bike_pipeline.log_capture import captured
-    from bike_pipeline.serving import model_folder, signing
-    from bike_pipeline.serving.deployment import promotion
-    from bike_pipeline.serving.deployment.following import Followers
+    from bike_pipeline.model_registry import signing, version_folders
+    from bike_pipeline.rollout import promotion
+    from bike_pipeline.rollout.targets import Followers
 
     check_label(label)
     signing.use(settings)
     if version is None:
-        version = max(model_folder.versions(settings.serving_path), default=None)
+        version = max(version_folders.versions(settings.serving_path), default=None)
     if version is None:
         raise ModelError("nothing is pushed", where=settings.serving_path, fix="run the pipeline: `bike-pipeline run`")
     with captured(settings.logs_path / "promote.log") as screen:

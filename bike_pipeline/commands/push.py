@@ -12,8 +12,8 @@ from bike_pipeline.commands.options import settings_options
 from bike_pipeline.errors import EdgeError, ModelError
 
 if TYPE_CHECKING:
-    from bike_pipeline.serving.edge.bundle import Bundle
-    from bike_pipeline.serving.edge.channel import Published
+    from bike_pipeline.edge.bundle import Bundle
+    from bike_pipeline.edge.channel import Published
     from bike_pipeline.settings import Settings
 
 CHANNELS = ("stable", "beta")
@@ -73,9 +73,9 @@ def _publish(
     settings: Settings, channel: str, folder: Path, force: bool, output: Path | None, sequence: int | None
 ) -> tuple[Published, Bundle]:
     from bike_pipeline.commands.verify import trusted_keys
-    from bike_pipeline.serving import signing
-    from bike_pipeline.serving.edge import bundle, exports
-    from bike_pipeline.serving.edge import channel as channels
+    from bike_pipeline.edge import bundle, exports
+    from bike_pipeline.edge import channel as channels
+    from bike_pipeline.model_registry import signing
 
     trusted = trusted_keys(settings)
     signer = signing.signer()
@@ -92,11 +92,10 @@ def _publish(
 
 
 def _folder(settings: Settings, version: int | None) -> Path:
-    from bike_pipeline.serving import model_folder
-    from bike_pipeline.serving.deployment import state
+    from bike_pipeline.model_registry import promotion_log, version_folders
 
-    present = model_folder.versions(settings.serving_path)
-    promoted = state.promoted_version(settings.serving_path) if version is None else version
+    present = version_folders.versions(settings.serving_path)
+    promoted = promotion_log.promoted_version(settings.serving_path) if version is None else version
     if not present or promoted is None:
         raise ModelError("no model is served", where=settings.serving_path, fix="run the pipeline first")
     if version is not None and version not in present:
@@ -105,13 +104,13 @@ def _folder(settings: Settings, version: int | None) -> Path:
             where=settings.serving_path,
             fix=f"choose one of {', '.join(map(str, present))}",
         )
-    return model_folder.local_folder(settings.serving_path, promoted)
+    return version_folders.local_folder(settings.serving_path, promoted)
 
 
 def _show(published: Published, built: Bundle, screen: TextIO) -> None:
     from rich.table import Table
 
-    from bike_pipeline.run_view import console_on
+    from bike_pipeline.commands.run_view import console_on
 
     payload, manifest = published.payload, built.manifest
     table = Table(box=None, pad_edge=False, show_header=False)

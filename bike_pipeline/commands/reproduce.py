@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from bike_pipeline.lineage.at_hand import Match, Origin
-    from bike_pipeline.lineage.selecting import ChosenModel
-    from bike_pipeline.lineage.store import Lineage
+    from bike_pipeline.lineage.queries.model_lookup import ChosenModel
+    from bike_pipeline.lineage.queries.reproducibility import Match, Origin
+    from bike_pipeline.lineage.store.metadata_store import Lineage
     from bike_pipeline.serving.agreement import Agreement
     from bike_pipeline.settings import Settings
 
@@ -57,10 +57,10 @@ def command(
     with exit code 16 where something is not at hand, or where the models differ by more than --tolerance.
     """
     from bike_pipeline.commands.lineage_source import lineage_of
-    from bike_pipeline.lineage.at_hand import matches, origin_of
-    from bike_pipeline.lineage.history import History
-    from bike_pipeline.lineage.selecting import chosen_model
-    from bike_pipeline.run_view import console_on
+    from bike_pipeline.commands.run_view import console_on
+    from bike_pipeline.lineage.queries.history import History
+    from bike_pipeline.lineage.queries.model_lookup import chosen_model
+    from bike_pipeline.lineage.queries.reproducibility import matches, origin_of
 
     lineage = lineage_of(settings)
     chosen = chosen_model(lineage, settings.serving_path, model)
@@ -114,8 +114,8 @@ def _again(
     """Run the pipeline in a scratch root and compare what it trains with the model."""
     from datetime import UTC, datetime
 
+    from bike_pipeline.commands.run_view import console_on
     from bike_pipeline.log_capture import captured
-    from bike_pipeline.run_view import console_on
 
     if scratch is not None and scratch.exists() and any(scratch.iterdir()):
         raise click.UsageError(f"--scratch: {scratch} is not empty")
@@ -139,12 +139,12 @@ def _run_and_compare(
     console: Console,
     silent: bool,
 ) -> Agreement:
-    from bike_pipeline import run_view
+    from bike_pipeline.commands import run_view
     from bike_pipeline.commands.lineage_source import lineage_of
     from bike_pipeline.commands.model_source import payload_of
     from bike_pipeline.commands.run import runner_named
-    from bike_pipeline.lineage.at_hand import scratch_settings
-    from bike_pipeline.lineage.evidence import evidence_of
+    from bike_pipeline.lineage.queries.evidence import evidence_of
+    from bike_pipeline.lineage.queries.reproducibility import scratch_settings
     from bike_pipeline.serving.agreement import agreement_of
 
     own = scratch_settings(origin, settings.store_uri, folder)

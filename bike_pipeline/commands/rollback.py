@@ -26,9 +26,9 @@ def command(settings: Settings, to: int | None, label: str, reason: str, as_json
     The next run compares its candidate with that version, and no run promotes the one that was left again.
     """
     from bike_pipeline.commands.promote import check_label
-    from bike_pipeline.serving import signing
-    from bike_pipeline.serving.deployment import promotion
-    from bike_pipeline.serving.deployment.following import Followers
+    from bike_pipeline.model_registry import signing
+    from bike_pipeline.rollout import promotion
+    from bike_pipeline.rollout.targets import Followers
 
     check_label(label)
     signing.use(settings)

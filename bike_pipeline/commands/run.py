@@ -65,7 +65,7 @@ def command(
     """
     from datetime import UTC, datetime
 
-    from bike_pipeline import run_view
+    from bike_pipeline.commands import run_view
     from bike_pipeline.log_capture import captured
     from bike_pipeline.tracking.beside import after_run
 
@@ -155,7 +155,7 @@ def _ingest_demo(settings: Settings, half: str, console: Console | None) -> None
 
 
 def _serving(settings: Settings) -> int | None:
-    from bike_pipeline.serving.deployment.state import promoted_version
+    from bike_pipeline.model_registry.promotion_log import promoted_version
 
     return promoted_version(settings.serving_path)
 

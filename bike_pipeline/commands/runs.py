@@ -29,7 +29,7 @@ def command(settings: Settings, cluster: bool, as_json: bool) -> None:
         return
     from rich.table import Table
 
-    from bike_pipeline.run_view import console_on
+    from bike_pipeline.commands.run_view import console_on
 
     table = Table(box=None, pad_edge=False)
     for name in ("run", "started (UTC)", "span", "state", "ran", "cached", "seconds", "outcome"):

@@ -30,11 +30,11 @@ def command(settings: Settings, output: Path, check: bool) -> None:
     They follow from the settings (serving.configuration). With the version policy `promoted` they follow from what is
     promoted too.
     """
-    from bike_pipeline.serving.deployment import configuration, following
+    from bike_pipeline.rollout import configuration, targets
 
     promoted = None
     if settings.serving.configuration.versions.policy == "promoted":
-        promoted = following.served(settings.serving_path, settings.serving.promotion.keep_loaded)
+        promoted = targets.served(settings.serving_path, settings.serving.promotion.keep_loaded)
     content = configuration.files(settings, output, promoted)
     if check:
         if wrong := configuration.differing(content, output):

@@ -24,7 +24,7 @@ def command(settings: Settings, as_json: bool, run: str | None) -> None:
     code 17 where the server cannot be reached or refuses.
     """
     from bike_pipeline.commands.lineage_source import lineage_of
-    from bike_pipeline.lineage.tracked import tracked_run
+    from bike_pipeline.lineage.queries.tracking_payload import tracked_run
     from bike_pipeline.tracking.beside import in_words, tell_mlflow
 
     found = tracked_run(lineage_of(settings), run)

@@ -17,7 +17,7 @@ from bike_pipeline.errors import ModelError, VerificationError
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-    from bike_pipeline.serving import model_manifest
+    from bike_pipeline.model_registry import version_manifest
     from bike_pipeline.settings import Settings
 
 _DAMAGED = "serve another version, or run the pipeline again, which pushes a damaged model anew"
@@ -49,11 +49,11 @@ def command(settings: Settings, public_keys: tuple[Path, ...], as_json: bool, mo
     that serves. Of a version of this workspace, the outputs of all stages behind it and its spans are checked too. Ends
     with exit code 16 where a byte was changed, a file is too many, or evidence is missing.
     """
-    from bike_pipeline.serving import model_manifest, signing
+    from bike_pipeline.model_registry import signing, version_manifest
 
     folder = _folder(settings, model)
     trusted = signing.read_public_keys(public_keys) if public_keys else trusted_keys(settings)
-    checks = model_manifest.verify(folder, trusted, bound=settings.signing.require_signature)
+    checks = version_manifest.verify(folder, trusted, bound=settings.signing.require_signature)
     served = [check for check in checks if not check.passed]
     checks += _origin(settings, folder)
     failed = [check for check in checks if not check.passed]
@@ -63,7 +63,7 @@ def command(settings: Settings, public_keys: tuple[Path, ...], as_json: bool, mo
     else:
         from rich.table import Table
 
-        from bike_pipeline.run_view import console_on
+        from bike_pipeline.commands.run_view import console_on
 
         click.echo(str(folder))
         table = Table(box=None, pad_edge=False, show_header=False)
@@ -84,20 +84,20 @@ def command(settings: Settings, public_keys: tuple[Path, ...], as_json: bool, mo
 
 def trusted_keys(settings: Settings) -> dict[str, Ed25519PublicKey]:
     """Return the public keys that count where nobody names others: the signing key's own and the settings'."""
-    from bike_pipeline.serving import signing
+    from bike_pipeline.model_registry import signing
 
     signing.use(settings)
     return signing.trusted_keys()
 
 
-def _origin(settings: Settings, folder: Path) -> list[model_manifest.Check]:
+def _origin(settings: Settings, folder: Path) -> list[version_manifest.Check]:
     """Return the checks of what a version of this workspace was made of; none where its records are not here."""
     from bike_pipeline.commands.lineage_source import lineage_of
-    from bike_pipeline.lineage import origin_checks
-    from bike_pipeline.serving import model_manifest
+    from bike_pipeline.lineage.queries import origin_checks
+    from bike_pipeline.model_registry import version_manifest
 
     own = str(folder.resolve().parent) == os.path.realpath(settings.serving_path)
-    manifest = model_manifest.read(folder) if own else None
+    manifest = version_manifest.read(folder) if own else None
     if manifest is None or (settings.metadata.mysql is None and not settings.metadata_file.is_file()):
         return []
     model_id = (manifest.get("model") or {}).get("model_id")
@@ -107,8 +107,8 @@ def _origin(settings: Settings, folder: Path) -> list[model_manifest.Check]:
 
 
 def _folder(settings: Settings, model: str | None) -> Path:
-    from bike_pipeline.lineage.selecting import chosen_model, pushed_folder
-    from bike_pipeline.serving import model_folder
+    from bike_pipeline.lineage.queries.model_lookup import chosen_model, pushed_folder
+    from bike_pipeline.model_registry import version_folders
 
     found = pushed_folder(settings.serving_path, model)
     if found is not None:
@@ -118,4 +118,4 @@ def _folder(settings: Settings, model: str | None) -> Path:
     chosen = chosen_model(lineage_of(settings), settings.serving_path, model)
     if chosen.push is None:
         raise ModelError(f"model {chosen.model_id} was never pushed", fix="`bike-pipeline models` lists what is served")
-    return model_folder.local_copy(chosen.push.destination)
+    return version_folders.local_copy(chosen.push.destination)

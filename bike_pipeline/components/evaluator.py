@@ -24,7 +24,7 @@ from bike_pipeline.components import baseline_lookup, beam_engine
 from bike_pipeline.components.example_gen import ROWS_PROPERTY
 from bike_pipeline.components.example_shards import EVAL
 from bike_pipeline.errors import DataError, ModelError
-from bike_pipeline.lineage.evidence import DECISIONS_FILE, DECISIONS_PROPERTY, finite
+from bike_pipeline.lineage.queries.evidence import DECISIONS_FILE, DECISIONS_PROPERTY, finite
 from bike_pipeline.modeling import coverage, evaluation, saved_model, slice_sums, slices, tfma_output
 from bike_pipeline.modeling import rows as row_files
 from bike_pipeline.modeling.slice_sums import Job, Measured

@@ -25,7 +25,7 @@ from bike_pipeline.components.example_shards import EVAL, HISTORY, SPLITS, TRAIN
 from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.data.window import identity_of, window_of
 from bike_pipeline.errors import DataError
-from bike_pipeline.lineage.evidence import MANIFESTS_PROPERTY
+from bike_pipeline.lineage.queries.evidence import MANIFESTS_PROPERTY
 
 ROWS_PROPERTY = "rows_by_split"
 WINDOW_PROPERTY = "window"

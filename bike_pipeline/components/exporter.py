@@ -23,15 +23,15 @@ from tfx.utils import io_utils, path_utils
 from bike_pipeline import features
 from bike_pipeline.components.example_gen import ROWS_PROPERTY
 from bike_pipeline.components.example_shards import EVAL, HISTORY, TRAIN
-from bike_pipeline.exporting import registry
+from bike_pipeline.exporting.acceptance.decision import Limits
+from bike_pipeline.exporting.acceptance.edge_gate import with_edge_gate
+from bike_pipeline.exporting.acceptance.report import Report, summary, write_report
 from bike_pipeline.exporting.compression.candidates import Trying
-from bike_pipeline.exporting.compression.format import Compressing
 from bike_pipeline.exporting.compression.material import Material
-from bike_pipeline.exporting.deciding import Limits
-from bike_pipeline.exporting.edge_gate import with_edge_gate
-from bike_pipeline.exporting.format import Source
-from bike_pipeline.exporting.matrix import EVALUATED_COLUMNS, Rows, build_matrix
-from bike_pipeline.exporting.report import Report, summary, write_report
+from bike_pipeline.exporting.export_run import EVALUATED_COLUMNS, Rows, build_matrix
+from bike_pipeline.exporting.formats import registry
+from bike_pipeline.exporting.formats.base import Source
+from bike_pipeline.exporting.formats.compressed import Compressing
 from bike_pipeline.modeling import rows, training_rows
 from bike_pipeline.settings import EvaluationSettings, ExportingSettings
 from bike_pipeline.settings.training import TrainingSettings

@@ -23,13 +23,13 @@ from tfx.utils import io_utils, proto_utils
 
 from bike_pipeline.components import driver
 from bike_pipeline.components.exporter import Exports
-from bike_pipeline.exporting import exported
-from bike_pipeline.lineage.evidence import evidence_of
-from bike_pipeline.lineage.run_record import canonical
-from bike_pipeline.lineage.store import Lineage
-from bike_pipeline.serving import model_folder, model_manifest, signing, soundness
-from bike_pipeline.serving.deployment import promotion, state
-from bike_pipeline.serving.deployment.following import Followers
+from bike_pipeline.exporting import pushed_layout
+from bike_pipeline.lineage.queries.evidence import evidence_of
+from bike_pipeline.lineage.records.run_record import canonical
+from bike_pipeline.lineage.store.metadata_store import Lineage
+from bike_pipeline.model_registry import promotion_log, signing, verification, version_folders, version_manifest
+from bike_pipeline.rollout import promotion
+from bike_pipeline.rollout.targets import Followers
 
 EVIDENCE_PROPERTY = "evidence"
 
@@ -93,16 +93,16 @@ class PusherExecutor(stock.Executor):
         followers = Followers.from_json(exec_properties["promotion"]) if exec_properties.get("promotion") else None
         if followers:
             # Before there is a version that must not serve yet.
-            state.begin(base_path)
-        fingerprint = model_folder.fingerprint(source)
+            promotion_log.begin(base_path)
+        fingerprint = version_folders.fingerprint(source)
         exports = Path(artifact_utils.get_single_instance(input_dict["exports"]).uri)
         exports_fingerprint = _fingerprint_when_pushed(exports)
-        present = model_folder.versions(base_path)
-        newest = model_folder.push_record(base_path, present[-1]) if present else None
+        present = version_folders.versions(base_path)
+        newest = version_folders.push_record(base_path, present[-1]) if present else None
         if (
             newest is not None
             and newest["model_id"] == model.id
-            and _is_whole(model_folder.at(base_path, present[-1]), fingerprint, exports_fingerprint)
+            and _is_whole(version_folders.at(base_path, present[-1]), fingerprint, exports_fingerprint)
         ):
             version = present[-1]
         else:
@@ -113,7 +113,7 @@ class PusherExecutor(stock.Executor):
                 "model_uri": model.uri,
                 "fingerprint": fingerprint,
                 "metric_set": metric_set,
-                "exports": exported.passed(exports),
+                "exports": pushed_layout.passed(exports),
                 "exports_fingerprint": exports_fingerprint,
                 "pushed_at_ms": int(time.time() * 1000),
             }
@@ -121,15 +121,15 @@ class PusherExecutor(stock.Executor):
             evidence = json.loads(pushed.get_string_custom_property(EVIDENCE_PROPERTY) or "{}")
 
             def complete(incoming: Path) -> None:
-                exported.add(exports, incoming)
-                model_manifest.write(incoming, evidence, signer, version)
+                pushed_layout.add(exports, incoming)
+                version_manifest.write(incoming, evidence, signer, version)
 
-            model_folder.add_version(base_path, source, version, record, complete)
+            version_folders.add_version(base_path, source, version, record, complete)
             pushed.set_string_custom_property("signature", _said(signer))
         if followers:
             pushed.set_string_custom_property("promotion", promotion.after_push(base_path, version, followers))
         io_utils.copy_dir(source, pushed.uri)
-        destination = model_folder.at(base_path, version)
+        destination = version_folders.at(base_path, version)
         self._MarkPushed(pushed, destination, str(version))
         pushed.set_string_custom_property("fingerprint", fingerprint)
         pushed.set_string_custom_property("exports_fingerprint", exports_fingerprint)
@@ -139,16 +139,16 @@ class PusherExecutor(stock.Executor):
 def _is_whole(destination: str, fingerprint: str, exports_fingerprint: str) -> bool:
     """Return whether a push is there as it was made, with a manifest that nothing speaks against."""
     return (
-        model_folder.is_intact(destination, fingerprint, exports_fingerprint)
-        and not soundness.examine(model_folder.local_copy(destination)).wrong
+        version_folders.is_intact(destination, fingerprint, exports_fingerprint)
+        and not verification.examine(version_folders.local_copy(destination)).wrong
     )
 
 
 def _fingerprint_when_pushed(exports: Path) -> str:
     """Return the fingerprint that these exports have in a version's folder, where only what passed is."""
     with tempfile.TemporaryDirectory(prefix="bike-push-") as folder:
-        exported.add(exports, Path(folder))
-        return model_folder.exports_fingerprint(folder)
+        pushed_layout.add(exports, Path(folder))
+        return version_folders.exports_fingerprint(folder)
 
 
 def _said(signer: signing.Signer | None) -> str:

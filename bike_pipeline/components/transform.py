@@ -39,8 +39,8 @@ from bike_pipeline import progress
 from bike_pipeline.components import beam_engine
 from bike_pipeline.components.example_gen import ROWS_PROPERTY
 from bike_pipeline.errors import ConfigurationError, DataError
-from bike_pipeline.literal_paths import as_pattern
 from bike_pipeline.modeling import preprocessing, rows
+from bike_pipeline.storage.literal_paths import as_pattern
 
 # Large enough that what a batch costs in Python does not count, small enough for any worker's memory.
 ROWS_PER_BATCH = 32_768

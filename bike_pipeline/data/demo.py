@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bike_pipeline.data.embedded_dataset import embedded_bytes
-from bike_pipeline.data.local_files import replace_file
+from bike_pipeline.storage.atomic_files import replace_file
 
 FIRST_UPLOAD = "bike-2011.csv"
 SECOND_UPLOAD = "bike-2012.csv"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from bike_pipeline.data.local_files import storage_error
 from bike_pipeline.errors import DataError
+from bike_pipeline.storage.atomic_files import storage_error
 
 EMBEDDED_FILE = Path(__file__).resolve().parent / "embedded" / "hour.csv"
 EMBEDDED_SHA256 = "b03a2d02e8c10f435c43c7f0b358b7e34a003afea53dbc37f0183f2763295133"

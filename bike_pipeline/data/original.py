@@ -8,9 +8,9 @@ import zlib
 from pathlib import Path
 
 from bike_pipeline.data.embedded_dataset import check_content
-from bike_pipeline.data.local_files import replace_file
 from bike_pipeline.data.sources.http_url import download
 from bike_pipeline.errors import DataError
+from bike_pipeline.storage.atomic_files import replace_file
 
 ORIGINAL_URL = "https://archive.ics.uci.edu/static/public/275/bike+sharing+dataset.zip"
 MEMBER = "hour.csv"

@@ -30,12 +30,12 @@ from bike_pipeline.data.payload import MANIFEST, QUARANTINE, build_payload
 from bike_pipeline.data.placement import HIGHEST_NUMBER, Occupied, place
 from bike_pipeline.data.quarantine import quarantine_csv
 from bike_pipeline.data.rows import content_sha256, merge_rows, rows_from_csv, rows_from_parquet, time_range
-from bike_pipeline.data.sources.object_storage import open_file_system
 from bike_pipeline.data.sources.source_rows import SourceDescription
 from bike_pipeline.data.span_checks import contradiction, without_manifest
 from bike_pipeline.data.span_version import Addition, SpanVersion
-from bike_pipeline.data.store_files import LocalFiles, StoreFiles
 from bike_pipeline.errors import DataError
+from bike_pipeline.storage.file_systems import open_file_system
+from bike_pipeline.storage.store_files import LocalFiles, StoreFiles
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -336,7 +336,7 @@ def _open_files(uri: str, lock_timeout: float) -> StoreFiles:
         return LocalFiles(Path(unquote(urlsplit(uri).path)), lock_timeout)
     if "://" not in uri:
         return LocalFiles(Path(uri).expanduser().absolute(), lock_timeout)
-    from bike_pipeline.data.remote_files import RemoteFiles
+    from bike_pipeline.storage.remote_files import RemoteFiles
 
     return RemoteFiles(*open_file_system(uri))
 

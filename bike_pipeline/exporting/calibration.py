@@ -8,8 +8,8 @@ its own, beside what an ordinary hour holds.
 from __future__ import annotations
 
 from bike_pipeline import features
-from bike_pipeline.exporting.format import Columns
-from bike_pipeline.exporting.golden import LAST_YEAR
+from bike_pipeline.exporting.formats.base import Columns
+from bike_pipeline.modeling.golden import LAST_YEAR
 
 # How many ordinary hours each end of a range is tried with.
 ROWS_PER_END = 4

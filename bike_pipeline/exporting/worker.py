@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from bike_pipeline.errors import BikePipelineError
-from bike_pipeline.exporting import registry
-from bike_pipeline.exporting.format import Columns, Source
-from bike_pipeline.exporting.measuring import measure
+from bike_pipeline.exporting.acceptance.measurements import measure
+from bike_pipeline.exporting.formats import registry
+from bike_pipeline.exporting.formats.base import Columns, Source
 
 GOLDEN, MIXED, EVALUATED, CALIBRATION = "golden", "mixed", "evaluated", "calibration"
 

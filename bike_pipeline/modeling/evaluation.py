@@ -16,10 +16,10 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
 from bike_pipeline import features
-from bike_pipeline.literal_paths import as_pattern
 from bike_pipeline.modeling import metrics, saved_model, tfma_output
 from bike_pipeline.modeling.slices import HOUR_BAND, OVERALL, SLICINGS
 from bike_pipeline.settings import EvaluationSettings
+from bike_pipeline.storage.literal_paths import as_pattern
 
 CANDIDATE, BASELINE = tfma_output.CANDIDATE, tfma_output.BASELINE
 ROWS = "rows"

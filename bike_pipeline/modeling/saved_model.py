@@ -18,8 +18,8 @@ import tensorflow_transform as tft
 from tensorflow_transform.saved import saved_transform_io_v2
 
 from bike_pipeline import features
-from bike_pipeline.literal_paths import plain_folder
-from bike_pipeline.serving.deployment import warmup
+from bike_pipeline.modeling import warmup
+from bike_pipeline.storage.literal_paths import plain_folder
 
 SERVING_DEFAULT = "serving_default"
 SERVING_EXAMPLES = "serving_examples"

@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 from bike_pipeline import features
 from bike_pipeline.errors import DataError, first_words
-from bike_pipeline.literal_paths import plain_folder
 from bike_pipeline.modeling import metrics, saved_model, slices
-from bike_pipeline.modeling.reference import HourlyMean
+from bike_pipeline.modeling.naive_baseline import HourlyMean
 from bike_pipeline.modeling.rows import damaged
 from bike_pipeline.modeling.slices import OVERALL, SLICING_COLUMNS, SLICINGS
+from bike_pipeline.storage.literal_paths import plain_folder
 
 # Rows that are predicted at once: what bounds the memory.
 ROWS_PER_BATCH = 16_384

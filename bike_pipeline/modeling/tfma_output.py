@@ -16,10 +16,10 @@ from tensorflow_model_analysis.metrics import metric_types
 from tensorflow_model_analysis.proto import config_pb2, validation_result_pb2
 from tensorflow_model_analysis.writers import metrics_plots_and_validations_writer as tfma_writer
 
-from bike_pipeline.literal_paths import as_pattern
 from bike_pipeline.modeling import metrics
 from bike_pipeline.modeling.slice_sums import Measured, SliceKey
 from bike_pipeline.modeling.slices import OVERALL
+from bike_pipeline.storage.literal_paths import as_pattern
 
 EXAMPLE_COUNT = "example_count"
 CANDIDATE, BASELINE = "candidate", "baseline"

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from bike_pipeline import features
-from bike_pipeline.modeling import reference, rows, saved_model, slices
+from bike_pipeline.modeling import naive_baseline, rows, saved_model, slices
 
 RAW_NAMES = (*features.INPUT_NAMES, features.LABEL)
 # Rows that are read, and that go through the transform graph, at once: bounds memory, costs nothing.
@@ -63,7 +63,7 @@ def evidence(columns: rows.Columns, newest: int | None = None) -> dict[str, str]
         columns: the rows.
         newest: how many of them, the last ones, are the newest span's; None for all.
     """
-    hourly_mean = reference.HourlyMean.fit(columns["hr"], columns["workingday"], columns[features.LABEL], newest)
+    hourly_mean = naive_baseline.HourlyMean.fit(columns["hr"], columns["workingday"], columns[features.LABEL], newest)
     return {
         saved_model.REFERENCE_FILE: hourly_mean.to_json(),
         saved_model.TRAINED_SLICES_FILE: slices.to_json(slices.rows_by_slice(columns)),

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from bike_pipeline import features
-from bike_pipeline.lineage.feature_statistics import FeatureStatistics, read_statistics, shift
-from bike_pipeline.lineage.recorded import StageRecord
-from bike_pipeline.lineage.run_changes import baseline_examples, statistics_of
+from bike_pipeline.lineage.queries.feature_statistics import FeatureStatistics, read_statistics, shift
+from bike_pipeline.lineage.queries.run_changes import baseline_examples, statistics_of
+from bike_pipeline.lineage.store.entities import StageRecord
 from bike_pipeline.notebook_views.shown import BEFORE, MARK, NEW, SOFT, Html, Picture, canvas, table
 from bike_pipeline.notebook_views.workspace import DAYS, PHYSICAL, Workspace, physical
 

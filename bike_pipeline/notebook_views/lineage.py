@@ -7,14 +7,14 @@ from typing import Any
 from bike_pipeline import features
 from bike_pipeline.commands.verify import trusted_keys
 from bike_pipeline.errors import BikePipelineError
-from bike_pipeline.lineage.comparison import compare
-from bike_pipeline.lineage.drawing import as_svg
-from bike_pipeline.lineage.impact import impact_of
-from bike_pipeline.lineage.recorded import utc_text
-from bike_pipeline.lineage.report import UNCOMMITTED, Report, report_of_model
+from bike_pipeline.lineage.queries.comparison import compare
+from bike_pipeline.lineage.queries.impact import impact_of
+from bike_pipeline.lineage.reports.graph_svg import as_svg
+from bike_pipeline.lineage.reports.lineage_report import UNCOMMITTED, Report, report_of_model
+from bike_pipeline.lineage.store.entities import utc_text
+from bike_pipeline.model_registry import version_folders, version_manifest
 from bike_pipeline.notebook_views.shown import BAD, BEFORE, GOOD, MARK, NEW, Html, Picture, canvas, says, table
 from bike_pipeline.notebook_views.workspace import Workspace, physical
-from bike_pipeline.serving import model_folder, model_manifest
 
 # The drawing's own shapes, coloured for white paper; a notebook's theme must not reach into it.
 _DRAWING = (
@@ -57,8 +57,8 @@ def report(here: Workspace) -> Report:
 def verified(here: Workspace) -> Html:
     """Return what `bike-pipeline verify` finds in the folder that answers."""
     assert here.chosen.push is not None
-    folder = model_folder.local_folder(here.settings.serving_path, here.chosen.push.version, fresh=True)
-    checks = model_manifest.verify(folder, trusted_keys(here.settings))
+    folder = version_folders.local_folder(here.settings.serving_path, here.chosen.push.version, fresh=True)
+    checks = version_manifest.verify(folder, trusted_keys(here.settings))
     rows = [(f"{'✔' if check.passed else '✘'} {check.name}", check.detail) for check in checks]
     if not here.settings.signing.trusted_keys:
         rows.append(("held against", _OWN_KEY))
@@ -162,7 +162,9 @@ def impact(here: Workspace, span: int) -> Html:
 def changed(here: Workspace) -> Html:
     """Return what changed from the model that served before to the one that serves now."""
     # A metadata server may hold pushes of other workspaces too.
-    own = [p for p in here.lineage.pushes() if p.destination == model_folder.at(here.settings.serving_path, p.version)]
+    own = [
+        p for p in here.lineage.pushes() if p.destination == version_folders.at(here.settings.serving_path, p.version)
+    ]
     earlier = [push.model_id for push in own if push.model_id != here.chosen.model_id]
     if not earlier:
         return says("This is the first model that was pushed; there is none before it to compare with.")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bike_pipeline import features
-from bike_pipeline.lineage.evidence import decisions_of, evaluation_of
+from bike_pipeline.lineage.queries.evidence import decisions_of, evaluation_of
 from bike_pipeline.notebook_views.shown import BAD, BEFORE, GOOD, MARK, NEW, Html, Picture, canvas, says, table
 from bike_pipeline.notebook_views.workspace import DAYS, Workspace, physical
 

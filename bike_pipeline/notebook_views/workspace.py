@@ -14,12 +14,12 @@ from bike_pipeline import features
 from bike_pipeline.commands.lineage_source import lineage_of
 from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.errors import MetadataError
-from bike_pipeline.lineage.evidence import evidence_of
-from bike_pipeline.lineage.history import History
-from bike_pipeline.lineage.lost_store import refuse_a_lost_store
-from bike_pipeline.lineage.recorded import ModelRecord, RunRecord
-from bike_pipeline.lineage.selecting import ChosenModel, chosen_model
-from bike_pipeline.lineage.store import Lineage
+from bike_pipeline.lineage.queries.evidence import evidence_of
+from bike_pipeline.lineage.queries.history import History
+from bike_pipeline.lineage.queries.model_lookup import ChosenModel, chosen_model
+from bike_pipeline.lineage.store.entities import ModelRecord, RunRecord
+from bike_pipeline.lineage.store.lost_store import refuse_a_lost_store
+from bike_pipeline.lineage.store.metadata_store import Lineage
 from bike_pipeline.notebook_views.shown import Html, table
 from bike_pipeline.settings import load_settings
 from bike_pipeline.settings.tree import PROJECT_ROOT, Settings
@@ -110,7 +110,7 @@ class Workspace:
         assert self.chosen.push is not None
         # What TensorFlow says while it is loaded belongs to the log, not between words and pictures.
         with captured(self.settings.logs_path / "notebooks.log"):
-            from bike_pipeline.serving import signing
+            from bike_pipeline.model_registry import signing
             from bike_pipeline.serving.predictor import Predictor
 
             signing.use(self.settings)

@@ -52,7 +52,7 @@ def agreement_of(
     """
     import numpy as np
 
-    from bike_pipeline.serving.predictor import LoadedModel
+    from bike_pipeline.modeling.loaded_model import LoadedModel
 
     rows, different, largest = 0, 0, None
     if first is not None and second is not None:

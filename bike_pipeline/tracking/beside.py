@@ -15,7 +15,7 @@ from bike_pipeline.errors import BikePipelineError, ConfigurationError, Tracking
 
 if TYPE_CHECKING:
     from bike_pipeline.data.spans import SpanStore
-    from bike_pipeline.lineage.tracked import TrackedRun
+    from bike_pipeline.lineage.queries.tracking_payload import TrackedRun
     from bike_pipeline.settings import Settings
 
 # A server that does not even accept a connection is given up before MLflow is imported.
@@ -112,9 +112,9 @@ def after_run(settings: Settings, run_id: str) -> str:
     if not settings.tracking.mlflow.uri:
         return ""
     try:
-        from bike_pipeline.lineage.connection import open_at
-        from bike_pipeline.lineage.store import Lineage
-        from bike_pipeline.lineage.tracked import tracked_run
+        from bike_pipeline.lineage.queries.tracking_payload import tracked_run
+        from bike_pipeline.lineage.store.connection import open_at
+        from bike_pipeline.lineage.store.metadata_store import Lineage
 
         return in_words(tell_mlflow(settings, tracked_run(Lineage(open_at(settings.metadata_address)), run_id)))
     except Exception as error:  # noqa: BLE001 (the run is over and stays what it is)

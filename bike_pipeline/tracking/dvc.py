@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bike_pipeline.data.local_files import replace_file, storage_error, sync_folder
 from bike_pipeline.data.payload import MANIFEST
+from bike_pipeline.storage.atomic_files import replace_file, storage_error, sync_folder
 
 if TYPE_CHECKING:
     from bike_pipeline.data.spans import SpanStore

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bike_pipeline.lineage.tracked import RUN_ID_TAG, TAG_PREFIX
+from bike_pipeline.lineage.queries.tracking_payload import RUN_ID_TAG, TAG_PREFIX
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

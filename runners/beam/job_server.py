@@ -13,10 +13,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bike_pipeline import job_servers
 from bike_pipeline.errors import ConfigurationError, StageError, StorageError
+from bike_pipeline.runners.beam import job_server_programs, keeper
 from bike_pipeline.settings.beam import BeamSettings
-from runners.beam import keeper
 
 _POLL_SECONDS = 0.2
 # Flink and Spark reach into packages that Java 17 keeps closed; the list is that of their own start scripts.
@@ -70,7 +69,7 @@ def running(beam: BeamSettings, engine: str, logs: Path) -> Iterator[str]:
             )
         yield beam.job_server.endpoint
         return
-    jar = job_servers.require(beam, engine)
+    jar = job_server_programs.require(beam, engine)
     log = logs / f"job-server-{engine}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.log"
     port = _free_port()
     with tempfile.TemporaryDirectory(prefix="beam-staging-", ignore_cleanup_errors=True) as staging:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bike_pipeline import job_servers
 from bike_pipeline.errors import ConfigurationError, MissingExtraError
+from bike_pipeline.runners.beam import flink_cluster, job_server_programs
 from bike_pipeline.settings import Settings
-from runners.beam import flink_cluster
 
 
 def check(settings: Settings) -> None:
@@ -32,7 +31,7 @@ def check(settings: Settings) -> None:
     if beam.workers.environment == "DOCKER":
         _containers(settings)
     if beam.engine in ("flink", "spark") and not beam.job_server.endpoint:
-        job_servers.require(beam, beam.engine)
+        job_server_programs.require(beam, beam.engine)
     if beam.engine == "flink":
         flink_cluster.check(beam)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from bike_pipeline import extras
 from bike_pipeline.errors import ConfigurationError
-from runners.kubeflow import go_yaml
+from bike_pipeline.runners.kubeflow import go_yaml
 
 SCHEMA_VERSION = "2.1.0"
 IMPORT_SCHEMES = ("gs", "s3", "minio", "oci")

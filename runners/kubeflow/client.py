@@ -13,9 +13,9 @@ from typing import Any
 
 from bike_pipeline import __version__
 from bike_pipeline.errors import ClusterError, ConfigurationError, StageError
+from bike_pipeline.runners.kubeflow import acceptance, connection
+from bike_pipeline.runners.kubeflow.cluster_records import Run, Schedule, Version, schedule_of
 from bike_pipeline.settings import Settings
-from runners.kubeflow import acceptance, connection
-from runners.kubeflow.cluster_records import Run, Schedule, Version, schedule_of
 
 # v2beta1 RuntimeState; kfp's own wait does not know that a cancelled run has ended.
 FINISHED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")

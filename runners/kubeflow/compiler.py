@@ -9,11 +9,11 @@ from typing import Any
 
 from bike_pipeline import extras
 from bike_pipeline.errors import ConfigurationError, StorageError
+from bike_pipeline.runners.kubeflow import go_yaml
+from bike_pipeline.runners.kubeflow.definition import Target
+from bike_pipeline.runners.kubeflow.platform_document import platform_document
+from bike_pipeline.runners.kubeflow.spec import pipeline_spec
 from bike_pipeline.settings import Settings
-from runners.kubeflow import go_yaml
-from runners.kubeflow.definition import Target
-from runners.kubeflow.platform_document import platform_document
-from runners.kubeflow.spec import pipeline_spec
 
 SUFFIXES: dict[Target, str] = {"kubeflow": ".yaml", "vertex": ".json"}
 

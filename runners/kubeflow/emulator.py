@@ -1,7 +1,7 @@
 """Runs a compiled spec without a cluster, as KFP's driver and Argo do (backend/src/v2, read at 2.14 to 2.17).
 
-For every task it builds the ExecutorInput and hands it to the launcher (`runners.kubeflow.launcher`), with the command
-and the retries of the task. Where a run here differs from one in a cluster:
+For every task it builds the ExecutorInput and hands it to the launcher (`runners/kubeflow/launcher.py`), with the
+command and the retries of the task. Where a run here differs from one in a cluster:
 
 - The object store is a folder, and so is the root of each container: /minio, /s3 and /gcs lie below it. The entry point
   learns it from a variable.
@@ -27,10 +27,10 @@ from typing import Any
 import yaml
 
 from bike_pipeline.errors import BikePipelineError, ConfigurationError
-from runners.kubeflow import go_yaml
-from runners.kubeflow.launcher import LOGS, Container, Launcher, Progress
-from runners.kubeflow.mounts import Mounts
-from runners.kubeflow.platform_document import RUN_ID_FIELD
+from bike_pipeline.runners.kubeflow import go_yaml
+from bike_pipeline.runners.kubeflow.launcher import LOGS, Container, Launcher, Progress
+from bike_pipeline.runners.kubeflow.mounts import Mounts
+from bike_pipeline.runners.kubeflow.platform_document import RUN_ID_FIELD
 
 _UNSUPPORTED = ("artifactIterator", "parameterIterator", "triggerPolicy")
 

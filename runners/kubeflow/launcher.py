@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from bike_pipeline.errors import BikePipelineError, StageError
-from runners.kubeflow.mounts import ROOT_VARIABLE, Mounts
-from runners.kubeflow.task import PROGRESS_MARK
+from bike_pipeline.runners.kubeflow.mounts import ROOT_VARIABLE, Mounts
+from bike_pipeline.runners.kubeflow.task import PROGRESS_MARK
 
 Progress = Callable[[float, str], None]
 # The driver adds it to the outputs of every task; the launcher writes the command's output there.

@@ -16,10 +16,10 @@ from bike_pipeline.settings import PROJECT_ROOT, Settings
 from bike_pipeline.settings.kubeflow import ClusterMetadata, Volume
 
 if TYPE_CHECKING:
-    from bike_pipeline.lineage.store import Artifact, Lineage
-    from runners.kubeflow.emulator import Emulator
-    from runners.kubeflow.mounts import Mounts
-    from runners.kubeflow.record import Store
+    from bike_pipeline.lineage.store.metadata_store import Artifact, Lineage
+    from bike_pipeline.runners.kubeflow.emulator import Emulator
+    from bike_pipeline.runners.kubeflow.mounts import Mounts
+    from bike_pipeline.runners.kubeflow.record import Store
 
 RUNNER = "kubeflow --local"
 
@@ -56,17 +56,17 @@ def run_compiled(settings: Settings, observer: RunObserver, accept_baseline_rese
         BikePipelineError: a task refused or failed; ML Metadata holds the reason.
     """
     extras.require("kubeflow", "running the compiled spec")
-    from bike_pipeline.lineage.last_run import last_run, note_run
-    from bike_pipeline.lineage.lost_store import refuse_a_lost_store
-    from bike_pipeline.lineage.outcomes import run_result
-    from bike_pipeline.lineage.run_record import record_run, source_of_this_run
-    from bike_pipeline.lineage.store import Lineage
-    from bike_pipeline.lineage.writing import close_interrupted
-    from runners.kubeflow.compiler import compile_pipeline
-    from runners.kubeflow.emulator import Emulator
-    from runners.kubeflow.mounts import Mounts
-    from runners.kubeflow.record import Store
-    from runners.scheduling import run_in_order
+    from bike_pipeline.lineage.queries.stage_summaries import run_result
+    from bike_pipeline.lineage.records.last_run import last_run, note_run
+    from bike_pipeline.lineage.records.run_record import record_run, source_of_this_run
+    from bike_pipeline.lineage.store.lost_store import refuse_a_lost_store
+    from bike_pipeline.lineage.store.metadata_store import Lineage
+    from bike_pipeline.lineage.store.writing import close_interrupted
+    from bike_pipeline.runners.kubeflow.compiler import compile_pipeline
+    from bike_pipeline.runners.kubeflow.emulator import Emulator
+    from bike_pipeline.runners.kubeflow.mounts import Mounts
+    from bike_pipeline.runners.kubeflow.record import Store
+    from bike_pipeline.runners.scheduling import run_in_order
 
     refuse_a_lost_store(settings, accept_baseline_reset)
     folder = settings.workspace_path / "kubeflow"
@@ -104,7 +104,7 @@ def _signing_key(settings: Settings) -> dict[str, str]:
     Raises:
         ConfigurationError: the configured key cannot be used.
     """
-    from bike_pipeline.serving import signing
+    from bike_pipeline.model_registry import signing
 
     signing.use(settings)
     signing.signer()
@@ -116,7 +116,7 @@ class _Tasks:
     """Runs tasks, from any thread, and tells what came out of them."""
 
     def __init__(self, emulator: Emulator, store: Store, artifacts: Mounts, observer: RunObserver, run_id: str) -> None:
-        from runners.stage_launcher import SerialObserver
+        from bike_pipeline.runners.stage_launcher import SerialObserver
 
         self._emulator = emulator
         self._store = store
@@ -130,7 +130,7 @@ class _Tasks:
         Raises:
             BikePipelineError: it refused or failed.
         """
-        from bike_pipeline.lineage.outcomes import outcome
+        from bike_pipeline.lineage.queries.stage_summaries import outcome
 
         self._observer.started(name)
         begin = time.monotonic()
@@ -148,7 +148,7 @@ class _Tasks:
 
     def _written(self, name: str) -> tuple[int, dict[str, list[Artifact]]]:
         """Return the execution that a task wrote down (0 where it came to none) and its outputs, seen from here."""
-        from bike_pipeline.lineage.store import Lineage
+        from bike_pipeline.lineage.store.metadata_store import Lineage
 
         with self._store.opened() as handle:
             lineage = Lineage(handle.store)

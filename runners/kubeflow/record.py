@@ -20,12 +20,12 @@ from tfx.orchestration.portable import execution_publish_utils
 from tfx.orchestration.portable.mlmd import context_lib, execution_lib
 from tfx.utils import import_utils
 
-from bike_pipeline.lineage.connection import STORE_ERRORS, cannot_open, connection_config
-from bike_pipeline.lineage.run_record import record_run, source_of_this_run
-from bike_pipeline.lineage.store import COMPLETE, RUNNING, Context, Lineage
-from bike_pipeline.lineage.writing import end_badly, execution_type, note_cached
+from bike_pipeline.lineage.records.run_record import record_run, source_of_this_run
+from bike_pipeline.lineage.store.connection import STORE_ERRORS, cannot_open, connection_config
+from bike_pipeline.lineage.store.metadata_store import COMPLETE, RUNNING, Context, Lineage
+from bike_pipeline.lineage.store.writing import end_badly, execution_type, note_cached
+from bike_pipeline.runners.located_metadata import LocatedMetadata
 from bike_pipeline.settings import Settings
-from runners.located_metadata import LocatedMetadata
 
 ArtifactMap = dict[str, list[types.Artifact]]
 

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bike_pipeline.errors import ConfigurationError
+from bike_pipeline.runners.beam.flags import direct_flags
+from bike_pipeline.runners.kubeflow.definition import Target, cluster_definition, cluster_settings, schema_in_image
 from bike_pipeline.settings import Settings
-from runners.beam.flags import direct_flags
-from runners.kubeflow.definition import Target, cluster_definition, cluster_settings, schema_in_image
 
 if TYPE_CHECKING:
     from tfx.dsl.components.base.base_node import BaseNode
     from tfx.orchestration.pipeline import Pipeline
 
 SCHEMA_VERSION: Final = "2.1.0"
-COMMAND: Final = ("python", "-m", "runners.kubeflow.task")
+COMMAND: Final = ("python", "-m", "bike_pipeline.runners.kubeflow.task")
 RESET: Final = "accept_baseline_reset"
 # Argo counts the longest time for retries from the first attempt's start, so it has to outlast every attempt; without
 # it KFP writes "0", and no retry ever comes. Vertex AI takes an hour where nothing is said, its limit.

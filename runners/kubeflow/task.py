@@ -1,4 +1,4 @@
-"""What runs in the container of every task: `python -m runners.kubeflow.task`, called by KFP's launcher.
+"""What runs in the container of every task: `python -m bike_pipeline.runners.kubeflow.task`, called by KFP's launcher.
 
 It maps URIs to the launcher's folders, asks our drivers (span, baseline and lost pushes are resolved when the task
 runs, not when it is compiled), runs the stage's executor, writes the execution into our ML Metadata store and the
@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, Any
 from bike_pipeline import progress
 from bike_pipeline.errors import BikePipelineError, ConfigurationError, ExitCode
 from bike_pipeline.lean_imports import lean_imports
-from runners.kubeflow.mounts import Mounts
-from runners.kubeflow.platform_document import RUN_ID_VARIABLE
+from bike_pipeline.runners.kubeflow.mounts import Mounts
+from bike_pipeline.runners.kubeflow.platform_document import RUN_ID_VARIABLE
 
 if TYPE_CHECKING:
     from tfx import types
 
-    from runners.kubeflow.record import ArtifactMap, Received, Record
+    from bike_pipeline.runners.kubeflow.record import ArtifactMap, Received, Record
 
 PROGRESS_MARK = "::progress "
 # What KFP adds to an artifact's metadata, and the covers that it puts around lists and structs.
@@ -39,7 +39,7 @@ _ADDED = frozenset({"display_name", "store_session_info"})
 def arguments_of(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the arguments that the compiled spec gives."""
     parser = argparse.ArgumentParser(
-        prog="python -m runners.kubeflow.task", description="Run one task of the pipeline."
+        prog="python -m bike_pipeline.runners.kubeflow.task", description="Run one task of the pipeline."
     )
     parser.add_argument("--executor_input", required=True, help="KFP's ExecutorInput as JSON ({{$}})")
     parser.add_argument("--task", required=True, help="what the compiler knows of the task, as JSON")
@@ -103,8 +103,8 @@ class Task:
         Raises:
             BikePipelineError: the stage refused or failed; ML Metadata holds the reason.
         """
-        from runners.kubeflow.record import Record, Store
-        from runners.stage_launcher import as_failure
+        from bike_pipeline.runners.kubeflow.record import Record, Store
+        from bike_pipeline.runners.stage_launcher import as_failure
 
         record = Record(Store(self._address), self.task, run_id_of(self._input, self.task))
         try:
@@ -135,8 +135,8 @@ class Task:
 
     def _look_at_the_volumes(self) -> None:
         """Stop the first stage where a later one could not write: the last one would, after hours of training."""
-        from bike_pipeline.data import cluster_volumes
         from bike_pipeline.settings import Settings
+        from bike_pipeline.storage import cluster_volumes
 
         made_of = json.loads(self._run_record) if self._run_record else {}
         if made_of.get("runner") == "kubeflow":
@@ -144,7 +144,7 @@ class Task:
                 raise problem
 
     def _received(self) -> dict[str, list[Received]]:
-        from runners.kubeflow.record import Received
+        from bike_pipeline.runners.kubeflow.record import Received
 
         return {
             key: [Received(a["uri"], plain_metadata(a.get("metadata", {}))) for a in listed["artifacts"]]
@@ -189,7 +189,7 @@ class Task:
             return
         from tfx.utils import import_utils
 
-        from runners.located_metadata import LocatedMetadata
+        from bike_pipeline.runners.located_metadata import LocatedMetadata
 
         driver = import_utils.import_class_by_path(self.task["driver"])(LocatedMetadata(record.store.config))
         with record.store.alone():
@@ -204,7 +204,7 @@ class Task:
         from tfx.orchestration.portable import outputs_utils, python_executor_operator
         from tfx.utils import import_utils
 
-        from runners.sealed_stages import check_inputs, seal_outputs
+        from bike_pipeline.runners.sealed_stages import check_inputs, seal_outputs
 
         check_inputs(self.task["node"], inputs)
         outputs_utils.make_output_dirs(outputs)

@@ -16,8 +16,8 @@ from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.modeling import cluster
 from bike_pipeline.modeling.train_worker import PORT
 from bike_pipeline.modeling.training_job import TrainingJob
+from bike_pipeline.runners.kubeflow import go_yaml
 from bike_pipeline.settings import Settings
-from runners.kubeflow import go_yaml
 
 API_VERSION: Final = "trainer.kubeflow.org/v1alpha1"
 RUNTIME: Final = "bike-pipeline-tensorflow"

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from bike_pipeline.serving.deployment import state
-from tests.serving.edge import making
-from tests.serving.edge.web import serving
+from bike_pipeline.model_registry import promotion_log
+from tests.edge import making
+from tests.edge.web import serving
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_from_the_command_line_to_a_device(workspace: Path, key: making.Key, tmp
         call = [
             sys.executable,
             "-m",
-            "bike_pipeline.serving.edge.device",
+            "bike_pipeline.edge.device",
             "update",
             "--channel-url",
             f"{web.url}/stable",
@@ -77,7 +77,7 @@ def test_what_goes_to_devices_is_what_serves(workspace: Path, key: making.Key, t
     """Version 6 is pushed, but not promoted."""
     base = tmp_path / "serving" / "bike_demand"
     shutil.copytree(workspace / "serving" / "bike_demand" / "5", base / "5")
-    state.begin(base)
+    promotion_log.begin(base)
     shutil.copytree(workspace / "serving" / "bike_demand" / "6", base / "6")
     done = push(tmp_path, key, "--json")
     assert done.returncode == 0, done.stderr

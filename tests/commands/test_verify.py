@@ -11,9 +11,9 @@ from click.testing import CliRunner
 
 from bike_pipeline.commands import verify
 from bike_pipeline.errors import ConfigurationError, MetadataError, ModelError, VerificationError
-from bike_pipeline.serving import model_folder, model_manifest, signing
+from bike_pipeline.model_registry import signing, version_folders, version_manifest
+from tests.model_registry.test_version_manifest import EVIDENCE
 from tests.recording import Recorder
-from tests.serving.test_model_manifest import EVIDENCE
 
 OLDER, SIGNED = 1_790_000_002, 1_790_000_003
 
@@ -34,13 +34,13 @@ def workspace(tmp_path: Path) -> Path:
     signing.use_key_file(tmp_path / "w" / "keys" / "signing.pem", make=True)
     signer = signing.signer()
     base = tmp_path / "w" / "serving" / "bike_demand"
-    model_folder.add_version(base, tmp_path / "model", OLDER, {"model_id": 1})
-    model_folder.add_version(
+    version_folders.add_version(base, tmp_path / "model", OLDER, {"model_id": 1})
+    version_folders.add_version(
         base,
         tmp_path / "model",
         SIGNED,
         {"model_id": 5},
-        lambda folder: model_manifest.write(folder, EVIDENCE, signer, SIGNED),
+        lambda folder: version_manifest.write(folder, EVIDENCE, signer, SIGNED),
     )
     return tmp_path / "w"
 
@@ -142,7 +142,7 @@ def test_a_change_of_keys_is_told_from_damage(workspace: Path, tmp_path: Path) -
     (folder / "saved_model.pb").write_bytes(b"grapH")
     with pytest.raises(VerificationError, match=r"and 1 more.*pushes a damaged model anew"):
         call(workspace)
-    signature = folder / model_manifest.SIGNATURE_FILE
+    signature = folder / version_manifest.SIGNATURE_FILE
     signature.write_bytes(bytes(reversed(signature.read_bytes())))
     with pytest.raises(VerificationError, match="signature: damaged: the manifest or its signature was changed"):
         call(workspace, "--public-key", str(before))

@@ -234,7 +234,7 @@ def stored(artifact: Any, folder: Path) -> Any:
 def test_a_model_that_answers_no_numbers_is_not_blessed_and_goes_on_record(
     world: World, monkeypatch: pytest.MonkeyPatch, answer: float
 ) -> None:
-    from bike_pipeline.lineage.outcomes import outcome
+    from bike_pipeline.lineage.queries.stage_summaries import outcome
 
     monkeypatch.setattr(slice_sums, "_predict", lambda _, records: np.full(len(records), answer))
     evaluated = world.evaluate("nan", lookup("none"))

@@ -14,10 +14,11 @@ import pytest
 
 from bike_pipeline.components import exporter
 from bike_pipeline.errors import ConfigurationError, ExportError
-from bike_pipeline.exporting import registry
-from bike_pipeline.exporting.golden import broken_rows, golden_rows
+from bike_pipeline.exporting.formats import registry
+from bike_pipeline.model_registry import version_folders
+from bike_pipeline.modeling import golden_file
+from bike_pipeline.modeling.golden import broken_rows, golden_rows
 from bike_pipeline.modeling.saved_model import input_signature
-from bike_pipeline.serving import golden_file, model_folder
 from bike_pipeline.settings import EvaluationSettings, load_settings
 from tests.components.test_blessing import EASY_REFERENCE, WIDE
 from tests.exporting import plugin
@@ -100,7 +101,7 @@ def test_a_format_that_answers_alike_is_measured_and_passes(world: World) -> Non
 
 
 def test_golden_rows_are_kept_with_the_answers_of_the_saved_model(world: World, exported: Any) -> None:
-    from bike_pipeline.serving.predictor import LoadedModel
+    from bike_pipeline.modeling.loaded_model import LoadedModel
 
     found = world.export()
     kept = json.loads((found.folder / "golden.json").read_text())
@@ -166,7 +167,7 @@ def test_a_model_that_answers_a_broken_sensor_itself_is_not_exported(world: Worl
 def test_the_errors_are_those_on_the_labels_of_the_eval_split(world: World, exported: Any, store_uri: str) -> None:
     from bike_pipeline import features
     from bike_pipeline.data.spans import SpanStore
-    from bike_pipeline.serving.predictor import LoadedModel
+    from bike_pipeline.modeling.loaded_model import LoadedModel
 
     rows = SpanStore(store_uri).read(2, 1, ("eval",))
     columns = {f.name: rows[f.name].to_numpy() for f in features.MODEL_INPUTS}
@@ -276,7 +277,7 @@ def test_two_measurements_of_the_same_exports_are_the_same_exports(world: World)
         found = world.export("tflite_float32")
         version = world.folder / f"version-{number}"
         shutil.copytree(world.saved_model, version)
-        from bike_pipeline.exporting import exported as pushed
+        from bike_pipeline.exporting import pushed_layout as pushed
 
         pushed.add(found.folder, version)
         versions.append(version)
@@ -285,8 +286,8 @@ def test_two_measurements_of_the_same_exports_are_the_same_exports(world: World)
     assert (first / "assets.extra/exports/parity.json").read_bytes() != (
         second / "assets.extra/exports/parity.json"
     ).read_bytes()
-    assert model_folder.exports_fingerprint(first) == model_folder.exports_fingerprint(second) != ""
-    assert model_folder.fingerprint(first) == model_folder.fingerprint(world.saved_model)
+    assert version_folders.exports_fingerprint(first) == version_folders.exports_fingerprint(second) != ""
+    assert version_folders.fingerprint(first) == version_folders.fingerprint(world.saved_model)
 
 
 @pytest.mark.parametrize("name", registry.names())

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from bike_pipeline.errors import BaselineError, ServerError
-from bike_pipeline.serving import model_folder, remote_models
-from bike_pipeline.serving.deployment import state, validation
-from bike_pipeline.serving.deployment.following import Followers
+from bike_pipeline.model_registry import promotion_log, remote_models, version_folders
+from bike_pipeline.rollout import validation
+from bike_pipeline.rollout.targets import Followers
 from bike_pipeline.serving.predictor import Predictor
 from bike_pipeline.settings import load_settings
 from tests.components.test_baseline_and_push import World
-from tests.serving.deployment.storages import s3
+from tests.rollout.storages import s3
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def world(tmp_path: Path, exported: Any, monkeypatch: pytest.MonkeyPatch) -> Wor
 
 
 def versions(world: World) -> list[int]:
-    return model_folder.versions(world.serving)
+    return version_folders.versions(world.serving)
 
 
 def baseline_version(world: World) -> int:
@@ -39,7 +39,7 @@ def baseline_version(world: World) -> int:
 def test_a_push_is_promoted(world: World) -> None:
     pushed = world.push(world.model("first"))
     assert pushed.get_string_custom_property("promotion") == ""
-    assert [state.promoted_version(world.serving)] == versions(world)
+    assert [promotion_log.promoted_version(world.serving)] == versions(world)
 
 
 def test_a_version_that_does_not_pass_is_pushed_and_serves_nobody(
@@ -56,11 +56,11 @@ def test_a_version_that_does_not_pass_is_pushed_and_serves_nobody(
         with pytest.raises(ServerError, match="too slow"):
             world.push(second)
     first, left = versions(world)
-    assert state.promoted_version(world.serving) == first == baseline_version(world)
+    assert promotion_log.promoted_version(world.serving) == first == baseline_version(world)
     # The next run tries the same version again and pushes nothing.
     world.push(second)
     assert versions(world) == [first, left]
-    assert state.promoted_version(world.serving) == left == baseline_version(world)
+    assert promotion_log.promoted_version(world.serving) == left == baseline_version(world)
 
 
 def test_a_process_that_dies_between_push_and_promotion_goes_on_from_there(
@@ -73,14 +73,14 @@ def test_a_process_that_dies_between_push_and_promotion_goes_on_from_there(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as dying:
-        dying.setattr(state, "promote", killed)
+        dying.setattr(promotion_log, "promote", killed)
         with pytest.raises(KeyboardInterrupt):
             world.push(second, record=False)
     first, left = versions(world)
-    assert state.promoted_version(world.serving) == first
+    assert promotion_log.promoted_version(world.serving) == first
     world.push(second)
     assert versions(world) == [first, left]
-    assert state.promoted_version(world.serving) == left
+    assert promotion_log.promoted_version(world.serving) == left
 
 
 def test_after_a_rollback_the_baseline_is_what_serves(world: World) -> None:
@@ -89,12 +89,12 @@ def test_after_a_rollback_the_baseline_is_what_serves(world: World) -> None:
     world.push(second)
     first, left = versions(world)
     assert baseline_version(world) == left
-    state.rollback(world.serving)
+    promotion_log.rollback(world.serving)
     assert baseline_version(world) == first
     # A run that comes to the same model again leaves it where somebody put it.
     again = world.push(second)
     assert "somebody went back" in again.get_string_custom_property("promotion")
-    assert state.promoted_version(world.serving) == first
+    assert promotion_log.promoted_version(world.serving) == first
     assert versions(world) == [first, left]
 
 
@@ -108,14 +108,14 @@ def test_push_baseline_and_prediction_work_on_object_storage(
         pushed = world.push(model)
         (version,) = versions(world)
         assert pushed.get_string_custom_property("pushed_destination") == f"{world.serving}/{version}"
-        assert state.promoted_version(world.serving) == version
+        assert promotion_log.promoted_version(world.serving) == version
         # The same model once more is not pushed again.
         world.push(model)
         assert versions(world) == [version]
         baseline = world.look_up(world.model("second"))
         trained = Path(model.artifact.uri) / "Format-Serving"
-        expected = model_folder.fingerprint(trained)
-        assert model_folder.fingerprint(Path(baseline.uri) / "Format-Serving") == expected
+        expected = version_folders.fingerprint(trained)
+        assert version_folders.fingerprint(Path(baseline.uri) / "Format-Serving") == expected
         predicted = Predictor(str(world.serving)).predict(few_rows)
         assert len(predicted) == len(few_rows["hr"])
         # A version that was changed there is pushed again; where the trained one is gone too, it is told.

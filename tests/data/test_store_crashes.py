@@ -14,9 +14,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from bike_pipeline.data import store_files
 from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.errors import BusyError, DataError, StorageError
+from bike_pipeline.storage import store_files
 from tests.data.making import UPLOAD, check, make_rows, to_csv
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,7 +43,7 @@ print(result.span, result.version, result.created)
 HOLD = """
 import sys
 from pathlib import Path
-from bike_pipeline.data.store_files import LocalFiles
+from bike_pipeline.storage.store_files import LocalFiles
 with LocalFiles(Path(sys.argv[1]), 5).lock():
     (Path(sys.argv[1]) / ".writing" / "half").mkdir(parents=True)
     print("held", flush=True)

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bike_pipeline import job_servers
 from bike_pipeline.errors import MissingExtraError
-from bike_pipeline.lineage.store import Lineage, open_store
+from bike_pipeline.lineage.store.metadata_store import Lineage, open_store
+from bike_pipeline.runners.beam import job_server_programs
 from bike_pipeline.settings import PROJECT_ROOT, load_settings
 from tests.end_to_end.conftest import Product
 
@@ -62,7 +62,7 @@ def settings_of(engine: str, folder: Path) -> list[str]:
     """Return what is set for an engine; skip where it is not to be had on this machine."""
     if engine in ("flink", "spark"):
         try:
-            job_servers.require(load_settings().beam, engine)
+            job_server_programs.require(load_settings().beam, engine)
         except MissingExtraError as error:
             pytest.skip(str(error))
         return [f"beam.engine={engine}"]

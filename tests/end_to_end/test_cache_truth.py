@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bike_pipeline.lineage.store import open_store
+from bike_pipeline.lineage.store.metadata_store import open_store
 from tests.end_to_end.conftest import ROOT, Product
 
 pytestmark = pytest.mark.slow

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from bike_pipeline.exporting import c_source
+from bike_pipeline.exporting.formats.c import c_source
+from tests.edge.web import serving
 from tests.end_to_end.conftest import Product
-from tests.serving.edge.web import serving
 
 HOUR = {
     "yr": 1, "mnth": 6, "hr": 8, "holiday": 0, "weekday": 5, "workingday": 1, "weathersit": 1,

@@ -34,10 +34,10 @@ class FullSize:
 def full_size(few_rows: dict[str, Any], transform_graph: Path, tmp_path_factory: pytest.TempPathFactory) -> FullSize:
     """The served architecture: 128 and 64 hidden units."""
     from bike_pipeline import features
-    from bike_pipeline.exporting.format import Source
-    from bike_pipeline.exporting.golden import golden_rows
+    from bike_pipeline.exporting.formats.base import Source
     from bike_pipeline.modeling import saved_model, training
-    from bike_pipeline.serving.predictor import LoadedModel
+    from bike_pipeline.modeling.golden import golden_rows
+    from bike_pipeline.modeling.loaded_model import LoadedModel
 
     wanted = {**TRAINING, "hidden_units": [128, 64], "embedding_dimensions": 8, "epochs": 30}
     model, _ = training.train(few_rows, str(transform_graph), wanted, seed=7)
@@ -54,7 +54,7 @@ def hashing(tmp_path_factory: pytest.TempPathFactory) -> Any:
     import keras
     import tensorflow as tf
 
-    from bike_pipeline.exporting.format import Source
+    from bike_pipeline.exporting.formats.base import Source
 
     class Hash(keras.layers.Layer):
         def call(self, numbers):

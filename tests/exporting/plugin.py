@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bike_pipeline.exporting.format import Columns, Format, Predictions, Source
-from bike_pipeline.serving.predictor import LoadedModel
+from bike_pipeline.exporting.formats.base import Columns, Format, Predictions, Source
+from bike_pipeline.modeling.loaded_model import LoadedModel
 
 ENTRY_POINTS = "[bike_pipeline.export_formats]\n" + "".join(
     f"{name} = tests.exporting.plugin:{name.title().replace('_', '')}\n"

@@ -13,11 +13,11 @@ import pytest
 
 from bike_pipeline import features
 from bike_pipeline.errors import ExportError
-from bike_pipeline.exporting import c_source
-from bike_pipeline.exporting.c_source import CSource
-from bike_pipeline.exporting.format import Source
-from bike_pipeline.exporting.golden import broken_rows, golden_rows
-from bike_pipeline.serving.predictor import LoadedModel
+from bike_pipeline.exporting.formats.base import Source
+from bike_pipeline.exporting.formats.c import c_source
+from bike_pipeline.exporting.formats.c.c_source import CSource
+from bike_pipeline.modeling.golden import broken_rows, golden_rows
+from bike_pipeline.modeling.loaded_model import LoadedModel
 from tests.conftest import Exported
 
 SANITIZERS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")

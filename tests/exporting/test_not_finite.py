@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from bike_pipeline import features
-from bike_pipeline.exporting.golden import are_sound, broken_rows, with_broken_rows
-from bike_pipeline.exporting.registry import format_of, names
+from bike_pipeline.exporting.formats.registry import format_of, names
+from bike_pipeline.modeling.golden import are_sound, broken_rows, with_broken_rows
 from tests.exporting.test_torch import FORMATS as TORCH
 from tests.exporting.test_torch import needs_torch
 

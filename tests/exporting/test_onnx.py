@@ -12,10 +12,10 @@ import pytest
 
 from bike_pipeline import features
 from bike_pipeline.errors import ExportError, MissingExtraError
-from bike_pipeline.exporting import onnx as onnx_format
-from bike_pipeline.exporting.format import Source
-from bike_pipeline.exporting.parity import compare
-from bike_pipeline.exporting.registry import format_of
+from bike_pipeline.exporting.acceptance.parity import compare
+from bike_pipeline.exporting.formats import onnx as onnx_format
+from bike_pipeline.exporting.formats.base import Source
+from bike_pipeline.exporting.formats.registry import format_of
 
 # tf2onnx and NNCF take seconds each.
 pytestmark = pytest.mark.slow

@@ -20,10 +20,10 @@ import pytest
 
 from bike_pipeline import features
 from bike_pipeline.errors import ExportError, MissingExtraError
-from bike_pipeline.exporting import tensorrt as tensorrt_format
-from bike_pipeline.exporting import tensorrt_recipe
-from bike_pipeline.exporting.parity import compare
-from bike_pipeline.exporting.registry import format_of
+from bike_pipeline.exporting.acceptance.parity import compare
+from bike_pipeline.exporting.formats import tensorrt as tensorrt_format
+from bike_pipeline.exporting.formats import tensorrt_recipe
+from bike_pipeline.exporting.formats.registry import format_of
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,10 @@ import pytest
 
 from bike_pipeline import features
 from bike_pipeline.errors import ExportError, MissingExtraError
+from bike_pipeline.exporting.acceptance.parity import compare
 from bike_pipeline.exporting.calibration import ROWS_PER_END, with_extremes
-from bike_pipeline.exporting.format import Source
-from bike_pipeline.exporting.parity import compare
-from bike_pipeline.exporting.registry import format_of
+from bike_pipeline.exporting.formats.base import Source
+from bike_pipeline.exporting.formats.registry import format_of
 
 FORMATS = ("tflite_float32", "tflite_float16", "tflite_dynamic_range", "tflite_int8")
 # What a device does: it has the runtime and numpy, and TensorFlow can be neither imported nor needed.
@@ -25,7 +25,7 @@ import json, sys
 sys.modules["tensorflow"] = None
 import numpy as np
 from pathlib import Path
-from bike_pipeline.exporting.registry import format_of
+from bike_pipeline.exporting.formats.registry import format_of
 golden = dict(np.load(sys.argv[1]))
 found = {}
 for folder in map(Path, sys.argv[2:]):

@@ -15,10 +15,10 @@ import pytest
 
 from bike_pipeline import extras
 from bike_pipeline.errors import ExportError, MissingExtraError
-from bike_pipeline.exporting import frozen_graph
-from bike_pipeline.exporting import torch as torch_format
-from bike_pipeline.exporting.format import Source
-from bike_pipeline.exporting.registry import format_of
+from bike_pipeline.exporting.formats import frozen_graph
+from bike_pipeline.exporting.formats import torch as torch_format
+from bike_pipeline.exporting.formats.base import Source
+from bike_pipeline.exporting.formats.registry import format_of
 
 FORMATS = ("torch_export", "torch_script")
 needs_torch = pytest.mark.skipif(

@@ -16,7 +16,7 @@ from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.errors import MetadataError
-from bike_pipeline.lineage import connection
+from bike_pipeline.lineage.store import connection
 from bike_pipeline.settings import load_settings
 from tests import database_servers
 from tests.database_servers import ACCOUNT, DATABASE, USER, Server

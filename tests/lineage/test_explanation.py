@@ -12,12 +12,12 @@ import pytest
 from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.errors import MetadataError
-from bike_pipeline.lineage.charts import paired_bars, two_histograms
-from bike_pipeline.lineage.explanation import as_page, explain
-from bike_pipeline.lineage.feature_statistics import FeatureStatistics, shift
-from bike_pipeline.lineage.run_changes import stage_stories
-from bike_pipeline.lineage.run_record import record_run, source_of_this_run
-from bike_pipeline.lineage.store import Lineage
+from bike_pipeline.lineage.queries.feature_statistics import FeatureStatistics, shift
+from bike_pipeline.lineage.queries.run_changes import stage_stories
+from bike_pipeline.lineage.records.run_record import record_run, source_of_this_run
+from bike_pipeline.lineage.reports.charts import paired_bars, two_histograms
+from bike_pipeline.lineage.reports.explanation import as_page, explain
+from bike_pipeline.lineage.store.metadata_store import Lineage
 from bike_pipeline.settings import load_settings
 from tests.recording import Recorder
 

@@ -9,10 +9,10 @@ import pytest
 
 from bike_pipeline.data.ingest import ingest
 from bike_pipeline.errors import DataError
-from bike_pipeline.lineage.comparison import Comparison, compare, flat
-from bike_pipeline.lineage.history import History
-from bike_pipeline.lineage.impact import Impact, impact_of, parse_span
-from bike_pipeline.lineage.store import Lineage
+from bike_pipeline.lineage.queries.comparison import Comparison, compare, flat
+from bike_pipeline.lineage.queries.history import History
+from bike_pipeline.lineage.queries.impact import Impact, impact_of, parse_span
+from bike_pipeline.lineage.store.metadata_store import Lineage
 from bike_pipeline.settings import load_settings
 from tests.lineage.world import FIRST, SECOND, Runs
 

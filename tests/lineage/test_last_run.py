@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from bike_pipeline.lineage.last_run import last_run, note_run
+from bike_pipeline.lineage.records.last_run import last_run, note_run
 
 
 def test_a_run_is_noted_and_found(tmp_path):

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from ml_metadata.proto import metadata_store_pb2 as pb
 
-from bike_pipeline.lineage.connection import open_at
-from bike_pipeline.lineage.located_store import LocatedStore, Places
-from bike_pipeline.lineage.store import Lineage, prop
+from bike_pipeline.lineage.store.connection import open_at
+from bike_pipeline.lineage.store.located_store import LocatedStore, Places
+from bike_pipeline.lineage.store.metadata_store import Lineage, prop
 from tests.lineage.world import SECOND, Runs
 from tests.recording import Recorder
 

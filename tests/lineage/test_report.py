@@ -13,13 +13,13 @@ import pytest
 from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.errors import MetadataError, ModelError
-from bike_pipeline.lineage.drawing import as_svg
-from bike_pipeline.lineage.graph import Edge, Graph, Node, as_dot, graph_of
-from bike_pipeline.lineage.history import History
-from bike_pipeline.lineage.page import as_html
-from bike_pipeline.lineage.report import Report, report_as_json, report_of_model, report_of_run
-from bike_pipeline.lineage.selecting import ChosenModel, chosen_model
-from bike_pipeline.lineage.store import Lineage
+from bike_pipeline.lineage.queries.graph import Edge, Graph, Node, as_dot, graph_of
+from bike_pipeline.lineage.queries.history import History
+from bike_pipeline.lineage.queries.model_lookup import ChosenModel, chosen_model
+from bike_pipeline.lineage.reports.graph_svg import as_svg
+from bike_pipeline.lineage.reports.lineage_report import Report, report_as_json, report_of_model, report_of_run
+from bike_pipeline.lineage.reports.page import as_html
+from bike_pipeline.lineage.store.metadata_store import Lineage
 from bike_pipeline.settings import load_settings
 from tests.lineage.world import FIRST, SECOND, Runs
 

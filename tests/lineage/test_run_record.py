@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from bike_pipeline import features
-from bike_pipeline.lineage import code_version as code
-from bike_pipeline.lineage.run_record import (
+from bike_pipeline.lineage.records import code_version as code
+from bike_pipeline.lineage.records.run_record import (
     CONTENT_CONTEXT,
     RUN_CONTEXT,
     record_run,
@@ -152,4 +152,4 @@ def test_a_package_inside_of_another_repository_is_not_taken_for_it(project: Pat
 def test_this_very_project_is_hashed() -> None:
     files = code.source_files()
     own = PROJECT_ROOT / "bike_pipeline" / "lineage" / "code_version.py"
-    assert files["bike_pipeline/lineage/code_version.py"] == hashlib.sha256(own.read_bytes()).hexdigest()
+    assert files["bike_pipeline/lineage/records/code_version.py"] == hashlib.sha256(own.read_bytes()).hexdigest()

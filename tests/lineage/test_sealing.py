@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bike_pipeline.errors import VerificationError
-from bike_pipeline.lineage import sealing
+from bike_pipeline.lineage.records import sealing
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.errors import MetadataError
-from bike_pipeline.lineage.store import Lineage, open_store
+from bike_pipeline.lineage.store.metadata_store import Lineage, open_store
 from tests.recording import Recorder
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bike_pipeline.lineage.trigger import command_line
+from bike_pipeline.lineage.records.trigger import command_line
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 from bike_pipeline.data.demo import split_demo
 from bike_pipeline.data.ingest import ingest
 from bike_pipeline.data.spans import SpanStore
-from bike_pipeline.lineage.run_record import record_run, source_of_this_run
+from bike_pipeline.lineage.records.run_record import record_run, source_of_this_run
 from bike_pipeline.settings import Settings, load_settings
 from tests.recording import Recorder
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from bike_pipeline import features
 from bike_pipeline.components.example_shards import encode
-from bike_pipeline.modeling import reference, saved_model
+from bike_pipeline.modeling import naive_baseline, saved_model
 
 NAMES = [feature.name for feature in features.MODEL_INPUTS]
 
@@ -95,5 +95,5 @@ def test_the_model_carries_its_keras_file_and_its_reference(exported):
     for read, kept in zip(again.get_weights(), exported.model.get_weights(), strict=True):
         np.testing.assert_array_equal(read, kept)
     text = (extra / saved_model.REFERENCE_FILE).read_text(encoding="utf-8")
-    assert reference.HourlyMean.from_json(text).table.shape == (2, 24)
+    assert naive_baseline.HourlyMean.from_json(text).table.shape == (2, 24)
     assert json.loads(text)

@@ -10,7 +10,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms import core
 
-from runners.beam_memory import remembered
+from bike_pipeline.runners.beam_memory import remembered
 
 
 class Adding(beam.DoFn):

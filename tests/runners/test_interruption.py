@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from bike_pipeline.runners.interruption import interruptible
 from bike_pipeline.signals import TERMINATING, Terminated, raise_on_termination
-from runners.interruption import interruptible
 
 
 @pytest.fixture(autouse=True)

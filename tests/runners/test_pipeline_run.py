@@ -13,16 +13,16 @@ import pytest
 from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.errors import BusyError, StageError, StorageError
-from bike_pipeline.lineage.store import Lineage
-from bike_pipeline.lineage.writing import close_interrupted
-from runners.pipeline_run import workspace_lock
+from bike_pipeline.lineage.store.metadata_store import Lineage
+from bike_pipeline.lineage.store.writing import close_interrupted
+from bike_pipeline.runners.pipeline_run import workspace_lock
 from tests.recording import Recorder
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
 import sys
 from pathlib import Path
-from runners.pipeline_run import workspace_lock
+from bike_pipeline.runners.pipeline_run import workspace_lock
 with workspace_lock(Path(sys.argv[1]), False):
     print("held", flush=True)
     sys.stdin.read()

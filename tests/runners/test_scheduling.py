@@ -8,7 +8,7 @@ import pytest
 
 from bike_pipeline import progress
 from bike_pipeline.errors import StageError
-from runners.scheduling import run_in_order
+from bike_pipeline.runners.scheduling import run_in_order
 
 DIAMOND = {"read": [], "left": ["read"], "right": ["read"], "join": ["left", "right"]}
 

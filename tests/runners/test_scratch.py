@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from runners.scratch import scratch
+from bike_pipeline.runners.scratch import scratch
 
 DIES = """
 import os, sys, tempfile
 from pathlib import Path
-from runners.scratch import scratch
+from bike_pipeline.runners.scratch import scratch
 with scratch(Path(sys.argv[1])):
     print(tempfile.mkdtemp(prefix="beam-pipeline-temp"), flush=True)
     os.kill(os.getpid(), 9)

@@ -11,8 +11,8 @@ import pytest
 from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.errors import DataError, MetadataError, StageError, StorageError
-from bike_pipeline.lineage.store import Lineage
-from runners.stage_launcher import SerialMetadata, as_failure, write_error
+from bike_pipeline.lineage.store.metadata_store import Lineage
+from bike_pipeline.runners.stage_launcher import SerialMetadata, as_failure, write_error
 from tests.recording import Recorder
 
 
@@ -94,7 +94,8 @@ def test_a_full_disk_is_named_where_the_error_does_not_say_it(
     (tmp_path / "artifacts").mkdir()
     used[places[0]] = 0
     monkeypatch.setattr(
-        "bike_pipeline.lineage.store_error.shutil.disk_usage", lambda p: SimpleNamespace(free=used.get(str(p), 10**9))
+        "bike_pipeline.lineage.store.store_error.shutil.disk_usage",
+        lambda p: SimpleNamespace(free=used.get(str(p), 10**9)),
     )
     assert str(as_failure("Trainer", error, places)).startswith(f"Trainer: {places[0]}: ")
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bike_pipeline.exporting.format import Source
-from bike_pipeline.exporting.golden import golden_rows
-from bike_pipeline.exporting.registry import format_of
-from bike_pipeline.serving import model_folder, model_manifest
+from bike_pipeline.exporting.formats.base import Source
+from bike_pipeline.exporting.formats.registry import format_of
+from bike_pipeline.model_registry import version_folders, version_manifest
+from bike_pipeline.modeling.golden import golden_rows
 
 MODEL = "bike_demand"
 
@@ -179,9 +179,9 @@ def push(base: Path, model: Path, version: int) -> Path:
         version: the version's number.
     """
     record = {
-        "fingerprint": model_folder.fingerprint(model),
-        "exports_fingerprint": model_folder.exports_fingerprint(model),
+        "fingerprint": version_folders.fingerprint(model),
+        "exports_fingerprint": version_folders.exports_fingerprint(model),
     }
-    return model_folder.add_version(
-        base / MODEL, model, version, record, lambda folder: model_manifest.write(folder, {}, None, version)
+    return version_folders.add_version(
+        base / MODEL, model, version, record, lambda folder: version_manifest.write(folder, {}, None, version)
     )

@@ -42,7 +42,7 @@ def test_every_other_bit_of_a_prediction_counts(exported: Any, monkeypatch: pyte
         def predict(self, columns: Any) -> Any:
             return self.answer
 
-    monkeypatch.setattr("bike_pipeline.serving.predictor.LoadedModel", Answering)
+    monkeypatch.setattr("bike_pipeline.modeling.loaded_model.LoadedModel", Answering)
     found = agreement_of(Path("a"), Path("b"), {}, METRICS, METRICS)
     assert not found.identical
     assert (found.rows, found.different_rows, found.largest_difference) == (3, 2, 0.5)
@@ -58,7 +58,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
         def predict(self, columns: Any) -> Any:
             return np.float32([1.0])
 
-    monkeypatch.setattr("bike_pipeline.serving.predictor.LoadedModel", Same)
+    monkeypatch.setattr("bike_pipeline.modeling.loaded_model.LoadedModel", Same)
 
 
 @pytest.mark.parametrize(

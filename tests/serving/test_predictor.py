@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from bike_pipeline import features
 from bike_pipeline.errors import ModelError
-from bike_pipeline.serving import model_folder, predictor
+from bike_pipeline.model_registry import version_folders
+from bike_pipeline.serving import predictor
 
 NAMES = [feature.name for feature in features.MODEL_INPUTS]
 
@@ -16,7 +17,7 @@ NAMES = [feature.name for feature in features.MODEL_INPUTS]
 @pytest.fixture
 def base(exported, tmp_path):
     base = tmp_path / "bike_demand"
-    model_folder.add_version(base, exported.path, 3, {"fingerprint": model_folder.fingerprint(exported.path)})
+    version_folders.add_version(base, exported.path, 3, {"fingerprint": version_folders.fingerprint(exported.path)})
     return base
 
 
@@ -33,7 +34,7 @@ def test_it_answers_what_the_served_signature_answers(base, exported, monkeypatc
 
 
 def test_the_newest_version_answers_unless_another_is_named(base, exported):
-    model_folder.add_version(base, exported.path, 21, {"fingerprint": model_folder.fingerprint(exported.path)})
+    version_folders.add_version(base, exported.path, 21, {"fingerprint": version_folders.fingerprint(exported.path)})
     assert predictor.Predictor(str(base)).version == 21
     assert predictor.Predictor(str(base), 3).version == 3
 
@@ -61,9 +62,9 @@ def test_damaged_files_never_answer(base, damage):
     elif damage == "absent":
         shutil.rmtree(base / "3" / "assets.extra")
     elif damage == "no record":
-        (base / "3" / model_folder.PUSH_FILE).unlink()
+        (base / "3" / version_folders.PUSH_FILE).unlink()
     else:
-        (base / "3" / model_folder.PUSH_FILE).write_text("{}", encoding="utf-8")
+        (base / "3" / version_folders.PUSH_FILE).write_text("{}", encoding="utf-8")
     with pytest.raises(ModelError, match="not those that were pushed"):
         predictor.Predictor(str(base))
 

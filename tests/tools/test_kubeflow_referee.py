@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from runners.kubeflow import go_yaml
+from bike_pipeline.runners.kubeflow import go_yaml
 from tools.kubeflow_referee import referee
 
 TRAIN_JOB = {

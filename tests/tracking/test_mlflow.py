@@ -23,8 +23,8 @@ from click.testing import CliRunner
 
 from bike_pipeline.commands import track
 from bike_pipeline.errors import ConfigurationError, MissingExtraError, TrackingError
-from bike_pipeline.lineage.store import Lineage
-from bike_pipeline.lineage.tracked import tracked_run
+from bike_pipeline.lineage.queries.tracking_payload import tracked_run
+from bike_pipeline.lineage.store.metadata_store import Lineage
 from bike_pipeline.settings import Settings, load_settings
 from bike_pipeline.tracking import beside
 from bike_pipeline.tracking.mlflow_sender import Message, send

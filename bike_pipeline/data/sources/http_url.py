@@ -9,8 +9,9 @@ import urllib.request
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from bike_pipeline.data.sources.content import read_contents
-from bike_pipeline.data.sources.source_rows import SourceDescription, SourceRows, without_credentials
+from bike_pipeline.data.sources.source_rows import SourceDescription, SourceRows
 from bike_pipeline.errors import DataError
+from bike_pipeline.storage.file_systems import without_credentials
 
 TIMEOUT = 60.0
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from bike_pipeline.data.local_files import storage_error
 from bike_pipeline.data.sources.content import choose, read_contents
 from bike_pipeline.data.sources.source_rows import SourceDescription, SourceRows
 from bike_pipeline.errors import DataError
+from bike_pipeline.storage.atomic_files import storage_error
 
 
 def read_local_path(source: str) -> tuple[SourceRows, SourceDescription]:

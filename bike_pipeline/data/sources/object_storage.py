@@ -6,37 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from bike_pipeline.data.sources.content import choose, read_contents
-from bike_pipeline.data.sources.source_rows import SourceDescription, SourceRows, without_credentials
-from bike_pipeline.errors import DataError, MissingExtraError
-
-_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
-
-
-def open_file_system(url: str) -> tuple[Any, str]:
-    """Return the fsspec file system of `url` and the path in it.
-
-    Raises:
-        MissingExtraError: the package that reads this kind of address is not installed.
-        DataError: nothing reads this kind of address, or it is refused.
-    """
-    import fsspec
-
-    where = without_credentials(url)
-    scheme = url.partition("://")[0]
-    try:
-        file_system, path = fsspec.core.url_to_fs(url)
-    except ImportError as error:
-        package = _PACKAGES.get(scheme, "the package that fsspec names")
-        raise MissingExtraError(
-            f"reading {scheme}:// needs {package}, which is not installed ({error})",
-            where=where,
-            fix=f"install it in the project's environment: `pip install {_PACKAGES.get(scheme, scheme)}`",
-        ) from error
-    except ValueError as error:
-        raise DataError(
-            f"nothing reads addresses of this kind ({error})", where=where, fix="check the address"
-        ) from error
-    return file_system, str(path)
+from bike_pipeline.data.sources.source_rows import SourceDescription, SourceRows
+from bike_pipeline.errors import DataError
+from bike_pipeline.storage.file_systems import open_file_system, without_credentials
 
 
 def read_object_storage(source: str) -> tuple[SourceRows, SourceDescription]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from bike_pipeline.data.sources.http_url import read_http_url
 from bike_pipeline.data.sources.local_path import read_local_path
 from bike_pipeline.data.sources.object_storage import read_object_storage
-from bike_pipeline.data.sources.source_rows import SourceDescription, SourceRows, without_credentials
+from bike_pipeline.data.sources.source_rows import SourceDescription, SourceRows
 from bike_pipeline.data.sources.sql_query import read_sql_query
 from bike_pipeline.errors import DataError
+from bike_pipeline.storage.file_systems import without_credentials
 
 # SQLAlchemy's own dialects and those that companies keep ride data in; any dialect+driver:// is SQL as well.
 SQL_DIALECTS = frozenset(

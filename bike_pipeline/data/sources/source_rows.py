@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
 
 from bike_pipeline import features
 from bike_pipeline.errors import DataError
@@ -89,13 +88,6 @@ class SourceRows:
     names: tuple[str, ...]
     broken: tuple[BrokenLine, ...] = ()
     ignored: tuple[str, ...] = field(default=())
-
-
-def without_credentials(url: str) -> str:
-    """Return `url` without user, password, query string and fragment: each of them may hold a secret."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
 def other_separator(names: Sequence[str]) -> str:

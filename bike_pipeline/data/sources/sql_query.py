@@ -8,8 +8,9 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 from bike_pipeline import features
-from bike_pipeline.data.sources.source_rows import SourceDescription, SourceRows, check_columns, without_credentials
+from bike_pipeline.data.sources.source_rows import SourceDescription, SourceRows, check_columns
 from bike_pipeline.errors import DataError, MissingExtraError
+from bike_pipeline.storage.file_systems import without_credentials
 
 _CHUNK_ROWS = 100_000
 # Where the package is not called like its module.

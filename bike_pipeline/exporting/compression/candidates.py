@@ -13,15 +13,17 @@ from typing import Any, Self
 
 from bike_pipeline import features, progress
 from bike_pipeline.errors import BikePipelineError, MissingExtraError
-from bike_pipeline.exporting import quality, registry, worker
+from bike_pipeline.exporting import worker
+from bike_pipeline.exporting.acceptance import quality
+from bike_pipeline.exporting.acceptance.measurements import predict_all
+from bike_pipeline.exporting.acceptance.report import SAVED_MODEL
 from bike_pipeline.exporting.compression.material import Material, Teacher
 from bike_pipeline.exporting.compression.methods import PLAIN, compressed
 from bike_pipeline.exporting.compression.rule import Candidate
-from bike_pipeline.exporting.format import Columns, Format, Loaded, Source
+from bike_pipeline.exporting.formats import registry
+from bike_pipeline.exporting.formats.base import Columns, Format, Loaded, Source
 from bike_pipeline.exporting.interleaved import medians_by_round, one_core
-from bike_pipeline.exporting.measuring import predict_all
 from bike_pipeline.exporting.processes import WaitingProcess
-from bike_pipeline.exporting.report import SAVED_MODEL
 from bike_pipeline.settings.compression import CompressionSettings, Method
 from bike_pipeline.settings.exporting import ExportingSettings
 from bike_pipeline.settings.training import TrainingSettings

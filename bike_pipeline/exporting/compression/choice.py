@@ -14,7 +14,7 @@ from bike_pipeline.exporting.compression.candidates import Trying, measure, writ
 from bike_pipeline.exporting.compression.material import Material
 from bike_pipeline.exporting.compression.methods import PLAIN
 from bike_pipeline.exporting.compression.rule import Choice, decide
-from bike_pipeline.exporting.format import Columns
+from bike_pipeline.exporting.formats.base import Columns
 from bike_pipeline.modeling.rows import count
 from bike_pipeline.settings.compression import CompressionSettings, Method
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from bike_pipeline.data.local_files import storage_error, sync_folder
+from bike_pipeline.storage.atomic_files import storage_error, sync_folder
 
 _INCOMING = ".incoming-"
 

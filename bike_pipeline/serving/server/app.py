@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.errors import ConfigurationError, ServerError
-from bike_pipeline.exporting import registry
-from bike_pipeline.serving import security, signing
+from bike_pipeline.exporting.formats import registry
+from bike_pipeline.model_registry import signing
+from bike_pipeline.serving import security
 from bike_pipeline.serving.server.statuses import StatusError
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ import numpy as np
 
 from bike_pipeline import features
 from bike_pipeline.errors import BikePipelineError
-from bike_pipeline.exporting import golden
-from bike_pipeline.exporting.format import Loaded
-from bike_pipeline.exporting.registry import format_of
+from bike_pipeline.exporting.formats.base import Loaded
+from bike_pipeline.exporting.formats.registry import format_of
+from bike_pipeline.modeling import golden
 from bike_pipeline.serving.server import signatures, tensors
 from bike_pipeline.serving.server.signatures import Signature
 from bike_pipeline.serving.server.statuses import Code, StatusError

@@ -12,7 +12,8 @@ import numpy as np
 
 from bike_pipeline import features
 from bike_pipeline.errors import BikePipelineError
-from bike_pipeline.serving import golden_file, soundness
+from bike_pipeline.model_registry import verification
+from bike_pipeline.modeling import golden_file
 from bike_pipeline.serving.server import backends, signatures, tensorflow_backend, tensors, warmup
 from bike_pipeline.serving.server.backends import Backend
 from bike_pipeline.serving.server.batching import quick_rows
@@ -110,7 +111,7 @@ def _sound(folder: Path) -> tuple[str, ...]:
         StatusError: its files are not those that were pushed, or lack the proof that the settings ask for.
     """
     try:
-        found = soundness.examine(folder)
+        found = verification.examine(folder)
     except (BikePipelineError, OSError) as error:
         raise StatusError(Code.DATA_LOSS, f"cannot read the version ({error})") from None
     if found.wrong:

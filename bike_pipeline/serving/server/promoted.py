@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bike_pipeline.serving.deployment import state
+from bike_pipeline.model_registry import promotion_log
 from bike_pipeline.serving.server.version_policy import ModelConfig
 
 
@@ -18,8 +18,8 @@ def resolved(config: ModelConfig) -> ModelConfig:
     """
     if config.policy != "promoted":
         return config
-    found = state.read(config.base_path)
+    found = promotion_log.read(config.base_path)
     if found is None:
-        promoted = state.promoted_version(config.base_path)
+        promoted = promotion_log.promoted_version(config.base_path)
         return replace(config, policy="specific", specific=() if promoted is None else (promoted,))
     return replace(config, policy="specific", specific=tuple(found.labels.values()), labels=dict(found.labels))

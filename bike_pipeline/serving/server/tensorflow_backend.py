@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from bike_pipeline.literal_paths import plain_folder
 from bike_pipeline.serving.server.signatures import SERVE, Signature
 from bike_pipeline.serving.server.statuses import Code, StatusError, invalid
 from bike_pipeline.serving.server.tensors import Array, numpy_type
+from bike_pipeline.storage.literal_paths import plain_folder
 
 SAVED_MODEL = "saved_model"
 

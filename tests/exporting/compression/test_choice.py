@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from bike_pipeline import features
-from bike_pipeline.exporting import registry
 from bike_pipeline.exporting.compression.candidates import MODEL_FOLDER, Trying
 from bike_pipeline.exporting.compression.choice import TABLE_FILE, choose
 from bike_pipeline.exporting.compression.rule import Candidate
-from bike_pipeline.exporting.format import Format
-from bike_pipeline.exporting.tflite import Float16
+from bike_pipeline.exporting.formats import registry
+from bike_pipeline.exporting.formats.base import Format
+from bike_pipeline.exporting.formats.tflite import Float16
 
 # So few rows of a slice decide that the small eval split has slices that do.
 MIN_ROWS = {"hour_band": 5, "workingday": 5, "season": 5, "weathersit": 5}

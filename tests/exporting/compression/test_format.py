@@ -11,10 +11,10 @@ import pytest
 
 from bike_pipeline import features
 from bike_pipeline.errors import ExportError
-from bike_pipeline.exporting import registry
 from bike_pipeline.exporting.compression.candidates import Trying
-from bike_pipeline.exporting.compression.format import Compressing
-from bike_pipeline.exporting.format import Source
+from bike_pipeline.exporting.formats import registry
+from bike_pipeline.exporting.formats.base import Source
+from bike_pipeline.exporting.formats.compressed import Compressing
 from bike_pipeline.settings import load_settings
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from bike_pipeline.errors import ConfigurationError, MissingExtraError
+from bike_pipeline.runners.beam import preflight
+from bike_pipeline.runners.beam_runner import beam_pipelines
 from bike_pipeline.settings import load_settings
-from runners.beam import preflight
-from runners.beam_runner import beam_pipelines
 from tests.components.conftest import drive, generate
 from tests.components.test_blessing import World, lookup
 

@@ -13,10 +13,10 @@ from apache_beam.runners import create_runner
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.transforms import environments
 
+from bike_pipeline.runners.beam.flags import direct_flags, engine_flags
+from bike_pipeline.runners.beam_runner import beam_pipelines
+from bike_pipeline.runners.stage_launcher import beam_operator
 from bike_pipeline.settings import load_settings
-from runners.beam.flags import direct_flags, engine_flags
-from runners.beam_runner import beam_pipelines
-from runners.stage_launcher import beam_operator
 
 ROOT = Path(__file__).resolve().parents[3]
 OVERLAYS = sorted((ROOT / "configs").glob("beam-*.yaml"))
@@ -108,7 +108,7 @@ def test_spark_and_user_code_by_setup_file():
 @pytest.mark.parametrize("engine", ["flink", "spark"])
 def test_a_job_has_the_name_of_its_stage_where_the_engine_shows_it(engine, monkeypatch):
     taken = []
-    monkeypatch.setattr("runners.beam.job_server._answers", lambda endpoint, seconds: True)
+    monkeypatch.setattr("bike_pipeline.runners.beam.job_server._answers", lambda endpoint, seconds: True)
     monkeypatch.setattr("apache_beam.Pipeline", lambda *, argv: taken.append(argv))
     given = (f"beam.engine={engine}", "beam.job_server.endpoint=localhost:1")
     with beam_pipelines(load_settings(assignments=given)) as make:

@@ -15,10 +15,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from bike_pipeline import job_servers
 from bike_pipeline.errors import ConfigurationError, MissingExtraError, StageError, StorageError
+from bike_pipeline.runners.beam import job_server, job_server_programs
 from bike_pipeline.settings import PROJECT_ROOT, load_settings
-from runners.beam import job_server
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -83,8 +82,8 @@ def test_a_server_ends_with_a_run_that_is_killed(java, jar, tmp_path):
     code = f"""
 import pathlib, time
 from bike_pipeline.settings import load_settings
-from bike_pipeline import job_servers
-from runners.beam import job_server
+from bike_pipeline.runners.beam import job_server_programs
+from bike_pipeline.runners.beam import job_server
 beam = load_settings(assignments=(
     "beam.engine=flink", "beam.job_server.java={java("listening")}", "beam.flink.job_server_jar={jar}"
 )).beam
@@ -149,26 +148,26 @@ def test_nothing_at_the_endpoint(tmp_path):
 
 
 def test_java_is_asked_for_its_version(java, jar, tmp_path):
-    assert job_servers.java_problem(str(java("listening"))) == ""
-    assert job_servers.java_problem(str(java("listening", "11.0.2"))).endswith("is Java 11")
-    assert job_servers.java_problem("no-such-java") == "there is no program 'no-such-java'"
+    assert job_server_programs.java_problem(str(java("listening"))) == ""
+    assert job_server_programs.java_problem(str(java("listening", "11.0.2"))).endswith("is Java 11")
+    assert job_server_programs.java_problem("no-such-java") == "there is no program 'no-such-java'"
     with pytest.raises(MissingExtraError, match=r"needs Java 17 or newer.*is Java 11"):
-        job_servers.require(beam(java("listening", "11.0.2"), jar), "flink")
+        job_server_programs.require(beam(java("listening", "11.0.2"), jar), "flink")
 
 
 def test_a_jar_that_is_missing_is_named_with_the_way_to_get_it(java, tmp_path):
     settings = beam(java("listening"), **{"job_server.folder": tmp_path, "flink.version": '"1.20"'})
     with pytest.raises(MissingExtraError, match="Run `make flink`") as error:
-        job_servers.require(settings, "flink")
+        job_server_programs.require(settings, "flink")
     assert error.value.where == f"{tmp_path}/beam-runners-flink-1.20-job-server-{version('apache-beam')}.jar"
 
 
 def test_where_jars_are():
     settings = beam(**{"job_server.version": "2.75.0"})
-    assert job_servers.artifact(settings, "spark") == "org.apache.beam:beam-runners-spark-3-job-server:2.75.0"
+    assert job_server_programs.artifact(settings, "spark") == "org.apache.beam:beam-runners-spark-3-job-server:2.75.0"
     name = "beam-runners-spark-3-job-server-2.75.0.jar"
-    assert job_servers.jar_path(settings, "spark") == PROJECT_ROOT / ".job-servers" / name
-    assert job_servers.jar_path(beam(jar="~/own.jar"), "flink") == Path.home() / "own.jar"
+    assert job_server_programs.jar_path(settings, "spark") == PROJECT_ROOT / ".job-servers" / name
+    assert job_server_programs.jar_path(beam(jar="~/own.jar"), "flink") == Path.home() / "own.jar"
 
 
 def test_the_command_is_the_one_that_beams_own_runners_start():

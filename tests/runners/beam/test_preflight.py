@@ -8,9 +8,9 @@ import time
 import pytest
 
 from bike_pipeline.errors import ClusterError, ConfigurationError, ExitCode
+from bike_pipeline.runners.beam import preflight
+from bike_pipeline.runners.beam_runner import BeamRunner
 from bike_pipeline.settings import load_settings
-from runners.beam import preflight
-from runners.beam_runner import BeamRunner
 
 
 @pytest.fixture

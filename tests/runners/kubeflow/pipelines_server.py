@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import kfp_server_api
 
-from runners.kubeflow import go_yaml
+from bike_pipeline.runners.kubeflow import go_yaml
 
 BASE = "/apis/v2beta1"
 NOW = "2026-01-02T03:04:05Z"

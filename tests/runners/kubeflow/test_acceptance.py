@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from bike_pipeline.errors import ConfigurationError
-from runners.kubeflow import go_yaml
-from runners.kubeflow.acceptance import check, refusals
+from bike_pipeline.runners.kubeflow import go_yaml
+from bike_pipeline.runners.kubeflow.acceptance import check, refusals
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.yaml"))
 

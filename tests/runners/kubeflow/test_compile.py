@@ -22,12 +22,12 @@ from tfx.types.channel import Channel
 
 from bike_pipeline.commands.compile import command
 from bike_pipeline.errors import ConfigurationError, MissingExtraError, StorageError
+from bike_pipeline.runners.kubeflow import go_yaml
+from bike_pipeline.runners.kubeflow.acceptance import refusals
+from bike_pipeline.runners.kubeflow.compiler import compile_pipeline, compiled, vertex_job
+from bike_pipeline.runners.kubeflow.spec import NEVER_CACHED, compile_definition
 from bike_pipeline.settings import PROJECT_ROOT, load_settings
 from bike_pipeline.settings.kubeflow import StageName
-from runners.kubeflow import go_yaml
-from runners.kubeflow.acceptance import refusals
-from runners.kubeflow.compiler import compile_pipeline, compiled, vertex_job
-from runners.kubeflow.spec import NEVER_CACHED, compile_definition
 
 FULL = PROJECT_ROOT / "configs" / "kubeflow.yaml"
 VERTEX = PROJECT_ROOT / "configs" / "vertex.yaml"

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from bike_pipeline.errors import ConfigurationError, DataGateError, ExitCode, StageError
-from runners.kubeflow.emulator import Emulator
-from runners.kubeflow.platform_document import RUN_ID_FIELD
-from runners.scheduling import run_in_order
+from bike_pipeline.runners.kubeflow.emulator import Emulator
+from bike_pipeline.runners.kubeflow.platform_document import RUN_ID_FIELD
+from bike_pipeline.runners.scheduling import run_in_order
 
 ROOT = "minio://bucket/root"
 READ = "import json, os, sys; given = json.loads(sys.argv[1]); root = os.environ['BIKE_PIPELINE_MOUNT_ROOT']\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from runners.kubeflow.go_yaml import dump_all, load_all
+from bike_pipeline.runners.kubeflow.go_yaml import dump_all, load_all
 
 # What gopkg.in/yaml.v3 3.0.1 made of each plain scalar, written as JSON.
 GO = {

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bike_pipeline.runners.kubeflow.compiler import compile_pipeline, to_json, to_yaml
 from bike_pipeline.settings import PROJECT_ROOT, load_settings
-from runners.kubeflow.compiler import compile_pipeline, to_json, to_yaml
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 REGENERATE = "REGENERATE_GOLDEN"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from bike_pipeline.runners.kubeflow.local_run import on_this_machine
 from bike_pipeline.settings import Settings, load_settings
-from runners.kubeflow.local_run import on_this_machine
 
 
 @pytest.mark.parametrize(

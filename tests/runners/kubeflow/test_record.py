@@ -12,11 +12,11 @@ from tfx.types import standard_artifacts
 
 from bike_pipeline.commands import models, runs
 from bike_pipeline.errors import MetadataError
-from bike_pipeline.lineage.connection import connection_config, open_at
-from bike_pipeline.lineage.run_record import record_run, source_of_this_run
-from bike_pipeline.lineage.store import CACHED, Lineage, prop
+from bike_pipeline.lineage.records.run_record import record_run, source_of_this_run
+from bike_pipeline.lineage.store.connection import connection_config, open_at
+from bike_pipeline.lineage.store.metadata_store import CACHED, Lineage, prop
+from bike_pipeline.runners.kubeflow.record import Received, Record, Store
 from bike_pipeline.settings import load_settings
-from runners.kubeflow.record import Received, Record, Store
 
 EXAMPLES = "tfx.types.standard_artifacts.Examples"
 MODEL = "tfx.types.standard_artifacts.Model"
@@ -193,7 +193,9 @@ def test_the_commands_read_the_clusters_store(store, tmp_path):
 def test_a_run_of_a_cluster_goes_on_between_two_of_its_tasks(store, address, monkeypatch, runner, hours, state):
     produce(store, "run-1", "Gen", "s3://b/1")
     record_run(open_at(address), source_of_this_run(load_settings(), "run-1", runner))
-    monkeypatch.setattr("bike_pipeline.lineage.store.LONGEST_PAUSE", timedelta(days=1) - timedelta(hours=hours))
+    monkeypatch.setattr(
+        "bike_pipeline.lineage.store.metadata_store.LONGEST_PAUSE", timedelta(days=1) - timedelta(hours=hours)
+    )
     [run] = Lineage(open_at(address)).runs()
     assert run.state == state
     assert run.outcome == ("between two tasks, after Gen" if state == "running" else "stopped at Gen")

@@ -13,9 +13,9 @@ from kfp import dsl
 from kfp.local import executor_input_utils, placeholder_utils
 from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 
-from runners.kubeflow.emulator import Emulator
-from runners.kubeflow.launcher import LOGS, filled, placeholders
-from runners.kubeflow.mounts import Mounts
+from bike_pipeline.runners.kubeflow.emulator import Emulator
+from bike_pipeline.runners.kubeflow.launcher import LOGS, filled, placeholders
+from bike_pipeline.runners.kubeflow.mounts import Mounts
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.yaml"))
 RUN = "20260102-a1b2c3"

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from bike_pipeline.commands import doctor
-from bike_pipeline.data import cluster_volumes
 from bike_pipeline.errors import ConfigurationError, ExitCode
-from bike_pipeline.lineage.connection import open_at
-from bike_pipeline.lineage.run_record import source_of_run
-from bike_pipeline.lineage.store import Lineage
+from bike_pipeline.lineage.records.run_record import source_of_run
+from bike_pipeline.lineage.store.connection import open_at
+from bike_pipeline.lineage.store.metadata_store import Lineage
+from bike_pipeline.runners.kubeflow import task
+from bike_pipeline.runners.kubeflow.mounts import ROOT_VARIABLE, Mounts
+from bike_pipeline.runners.kubeflow.platform_document import RUN_ID_VARIABLE
 from bike_pipeline.settings import load_settings
-from runners.kubeflow import task
-from runners.kubeflow.mounts import ROOT_VARIABLE, Mounts
-from runners.kubeflow.platform_document import RUN_ID_VARIABLE
+from bike_pipeline.storage import cluster_volumes
 
 GATE = {"pipeline": "bike-demand", "node": "DataGate", "integers": ["rows"]}
 

@@ -15,8 +15,8 @@ from bike_pipeline.commands.trainjob import command
 from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.modeling import cluster, train_worker
 from bike_pipeline.modeling.training_job import TrainingJob
+from bike_pipeline.runners.kubeflow.trainjob import train_job
 from bike_pipeline.settings import PROJECT_ROOT, load_settings
-from runners.kubeflow.trainjob import train_job
 
 DEFINITIONS = json.loads(
     (Path(__file__).resolve().parent / "definitions" / "kubeflow-trainer-2.3.0.json").read_text(encoding="utf-8")

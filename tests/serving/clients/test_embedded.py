@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bike_pipeline.exporting.golden import golden_rows
+from bike_pipeline.modeling.golden import golden_rows
+from bike_pipeline.modeling.loaded_model import LoadedModel
 from bike_pipeline.serving import clients
-from bike_pipeline.serving.predictor import LoadedModel
 from bike_pipeline.serving.security import api_keys
 from tests.serving.clients.asking import ask, both_ways, to
 from tests.serving.running import push, running_server, with_export

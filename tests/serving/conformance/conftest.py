@@ -21,7 +21,7 @@ import grpc
 import numpy as np
 import pytest
 
-from bike_pipeline.exporting.golden import golden_rows
+from bike_pipeline.modeling.golden import golden_rows
 from bike_pipeline.serving import stubs
 from tests.serving.conformance import model as conformance_model
 from tests.serving.running import MODEL, push, running_server, with_export

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies
 
 from bike_pipeline import features
-from bike_pipeline.exporting.golden import golden_rows
-from bike_pipeline.serving.predictor import LoadedModel
+from bike_pipeline.modeling.golden import golden_rows
+from bike_pipeline.modeling.loaded_model import LoadedModel
 from bike_pipeline.serving.server import tensors
 from bike_pipeline.serving.server.protos import (
     get_model_metadata_pb2,

@@ -20,8 +20,8 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from bike_pipeline import features
-from bike_pipeline.exporting.golden import golden_rows
-from bike_pipeline.serving.predictor import LoadedModel
+from bike_pipeline.modeling.golden import golden_rows
+from bike_pipeline.modeling.loaded_model import LoadedModel
 from bike_pipeline.serving.server.openapi import document
 from bike_pipeline.settings import load_settings
 

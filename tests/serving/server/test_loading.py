@@ -9,7 +9,7 @@ import struct
 import numpy as np
 import pytest
 
-from bike_pipeline.exporting.golden import are_sound, golden_rows, with_broken_rows
+from bike_pipeline.modeling.golden import are_sound, golden_rows, with_broken_rows
 from bike_pipeline.modeling.saved_model import input_signature
 from bike_pipeline.serving.server import backends, loading, tensors, warmup
 from bike_pipeline.serving.server.protos import prediction_log_pb2

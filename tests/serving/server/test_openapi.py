@@ -14,7 +14,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from bike_pipeline import features
 from bike_pipeline.commands.serve import command
-from bike_pipeline.exporting.golden import golden_rows
+from bike_pipeline.modeling.golden import golden_rows
 from bike_pipeline.serving.server.openapi import document
 from bike_pipeline.settings import load_settings
 

@@ -12,9 +12,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
-from bike_pipeline.exporting.golden import are_sound, golden_rows, with_broken_rows
-from bike_pipeline.serving.deployment import warmup
-from bike_pipeline.serving.predictor import LoadedModel
+from bike_pipeline.modeling import warmup
+from bike_pipeline.modeling.golden import are_sound, golden_rows, with_broken_rows
+from bike_pipeline.modeling.loaded_model import LoadedModel
 from bike_pipeline.serving.server import tensors
 from bike_pipeline.serving.server.protos import (
     get_model_metadata_pb2,

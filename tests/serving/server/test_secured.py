@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
-from bike_pipeline.exporting.golden import golden_rows
-from bike_pipeline.serving.predictor import LoadedModel
+from bike_pipeline.modeling.golden import golden_rows
+from bike_pipeline.modeling.loaded_model import LoadedModel
 from bike_pipeline.serving.security import api_keys
 from bike_pipeline.serving.server import tensors
 from bike_pipeline.serving.server.protos import model_management_pb2, predict_pb2

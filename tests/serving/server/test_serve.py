@@ -588,7 +588,7 @@ def test_where_a_signature_is_required_an_unsigned_version_does_not_serve(simple
 
 def key_of(path):
     """Return the signing key at `path`, made there with its public one beside it."""
-    from bike_pipeline.serving import signing
+    from bike_pipeline.model_registry import signing
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(signing, "_default", {})

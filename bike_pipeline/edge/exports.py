@@ -1,0 +1,113 @@
+"""What a pushed version holds for devices: the exports that passed, and the verdict of the edge gate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bike_pipeline.edge.unpacking import NOT_FINITE
+from bike_pipeline.errors import EdgeError
+from bike_pipeline.model_registry import signing, version_manifest
+from bike_pipeline.model_registry.verification import LOOKED_AT
+from bike_pipeline.model_registry.version_folders import EXPORTS_FOLDER, PARITY_FILE
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+_GOLDEN = "golden.json"
+_LITERT_SUFFIX = ".tflite"
+_EXPORT_AGAIN = "run the pipeline again, with a LiteRT format in exporting.formats"
+
+
+@dataclass(frozen=True)
+class DeviceExports:
+    """The exports of a pushed version that a device can use.
+
+    Attributes:
+        folder: where they lie, one folder a format.
+        formats: what `parity.json` says of each that passed.
+        litert: names of those that LiteRT runs.
+        model_format: the one that the bundle serves.
+        gate: the verdict of the edge gate: "blessed", "format", "reason".
+        forced: whether the bundle is made against that verdict.
+        golden: the golden rows: "columns" and the SavedModel's answers.
+    """
+
+    folder: Path
+    formats: dict[str, dict[str, Any]]
+    litert: list[str]
+    model_format: str
+    gate: dict[str, Any]
+    forced: bool
+    golden: dict[str, Any]
+
+    def files_of(self, name: str) -> dict[str, bytes]:
+        """Return the files of a format, by their path within its folder."""
+        root = self.folder / name
+        found = sorted(path for path in root.rglob("*") if path.is_file())
+        return {path.relative_to(root).as_posix(): path.read_bytes() for path in found}
+
+
+def read(version: Path, trusted: Mapping[str, Ed25519PublicKey], force: bool) -> DeviceExports:
+    """Return the exports of a pushed version for devices.
+
+    Args:
+        version: the version's folder.
+        trusted: the public keys that are believed.
+        force: go against the edge gate, never against a signature or a format's own check.
+
+    Raises:
+        EdgeError: the version is not what was signed, has no LiteRT export that passed, or its edge gate is not
+            passed or absent.
+    """
+    # The evidence behind the model is what `verify` is for.
+    for check in version_manifest.verify(version, trusted, bound=signing.required()):
+        if not check.passed and check.name in LOOKED_AT:
+            raise EdgeError(
+                f"the pushed model is not verified: {check.name}: {check.detail}",
+                where=str(version),
+                fix="`bike-pipeline verify` shows all that is wrong with it; choose another one with --model",
+            )
+    folder = version / EXPORTS_FOLDER
+    report, golden = _json(folder / PARITY_FILE), _json(folder / _GOLDEN)
+    formats = {
+        name: entry
+        for name, entry in dict(report.get("formats") or {}).items()
+        if isinstance(entry, dict) and entry.get("passed") is True and (folder / name).is_dir()
+    }
+    litert = [name for name, entry in formats.items() if str(entry.get("file", "")).endswith(_LITERT_SUFFIX)]
+    if not litert:
+        raise EdgeError("no LiteRT format of this model passed its check", where=str(folder), fix=_EXPORT_AGAIN)
+    gate = report.get("edge_gate")
+    gate = gate if isinstance(gate, dict) else {"blessed": False, "format": "", "reason": "there is no verdict"}
+    wanted = gate.get("format")
+    asked = NOT_FINITE in golden
+    blessed = gate.get("blessed") is True and wanted in litert and asked
+    if not blessed and not force:
+        reason = gate.get("reason") or "no reason is given"
+        if not asked and gate.get("blessed") is True:
+            reason = "it was exported by an earlier release, and may answer NaN of a broken sensor with a number"
+        elif gate.get("blessed") is True:
+            reason = f"it was given for {wanted or 'no format'}, which is not among those that passed"
+        raise EdgeError(
+            f"the edge gate did not bless this model: {reason}",
+            where=str(folder / PARITY_FILE),
+            fix="mend what it names and run the pipeline again; --force pushes it all the same, and marks it",
+        )
+    chosen = str(wanted) if wanted in litert else litert[0]
+    return DeviceExports(folder, formats, litert, chosen, gate, not blessed, golden)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise EdgeError("this version was pushed without exports", where=str(path), fix=_EXPORT_AGAIN) from None
+    except (OSError, ValueError) as error:
+        raise EdgeError(f"cannot read it ({error})", where=str(path), fix=_EXPORT_AGAIN) from None
+    if not isinstance(content, dict):
+        raise EdgeError("it is damaged", where=str(path), fix=_EXPORT_AGAIN)
+    return content

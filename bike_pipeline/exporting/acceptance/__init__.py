@@ -1,0 +1,1 @@
+"""What decides whether an export is the same model: parity, quality, measurements."""

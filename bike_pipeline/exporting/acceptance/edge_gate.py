@@ -1,0 +1,98 @@
+"""The gate in front of devices: TFMA's thresholds and those of the slices, on what the LiteRT file itself answers.
+
+The same limits as for the SavedModel, and against the SavedModel those of `exporting`. TFMA's own predictor of LiteRT
+models is passed over: it takes row after row through Python, and where a name does not match it fills in -1 with a
+warning at most. The answers are those that LiteRT gave through the file's signature, on the same rows; metrics, keys,
+thresholds and validation are TFMA's. A slow test holds the numbers against TFMA's own evaluation of the same file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bike_pipeline.exporting.acceptance.decision import Limits
+from bike_pipeline.exporting.acceptance.report import SAVED_MODEL, EdgeGate, Report
+from bike_pipeline.exporting.export_run import Matrix
+from bike_pipeline.exporting.formats.base import Format
+from bike_pipeline.exporting.formats.tflite import SIGNATURE, Tflite
+from bike_pipeline.modeling import evaluation, tfma_output
+from bike_pipeline.modeling.slice_sums import Measured
+from bike_pipeline.modeling.slices import SLICINGS
+from bike_pipeline.settings import EvaluationSettings
+from bike_pipeline.settings.evaluation import ChangeThreshold
+
+# Folder of the evaluations beside the exports, one a format, as TFMA's readers expect them.
+EVALUATIONS_FOLDER = "tfma"
+DECISIONS_FILE = "decisions.json"
+
+
+def with_edge_gate(
+    matrix: Matrix, formats: Sequence[Format], settings: EvaluationSettings, limits: Limits, model: Path, folder: Path
+) -> Report:
+    """Return the report with the verdict on each LiteRT format that passed; the first of them is that of the model.
+
+    Args:
+        matrix: what came of all formats.
+        formats: the formats, in the order of the settings.
+        settings: the gate in front of serving.
+        limits: what formats may lose.
+        model: the SavedModel.
+        folder: where the exports are; TFMA's files go below.
+    """
+    gates = {
+        format_.name: _judged(matrix, format_, _held_to(settings, limits), model, folder)
+        for format_ in formats
+        if isinstance(format_, Tflite) and matrix.report.formats[format_.name].passed
+    }
+    if not gates:
+        return matrix.report
+    return replace(matrix.report, edge_gate=next(iter(gates.values())), edge_gates=gates)
+
+
+def _held_to(settings: EvaluationSettings, limits: Limits) -> EvaluationSettings:
+    """Return the gate's settings with the SavedModel as the baseline, and what may be lost against it."""
+    changes = (
+        ChangeThreshold(metric="mae", max_increase=limits.max_mae_increase),
+        *(ChangeThreshold(metric="mae", slicing=s, max_increase=limits.max_slice_mae_increase) for s in SLICINGS),  # type: ignore[arg-type]
+    )
+    return settings.model_copy(update={"change_thresholds": changes})
+
+
+def _judged(matrix: Matrix, format_: Format, settings: EvaluationSettings, model: Path, folder: Path) -> EdgeGate:
+    names = {format_.name: evaluation.CANDIDATE, SAVED_MODEL: evaluation.BASELINE}
+    measured = Measured(
+        {(key, names[name]): sums for (key, name), sums in matrix.sums.sums.items() if name in names},
+        matrix.sums.reference_errors,
+    )
+    config = evaluation.eval_config(settings)
+    for spec in config.model_specs:
+        if spec.name == evaluation.CANDIDATE:
+            spec.model_type, spec.signature_name = "tf_lite", SIGNATURE
+    output = folder / EVALUATIONS_FOLDER / format_.name
+    locations = {
+        evaluation.CANDIDATE: str(folder / format_.name),
+        evaluation.BASELINE: str(model),
+    }
+    by_tfma = tfma_output.judge(str(output), measured, config, locations, "")
+    decisions = evaluation.decide(
+        settings,
+        evaluation.read_metrics(str(output), evaluation.CANDIDATE),
+        evaluation.read_metrics(str(output), evaluation.BASELINE),
+        measured.reference_error / measured.rows,
+    )
+    failed = [decision for decision in decisions if decision.binding and not decision.passed]
+    blessed = by_tfma and not failed
+    if failed:
+        reason = "; ".join(decision.reason for decision in failed)
+    elif blessed:
+        binding = sum(decision.binding for decision in decisions)
+        reason = f"TFMA and all of {binding} binding thresholds bless {format_.title}"
+    else:
+        reason = f"TFMA does not bless {format_.title}"
+    told = {"blessed": blessed, "blessed_by_tfma": by_tfma, "reason": reason}
+    told["decisions"] = [{**vars(decision), "reason": decision.reason} for decision in decisions]
+    (output / DECISIONS_FILE).write_text(json.dumps(told, indent=2), encoding="utf-8")
+    return EdgeGate(blessed=blessed, format=format_.name, reason=reason)

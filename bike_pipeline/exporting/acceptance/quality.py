@@ -1,0 +1,85 @@
+"""How well an exported model does on labels, overall and by slice, against the SavedModel on the same rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from bike_pipeline import features
+from bike_pipeline.exporting.acceptance.report import SAVED_MODEL
+from bike_pipeline.exporting.formats.base import Predictions
+from bike_pipeline.modeling import metrics, saved_model
+from bike_pipeline.modeling.naive_baseline import HourlyMean
+from bike_pipeline.modeling.slice_sums import Measured, SliceKey, sums_of_batch
+from bike_pipeline.modeling.slices import OVERALL
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Errors of one format on the eval split's labels.
+
+    Attributes:
+        mae: MAE, in rentals an hour.
+        rmse: RMSE, in rentals an hour.
+        mae_increase: (MAE - SavedModel's MAE) / SavedModel's MAE.
+        worst_slice: the slice with the largest increase among those with enough rows; "" where no slice has.
+        worst_slice_mae_increase: its increase; None where no slice has enough rows.
+    """
+
+    mae: float
+    rmse: float
+    mae_increase: float
+    worst_slice: str
+    worst_slice_mae_increase: float | None
+
+
+def sums_by_format(
+    model: Path, columns: Mapping[str, npt.NDArray[Any]], predictions: Mapping[str, Predictions]
+) -> Measured:
+    """Return the sums of errors by slice and format.
+
+    Args:
+        model: the SavedModel, which holds the hourly mean of its training rows.
+        columns: the rows of the eval split with their label, each of shape (rows,).
+        predictions: rentals an hour by format, each of shape (rows,).
+    """
+    text = (model / saved_model.EXTRA_FOLDER / saved_model.REFERENCE_FILE).read_text(encoding="utf-8")
+    return sums_of_batch(columns, predictions, HourlyMean.from_json(text))
+
+
+def quality_of(measured: Measured, name: str, min_rows: Mapping[str, int]) -> Quality:
+    """Return the errors of one format.
+
+    Args:
+        measured: the sums by slice and format, the SavedModel's among them.
+        name: the format.
+        min_rows: for each slicing, the rows from which on a slice decides.
+    """
+    overall = metrics.metrics_of(measured.sums[(OVERALL, None), name])
+    slices = {
+        key: _increase(measured, key, name)
+        for key, model in measured.sums
+        if model == name and key[0] != OVERALL and measured.sums[key, name][0] >= min_rows.get(key[0], 1)
+    }
+    worst = max(slices, key=lambda key: slices[key]) if slices else None
+    return Quality(
+        mae=overall["mae"],
+        rmse=overall["rmse"],
+        mae_increase=_increase(measured, (OVERALL, None), name),
+        worst_slice=features.slice_name(*worst) if worst else "",
+        worst_slice_mae_increase=slices[worst] if worst else None,
+    )
+
+
+def _increase(measured: Measured, key: SliceKey, name: str) -> float:
+    before, now = (metrics.metrics_of(measured.sums[key, model])["mae"] for model in (SAVED_MODEL, name))
+    if before == now:
+        return 0.0
+    # Not a number is worse than anything, so that it is the worst slice.
+    increase = (now - before) / before if before else math.inf
+    return increase if math.isfinite(increase) else math.inf

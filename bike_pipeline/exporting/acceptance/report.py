@@ -1,0 +1,194 @@
+"""What came of every format: `parity.json` and `golden.json`, beside the exports and in the pushed model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bike_pipeline import features
+from bike_pipeline.exporting.acceptance.parity import Parity
+from bike_pipeline.exporting.formats.base import Columns, Precision, Predictions
+from bike_pipeline.model_registry.version_folders import PARITY_FILE
+
+GOLDEN_FILE = "golden.json"
+# Lies beside the exports of a model that was not blessed.
+NOT_BLESSED_FILE = "NOT_BLESSED"
+SAVED_MODEL = "saved_model"
+# Of golden.json: rows with a number that is not finite; and how that number is written there.
+NOT_FINITE = "not_finite"
+_NAMES = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+
+
+@dataclass(frozen=True)
+class FormatReport:
+    """What came of one format. What was not come to is None.
+
+    Attributes:
+        passed: whether it may be pushed.
+        reason: why, in words.
+        title: what people call the format.
+        file: the file that a runtime loads, relative to the format's folder.
+        precision: what its numbers are kept in.
+        size_bytes: size of all its files.
+        sha256: SHA-256 of `file`.
+        parity: how far it is from the SavedModel on the golden rows.
+        worst_golden_row: the golden row with the largest relative difference, the SavedModel's answer to it
+            ("expected") and its own ("answer"), in rentals an hour.
+        mae: MAE on the labels of the eval split, in rentals an hour.
+        rmse: RMSE there.
+        mae_increase: (MAE - SavedModel's MAE) / SavedModel's MAE.
+        worst_slice: the slice with the largest increase among those with enough rows to decide.
+        worst_slice_mae_increase: its increase.
+        cold_start_ms: see `measuring.Speed`.
+        latency_us: see `measuring.Speed`.
+        rows_per_second: see `measuring.Speed`.
+        own_process: whether it was measured in a process of its own; where not, the cold start is without the import
+            of TensorFlow.
+        not_here: whether it failed because an optional part that it needs is not installed on this machine.
+    """
+
+    passed: bool
+    reason: str
+    title: str
+    file: str
+    precision: Precision
+    size_bytes: int | None = None
+    sha256: str | None = None
+    parity: Parity | None = None
+    worst_golden_row: dict[str, float] | None = None
+    mae: float | None = None
+    rmse: float | None = None
+    mae_increase: float | None = None
+    worst_slice: str | None = None
+    worst_slice_mae_increase: float | None = None
+    cold_start_ms: float | None = None
+    latency_us: float | None = None
+    rows_per_second: float | None = None
+    own_process: bool = True
+    not_here: bool = False
+
+
+@dataclass(frozen=True)
+class EdgeGate:
+    """Whether the model may go to devices: TFMA's verdict and every binding threshold, on a LiteRT model.
+
+    Attributes:
+        blessed: the verdict.
+        format: the format that was evaluated; "" where none was.
+        reason: why, in words.
+    """
+
+    blessed: bool
+    format: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of all formats of one model.
+
+    Attributes:
+        formats: by name, in the order of the settings.
+        golden: the golden rows' number, seed and the SHA-256 of `golden.json`.
+        eval_rows: rows of the eval split.
+        model_id: MLMD id of the model.
+        blessed: whether the model was blessed; exports of others are for trying out and never pushed.
+        reason: why nothing was exported; "" where something was.
+        edge_gate: whether the model may go to devices.
+        edge_gates: the same for each LiteRT format.
+    """
+
+    formats: dict[str, FormatReport]
+    golden: dict[str, Any]
+    eval_rows: int
+    model_id: int
+    blessed: bool
+    reason: str = ""
+    edge_gate: EdgeGate = EdgeGate(blessed=False, format="", reason="no LiteRT format was exported")
+    edge_gates: dict[str, EdgeGate] = field(default_factory=dict)
+
+    def passed(self) -> list[str]:
+        """Return the names of the formats that may be pushed."""
+        return [name for name, entry in self.formats.items() if entry.passed]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain values; None for what is not finite, since JSON has no name for that."""
+        plain: dict[str, Any] = _finite(asdict(self))
+        return plain
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """Write `parity.json`, and a mark where the model was not blessed."""
+    (folder / PARITY_FILE).write_text(json.dumps(report.as_json(), indent=2) + "\n", encoding="utf-8")
+    if not report.blessed:
+        (folder / NOT_BLESSED_FILE).write_text("This model was not blessed: never serve it.\n", encoding="utf-8")
+
+
+def write_golden(folder: Path, rows: Columns, broken: Columns, answers: Predictions, seed: int) -> dict[str, Any]:
+    """Write `golden.json` and return what the report says of it.
+
+    Numbers stand in the shortest form that gives the same float32 again. The broken rows stand in `not_finite`, a
+    number that is not finite as a text, since JSON has no name for it; the answer to each of them is NaN.
+
+    Args:
+        folder: where to write it.
+        rows: the golden rows.
+        broken: rows with a number that is not finite.
+        answers: the SavedModel's answers to the golden rows, shape (rows,).
+        seed: what the rows were drawn with.
+    """
+    parts = [{name: [_shortest(v) for v in values] for name, values in part.items()} for part in (rows, broken)]
+    golden = {"columns": parts[0], features.LABEL: [_shortest(v) for v in answers], NOT_FINITE: {"columns": parts[1]}}
+    content = json.dumps(golden, allow_nan=False).encode()
+    (folder / GOLDEN_FILE).write_bytes(content)
+    told = {"rows": len(answers), "not_finite_rows": len(parts[1][features.HOUR]), "seed": seed}
+    return {**told, "file": GOLDEN_FILE, "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _shortest(value: Any) -> int | float | str:
+    if getattr(value, "dtype", None) is not None and value.dtype.kind == "i":
+        return int(value)
+    number = float(str(value))
+    return number if math.isfinite(number) else _NAMES[str(number)]
+
+
+def size_and_sha256(folder: Path, file: str) -> tuple[int, str]:
+    """Return the size of all files of an export, in bytes, and the SHA-256 of the one that a runtime loads.
+
+    Raises:
+        FileNotFoundError: the export did not write that file.
+    """
+    with (folder / file).open("rb") as opened:
+        sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()), sha256
+
+
+def shown_size(size_bytes: float) -> str:
+    """Return a size for people."""
+    return f"{size_bytes / 1024:,.0f} kB"
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """Return which formats passed, with their sizes, which did not, and the verdict on devices, in one line.
+
+    Args:
+        report: the content of `parity.json`.
+    """
+    if report["reason"]:
+        return str(report["reason"])
+    formats = report["formats"]
+    good = [f"{e['title']} {shown_size(e['size_bytes'])}" for e in formats.values() if e["passed"]]
+    bad = [f"{e['title']} NOT: {e['reason']}" for e in formats.values() if not e["passed"]]
+    edge = "edge: blessed" if report["edge_gate"]["blessed"] else f"edge: NOT blessed, {report['edge_gate']['reason']}"
+    return "; ".join(filter(None, (", ".join(good), *bad, edge)))

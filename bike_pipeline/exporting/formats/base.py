@@ -1,0 +1,110 @@
+"""What every export format does: `export` a model, `load` it again, `check` it against the SavedModel."""
+
+from __future__ import annotations
+
+import abc
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from bike_pipeline.exporting.acceptance.parity import Parity, compare
+from bike_pipeline.storage.literal_paths import plain_folder
+
+if TYPE_CHECKING:
+    from bike_pipeline.exporting.formats.compressed import Compressing
+
+Columns = Mapping[str, npt.NDArray[Any]]
+Predictions = npt.NDArray[np.float32]
+# "float32" formats carry the model's own numbers; all others trade accuracy for size or speed, "compressed" as another
+# model that was made of it.
+Precision = Literal["float32", "float16", "int8", "compressed"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The model to export.
+
+    Attributes:
+        saved_model: folder of the SavedModel, with the trained Keras model in its `assets.extra`.
+        calibration: rows of the training span, one array of shape (rows,) for each of the model's inputs; int64 or
+            float32. What quantization learns its ranges from.
+        compression: what a smaller model is made of; None where none is asked for.
+    """
+
+    saved_model: Path
+    calibration: Columns
+    compression: Compressing | None = None
+
+    @functools.cached_property
+    def loaded(self) -> Any:
+        """The SavedModel in this process, loaded once for all formats that TensorFlow converts."""
+        import tensorflow as tf
+
+        with plain_folder(self.saved_model) as folder:
+            return tf.saved_model.load(folder)
+
+
+class Loaded(Protocol):
+    """An exported model that answers, in this process."""
+
+    def predict(self, columns: Columns) -> Predictions:
+        """Return the rentals an hour of raw rows, shape (rows,), for any number of rows from 1.
+
+        Args:
+            columns: one array of shape (rows,) for each of the model's inputs; int64 or float32.
+        """
+
+
+class Format(abc.ABC):
+    """One export format. Found by its name in the entry-point group `bike_pipeline.export_formats`.
+
+    Attributes:
+        name: the name in the settings; also the name of the folder that holds its files.
+        title: what people call it, for tables.
+        precision: what its numbers are kept in; decides what `check` holds it to.
+        extra: the optional part of the product that it needs; empty where it needs none.
+        file: the file, relative to its folder, that a runtime loads.
+        in_process: whether `export` uses TensorFlow alone, so that it may run in the process that has it loaded. Every
+            other export runs in a process of its own: a library that crashes there costs one format and not the run.
+            An exported model is always loaded and measured in a process of its own.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    precision: ClassVar[Precision] = "float32"
+    extra: ClassVar[str] = ""
+    file: ClassVar[str]
+    in_process: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def export(self, source: Source, folder: Path) -> None:
+        """Write the model into `folder`, which exists and is empty.
+
+        Raises:
+            ExportError: the format cannot carry the model; it names the operator and the layer.
+            MissingExtraError: the optional part it needs is not installed.
+        """
+
+    @abc.abstractmethod
+    def load(self, folder: Path) -> Loaded:
+        """Return the exported model of `folder`, ready to answer on one thread.
+
+        Raises:
+            ExportError: the file cannot be loaded.
+            MissingExtraError: the optional part it needs is not installed.
+        """
+
+    def check(self, loaded: Loaded, golden: Columns, reference: Predictions) -> Parity:
+        """Compare the loaded model with the SavedModel on golden rows.
+
+        Args:
+            loaded: what `load` returned.
+            golden: the golden rows.
+            reference: the SavedModel's answers, shape (rows,), in rentals an hour.
+        """
+        return compare(reference, loaded.predict(golden))

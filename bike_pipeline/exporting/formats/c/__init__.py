@@ -1,0 +1,1 @@
+"""C source: a model as plain C99 with no runtime."""

@@ -1,0 +1,252 @@
+"""From the serving graph to plain C99: no runtime, no allocation, no state; one function a row."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+
+from bike_pipeline.errors import ExportError
+from bike_pipeline.exporting.formats.c.operators import ANY, FLOAT_ONLY, HELPERS, KEYWORDS, TYPES, WHOLE_ONLY
+from bike_pipeline.exporting.formats.frozen_graph import FrozenGraph, Operation, Value, layer_of
+
+_WHOLE = ("int64", "int32")
+# Sums of a dense layer that are kept at once: they fit the registers of every processor with vector instructions.
+_BLOCK = 16
+_PER_LINE = 6
+
+
+def number(value: float | int | bool, dtype: str) -> str:
+    """Return a number as C reads back the very same: nine digits name every float32 (IEEE 754-2019, 5.12.2)."""
+    if dtype == "float32":
+        text = f"{value:.9g}"
+        return f"{text if set(text) & set('.e') else f'{text}.0'}f"
+    return f"INT64_C({int(value)})" if dtype == "int64" else str(int(value))
+
+
+class Body:
+    """Writes the tables and the statements of one row."""
+
+    def __init__(self, graph: FrozenGraph) -> None:
+        """Generate the code.
+
+        Raises:
+            ExportError: an operator is unknown, or used in a form that is; it names the layer.
+        """
+        self.tables: list[str] = []
+        self.statements: list[str] = []
+        # The functions of `HELPERS` that the statements call.
+        self.helpers: set[str] = set()
+        self._names: dict[str, str] = {value.name: f"features->{value.name}" for value in graph.inputs}
+        self._taken: set[str] = {*HELPERS, "features", "i", "j", "k", "sums", *KEYWORDS}
+        self._tables: dict[str, str] = {}
+        for operation in graph.operations:
+            self._write(operation)
+        if graph.output.size != 1:
+            raise ExportError("the model answers more than one number a row", where=layer_of(graph.output.name))
+        self.statements.append(f"return {self._element(graph.output, '0')};")
+
+    def _write(self, operation: Operation) -> None:
+        for value in (*operation.inputs, *operation.outputs):
+            if value.dtype not in TYPES:
+                raise operation.refusal(f"numbers of type {value.dtype}")
+        special: dict[str, Callable[[Operation], None]] = {
+            "MatMul": self._dense,
+            "GatherV2": self._gather,
+            "Pack": self._pack,
+            "Unpack": self._unpack,
+            "ConcatV2": self._concatenate,
+            "Reshape": self._reshape,
+            "Cast": self._cast,
+            "Sum": self._sum,
+        }
+        if operation.kind in special:
+            special[operation.kind](operation)
+            return
+        formula = ANY.get(operation.kind)
+        if formula is None:
+            kinds = WHOLE_ONLY if operation.inputs[0].dtype in _WHOLE else FLOAT_ONLY
+            formula = kinds.get(operation.kind)
+        if formula is None:
+            raise operation.refusal("it is none of those that are written as C")
+        self._each(operation, formula)
+
+    def _name(self, value: Value) -> str:
+        if value.name not in self._names:
+            operation, _, output = value.name.partition(":")
+            short = "_".join(layer_of(operation).split("/")[-2:])
+            name = re.sub(r"\W", "_", short).lower().strip("_") + ("" if output in ("", "0") else f"_{output}")
+            name = name if name[:1].isalpha() else f"value_{name}"
+            unique, count = name, 1
+            while unique in self._taken:
+                count += 1
+                unique = f"{name}_v{count}"
+            self._taken.add(unique)
+            self._names[value.name] = unique
+        return self._names[value.name]
+
+    def _element(self, value: Value, index: str) -> str:
+        """Return the text of one number of a value."""
+        if value.constant is not None and value.size == 1:
+            if not np.isfinite(value.constant).all():
+                raise ExportError("the model holds a number that is not finite", where=layer_of(value.name))
+            return number(value.constant.reshape(-1)[0], value.dtype)
+        if value.constant is not None:
+            return f"{self._table(value)}[{index}]"
+        return f"{self._name(value)}[{index}]" if value.shape else self._name(value)
+
+    def _table(self, value: Value) -> str:
+        assert value.constant is not None
+        if value.name not in self._tables:
+            numbers = value.constant.reshape(-1)
+            if not np.isfinite(numbers).all():
+                raise ExportError("the model holds a number that is not finite", where=layer_of(value.name))
+            name = f"table_{len(self._tables)}"
+            texts = [number(item, value.dtype) for item in numbers]
+            lines = [", ".join(texts[i : i + _PER_LINE]) for i in range(0, len(texts), _PER_LINE)]
+            joined = ",\n    ".join(lines)
+            shape = " x ".join(map(str, value.constant.shape))
+            self.tables.append(
+                f"/* {shape} */\nstatic const {TYPES[value.dtype]} {name}[{len(texts)}] = {{\n    {joined}\n}};\n"
+            )
+            self._tables[value.name] = name
+        return self._tables[value.name]
+
+    def _each(self, operation: Operation, formula: str) -> None:
+        """Write an operator that works element by element, with TensorFlow's broadcasting where it is plain."""
+        output = operation.outputs[0]
+        texts = []
+        for value in operation.inputs:
+            if value.size not in (1, output.size):
+                raise operation.refusal(f"{value.shape} beside {output.shape}")
+            # A constant as wide as there are rows would stand for one number a row.
+            leading = value.constant is not None and len(value.shape) > len(output.shape)
+            if leading and value.shape[0] != 1:
+                raise operation.refusal(f"a constant of shape {value.shape} over the rows")
+            texts.append(self._element(value, "0" if value.size == 1 else "i"))
+        self._assign(operation, formula.format(*texts))
+
+    def _assign(self, operation: Operation, expression: str) -> None:
+        """Write `output[i] = expression` for every i; the expression names i where it differs."""
+        self.helpers.update(name for name in HELPERS if f"{name}(" in expression)
+        output = operation.outputs[0]
+        name = self._name(output)
+        self._remark(operation)
+        if not output.shape:
+            self.statements.append(f"const {TYPES[output.dtype]} {name} = {expression};")
+            return
+        self._declare(output)
+        if output.size == 1:
+            self.statements.append(f"{name}[0] = {expression};")
+        else:
+            self.statements.append(f"for (size_t i = 0; i < {output.size}; i++) {name}[i] = {expression};")
+
+    def _declare(self, value: Value) -> None:
+        self.statements.append(f"{TYPES[value.dtype]} {self._name(value)}[{value.size}];")
+
+    def _remark(self, operation: Operation) -> None:
+        self.statements.append(f"/* {operation.kind}: {layer_of(operation.name)} */")
+
+    def _cast(self, operation: Operation) -> None:
+        value, output = operation.inputs[0], operation.outputs[0]
+        element = self._element(value, "i" if value.size > 1 else "0")
+        if value.dtype == "float32" and output.dtype in _WHOLE:
+            text = f"whole({element})"
+            self._assign(operation, text if output.dtype == "int64" else f"(int32_t){text}")
+        else:
+            self._assign(operation, f"({TYPES[output.dtype]}){element}")
+
+    def _reshape(self, operation: Operation) -> None:
+        value, output = operation.inputs[0], operation.outputs[0]
+        if value.size != output.size:
+            raise operation.refusal(f"{value.shape} a row becomes {output.shape}")
+        self._assign(operation, self._element(value, "0" if value.size == 1 else "i"))
+
+    def _sum(self, operation: Operation) -> None:
+        value, axis = operation.inputs
+        output = operation.outputs[0]
+        along = None if axis.constant is None else axis.constant.reshape(-1).tolist()
+        if along not in ([1], [-1]) or len(value.shape) != 1 or output.shape:
+            raise operation.refusal("only a vector, along the axis behind the rows")
+        self._remark(operation)
+        name = self._name(output)
+        self.statements.append(f"{TYPES[output.dtype]} {name} = 0;")
+        self.statements.append(f"for (size_t i = 0; i < {value.size}; i++) {name} += {self._element(value, 'i')};")
+
+    def _pack(self, operation: Operation) -> None:
+        if operation.attributes["axis"] != 1 or any(value.shape for value in operation.inputs):
+            raise operation.refusal("only numbers, along the axis behind the rows")
+        self._fill(operation, [(value, 0, 1) for value in operation.inputs])
+
+    def _concatenate(self, operation: Operation) -> None:
+        *parts, axis = operation.inputs
+        rank = len(operation.outputs[0].shape)
+        if rank != 1 or axis.constant is None or int(axis.constant) not in (1, -1):
+            raise operation.refusal("only along the axis behind the rows")
+        if any(value.constant is not None for value in parts):
+            raise operation.refusal("a part is constant")
+        self._fill(operation, [(value, 0, value.size) for value in parts])
+
+    def _fill(self, operation: Operation, parts: list[tuple[Value, int, int]]) -> None:
+        """Write the parts of a vector one after the other: (value, first number, how many)."""
+        self._remark(operation)
+        output = operation.outputs[0]
+        name = self._name(output)
+        self._declare(output)
+        start = 0
+        for value, first, count in parts:
+            if count == 1:
+                self.statements.append(f"{name}[{start}] = {self._element(value, str(first))};")
+            else:
+                self.statements.append(
+                    f"for (size_t i = 0; i < {count}; i++) {name}[{start} + i] = {self._element(value, 'i')};"
+                )
+            start += count
+
+    def _unpack(self, operation: Operation) -> None:
+        value = operation.inputs[0]
+        if operation.attributes["axis"] not in (1, -1) or len(value.shape) != 1:
+            raise operation.refusal("only a vector, along the axis behind the rows")
+        self._remark(operation)
+        for index, output in enumerate(operation.outputs):
+            element = self._element(value, str(index))
+            self.statements.append(f"const {TYPES[output.dtype]} {self._name(output)} = {element};")
+
+    def _gather(self, operation: Operation) -> None:
+        table, index, axis = operation.inputs
+        if table.constant is None or index.shape or axis.constant is None or int(axis.constant) != 0:
+            raise operation.refusal("only a row of a constant table")
+        width = operation.outputs[0].size
+        rows = table.shape[0]
+        self.helpers.add("row_of")
+        name = self._table(table)
+        place = f"row_of({self._element(index, '0')}, {rows}) * {width}"
+        self._assign(operation, f"{name}[{place}{'' if width == 1 else ' + i'}]")
+
+    def _dense(self, operation: Operation) -> None:
+        value, weights = operation.inputs
+        output = operation.outputs[0]
+        plain = weights.constant is not None and len(weights.shape) == 2 and len(value.shape) == 1
+        if not plain or operation.attributes["transpose"]:
+            raise operation.refusal("only a vector times a constant matrix")
+        if value.dtype != "float32":
+            raise operation.refusal(f"numbers of type {value.dtype}")
+        self._remark(operation)
+        self._declare(output)
+        inputs, outputs = weights.shape
+        table, read, made = self._table(weights), self._name(value), self._name(output)
+        start = 0
+        while start < outputs:
+            width = min(_BLOCK, outputs - start)
+            blocks = (outputs - start) // width
+            self.statements.append(
+                f"for (size_t k = {start}; k < {start + blocks * width}; k += {width}) {{\n"
+                f"    float sums[{width}] = {{0.0f}};\n"
+                f"    for (size_t j = 0; j < {inputs}; j++)\n"
+                f"        {'UNROLLED ' if width > 1 else ''}for (size_t i = 0; i < {width}; i++)\n"
+                f"            sums[i] += {read}[j] * {table}[j * {outputs} + k + i];\n"
+                f"    for (size_t i = 0; i < {width}; i++) {made}[k + i] = sums[i];\n"
+                "}"
+            )
+            start += blocks * width

@@ -1,0 +1,65 @@
+"""The compressed model as a format of its own: what the rule chose, as a LiteRT file, beside the blessed model's own.
+
+It is another model than the SavedModel and not the same one in other numbers, so it is held to the limits of errors on
+labels, overall and by slice, and passes TFMA's gate in front of devices as every LiteRT file does.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from bike_pipeline.errors import ExportError
+from bike_pipeline.exporting.compression.candidates import Trying
+from bike_pipeline.exporting.compression.choice import TABLE_FILE, choose, refused
+from bike_pipeline.exporting.compression.material import Material
+from bike_pipeline.exporting.formats.base import Source
+from bike_pipeline.exporting.formats.tflite import FILE, Tflite
+from bike_pipeline.settings.compression import Method
+
+
+@dataclass(frozen=True)
+class Compressing:
+    """What the compressed model is made of, and how; see `format.Source`.
+
+    Attributes:
+        material: the blessed model, its transform graph, its rows.
+        methods: what to try beside the plain model.
+        trying: how, and the rule.
+    """
+
+    material: Material
+    methods: tuple[Method, ...]
+    trying: Trying
+
+
+class Compressed(Tflite):
+    """The candidate that the rule chose."""
+
+    name = "compressed"
+    title = "compressed model"
+    precision = "compressed"
+    in_process = True
+
+    def export(self, source: Source, folder: Path) -> None:
+        """Make all candidates aside, and keep the winner's file with the table of why.
+
+        Raises:
+            ExportError: the source says nothing of compression, or no candidate is within the limits.
+        """
+        if source.compression is None:
+            raise ExportError(
+                "the compressed model is trained, which only a run of the pipeline does",
+                where="exporting.formats",
+                fix="set exporting.compression.methods and run, or try the methods with `bike-pipeline compress`",
+            )
+        asked = source.compression
+        with tempfile.TemporaryDirectory(prefix="bike-compress-") as aside:
+            made = Path(aside)
+            choice = choose(asked.methods, asked.material, source.calibration, asked.trying, made)
+            if choice.winner is None:
+                raise refused(choice)
+            shutil.copyfile(made / choice.winner.file, folder / FILE)
+            shutil.copyfile(made / TABLE_FILE, folder / TABLE_FILE)

@@ -1,0 +1,184 @@
+"""The serving graph as a list of plain operations, row by row: what model-as-code is generated from.
+
+The whole signature is read, transforms and model alike, from the SavedModel itself: another preprocessing, another
+number of layers or another width is another list, and no line of the generator changes for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bike_pipeline import features
+from bike_pipeline.errors import ExportError
+from bike_pipeline.storage.literal_paths import plain_folder
+
+SIGNATURE = "serving_default"
+# An operator passes its first input on, or rearranges nothing within a row; its other inputs are of no account.
+_ALIASES = ("Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot")
+_RESHAPES = ("Reshape", "ExpandDims", "Squeeze")
+
+
+@dataclass(frozen=True)
+class Value:
+    """One tensor of the graph.
+
+    Attributes:
+        name: the tensor's name in the graph.
+        dtype: float32, int64, int32 or bool.
+        shape: of a constant its shape; of a tensor that follows from the rows the shape that one row has.
+        constant: its numbers; None where it follows from the rows.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    constant: npt.NDArray[Any] | None = None
+
+    @property
+    def size(self) -> int:
+        """Numbers in it, for one row."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation on one row.
+
+    Attributes:
+        kind: TensorFlow's name of the operator, such as "MatMul".
+        name: its name in the graph, which holds the layer's.
+        inputs: what it reads.
+        outputs: what it makes.
+        attributes: those of its attributes that change what it does: "axis", "transpose".
+    """
+
+    kind: str
+    name: str
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    def refusal(self, why: str) -> ExportError:
+        """Return the error that this operation cannot be carried."""
+        return ExportError(
+            f"model-as-code does not know the operator {self.kind} in this form ({why})",
+            where=f"layer {layer_of(self.name)}",
+            fix="leave c_source out of exporting.formats, or build the layer from other operators",
+        )
+
+
+@dataclass(frozen=True)
+class FrozenGraph:
+    """The serving graph.
+
+    Attributes:
+        inputs: the raw features, in the contract's order.
+        operations: in the order in which they can be worked off.
+        output: the rentals.
+    """
+
+    inputs: tuple[Value, ...]
+    operations: tuple[Operation, ...]
+    output: Value
+
+
+def layer_of(name: str) -> str:
+    """Return an operation's name without the calls it is wrapped in."""
+    return "/".join(part for part in name.split("/") if part not in ("StatefulPartitionedCall", "PartitionedCall"))
+
+
+class _Reader:
+    def __init__(self, session: Any, frozen: set[str]) -> None:
+        self._session = session
+        # Names of the operations that no raw feature leads to.
+        self._frozen = frozen
+        self._values: dict[str, Value] = {}
+        self.operations: list[Operation] = []
+
+    def placeholder(self, tensor: Any) -> Value:
+        value = Value(tensor.op.name, tensor.dtype.name, self._row_shape(tensor))
+        self._values[tensor.name] = value
+        return value
+
+    def value(self, tensor: Any) -> Value:
+        """Return a tensor's value; what it follows from is read first."""
+        if tensor.name not in self._values:
+            if tensor.op.name in self._frozen:
+                numbers = np.asarray(self._session.run(tensor))
+                self._values[tensor.name] = Value(tensor.name, tensor.dtype.name, numbers.shape, numbers)
+            else:
+                self._read(tensor.op)
+        return self._values[tensor.name]
+
+    def _row_shape(self, tensor: Any) -> tuple[int, ...]:
+        shape = tensor.shape.as_list() if tensor.shape.rank is not None else []
+        if not shape or shape[0] is not None or None in shape[1:]:
+            raise ExportError(
+                f"model-as-code needs tensors of shape (rows, …) with fixed sizes; this one is {tensor.shape}",
+                where=f"layer {layer_of(tensor.op.name)}",
+                fix="leave c_source out of exporting.formats, or give the layer fixed sizes",
+            )
+        return tuple(shape[1:])
+
+    def _read(self, op: Any) -> None:
+        if op.type in _ALIASES:
+            for passed, made in zip(op.inputs, op.outputs, strict=True):
+                # IdentityN carries along what nobody reads, such as the gradient's inputs.
+                if made.consumers() or made is op.outputs[0]:
+                    self._values[made.name] = self.value(passed)
+            return
+        # The shape that a tensor is brought into is known already, and would depend on how many rows there are.
+        read = op.inputs[:1] if op.type in _RESHAPES else op.inputs
+        inputs = tuple(self.value(tensor) for tensor in read)
+        outputs = tuple(Value(made.name, made.dtype.name, self._row_shape(made)) for made in op.outputs)
+        for made, value in zip(op.outputs, outputs, strict=True):
+            self._values[made.name] = value
+        attributes: dict[str, Any] = {}
+        names = {item.name for item in op.op_def.attr}
+        if "axis" in names:
+            attributes["axis"] = op.get_attr("axis")
+        if op.type == "MatMul":
+            attributes["transpose"] = op.get_attr("transpose_a") or op.get_attr("transpose_b")
+        kind = "Reshape" if op.type in _RESHAPES else op.type
+        self.operations.append(Operation(kind, op.name, inputs, outputs, attributes))
+
+
+def _constants_of(graph: Any) -> set[str]:
+    """Return the names of the operations that no placeholder leads to."""
+    found: set[str] = set()
+    # The graph holds its operations in an order in which inputs come first.
+    for op in graph.get_operations():
+        if op.type != "Placeholder" and all(tensor.op.name in found for tensor in op.inputs):
+            found.add(op.name)
+    return found
+
+
+def read(saved_model: Path) -> FrozenGraph:
+    """Read the served signature of a SavedModel, with all variables as numbers.
+
+    Raises:
+        ExportError: a tensor of it has no fixed size within a row.
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    with plain_folder(saved_model) as folder:
+        loaded = tf.saved_model.load(folder)
+    function = convert_variables_to_constants_v2(loaded.signatures[SIGNATURE])
+    # A graph of its own: a session runs no function's graph.
+    graph = tf.Graph()
+    with graph.as_default():
+        tf.import_graph_def(function.graph.as_graph_def(), name="")
+    with tf.compat.v1.Session(graph=graph) as session:
+        reader = _Reader(session, _constants_of(graph))
+        order = [feature.name for feature in features.MODEL_INPUTS]
+        tensors = [graph.get_tensor_by_name(tensor.name) for tensor in function.inputs]
+        tensors.sort(key=lambda tensor: order.index(tensor.op.name) if tensor.op.name in order else len(order))
+        inputs = tuple(reader.placeholder(tensor) for tensor in tensors)
+        output = reader.value(graph.get_tensor_by_name(function.outputs[0].name))
+    return FrozenGraph(inputs, tuple(reader.operations), output)

@@ -1,0 +1,133 @@
+"""ONNX: the whole serving graph, raw features in and rentals out, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from bike_pipeline import extras, features
+from bike_pipeline.errors import ExportError
+from bike_pipeline.exporting.formats import tensorrt_recipe
+from bike_pipeline.exporting.formats.base import Columns, Format, Predictions, Source
+from bike_pipeline.exporting.formats.operators import unsupported
+
+FILE = "model.onnx"
+SIGNATURE = "serving_default"
+# The newest that tf2onnx writes.
+OPSET = 18
+BATCH = "batch"
+# tf2onnx writes a file with operators that ONNX does not have, says so in its log, and exits with 0.
+_UNSUPPORTED = re.compile(r"Tensorflow op \[(?P<node>[^\]]+): (?P<operator>\w+)\] is not supported")
+_TYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
+
+
+class Session:
+    """An ONNX model in ONNX Runtime, on one thread."""
+
+    def __init__(self, path: Path, title: str) -> None:
+        """Load the file.
+
+        Raises:
+            ExportError: it is no ONNX model, or needs operators that the runtime does not have.
+            MissingExtraError: ONNX Runtime is not installed.
+        """
+        extras.require("exports", f"running {title}")
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        # Errors only; they are raised as well.
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._types = {tensor.name: _TYPES[tensor.type] for tensor in self._session.get_inputs()}
+        # ONNX Runtime's errors have no common public class.
+        except Exception as error:
+            raise ExportError(
+                f"ONNX Runtime cannot load it ({str(error).splitlines()[0]})",
+                where=str(path),
+                fix="export the model again",
+            ) from error
+
+    def predict(self, columns: Columns) -> Predictions:
+        """Return the rentals an hour of raw rows, shape (rows,)."""
+        arrays = {name: np.asarray(columns[name], kind) for name, kind in self._types.items()}
+        return np.asarray(self._session.run([features.LABEL], arrays)[0], np.float32)
+
+
+class Float32(Format):
+    """The model's own numbers."""
+
+    name = "onnx_float32"
+    title = "ONNX float32"
+    extra = "exports"
+    file = FILE
+
+    def export(self, source: Source, folder: Path) -> None:
+        """Convert the signature that takes raw features, and ask the file for a row; TensorRT's recipe is beside it."""
+        extras.require(self.extra, f"exporting to {self.title}")
+        convert(source, folder / FILE)
+        Session(folder / FILE, self.title).predict({name: values[:1] for name, values in source.calibration.items()})
+        tensorrt_recipe.write(folder, FILE)
+
+    def load(self, folder: Path) -> Session:
+        """Load it with ONNX Runtime, on one thread."""
+        return Session(folder / FILE, self.title)
+
+
+def convert(source: Source, path: Path) -> None:
+    """Write the signature that takes raw features as an ONNX file whose batch may be of any size.
+
+    Args:
+        source: the model.
+        path: the file to write; appears only when it is complete.
+
+    Raises:
+        ExportError: an operator has no counterpart in ONNX; names it and its layer.
+    """
+    folder = source.saved_model.resolve()
+    written_at = (folder / "saved_model.pb").stat()
+    content = _converted(folder, (written_at.st_ino, written_at.st_mtime_ns))
+    scratch = path.with_name(f".{path.name}")
+    scratch.write_bytes(content)
+    scratch.replace(path)
+
+
+# Several formats begin with the same file, and a conversion takes seconds.
+@functools.lru_cache(maxsize=4)
+def _converted(saved_model: Path, _written_at: tuple[int, int]) -> bytes:
+    import onnx
+
+    with tempfile.TemporaryDirectory() as scratch:
+        written = os.path.join(scratch, FILE)
+        arguments = ["--saved-model", str(saved_model), "--signature_def", SIGNATURE]
+        # In a process of its own: it changes TensorFlow's global state, and its messages are all it says of failures.
+        done = subprocess.run(
+            [sys.executable, "-m", "tf2onnx.convert", *arguments, "--opset", str(OPSET), "--output", written],
+            cwd=scratch,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        operators = [(m["operator"], m["node"]) for m in _UNSUPPORTED.finditer(done.stdout + done.stderr)]
+        if operators:
+            raise unsupported("ONNX", operators, saved_model)
+        if done.returncode or not Path(written).exists():
+            last = (done.stderr.strip() or "it wrote no file").splitlines()[-1]
+            raise ExportError(f"tf2onnx cannot convert it ({last})", where=str(saved_model), fix="see its message")
+        model = onnx.load(written)
+    for tensor in (*model.graph.input, *model.graph.output):
+        # tf2onnx gives every tensor a batch of its own name, and a runtime then cannot see that they are the same.
+        tensor.type.tensor_type.shape.dim[0].dim_param = BATCH
+    # It holds the path of the SavedModel on this machine.
+    model.graph.ClearField("doc_string")
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString())

@@ -1,0 +1,173 @@
+"""LiteRT (TensorFlow Lite): the whole serving graph in one file, run without TensorFlow.
+
+Only builtin operators: a device needs nothing but the runtime. The file's own signature takes the raw features by
+name, so no client repeats the transforms.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bike_pipeline import features
+from bike_pipeline.errors import ExportError
+from bike_pipeline.exporting.formats.base import Columns, Format, Predictions, Source
+from bike_pipeline.exporting.formats.operators import unsupported
+
+FILE = "model.tflite"
+SIGNATURE = "serving_default"
+# Rows in one call: bounds memory on large files.
+_CHUNK = 16_384
+
+
+class Interpreter:
+    """A LiteRT model on one thread.
+
+    Tensors are set by index: the runtime's signature runner looks each one up by name on every call, and one row then
+    takes twice the time. One caller at a time.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Load the file.
+
+        Raises:
+            ExportError: it is no LiteRT model, lacks the signature, or needs operators that the runtime does not have.
+        """
+        from ai_edge_litert import interpreter
+
+        try:
+            self._interpreter = interpreter.Interpreter(str(path), num_threads=1)
+            runner = self._interpreter.get_signature_runner(SIGNATURE)
+            inputs, outputs = runner.get_input_details(), runner.get_output_details()
+            self._inputs = [(name, detail["index"], detail["dtype"]) for name, detail in inputs.items()]
+            self._output = outputs[features.LABEL]["index"]
+            # The interpreter refuses to allocate while a runner refers to it.
+            del runner
+            self._resize(1)
+        except (KeyError, OSError, RuntimeError, ValueError) as error:
+            raise ExportError(
+                f"LiteRT cannot load it ({(str(error) or type(error).__name__).splitlines()[0]})",
+                where=str(path),
+                fix="export the model again",
+            ) from None
+
+    def _resize(self, rows: int) -> None:
+        for _, index, _ in self._inputs:
+            self._interpreter.resize_tensor_input(index, [rows])
+        self._interpreter.allocate_tensors()
+        self._rows = rows
+
+    def predict(self, columns: Columns) -> Predictions:
+        """Return the rentals an hour of raw rows, shape (rows,)."""
+        arrays = [(index, np.asarray(columns[name], dtype)) for name, index, dtype in self._inputs]
+        rows = len(arrays[0][1])
+        if rows <= _CHUNK:
+            return self._answer(arrays, rows)
+        starts = range(0, rows, _CHUNK)
+        return np.concatenate(
+            [
+                self._answer([(index, a[start : start + _CHUNK]) for index, a in arrays], min(_CHUNK, rows - start))
+                for start in starts
+            ]
+        )
+
+    def _answer(self, arrays: list[tuple[int, Any]], rows: int) -> Predictions:
+        if rows != self._rows:
+            self._resize(rows)
+        interpreter = self._interpreter
+        for index, array in arrays:
+            interpreter.set_tensor(index, array)
+        interpreter.invoke()
+        return np.asarray(interpreter.get_tensor(self._output), np.float32)
+
+
+def convert(source: Source, title: str, **options: Any) -> bytes:
+    """Return the signature that takes raw features as a LiteRT file; builtin operators only.
+
+    Args:
+        source: the model.
+        title: what people call the format, for errors.
+        options: attributes of TensorFlow's converter by name; `types` stands for `target_spec.supported_types`.
+
+    Raises:
+        ExportError: an operator has no builtin counterpart; names it and its layer.
+    """
+    import tensorflow as tf
+
+    # From the loaded signature: the converter's own reading of a Keras 3 SavedModel leaves variables unfrozen.
+    loaded = source.loaded
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([loaded.signatures[SIGNATURE]], loaded)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    converter.target_spec.supported_types = options.pop("types", [])
+    for name, value in options.items():
+        setattr(converter, name, value)
+    try:
+        return bytes(converter.convert())
+    # The converter's own class has no public name; every error of it carries the operators it stumbled over.
+    except Exception as error:
+        operators = [
+            (entry.operator.name.removeprefix("tf."), entry.location.call[0].name.partition("@")[0])
+            for entry in getattr(error, "errors", ())
+            if entry.operator.name and entry.location.call
+        ]
+        if operators:
+            raise unsupported(title, operators, source.saved_model) from None
+        raise ExportError(
+            f"{title} cannot carry it ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
+            where=str(source.saved_model),
+            fix="see the log for what TensorFlow's converter said",
+        ) from error
+
+
+class Tflite(Format):
+    """What the LiteRT formats share."""
+
+    file = FILE
+    in_process = True
+
+    def export(self, source: Source, folder: Path) -> None:
+        """Convert the signature that takes raw features; builtin operators only."""
+        (folder / FILE).write_bytes(self._converted(source))
+
+    def load(self, folder: Path) -> Interpreter:
+        """Load it with LiteRT alone, on one thread."""
+        return Interpreter(folder / FILE)
+
+    def _converted(self, source: Source) -> bytes:
+        """Return the file's content."""
+        return convert(source, self.title)
+
+
+class Float32(Tflite):
+    """The model's own numbers."""
+
+    name = "tflite_float32"
+    title = "LiteRT float32"
+
+
+class Float16(Tflite):
+    """Weights as float16, two thirds of the size; computed in float32."""
+
+    name = "tflite_float16"
+    title = "LiteRT float16"
+    precision = "float16"
+
+    def _converted(self, source: Source) -> bytes:
+        import tensorflow as tf
+
+        return convert(source, self.title, optimizations=[tf.lite.Optimize.DEFAULT], types=[tf.float16])
+
+
+class DynamicRange(Tflite):
+    """Weights as int8; each batch's activations are brought to int8 by their own range. Needs no calibration."""
+
+    name = "tflite_dynamic_range"
+    title = "LiteRT int8, dynamic range"
+    precision = "int8"
+
+    def _converted(self, source: Source) -> bytes:
+        import tensorflow as tf
+
+        return convert(source, self.title, optimizations=[tf.lite.Optimize.DEFAULT])

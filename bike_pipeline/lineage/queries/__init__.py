@@ -1,0 +1,1 @@
+"""Questions that the metadata store answers."""

@@ -1,0 +1,181 @@
+"""A complete run on record, and the record of another one that was answered from it as a whole."""
+
+from __future__ import annotations
+
+import pathlib
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ml_metadata.proto import metadata_store_pb2 as pb
+
+from bike_pipeline.lineage.queries.stage_summaries import outcome, run_result
+from bike_pipeline.lineage.records import sealing
+from bike_pipeline.lineage.store.metadata_store import CACHED, COMPLETE, LAST_STAGE, RUNNING, Lineage, prop
+from bike_pipeline.lineage.store.writing import put_execution
+from bike_pipeline.run_events import RunResult, StageResult
+
+# The custom property of the run's context that holds what its end kept for the next run.
+PROPERTY = "unchanged_while"
+
+
+@dataclass(frozen=True)
+class RunBefore:
+    """A run, and what its end kept for the next one.
+
+    Attributes:
+        run_id: its name.
+        kept: a text; None where nothing was kept.
+    """
+
+    run_id: str
+    kept: str | None
+
+
+@dataclass(frozen=True)
+class RecordedStage:
+    """A stage of an earlier run.
+
+    Attributes:
+        name: id of the stage.
+        execution: its execution.
+        contexts: the contexts it belongs to, without the run's own.
+        events: its events.
+        driven: names of the properties that its driver added; an execution that is answered from the cache has none.
+    """
+
+    name: str
+    execution: pb.Execution
+    contexts: list[pb.Context]
+    events: list[pb.Event]
+    driven: frozenset[str]
+
+
+def run_before(lineage: Lineage, own: str) -> RunBefore:
+    """Return the run with the name `own`, or else the newest one.
+
+    Raises:
+        ValueError: there is no run.
+        ml_metadata.errors.NotFoundError: there has never been one.
+    """
+    contexts = {context.id: context for context in lineage.store.get_contexts_by_type("pipeline_run")}
+    found = next((context for context in contexts.values() if context.name == own), contexts[max(contexts)])
+    kept = found.custom_properties[PROPERTY].string_value if PROPERTY in found.custom_properties else None
+    return RunBefore(run_id=found.name, kept=kept)
+
+
+def keep_for_next(lineage: Lineage, run_id: str, text: str) -> None:
+    """Keep a text beside a run, for the next one."""
+    context = lineage.store.get_context_by_type_and_name("pipeline_run", run_id)
+    context.custom_properties[PROPERTY].string_value = text
+    lineage.store.put_contexts([context])
+
+
+def models_of(lineage: Lineage, run_id: str) -> list[int]:
+    """Return the ids of the models that a run's Trainer made or was answered with."""
+    return [
+        artifact.id
+        for execution in lineage.executions_of(run_id)
+        if lineage.stage_of(execution) == "Trainer"
+        for artifact in lineage.outputs(execution.id).get("model", [])
+    ]
+
+
+def driven_properties(
+    lineage: Lineage, run_id: str, parameters: Mapping[str, Mapping[str, Any]]
+) -> dict[str, list[str]] | None:
+    """Return the names of the properties that drivers added, by stage.
+
+    Args:
+        lineage: the metadata store.
+        run_id: a run that ended well.
+        parameters: MLMD value by name of every parameter that the definition gives each stage.
+
+    Returns:
+        The names; None where a driver put a value of its own over one of the definition's, so that a repetition would
+        not know which.
+    """
+    driven = {}
+    for execution in lineage.executions_of(run_id):
+        defined, found = parameters[lineage.stage_of(execution)], execution.custom_properties
+        if any(found[name] != value for name, value in defined.items() if name in found):
+            return None
+        driven[lineage.stage_of(execution)] = sorted(set(found) - set(defined))
+    return driven
+
+
+def stages_of(lineage: Lineage, run_id: str, driven: Mapping[str, list[str]]) -> list[RecordedStage]:
+    """Return the stages of a run, in order.
+
+    Args:
+        lineage: the metadata store.
+        run_id: the run.
+        driven: see `driven_properties`.
+    """
+    executions = lineage.executions_of(run_id)
+    events = lineage.store.get_events_by_execution_ids([execution.id for execution in executions])
+    found = []
+    for execution in executions:
+        contexts = lineage.store.get_contexts_by_execution(execution.id)
+        name = next(str(context.name.rpartition(".")[2]) for context in contexts if context.type == "node")
+        found.append(
+            RecordedStage(
+                name=name,
+                execution=execution,
+                contexts=[context for context in contexts if context.type != "pipeline_run"],
+                events=[event for event in events if event.execution_id == execution.id],
+                driven=frozenset(driven.get(name, ())),
+            )
+        )
+    return found
+
+
+def missing_of(lineage: Lineage, stages: list[RecordedStage]) -> str:
+    """Return which output is gone or changed, or the name of a stage that did not end well; else ""."""
+    if not stages or stages[-1].name != LAST_STAGE:
+        return LAST_STAGE
+    for stage in stages:
+        outputs = _artifacts(lineage, stage, pb.Event.OUTPUT)
+        if stage.execution.last_known_state not in (COMPLETE, CACHED) or not outputs:
+            return stage.name
+        for artifact, _ in outputs:
+            if artifact.state != pb.Artifact.LIVE or not pathlib.Path(artifact.uri).exists():
+                return artifact.uri or stage.name
+            if found := sealing.difference(artifact.uri, prop(artifact, sealing.SEAL_PROPERTY)):
+                return found
+    return ""
+
+
+def _artifacts(lineage: Lineage, stage: RecordedStage, kind: int) -> list[tuple[pb.Artifact, pb.Event]]:
+    events = {event.artifact_id: event for event in stage.events if event.type == kind}
+    artifacts = lineage.store.get_artifacts_by_id(list(events)) if events else []
+    return [(artifact, events[artifact.id]) for artifact in artifacts]
+
+
+def repeated(lineage: Lineage, run_id: str, stages: list[RecordedStage]) -> RunResult:
+    """Return what an earlier run came to, as a run that is answered from it tells it."""
+    results = []
+    for stage in stages:
+        outputs: dict[str, list[pb.Artifact]] = {}
+        for artifact, event in _artifacts(lineage, stage, pb.Event.OUTPUT):
+            outputs.setdefault(event.path.steps[0].key, []).append(artifact)
+        results.append(StageResult(stage.name, int(stage.execution.id), "cached", 0.0, outcome(stage.name, outputs)))
+    return run_result(lineage, run_id, results)
+
+
+def repeat(lineage: Lineage, stage: RecordedStage, run_id: str) -> int:
+    """Record a stage as answered from the cache, in the two steps in which TFX does it; return its execution's id."""
+    execution = pb.Execution(type_id=stage.execution.type_id, last_known_state=RUNNING)
+    execution.name = str(uuid.uuid4())
+    for name, value in stage.execution.properties.items():
+        execution.properties[name].CopyFrom(value)
+    for name, value in stage.execution.custom_properties.items():
+        if name not in stage.driven:
+            execution.custom_properties[name].CopyFrom(value)
+    run = pb.Context(name=run_id, type_id=lineage.store.get_context_type("pipeline_run").id)
+    own = [context for context in stage.contexts if context.type != "execution_cache"]
+    inputs, outputs = (_artifacts(lineage, stage, kind) for kind in (pb.Event.INPUT, pb.Event.OUTPUT))
+    execution.id = put_execution(lineage, execution, inputs, [*own, run], reuse_contexts=True)
+    execution.last_known_state = CACHED
+    return put_execution(lineage, execution, outputs, [*stage.contexts, run], reuse_contexts=True)

@@ -1,0 +1,125 @@
+"""What speaks for a model: its data, code, settings, schema, gates and metrics, gathered from ML Metadata."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ml_metadata.proto import metadata_store_pb2 as pb
+
+from bike_pipeline.lineage.records.run_record import RUN_CONTEXT, RunSource, source_of_run
+from bike_pipeline.lineage.store.metadata_store import Lineage, prop, time_of
+
+DECISIONS_PROPERTY = "decisions"
+DECISIONS_FILE = "decisions.json"
+MANIFESTS_PROPERTY = "manifests"
+
+
+def run_of(lineage: Lineage, execution_id: int) -> str:
+    """Return the name of the run that an execution belongs to; "" where there is none."""
+    for context in lineage.store.get_contexts_by_execution(execution_id):
+        if context.type == RUN_CONTEXT:
+            return str(context.name)
+    return ""
+
+
+def finite(value: Any) -> Any:
+    """Return plain values with None for each number that is not finite: JSON has no name for those."""
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def window_of(examples: pb.Artifact) -> list[dict[str, Any]]:
+    """Return the spans that an Examples artifact holds, oldest first.
+
+    Each is a dictionary of "span", "version", "content_sha256", "manifest_sha256" ("" where it was not recorded) and
+    "rows" by split; the last one gave the splits train and eval, the others the history.
+    """
+    try:
+        window = json.loads(prop(examples, "window") or "[]")
+        manifests = json.loads(prop(examples, MANIFESTS_PROPERTY) or "{}")
+    except ValueError:
+        return []
+    return [{"manifest_sha256": str(manifests.get(f"{e['span']}/{e['version']}", "")), **e} for e in window]
+
+
+def decisions_of(evaluation: pb.Artifact) -> dict[str, Any] | None:
+    """Return what an evaluation measured and decided; from its file where an older release did not record it."""
+    text = prop(evaluation, DECISIONS_PROPERTY)
+    try:
+        if text is None:
+            text = (Path(evaluation.uri) / DECISIONS_FILE).read_text(encoding="utf-8")
+        report = json.loads(text)
+    except (OSError, ValueError):
+        return None
+    return finite(report) if isinstance(report, dict) else None
+
+
+def evaluation_of(lineage: Lineage, model_id: int, pushed: bool) -> pb.Artifact | None:
+    """Return a model's newest evaluation; for a pushed model the newest that blessed it."""
+    found = None
+    for execution in lineage.consumers(model_id, "Evaluator"):
+        outputs = lineage.outputs(execution.id)
+        if outputs.get("evaluation") and outputs.get("blessing"):
+            if pushed and prop(outputs["blessing"][0], "blessed") != 1:
+                continue
+            found = outputs["evaluation"][0]
+    return found
+
+
+def source_of_model(lineage: Lineage, model_id: int) -> tuple[RunSource | None, tuple[str, ...]]:
+    """Return what the run that trained a model was made of, and what is missing in its record."""
+    trained = lineage.producer(model_id)
+    run = run_of(lineage, trained.id) if trained else ""
+    return source_of_run(lineage.store, run) if run else (None, ("the run that trained the model",))
+
+
+def evidence_of(lineage: Lineage, model_id: int, pushed: bool = True) -> dict[str, Any]:
+    """Return what speaks for a model, as plain values; what cannot be found stands under "missing", in words.
+
+    It depends on nothing but the model and its evaluation, so that it may be part of a cache key.
+    """
+    missing: list[str] = []
+    model = next(iter(lineage.store.get_artifacts_by_id([model_id])), None)
+    trained = lineage.producer(model_id)
+    examples = lineage.inputs(trained.id).get("examples", []) if trained else []
+    window = window_of(examples[0]) if examples else []
+    if not window:
+        missing.append("the data fingerprint")
+    missing += [
+        f"the manifest's SHA-256 of span {entry['span']} version {entry['version']}"
+        for entry in window
+        if not entry["manifest_sha256"]
+    ]
+    source, lacking = source_of_model(lineage, model_id)
+    missing += lacking
+    evaluation = evaluation_of(lineage, model_id, pushed)
+    report = decisions_of(evaluation) if evaluation else None
+    if report is None:
+        missing.append("the gates' decisions and the metrics")
+    return {
+        "model": {
+            "model_id": model_id,
+            "trained_at": time_of(model.create_time_since_epoch).isoformat() if model else "",
+            "run_id": source.run_id if source else (run_of(lineage, trained.id) if trained else ""),
+            "runner": source.runner if source else "",
+        },
+        "data": window,
+        "code": {key: value for key, value in asdict(source.code).items() if key != "files"} if source else None,
+        "settings": source.settings if source else None,
+        "settings_sha256": source.settings_sha256 if source else "",
+        "environment": source.environment if source else None,
+        "schema_sha256": source.schema_sha256 if source else "",
+        "seed": source.seed if source else None,
+        "gates": {key: report.get(key) for key in ("blessed", "baseline", "decisions", "hourly_mean_mae")}
+        if report
+        else None,
+        "metrics": report["candidate_metrics"] if report else None,
+        "missing": missing,
+    }

@@ -1,0 +1,227 @@
+"""Frees the files of old artifacts, never those that a served model's lineage needs; their records stay.
+
+An artifact is marked in ML Metadata before its files go and after they are gone (`MARKED_FOR_DELETION`, `DELETED`).
+TFX's cache answers only from artifacts that are `LIVE`, so neither a half-deleted nor a deleted one can answer a later
+run, and whatever a crash leaves marked is finished by the next call.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from ml_metadata import errors as mlmd_errors
+from ml_metadata.proto import metadata_store_pb2 as pb
+
+from bike_pipeline.errors import MetadataError, StorageError, first_words
+from bike_pipeline.lineage.queries.evidence import DECISIONS_PROPERTY, decisions_of
+from bike_pipeline.lineage.queries.history import History
+from bike_pipeline.lineage.queries.serving_now import serving_now
+from bike_pipeline.lineage.store.metadata_store import CANCELED, FAILED, RUNNING, Lineage, prop
+
+# What a killed stage wrote and never recorded.
+UNRECORDED = "left by a killed stage"
+_FREED_AT = "freed_at"
+_MARKED, _DELETED = pb.Artifact.MARKED_FOR_DELETION, pb.Artifact.DELETED
+_FREEABLE = (pb.Artifact.LIVE, pb.Artifact.ABANDONED, _MARKED)
+
+
+@dataclass(frozen=True)
+class Payload:
+    """The files of one artifact, and what becomes of them.
+
+    Attributes:
+        artifact_id: MLMD id; 0 for files that no artifact has.
+        kind: type of the artifact, or `UNRECORDED`.
+        uri: where its files are.
+        size: their size in bytes.
+        free: whether they are freed.
+        reason: why they are kept, or "" where they are freed.
+    """
+
+    artifact_id: int
+    kind: str
+    uri: str
+    size: int
+    free: bool
+    reason: str
+
+
+def plan(
+    lineage: Lineage,
+    history: History,
+    pipeline_root: str,
+    serving_path: str,
+    keep_blessed: int,
+    keep_days: float,
+    now: datetime | None = None,
+) -> list[Payload]:
+    """Return what becomes of each artifact's files.
+
+    Kept are the lineage of the model that serves and of the baseline that it was blessed against, the lineage of the
+    newest blessed models, whatever a run at work reads or writes, and whatever was made or read in the last days, by a
+    run that found it in the cache too.
+
+    Args:
+        lineage: the store.
+        history: the same, read into memory.
+        pipeline_root: folder of the artifacts; nothing outside of it is ever freed.
+        serving_path: base path of the served model.
+        keep_blessed: how many of the newest blessed models keep their lineage.
+        keep_days: days.
+        now: the time that the days count from.
+    """
+    root = Path(pipeline_root).resolve()
+    since = ((now or datetime.now(UTC)) - timedelta(days=keep_days)).timestamp() * 1000
+    reasons = _reasons(lineage, history, serving_path, keep_blessed)
+    inside = [a for a in history.artifacts.values() if a.state in _FREEABLE and _below(a.uri, root)]
+    kept_places = set()
+    for artifact in inside:
+        # What a crash left marked is half gone, so nothing of it can be kept.
+        if artifact.state != _MARKED:
+            used = max(history.last_used[artifact.id], artifact.create_time_since_epoch)
+            if artifact.id not in reasons and used >= since:
+                reasons[artifact.id] = f"used in the last {keep_days:g} days"
+            if artifact.id in reasons:
+                kept_places.add(Path(artifact.uri).resolve())
+    found = []
+    for artifact in sorted(inside, key=lambda a: a.id):
+        place = Path(artifact.uri).resolve()
+        reason = reasons.get(artifact.id, "") if artifact.state != _MARKED else ""
+        if not reason and any(place == k or place in k.parents or k in place.parents for k in kept_places):
+            reason = "its folder is shared with one that is kept"
+        found.append(Payload(artifact.id, artifact.type, artifact.uri, size_of(place), not reason, reason))
+    return found + [
+        Payload(0, UNRECORDED, str(place), size_of(place), free=True, reason="") for place in _unrecorded(root, history)
+    ]
+
+
+def _unrecorded(root: Path, history: History) -> Iterator[Path]:
+    """Yield the folders of outputs, `<stage>/<key>/<execution>`, that a stage left which ended badly and is on record.
+
+    What belongs to no such execution stays: it may be another store's.
+    """
+    # The end of each address only, since a workspace may have been moved.
+    recorded = {Path(artifact.uri).parts[-3:] for artifact in history.artifacts.values()}
+    for place in sorted(root.glob("[!.]*/[!.]*/*")):
+        number = int(place.name) if place.name.isdecimal() else 0
+        execution = history.executions.get(number)
+        if (
+            execution is not None
+            and execution.last_known_state in (FAILED, CANCELED)
+            and history.stage[number] == place.parts[-3]
+            and place.parts[-3:] not in recorded
+        ):
+            yield place
+
+
+def _reasons(lineage: Lineage, history: History, serving_path: str, keep_blessed: int) -> dict[int, str]:
+    """Return why artifacts are kept, whatever their age."""
+    wanted: list[tuple[str, list[int]]] = []
+    serving = serving_now(lineage, serving_path)
+    if serving is not None:
+        wanted.append(("lineage of the model that serves", [serving.model_id, *_pushes_of(history, serving.model_id)]))
+        wanted.append(("lineage of its baseline", list(_baselines_of(history, serving.model_id))))
+    blessed = [model.model_id for model in reversed(lineage.models()) if model.blessed][:keep_blessed]
+    wanted.append((f"lineage of the {keep_blessed} newest blessed models", blessed))
+    at_work = [
+        artifact_id
+        for execution in history.executions.values()
+        if execution.last_known_state == RUNNING
+        for _, artifact_id in (*history.inputs(execution.id), *history.outputs(execution.id))
+    ]
+    wanted.append(("a run is at work on it", at_work))
+    reasons: dict[int, str] = {}
+    for reason, starts in wanted:
+        for artifact_id in history.lineage_of(starts)[0]:
+            reasons.setdefault(artifact_id, reason)
+    return reasons
+
+
+def _pushes_of(history: History, model_id: int) -> Iterator[int]:
+    for execution in history.readers(model_id, "Pusher"):
+        yield from (artifact_id for _, artifact_id in history.outputs(execution))
+
+
+def _baselines_of(history: History, model_id: int) -> Iterator[int]:
+    """Yield the models that a model was held against."""
+    for execution in history.readers(model_id, "BaselineLookup"):
+        try:
+            found = json.loads(prop(history.executions[execution], "baseline") or "{}")
+        except ValueError:
+            continue
+        if "model_id" in found:
+            yield int(found["model_id"])
+
+
+def _below(uri: str, root: Path) -> bool:
+    return bool(uri) and "://" not in uri and root in Path(uri).resolve().parents
+
+
+def size_of(place: Path) -> int:
+    """Return the size of a file, or of all files below a folder, in bytes; 0 where there is nothing."""
+    if place.is_file():
+        return place.stat().st_size
+    return sum(path.lstat().st_size for path in place.rglob("*") if path.is_file() or path.is_symlink())
+
+
+def free(lineage: Lineage, history: History, payloads: Iterable[Payload]) -> None:
+    """Free the files of the payloads that are to be freed.
+
+    Raises:
+        MetadataError: the store cannot be written; nothing is freed that is not marked there.
+        StorageError: files cannot be deleted; they stay marked, and the next call goes on with them.
+    """
+    freed = [payload for payload in payloads if payload.free]
+    for payload in freed:
+        if payload.kind == UNRECORDED:
+            _delete(Path(payload.uri))
+    chosen = [history.artifacts[payload.artifact_id] for payload in freed if payload.kind != UNRECORDED]
+    for artifact in chosen:
+        _keep_decisions(artifact)
+        artifact.state = _MARKED
+    _put(lineage, chosen)
+    for artifact in chosen:
+        _delete(Path(artifact.uri))
+        artifact.state = _DELETED
+        artifact.custom_properties[_FREED_AT].string_value = datetime.now(UTC).isoformat(timespec="seconds")
+        _put(lineage, [artifact])
+
+
+def _delete(place: Path) -> None:
+    try:
+        if place.is_dir() and not place.is_symlink():
+            shutil.rmtree(place)
+        else:
+            place.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"cannot delete it ({error.strerror or error})",
+            where=str(error.filename or place),
+            fix="grant write permission, then call again: it goes on where it stopped",
+        ) from None
+
+
+def _keep_decisions(artifact: pb.Artifact) -> None:
+    """Take over what an older release wrote into the file only: what was decided stays on record."""
+    if artifact.type == "ModelEvaluation" and prop(artifact, DECISIONS_PROPERTY) is None:
+        report: dict[str, Any] | None = decisions_of(artifact)
+        if report is not None:
+            artifact.custom_properties[DECISIONS_PROPERTY].string_value = json.dumps(report)
+
+
+def _put(lineage: Lineage, artifacts: list[pb.Artifact]) -> None:
+    if not artifacts:
+        return
+    try:
+        lineage.store.put_artifacts(artifacts)
+    except (mlmd_errors.StatusError, RuntimeError) as error:
+        raise MetadataError(
+            f"the metadata store cannot be written ({first_words(error, 200)})",
+            fix="mend that, then call again: it goes on where it stopped",
+        ) from None

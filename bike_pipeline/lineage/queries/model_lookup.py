@@ -1,0 +1,94 @@
+"""Which model a person means: a served version, the number of a trained model, a folder, or the one that serves."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from bike_pipeline.errors import ModelError
+from bike_pipeline.lineage.store.entities import ServedModel
+from bike_pipeline.lineage.store.metadata_store import Lineage
+from bike_pipeline.model_registry import promotion_log, version_folders
+
+
+@dataclass(frozen=True)
+class ChosenModel:
+    """A model that somebody asked for.
+
+    Attributes:
+        model_id: MLMD id of the Model artifact.
+        push: its newest push; None where it was never pushed.
+    """
+
+    model_id: int
+    push: ServedModel | None
+
+
+def pushed_folder(serving_path: str, name: str | None) -> Path | None:
+    """Return a pushed version's local folder, as it is now; None where only ML Metadata can tell.
+
+    Args:
+        serving_path: base path of the served model.
+        name: a version, a folder, or None for the version that serves.
+
+    Raises:
+        ModelError: nothing serves.
+        StorageError: what is promoted cannot be read.
+    """
+    if name is None:
+        promoted = promotion_log.promoted_version(serving_path)
+        if promoted is None:
+            raise ModelError("no model is served", where=serving_path, fix="run the pipeline: `bike-pipeline run`")
+        return version_folders.local_folder(serving_path, promoted, fresh=True)
+    if name.isdigit():
+        present = version_folders.versions(serving_path)
+        return version_folders.local_folder(serving_path, int(name), fresh=True) if int(name) in present else None
+    return Path(name) if Path(name).is_dir() else None
+
+
+def chosen_model(lineage: Lineage, serving_path: str, name: str | None) -> ChosenModel:
+    """Return the model that is meant.
+
+    Args:
+        lineage: the metadata store.
+        serving_path: base path of the served model, since workspaces may share one store; "" for any.
+        name: a served version, a model's number as `bike-pipeline models` lists it, a pushed folder, or None for the
+            model that serves now.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    if name is None:
+        serving = lineage.serving_model(serving_path)
+        if serving is None:
+            raise ModelError(
+                "no model has been pushed yet", where=serving_path, fix="run the pipeline: `bike-pipeline run`"
+            )
+        return ChosenModel(serving.model_id, serving)
+    number = _number_of(name)
+    # Two workspaces may have pushed in the same second, so that both serve a version of that number.
+    pushes = sorted(
+        lineage.pushes(), key=lambda push: (os.path.dirname(push.destination) == serving_path, push.version)
+    )
+    for push in reversed(pushes):
+        if number in (push.version, push.model_id):
+            return ChosenModel(push.model_id, push)
+    if any(model.model_id == number for model in lineage.models()):
+        return ChosenModel(number, None)
+    raise ModelError(
+        f"there is no model '{name}'",
+        where=serving_path,
+        fix="`bike-pipeline models` lists every model and served version",
+    )
+
+
+def _number_of(name: str) -> int:
+    """Return the number that a person wrote, or that of the model in a pushed folder; -1 for anything else."""
+    if name.isdigit():
+        return int(name)
+    folder = Path(name).resolve()
+    if not folder.is_dir() or not folder.name.isdigit():
+        return -1
+    record = version_folders.push_record(folder.parent, int(folder.name))
+    return int(record["model_id"]) if record and "model_id" in record else -1

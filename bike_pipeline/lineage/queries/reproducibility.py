@@ -1,0 +1,220 @@
+"""Whether everything that made a model is at hand: its code, settings, schema, data, packages, and where it began."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bike_pipeline.errors import BikePipelineError, ConfigurationError, VerificationError
+from bike_pipeline.lineage.queries.evidence import evidence_of, source_of_model
+from bike_pipeline.lineage.queries.history import History
+from bike_pipeline.lineage.records.code_version import source_files
+from bike_pipeline.lineage.records.run_record import RunSource, environment, sha256_of
+from bike_pipeline.lineage.store.metadata_store import Lineage, prop
+from bike_pipeline.model_registry import version_folders
+from bike_pipeline.settings import PROJECT_ROOT, Settings
+
+# In the scratch root the baseline must not have the number of the model that is trained there.
+_FOREIGN_MODEL = -1
+
+
+@dataclass(frozen=True)
+class Match:
+    """One thing that made the model, held against what is here.
+
+    Attributes:
+        part: "record", "code", "settings", "schema", "data", "environment" or "baseline".
+        name: what it is.
+        same: whether it is the same here.
+        needed: whether the model cannot be made again without it.
+        detail: what was found, in words.
+    """
+
+    part: str
+    name: str
+    same: bool
+    needed: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Origin:
+    """All that made a model, as it is on record.
+
+    Attributes:
+        model_id: MLMD id of the model.
+        source: code, settings, environment and seed; None where the run has no record.
+        window: the spans it was made of; see `evidence.window_of`.
+        missing: what the record lacks, in words.
+        baseline: the model it was held against, and began from where warm start was on, as BaselineLookup found it.
+    """
+
+    model_id: int
+    source: RunSource | None
+    window: list[dict[str, Any]]
+    missing: tuple[str, ...]
+    baseline: dict[str, Any]
+
+
+def origin_of(lineage: Lineage, history: History, model_id: int) -> Origin:
+    """Return what made a model."""
+    source, missing = source_of_model(lineage, model_id)
+    window = evidence_of(lineage, model_id, pushed=False)["data"]
+    trainer = history.producer(model_id)
+    found: dict[str, Any] = {}
+    inputs = dict(history.inputs(trainer)) if trainer is not None else {}
+    lookups = [history.producer(inputs["base_model"])] if "base_model" in inputs else []
+    lookups += history.readers(model_id, "BaselineLookup")
+    for lookup in lookups:
+        try:
+            found = json.loads(prop(history.executions[lookup], "baseline") or "{}") if lookup is not None else {}
+        except ValueError:
+            found = {}
+        if found:
+            break
+    return Origin(model_id, source, window, missing if window else (*missing, "the data fingerprint"), found)
+
+
+def matches(origin: Origin, store_uri: str, project: Path = PROJECT_ROOT) -> list[Match]:
+    """Hold everything that made a model against what is here, hash by hash.
+
+    Args:
+        origin: what made the model.
+        store_uri: the span store.
+        project: the folder that holds the package and the settings.
+    """
+    source = origin.source
+    found = [Match("record", text, same=False, needed=True, detail="not on record") for text in origin.missing]
+    if source is not None:
+        found += _code(source.code.files, source_files(project))
+        found += _settings(source, project)
+        found += _environment(source.environment, environment())
+    found += [span_match(entry, store_uri) for entry in origin.window]
+    if origin.baseline:
+        found.append(_baseline(origin))
+    return found
+
+
+def _code(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Match]:
+    changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    for name in changed:
+        detail = "is not here" if name not in now else "was not there then" if name not in before else "was changed"
+        yield Match("code", name, same=False, needed=True, detail=detail)
+    if before and not changed:
+        yield Match("code", f"{len(before)} source files", same=True, needed=True, detail="the same SHA-256")
+
+
+def _settings(source: RunSource, project: Path) -> Iterator[Match]:
+    sound = sha256_of(source.settings) == source.settings_sha256
+    detail = f"sha256 {source.settings_sha256[:16]}…" if sound else "the recorded settings are damaged"
+    try:
+        schema = Path(str(source.settings.get("schema_file", "")))
+        Settings.model_validate(source.settings)
+    except ValueError as error:
+        sound, detail = False, f"this release does not take them: {str(error).splitlines()[0]}"
+    yield Match("settings", "resolved settings", sound, needed=True, detail=detail)
+    path = schema if schema.is_absolute() else project / schema
+    now = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    same = bool(now) and now == source.schema_sha256
+    yield Match("schema", str(schema), same, needed=True, detail=_hashes(source.schema_sha256, now))
+
+
+def _environment(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Match]:
+    changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    for name in changed:
+        detail = f"{before.get(name) or 'absent'} then, {now.get(name) or 'absent'} now"
+        yield Match("environment", name, same=False, needed=False, detail=detail)
+    if before and not changed:
+        detail = f"Python {now['python']}, TensorFlow {now['tensorflow']}"
+        yield Match("environment", f"{len(now)} versions", same=True, needed=False, detail=detail)
+
+
+def span_match(entry: Mapping[str, Any], store_uri: str) -> Match:
+    """Hold a span version of `evidence.window_of` against the span store, file by file."""
+    from bike_pipeline.data.spans import SpanStore
+
+    span, version = int(entry["span"]), int(entry["version"])
+    name = f"span {span} version {version}"
+    try:
+        found = SpanStore(store_uri).verify(span, version)
+    except (BikePipelineError, OSError) as error:
+        return Match("data", name, same=False, needed=True, detail=str(error))
+    same = found.manifest.content_sha256 == entry["content_sha256"]
+    if entry["manifest_sha256"]:
+        return Match(
+            "data",
+            name,
+            same and found.manifest_sha256 == entry["manifest_sha256"],
+            needed=True,
+            detail=f"manifest {_hashes(entry['manifest_sha256'], found.manifest_sha256)}",
+        )
+    detail = f"content {_hashes(entry['content_sha256'], found.manifest.content_sha256)}"
+    return Match("data", name, same, needed=True, detail=detail)
+
+
+def _hashes(before: str, now: str) -> str:
+    if before == now:
+        return f"sha256 {now[:16]}…"
+    return f"sha256 {before[:16] or '(none)'}… then, {now[:16] or '(none)'}… now"
+
+
+def _baseline(origin: Origin) -> Match:
+    version, folder = origin.baseline.get("version"), str(origin.baseline.get("destination", ""))
+    here = version_folders.is_intact(folder, str(origin.baseline.get("fingerprint", "")))
+    warm = bool(origin.source and origin.source.settings.get("training", {}).get("warm_start"))
+    detail = f"its files are at {folder}" if here else f"its files are not at {folder} as they were"
+    if not here and not warm:
+        detail += "; the gates against the baseline are left out"
+    return Match("baseline", f"version {version}", here, needed=warm, detail=detail)
+
+
+def scratch_settings(origin: Origin, store_uri: str, scratch: Path) -> Settings:
+    """Fill a scratch root with a model's data and its baseline; return the recorded settings, set to work there.
+
+    Raises:
+        VerificationError: the settings are not on record.
+        ConfigurationError: this release does not take the recorded settings.
+        DataError: a span version is not there or was changed.
+        OSError: the scratch root cannot be written.
+    """
+    from bike_pipeline.data.spans import SpanStore
+
+    if origin.source is None or not origin.source.settings:
+        raise VerificationError(
+            f"the settings of model {origin.model_id} are not on record",
+            fix="only models of this release or later can be reproduced",
+        )
+    recorded = dict(origin.source.settings)
+    # Nothing outside of the scratch root may be written: neither the records nor what serves, nor is its key needed.
+    recorded.pop("metadata", None)
+    recorded.pop("tracking", None)
+    recorded |= {
+        "workspace": str(scratch),
+        "data": {**recorded["data"], "store": ""},
+        "serving": {**recorded["serving"], "base_path": "", "promotion": {"automatic": False}},
+        "signing": {},
+    }
+    try:
+        settings = Settings.model_validate(recorded)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"this release does not take the recorded settings ({str(error).splitlines()[0]})",
+            fix="check out the recorded commit, then call again",
+        ) from None
+    store = SpanStore(store_uri)
+    for entry in origin.window:
+        store.export(int(entry["span"]), int(entry["version"]), Path(settings.store_uri))
+    destination = str(origin.baseline.get("destination", ""))
+    if origin.baseline and version_folders.is_intact(destination, str(origin.baseline.get("fingerprint", ""))):
+        folder = version_folders.local_copy(destination)
+        target = Path(settings.serving_path) / folder.name
+        shutil.copytree(folder, target)
+        record = version_folders.push_record(folder.parent, int(folder.name)) or {}
+        record |= {"model_id": _FOREIGN_MODEL, "model_uri": str(target)}
+        (target / version_folders.PUSH_FILE).write_text(json.dumps(record), encoding="utf-8")
+    return settings

@@ -1,0 +1,159 @@
+"""Why each stage of a run ran or was answered from the cache: what differs from the run before."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from ml_metadata.proto import metadata_store_pb2 as pb
+
+from bike_pipeline.lineage.store.entities import RunRecord
+from bike_pipeline.lineage.store.metadata_store import Lineage, prop
+
+# What a changed parameter of a stage means to a person.
+_MEANINGS = {
+    "source_hash": "its code",
+    "schema_sha256": "the curated schema",
+    "custom_config": "the training settings or the seed",
+    "evaluation": "the evaluation's thresholds",
+    "eval_config": "the evaluation's thresholds",
+    "metric_set": "what is measured",
+    "gate": "the gate's settings",
+    "baseline": "the model that serves",
+    "lost_pushes": "files of an earlier push are gone or changed",
+    "accept_baseline_reset": "whether a reset of the baseline is accepted",
+    "window": "the data",
+    "span": "the data",
+    "version": "the data",
+    "input_fingerprint": "the data",
+    "history_spans": "how many spans of history are read",
+}
+
+
+@dataclass(frozen=True)
+class StageStory:
+    """Why a stage did what it did.
+
+    Attributes:
+        name: the stage.
+        state: "done", "cached", "failed", "interrupted" or "running".
+        seconds: its length.
+        why: in words.
+        error: what went wrong; "" where nothing did.
+    """
+
+    name: str
+    state: str
+    seconds: float
+    why: str
+    error: str
+
+
+def run_before(lineage: Lineage, runs: list[RunRecord], run: RunRecord) -> RunRecord | None:
+    """Return the run before `run` that wrote to the same place; workspaces may share a store."""
+    root = _root(lineage, run)
+    for earlier in reversed(runs[: runs.index(run)]):
+        if not root or _root(lineage, earlier) in ("", root):
+            return earlier
+    return None
+
+
+def _root(lineage: Lineage, run: RunRecord) -> str:
+    for stage in run.stages:
+        for artifacts in lineage.outputs(stage.execution_id).values():
+            # <root>/<stage>/<key>/<number>
+            return str(artifacts[0].uri).rsplit("/", 3)[0]
+    return ""
+
+
+def stage_stories(lineage: Lineage, run: RunRecord, before: RunRecord | None) -> list[StageStory]:
+    """Return the story of every stage of a run, in order.
+
+    Args:
+        lineage: the metadata store.
+        run: the run.
+        before: the run that it is compared with; None where it was the first.
+    """
+    earlier = {stage.name: stage.execution_id for stage in before.stages} if before else {}
+    found = []
+    for stage in run.stages:
+        if stage.state == "cached":
+            why = f"the same code, settings and inputs as in run {_made_by(lineage, stage.execution_id) or 'before'}"
+        elif before is None:
+            why = "the first run: there was nothing to answer it from"
+        elif stage.name not in earlier:
+            why = f"run {before.run_id} did not come to this stage"
+        else:
+            why = _difference(lineage, stage.execution_id, earlier[stage.name])
+        found.append(StageStory(stage.name, stage.state, stage.seconds, why, stage.error))
+    return found
+
+
+def _made_by(lineage: Lineage, execution_id: int) -> str:
+    for artifacts in lineage.outputs(execution_id).values():
+        producer = lineage.producer(artifacts[0].id)
+        if producer is None:
+            continue
+        for context in lineage.store.get_contexts_by_execution(producer.id):
+            if context.type == "pipeline_run":
+                return str(context.name)
+    return ""
+
+
+def _difference(lineage: Lineage, now_id: int, before_id: int) -> str:
+    now, before = (lineage.execution(i) for i in (now_id, before_id))
+    if before.last_known_state not in (pb.Execution.COMPLETE, pb.Execution.CACHED):
+        return "it did not end well in the run before"
+    if before.last_known_state == pb.Execution.CACHED:
+        # An answer from the cache has none of what its driver found out; that is on record where it was made.
+        outputs = lineage.outputs(before_id).values()
+        before = next(filter(None, (lineage.producer(listed[0].id) for listed in outputs)), before)
+    # What a run itself writes beside its parameters.
+    names = sorted({*now.custom_properties, *before.custom_properties} - {"error"})
+    known = [name for name in names if prop(now, name) is not None and prop(before, name) is not None]
+    changed = {_meaning(name, now) for name in known if prop(now, name) != prop(before, name)}
+    inputs, others = lineage.inputs(now_id), lineage.inputs(before_id)
+    for key in sorted({*inputs, *others}):
+        if [a.id for a in inputs.get(key, [])] != [a.id for a in others.get(key, [])]:
+            changed.add(_named(key, inputs.get(key, [])))
+    if not changed and len(known) < len(names):
+        return "what changed is not known: not all of the run before is on record"
+    if not changed:
+        return "nothing had changed: it was run all the same (`--no-cache`, or its earlier result was gone)"
+    return f"changed since the run before: {', '.join(sorted(changed))}"
+
+
+def _meaning(name: str, now: pb.Execution) -> str:
+    if name == "lost_pushes" and not prop(now, name):
+        return "files of an earlier push are there again"
+    return _MEANINGS.get(name, f"its parameter {name}")
+
+
+def _named(key: str, artifacts: list[pb.Artifact]) -> str:
+    name = key.replace("_", " ")
+    if key == "examples" and artifacts:
+        return f"the examples (now span {prop(artifacts[0], 'span')} version {prop(artifacts[0], 'version')})"
+    return f"the {name}"
+
+
+def baseline_examples(lineage: Lineage, run: RunRecord) -> pb.Artifact | None:
+    """Return the examples that the baseline of a run was trained on; None where there was no baseline."""
+    for stage in run.stages:
+        if stage.name != "BaselineLookup":
+            continue
+        execution = lineage.store.get_executions_by_id([stage.execution_id])[0]
+        baseline: dict[str, Any] = json.loads(prop(execution, "baseline") or "{}")
+        trainer = lineage.producer(int(baseline["model_id"])) if baseline else None
+        examples = lineage.inputs(trainer.id).get("examples", []) if trainer else []
+        return examples[0] if examples else None
+    return None
+
+
+def statistics_of(lineage: Lineage, examples: pb.Artifact) -> pb.Artifact | None:
+    """Return the newest statistics of examples; None where none were taken."""
+    for execution in reversed(lineage.consumers(examples.id, "StatisticsGen")):
+        found = lineage.outputs(execution.id).get("statistics", [])
+        if found:
+            return found[0]
+    return None

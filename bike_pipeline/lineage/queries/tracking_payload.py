@@ -1,0 +1,183 @@
+"""One run as a tracking server is told it: parameters, metrics by slice, tags, decisions, and what was pushed of it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ml_metadata.proto import metadata_store_pb2 as pb
+
+from bike_pipeline.errors import MetadataError
+from bike_pipeline.lineage.queries.evidence import decisions_of, run_of, window_of
+from bike_pipeline.lineage.records.run_record import RUN_CONTEXT, RunSource, source_of_run
+from bike_pipeline.lineage.store.metadata_store import Lineage, prop
+
+TAG_PREFIX = "bike_pipeline."
+# Tells the server's copy of a run from others.
+RUN_ID_TAG = f"{TAG_PREFIX}run_id"
+_NO_NUMBERS = ("slicing", "slice")
+
+
+@dataclass(frozen=True)
+class PushedVersion:
+    """A push of the run's model: its version, where it went, and the SHA-256 over its files."""
+
+    version: int
+    destination: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """A run that came to an evaluation.
+
+    Attributes:
+        run_id: the run that evaluated the model; a run that was answered from the cache gives the one before.
+        started_ms: when it began, milliseconds since the epoch.
+        ended_ms: when it ended.
+        parameters: the settings, flat: text by dotted name.
+        metrics: the candidate's metrics by name, those of a slice as `slicing/value/metric`, the baseline's below
+            `baseline/`; errors in rentals an hour, rmsle in log units, bias and calibration as shares.
+        tags: where all of it came from.
+        decisions: what was measured and decided, as the Evaluator wrote it.
+        pushes: the pushes of its model, oldest first.
+    """
+
+    run_id: str
+    started_ms: int
+    ended_ms: int
+    parameters: dict[str, str]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+    decisions: dict[str, Any]
+    pushes: tuple[PushedVersion, ...]
+
+
+def tracked_run(lineage: Lineage, run_id: str | None = None) -> TrackedRun:
+    """Return a run as a tracking server is told it.
+
+    Args:
+        lineage: the store that holds the run.
+        run_id: its name; without it, the newest run that came to an evaluation.
+
+    Raises:
+        MetadataError: there is no such run, or it came to no evaluation.
+    """
+    execution, artifact = _evaluation(lineage, run_id)
+    report = decisions_of(artifact)
+    if report is None:
+        raise MetadataError(
+            "what was decided is neither on record nor in its file", where=artifact.uri, fix="run the pipeline again"
+        )
+    origin = run_of(lineage, execution.id)
+    source, _ = source_of_run(lineage.store, origin)
+    models = lineage.inputs(execution.id).get("model", [])
+    pushes = [push for push in lineage.pushes() if models and push.model_id == models[0].id]
+    executions = _executions(lineage, origin)
+    return TrackedRun(
+        run_id=origin,
+        started_ms=min(int(e.create_time_since_epoch) for e in executions),
+        ended_ms=max(int(e.last_update_time_since_epoch) for e in executions),
+        parameters=dict(_flat({k: v for k, v in source.settings.items() if k != "tracking"})) if source else {},
+        metrics={**_metrics(report, "candidate_metrics", ""), **_metrics(report, "baseline_metrics", "baseline/")},
+        tags=_tags(origin, source, report, models[0].id if models else 0, _examples(lineage, executions)),
+        decisions=report,
+        pushes=tuple(PushedVersion(push.version, push.destination, push.fingerprint) for push in pushes),
+    )
+
+
+def _executions(lineage: Lineage, run_id: str) -> list[pb.Execution]:
+    context = lineage.store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
+    if context is None:
+        raise MetadataError(f"there is no run '{run_id}'", fix="`bike-pipeline runs` lists every run")
+    return sorted(lineage.store.get_executions_by_context(context.id), key=lambda execution: execution.id)
+
+
+def _evaluation(lineage: Lineage, run_id: str | None) -> tuple[pb.Execution, pb.Artifact]:
+    """Return the evaluation that a run came to, and the execution that made it, in that run or an earlier one."""
+    if run_id is None:
+        found = lineage.artifacts("ModelEvaluation")
+        if not found:
+            raise MetadataError("no run has come to an evaluation yet", fix="run the pipeline: `bike-pipeline run`")
+        artifact = found[-1]
+    else:
+        of_run = [
+            artifact
+            for execution in _executions(lineage, run_id)
+            if lineage.stage_of(execution) == "Evaluator"
+            for artifact in lineage.outputs(execution.id).get("evaluation", [])
+        ]
+        if not of_run:
+            raise MetadataError(
+                f"run '{run_id}' came to no evaluation, so there is nothing to track",
+                fix="`bike-pipeline runs` lists how every run ended",
+            )
+        artifact = of_run[-1]
+    execution = lineage.producer(artifact.id)
+    if execution is None:
+        raise MetadataError("the record of the evaluation is damaged", where=artifact.uri, fix="run the pipeline again")
+    return execution, artifact
+
+
+def _examples(lineage: Lineage, executions: list[pb.Execution]) -> pb.Artifact | None:
+    for execution in executions:
+        for artifact in lineage.outputs(execution.id).get("examples", []):
+            return artifact
+    return None
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """Yield each setting as text by its dotted name; a list stays one, as JSON."""
+    for key, value in values.items():
+        name = f"{above}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{name}.")
+        else:
+            yield name, value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def _metrics(report: Mapping[str, Any], key: str, prefix: str) -> dict[str, float]:
+    found = {}
+    for row in report.get(key) or []:
+        place = prefix if row["slicing"] == "overall" else f"{prefix}{row['slicing']}/{row['slice']}/"
+        for name, value in row.items():
+            if name not in _NO_NUMBERS and isinstance(value, int | float) and math.isfinite(value):
+                found[f"{place}{name}"] = float(value)
+    return found
+
+
+def _tags(
+    run_id: str, source: RunSource | None, report: Mapping[str, Any], model_id: int, examples: pb.Artifact | None
+) -> dict[str, str]:
+    baseline = report.get("baseline") or {}
+    window = window_of(examples) if examples is not None else []
+    tags = {
+        "run_id": run_id,
+        "model_id": model_id,
+        "span": prop(examples, "span") if examples is not None else None,
+        "version": prop(examples, "version") if examples is not None else None,
+        "data_sha256": window[-1]["content_sha256"] if window else None,
+        "blessed": report.get("blessed"),
+        "baseline": baseline.get("reason"),
+        "baseline_version": baseline.get("serving_version") or None,
+    }
+    if source is not None:
+        tags |= {
+            "runner": source.runner,
+            "package_version": source.code.version,
+            "git_commit": source.code.commit,
+            "git_dirty": source.code.dirty,
+            "source_sha256": source.code.source_sha256,
+            "settings_sha256": source.settings_sha256,
+            "schema_sha256": source.schema_sha256,
+            "seed": source.seed,
+            **{f"environment.{name}": version for name, version in source.environment.items()},
+        }
+    named = {f"{TAG_PREFIX}{name}": str(value) for name, value in tags.items() if value not in (None, "")}
+    if source is not None and source.code.commit:
+        # MLflow's own name: its pages link it.
+        named["mlflow.source.git.commit"] = source.code.commit
+    return named

@@ -1,0 +1,216 @@
+"""What a run was made of, written down beside it in ML Metadata: code, settings, environment, features, schema, seed.
+
+It belongs to the run's own context (`pipeline_run`), so that runs on every runner and runs that were answered from the
+cache carry it, and it is part of no cache key. What stays the same from run to run is stored once, under its SHA-256.
+The data are recorded with the Examples artifact, by the stage that read them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import platform
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Any
+
+from ml_metadata import errors as mlmd_errors
+from ml_metadata.metadata_store import metadata_store
+from ml_metadata.proto import metadata_store_pb2 as pb
+
+from bike_pipeline import features
+from bike_pipeline.lineage.records.code_version import CodeVersion, code_version
+from bike_pipeline.lineage.records.trigger import command_line
+from bike_pipeline.settings import Settings
+
+RUN_CONTEXT = "pipeline_run"
+# One context for each different content, named by the content's SHA-256.
+CONTENT_CONTEXT = "bike.Content"
+_CONTENT, _RECORD = "content", "run_record"
+_FORMAT = 1
+# What computes the numbers or reads and writes the data; others cannot change a result.
+PACKAGES = (
+    "apache-beam",
+    "keras",
+    "ml-metadata",
+    "numpy",
+    "pandas",
+    "protobuf",
+    "pyarrow",
+    "tensorflow",
+    "tensorflow-data-validation",
+    "tensorflow-model-analysis",
+    "tensorflow-transform",
+    "tfx",
+    "tfx-bsl",
+)
+
+
+@dataclass(frozen=True)
+class RunSource:
+    """What a run was made of.
+
+    Attributes:
+        run_id: the run's name.
+        runner: the name of the runner.
+        command: how `bike-pipeline` was called, without secrets; "" where something else began the run.
+        code: the code.
+        settings: the resolved settings, as plain values.
+        settings_sha256: SHA-256 of the settings' canonical JSON.
+        environment: "python", "platform" and the version of each package of `PACKAGES`.
+        features: the feature contract, one dictionary a column.
+        schema_sha256: SHA-256 of the curated schema's file.
+        seed: the random seed.
+    """
+
+    run_id: str
+    runner: str
+    code: CodeVersion
+    settings: dict[str, Any]
+    settings_sha256: str
+    environment: dict[str, str]
+    features: list[dict[str, Any]]
+    schema_sha256: str
+    seed: int
+    command: str = ""
+
+
+def canonical(content: Any) -> str:
+    """Return plain values as JSON, always the same text for the same values."""
+    return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def sha256_of(content: Any) -> str:
+    """Return the SHA-256 of the canonical JSON of plain values."""
+    return hashlib.sha256(canonical(content).encode()).hexdigest()
+
+
+def environment() -> dict[str, str]:
+    """Return the interpreter, the machine's kind, and the versions of the packages that matter ("" where absent)."""
+    found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = ""
+    return found
+
+
+def source_of_this_run(settings: Settings, run_id: str, runner: str) -> RunSource:
+    """Return what a run that begins now, in this process, is made of."""
+    resolved = settings.model_dump(mode="json")
+    schema = settings.schema_path
+    return RunSource(
+        run_id=run_id,
+        runner=runner,
+        code=code_version(),
+        settings=resolved,
+        settings_sha256=sha256_of(resolved),
+        environment=environment(),
+        features=[asdict(feature) for feature in features.FEATURES],
+        schema_sha256=hashlib.sha256(schema.read_bytes()).hexdigest() if schema.is_file() else "",
+        seed=settings.seed,
+        command=command_line(),
+    )
+
+
+def record_run(store: metadata_store.MetadataStore, source: RunSource) -> None:
+    """Write down what a run is made of; done twice for a run, the first record stays.
+
+    Call it before the first stage, so that a run that fails has its record too.
+
+    Raises:
+        ml_metadata.errors.StatusError: the store cannot be written.
+    """
+    record = {
+        "format": _FORMAT,
+        "runner": source.runner,
+        "command": source.command,
+        "seed": source.seed,
+        "schema_sha256": source.schema_sha256,
+        "code": {key: value for key, value in asdict(source.code).items() if key != "files"},
+        "source_files": _keep(store, source.code.files),
+        "settings": _keep(store, source.settings),
+        "environment": _keep(store, source.environment),
+        "features": _keep(store, source.features),
+    }
+    context = _context(store, RUN_CONTEXT, source.run_id)
+    if _RECORD not in context.custom_properties:
+        context.custom_properties[_RECORD].string_value = canonical(record)
+        store.put_contexts([context])
+
+
+def _context(store: metadata_store.MetadataStore, type_name: str, name: str) -> pb.Context:
+    """Return a context, made where it is not there; two writers at once make one."""
+    found = store.get_context_by_type_and_name(type_name, name)
+    if found is None:
+        type_id = store.put_context_type(pb.ContextType(name=type_name), can_add_fields=True, can_omit_fields=True)
+        # Where another process was a moment faster, its context is the one.
+        with contextlib.suppress(mlmd_errors.AlreadyExistsError):
+            store.put_contexts([pb.Context(type_id=type_id, name=name)])
+        found = store.get_context_by_type_and_name(type_name, name)
+    assert found is not None
+    return found
+
+
+def _keep(store: metadata_store.MetadataStore, content: Any) -> str:
+    """Store content under its SHA-256, once; return that."""
+    name = sha256_of(content)
+    context = _context(store, CONTENT_CONTEXT, name)
+    if _CONTENT not in context.custom_properties:
+        context.custom_properties[_CONTENT].string_value = canonical(content)
+        store.put_contexts([context])
+    return name
+
+
+def runner_of(run: pb.Context) -> str:
+    """Return the name of a run's runner, "" where its record does not tell."""
+    try:
+        return str(json.loads(run.custom_properties[_RECORD].string_value)["runner"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def source_of_run(store: metadata_store.MetadataStore, run_id: str) -> tuple[RunSource | None, tuple[str, ...]]:
+    """Return what a run was made of, and what is missing or damaged in its record.
+
+    Runs of releases before there were records have none; a record that a crash or an edit left incomplete counts as
+    damaged, and its sound parts are given.
+    """
+    context = store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
+    if context is None or _RECORD not in context.custom_properties:
+        return None, ("the record of the run",)
+    try:
+        record = json.loads(context.custom_properties[_RECORD].string_value)
+        contents = {key: record[key] for key in ("source_files", "settings", "environment", "features")}
+        code = dict(record["code"])
+        runner, seed, schema = str(record["runner"]), int(record["seed"]), str(record["schema_sha256"])
+        command = str(record.get("command", ""))
+    except (ValueError, KeyError, TypeError):
+        return None, ("the record of the run (damaged)",)
+    kept, missing = {}, []
+    for key, name in contents.items():
+        kept[key] = _kept(store, str(name))
+        if kept[key] is None:
+            missing.append(f"the {key.replace('_', ' ')} of the run's record")
+    source = RunSource(
+        run_id=run_id,
+        runner=runner,
+        code=CodeVersion(**code, files=kept["source_files"] or {}),
+        settings=kept["settings"] or {},
+        settings_sha256=str(contents["settings"]),
+        environment=kept["environment"] or {},
+        features=kept["features"] or [],
+        schema_sha256=schema,
+        seed=seed,
+        command=command,
+    )
+    return source, tuple(missing)
+
+
+def _kept(store: metadata_store.MetadataStore, name: str) -> Any:
+    """Return stored content; None where it is gone or is not what its SHA-256 says."""
+    context = store.get_context_by_type_and_name(CONTENT_CONTEXT, name)
+    text = context.custom_properties[_CONTENT].string_value if context is not None else ""
+    return json.loads(text) if hashlib.sha256(text.encode()).hexdigest() == name else None

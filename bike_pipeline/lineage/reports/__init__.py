@@ -1,0 +1,1 @@
+"""Pages, drawings and texts for people, made of what the queries answer."""

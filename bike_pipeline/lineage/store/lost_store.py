@@ -1,0 +1,52 @@
+"""A metadata store that is gone from a workspace that had one: told, instead of begun anew without a word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bike_pipeline.errors import MetadataError
+from bike_pipeline.lineage.records.last_run import last_run
+from bike_pipeline.model_registry import version_folders
+from bike_pipeline.settings import Settings
+
+
+def refuse_a_lost_store(settings: Settings, accepted: bool = False) -> None:
+    """Refuse to go on where the workspace's own store is gone or empty, and the workspace shows that there was one.
+
+    Without it a run would know of no earlier model, and would train, push and promote as if it were the first.
+
+    Args:
+        settings: where the store and the served models are; a server, or a file elsewhere, is not looked for.
+        accepted: whether a new store may be begun all the same.
+
+    Raises:
+        MetadataError: that is so.
+    """
+    file = settings.metadata_file
+    if accepted or settings.metadata.mysql is not None or settings.metadata.sqlite_file:
+        return
+    there = file.is_file()
+    if there and file.stat().st_size:
+        return
+    trace = _trace(settings)
+    if trace:
+        raise MetadataError(
+            f"the metadata store is {'empty' if there else 'gone'}, although {trace}",
+            where=str(file),
+            fix="restore it from a backup; or begin one that knows of no earlier run, with "
+            "`bike-pipeline run --accept-baseline-reset`",
+        )
+
+
+def _trace(settings: Settings) -> str:
+    """Return what shows that the workspace had a store, in words; "" where nothing does."""
+    if name := last_run(settings.workspace_path):
+        return f"run {name} took place here"
+    base_path = Path(settings.serving_path)
+    if "://" in settings.serving_path or settings.workspace_path not in base_path.parents:
+        return ""
+    for version in reversed(version_folders.versions(base_path)):
+        # `reproduce` puts a baseline into its scratch folder, under no model's number.
+        if int((version_folders.push_record(base_path, version) or {}).get("model_id", -1)) >= 0:
+            return f"version {version} was pushed from here"
+    return ""

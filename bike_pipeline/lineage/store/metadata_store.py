@@ -1,0 +1,341 @@
+"""What ran, which model is served, and what it was made of, as ML Metadata answers it.
+
+This package is the only code that speaks to ML Metadata (a contract in pyproject.toml sees to it), so another store
+needs another `bike_pipeline.lineage`. TFX's launcher and drivers bring their own connection, whose store is handed to
+`Lineage`. Reading is here; writing in `writing`, `repeating`, `run_record` and `freeing`.
+MLMD 1.21 answers no filter queries, so everything here walks events: artifact, execution, artifact.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from ml_metadata import errors as mlmd_errors
+from ml_metadata.metadata_store import metadata_store
+from ml_metadata.proto import metadata_store_pb2 as pb
+
+from bike_pipeline.lineage.records.run_record import runner_of
+from bike_pipeline.lineage.store.connection import open_at
+from bike_pipeline.lineage.store.entities import ModelRecord, RunRecord, ServedModel, StageRecord
+from bike_pipeline.model_registry import promotion_log, verification
+from bike_pipeline.model_registry.phases import STABLE
+
+Artifact = pb.Artifact
+Context = pb.Context
+Execution = pb.Execution
+
+COMPLETE = pb.Execution.COMPLETE
+CACHED = pb.Execution.CACHED
+FAILED = pb.Execution.FAILED
+RUNNING = pb.Execution.RUNNING
+CANCELED = pb.Execution.CANCELED
+STATE_NAMES = {
+    pb.Execution.NEW: "new",
+    RUNNING: "running",
+    COMPLETE: "done",
+    FAILED: "failed",
+    CACHED: "cached",
+    CANCELED: "interrupted",
+}
+ERROR_PROPERTY = "error"
+LAST_STAGE = "Pusher"
+CLUSTER_RUNNERS = ("kubeflow", "vertex")
+# Between two tasks of a cluster: a pod waits for a node, or a failed task for its retry (ten of them take half a day).
+LONGEST_PAUSE = timedelta(days=1)
+
+
+def _goes_on(context: pb.Context, executions: Sequence[pb.Execution]) -> bool:
+    """Return whether a run whose last task has ended may still have others to come.
+
+    A cluster starts a process for each task, so between two of them nothing of ours is alive to ask.
+    """
+    if runner_of(context) not in CLUSTER_RUNNERS or not executions:
+        return False
+    last = max(execution.last_update_time_since_epoch for execution in executions)
+    return datetime.now(UTC) - time_of(last) < LONGEST_PAUSE
+
+
+def open_store(path: Path) -> metadata_store.MetadataStore:
+    """Open the SQLite store at `path`; see `connection.open_at`.
+
+    Raises:
+        MetadataError: it does not exist, is not an MLMD store, or is of another schema version.
+    """
+    return open_at(path.absolute().as_uri().replace("file:", "sqlite:", 1))
+
+
+def time_of(milliseconds: int) -> datetime:
+    """Return MLMD's milliseconds since the epoch as a time in UTC."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _value(properties: Any, key: str) -> Any:
+    if key not in properties:
+        return None
+    value = properties[key]
+    kind = value.WhichOneof("value")
+    return getattr(value, kind) if kind else None
+
+
+def prop(artifact: pb.Artifact | pb.Execution, key: str) -> Any:
+    """Return a property or custom property of an artifact or execution, or None where it has none."""
+    found = _value(artifact.custom_properties, key)
+    return found if found is not None else _value(artifact.properties, key)
+
+
+class Lineage:
+    """Questions to one metadata store."""
+
+    def __init__(self, store: metadata_store.MetadataStore) -> None:
+        """Ask `store`, which somebody else opened."""
+        self.store = store
+
+    def artifacts(self, type_name: str) -> list[pb.Artifact]:
+        """Return all artifacts of a type, oldest first; none where the type was never used."""
+        try:
+            found = self.store.get_artifacts_by_type(type_name)
+        except mlmd_errors.NotFoundError:
+            return []
+        return sorted(found, key=lambda artifact: artifact.id)
+
+    def producer(self, artifact_id: int) -> pb.Execution | None:
+        """Return the execution that made an artifact; a cached execution only refers to it and is passed over."""
+        outputs = [
+            event.execution_id
+            for event in self.store.get_events_by_artifact_ids([artifact_id])
+            if event.type == pb.Event.OUTPUT
+        ]
+        executions = self.store.get_executions_by_id(outputs) if outputs else []
+        made = [execution for execution in executions if execution.last_known_state != CACHED]
+        return min(made, key=lambda execution: execution.id) if made else None
+
+    def artifact(self, artifact_id: int) -> pb.Artifact:
+        """Return an artifact by its id.
+
+        Raises:
+            LookupError: there is none.
+        """
+        return self.store.get_artifacts_by_id([artifact_id])[0]
+
+    def artifact_at(self, uri: str) -> pb.Artifact | None:
+        """Return the newest artifact at an address, or None."""
+        return max(self.store.get_artifacts_by_uri(uri), key=lambda artifact: artifact.id, default=None)
+
+    def execution(self, execution_id: int) -> pb.Execution:
+        """Return an execution by its id.
+
+        Raises:
+            LookupError: there is none.
+        """
+        return self.store.get_executions_by_id([execution_id])[0]
+
+    def executions_of(self, run_id: str) -> list[pb.Execution]:
+        """Return the executions of a run in their order; none where the run is not on record."""
+        run = self.store.get_context_by_type_and_name("pipeline_run", run_id) if run_id else None
+        found = self.store.get_executions_by_context(run.id) if run else []
+        return sorted(found, key=lambda execution: execution.id)
+
+    def inputs(self, execution_id: int) -> dict[str, list[pb.Artifact]]:
+        """Return an execution's input artifacts by key."""
+        return self._linked(execution_id, pb.Event.INPUT)
+
+    def outputs(self, execution_id: int) -> dict[str, list[pb.Artifact]]:
+        """Return an execution's output artifacts by key."""
+        return self._linked(execution_id, pb.Event.OUTPUT)
+
+    def _linked(self, execution_id: int, kind: int) -> dict[str, list[pb.Artifact]]:
+        keys = {
+            event.artifact_id: event.path.steps[0].key
+            for event in self.store.get_events_by_execution_ids([execution_id])
+            if event.type == kind
+        }
+        linked: dict[str, list[pb.Artifact]] = {}
+        for artifact in self.store.get_artifacts_by_id(list(keys)) if keys else []:
+            linked.setdefault(keys[artifact.id], []).append(artifact)
+        return linked
+
+    def consumers(self, artifact_id: int, stage: str) -> list[pb.Execution]:
+        """Return the executions of one stage that read an artifact, oldest first."""
+        readers = [
+            event.execution_id
+            for event in self.store.get_events_by_artifact_ids([artifact_id])
+            if event.type == pb.Event.INPUT
+        ]
+        found = self.store.get_executions_by_id(readers) if readers else []
+        return sorted((e for e in found if self.stage_of(e) == stage), key=lambda execution: execution.id)
+
+    def stage_of(self, execution: pb.Execution) -> str:
+        """Return the id of the stage that an execution belongs to."""
+        for context in self.store.get_contexts_by_execution(execution.id):
+            if context.type == "node":
+                return str(context.name.rpartition(".")[2])
+        return ""
+
+    def pushes(self) -> list[ServedModel]:
+        """Return every push that took place, oldest first."""
+        found = []
+        for pushed in self.artifacts("PushedModel"):
+            execution = self.producer(pushed.id) if prop(pushed, "pushed") == 1 else None
+            models = self.inputs(execution.id).get("model", []) if execution else []
+            if not models:
+                continue
+            found.append(
+                ServedModel(
+                    model_id=models[0].id,
+                    model_uri=models[0].uri,
+                    version=int(prop(pushed, "pushed_version") or 0),
+                    destination=str(prop(pushed, "pushed_destination") or ""),
+                    fingerprint=str(prop(pushed, "fingerprint") or ""),
+                    metric_set=str(prop(pushed, "metric_set") or ""),
+                    exports_fingerprint=str(prop(pushed, "exports_fingerprint") or ""),
+                    pushed_at=time_of(pushed.create_time_since_epoch),
+                )
+            )
+        return sorted(found, key=lambda push: push.version)
+
+    def serving_model(self, serving_path: str = "") -> ServedModel | None:
+        """Return the model that is served now: the promoted one, as far as its push is on record.
+
+        Where nobody ever recorded a promotion, that is the last one that was pushed.
+
+        Args:
+            serving_path: count only pushes to this base path, since workspaces may share one store; empty for all, of
+                which the last one is returned.
+
+        Raises:
+            StorageError: what is promoted cannot be read.
+        """
+        pushes = [
+            push for push in self.pushes() if not serving_path or os.path.dirname(push.destination) == serving_path
+        ]
+        deployment = promotion_log.read(serving_path) if serving_path else None
+        if deployment is not None:
+            promoted = deployment.labels.get(STABLE)
+            pushes = [push for push in pushes if push.version == promoted]
+        return pushes[-1] if pushes else None
+
+    def runs(self) -> list[RunRecord]:
+        """Return every run, oldest first."""
+        try:
+            contexts = self.store.get_contexts_by_type("pipeline_run")
+        except mlmd_errors.NotFoundError:
+            return []
+        return [self._run(context) for context in sorted(contexts, key=lambda context: context.id)]
+
+    def _run(self, context: pb.Context) -> RunRecord:
+        executions = sorted(self.store.get_executions_by_context(context.id), key=lambda execution: execution.id)
+        stages = tuple(self._stage(execution) for execution in executions)
+        span, version = self._span(executions)
+        states = [stage.state for stage in stages]
+        ended = bool(stages) and stages[-1].name == LAST_STAGE
+        between = not ended and set(states) <= {"done", "cached"} and _goes_on(context, executions)
+        otherwise = "running" if between else "done" if ended else "interrupted"
+        state = next((s for s in ("running", "interrupted", "failed") if s in states), otherwise)
+        return RunRecord(
+            run_id=context.name,
+            started=time_of(context.create_time_since_epoch),
+            state=state,
+            span=span,
+            version=version,
+            stages=stages,
+            outcome=f"between two tasks, after {stages[-1].name}" if between else self._outcome(executions, stages),
+        )
+
+    def _span(self, executions: Iterable[pb.Execution]) -> tuple[int, int]:
+        """Return span and version of the examples that a run read; (0, 0) where it never came to them."""
+        for execution in executions:
+            for artifact in self.outputs(execution.id).get("examples", []):
+                return int(prop(artifact, "span") or 0), int(prop(artifact, "version") or 0)
+        return 0, 0
+
+    def _stage(self, execution: pb.Execution) -> StageRecord:
+        length = execution.last_update_time_since_epoch - execution.create_time_since_epoch
+        return StageRecord(
+            name=self.stage_of(execution),
+            execution_id=execution.id,
+            state=STATE_NAMES.get(execution.last_known_state, "unknown"),
+            seconds=length / 1000,
+            error=str(prop(execution, ERROR_PROPERTY) or ""),
+        )
+
+    def _outcome(self, executions: Iterable[pb.Execution], stages: Sequence[StageRecord]) -> str:
+        for stage in stages:
+            if stage.state == "failed":
+                return f"{stage.name}: {stage.error}" if stage.error else f"{stage.name} failed"
+        for execution in executions:
+            if self.stage_of(execution) != LAST_STAGE:
+                continue
+            pushed = self.outputs(execution.id).get("pushed_model", [])
+            if not pushed or prop(pushed[0], "pushed") != 1:
+                return "not blessed"
+            version = prop(pushed[0], "pushed_version")
+            return (
+                f"nothing new, version {version}"
+                if execution.last_known_state == CACHED
+                else f"pushed as version {version}"
+            )
+        return f"stopped at {stages[-1].name}" if stages else ""
+
+    def models(self, serving_path: str = "") -> list[ModelRecord]:
+        """Return every trained model, oldest first.
+
+        Args:
+            serving_path: base path of which it is told which model serves, as `serving_model`, and whether its files
+                are there as they were pushed; empty for any base path, whose files are not looked at.
+
+        Raises:
+            StorageError: what is promoted cannot be read.
+            ConfigurationError: a key that is to be believed cannot be read.
+        """
+        pushed = {push.model_id: push for push in self.pushes()}
+        serving = self.serving_model(serving_path)
+        wrong = verification.wrong_where(serving.destination) if serving is not None and serving_path else ""
+        records = []
+        for model in self.artifacts("Model"):
+            execution = self.producer(model.id)
+            if execution is None or self.stage_of(execution) != "Trainer":
+                continue
+            examples = self.inputs(execution.id).get("examples", [])
+            push = pushed.get(model.id)
+            blessed, metrics = self._evaluation(model.id, push is not None)
+            promoted = serving is not None and serving.model_id == model.id
+            records.append(
+                ModelRecord(
+                    model_id=model.id,
+                    uri=model.uri,
+                    trained=time_of(model.create_time_since_epoch),
+                    span=int(prop(examples[0], "span") or 0) if examples else 0,
+                    version=int(prop(examples[0], "version") or 0) if examples else 0,
+                    blessed=blessed,
+                    served_version=push.version if push else None,
+                    serving=promoted and not wrong,
+                    metrics=metrics,
+                    wrong=wrong if promoted else "",
+                )
+            )
+        return records
+
+    def _evaluation(self, model_id: int, pushed: bool) -> tuple[bool | None, dict[str, float]]:
+        """Return a model's newest verdict and metrics; for a pushed one the newest that blessed it."""
+        found: tuple[bool | None, dict[str, float]] = (None, {})
+        for execution in self.consumers(model_id, "Evaluator"):
+            outputs = self.outputs(execution.id)
+            if "blessing" not in outputs or "evaluation" not in outputs:
+                continue
+            blessed = prop(outputs["blessing"][0], "blessed") == 1
+            if pushed and not blessed:
+                continue
+            properties = outputs["evaluation"][0].custom_properties
+            found = (
+                blessed,
+                {
+                    key.removeprefix("metric_"): value.double_value
+                    for key, value in properties.items()
+                    if key.startswith("metric_") and value.WhichOneof("value") == "double_value"
+                },
+            )
+        return found

@@ -1,0 +1,125 @@
+"""What runners write about executions, beside what TFX's own launcher writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from ml_metadata import errors as mlmd_errors
+from ml_metadata.proto import metadata_store_pb2 as pb
+
+from bike_pipeline.lineage.store.metadata_store import CACHED, CANCELED, ERROR_PROPERTY, FAILED, RUNNING, Lineage
+
+
+def execution_type(name: str, base_type: int) -> pb.ExecutionType:
+    """Return the type of an execution.
+
+    Args:
+        name: of the type.
+        base_type: MLMD's number of the system type that it specializes; 0 for none.
+    """
+    kind = pb.ExecutionType(name=name)
+    if base_type:
+        kind.base_type = base_type
+    return kind
+
+
+def close_interrupted(lineage: Lineage, run_id: str) -> None:
+    """Mark what a killed process left as running: the lock is ours, so no run of this workspace can be going on.
+
+    Args:
+        lineage: the metadata store; runs of other workspaces may be going on in it.
+        run_id: the last run of this workspace; "" where there was none.
+    """
+    left = [execution for execution in lineage.executions_of(run_id) if execution.last_known_state == RUNNING]
+    for execution in left:
+        execution.last_known_state = CANCELED
+    if left:
+        lineage.store.put_executions(left)
+
+
+def note_failure(lineage: Lineage, run_id: str, stage: str, reason: str) -> int:
+    """Put the reason beside a failed stage; return its execution's id (0 where it was never registered).
+
+    What still stands as running was interrupted, and an answer from the cache that is refused is a failure.
+    """
+    for execution in lineage.executions_of(run_id):
+        if lineage.stage_of(execution) == stage:
+            execution.custom_properties[ERROR_PROPERTY].string_value = reason
+            if execution.last_known_state == RUNNING:
+                execution.last_known_state = CANCELED
+            elif execution.last_known_state == CACHED:
+                execution.last_known_state = FAILED
+            lineage.store.put_executions([execution])
+            return int(execution.id)
+    return 0
+
+
+def end_badly(lineage: Lineage, execution_id: int, reason: str, interrupted: bool) -> None:
+    """Write down that and why an execution failed or was interrupted."""
+    execution = lineage.execution(execution_id)
+    execution.last_known_state = CANCELED if interrupted else FAILED
+    execution.custom_properties[ERROR_PROPERTY].string_value = reason
+    lineage.store.put_executions([execution])
+
+
+def put_execution(
+    lineage: Lineage,
+    execution: pb.Execution,
+    linked: Iterable[tuple[pb.Artifact, pb.Event]],
+    contexts: Sequence[pb.Context],
+    reuse_contexts: bool = False,
+) -> int:
+    """Write an execution with its artifacts in one transaction; return its id.
+
+    Args:
+        lineage: the metadata store.
+        execution: what to write; with an id it is written over.
+        linked: inputs and outputs; of each event, its kind and its key count.
+        contexts: what it belongs to.
+        reuse_contexts: look contexts without an id up by type and name.
+
+    Raises:
+        ml_metadata.errors.AlreadyExistsError: another execution of that type has its name.
+    """
+    pairs = [(artifact, pb.Event(type=event.type, path=event.path)) for artifact, event in linked]
+    execution_id, _, _ = lineage.store.put_execution(
+        execution,
+        pairs,
+        list(contexts),
+        reuse_context_if_already_exist=reuse_contexts,
+        force_reuse_context=reuse_contexts,
+    )
+    return int(execution_id)
+
+
+def note_cached(
+    lineage: Lineage, run_id: str, artifact_id: int, contexts_of: Callable[[str], Sequence[pb.Context]]
+) -> None:
+    """Write down that a run was handed an artifact of an earlier one, and all that led to it, as answered from a cache.
+
+    Args:
+        lineage: the metadata store.
+        run_id: the run.
+        artifact_id: what it was handed.
+        contexts_of: returns what a stage's executions belong to in this run.
+    """
+    producer = lineage.producer(artifact_id)
+    if producer is None:
+        return
+    node = lineage.stage_of(producer)
+    contexts = contexts_of(node)
+    if node in {lineage.stage_of(execution) for execution in lineage.executions_of(run_id)}:
+        return
+    linked = lineage.store.get_events_by_execution_ids([producer.id])
+    for event in linked:
+        if event.type == pb.Event.INPUT:
+            note_cached(lineage, run_id, event.artifact_id, contexts_of)
+    # One name for all who notice it at the same time: the store takes the first.
+    cached = pb.Execution(type_id=producer.type_id, last_known_state=CACHED, name=f"{run_id}.{node}.cached")
+    for key, value in producer.custom_properties.items():
+        cached.custom_properties[key].CopyFrom(value)
+    artifacts = {a.id: a for a in lineage.store.get_artifacts_by_id([event.artifact_id for event in linked])}
+    try:
+        put_execution(lineage, cached, [(artifacts[event.artifact_id], event) for event in linked], contexts)
+    except mlmd_errors.AlreadyExistsError:
+        return

@@ -1,0 +1,109 @@
+"""From a pushed version to one that serves: validated, promoted, told to the servers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bike_pipeline.errors import ServerError
+from bike_pipeline.model_registry import promotion_log, version_folders
+from bike_pipeline.model_registry.phases import PUSHED, REFUSED, REPLACED, ROLLED_BACK, STABLE, Change
+from bike_pipeline.rollout import validation
+from bike_pipeline.rollout.targets import Followers, follow
+
+AUTOMATIC = "a run pushed it"
+WAITING = "not promoted: `bike-pipeline promote` does that"
+WITHHELD = "not promoted again: somebody went back from it; `bike-pipeline promote` does that"
+
+
+def after_push(base_path: str | Path, version: int, followers: Followers) -> str:
+    """Validate and promote what a run pushed, where that is to happen by itself.
+
+    Somebody's decision stands: a version that was rolled back or replaced by hand is not promoted again by a run.
+
+    Returns:
+        Why it is not promoted; "" where it is.
+
+    Raises:
+        ServerError: it does not pass, or a server does not follow.
+        ModelError: its files are not those that were pushed.
+        BusyError: another process is changing what is promoted.
+        StorageError: the state cannot be read or written.
+    """
+    if not followers.promotion.automatic:
+        return "" if promotion_log.promoted_version(base_path) == version else WAITING
+    if _withheld(base_path, version):
+        return WITHHELD
+    promote(base_path, version, followers, reason=AUTOMATIC)
+    return ""
+
+
+def _withheld(base_path: str | Path, version: int) -> bool:
+    deployment = promotion_log.read(base_path)
+    if deployment is None:
+        return False
+    if deployment.phase(version) in (ROLLED_BACK, REPLACED):
+        return True
+    record = version_folders.push_record(base_path, version) or {}
+    left = [v for v, phase in deployment.phases.items() if phase == ROLLED_BACK]
+    # The same model under another number, since the files of its first push were lost.
+    return any(
+        (version_folders.push_record(base_path, v) or {}).get("fingerprint", "") == record.get("fingerprint")
+        for v in left
+    )
+
+
+def promote(
+    base_path: str | Path,
+    version: int,
+    followers: Followers,
+    label: str = STABLE,
+    reason: str = "",
+) -> Change | None:
+    """Validate a version where it is not, promote it, and tell the servers.
+
+    Returns:
+        The change; None where it has the label already, in which case the servers are told again.
+
+    Raises:
+        ServerError: it does not pass, or a server does not follow.
+        ModelError: there is no such version, or its files are not those that were pushed.
+        BusyError: another process is changing what is promoted.
+        StorageError: the state cannot be read or written.
+    """
+    promotion_log.check_sound(base_path, version)
+    promotion_log.begin(base_path)
+    deployment = promotion_log.read(base_path)
+    if deployment is not None and deployment.phase(version) in (PUSHED, REFUSED):
+        _validate(base_path, version, followers)
+    change = promotion_log.promote(base_path, version, label, reason)
+    follow(base_path, followers)
+    return change
+
+
+def _validate(base_path: str | Path, version: int, followers: Followers) -> None:
+    settings = followers.promotion.validation
+    if not settings.enabled:
+        promotion_log.set_validated(base_path, version, passed=True, reason="validation is switched off")
+        return
+    try:
+        report = validation.validate(base_path, version, settings)
+    except ServerError as error:
+        promotion_log.set_validated(base_path, version, passed=False, reason=str(error))
+        raise
+    promotion_log.set_validated(base_path, version, passed=True, reason=report.in_words())
+
+
+def rollback(
+    base_path: str | Path, followers: Followers, to: int | None = None, label: str = STABLE, reason: str = ""
+) -> Change:
+    """Give a label back to a version that had it before, and tell the servers. Nothing is loaded for it here.
+
+    Raises:
+        ServerError: a server does not follow.
+        ModelError: nothing had the label before, or that version is gone or damaged.
+        BusyError: another process is changing what is promoted.
+        StorageError: the state cannot be read or written.
+    """
+    change = promotion_log.rollback(base_path, to, label, reason)
+    follow(base_path, followers)
+    return change

@@ -1,0 +1,241 @@
+"""Tells servers what is promoted: the models.config that they poll, and running ones by HandleReloadConfigRequest.
+
+A label may only name a version that is available, so a server is told in steps: first to load the new version beside
+the ones it has, and when that is available, to move the labels and to let the others go. Until then it answers with
+what it answered with before.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bike_pipeline.errors import ServerError
+from bike_pipeline.model_registry import promotion_log, version_folders
+from bike_pipeline.model_registry.phases import STABLE
+from bike_pipeline.rollout.configuration import (
+    MODELS_FILE,
+    Served,
+    base_path_in_container,
+    promoted_config,
+    proto_text,
+    write,
+)
+from bike_pipeline.settings.serving_client import ServingClientSettings
+from bike_pipeline.settings.serving_configuration import RequestLoggingSettings
+from bike_pipeline.settings.serving_promotion import PromotionSettings
+
+if TYPE_CHECKING:
+    from bike_pipeline.serving.clients.connection import Connection
+    from bike_pipeline.settings import Settings
+
+_POLL_SECONDS = 0.1
+_SERVICE = "/tensorflow.serving.ModelService"
+_IDENTITY = {"tls", "ca_file", "certificate", "key"}
+
+
+@dataclass(frozen=True)
+class Followers:
+    """Whoever follows the promotions of a model.
+
+    Attributes:
+        model_name: the name that it is served under.
+        base_path: its base path as servers see it.
+        promotion: who they are, and how long they may take.
+        request_logging: what models.config says of the request log.
+        client: how servers are spoken to; its address and protocol do not count.
+    """
+
+    model_name: str
+    base_path: str
+    promotion: PromotionSettings
+    request_logging: RequestLoggingSettings
+    client: ServingClientSettings = field(default_factory=ServingClientSettings)
+
+    @staticmethod
+    def of(settings: Settings) -> Followers:
+        """Return those of the settings."""
+        promotion = settings.serving.promotion
+        return Followers(
+            settings.serving.model_name,
+            promotion.server_base_path or base_path_in_container(settings),
+            promotion,
+            settings.serving.configuration.request_logging,
+            settings.serving.client,
+        )
+
+    def to_json(self) -> str:
+        """Return everything as text, for the parameters of a stage."""
+        return json.dumps(
+            {
+                "model_name": self.model_name,
+                "base_path": self.base_path,
+                "promotion": self.promotion.model_dump(mode="json"),
+                "request_logging": self.request_logging.model_dump(mode="json"),
+                # What else the section says is of no account for a promotion, and must not repeat a stage.
+                "client": self.client.model_dump(mode="json", include=_IDENTITY),
+            },
+            sort_keys=True,
+        )
+
+    @staticmethod
+    def from_json(text: str) -> Followers:
+        """Return what `to_json` wrote."""
+        found = json.loads(text)
+        return Followers(
+            found["model_name"],
+            found["base_path"],
+            PromotionSettings.model_validate(found["promotion"]),
+            RequestLoggingSettings.model_validate(found["request_logging"]),
+            ServingClientSettings.model_validate(found["client"]),
+        )
+
+
+def served(base_path: str | Path, keep_loaded: int) -> Served:
+    """Return the versions that servers shall have: those with a label, and the last ones that were `stable` before.
+
+    Raises:
+        StorageError: the state cannot be read.
+    """
+    deployment = promotion_log.read(base_path)
+    if deployment is None:
+        promoted = promotion_log.promoted_version(base_path)
+        return Served((promoted,), {}) if promoted is not None else Served((), {})
+    present = set(version_folders.versions(base_path))
+    promoted = deployment.labels.get(STABLE, 0)
+    # A request that names no version gets the newest one that is loaded, so only older ones may stay.
+    earlier = [v for v in deployment.previous.get(STABLE, ()) if v in present and v < promoted]
+    kept = earlier[-keep_loaded:] if keep_loaded else []
+    return Served(tuple(sorted({*deployment.labels.values(), *kept})), dict(deployment.labels))
+
+
+def follow(base_path: str | Path, followers: Followers) -> list[str]:
+    """Tell everybody what is promoted; return in words who was told.
+
+    Raises:
+        ServerError: a server cannot be reached, refuses, or does not come to load the version; all others were told.
+        StorageError: the state cannot be read, or models.config not be written.
+    """
+    wanted = served(base_path, followers.promotion.keep_loaded)
+    if not wanted.versions:
+        return []
+    told = []
+    if named := followers.promotion.models_config:
+        path = Path(named).expanduser()
+        config = promoted_config(followers.model_name, followers.base_path, wanted, followers.request_logging)
+        write({path.name or MODELS_FILE: proto_text(config)}, path.parent)
+        told.append(str(path))
+    failed = []
+    for address in followers.promotion.servers:
+        try:
+            _reload(address, followers, wanted)
+            told.append(address)
+        except ServerError as error:
+            failed.append(error)
+    if failed:
+        raise failed[0]
+    return told
+
+
+def _reload(address: str, followers: Followers, wanted: Served) -> None:
+    import grpc
+
+    # A rollback that no server is told of needs none of it.
+    from bike_pipeline.serving.clients import grpc_messages
+    from bike_pipeline.serving.clients.connection import connection_of
+
+    connection = connection_of(followers.client, followers.model_name, address, "grpc")
+    with grpc_messages.channel(connection) as channel:
+        server = _Server(channel, connection, followers)
+        try:
+            server.ask(Served(tuple(sorted({*server.available(), *wanted.versions})), {}))
+            server.wait(wanted)
+            server.ask(wanted)
+        except grpc.RpcError as error:
+            reason = (error.details() if isinstance(error, grpc.Call) else "") or str(error)
+            raise ServerError(
+                f"the server was not told of the promotion ({reason.splitlines()[0]})",
+                where=address,
+                fix="mend that, then call `bike-pipeline promote` again, which tells every server anew",
+            ) from None
+
+
+class _Server:
+    """A server's ModelService, without TensorFlow, which the official stubs import."""
+
+    def __init__(self, channel: Any, connection: Connection, followers: Followers) -> None:
+        from bike_pipeline.serving.server import protos
+
+        self._address, self._followers = connection.authority, followers
+        self._metadata = tuple(connection.credentials.items())
+        self._seconds = followers.promotion.server_seconds
+        self._status, self._management = protos.get_model_status_pb2, protos.model_management_pb2
+        self._ask_status = channel.unary_unary(
+            f"{_SERVICE}/GetModelStatus",
+            self._status.GetModelStatusRequest.SerializeToString,
+            self._status.GetModelStatusResponse.FromString,
+        )
+        self._reload = channel.unary_unary(
+            f"{_SERVICE}/HandleReloadConfigRequest",
+            self._management.ReloadConfigRequest.SerializeToString,
+            self._management.ReloadConfigResponse.FromString,
+        )
+
+    def ask(self, wanted: Served) -> None:
+        """Ask it to serve these versions and no others."""
+        f = self._followers
+        request = self._management.ReloadConfigRequest()
+        request.config.CopyFrom(promoted_config(f.model_name, f.base_path, wanted, f.request_logging))
+        response = self._reload(request, timeout=self._seconds, metadata=self._metadata)
+        if response.status.error_code:
+            raise ServerError(
+                f"the server refuses what is promoted ({response.status.error_message})",
+                where=self._address,
+                fix="check the model's name and serving.promotion.server_base_path",
+            )
+
+    def _states(self) -> Mapping[int, tuple[int, str]]:
+        request = self._status.GetModelStatusRequest()
+        request.model_spec.name = self._followers.model_name
+        found = self._ask_status(request, timeout=self._seconds, metadata=self._metadata).model_version_status
+        return {entry.version: (entry.state, entry.status.error_message) for entry in found}
+
+    def available(self) -> list[int]:
+        """Return the versions that answer; none where it does not have the model."""
+        import grpc
+
+        try:
+            states = self._states()
+        except grpc.RpcError as error:
+            if isinstance(error, grpc.Call) and error.code() == grpc.StatusCode.NOT_FOUND:
+                return []
+            raise
+        ready = self._status.ModelVersionStatus.AVAILABLE
+        return [version for version, (found, _) in states.items() if found == ready]
+
+    def wait(self, wanted: Served) -> None:
+        """Return when the versions that have a label are available.
+
+        Raises:
+            ServerError: one does not load, or not in time.
+        """
+        kinds = self._status.ModelVersionStatus
+        end = time.monotonic() + self._seconds
+        needed = set(wanted.labels.values()) or set(wanted.versions)
+        while True:
+            states = self._states()
+            if all(states.get(version, (0, ""))[0] == kinds.AVAILABLE for version in needed):
+                return
+            broken = [(v, text) for v, (found, text) in states.items() if v in needed and found == kinds.END and text]
+            if broken or time.monotonic() > end:
+                version, reason = broken[0] if broken else (max(needed), "it is not available in time")
+                raise ServerError(
+                    f"the server did not load version {version} ({reason})",
+                    where=self._address,
+                    fix="see the server's log; it answers with what it had before",
+                )
+            time.sleep(_POLL_SECONDS)

@@ -1,0 +1,331 @@
+"""Tries a pushed version before it is promoted: in a process of its own, over the wire, as a client would use it.
+
+The embedded server loads the version, replays its warm-up requests and answers golden rows through the served signature
+over REST. The answers must be the model's own, in time, and the process must keep within its memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import math
+import os
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bike_pipeline import features
+from bike_pipeline.errors import ServerError
+from bike_pipeline.model_registry import version_folders
+from bike_pipeline.modeling import golden_file
+from bike_pipeline.settings.serving_promotion import ValidationSettings
+
+LOG_FILE, REQUEST_FILE = "server.log", "first_failing_request.json"
+# Beside the versions; TF Serving passes over what is no number.
+KEPT_FOLDER = ".validation"
+GOLDEN_FILE = "assets.extra/exports/golden.json"
+_MODEL = "candidate"
+_PERCENTILE = 0.95
+_STOP_SECONDS = 20
+_KILOBYTES_PER_MEGABYTE = 1024
+
+Rows = list[dict[str, int | float]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the trial of a version measured.
+
+    Attributes:
+        rows: golden rows that were answered, one a request.
+        load_seconds: from the start of the process until the version was ready.
+        latency_ms: 95th percentile of a request.
+        memory_mb: most that the process had in memory (peak resident set).
+        difference: largest |answer - model's own answer| / max(rentals, 1).
+    """
+
+    rows: int
+    load_seconds: float
+    latency_ms: float
+    memory_mb: float
+    difference: float
+
+    def in_words(self) -> str:
+        """Return it as a line for people."""
+        return (
+            f"{self.rows} golden rows answered as the model does, 95 % within {self.latency_ms:.1f} ms, "
+            f"{self.memory_mb:,.0f} MB, loaded in {self.load_seconds:.1f} s"
+        )
+
+
+class _Failed(Exception):  # noqa: N818 (told to nobody: `validate` turns it into a ServerError)
+    def __init__(self, what: str, request: Mapping[str, Any] | None = None) -> None:
+        super().__init__(what)
+        self.request = request
+
+
+def kept_folder(base_path: str | Path, version: int) -> Path:
+    """Return where the log and the first failing request of a version that did not pass are kept."""
+    if version_folders.is_remote(base_path):
+        return Path(tempfile.gettempdir()) / "bike-validation" / Path(str(base_path)).name / str(version)
+    return Path(base_path) / KEPT_FOLDER / str(version)
+
+
+def validate(base_path: str | Path, version: int, settings: ValidationSettings) -> Report:
+    """Try a version; what an earlier trial kept is replaced.
+
+    Args:
+        base_path: the model's base path.
+        version: the version.
+        settings: what it must pass.
+
+    Raises:
+        ServerError: it does not load or does not pass; the log and the first failing request are kept, and named.
+    """
+    folder = version_folders.local_folder(base_path, version)
+    kept = kept_folder(base_path, version)
+    with tempfile.TemporaryDirectory(prefix="bike-validation-") as scratch:
+        log = Path(scratch) / LOG_FILE
+        try:
+            rows, expected = _golden(folder, settings.rows)
+            with _candidate(folder, Path(scratch), log, version, settings) as (process, port, load_seconds):
+                answered = _ask(port, rows, expected, version, settings)
+                memory = _peak_memory(process.pid)
+            report = Report(len(rows), load_seconds, _percentile(answered), memory, _worst(answered))
+            _hold(report, answered, settings)
+        except _Failed as failure:
+            named = _keep(kept, log, failure, version)
+            raise ServerError(
+                f"version {version} does not pass: {failure}",
+                where=str(kept),
+                fix=f"see {' and '.join(named)} there; what was promoted before still is",
+            ) from None
+    with contextlib.suppress(OSError):
+        shutil.rmtree(kept)
+    return report
+
+
+def _golden(folder: Path, count: int) -> tuple[Rows, list[float]]:
+    """Return golden rows and the model's own answers: those on record, or the SavedModel's in this process.
+
+    Rows with a number that is not finite come beside the `count` others, last, with NaN for their answer.
+    """
+    from bike_pipeline.modeling.golden import golden_rows
+
+    try:
+        columns, answers = golden_file.read(folder / GOLDEN_FILE)
+    except FileNotFoundError:
+        columns = {name: _spread(values.tolist(), count) for name, values in golden_rows(1000).items()}
+        answers = _own_answers(folder, columns)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _Failed(f"its golden rows cannot be read ({type(error).__name__}: {error})") from None
+    names = [feature.name for feature in features.MODEL_INPUTS]
+    broken = [row for row, answer in enumerate(answers) if math.isnan(answer)]
+    chosen = [*_spread(range(len(answers) - len(broken)), count), *broken]
+    return [{name: columns[name][i] for name in names} for i in chosen], [float(answers[i]) for i in chosen]
+
+
+def _spread(values: Any, count: int) -> list[Any]:
+    """Return `count` of the values, evenly spread over all of them."""
+    step = max(len(values) / count, 1.0)
+    return [values[int(i * step)] for i in range(min(count, len(values)))]
+
+
+def _own_answers(folder: Path, columns: Mapping[str, Any]) -> list[float]:
+    from bike_pipeline.modeling.loaded_model import LoadedModel
+
+    try:
+        answers = [float(value) for value in LoadedModel(folder).predict(columns)]
+    except Exception as error:  # whatever TensorFlow has to say about a broken model
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise _Failed(f"the SavedModel does not answer ({reason[:300]})") from error
+    if not all(map(math.isfinite, answers)):
+        raise _Failed("the SavedModel answers a sound row with what is no number")
+    return answers
+
+
+@dataclass(frozen=True)
+class _Answer:
+    request: Mapping[str, Any]
+    answer: float
+    expected: float
+    milliseconds: float
+
+    @property
+    def difference(self) -> float:
+        if math.isnan(self.expected) or math.isnan(self.answer):
+            return 0.0 if math.isnan(self.expected) and math.isnan(self.answer) else math.inf
+        return abs(self.answer - self.expected) / max(abs(self.expected), 1.0)
+
+
+@contextmanager
+def _candidate(
+    folder: Path, scratch: Path, log: Path, version: int, settings: ValidationSettings
+) -> Iterator[tuple[subprocess.Popen[bytes], int, float]]:
+    """Start the process; yield it with its REST port and the seconds until the version was ready."""
+    # A folder of its own that holds this version alone, so that nothing else is loaded.
+    base = scratch / "serving" / _MODEL
+    base.mkdir(parents=True)
+    (base / str(version)).symlink_to(folder.absolute(), target_is_directory=True)
+    assignments = (
+        f"workspace={scratch}",
+        f"serving.base_path={scratch / 'serving'}",
+        f"serving.model_name={_MODEL}",
+        "serving.server.version_policy=latest",
+        "serving.server.rest_port=0",
+        "serving.server.grpc_port=0",
+        f"serving.server.backends={json.dumps(list(settings.backends))}",
+        # Whose signature is believed was asked before, where the keys are.
+        "signing.require_signature=false",
+    )
+    command = [sys.executable, "-m", "bike_pipeline.rollout.trial_server", str(os.getpid()), *assignments]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "GRPC_VERBOSITY": "ERROR"}
+    begin = time.monotonic()
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, env=environment
+        )
+    try:
+        told = _told(process, begin + settings.start_seconds)
+        seconds = time.monotonic() - begin
+        if version not in told["versions"]:
+            raise _Failed(f"it cannot be served ({'; '.join(told['problems']) or 'no reason was told'})")
+        yield process, int(told["rest_port"]), seconds
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout:
+            process.stdout.close()
+
+
+def _told(process: subprocess.Popen[bytes], deadline: float) -> Any:
+    assert process.stdout is not None
+    line = b""
+    while not line.endswith(b"\n"):
+        left = deadline - time.monotonic()
+        if left <= 0 or not select.select([process.stdout], [], [], left)[0]:
+            raise _Failed("it was not ready in time")
+        read = os.read(process.stdout.fileno(), 65_536)
+        if not read:
+            raise _Failed(f"its process ended with status {process.wait()} before it was ready")
+        line += read
+    return json.loads(line)
+
+
+def _ask(port: int, rows: Rows, expected: list[float], version: int, settings: ValidationSettings) -> list[_Answer]:
+    """Ask one row a request, then all of them at once, which counts for the answers and not for the latency."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=settings.request_seconds)
+    try:
+        answered = []
+        for row, own in zip(rows, expected, strict=True):
+            request = {"signature_name": "serving_default", "instances": [row]}
+            begin = time.perf_counter()
+            (answer,) = _predictions(connection, request, version, 1)
+            found = _Answer(request, answer, own, (time.perf_counter() - begin) * 1000)
+            _same(found, settings)
+            answered.append(found)
+        together = {"signature_name": "serving_default", "instances": rows}
+        answers = _predictions(connection, together, version, len(rows))
+        for row, answer, own in zip(rows, answers, expected, strict=True):
+            _same(_Answer({**together, "instances": [row], "in_a_batch_of": len(rows)}, answer, own, 0.0), settings)
+        return answered
+    finally:
+        connection.close()
+
+
+def _predictions(
+    connection: http.client.HTTPConnection, request: Mapping[str, Any], version: int, count: int
+) -> list[float]:
+    try:
+        path = f"/v1/models/{_MODEL}/versions/{version}:predict"
+        connection.request("POST", path, json.dumps(request), {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        content = response.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise _Failed(f"a request was not answered ({type(error).__name__}: {error})", {"request": request}) from None
+    if response.status != http.client.OK:
+        told = content.decode(errors="replace")[:1000]
+        raise _Failed(f"a request was refused with status {response.status}", {"request": request, "response": told})
+    try:
+        predictions = [float(value) for value in json.loads(content)["predictions"]]
+    except (ValueError, KeyError, TypeError):
+        predictions = []
+    if len(predictions) != count:
+        told = content.decode(errors="replace")[:1000]
+        raise _Failed("an answer holds no predictions of the rows", {"request": request, "response": told})
+    return predictions
+
+
+def _same(found: _Answer, settings: ValidationSettings) -> None:
+    if not found.difference <= settings.max_relative_difference:
+        raise _Failed(
+            f"it answers {found.answer:g} where the model itself answers {found.expected:g}", _as_record(found)
+        )
+
+
+def _as_record(found: _Answer) -> dict[str, Any]:
+    return {
+        "request": found.request,
+        "answer": found.answer,
+        "expected": found.expected,
+        "milliseconds": found.milliseconds,
+    }
+
+
+def _percentile(answered: list[_Answer]) -> float:
+    times = sorted(answer.milliseconds for answer in answered)
+    return times[min(math.ceil(len(times) * _PERCENTILE), len(times)) - 1]
+
+
+def _worst(answered: list[_Answer]) -> float:
+    return max(answer.difference for answer in answered)
+
+
+def _peak_memory(pid: int) -> float:
+    """Return a process's peak resident set in megabytes, as the kernel counts it."""
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / _KILOBYTES_PER_MEGABYTE
+    raise _Failed("its process ended while it was asked")
+
+
+def _hold(report: Report, answered: list[_Answer], settings: ValidationSettings) -> None:
+    if report.latency_ms > settings.latency_limit_ms:
+        slow = next(found for found in answered if found.milliseconds > settings.latency_limit_ms)
+        raise _Failed(
+            f"95 % of the requests took up to {report.latency_ms:.1f} ms, the limit is {settings.latency_limit_ms:g}",
+            _as_record(slow),
+        )
+    if report.memory_mb > settings.memory_limit_mb:
+        raise _Failed(f"it took {report.memory_mb:,.0f} MB of memory, at most {settings.memory_limit_mb:,.0f} may be")
+
+
+def _keep(kept: Path, log: Path, failure: _Failed, version: int) -> list[str]:
+    """Keep what tells why a version did not pass; return the names of the files."""
+    names = []
+    try:
+        shutil.rmtree(kept, ignore_errors=True)
+        kept.mkdir(parents=True)
+        if log.exists():
+            shutil.copyfile(log, kept / LOG_FILE)
+            names.append(LOG_FILE)
+        if failure.request is not None:
+            record = {"version": version, "problem": str(failure), **failure.request}
+            (kept / REQUEST_FILE).write_text(json.dumps(record, indent=2), encoding="utf-8")
+            names.append(REQUEST_FILE)
+    except OSError as error:
+        return [f"nothing, since it could not be written ({error.strerror or error}),"]
+    return names or ["nothing: the model itself could not be asked,"]

@@ -1,0 +1,183 @@
+"""Servers follow what is promoted: the embedded one by itself, and any that speaks TF Serving's protocol when told."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from urllib.error import HTTPError
+
+import grpc
+import pytest
+import tensorflow as tf
+
+from bike_pipeline.errors import ServerError
+from bike_pipeline.model_registry import promotion_log, version_folders
+from bike_pipeline.modeling.golden import golden_rows
+from bike_pipeline.rollout import targets
+from bike_pipeline.rollout.targets import Followers
+from bike_pipeline.serving.clients.connection import API_KEY_VARIABLE
+from bike_pipeline.serving.security import api_keys
+from bike_pipeline.settings import load_settings
+from tests.serving.running import MODEL, push, running_server, with_export
+from tests.serving.security.authorities import Authority
+
+
+@pytest.fixture(scope="module")
+def model(exported, tmp_path_factory):
+    """A small model that loads without TensorFlow."""
+    return with_export(exported.path, tmp_path_factory.mktemp("following") / "model")
+
+
+@pytest.fixture
+def models(tmp_path, model):
+    """The folder of a model whose versions 1 and 2 are validated and of which 1 is promoted."""
+    promotion_log.begin(tmp_path / "serving" / MODEL)
+    for version in (1, 2):
+        push(tmp_path / "serving", model, version)
+        promotion_log.set_validated(tmp_path / "serving" / MODEL, version, passed=True, reason="")
+    promotion_log.promote(tmp_path / "serving" / MODEL, 1)
+    return tmp_path / "serving"
+
+
+def asked(server, path):
+    """Return the status of a request for one golden row."""
+    row = {name: values[:1].tolist() for name, values in golden_rows(200).items()}
+    request = urllib.request.Request(
+        f"http://{server.rest}/v1/models/{MODEL}{path}:predict", json.dumps({"inputs": row}).encode()
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return response.status
+    except HTTPError as error:
+        return error.code
+
+
+def version_of(server):
+    """Return the version that answers a request without one."""
+    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = MODEL
+    for name, values in golden_rows(200).items():
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(values[:1]))
+    with grpc.insecure_channel(server.grpc) as channel:
+        answer = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, timeout=30)
+    return answer.model_spec.version.value
+
+
+def available(server):
+    with urllib.request.urlopen(server.url, timeout=30) as response:
+        found = json.load(response)["model_version_status"]
+    return sorted(int(entry["version"]) for entry in found if entry["state"] == "AVAILABLE")
+
+
+def eventually(question, expected):
+    for _ in range(600):
+        if (answer := question()) == expected:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{answer} and not {expected}")
+
+
+def test_the_embedded_server_follows_the_state_by_itself(models, tmp_path):
+    base = models / MODEL
+    with running_server(models, tmp_path, "serving.server.poll_seconds=0.1") as server:
+        assert available(server) == [1]
+        assert (asked(server, ""), asked(server, "/labels/stable"), asked(server, "/versions/2")) == (200, 200, 404)
+        promotion_log.promote(base, 2)
+        eventually(lambda: available(server), [2])
+        eventually(lambda: asked(server, "/labels/stable"), 200)
+        assert version_of(server) == 2
+        promotion_log.promote(base, 2, label="canary")
+        promotion_log.rollback(base)
+        eventually(lambda: asked(server, "/labels/canary"), 200)
+        eventually(lambda: available(server), [1, 2])
+        # A newer version that has only another label gets no request that did not ask for it.
+        eventually(lambda: version_of(server), 1)
+        # What cannot be read changes nothing of what serves.
+        (base / promotion_log.STATE_FILE).write_text("{", encoding="utf-8")
+        eventually(lambda: "what serves goes on serving" in server.log, True)
+        assert asked(server, "") == 200
+
+
+def test_a_running_server_is_told_and_answers_all_along(models, tmp_path):
+    base = models / MODEL
+    # A policy that follows nothing by itself, as TF Serving's.
+    fixed = ("serving.server.version_policy=specific", "serving.server.specific_versions=[1]")
+    with running_server(models, tmp_path, *fixed) as server:
+        settings = load_settings(
+            assignments=(
+                f"serving.promotion.servers=['{server.grpc}']",
+                f"serving.promotion.server_base_path={base}",
+                "serving.promotion.keep_loaded=0",
+            )
+        )
+        followers = Followers.of(settings)
+        promotion_log.promote(base, 2)
+        assert targets.follow(base, followers) == [server.grpc]
+        assert asked(server, "") == 200
+        assert asked(server, "/labels/stable") == 200
+        eventually(lambda: available(server), [2])
+        promotion_log.rollback(base)
+        targets.follow(base, followers)
+        eventually(lambda: available(server), [1])
+        assert asked(server, "/labels/stable") == 200
+
+
+def test_a_secured_server_is_told_by_whoever_may_and_by_nobody_else(models, tmp_path, monkeypatch):
+    base = models / MODEL
+    authority = Authority(tmp_path)
+    own, ours = authority.sign("server"), authority.sign("client", client=True)
+    store = tmp_path / "keys" / "api-keys.json"
+    keys = {
+        name: api_keys.create(store, name, scopes)[1]
+        for name, scopes in {"rider": ["predict"], "operator": ["predict", "admin"]}.items()
+    }
+    secured = (
+        "serving.server.version_policy=specific",
+        "serving.server.specific_versions=[1]",
+        f"serving.security.tls.certificate_file={own.certificate}",
+        f"serving.security.tls.key_file={own.key}",
+        f"serving.security.tls.client_ca_file={authority.certificate}",
+        "serving.security.authentication.methods=[api_keys]",
+    )
+    with running_server(models, tmp_path, *secured) as server:
+        settings = load_settings(
+            assignments=(
+                f"serving.promotion.servers=['{server.grpc}']",
+                f"serving.promotion.server_base_path={base}",
+                f"serving.client.ca_file={authority.certificate}",
+                f"serving.client.certificate={ours.certificate}",
+                f"serving.client.key={ours.key}",
+            )
+        )
+        followers = Followers.from_json(Followers.of(settings).to_json())
+        promotion_log.promote(base, 2)
+        monkeypatch.setenv(API_KEY_VARIABLE, keys["rider"])
+        with pytest.raises(ServerError, match="was not told of the promotion"):
+            targets.follow(base, followers)
+        monkeypatch.setenv(API_KEY_VARIABLE, keys["operator"])
+        assert targets.follow(base, followers) == [server.grpc]
+
+
+def test_a_server_that_cannot_load_the_version_says_so_and_goes_on(models, tmp_path):
+    base = models / MODEL
+    fixed = ("serving.server.version_policy=specific", "serving.server.specific_versions=[1]")
+    with running_server(models, tmp_path, *fixed) as server:
+        settings = load_settings(
+            assignments=(
+                f"serving.promotion.servers=['{server.grpc}']",
+                f"serving.promotion.server_base_path={base}",
+                "serving.promotion.server_seconds=5",
+            )
+        )
+        promotion_log.promote(base, 2)
+        path = base / "2" / "saved_model.pb"
+        path.write_bytes(path.read_bytes()[:50])
+        assert not version_folders.is_intact(base / "2", version_folders.push_record(base, 2)["fingerprint"])
+        with pytest.raises(ServerError) as error:
+            targets.follow(base, Followers.of(settings))
+        assert error.value.where == server.grpc
+        assert asked(server, "") == 200
+        assert available(server) == [1]
