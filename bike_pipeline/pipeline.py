@@ -28,6 +28,7 @@ from bike_pipeline.modeling import evaluation
 from bike_pipeline.rollout.targets import Followers
 from bike_pipeline.settings import Settings
 from bike_pipeline.source_hash import source_hash
+from bike_pipeline.stages import Stage
 
 TRAINED_ON = [HISTORY, TRAIN]
 
@@ -73,30 +74,30 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
 
     example_gen = _identify(
         SpanExampleGen(settings.store_uri, settings.data.history_spans, settings.data.in_memory_rows),
-        "CsvExampleGen", *inputs, "components/example_gen.py", "components/example_shards.py", "modeling/rows.py",
+        Stage.EXAMPLE_GEN, *inputs, "components/example_gen.py", "components/example_shards.py", "modeling/rows.py",
         **place,
     )  # fmt: skip
     examples = example_gen.outputs["examples"]
 
     schema_gen = _identify(
-        ImportSchemaGen(str(settings.schema_path)), "ImportSchemaGen", schema_sha256=schema_hash, **place
+        ImportSchemaGen(str(settings.schema_path)), Stage.SCHEMA_GEN, schema_sha256=schema_hash, **place
     )
     schema = schema_gen.outputs["schema"]
 
     statistics_gen = _identify(
         StatisticsGen(examples, schema),
-        "StatisticsGen", "components/statistics_gen.py", "modeling/rows.py", "data/calendar_sums.py",
+        Stage.STATISTICS_GEN, "components/statistics_gen.py", "modeling/rows.py", "data/calendar_sums.py",
         in_memory_rows=settings.data.in_memory_rows,
     )  # fmt: skip
     statistics = statistics_gen.outputs["statistics"]
 
     example_validator = _identify(
-        components.ExampleValidator(statistics, schema, exclude_splits=[HISTORY]), "ExampleValidator"
+        components.ExampleValidator(statistics, schema, exclude_splits=[HISTORY]), Stage.EXAMPLE_VALIDATOR
     )
 
     data_gate = _identify(
         DataGate(statistics, schema, example_validator.outputs["anomalies"], gate),
-        "DataGate", "components/data_gate.py", "data/plausibility.py", "data/level.py", "data/calendar_sums.py",
+        Stage.DATA_GATE, "components/data_gate.py", "data/plausibility.py", "data/level.py", "data/calendar_sums.py",
     )  # fmt: skip
 
     transform = _identify(
@@ -109,14 +110,14 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
             disable_analyzer_cache=True,
             disable_statistics=True,
         ),
-        "Transform", "features.py", "modeling/preprocessing.py", "modeling/rows.py", "components/transform.py",
+        Stage.TRANSFORM, "features.py", "modeling/preprocessing.py", "modeling/rows.py", "components/transform.py",
         in_memory_rows=settings.data.in_memory_rows,
     )  # fmt: skip
     # Nothing is learnt from data that the gate refused.
     transform.add_upstream_node(data_gate)
 
     warm_start = (
-        [_identify(BaselineLookup(settings.serving_path, metric_set), "WarmStartLookup", lookup, *serving)]
+        [_identify(BaselineLookup(settings.serving_path, metric_set), Stage.WARM_START_LOOKUP, lookup, *serving)]
         if settings.training.warm_start
         else []
     )
@@ -132,13 +133,13 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
             eval_args=trainer_pb2.EvalArgs(splits=[EVAL]),
             custom_config={"training": training, "seed": settings.seed},
         ),
-        "Trainer", *model,
+        Stage.TRAINER, *model,
     )  # fmt: skip
     candidate = trainer.outputs["model"]
 
     baseline_lookup = _identify(
         BaselineLookup(settings.serving_path, metric_set, accept_baseline_reset, candidate),
-        "BaselineLookup", "components/baseline_lookup.py", *serving,
+        Stage.BASELINE_LOOKUP, "components/baseline_lookup.py", *serving,
     )  # fmt: skip
 
     evaluator = _identify(
@@ -151,7 +152,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
             eval_config=evaluation.eval_config(settings.evaluation),
             module_path="bike_pipeline.modeling.evaluation",
         ),
-        "Evaluator", *model, "components/evaluator.py",
+        Stage.EVALUATOR, *model, "components/evaluator.py",
         evaluation=settings.evaluation.model_dump_json(), metric_set=metric_set,
         in_memory_rows=settings.data.in_memory_rows,
     )  # fmt: skip
@@ -174,7 +175,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
             evaluation=settings.evaluation.model_dump_json(),
             **compressing,
         ),
-        "Exporter", *model, "exporting", "components/exporter.py", "serving/predictor.py",
+        Stage.EXPORTER, *model, "exporting", "components/exporter.py", "serving/predictor.py",
     )  # fmt: skip
 
     pusher = _identify(
@@ -186,7 +187,8 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
                 filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=settings.serving_path)
             ),
         ),
-        "Pusher", *serving, "components/pusher.py", "model_registry/version_manifest.py", "lineage/queries/evidence.py",
+        Stage.PUSHER, *serving,
+        "components/pusher.py", "model_registry/version_manifest.py", "lineage/queries/evidence.py",
         promotion=Followers.of(settings).to_json(),
     )  # fmt: skip
 

@@ -11,13 +11,18 @@ from rich.tree import Tree
 
 from bike_pipeline.commands.run_view import METRIC_NAMES
 from bike_pipeline.features import slice_name
+from bike_pipeline.stages import Stage
 
 if TYPE_CHECKING:
     from bike_pipeline.lineage.queries.graph import Graph, Node
     from bike_pipeline.lineage.reports.lineage_report import Report, SpanFiles
 
 # What the stages that look at data look at.
-_LOOKING = {"StatisticsGen": "examples", "ExampleValidator": "statistics", "DataGate": "statistics"}
+_LOOKING: dict[str, str] = {
+    Stage.STATISTICS_GEN: "examples",
+    Stage.EXAMPLE_VALIDATOR: "statistics",
+    Stage.DATA_GATE: "statistics",
+}
 
 
 def report_text(report: Report) -> RenderableType:

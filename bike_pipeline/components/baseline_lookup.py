@@ -26,6 +26,7 @@ from bike_pipeline.lineage.store.entities import ServedModel
 from bike_pipeline.lineage.store.metadata_store import COMPLETE, Lineage, prop
 from bike_pipeline.model_registry import version_folders
 from bike_pipeline.modeling import saved_model
+from bike_pipeline.stages import Stage
 
 STATE_PROPERTY, REASON_PROPERTY, VERSION_PROPERTY = "state", "reason", "serving_version"
 FOUND, NONE, RESET = "found", "none", "reset"
@@ -61,7 +62,7 @@ class BaselineDriver(driver.Driver):
             resolved = {} if serving is None else _identity(serving)
             accept = int(properties["accept_baseline_reset"])
             if candidates and serving is not None and serving.model_id == candidates[0].id:
-                for earlier in reversed(lineage.consumers(candidates[0].id, "BaselineLookup")):
+                for earlier in reversed(lineage.consumers(candidates[0].id, Stage.BASELINE_LOOKUP)):
                     if earlier.last_known_state == COMPLETE:
                         resolved = json.loads(prop(earlier, _RESOLVED))
                         accept = int(prop(earlier, "accept_baseline_reset"))
@@ -114,7 +115,7 @@ class BaselineLookupExecutor(base_executor.BaseExecutor):
         if problem:
             raise BaselineError(
                 f"the candidate cannot be compared with the serving model (version {version}): {problem}",
-                where="BaselineLookup",
+                where=Stage.BASELINE_LOOKUP,
                 fix="if that is meant, run once with --accept-baseline-reset; the reset is recorded",
             )
         io_utils.copy_dir(source, path_utils.serving_model_dir(output.uri))

@@ -22,6 +22,7 @@ from bike_pipeline.components.example_shards import EVAL, HISTORY, TRAIN
 from bike_pipeline.data import plausibility
 from bike_pipeline.errors import DataGateError
 from bike_pipeline.settings.data import GateLimits
+from bike_pipeline.stages import Stage
 
 REPORT_FILE = "report.json"
 DRIFT = "drift"
@@ -137,7 +138,7 @@ class DataGateExecutor(base_executor.BaseExecutor):
             subject = f"'{first.feature}'" if first.feature else whole
             raise DataGateError(
                 f"span {statistics.span} is refused: {subject} in {first.split}: {first.reason.rstrip('.')}{more}",
-                where="DataGate",
+                where=Stage.DATA_GATE,
                 fix=f"correct the source and ingest it again, or weigh it otherwise in gate.severities; report: {kept}",
             )
         io_utils.write_string_file(os.path.join(report.uri, REPORT_FILE), content)

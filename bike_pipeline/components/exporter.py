@@ -35,6 +35,7 @@ from bike_pipeline.exporting.formats.compressed import Compressing
 from bike_pipeline.modeling import rows, training_rows
 from bike_pipeline.settings import EvaluationSettings, ExportingSettings
 from bike_pipeline.settings.training import TrainingSettings
+from bike_pipeline.stages import Stage
 
 REPORT_PROPERTY, SUMMARY_PROPERTY = "parity", "formats"
 EDGE_PROPERTY, EDGE_REASON_PROPERTY = "edge_blessed", "edge_reason"
@@ -134,7 +135,7 @@ def _read(
     seen = 0
     for path in rows.readable_files(artifact_utils.get_split_uri(input_dict["examples"], split)):
         for batch in rows.record_batches(path, _ROWS_PER_BATCH, names, schema):
-            columns = rows.to_columns([batch], names, where="Exporter")
+            columns = rows.to_columns([batch], names, where=Stage.EXPORTER)
             parts.append({name: values[-seen % every :: every] for name, values in columns.items()})
             seen += batch.num_rows
     return {name: np.concatenate([part[name] for part in parts]) for name in names}

@@ -27,6 +27,7 @@ from bike_pipeline.data import calendar_sums
 from bike_pipeline.data.calendar_sums import CalendarSums
 from bike_pipeline.errors import DataError
 from bike_pipeline.modeling import rows
+from bike_pipeline.stages import Stage
 
 # A larger batch gains nothing and costs memory.
 ROWS_PER_BATCH = 32_768
@@ -103,7 +104,7 @@ class StatisticsGenExecutor(stock.Executor):
         for split in splits:
             of_split = [found for (name, _), found in zip(files, partial, strict=True) if name == split and found]
             merged = _merged([found for found, _ in of_split], schema)
-            rows.check_count("StatisticsGen", split, int(merged.datasets[0].num_examples), count[split])
+            rows.check_count(Stage.STATISTICS_GEN, split, int(merged.datasets[0].num_examples), count[split])
             path = os.path.join(artifact_utils.get_split_uri([output], split), stock.DEFAULT_FILE_NAME)
             io_utils.write_bytes_file(path, merged.SerializeToString())
             by_day = calendar_sums.total([found for _, found in of_split])

@@ -40,6 +40,7 @@ from bike_pipeline.components import beam_engine
 from bike_pipeline.components.example_gen import ROWS_PROPERTY
 from bike_pipeline.errors import ConfigurationError, DataError
 from bike_pipeline.modeling import preprocessing, rows
+from bike_pipeline.stages import Stage
 from bike_pipeline.storage.literal_paths import as_pattern
 
 # Large enough that what a batch costs in Python does not count, small enough for any worker's memory.
@@ -126,7 +127,7 @@ def _learn(files: list[str], schema: schema_pb2.Schema) -> preprocessing.Learnt:
             count += len(months)
             last_month = max(last_month, float(months.numpy().max()))
     if not count:
-        raise DataError("there are no examples to learn from", where="Transform", fix="ingest a span with rows")
+        raise DataError("there are no examples to learn from", where=Stage.TRANSFORM, fix="ingest a span with rows")
     return preprocessing.Learnt(tf.constant(total / count, tf.float64), tf.constant(last_month, tf.float32))
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from bike_pipeline import features
 from bike_pipeline.errors import DataError
+from bike_pipeline.stages import Stage
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -122,7 +123,7 @@ def of_batch(batch: pa.RecordBatch) -> CalendarSums:
         if values is None or len(values) != batch.num_rows or values.null_count:
             raise DataError(
                 f"the examples lack values of '{name}'",
-                where="StatisticsGen",
+                where=Stage.STATISTICS_GEN,
                 fix="every row of a span has all columns of the contract: run again with --no-cache",
             )
         if name == features.DATE:

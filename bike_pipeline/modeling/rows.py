@@ -15,13 +15,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from bike_pipeline.errors import DataError, StageError, first_words
+from bike_pipeline.stages import Stage
 
 COLUMNS_FOLDER = "columns"
 
 Columns = dict[str, npt.NDArray[Any]]
 
 
-def to_columns(batches: Iterable[pa.RecordBatch], names: Iterable[str], where: str = "Trainer") -> Columns:
+def to_columns(batches: Iterable[pa.RecordBatch], names: Iterable[str], where: str = Stage.TRAINER) -> Columns:
     """Return the named columns of all batches, each of shape (rows,); int64 or float32.
 
     Args:

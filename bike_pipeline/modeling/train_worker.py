@@ -25,6 +25,7 @@ from bike_pipeline.modeling import rendezvous
 from bike_pipeline.modeling.cluster import Cluster
 from bike_pipeline.modeling.rendezvous import PeerLostError
 from bike_pipeline.modeling.training_job import TrainingJob
+from bike_pipeline.stages import Stage
 
 # Workers listen here in a cluster; TensorFlow's own examples use the same.
 PORT = 2222
@@ -170,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
         traceback.print_exc()
         first = next((line for line in str(error).splitlines() if line.strip()), "")
-        _end(StageError(f"{type(error).__name__}: {first[:300]}", where="Trainer", fix="see this worker's log"))
+        _end(StageError(f"{type(error).__name__}: {first[:300]}", where=Stage.TRAINER, fix="see this worker's log"))
     _end()
 
 

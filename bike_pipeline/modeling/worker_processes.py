@@ -19,6 +19,7 @@ from bike_pipeline import progress
 from bike_pipeline.errors import BikePipelineError, ConfigurationError, StageError
 from bike_pipeline.modeling import cluster as clusters
 from bike_pipeline.modeling.training_job import TrainingJob
+from bike_pipeline.stages import Stage
 
 WORKER = ("-m", "bike_pipeline.modeling.train_worker")
 # Once one worker has failed, the others notice within this time, and what each has to say is known.
@@ -95,7 +96,7 @@ def _failure(workers: _Workers, said: dict[int, dict[str, Any]]) -> BikePipeline
             how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
             return StageError(
                 f"worker {index} of {len(workers.processes)} ended by {how}",
-                where="Trainer",
+                where=Stage.TRAINER,
                 fix="the log holds what it said last; after mending, run again: finished stages are not repeated",
             )
     return _error(said[failed[0]]["error"])

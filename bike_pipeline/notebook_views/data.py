@@ -14,6 +14,7 @@ from bike_pipeline.lineage.queries.run_changes import baseline_examples, statist
 from bike_pipeline.lineage.store.entities import StageRecord
 from bike_pipeline.notebook_views.shown import BEFORE, MARK, NEW, SOFT, Html, Picture, canvas, table
 from bike_pipeline.notebook_views.workspace import DAYS, PHYSICAL, Workspace, physical
+from bike_pipeline.stages import Stage
 
 _PARTS = {"history": BEFORE, "train": NEW, "eval": MARK}
 # Codes that all get a tick of their own.
@@ -194,7 +195,7 @@ def gate_findings(here: Workspace) -> Html:
     seen = set()
     for run in reversed(here.runs):
         for stage in run.stages:
-            if stage.name == "DataGate" and (run.span, run.version) not in seen:
+            if stage.name == Stage.DATA_GATE and (run.span, run.version) not in seen:
                 found = _found_by_gate(here, stage)
                 seen.update([(run.span, run.version)] if found else [])
                 rows += [(f"{run.span} version {run.version}", *cells) for cells in found]

@@ -12,21 +12,10 @@ from pydantic import Field, model_validator
 from bike_pipeline.settings.kubeflow_client import KubeflowClientSettings
 from bike_pipeline.settings.metadata import METADATA_PASSWORD, METADATA_PASSWORD_FILE, METADATA_USER, MySql
 from bike_pipeline.settings.section import Count, Section
+from bike_pipeline.stages import Stage
 
-StageName = Literal[
-    "CsvExampleGen",
-    "ImportSchemaGen",
-    "StatisticsGen",
-    "ExampleValidator",
-    "DataGate",
-    "Transform",
-    "WarmStartLookup",
-    "Trainer",
-    "BaselineLookup",
-    "Evaluator",
-    "Exporter",
-    "Pusher",
-]
+# YAML and JSON hold its value.
+StageName = Annotated[Stage, Field(strict=False)]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 # Kubernetes' names of objects (RFC 1123 subdomains) and its quantities.
 ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]

@@ -15,6 +15,7 @@ from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.runners.beam.flags import direct_flags
 from bike_pipeline.runners.kubeflow.definition import Target, cluster_definition, cluster_settings, schema_in_image
 from bike_pipeline.settings import Settings
+from bike_pipeline.stages import Stage
 
 if TYPE_CHECKING:
     from tfx.dsl.components.base.base_node import BaseNode
@@ -27,9 +28,9 @@ RESET: Final = "accept_baseline_reset"
 # it KFP writes "0", and no retry ever comes. Vertex AI takes an hour where nothing is said, its limit.
 RETRY_FOR: Final = f"{30 * 24 * 3600}s"
 # They look at data or models that KFP's cache key does not know.
-NEVER_CACHED: Final = frozenset({"CsvExampleGen", "WarmStartLookup", "BaselineLookup", "Pusher"})
+NEVER_CACHED: Final = frozenset({Stage.EXAMPLE_GEN, Stage.WARM_START_LOOKUP, Stage.BASELINE_LOOKUP, Stage.PUSHER})
 # The stage that writes down what the run is made of: it has none before it and always runs.
-RECORDER: Final = "CsvExampleGen"
+RECORDER: Final = Stage.EXAMPLE_GEN
 _NOT_IN_NAMES = re.compile(r"[^-a-zA-Z0-9]+")
 
 

@@ -18,6 +18,7 @@ from bike_pipeline.modeling.train_worker import PORT
 from bike_pipeline.modeling.training_job import TrainingJob
 from bike_pipeline.runners.kubeflow import go_yaml
 from bike_pipeline.settings import Settings
+from bike_pipeline.stages import Stage
 
 API_VERSION: Final = "trainer.kubeflow.org/v1alpha1"
 RUNTIME: Final = "bike-pipeline-tensorflow"
@@ -81,7 +82,7 @@ def _object(kind: str, name: str, spec: dict[str, Any], **labels: str) -> dict[s
 
 
 def _job(settings: Settings, job: TrainingJob, name: str, runtime: str) -> dict[str, Any]:
-    stage = settings.kubeflow.stage("Trainer")
+    stage = settings.kubeflow.stage(Stage.TRAINER)
     amounts = {"cpu": stage.cpu, "memory": stage.memory}
     if stage.accelerator is not None:
         amounts[stage.accelerator.type] = str(stage.accelerator.count)
@@ -97,7 +98,7 @@ def _job(settings: Settings, job: TrainingJob, name: str, runtime: str) -> dict[
 
 
 def _runtime(settings: Settings, name: str, workers: int) -> dict[str, Any]:
-    kubeflow, stage = settings.kubeflow, settings.kubeflow.stage("Trainer")
+    kubeflow, stage = settings.kubeflow, settings.kubeflow.stage(Stage.TRAINER)
     pod: dict[str, Any] = {"restartPolicy": "Never", "containers": [_container(settings)]}
     if kubeflow.service_account:
         pod["serviceAccountName"] = kubeflow.service_account

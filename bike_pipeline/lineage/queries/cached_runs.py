@@ -15,6 +15,7 @@ from bike_pipeline.lineage.records import sealing
 from bike_pipeline.lineage.store.metadata_store import CACHED, COMPLETE, LAST_STAGE, RUNNING, Lineage, prop
 from bike_pipeline.lineage.store.writing import put_execution
 from bike_pipeline.run_events import RunResult, StageResult
+from bike_pipeline.stages import Stage
 
 # The custom property of the run's context that holds what its end kept for the next run.
 PROPERTY = "unchanged_while"
@@ -77,7 +78,7 @@ def models_of(lineage: Lineage, run_id: str) -> list[int]:
     return [
         artifact.id
         for execution in lineage.executions_of(run_id)
-        if lineage.stage_of(execution) == "Trainer"
+        if lineage.stage_of(execution) == Stage.TRAINER
         for artifact in lineage.outputs(execution.id).get("model", [])
     ]
 

@@ -12,6 +12,7 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.lineage.records.run_record import RUN_CONTEXT, RunSource, source_of_run
 from bike_pipeline.lineage.store.metadata_store import Lineage, prop, time_of
+from bike_pipeline.stages import Stage
 
 DECISIONS_PROPERTY = "decisions"
 DECISIONS_FILE = "decisions.json"
@@ -64,7 +65,7 @@ def decisions_of(evaluation: pb.Artifact) -> dict[str, Any] | None:
 def evaluation_of(lineage: Lineage, model_id: int, pushed: bool) -> pb.Artifact | None:
     """Return a model's newest evaluation; for a pushed model the newest that blessed it."""
     found = None
-    for execution in lineage.consumers(model_id, "Evaluator"):
+    for execution in lineage.consumers(model_id, Stage.EVALUATOR):
         outputs = lineage.outputs(execution.id)
         if outputs.get("evaluation") and outputs.get("blessing"):
             if pushed and prop(outputs["blessing"][0], "blessed") != 1:

@@ -23,6 +23,7 @@ from bike_pipeline.lineage.queries.evidence import DECISIONS_PROPERTY, decisions
 from bike_pipeline.lineage.queries.history import History
 from bike_pipeline.lineage.queries.serving_now import serving_now
 from bike_pipeline.lineage.store.metadata_store import CANCELED, FAILED, RUNNING, Lineage, prop
+from bike_pipeline.stages import Stage
 
 # What a killed stage wrote and never recorded.
 UNRECORDED = "left by a killed stage"
@@ -144,13 +145,13 @@ def _reasons(lineage: Lineage, history: History, serving_path: str, keep_blessed
 
 
 def _pushes_of(history: History, model_id: int) -> Iterator[int]:
-    for execution in history.readers(model_id, "Pusher"):
+    for execution in history.readers(model_id, Stage.PUSHER):
         yield from (artifact_id for _, artifact_id in history.outputs(execution))
 
 
 def _baselines_of(history: History, model_id: int) -> Iterator[int]:
     """Yield the models that a model was held against."""
-    for execution in history.readers(model_id, "BaselineLookup"):
+    for execution in history.readers(model_id, Stage.BASELINE_LOOKUP):
         try:
             found = json.loads(prop(history.executions[execution], "baseline") or "{}")
         except ValueError:

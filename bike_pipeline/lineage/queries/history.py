@@ -16,19 +16,20 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.lineage.queries.evidence import window_of
 from bike_pipeline.lineage.store.metadata_store import CACHED, Lineage, prop
+from bike_pipeline.stages import Stage
 
 # Ids in one query.
 _CHUNK = 500
 # Stages that look at what others made, by the input that they look at; nothing is made of what they say.
-WITNESSES = {
-    "StatisticsGen": "examples",
-    "ExampleValidator": "statistics",
-    "DataGate": "statistics",
-    "Evaluator": "model",
-    "Exporter": "model",
-    "Pusher": "model",
+WITNESSES: dict[str, str] = {
+    Stage.STATISTICS_GEN: "examples",
+    Stage.EXAMPLE_VALIDATOR: "statistics",
+    Stage.DATA_GATE: "statistics",
+    Stage.EVALUATOR: "model",
+    Stage.EXPORTER: "model",
+    Stage.PUSHER: "model",
 }
-WARM_START = "WarmStartLookup"
+WARM_START = Stage.WARM_START_LOOKUP
 _FREED = (pb.Artifact.MARKED_FOR_DELETION, pb.Artifact.DELETED)
 
 
@@ -97,7 +98,7 @@ class History:
         """Yield every trained model with the execution that trained it, oldest first."""
         for model in self.of_type("Model"):
             producer = self.producer(model.id)
-            if producer is not None and self.stage[producer] == "Trainer":
+            if producer is not None and self.stage[producer] == Stage.TRAINER:
                 yield model, producer
 
     def examples_of(self, execution_id: int) -> pb.Artifact | None:

@@ -18,6 +18,7 @@ from bike_pipeline.lineage.records.run_record import RunSource, environment, sha
 from bike_pipeline.lineage.store.metadata_store import Lineage, prop
 from bike_pipeline.model_registry import version_folders
 from bike_pipeline.settings import PROJECT_ROOT, Settings
+from bike_pipeline.stages import Stage
 
 # In the scratch root the baseline must not have the number of the model that is trained there.
 _FOREIGN_MODEL = -1
@@ -69,7 +70,7 @@ def origin_of(lineage: Lineage, history: History, model_id: int) -> Origin:
     found: dict[str, Any] = {}
     inputs = dict(history.inputs(trainer)) if trainer is not None else {}
     lookups = [history.producer(inputs["base_model"])] if "base_model" in inputs else []
-    lookups += history.readers(model_id, "BaselineLookup")
+    lookups += history.readers(model_id, Stage.BASELINE_LOOKUP)
     for lookup in lookups:
         try:
             found = json.loads(prop(history.executions[lookup], "baseline") or "{}") if lookup is not None else {}

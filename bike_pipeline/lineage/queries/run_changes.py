@@ -10,6 +10,7 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.lineage.store.entities import RunRecord
 from bike_pipeline.lineage.store.metadata_store import Lineage, prop
+from bike_pipeline.stages import Stage
 
 # What a changed parameter of a stage means to a person.
 _MEANINGS = {
@@ -140,7 +141,7 @@ def _named(key: str, artifacts: list[pb.Artifact]) -> str:
 def baseline_examples(lineage: Lineage, run: RunRecord) -> pb.Artifact | None:
     """Return the examples that the baseline of a run was trained on; None where there was no baseline."""
     for stage in run.stages:
-        if stage.name != "BaselineLookup":
+        if stage.name != Stage.BASELINE_LOOKUP:
             continue
         execution = lineage.store.get_executions_by_id([stage.execution_id])[0]
         baseline: dict[str, Any] = json.loads(prop(execution, "baseline") or "{}")
@@ -152,7 +153,7 @@ def baseline_examples(lineage: Lineage, run: RunRecord) -> pb.Artifact | None:
 
 def statistics_of(lineage: Lineage, examples: pb.Artifact) -> pb.Artifact | None:
     """Return the newest statistics of examples; None where none were taken."""
-    for execution in reversed(lineage.consumers(examples.id, "StatisticsGen")):
+    for execution in reversed(lineage.consumers(examples.id, Stage.STATISTICS_GEN)):
         found = lineage.outputs(execution.id).get("statistics", [])
         if found:
             return found[0]

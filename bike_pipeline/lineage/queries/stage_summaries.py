@@ -10,6 +10,7 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.lineage.store.metadata_store import LAST_STAGE, Lineage, prop
 from bike_pipeline.run_events import RunResult, StageResult
+from bike_pipeline.stages import Stage
 
 Outputs = dict[str, list[pb.Artifact]]
 
@@ -68,15 +69,15 @@ def _model(outputs: Outputs) -> str:
 
 
 _OUTCOMES: dict[str, Callable[[Outputs], str]] = {
-    "CsvExampleGen": _examples,
-    "ExampleValidator": _validator,
-    "DataGate": _gate,
-    "Trainer": _model,
-    "BaselineLookup": _baseline,
-    "WarmStartLookup": _baseline,
-    "Evaluator": _evaluation,
-    "Exporter": _exports,
-    "Pusher": _push,
+    Stage.EXAMPLE_GEN: _examples,
+    Stage.EXAMPLE_VALIDATOR: _validator,
+    Stage.DATA_GATE: _gate,
+    Stage.TRAINER: _model,
+    Stage.BASELINE_LOOKUP: _baseline,
+    Stage.WARM_START_LOOKUP: _baseline,
+    Stage.EVALUATOR: _evaluation,
+    Stage.EXPORTER: _exports,
+    Stage.PUSHER: _push,
 }
 
 
@@ -98,7 +99,7 @@ def run_result(
     """
     by_name = {stage.name: stage for stage in stages}
     pushed = lineage.outputs(by_name[LAST_STAGE].execution_id)["pushed_model"][0]
-    evaluation = lineage.outputs(by_name["Evaluator"].execution_id)["evaluation"][0]
+    evaluation = lineage.outputs(by_name[Stage.EVALUATOR].execution_id)["evaluation"][0]
     decisions = json.loads((Path(path_of(evaluation.uri)) / "decisions.json").read_text(encoding="utf-8"))
     was_pushed = prop(pushed, "pushed") == 1
     return RunResult(

@@ -14,6 +14,7 @@ from bike_pipeline.errors import MetadataError
 from bike_pipeline.lineage.queries.evidence import decisions_of, run_of, window_of
 from bike_pipeline.lineage.records.run_record import RUN_CONTEXT, RunSource, source_of_run
 from bike_pipeline.lineage.store.metadata_store import Lineage, prop
+from bike_pipeline.stages import Stage
 
 TAG_PREFIX = "bike_pipeline."
 # Tells the server's copy of a run from others.
@@ -107,7 +108,7 @@ def _evaluation(lineage: Lineage, run_id: str | None) -> tuple[pb.Execution, pb.
         of_run = [
             artifact
             for execution in _executions(lineage, run_id)
-            if lineage.stage_of(execution) == "Evaluator"
+            if lineage.stage_of(execution) == Stage.EVALUATOR
             for artifact in lineage.outputs(execution.id).get("evaluation", [])
         ]
         if not of_run:

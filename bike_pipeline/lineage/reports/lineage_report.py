@@ -13,6 +13,7 @@ from bike_pipeline.lineage.queries.history import History
 from bike_pipeline.lineage.records.run_record import RunSource, source_of_run
 from bike_pipeline.lineage.store.entities import RunRecord, utc_text
 from bike_pipeline.lineage.store.metadata_store import Lineage, prop
+from bike_pipeline.stages import Stage
 
 if TYPE_CHECKING:
     from bike_pipeline.lineage.queries.model_lookup import ChosenModel
@@ -95,7 +96,7 @@ def report_of_model(lineage: Lineage, history: History, chosen: ChosenModel, sto
 def _roots(lineage: Lineage, history: History, chosen: ChosenModel) -> list[int]:
     """Return the newest push of a model, else its evaluation, else the model itself."""
     if chosen.push is not None:
-        for execution in reversed(history.readers(chosen.model_id, "Pusher")):
+        for execution in reversed(history.readers(chosen.model_id, Stage.PUSHER)):
             for _, artifact_id in history.outputs(execution):
                 if prop(history.artifacts[artifact_id], "pushed_version") == str(chosen.push.version):
                     return [artifact_id]

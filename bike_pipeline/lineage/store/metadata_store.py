@@ -23,6 +23,7 @@ from bike_pipeline.lineage.store.connection import open_at
 from bike_pipeline.lineage.store.entities import ModelRecord, RunRecord, ServedModel, StageRecord
 from bike_pipeline.model_registry import promotion_log, verification
 from bike_pipeline.model_registry.phases import STABLE
+from bike_pipeline.stages import Stage
 
 Artifact = pb.Artifact
 Context = pb.Context
@@ -42,7 +43,7 @@ STATE_NAMES = {
     CANCELED: "interrupted",
 }
 ERROR_PROPERTY = "error"
-LAST_STAGE = "Pusher"
+LAST_STAGE = Stage.PUSHER
 CLUSTER_RUNNERS = ("kubeflow", "vertex")
 # Between two tasks of a cluster: a pod waits for a node, or a failed task for its retry (ten of them take half a day).
 LONGEST_PAUSE = timedelta(days=1)
@@ -297,7 +298,7 @@ class Lineage:
         records = []
         for model in self.artifacts("Model"):
             execution = self.producer(model.id)
-            if execution is None or self.stage_of(execution) != "Trainer":
+            if execution is None or self.stage_of(execution) != Stage.TRAINER:
                 continue
             examples = self.inputs(execution.id).get("examples", [])
             push = pushed.get(model.id)
@@ -322,7 +323,7 @@ class Lineage:
     def _evaluation(self, model_id: int, pushed: bool) -> tuple[bool | None, dict[str, float]]:
         """Return a model's newest verdict and metrics; for a pushed one the newest that blessed it."""
         found: tuple[bool | None, dict[str, float]] = (None, {})
-        for execution in self.consumers(model_id, "Evaluator"):
+        for execution in self.consumers(model_id, Stage.EVALUATOR):
             outputs = self.outputs(execution.id)
             if "blessing" not in outputs or "evaluation" not in outputs:
                 continue

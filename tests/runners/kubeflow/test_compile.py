@@ -27,7 +27,7 @@ from bike_pipeline.runners.kubeflow.acceptance import refusals
 from bike_pipeline.runners.kubeflow.compiler import compile_pipeline, compiled, vertex_job
 from bike_pipeline.runners.kubeflow.spec import NEVER_CACHED, compile_definition
 from bike_pipeline.settings import PROJECT_ROOT, load_settings
-from bike_pipeline.settings.kubeflow import StageName
+from bike_pipeline.stages import Stage
 
 FULL = PROJECT_ROOT / "configs" / "kubeflow.yaml"
 VERTEX = PROJECT_ROOT / "configs" / "vertex.yaml"
@@ -124,7 +124,7 @@ def test_what_tfx_cannot_compile_is_one_error():
 
 def test_the_stages_of_the_settings_are_those_of_the_pipeline():
     spec, _ = compiled(load_settings(assignments=("training.warm_start=true",)))
-    assert set(spec["root"]["dag"]["tasks"]) == set(StageName.__args__)
+    assert set(spec["root"]["dag"]["tasks"]) == set(Stage)
 
 
 def test_kfp_never_caches_what_looks_at_data_or_models_from_outside(full):
