@@ -49,16 +49,32 @@ class _ByFile(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         name = nodeid.partition("::")[0]
-        text = _text_of(name)
+        text = _text_of(self.config.rootpath / name)
         for fixtures in SHARED:
             if any(re.search(rf"\b{fixture}\b", text) for fixture in fixtures):
                 return fixtures[0]
         return name
 
+    def remove_node(self, node: Any) -> str | None:
+        """Hand the rest of what a process had to the others, and say in which test it ended; None if it had no more.
+
+        xdist also hands out what is finished, for which no process ever reports, so that the run never ends.
+        """
+        units = self.assigned_work.pop(node)
+        crashed = next((test for unit in units.values() for test, done in unit.items() if not done), None)
+        if crashed is None:
+            return None
+        for unit in units.values():
+            unit.update({crashed: True} if crashed in unit else {})
+        self.workqueue.update({scope: unit for scope, unit in units.items() if not all(unit.values())})
+        for other in self.assigned_work:
+            self._reschedule(other)
+        return crashed
+
 
 @functools.cache
-def _text_of(name: str) -> str:
-    return (ROOT / name).read_text(encoding="utf-8")
+def _text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 @pytest.hookimpl(optionalhook=True)
