@@ -12,10 +12,10 @@ from typing import NoReturn
 
 import click
 
-from bike_pipeline import __version__
 from bike_pipeline.errors import NO_ROOM, BikePipelineError, ExitCode, first_words
 from bike_pipeline.screen import take_any_text
 from bike_pipeline.signals import Terminated, raise_on_termination
+from bike_pipeline.version import __version__
 
 # Name and sentence of each command; its code is bike_pipeline.commands.<name>, imported when it is called.
 COMMANDS = {

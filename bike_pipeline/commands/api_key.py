@@ -85,7 +85,7 @@ def list_keys(settings: Settings, as_json: bool) -> None:
         return
     from rich.table import Table
 
-    from bike_pipeline.commands.run_view import console_on
+    from bike_pipeline.commands.output import console_on
 
     table = Table(box=None, pad_edge=False)
     for title in ("key", "name", "scopes", "state", "created", "not before", "expires"):

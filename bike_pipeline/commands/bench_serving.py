@@ -76,7 +76,7 @@ def command(
 def _print(where: str, load: Load, figures: Figures) -> None:
     from rich.table import Table
 
-    from bike_pipeline.commands.run_view import console_on
+    from bike_pipeline.commands.output import console_on
 
     table = Table(box=None, pad_edge=False)
     cells = {

@@ -48,12 +48,12 @@ def command(
     model that serves now. Candidates and the table are kept in <workspace>/compression. Nothing that serves is changed.
     Ends with exit code 18 where no candidate is within the limits of exporting.compression.
     """
-    from bike_pipeline.commands.lineage_source import lineage_of
-    from bike_pipeline.commands.run_view import console_on
+    from bike_pipeline.commands.output import console_on
     from bike_pipeline.lean_imports import lean_imports
     from bike_pipeline.lineage.queries.model_lookup import chosen_model
     from bike_pipeline.log_capture import captured
     from bike_pipeline.storage.workspace_lock import workspace_lock
+    from bike_pipeline.use_cases.metadata import lineage_of
 
     own = settings.exporting.compression
     if formats:

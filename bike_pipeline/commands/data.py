@@ -209,7 +209,7 @@ def _print_table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from bike_pipeline.commands.run_view import console_on
+    from bike_pipeline.commands.output import console_on
 
     # The title holds a path, which must not be broken.
     click.echo(title)

@@ -39,7 +39,7 @@ def command(
     """
     from bike_pipeline.commands.export_run import ALL, chosen_formats, exported
     from bike_pipeline.commands.model_source import model_to_export
-    from bike_pipeline.commands.run_view import console_on
+    from bike_pipeline.commands.output import console_on
     from bike_pipeline.log_capture import captured
 
     chosen = chosen_formats(settings, formats)

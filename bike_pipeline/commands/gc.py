@@ -43,12 +43,12 @@ def command(settings: Settings, keep_blessed: int, keep_days: float, dry_run: bo
     Never freed is what the lineage of the model that serves needs, or that of its baseline. Pushed models in the
     serving folder, the span store and logs are not touched. Interrupted, the next call goes on where this one stopped.
     """
-    from bike_pipeline.commands.lineage_source import lineage_of
     from bike_pipeline.lineage.queries import garbage_collection
     from bike_pipeline.lineage.queries.history import History
     from bike_pipeline.lineage.records.last_run import last_run
     from bike_pipeline.lineage.store.writing import close_interrupted
     from bike_pipeline.storage.workspace_lock import workspace_lock
+    from bike_pipeline.use_cases.metadata import lineage_of
 
     # A store that is not there must not make a workspace.
     lineage_of(settings)
@@ -69,7 +69,7 @@ def command(settings: Settings, keep_blessed: int, keep_days: float, dry_run: bo
         found = {"dry_run": dry_run, "freed_bytes": total, "artifacts": [asdict(payload) for payload in payloads]}
         click.echo(json.dumps(found, indent=2))
         return
-    from bike_pipeline.commands.run_view import console_on
+    from bike_pipeline.commands.output import console_on
 
     console_on(sys.stdout).print(_table(payloads, "would be freed" if dry_run else "freed"))
     verb = "would free" if dry_run else "freed"

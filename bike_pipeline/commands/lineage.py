@@ -69,9 +69,9 @@ def show(
         raise click.UsageError("MODEL, --serving, --run and --impact exclude each other")
     if impact is not None and form not in ("text", "json"):
         raise click.UsageError("--impact knows the formats text and json")
-    from bike_pipeline.commands.lineage_source import lineage_of
     from bike_pipeline.lineage.queries.history import History
     from bike_pipeline.lineage.queries.impact import impact_of, parse_span
+    from bike_pipeline.use_cases.metadata import lineage_of
 
     span = parse_span(impact) if impact is not None else None
     lineage = lineage_of(settings, cluster)
@@ -111,10 +111,10 @@ def show(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def diff(settings: Settings, first: str, second: str, as_json: bool) -> None:
     """Show what changed from the model FIRST to the model SECOND: data, schema, features, code, settings, metrics."""
-    from bike_pipeline.commands.lineage_source import lineage_of
     from bike_pipeline.lineage.queries.comparison import compare
     from bike_pipeline.lineage.queries.history import History
     from bike_pipeline.lineage.queries.model_lookup import chosen_model
+    from bike_pipeline.use_cases.metadata import lineage_of
 
     lineage = lineage_of(settings)
     models = [chosen_model(lineage, settings.serving_path, name).model_id for name in (first, second)]
@@ -171,7 +171,7 @@ def _impact(impact: Impact) -> RenderableType:
 
 def _write(content: str | Any, output: Path | None) -> None:
     """Print, or write to a file: text as it is, anything else as rich renders it."""
-    from bike_pipeline.commands.run_view import console_on
+    from bike_pipeline.commands.output import console_on
 
     if output is None:
         if isinstance(content, str):

@@ -48,8 +48,8 @@ def model_to_export(settings: Settings, name: str | None) -> ModelToExport:
         ExportError: its files or the record of its data are gone.
         ModelError: there is no such model.
     """
-    from bike_pipeline.commands.lineage_source import lineage_of
     from bike_pipeline.lineage.queries.model_lookup import chosen_model
+    from bike_pipeline.use_cases.metadata import lineage_of
 
     lineage = lineage_of(settings)
     chosen = chosen_model(lineage, settings.serving_path, name)

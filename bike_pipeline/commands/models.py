@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(settings: Settings, cluster: bool, as_json: bool) -> None:
     """List every trained model, from ML Metadata: its span, its metrics, whether it is blessed, where it is served."""
-    from bike_pipeline.commands.lineage_source import lineage_of
     from bike_pipeline.model_registry import signing
+    from bike_pipeline.use_cases.metadata import lineage_of
 
     signing.use(settings)
     models = lineage_of(settings, cluster).models("" if cluster else settings.serving_path)
@@ -31,7 +31,8 @@ def command(settings: Settings, cluster: bool, as_json: bool) -> None:
         return
     from rich.table import Table
 
-    from bike_pipeline.commands.run_view import METRIC_NAMES, console_on
+    from bike_pipeline.commands.output import console_on
+    from bike_pipeline.commands.run_view import METRIC_NAMES
 
     table = Table(box=None, pad_edge=False)
     for name in ("model", "trained (UTC)", "span", "blessed", "served as", *METRIC_NAMES.values()):

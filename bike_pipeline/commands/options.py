@@ -11,6 +11,8 @@ import click
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+
 
 class FiniteRange(click.FloatRange):
     """A number in a range; NaN, which no range keeps out, and infinity are none."""

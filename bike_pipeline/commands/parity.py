@@ -30,7 +30,7 @@ def command(settings: Settings, formats: str | None, model: str | None, as_json:
     """
     from bike_pipeline.commands.export_run import chosen_formats, exported
     from bike_pipeline.commands.model_source import model_to_export
-    from bike_pipeline.commands.run_view import console_on
+    from bike_pipeline.commands.output import console_on
     from bike_pipeline.log_capture import captured
 
     chosen = chosen_formats(settings, formats)

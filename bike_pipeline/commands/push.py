@@ -72,10 +72,10 @@ def edge(
 def _publish(
     settings: Settings, channel: str, folder: Path, force: bool, output: Path | None, sequence: int | None
 ) -> tuple[Published, Bundle]:
-    from bike_pipeline.commands.verify import trusted_keys
     from bike_pipeline.edge import bundle, exports
     from bike_pipeline.edge import channel as channels
     from bike_pipeline.model_registry import signing
+    from bike_pipeline.use_cases.verification import trusted_keys
 
     trusted = trusted_keys(settings)
     signer = signing.signer()
@@ -110,7 +110,7 @@ def _folder(settings: Settings, version: int | None) -> Path:
 def _show(published: Published, built: Bundle, screen: TextIO) -> None:
     from rich.table import Table
 
-    from bike_pipeline.commands.run_view import console_on
+    from bike_pipeline.commands.output import console_on
 
     payload, manifest = published.payload, built.manifest
     table = Table(box=None, pad_edge=False, show_header=False)

@@ -56,11 +56,11 @@ def command(
     model that serves now. Checks nothing out: where code, settings, schema or data differ, it says so and stops. Ends
     with exit code 16 where something is not at hand, or where the models differ by more than --tolerance.
     """
-    from bike_pipeline.commands.lineage_source import lineage_of
-    from bike_pipeline.commands.run_view import console_on
+    from bike_pipeline.commands.output import console_on
     from bike_pipeline.lineage.queries.history import History
     from bike_pipeline.lineage.queries.model_lookup import chosen_model
     from bike_pipeline.lineage.queries.reproducibility import matches, origin_of
+    from bike_pipeline.use_cases.metadata import lineage_of
 
     lineage = lineage_of(settings)
     chosen = chosen_model(lineage, settings.serving_path, model)
@@ -114,7 +114,7 @@ def _again(
     """Run the pipeline in a scratch root and compare what it trains with the model."""
     from datetime import UTC, datetime
 
-    from bike_pipeline.commands.run_view import console_on
+    from bike_pipeline.commands.output import console_on
     from bike_pipeline.log_capture import captured
 
     if scratch is not None and scratch.exists() and any(scratch.iterdir()):
@@ -140,12 +140,12 @@ def _run_and_compare(
     silent: bool,
 ) -> Agreement:
     from bike_pipeline.commands import run_view
-    from bike_pipeline.commands.lineage_source import lineage_of
     from bike_pipeline.commands.model_source import payload_of
     from bike_pipeline.commands.run import runner_named
     from bike_pipeline.lineage.queries.evidence import evidence_of
     from bike_pipeline.lineage.queries.reproducibility import scratch_settings
     from bike_pipeline.serving.agreement import agreement_of
+    from bike_pipeline.use_cases.metadata import lineage_of
 
     own = scratch_settings(origin, settings.store_uri, folder)
     view: Any = run_view.SilentView(console) if silent else run_view.LinesView(console)

@@ -66,6 +66,7 @@ def command(
     from datetime import UTC, datetime
 
     from bike_pipeline.commands import run_view
+    from bike_pipeline.commands.output import console_on
     from bike_pipeline.log_capture import captured
     from bike_pipeline.tracking.beside import after_run
 
@@ -77,7 +78,7 @@ def command(
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0")
     log_file = settings.logs_path / f"run-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.log"
     with captured(log_file) as screen:
-        console = run_view.console_on(screen)
+        console = console_on(screen)
         if demo:
             _ingest_demo(settings, demo, None if as_json else console)
         view: Any = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any, TextIO
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -23,17 +23,6 @@ _MARKS = {
 }
 METRIC_NAMES = {"mae": "MAE", "rmse": "RMSE", "rmsle": "RMSLE", "bias": "bias", "calibration": "calibration"}
 WORST_SLICES = 5
-
-
-def console_on(stream: TextIO) -> Console:
-    """Return a console on a stream; without a terminal it is wide enough that nothing is cut.
-
-    Text is printed as it is: paths and reasons may hold what rich would read as markup.
-    """
-    console = Console(file=stream, highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        console.width = 160
-    return console
 
 
 class LinesView:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(settings: Settings, cluster: bool, as_json: bool) -> None:
     """List every run, from ML Metadata: when, on which span, how many stages were run or cached, and its outcome."""
-    from bike_pipeline.commands.lineage_source import lineage_of
+    from bike_pipeline.use_cases.metadata import lineage_of
 
     runs = lineage_of(settings, cluster).runs()
     if as_json:
@@ -29,7 +29,7 @@ def command(settings: Settings, cluster: bool, as_json: bool) -> None:
         return
     from rich.table import Table
 
-    from bike_pipeline.commands.run_view import console_on
+    from bike_pipeline.commands.output import console_on
 
     table = Table(box=None, pad_edge=False)
     for name in ("run", "started (UTC)", "span", "state", "ran", "cached", "seconds", "outcome"):

@@ -85,7 +85,7 @@ def list_(settings: Settings, as_json: bool) -> None:
         return
     from rich.table import Table
 
-    from bike_pipeline.commands.run_view import console_on
+    from bike_pipeline.commands.output import console_on
 
     table = Table(box=None, pad_edge=False)
     for heading in ("schedule", "trigger", "state", "pipeline version", "id"):

@@ -47,7 +47,7 @@ def command(
     from datetime import UTC, datetime
 
     from bike_pipeline.commands.cluster_source import client_module, compiled
-    from bike_pipeline.commands.run_view import console_on
+    from bike_pipeline.commands.output import console_on
 
     if timeout is not None and not wait:
         raise click.UsageError("--timeout goes with --wait.")

@@ -23,9 +23,9 @@ def command(settings: Settings, as_json: bool, run: str | None) -> None:
     Without RUN, the newest that came to an evaluation. What the server has already is not sent twice. Ends with exit
     code 17 where the server cannot be reached or refuses.
     """
-    from bike_pipeline.commands.lineage_source import lineage_of
     from bike_pipeline.lineage.queries.tracking_payload import tracked_run
     from bike_pipeline.tracking.beside import in_words, tell_mlflow
+    from bike_pipeline.use_cases.metadata import lineage_of
 
     found = tracked_run(lineage_of(settings), run)
     sent = tell_mlflow(settings, found)

@@ -15,8 +15,6 @@ from bike_pipeline.commands.options import settings_options
 from bike_pipeline.errors import ModelError, VerificationError
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
     from bike_pipeline.model_registry import version_manifest
     from bike_pipeline.settings import Settings
 
@@ -50,6 +48,7 @@ def command(settings: Settings, public_keys: tuple[Path, ...], as_json: bool, mo
     with exit code 16 where a byte was changed, a file is too many, or evidence is missing.
     """
     from bike_pipeline.model_registry import signing, version_manifest
+    from bike_pipeline.use_cases.verification import trusted_keys
 
     folder = _folder(settings, model)
     trusted = signing.read_public_keys(public_keys) if public_keys else trusted_keys(settings)
@@ -63,7 +62,7 @@ def command(settings: Settings, public_keys: tuple[Path, ...], as_json: bool, mo
     else:
         from rich.table import Table
 
-        from bike_pipeline.commands.run_view import console_on
+        from bike_pipeline.commands.output import console_on
 
         click.echo(str(folder))
         table = Table(box=None, pad_edge=False, show_header=False)
@@ -82,19 +81,11 @@ def command(settings: Settings, public_keys: tuple[Path, ...], as_json: bool, mo
         )
 
 
-def trusted_keys(settings: Settings) -> dict[str, Ed25519PublicKey]:
-    """Return the public keys that count where nobody names others: the signing key's own and the settings'."""
-    from bike_pipeline.model_registry import signing
-
-    signing.use(settings)
-    return signing.trusted_keys()
-
-
 def _origin(settings: Settings, folder: Path) -> list[version_manifest.Check]:
     """Return the checks of what a version of this workspace was made of; none where its records are not here."""
-    from bike_pipeline.commands.lineage_source import lineage_of
     from bike_pipeline.lineage.queries import origin_checks
     from bike_pipeline.model_registry import version_manifest
+    from bike_pipeline.use_cases.metadata import lineage_of
 
     own = str(folder.resolve().parent) == os.path.realpath(settings.serving_path)
     manifest = version_manifest.read(folder) if own else None
@@ -113,7 +104,7 @@ def _folder(settings: Settings, model: str | None) -> Path:
     found = pushed_folder(settings.serving_path, model)
     if found is not None:
         return found
-    from bike_pipeline.commands.lineage_source import lineage_of
+    from bike_pipeline.use_cases.metadata import lineage_of
 
     chosen = chosen_model(lineage_of(settings), settings.serving_path, model)
     if chosen.push is None:

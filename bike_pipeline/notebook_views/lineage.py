@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from bike_pipeline import features
-from bike_pipeline.commands.verify import trusted_keys
 from bike_pipeline.errors import BikePipelineError
 from bike_pipeline.lineage.queries.comparison import compare
 from bike_pipeline.lineage.queries.impact import impact_of
@@ -15,6 +14,7 @@ from bike_pipeline.lineage.store.entities import utc_text
 from bike_pipeline.model_registry import version_folders, version_manifest
 from bike_pipeline.notebook_views.shown import BAD, BEFORE, GOOD, MARK, NEW, Html, Picture, canvas, says, table
 from bike_pipeline.notebook_views.workspace import Workspace, physical
+from bike_pipeline.use_cases.verification import trusted_keys
 
 # The drawing's own shapes, coloured for white paper; a notebook's theme must not reach into it.
 _DRAWING = (

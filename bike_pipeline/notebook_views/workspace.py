@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from bike_pipeline import features
-from bike_pipeline.commands.lineage_source import lineage_of
 from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.errors import MetadataError
 from bike_pipeline.lineage.queries.evidence import evidence_of
@@ -23,6 +22,7 @@ from bike_pipeline.lineage.store.metadata_store import Lineage
 from bike_pipeline.notebook_views.shown import Html, table
 from bike_pipeline.settings import load_settings
 from bike_pipeline.settings.tree import PROJECT_ROOT, Settings
+from bike_pipeline.use_cases.metadata import lineage_of
 
 if TYPE_CHECKING:
     from bike_pipeline.serving.predictor import Predictor

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bike_pipeline import __version__
 from bike_pipeline.errors import ClusterError, ConfigurationError, StageError
 from bike_pipeline.runners.kubeflow import acceptance, connection
 from bike_pipeline.runners.kubeflow.cluster_records import Run, Schedule, Version, schedule_of
 from bike_pipeline.settings import Settings
+from bike_pipeline.version import __version__
 
 # v2beta1 RuntimeState; kfp's own wait does not know that a cancelled run has ended.
 FINISHED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from bike_pipeline.commands.lineage_source import lineage_of
 from bike_pipeline.errors import MetadataError
 from bike_pipeline.lineage.records.last_run import note_run
 from bike_pipeline.lineage.store.connection import open_at
@@ -17,6 +16,7 @@ from bike_pipeline.lineage.store.lost_store import refuse_a_lost_store
 from bike_pipeline.run_events import RunObserver
 from bike_pipeline.runners.pipeline_run import run_pipeline
 from bike_pipeline.settings import Settings, load_settings
+from bike_pipeline.use_cases.metadata import lineage_of
 from tests.recording import Recorder
 from tests.rollout.making import push
 

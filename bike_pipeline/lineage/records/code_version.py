@@ -8,8 +8,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from bike_pipeline import __version__
 from bike_pipeline.settings import PROJECT_ROOT
+from bike_pipeline.version import __version__
 
 # Set when an image is built: there is no git in a container.
 COMMIT_VARIABLE = "BIKE_PIPELINE_GIT_COMMIT"

@@ -1,0 +1,100 @@
+"""How every command answers: JSON or text, tables of one look, and a screen that libraries do not write on."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
+    from bike_pipeline.settings import Settings
+
+Result = TypeVar("Result")
+
+
+def console_on(stream: TextIO) -> Console:
+    """Return a console on a stream; without a terminal it is wide enough that nothing is cut.
+
+    Text is printed as it is: paths and reasons may hold what rich would read as markup.
+    """
+    from rich.console import Console
+
+    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = 160
+    return console
+
+
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    right: Collection[str] = (),
+    header: bool = True,
+) -> Table:
+    """Return a table without lines whose cells are folded, never cut; the columns in `right` hold numbers."""
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False, show_header=header)
+    for name in columns:
+        made.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(cell if hasattr(cell, "__rich_console__") else str(cell) for cell in row))
+    return made
+
+
+def answer(
+    result: Result,
+    view: Callable[[Result], RenderableType | Sequence[RenderableType]],
+    as_json: bool,
+    stream: TextIO | None = None,
+) -> None:
+    """Print a result: as JSON, or what `view` makes of it for a person."""
+    if as_json:
+        click.echo(as_document(result), file=stream)
+    else:
+        show(view(result), stream)
+
+
+def as_document(result: object) -> str:
+    """Return a use case's result, or several, as a JSON document."""
+    found = result if isinstance(result, list | tuple) else [result]
+    plain = [asdict(one) if is_dataclass(one) and not isinstance(one, type) else one for one in found]
+    return json.dumps(plain if found is result else plain[0], indent=2, default=str)
+
+
+def show(parts: RenderableType | Sequence[RenderableType], stream: TextIO | None = None) -> None:
+    """Print texts as they are, one a line, and anything else as rich renders it."""
+    for part in parts if isinstance(parts, list | tuple) else [parts]:
+        if isinstance(part, str):
+            click.echo(part, file=stream)
+        else:
+            console_on(stream or sys.stdout).print(part)
+
+
+def log_file(settings: Settings, name: str) -> Path:
+    """Return where the log of a command that has one for each call is written."""
+    from datetime import UTC, datetime
+
+    return settings.logs_path / f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.log"
+
+
+@contextmanager
+def captured(log: Path) -> Iterator[TextIO]:
+    """Send what libraries write to a log file; yield the screen that answers go to."""
+    from bike_pipeline.log_capture import captured as capture
+
+    # Read by TensorFlow's C++ code when it is loaded: the log gets everything from information upwards.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0")
+    with capture(log) as screen:
+        yield screen

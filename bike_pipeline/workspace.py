@@ -1,0 +1,60 @@
+"""The way in for programs: a workspace whose methods are the use cases.
+
+from bike_pipeline import Workspace
+Workspace("workspace").promote()
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bike_pipeline.settings import Settings, load_settings
+from bike_pipeline.use_cases import promotion
+
+if TYPE_CHECKING:
+    from bike_pipeline.model_registry.phases import Change
+
+
+class Workspace:
+    """A folder with everything that the product writes, and the settings that it is worked with.
+
+    Attributes:
+        settings: the settings; every use case takes them.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str | None = None,
+        *,
+        config: Path | str | None = None,
+        values: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Load the settings.
+
+        Args:
+            folder: the workspace; None is what the settings say.
+            config: settings laid over configs/base.yaml, as `--config` does.
+            values: single settings by their path, such as {"training.epochs": 20}, as `--set` does.
+
+        Raises:
+            ConfigurationError: a setting is unknown or wrong, or the file is missing.
+        """
+        chosen = dict(values or {}) | ({} if folder is None else {"workspace": str(folder)})
+        # JSON is YAML, so a value stays what it is.
+        assignments = tuple(f"{path}={json.dumps(value)}" for path, value in chosen.items())
+        self.settings: Settings = load_settings(config, assignments)
+
+    def promote(self, version: int | None = None, label: str = "stable", reason: str = "") -> Change | None:
+        """See `use_cases.promotion.promote`."""
+        return promotion.promote(self.settings, version, label, reason)
+
+    def rollback(self, to: int | None = None, label: str = "stable", reason: str = "") -> Change:
+        """See `use_cases.promotion.rollback`."""
+        return promotion.rollback(self.settings, to, label, reason)
+
+    def history(self) -> list[Change]:
+        """See `use_cases.promotion.history`."""
+        return promotion.history(self.settings)
