@@ -25,7 +25,7 @@ from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.exporting.formats import registry
 from bike_pipeline.lineage.store.connection import connection_config
 from bike_pipeline.modeling import evaluation
-from bike_pipeline.rollout.targets import Followers
+from bike_pipeline.rollout.targets import RolloutTargets
 from bike_pipeline.settings import Settings
 from bike_pipeline.source_hash import source_hash
 from bike_pipeline.stages import Stage
@@ -189,7 +189,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
         ),
         Stage.PUSHER, *serving,
         "components/pusher.py", "model_registry/version_manifest.py", "lineage/queries/evidence.py",
-        promotion=Followers.of(settings).to_json(),
+        promotion=RolloutTargets.of(settings).to_json(),
     )  # fmt: skip
 
     return Pipeline(

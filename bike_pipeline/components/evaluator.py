@@ -59,8 +59,8 @@ class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
 
         candidate = evaluation.read_metrics(output.uri, evaluation.CANDIDATE)
         baseline = evaluation.read_metrics(output.uri, evaluation.BASELINE) if len(models) > 1 else None
-        hourly_mean_mae = measured.reference_error / measured.rows
-        decisions = evaluation.decide(settings, candidate, baseline, hourly_mean_mae)
+        naive_mae = measured.naive_error / measured.rows
+        decisions = evaluation.decide(settings, candidate, baseline, naive_mae)
         trained = _trained_slices(models[evaluation.CANDIDATE])
         decisions += list(coverage.unjudged(settings, candidate, trained, decisions))
         warnings = coverage.warnings(settings, candidate, baseline, decisions)
@@ -75,7 +75,7 @@ class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
                 "reason": lookup.get_string_custom_property(baseline_lookup.REASON_PROPERTY),
                 "serving_version": lookup.get_int_custom_property(baseline_lookup.VERSION_PROPERTY),
             },
-            hourly_mean_mae,
+            naive_mae,
             warnings,
         )
         report["blessed_by_tfma"] = blessed_by_tfma

@@ -29,7 +29,7 @@ from bike_pipeline.lineage.records.run_record import canonical
 from bike_pipeline.lineage.store.metadata_store import Lineage
 from bike_pipeline.model_registry import promotion_log, signing, verification, version_folders, version_manifest
 from bike_pipeline.rollout import promotion
-from bike_pipeline.rollout.targets import Followers
+from bike_pipeline.rollout.targets import RolloutTargets
 
 EVIDENCE_PROPERTY = "evidence"
 
@@ -90,8 +90,8 @@ class PusherExecutor(stock.Executor):
         metric_set = artifact_utils.get_single_instance(input_dict["model_blessing"]).get_string_custom_property(
             "metric_set"
         )
-        followers = Followers.from_json(exec_properties["promotion"]) if exec_properties.get("promotion") else None
-        if followers:
+        targets = RolloutTargets.from_json(exec_properties["promotion"]) if exec_properties.get("promotion") else None
+        if targets:
             # Before there is a version that must not serve yet.
             promotion_log.begin(base_path)
         fingerprint = version_folders.fingerprint(source)
@@ -126,8 +126,8 @@ class PusherExecutor(stock.Executor):
 
             version_folders.add_version(base_path, source, version, record, complete)
             pushed.set_string_custom_property("signature", _said(signer))
-        if followers:
-            pushed.set_string_custom_property("promotion", promotion.after_push(base_path, version, followers))
+        if targets:
+            pushed.set_string_custom_property("promotion", promotion.after_push(base_path, version, targets))
         io_utils.copy_dir(source, pushed.uri)
         destination = version_folders.at(base_path, version)
         self._MarkPushed(pushed, destination, str(version))

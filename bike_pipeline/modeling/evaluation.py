@@ -130,7 +130,7 @@ class Decision:
     """One threshold, applied.
 
     Attributes:
-        kind: "value", "change" (against the baseline), "reference" (against the hourly mean) or "coverage" (that a
+        kind: "value", "change" (against the baseline), "reference" (against the naive baseline) or "coverage" (that a
             slice is judged at all).
         metric: the metric; "limits", how many judge a slice, for "coverage".
         slicing: "overall" or a slicing.
@@ -166,7 +166,7 @@ class Decision:
         what = {
             "value": self.metric,
             "change": f"{self.metric} against the baseline",
-            "reference": f"{self.metric} as a share of the hourly mean's",
+            "reference": f"{self.metric} as a share of the naive baseline's",
         }[self.kind]
         note = "" if self.binding else f" (only {self.rows} rows: reported)"
         return f"{what}, {where}: {self.value:.4g}, {limits}{note}"
@@ -177,7 +177,7 @@ def _within(value: float, lower: float | None, upper: float) -> bool:
 
 
 def decide(
-    settings: EvaluationSettings, candidate: SliceMetrics, baseline: SliceMetrics | None, hourly_mean_mae: float
+    settings: EvaluationSettings, candidate: SliceMetrics, baseline: SliceMetrics | None, naive_mae: float
 ) -> list[Decision]:
     """Apply every threshold of the settings.
 
@@ -185,16 +185,16 @@ def decide(
         settings: thresholds and the fewest rows of a slice that decides.
         candidate: the candidate's metrics by slice.
         baseline: the baseline's, on the same rows; None where there is no baseline, so that change thresholds rest.
-        hourly_mean_mae: MAE of the mean by hour and working day on the same rows, in rentals; see `reference`.
+        naive_mae: MAE of the naive baseline on the same rows, in rentals.
 
     Returns:
         Every decision; the candidate passes where all binding ones passed.
     """
-    return list(_decisions(settings, candidate, baseline, hourly_mean_mae))
+    return list(_decisions(settings, candidate, baseline, naive_mae))
 
 
 def _decisions(
-    settings: EvaluationSettings, candidate: SliceMetrics, baseline: SliceMetrics | None, hourly_mean_mae: float
+    settings: EvaluationSettings, candidate: SliceMetrics, baseline: SliceMetrics | None, naive_mae: float
 ) -> Iterator[Decision]:
     for limit in settings.value_thresholds:
         if not any(key[0] == limit.slicing for key in candidate):
@@ -223,8 +223,8 @@ def _decisions(
                 "change", change.metric, slicing, value, increase, None, change.max_increase, rows, binding, passed
             )
     overall = candidate[OVERALL, ""]
-    # A reference that is no number is no evidence; one without an error is not beaten by anything.
-    ratio = overall["mae"] / hourly_mean_mae if hourly_mean_mae and math.isfinite(hourly_mean_mae) else math.nan
+    # A naive MAE that is no number is no evidence; one of zero is not beaten by anything.
+    ratio = overall["mae"] / naive_mae if naive_mae and math.isfinite(naive_mae) else math.nan
     limit_ = settings.max_mae_to_mean
     yield Decision(
         "reference", "mae", OVERALL, "", ratio, None, limit_, int(overall[ROWS]), True, _within(ratio, None, limit_)
@@ -245,7 +245,7 @@ def report(
     candidate: SliceMetrics,
     baseline: SliceMetrics | None,
     baseline_state: Mapping[str, Any],
-    hourly_mean_mae: float,
+    naive_mae: float,
     warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return all of an evaluation as plain values, for `decisions.json`; numbers may be inf or NaN."""
@@ -256,7 +256,7 @@ def report(
     return {
         "blessed": all(decision.passed for decision in decisions if decision.binding),
         "baseline": dict(baseline_state),
-        "hourly_mean_mae": hourly_mean_mae,
+        "hourly_mean_mae": naive_mae,
         "warnings": list(warnings),
         "decisions": [{**asdict(decision), "reason": decision.reason} for decision in decisions],
         "candidate_metrics": flat(candidate),

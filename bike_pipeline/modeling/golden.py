@@ -7,8 +7,10 @@ sensor sends them, with a number that is not finite, which every format must ans
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +30,8 @@ LAST_YEAR = 4
 _UNSEEN_CODES = (-1, 1_000)
 _UNSEEN_NUMBERS = (-0.5, 1.5, 25.0)
 _NOT_FINITE = (math.nan, math.inf, -math.inf)
+# Of golden.json: where these rows stand.
+_NOT_FINITE_KEY = "not_finite"
 
 
 def golden_rows(count: int) -> Columns:
@@ -70,6 +74,29 @@ def are_sound(rows: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
     """Return of each row whether all its numbers are finite, shape (rows,)."""
     sound: npt.NDArray[np.bool_] = np.all([np.isfinite(values) for values in rows.values()], axis=0)
     return sound
+
+
+def read_golden(path: Path) -> tuple[dict[str, list[float]], list[float]]:
+    """Return the rows of a pushed version's `golden.json` by column, and the model's answers in rentals an hour.
+
+    Rows with a number that is not finite stand last, with NaN for their answer; a version that an earlier release
+    pushed has none.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError, KeyError, TypeError: it is of another form, or an answer on record is not finite.
+    """
+    golden = json.loads(path.read_text(encoding="utf-8"))
+    answers = [float(value) for value in golden[features.LABEL]]
+    if not all(map(math.isfinite, answers)):
+        raise ValueError("an answer to a sound row is not a number")
+    broken = golden[_NOT_FINITE_KEY]["columns"] if _NOT_FINITE_KEY in golden else {}
+    columns = {
+        name: [*values, *(float(value) if isinstance(value, str) else value for value in broken.get(name, ()))]
+        for name, values in golden["columns"].items()
+    }
+    rows = max(map(len, broken.values()), default=0)
+    return columns, [*answers, *[math.nan] * rows]
 
 
 def _top(feature: Feature) -> int:

@@ -19,7 +19,7 @@ _NEWEST = f"{_TABLE}_of_the_newest_span"
 
 
 @dataclass(frozen=True)
-class HourlyMean:
+class NaiveBaseline:
     """Mean rentals by (working day, hour of day).
 
     Attributes:

@@ -26,7 +26,7 @@ SERVING_EXAMPLES = "serving_examples"
 # TensorFlow Serving leaves this folder alone, and whatever copies the model copies it too.
 EXTRA_FOLDER = "assets.extra"
 KERAS_FILE = "model.keras"
-REFERENCE_FILE = "hourly_mean.json"
+NAIVE_BASELINE_FILE = "hourly_mean.json"
 TRAINED_SLICES_FILE = "trained_slices.json"
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from bike_pipeline import features
 from bike_pipeline.errors import DataError, first_words
 from bike_pipeline.modeling import metrics, saved_model, slices
-from bike_pipeline.modeling.naive_baseline import HourlyMean
+from bike_pipeline.modeling.naive_baseline import NaiveBaseline
 from bike_pipeline.modeling.rows import damaged
 from bike_pipeline.modeling.slices import OVERALL, SLICING_COLUMNS, SLICINGS
 from bike_pipeline.storage.literal_paths import plain_folder
@@ -38,12 +38,12 @@ class Job:
     Attributes:
         path: gzipped TFRecords of tf.Examples.
         models: folder of each model's SavedModel by its name.
-        reference: the folder whose `assets.extra` holds the hourly mean.
+        naive_baseline: folder of the SavedModel that carries the naive baseline.
     """
 
     path: str
     models: tuple[tuple[str, str], ...]
-    reference: str
+    naive_baseline: str
 
 
 @dataclass
@@ -52,22 +52,22 @@ class Measured:
 
     Attributes:
         sums: by slice and model the six sums of `metrics.FORMULAS`.
-        reference_errors: Σ|hourly mean − y| over all rows, in rentals, of each table of `HourlyMean`; shape (2,).
+        naive_errors: Σ|naive prediction − y| over all rows, in rentals, of each table of `NaiveBaseline`; shape (2,).
     """
 
     sums: dict[tuple[SliceKey, str], metrics.Sums]
-    reference_errors: Array = field(default_factory=lambda: np.zeros(2))
+    naive_errors: Array = field(default_factory=lambda: np.zeros(2))
 
     def add(self, other: Measured) -> None:
         """Add the sums of other rows."""
         for key, values in other.sums.items():
             self.sums[key] = self.sums[key] + values if key in self.sums else values
-        self.reference_errors = self.reference_errors + other.reference_errors
+        self.naive_errors = self.naive_errors + other.naive_errors
 
     @property
-    def reference_error(self) -> float:
-        """Σ|hourly mean − y| over all rows, in rentals, of the table that fits them better."""
-        return float(self.reference_errors.min())
+    def naive_error(self) -> float:
+        """Σ|naive prediction − y| over all rows, in rentals, of the table that fits them better."""
+        return float(self.naive_errors.min())
 
     @property
     def rows(self) -> int:
@@ -89,21 +89,21 @@ def measure(job: Job) -> Measured:
     Raises:
         DataError: the file is damaged, or a row lacks the label or a column that slices are taken by.
     """
-    reference = _reference(job.reference)
+    naive = _naive_baseline(job.naive_baseline)
     found = Measured({})
     for records, columns in _batches(job.path):
         predictions = {name: _predict(path, records) for name, path in job.models}
-        found.add(sums_of_batch(columns, predictions, reference))
+        found.add(sums_of_batch(columns, predictions, naive))
     return found
 
 
-def sums_of_batch(columns: Mapping[str, Array], predictions: Mapping[str, Array], reference: HourlyMean) -> Measured:
+def sums_of_batch(columns: Mapping[str, Array], predictions: Mapping[str, Array], naive: NaiveBaseline) -> Measured:
     """Return the sums of some rows.
 
     Args:
         columns: the label and the columns that slices are taken by, each of shape (rows,).
         predictions: rentals by model, each of shape (rows,).
-        reference: the hourly mean.
+        naive: the naive baseline.
     """
     label = np.asarray(columns[features.LABEL], np.float64)
     terms = {name: metrics.terms_of(label, prediction) for name, prediction in predictions.items()}
@@ -115,7 +115,7 @@ def sums_of_batch(columns: Mapping[str, Array], predictions: Mapping[str, Array]
         for name, rows in terms.items():
             by_slice = np.stack([np.bincount(place, term, len(present)) for term in rows], axis=1)
             sums.update({((slicing, int(value)), name): by_slice[i] for i, value in enumerate(present)})
-    return Measured(sums, reference.errors(columns[features.HOUR], columns["workingday"], label))
+    return Measured(sums, naive.errors(columns[features.HOUR], columns["workingday"], label))
 
 
 def _batches(path: str) -> Iterator[tuple[Any, dict[str, Array]]]:
@@ -151,8 +151,8 @@ def _loaded(path: str) -> Any:
 
 
 @functools.lru_cache(maxsize=2)
-def _reference(path: str) -> HourlyMean:
+def _naive_baseline(path: str) -> NaiveBaseline:
     from tfx.utils import io_utils
 
-    file = f"{path}/{saved_model.EXTRA_FOLDER}/{saved_model.REFERENCE_FILE}"
-    return HourlyMean.from_json(io_utils.read_string_file(file))
+    file = f"{path}/{saved_model.EXTRA_FOLDER}/{saved_model.NAIVE_BASELINE_FILE}"
+    return NaiveBaseline.from_json(io_utils.read_string_file(file))

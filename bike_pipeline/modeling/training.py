@@ -250,7 +250,7 @@ def write(
     model_dir: str,
     newest: int | None = None,
 ) -> None:
-    """Write the served model, with the reference and the slices of its rows, and the losses of the training.
+    """Write the served model, with the naive baseline and the slices of its rows, and the losses of the training.
 
     Args:
         trained: what `train` returned.

@@ -63,8 +63,8 @@ def evidence(columns: rows.Columns, newest: int | None = None) -> dict[str, str]
         columns: the rows.
         newest: how many of them, the last ones, are the newest span's; None for all.
     """
-    hourly_mean = naive_baseline.HourlyMean.fit(columns["hr"], columns["workingday"], columns[features.LABEL], newest)
+    naive = naive_baseline.NaiveBaseline.fit(columns["hr"], columns["workingday"], columns[features.LABEL], newest)
     return {
-        saved_model.REFERENCE_FILE: hourly_mean.to_json(),
+        saved_model.NAIVE_BASELINE_FILE: naive.to_json(),
         saved_model.TRAINED_SLICES_FILE: slices.to_json(slices.rows_by_slice(columns)),
     }

@@ -199,7 +199,7 @@ def decisions(told: Report) -> Picture:
 
 
 def _gate_name(entry: dict[str, Any]) -> str:
-    share = " as a share of the hourly mean's" if entry["kind"] == "reference" else ""
+    share = " as a share of the naive baseline's" if entry["kind"] == "reference" else ""
     return f"{entry['metric']}{share}, {features.slice_name(entry['slicing'], entry['slice'])}"
 
 

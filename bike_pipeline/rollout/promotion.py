@@ -8,14 +8,14 @@ from bike_pipeline.errors import ServerError
 from bike_pipeline.model_registry import promotion_log, version_folders
 from bike_pipeline.model_registry.phases import PUSHED, REFUSED, REPLACED, ROLLED_BACK, STABLE, Change
 from bike_pipeline.rollout import validation
-from bike_pipeline.rollout.targets import Followers, follow
+from bike_pipeline.rollout.targets import RolloutTargets, roll_out
 
 AUTOMATIC = "a run pushed it"
 WAITING = "not promoted: `bike-pipeline promote` does that"
 WITHHELD = "not promoted again: somebody went back from it; `bike-pipeline promote` does that"
 
 
-def after_push(base_path: str | Path, version: int, followers: Followers) -> str:
+def after_push(base_path: str | Path, version: int, targets: RolloutTargets) -> str:
     """Validate and promote what a run pushed, where that is to happen by itself.
 
     Somebody's decision stands: a version that was rolled back or replaced by hand is not promoted again by a run.
@@ -29,11 +29,11 @@ def after_push(base_path: str | Path, version: int, followers: Followers) -> str
         BusyError: another process is changing what is promoted.
         StorageError: the state cannot be read or written.
     """
-    if not followers.promotion.automatic:
+    if not targets.promotion.automatic:
         return "" if promotion_log.promoted_version(base_path) == version else WAITING
     if _withheld(base_path, version):
         return WITHHELD
-    promote(base_path, version, followers, reason=AUTOMATIC)
+    promote(base_path, version, targets, reason=AUTOMATIC)
     return ""
 
 
@@ -55,7 +55,7 @@ def _withheld(base_path: str | Path, version: int) -> bool:
 def promote(
     base_path: str | Path,
     version: int,
-    followers: Followers,
+    targets: RolloutTargets,
     label: str = STABLE,
     reason: str = "",
 ) -> Change | None:
@@ -74,14 +74,14 @@ def promote(
     promotion_log.begin(base_path)
     deployment = promotion_log.read(base_path)
     if deployment is not None and deployment.phase(version) in (PUSHED, REFUSED):
-        _validate(base_path, version, followers)
+        _validate(base_path, version, targets)
     change = promotion_log.promote(base_path, version, label, reason)
-    follow(base_path, followers)
+    roll_out(base_path, targets)
     return change
 
 
-def _validate(base_path: str | Path, version: int, followers: Followers) -> None:
-    settings = followers.promotion.validation
+def _validate(base_path: str | Path, version: int, targets: RolloutTargets) -> None:
+    settings = targets.promotion.validation
     if not settings.enabled:
         promotion_log.set_validated(base_path, version, passed=True, reason="validation is switched off")
         return
@@ -94,7 +94,7 @@ def _validate(base_path: str | Path, version: int, followers: Followers) -> None
 
 
 def rollback(
-    base_path: str | Path, followers: Followers, to: int | None = None, label: str = STABLE, reason: str = ""
+    base_path: str | Path, targets: RolloutTargets, to: int | None = None, label: str = STABLE, reason: str = ""
 ) -> Change:
     """Give a label back to a version that had it before, and tell the servers. Nothing is loaded for it here.
 
@@ -105,5 +105,5 @@ def rollback(
         StorageError: the state cannot be read or written.
     """
     change = promotion_log.rollback(base_path, to, label, reason)
-    follow(base_path, followers)
+    roll_out(base_path, targets)
     return change

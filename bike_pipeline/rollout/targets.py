@@ -39,7 +39,7 @@ _IDENTITY = {"tls", "ca_file", "certificate", "key"}
 
 
 @dataclass(frozen=True)
-class Followers:
+class RolloutTargets:
     """Whoever follows the promotions of a model.
 
     Attributes:
@@ -57,10 +57,10 @@ class Followers:
     client: ServingClientSettings = field(default_factory=ServingClientSettings)
 
     @staticmethod
-    def of(settings: Settings) -> Followers:
+    def of(settings: Settings) -> RolloutTargets:
         """Return those of the settings."""
         promotion = settings.serving.promotion
-        return Followers(
+        return RolloutTargets(
             settings.serving.model_name,
             promotion.server_base_path or base_path_in_container(settings),
             promotion,
@@ -83,10 +83,10 @@ class Followers:
         )
 
     @staticmethod
-    def from_json(text: str) -> Followers:
+    def from_json(text: str) -> RolloutTargets:
         """Return what `to_json` wrote."""
         found = json.loads(text)
-        return Followers(
+        return RolloutTargets(
             found["model_name"],
             found["base_path"],
             PromotionSettings.model_validate(found["promotion"]),
@@ -113,26 +113,26 @@ def served(base_path: str | Path, keep_loaded: int) -> Served:
     return Served(tuple(sorted({*deployment.labels.values(), *kept})), dict(deployment.labels))
 
 
-def follow(base_path: str | Path, followers: Followers) -> list[str]:
+def roll_out(base_path: str | Path, targets: RolloutTargets) -> list[str]:
     """Tell everybody what is promoted; return in words who was told.
 
     Raises:
         ServerError: a server cannot be reached, refuses, or does not come to load the version; all others were told.
         StorageError: the state cannot be read, or models.config not be written.
     """
-    wanted = served(base_path, followers.promotion.keep_loaded)
+    wanted = served(base_path, targets.promotion.keep_loaded)
     if not wanted.versions:
         return []
     told = []
-    if named := followers.promotion.models_config:
+    if named := targets.promotion.models_config:
         path = Path(named).expanduser()
-        config = promoted_config(followers.model_name, followers.base_path, wanted, followers.request_logging)
+        config = promoted_config(targets.model_name, targets.base_path, wanted, targets.request_logging)
         write({path.name or MODELS_FILE: proto_text(config)}, path.parent)
         told.append(str(path))
     failed = []
-    for address in followers.promotion.servers:
+    for address in targets.promotion.servers:
         try:
-            _reload(address, followers, wanted)
+            _reload(address, targets, wanted)
             told.append(address)
         except ServerError as error:
             failed.append(error)
@@ -141,16 +141,16 @@ def follow(base_path: str | Path, followers: Followers) -> list[str]:
     return told
 
 
-def _reload(address: str, followers: Followers, wanted: Served) -> None:
+def _reload(address: str, targets: RolloutTargets, wanted: Served) -> None:
     import grpc
 
     # A rollback that no server is told of needs none of it.
     from bike_pipeline.serving.clients import grpc_messages
     from bike_pipeline.serving.clients.connection import connection_of
 
-    connection = connection_of(followers.client, followers.model_name, address, "grpc")
+    connection = connection_of(targets.client, targets.model_name, address, "grpc")
     with grpc_messages.channel(connection) as channel:
-        server = _Server(channel, connection, followers)
+        server = _Server(channel, connection, targets)
         try:
             server.ask(Served(tuple(sorted({*server.available(), *wanted.versions})), {}))
             server.wait(wanted)
@@ -167,12 +167,12 @@ def _reload(address: str, followers: Followers, wanted: Served) -> None:
 class _Server:
     """A server's ModelService, without TensorFlow, which the official stubs import."""
 
-    def __init__(self, channel: Any, connection: Connection, followers: Followers) -> None:
+    def __init__(self, channel: Any, connection: Connection, targets: RolloutTargets) -> None:
         from bike_pipeline.serving.server import protos
 
-        self._address, self._followers = connection.authority, followers
+        self._address, self._followers = connection.authority, targets
         self._metadata = tuple(connection.credentials.items())
-        self._seconds = followers.promotion.server_seconds
+        self._seconds = targets.promotion.server_seconds
         self._status, self._management = protos.get_model_status_pb2, protos.model_management_pb2
         self._ask_status = channel.unary_unary(
             f"{_SERVICE}/GetModelStatus",

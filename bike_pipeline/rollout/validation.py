@@ -26,7 +26,6 @@ from typing import Any
 from bike_pipeline import features
 from bike_pipeline.errors import ServerError
 from bike_pipeline.model_registry import version_folders
-from bike_pipeline.modeling import golden_file
 from bike_pipeline.settings.serving_promotion import ValidationSettings
 
 LOG_FILE, REQUEST_FILE = "server.log", "first_failing_request.json"
@@ -119,10 +118,10 @@ def _golden(folder: Path, count: int) -> tuple[Rows, list[float]]:
 
     Rows with a number that is not finite come beside the `count` others, last, with NaN for their answer.
     """
-    from bike_pipeline.modeling.golden import golden_rows
+    from bike_pipeline.modeling.golden import golden_rows, read_golden
 
     try:
-        columns, answers = golden_file.read(folder / GOLDEN_FILE)
+        columns, answers = read_golden(folder / GOLDEN_FILE)
     except FileNotFoundError:
         columns = {name: _spread(values.tolist(), count) for name, values in golden_rows(1000).items()}
         answers = _own_answers(folder, columns)

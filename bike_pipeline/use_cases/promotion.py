@@ -31,12 +31,12 @@ def promote(settings: Settings, version: int | None = None, label: str = "stable
     """
     from bike_pipeline.model_registry import signing
     from bike_pipeline.rollout import promotion
-    from bike_pipeline.rollout.targets import Followers
+    from bike_pipeline.rollout.targets import RolloutTargets
 
     _check_label(label)
     signing.use(settings)
     chosen = version_to_promote(settings, version)
-    return promotion.promote(settings.serving_path, chosen, Followers.of(settings), label, reason)
+    return promotion.promote(settings.serving_path, chosen, RolloutTargets.of(settings), label, reason)
 
 
 def version_to_promote(settings: Settings, version: int | None) -> int:
@@ -63,11 +63,11 @@ def rollback(settings: Settings, to: int | None = None, label: str = "stable", r
     """
     from bike_pipeline.model_registry import signing
     from bike_pipeline.rollout import promotion
-    from bike_pipeline.rollout.targets import Followers
+    from bike_pipeline.rollout.targets import RolloutTargets
 
     _check_label(label)
     signing.use(settings)
-    return promotion.rollback(settings.serving_path, Followers.of(settings), to, label, reason)
+    return promotion.rollback(settings.serving_path, RolloutTargets.of(settings), to, label, reason)
 
 
 def history(settings: Settings) -> list[Change]:

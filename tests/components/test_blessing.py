@@ -35,7 +35,7 @@ WIDE: dict[str, Any] = {
     "warn_increase": 0.5,
 }
 # Far above any count, so that even a model of two epochs beats it.
-EASY_REFERENCE = {"mean_rentals_by_workingday_and_hour": [[9000.0] * 24] * 2}
+EASY_BASELINE = {"mean_rentals_by_workingday_and_hour": [[9000.0] * 24] * 2}
 
 
 def lookup(state: str, model: Path | None = None) -> Any:
@@ -62,7 +62,7 @@ class World:
         self.model.uri = str(folder / "model")
         shutil.copytree(saved_model, folder / "model" / "Format-Serving")
         self.reference = folder / "model" / "Format-Serving" / "assets.extra" / "hourly_mean.json"
-        self.reference.write_text(json.dumps(EASY_REFERENCE))
+        self.reference.write_text(json.dumps(EASY_BASELINE))
         self.trained = self.reference.with_name("trained_slices.json")
         self.inputs = {"examples": [examples], "schema": [schema], "model": [self.model]}
 
@@ -170,7 +170,7 @@ def test_a_slice_withdraws_the_blessing_where_it_has_the_rows(world: World, min_
     assert blessed(evaluated) is verdict
 
 
-def test_the_hourly_mean_must_be_beaten(world: World, measured: Any) -> None:
+def test_the_naive_baseline_must_be_beaten(world: World, measured: Any) -> None:
     hard = measured.evaluation.get_float_custom_property("metric_mae") / measured.report["hourly_mean_mae"]
     passing = world.evaluate("passing", lookup("none"), max_mae_to_mean=hard * 1.01)
     failing = world.evaluate("failing", lookup("none"), max_mae_to_mean=hard * 0.99)
@@ -308,7 +308,7 @@ def test_only_a_found_baseline_is_compared_with(world: World) -> None:
             assert artifact.get_string_custom_property("metric_set") == "m"
 
 
-def test_without_the_hourly_mean_there_is_no_verdict(world: World) -> None:
+def test_without_the_naive_baseline_there_is_no_verdict(world: World) -> None:
     world.reference.unlink()
     with pytest.raises(Exception, match=r"hourly_mean\.json"):
         world.evaluate("blind", lookup("none"))

@@ -16,11 +16,10 @@ from bike_pipeline.components import exporter
 from bike_pipeline.errors import ConfigurationError, ExportError
 from bike_pipeline.exporting.formats import registry
 from bike_pipeline.model_registry import version_folders
-from bike_pipeline.modeling import golden_file
-from bike_pipeline.modeling.golden import broken_rows, golden_rows
+from bike_pipeline.modeling.golden import broken_rows, golden_rows, read_golden
 from bike_pipeline.modeling.saved_model import input_signature
 from bike_pipeline.settings import EvaluationSettings, load_settings
-from tests.components.test_blessing import EASY_REFERENCE, WIDE
+from tests.components.test_blessing import EASY_BASELINE, WIDE
 from tests.exporting import plugin
 
 MIN_ROWS = {"hour_band": 10, "workingday": 10, "season": 10, "weathersit": 10_000}
@@ -38,7 +37,7 @@ class World:
         self.model.uri, self.model.id = str(folder / "model"), 7
         self.saved_model = folder / "model" / "Format-Serving"
         shutil.copytree(saved_model, self.saved_model)
-        (self.saved_model / "assets.extra" / "hourly_mean.json").write_text(json.dumps(EASY_REFERENCE))
+        (self.saved_model / "assets.extra" / "hourly_mean.json").write_text(json.dumps(EASY_BASELINE))
         self.inputs = {"examples": [examples], "schema": [schema], "model": [self.model]}
 
     def export(
@@ -134,7 +133,7 @@ def test_rows_of_a_broken_sensor_are_kept_beside_the_golden_rows_in_plain_json(w
         "NaN", "Infinity", "-Infinity",
     }  # fmt: skip
     assert found.report["golden"]["not_finite_rows"] == len(broken["hum"])
-    columns, answers = golden_file.read(found.folder / "golden.json")
+    columns, answers = read_golden(found.folder / "golden.json")
     assert np.isnan(answers).sum() == len(broken["hum"])
     assert {name: len(values) for name, values in columns.items()} == dict.fromkeys(broken, len(answers))
 

@@ -11,7 +11,7 @@ import pytest
 from bike_pipeline.errors import BaselineError, ServerError
 from bike_pipeline.model_registry import promotion_log, remote_models, version_folders
 from bike_pipeline.rollout import validation
-from bike_pipeline.rollout.targets import Followers
+from bike_pipeline.rollout.targets import RolloutTargets
 from bike_pipeline.serving.predictor import Predictor
 from bike_pipeline.settings import load_settings
 from tests.components.test_baseline_and_push import World
@@ -23,7 +23,7 @@ def world(tmp_path: Path, exported: Any, monkeypatch: pytest.MonkeyPatch) -> Wor
     """A world with nothing pushed, whose versions pass their validation."""
     monkeypatch.setattr(validation, "validate", lambda *_: validation.Report(64, 1.0, 2.0, 300.0, 0.0))
     world = World(tmp_path, exported.path)
-    world.parameters = {"promotion": Followers.of(load_settings()).to_json()}
+    world.parameters = {"promotion": RolloutTargets.of(load_settings()).to_json()}
     return world
 
 

@@ -54,13 +54,13 @@ def test_it_writes_the_served_model_of_the_rows_it_was_given(run: Any, examples:
     assert float(losses[-1]["loss"]) < float(losses[0]["loss"])
     rows = [values(example) for split in ("history", "train") for example in parsed(examples, split)]
     columns = [np.array([row[name] for row in rows]) for name in ("hr", "workingday", "cnt")]
-    written = (folder / saved_model.EXTRA_FOLDER / saved_model.REFERENCE_FILE).read_text(encoding="utf-8")
+    written = (folder / saved_model.EXTRA_FOLDER / saved_model.NAIVE_BASELINE_FILE).read_text(encoding="utf-8")
     # The mean to beat is that of these rows: eval rows in it would make it too strong or too weak a reference.
-    expected = naive_baseline.HourlyMean.fit(*columns)
-    read = naive_baseline.HourlyMean.from_json(written)
+    expected = naive_baseline.NaiveBaseline.fit(*columns)
+    read = naive_baseline.NaiveBaseline.from_json(written)
     np.testing.assert_allclose(read.table, expected.table)
     # And that of the newest span's alone: the candidate must beat the better of the two.
-    last = naive_baseline.HourlyMean.fit(*(values[-len(list(parsed(examples, "train"))) :] for values in columns))
+    last = naive_baseline.NaiveBaseline.fit(*(values[-len(list(parsed(examples, "train"))) :] for values in columns))
     np.testing.assert_allclose(read.newest, last.table)
     named = slices.from_json((folder / saved_model.EXTRA_FOLDER / saved_model.TRAINED_SLICES_FILE).read_text())
     assert sum(named["season"].values()) == len(rows)

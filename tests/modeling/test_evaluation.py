@@ -35,8 +35,8 @@ def failed(decisions):
     return {(d.kind, d.metric, d.slicing, d.slice) for d in decisions if d.binding and not d.passed}
 
 
-def decided(base, candidate=None, baseline=None, hourly_mean_mae=100.0):
-    return evaluation.decide(base, candidate or measured(), baseline, hourly_mean_mae)
+def decided(base, candidate=None, baseline=None, naive_mae=100.0):
+    return evaluation.decide(base, candidate or measured(), baseline, naive_mae)
 
 
 def test_a_good_candidate_passes_every_threshold(base):
@@ -69,7 +69,7 @@ def test_a_value_threshold_holds_on_each_of_its_sides(base, metric, passing, fai
 @pytest.mark.parametrize("metric", sorted(metrics.METRICS))
 def test_a_metric_that_is_missing_never_passes(base, metric):
     candidate = measured()
-    # The hourly mean's ratio reads the overall MAE itself, so that one goes missing on a slice.
+    # The naive baseline's ratio reads the overall MAE itself, so that one goes missing on a slice.
     key = ("hour_band", "6") if metric == "mae" else ("overall", "")
     del candidate[key][metric]
     found = [d for d in decided(base, candidate) if (d.metric, d.slicing, d.slice) == (metric, *key)]
@@ -134,10 +134,10 @@ def test_without_a_baseline_there_is_no_comparison_and_all_else_holds(base):
 
 
 @pytest.mark.parametrize(
-    ("hourly_mean_mae", "passes"), [(48.0, True), (46.0, False), (0.0, False), (math.nan, False), (math.inf, False)]
+    ("naive_mae", "passes"), [(48.0, True), (46.0, False), (0.0, False), (math.nan, False), (math.inf, False)]
 )
-def test_the_candidate_must_clearly_beat_the_hourly_mean(base, hourly_mean_mae, passes):
-    decisions = decided(base, hourly_mean_mae=hourly_mean_mae)
+def test_the_candidate_must_clearly_beat_the_naive_baseline(base, naive_mae, passes):
+    decisions = decided(base, naive_mae=naive_mae)
     assert (("reference", "mae", "overall", "") not in failed(decisions)) is passes
 
 
@@ -239,9 +239,9 @@ MEASURED = st.fixed_dictionaries(
 
 @hypothesis_settings(max_examples=150, deadline=None)
 @given(MEASURED, st.none() | MEASURED, ANY_NUMBER)
-def test_whatever_is_measured_only_numbers_within_their_limits_pass(candidate, baseline, hourly_mean_mae):
+def test_whatever_is_measured_only_numbers_within_their_limits_pass(candidate, baseline, naive_mae):
     shipped = load_settings().evaluation
-    decisions = evaluation.decide(shipped, candidate, baseline, hourly_mean_mae)
+    decisions = evaluation.decide(shipped, candidate, baseline, naive_mae)
     for decision in decisions:
         assert decision.reason
         if decision.passed:
@@ -257,7 +257,7 @@ def test_whatever_is_measured_only_numbers_within_their_limits_pass(candidate, b
     if baseline is not None:
         wanted |= {("change", change.metric, change.slicing) for change in shipped.change_thresholds}
     assert bound == wanted
-    report = evaluation.report(decisions, candidate, baseline, {}, hourly_mean_mae)
+    report = evaluation.report(decisions, candidate, baseline, {}, naive_mae)
     assert report["blessed"] is not any(d.binding and not d.passed for d in decisions)
 
 

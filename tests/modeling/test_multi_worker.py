@@ -95,8 +95,8 @@ def test_two_processes_train_the_model_of_one(job, exported, few_rows, tmp_path)
     )
     np.testing.assert_allclose(served, alone, rtol=1e-4)
     assert saved_model.signature_of(str(folder)) == saved_model.signature_of(str(exported.path))
-    reference = (folder / saved_model.EXTRA_FOLDER / saved_model.REFERENCE_FILE).read_bytes()
-    assert reference == (exported.path / saved_model.EXTRA_FOLDER / saved_model.REFERENCE_FILE).read_bytes()
+    reference = (folder / saved_model.EXTRA_FOLDER / saved_model.NAIVE_BASELINE_FILE).read_bytes()
+    assert reference == (exported.path / saved_model.EXTRA_FOLDER / saved_model.NAIVE_BASELINE_FILE).read_bytes()
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bike_pipeline.modeling.naive_baseline import HourlyMean
+from bike_pipeline.modeling.naive_baseline import NaiveBaseline
 
 ROWS = st.lists(st.tuples(st.integers(0, 23), st.integers(0, 1), st.integers(0, 1000)), min_size=1, max_size=80)
 
@@ -16,7 +16,7 @@ ROWS = st.lists(st.tuples(st.integers(0, 23), st.integers(0, 1), st.integers(0, 
 @given(ROWS)
 def test_each_cell_is_its_mean_and_a_cell_without_rows_is_the_mean_of_all(rows):
     hour, workingday, label = map(np.array, zip(*rows, strict=True))
-    table = HourlyMean.fit(hour, workingday, label).table
+    table = NaiveBaseline.fit(hour, workingday, label).table
     for day in (0, 1):
         for h in range(24):
             cell = label[(hour == h) & (workingday == day)]
@@ -24,14 +24,14 @@ def test_each_cell_is_its_mean_and_a_cell_without_rows_is_the_mean_of_all(rows):
 
 
 def test_it_predicts_and_measures_its_own_error():
-    model = HourlyMean.fit(np.array([8, 8, 9]), np.array([1, 1, 0]), np.array([10, 30, 5]))
+    model = NaiveBaseline.fit(np.array([8, 8, 9]), np.array([1, 1, 0]), np.array([10, 30, 5]))
     assert model.predict(np.array([8, 9, 0]), np.array([1, 0, 0])).tolist() == [20, 5, 15]
     assert model.mean_absolute_error(np.array([8, 9]), np.array([1, 0]), np.array([26, 5])) == 3
 
 
 def test_it_is_read_back_as_it_was_written():
-    model = HourlyMean.fit(np.arange(24), np.tile([0, 1], 12), np.arange(24) / 7)
-    assert np.array_equal(HourlyMean.from_json(model.to_json()).table, model.table)
+    model = NaiveBaseline.fit(np.arange(24), np.tile([0, 1], 12), np.arange(24) / 7)
+    assert np.array_equal(NaiveBaseline.from_json(model.to_json()).table, model.table)
 
 
 @pytest.mark.parametrize(
@@ -41,26 +41,28 @@ def test_it_is_read_back_as_it_was_written():
 )  # fmt: skip
 def test_a_text_that_is_no_table_is_refused(text):
     with pytest.raises(ValueError, match=r"table|Expecting|could not convert"):
-        HourlyMean.from_json(text)
+        NaiveBaseline.from_json(text)
 
 
 def test_no_rows_have_no_mean():
     with pytest.raises(ValueError, match="no rows"):
-        HourlyMean.fit(np.array([]), np.array([]), np.array([]))
+        NaiveBaseline.fit(np.array([]), np.array([]), np.array([]))
 
 
 def test_the_newest_rows_alone_are_a_reference_too_where_the_level_has_moved() -> None:
     """A label that became constant: the mean of all years misses it by far, and anything beats that."""
     hour, workingday = np.tile(np.arange(24), 20), np.repeat([0, 1], 240)
     label = np.concatenate([np.tile(np.arange(24) * 20, 10), np.full(240, 150)])
-    model = HourlyMean.fit(hour, np.zeros_like(workingday), label, newest=240)
+    model = NaiveBaseline.fit(hour, np.zeros_like(workingday), label, newest=240)
     later = np.arange(24), np.zeros(24, int), np.full(24, 150)
-    assert HourlyMean(model.table).mean_absolute_error(*later) > 50
+    assert NaiveBaseline(model.table).mean_absolute_error(*later) > 50
     assert model.mean_absolute_error(*later) == 0
-    again = HourlyMean.from_json(model.to_json())
+    again = NaiveBaseline.from_json(model.to_json())
     assert again.newest is not None
     assert np.array_equal(again.newest, np.full((2, 24), 150))
-    # Where the older rows are nearer, they stay the reference.
+    # Where the older rows are nearer, they stay what is to be beaten.
     earlier = np.arange(24), np.zeros(24, int), np.arange(24) * 10 + 75
-    assert model.mean_absolute_error(*earlier) == pytest.approx(HourlyMean(model.table).mean_absolute_error(*earlier))
-    assert HourlyMean.fit(hour, workingday, label, newest=len(label)).newest is None
+    assert model.mean_absolute_error(*earlier) == pytest.approx(
+        NaiveBaseline(model.table).mean_absolute_error(*earlier)
+    )
+    assert NaiveBaseline.fit(hour, workingday, label, newest=len(label)).newest is None

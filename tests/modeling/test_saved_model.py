@@ -94,6 +94,6 @@ def test_the_model_carries_its_keras_file_and_its_reference(exported):
     again = keras.saving.load_model(extra / saved_model.KERAS_FILE, compile=False)
     for read, kept in zip(again.get_weights(), exported.model.get_weights(), strict=True):
         np.testing.assert_array_equal(read, kept)
-    text = (extra / saved_model.REFERENCE_FILE).read_text(encoding="utf-8")
-    assert naive_baseline.HourlyMean.from_json(text).table.shape == (2, 24)
+    text = (extra / saved_model.NAIVE_BASELINE_FILE).read_text(encoding="utf-8")
+    assert naive_baseline.NaiveBaseline.from_json(text).table.shape == (2, 24)
     assert json.loads(text)

@@ -95,7 +95,7 @@ def test_it_learns_what_the_hour_and_the_working_day_do_not_say(train, embedded_
     learnt = np.arange(len(taken["cnt"])) % 4 > 0
     rows, unseen = ({name: values[mask] for name, values in taken.items()} for mask in (learnt, ~learnt))
     model, _ = train(rows, epochs=25, hidden_units=[16], learning_rate=0.02)
-    mean = naive_baseline.HourlyMean.fit(rows["hr"], rows["workingday"], rows["cnt"])
+    mean = naive_baseline.NaiveBaseline.fit(rows["hr"], rows["workingday"], rows["cnt"])
     names = [tensor.name for tensor in model.inputs]
     raw = {name: tf.constant(unseen[name]) for name in training_rows.RAW_NAMES}
     inputs = saved_model.Transform(str(transform_graph), training_rows.RAW_NAMES, names)(raw)

@@ -18,7 +18,7 @@ from bike_pipeline.errors import ConfigurationError, ExitCode, ModelError, Serve
 from bike_pipeline.model_registry import promotion_log, version_folders
 from bike_pipeline.model_registry.phases import PUSHED, REFUSED
 from bike_pipeline.rollout import promotion, targets, validation
-from bike_pipeline.rollout.targets import Followers
+from bike_pipeline.rollout.targets import RolloutTargets
 from bike_pipeline.settings import load_settings
 from tests.rollout.making import push
 
@@ -63,18 +63,18 @@ def settings_of(base, *assignments):
     return load_settings(assignments=(f"workspace={base.parents[1]}", *assignments))
 
 
-def followers_of(base, *assignments):
-    return Followers.of(settings_of(base, *(f"serving.promotion.{text}" for text in assignments)))
+def targets_of(base, *assignments):
+    return RolloutTargets.of(settings_of(base, *(f"serving.promotion.{text}" for text in assignments)))
 
 
 def test_a_run_validates_and_promotes_what_it_pushed(base, passing):
     push(base, 2)
-    assert promotion.after_push(base, 2, followers_of(base)) == ""
+    assert promotion.after_push(base, 2, targets_of(base)) == ""
     assert passing == [2]
     assert promotion_log.promoted_version(base) == 2
     assert "2.0 ms" in promotion_log.history(base)[-2].reason
     # A run that pushes the same once more tries it no more.
-    assert promotion.after_push(base, 2, followers_of(base)) == ""
+    assert promotion.after_push(base, 2, targets_of(base)) == ""
     assert passing == [2]
 
 
@@ -82,7 +82,7 @@ def test_a_version_that_does_not_pass_leaves_what_serves(base, failing):
     push(base, 2)
     for _ in range(2):
         with pytest.raises(ServerError, match="too slow"):
-            promotion.after_push(base, 2, followers_of(base))
+            promotion.after_push(base, 2, targets_of(base))
     assert promotion_log.promoted_version(base) == 1
     assert promotion_log.read(base).phase(2) == REFUSED
     assert "too slow" in promotion_log.history(base)[-1].reason
@@ -93,42 +93,42 @@ def test_a_first_version_that_does_not_pass_does_not_serve(tmp_path, failing):
     promotion_log.begin(base)
     push(base, 1)
     with pytest.raises(ServerError):
-        promotion.after_push(base, 1, followers_of(base))
+        promotion.after_push(base, 1, targets_of(base))
     assert promotion_log.promoted_version(base) is None
 
 
 def test_where_a_person_decides_the_version_waits(base, passing):
     push(base, 2)
-    assert "bike-pipeline promote" in promotion.after_push(base, 2, followers_of(base, "automatic=false"))
+    assert "bike-pipeline promote" in promotion.after_push(base, 2, targets_of(base, "automatic=false"))
     assert (passing, promotion_log.promoted_version(base)) == ([], 1)
     assert promotion_log.read(base).phase(2) == PUSHED
 
 
 def test_without_validation_a_version_is_promoted_as_it_is(base, failing):
     push(base, 2)
-    assert promotion.after_push(base, 2, followers_of(base, "validation.enabled=false")) == ""
+    assert promotion.after_push(base, 2, targets_of(base, "validation.enabled=false")) == ""
     assert promotion_log.promoted_version(base) == 2
 
 
 def test_no_run_promotes_again_what_somebody_went_back_from(base, passing):
     push(base, 2)
-    promotion.after_push(base, 2, followers_of(base))
+    promotion.after_push(base, 2, targets_of(base))
     promotion_log.rollback(base)
-    assert "somebody went back" in promotion.after_push(base, 2, followers_of(base))
+    assert "somebody went back" in promotion.after_push(base, 2, targets_of(base))
     assert promotion_log.promoted_version(base) == 1
     # Nor the same model under another number.
     source = base.parent / "model-2"
     version_folders.add_version(base, source, 3, version_folders.push_record(base, 2))
-    assert "somebody went back" in promotion.after_push(base, 3, followers_of(base))
+    assert "somebody went back" in promotion.after_push(base, 3, targets_of(base))
     # A person may.
-    assert promotion.promote(base, 2, followers_of(base)).from_version == 1
+    assert promotion.promote(base, 2, targets_of(base)).from_version == 1
 
 
 def test_no_run_promotes_again_what_somebody_replaced(base, passing):
     push(base, 2)
-    promotion.after_push(base, 2, followers_of(base))
-    promotion.promote(base, 1, followers_of(base), reason="I know better")
-    assert "somebody went back" in promotion.after_push(base, 2, followers_of(base))
+    promotion.after_push(base, 2, targets_of(base))
+    promotion.promote(base, 1, targets_of(base), reason="I know better")
+    assert "somebody went back" in promotion.after_push(base, 2, targets_of(base))
     assert promotion_log.promoted_version(base) == 1
 
 
@@ -136,20 +136,20 @@ def test_a_damaged_version_is_not_even_tried(base, passing):
     push(base, 2)
     (base / "2" / "saved_model.pb").write_text("somebody else's", encoding="utf-8")
     with pytest.raises(ModelError, match="not those that were pushed"):
-        promotion.after_push(base, 2, followers_of(base))
+        promotion.after_push(base, 2, targets_of(base))
     assert (passing, promotion_log.promoted_version(base)) == ([], 1)
 
 
-def test_followers_come_back_from_their_text(base):
-    followers = followers_of(base, "servers=[10.0.0.1:8500, tf-serving:8500]", "keep_loaded=3")
-    assert Followers.from_json(followers.to_json()) == followers
+def test_rollout_targets_come_back_from_their_text(base):
+    targets = targets_of(base, "servers=[10.0.0.1:8500, tf-serving:8500]", "keep_loaded=3")
+    assert RolloutTargets.from_json(targets.to_json()) == targets
 
 
 def test_a_polled_models_config_says_what_is_promoted(base, passing, tmp_path):
     file = tmp_path / "tf" / "models.config"
     push(base, 2, 3)
     for version in (2, 3):
-        promotion.promote(base, version, followers_of(base, f"models_config={file}"))
+        promotion.promote(base, version, targets_of(base, f"models_config={file}"))
 
     def told():
         config = text_format.Parse(file.read_text(encoding="utf-8"), model_server_config_pb2.ModelServerConfig())
@@ -157,7 +157,7 @@ def test_a_polled_models_config_says_what_is_promoted(base, passing, tmp_path):
         return list(model.model_version_policy.specific.versions), dict(model.version_labels), model.base_path
 
     assert told() == ([2, 3], {"stable": 3}, "/models/bike_demand")
-    promotion.rollback(base, followers_of(base, f"models_config={file}"))
+    promotion.rollback(base, targets_of(base, f"models_config={file}"))
     # What was left is let go: a request that names no version gets the newest that is loaded.
     assert told() == ([1, 2], {"stable": 2}, "/models/bike_demand")
     assert [path.name for path in file.parent.iterdir()] == ["models.config"]
@@ -165,8 +165,8 @@ def test_a_polled_models_config_says_what_is_promoted(base, passing, tmp_path):
 
 def test_an_older_version_that_is_promoted_stands_alone(base, passing):
     push(base, 2)
-    promotion.promote(base, 2, followers_of(base))
-    promotion.promote(base, 1, followers_of(base))
+    promotion.promote(base, 2, targets_of(base))
+    promotion.promote(base, 1, targets_of(base))
     assert targets.served(base, 1).versions == (1,)
 
 
@@ -214,7 +214,7 @@ def test_the_commands_refuse_what_cannot_be(base, passing, tmp_path, call):
 
 def test_a_rollback_loads_nothing_heavy(base, passing):
     push(base, 2)
-    promotion.promote(base, 2, followers_of(base))
+    promotion.promote(base, 2, targets_of(base))
     code = (
         "import sys\nfrom bike_pipeline.cli import command\n"
         "command.main(sys.argv[1:], standalone_mode=False)\n"
@@ -232,8 +232,8 @@ def test_a_rollback_loads_nothing_heavy(base, passing):
 
 def test_a_server_that_is_not_there_is_an_error_and_the_promotion_stands(base, passing):
     push(base, 2)
-    followers = followers_of(base, "servers=['127.0.0.1:1']", "server_seconds=1")
+    targets = targets_of(base, "servers=['127.0.0.1:1']", "server_seconds=1")
     with pytest.raises(ServerError, match="was not told") as error:
-        promotion.promote(base, 2, followers)
+        promotion.promote(base, 2, targets)
     assert (error.value.where, error.value.exit_code) == ("127.0.0.1:1", ExitCode.SERVER)
     assert promotion_log.promoted_version(base) == 2

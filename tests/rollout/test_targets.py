@@ -15,7 +15,7 @@ from bike_pipeline.errors import ServerError
 from bike_pipeline.model_registry import promotion_log, version_folders
 from bike_pipeline.modeling.golden import golden_rows
 from bike_pipeline.rollout import targets
-from bike_pipeline.rollout.targets import Followers
+from bike_pipeline.rollout.targets import RolloutTargets
 from bike_pipeline.serving.clients.connection import API_KEY_VARIABLE
 from bike_pipeline.serving.security import api_keys
 from bike_pipeline.settings import load_settings
@@ -113,14 +113,14 @@ def test_a_running_server_is_told_and_answers_all_along(models, tmp_path):
                 "serving.promotion.keep_loaded=0",
             )
         )
-        followers = Followers.of(settings)
+        chosen = RolloutTargets.of(settings)
         promotion_log.promote(base, 2)
-        assert targets.follow(base, followers) == [server.grpc]
+        assert targets.roll_out(base, chosen) == [server.grpc]
         assert asked(server, "") == 200
         assert asked(server, "/labels/stable") == 200
         eventually(lambda: available(server), [2])
         promotion_log.rollback(base)
-        targets.follow(base, followers)
+        targets.roll_out(base, chosen)
         eventually(lambda: available(server), [1])
         assert asked(server, "/labels/stable") == 200
 
@@ -152,13 +152,13 @@ def test_a_secured_server_is_told_by_whoever_may_and_by_nobody_else(models, tmp_
                 f"serving.client.key={ours.key}",
             )
         )
-        followers = Followers.from_json(Followers.of(settings).to_json())
+        chosen = RolloutTargets.from_json(RolloutTargets.of(settings).to_json())
         promotion_log.promote(base, 2)
         monkeypatch.setenv(API_KEY_VARIABLE, keys["rider"])
         with pytest.raises(ServerError, match="was not told of the promotion"):
-            targets.follow(base, followers)
+            targets.roll_out(base, chosen)
         monkeypatch.setenv(API_KEY_VARIABLE, keys["operator"])
-        assert targets.follow(base, followers) == [server.grpc]
+        assert targets.roll_out(base, chosen) == [server.grpc]
 
 
 def test_a_server_that_cannot_load_the_version_says_so_and_goes_on(models, tmp_path):
@@ -177,7 +177,7 @@ def test_a_server_that_cannot_load_the_version_says_so_and_goes_on(models, tmp_p
         path.write_bytes(path.read_bytes()[:50])
         assert not version_folders.is_intact(base / "2", version_folders.push_record(base, 2)["fingerprint"])
         with pytest.raises(ServerError) as error:
-            targets.follow(base, Followers.of(settings))
+            targets.roll_out(base, RolloutTargets.of(settings))
         assert error.value.where == server.grpc
         assert asked(server, "") == 200
         assert available(server) == [1]

@@ -65,7 +65,7 @@ def _judged(matrix: Matrix, format_: Format, settings: EvaluationSettings, model
     names = {format_.name: evaluation.CANDIDATE, SAVED_MODEL: evaluation.BASELINE}
     measured = Measured(
         {(key, names[name]): sums for (key, name), sums in matrix.sums.sums.items() if name in names},
-        matrix.sums.reference_errors,
+        matrix.sums.naive_errors,
     )
     config = evaluation.eval_config(settings)
     for spec in config.model_specs:
@@ -81,7 +81,7 @@ def _judged(matrix: Matrix, format_: Format, settings: EvaluationSettings, model
         settings,
         evaluation.read_metrics(str(output), evaluation.CANDIDATE),
         evaluation.read_metrics(str(output), evaluation.BASELINE),
-        measured.reference_error / measured.rows,
+        measured.naive_error / measured.rows,
     )
     failed = [decision for decision in decisions if decision.binding and not decision.passed]
     blessed = by_tfma and not failed

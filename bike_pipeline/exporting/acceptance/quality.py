@@ -14,7 +14,7 @@ from bike_pipeline import features
 from bike_pipeline.exporting.acceptance.report import SAVED_MODEL
 from bike_pipeline.exporting.formats.base import Predictions
 from bike_pipeline.modeling import metrics, saved_model
-from bike_pipeline.modeling.naive_baseline import HourlyMean
+from bike_pipeline.modeling.naive_baseline import NaiveBaseline
 from bike_pipeline.modeling.slice_sums import Measured, SliceKey, sums_of_batch
 from bike_pipeline.modeling.slices import OVERALL
 
@@ -44,12 +44,12 @@ def sums_by_format(
     """Return the sums of errors by slice and format.
 
     Args:
-        model: the SavedModel, which holds the hourly mean of its training rows.
+        model: the SavedModel, which holds the naive baseline of its training rows.
         columns: the rows of the eval split with their label, each of shape (rows,).
         predictions: rentals an hour by format, each of shape (rows,).
     """
-    text = (model / saved_model.EXTRA_FOLDER / saved_model.REFERENCE_FILE).read_text(encoding="utf-8")
-    return sums_of_batch(columns, predictions, HourlyMean.from_json(text))
+    text = (model / saved_model.EXTRA_FOLDER / saved_model.NAIVE_BASELINE_FILE).read_text(encoding="utf-8")
+    return sums_of_batch(columns, predictions, NaiveBaseline.from_json(text))
 
 
 def quality_of(measured: Measured, name: str, min_rows: Mapping[str, int]) -> Quality:

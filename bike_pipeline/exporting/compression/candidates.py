@@ -76,8 +76,8 @@ def write_models(
     from bike_pipeline.modeling import saved_model
 
     teacher = Teacher.of(material)
-    reference = material.saved_model / saved_model.EXTRA_FOLDER / saved_model.REFERENCE_FILE
-    extra = {saved_model.REFERENCE_FILE: reference.read_text(encoding="utf-8")} if reference.is_file() else {}
+    reference = material.saved_model / saved_model.EXTRA_FOLDER / saved_model.NAIVE_BASELINE_FILE
+    extra = {saved_model.NAIVE_BASELINE_FILE: reference.read_text(encoding="utf-8")} if reference.is_file() else {}
     found = {}
     for number, method in enumerate(methods):
         progress.report(number / (2 * len(methods)), method)

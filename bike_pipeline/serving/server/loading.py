@@ -13,7 +13,7 @@ import numpy as np
 from bike_pipeline import features
 from bike_pipeline.errors import BikePipelineError
 from bike_pipeline.model_registry import verification
-from bike_pipeline.modeling import golden_file
+from bike_pipeline.modeling.golden import read_golden
 from bike_pipeline.serving.server import backends, signatures, tensorflow_backend, tensors, warmup
 from bike_pipeline.serving.server.backends import Backend
 from bike_pipeline.serving.server.batching import quick_rows
@@ -151,7 +151,7 @@ def _golden(version: LoadedVersion) -> None:
         return
     signature = version.signatures[signatures.DEFAULT]
     try:
-        columns, answers = golden_file.read(path)
+        columns, answers = read_golden(path)
         inputs = {
             name: np.array(columns[name], tensors.numpy_type(spec.dtype)) for name, spec in signature.inputs.items()
         }
