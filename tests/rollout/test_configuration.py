@@ -20,7 +20,7 @@ from bike_pipeline.rollout import configuration
 from bike_pipeline.rollout.messages import message_class
 from bike_pipeline.settings import load_settings
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = ROOT / "configs" / "serving"
 
 
