@@ -22,7 +22,7 @@ from bike_pipeline.rollout.targets import RolloutTargets
 from bike_pipeline.settings import load_settings
 from tests.rollout.making import push
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from bike_pipeline.rollout import validation
 from bike_pipeline.settings.serving_promotion import ValidationSettings
 from tests.serving.running import with_export
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 VERSION = 5
 
 
