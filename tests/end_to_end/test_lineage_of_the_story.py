@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.end_to_end.conftest import Called, Product
+from tests.end_to_end.conftest import ROOT, Called, Product
 
 pytestmark = pytest.mark.slow
 
@@ -142,3 +144,14 @@ def test_a_run_makes_again_what_was_freed_and_no_more(freed: dict[str, Called]) 
     assert plain.code == 0, plain.err
     assert set(plain.states.values()) == {"cached"}
     assert plain.result["newly_pushed"] is False
+
+
+def test_every_kind_of_file_that_the_product_writes_is_documented(story: dict[str, Any]) -> None:
+    page = (ROOT / "docs" / "file-formats.md").read_text(encoding="utf-8")
+    cells = [row.split("|")[1] for row in page.splitlines() if row.startswith("| ")]
+    patterns = re.findall("`(.+?)`", " ".join(cells))
+    workspace = story["product"].workspace
+    files = [path.relative_to(workspace).as_posix() for path in workspace.rglob("*") if path.is_file()]
+    assert len(files) > 50
+    unknown = [name for name in files if not any(fnmatch(name, pattern) for pattern in patterns)]
+    assert unknown == ["imported.txt"], "the first is this test's own; name the others in docs/file-formats.md"
