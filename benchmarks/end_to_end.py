@@ -163,7 +163,7 @@ def _commands(folder: Path, settings: Settings, version: str, number: int) -> di
 
 def measure(rounds: int, folder: Path) -> Measured:
     """Run all contestants `rounds` times in turns, then the second span once."""
-    from bike_pipeline.data.demo import split_demo
+    from bike_pipeline.data.embedded_dataset import split_demo
     from bike_pipeline.data.ingest import ingest
     from bike_pipeline.data.spans import SpanStore
     from bike_pipeline.lineage.store.metadata_store import Lineage, open_store

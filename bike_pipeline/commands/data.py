@@ -44,22 +44,24 @@ def ingest_command(source: str, query: str | None, span: int | None, as_json: bo
     if as_json:
         _print_json(_ingest_record(result))
         return
+    stored = result.version
+    manifest = stored.manifest
     done = "created" if result.created else "already there"
     _print_table(
-        f"Span {result.span}, version {result.version}: {done}",
+        f"Span {stored.span}, version {stored.version}: {done}",
         ("what", "value"),
         [
-            ("rows", f"{result.rows:,}"),
-            ("train", f"{result.train_rows:,}"),
-            ("eval", f"{result.eval_rows:,}"),
+            ("rows", f"{manifest.rows.total:,}"),
+            ("train", f"{manifest.rows.train:,}"),
+            ("eval", f"{manifest.rows.eval:,}"),
             ("rejected", f"{result.rejected:,}"),
-            ("from", f"{result.first:%Y-%m-%d %H:00}"),
-            ("to", f"{result.last:%Y-%m-%d %H:00}"),
+            ("from", f"{manifest.first:%Y-%m-%d %H:00}"),
+            ("to", f"{manifest.last:%Y-%m-%d %H:00}"),
         ],
     )
-    click.echo(f"stored in {result.uri}")
-    if result.created and result.quarantine:
-        click.echo(f"rejected rows in {result.quarantine}")
+    click.echo(f"stored in {stored.uri}")
+    if result.created and stored.quarantine:
+        click.echo(f"rejected rows in {stored.quarantine}")
     for note in result.notes:
         click.echo(f"note: {note}")
 
@@ -68,7 +70,7 @@ def _for_dvc(settings: Settings, result: IngestResult) -> str:
     from bike_pipeline.data.spans import SpanStore
     from bike_pipeline.tracking.beside import after_ingest
 
-    return after_ingest(settings, SpanStore(settings.store_uri), result.span, result.version)
+    return after_ingest(settings, SpanStore(settings.store_uri), result.version.span, result.version.version)
 
 
 @command.command(name="dvc")
@@ -96,7 +98,7 @@ def dvc_command(span: int | None, as_json: bool, settings: Settings) -> None:
 @settings_options
 def fetch_command(output: Path | None, settings: Settings) -> None:
     """Download the original data set from UCI and check its SHA-256."""
-    from bike_pipeline.data.original import fetch_original
+    from bike_pipeline.data.embedded_dataset import fetch_original
 
     written = fetch_original(output or settings.workspace_path / "data" / "hour.csv")
     click.echo(f"wrote {written} (the published data set, SHA-256 checked)")
@@ -108,7 +110,7 @@ def fetch_command(output: Path | None, settings: Settings) -> None:
 @settings_options
 def split_demo_command(output: Path | None, as_json: bool, settings: Settings) -> None:
     """Write the embedded data set as two uploads, 2011 and 2012."""
-    from bike_pipeline.data.demo import split_demo
+    from bike_pipeline.data.embedded_dataset import split_demo
 
     first, second = split_demo(output or settings.workspace_path / "uploads")
     if as_json:
@@ -182,20 +184,21 @@ def _listed(found: SpanVersion) -> tuple[str, ...]:
 
 
 def _ingest_record(result: IngestResult) -> dict[str, Any]:
+    stored, rows = result.version, result.version.manifest.rows
     return {
-        "span": result.span,
-        "version": result.version,
+        "span": stored.span,
+        "version": stored.version,
         "created": result.created,
-        "rows": result.rows,
-        "train_rows": result.train_rows,
-        "eval_rows": result.eval_rows,
+        "rows": rows.total,
+        "train_rows": rows.train,
+        "eval_rows": rows.eval,
         "rejected": result.rejected,
-        "first": result.first.isoformat(),
-        "last": result.last.isoformat(),
-        "quarantine": result.quarantine,
-        "uri": result.uri,
+        "first": stored.manifest.first.isoformat(),
+        "last": stored.manifest.last.isoformat(),
+        "quarantine": stored.quarantine,
+        "uri": stored.uri,
         "notes": list(result.notes),
-        "manifest": result.manifest.model_dump(mode="json"),
+        "manifest": stored.manifest.model_dump(mode="json"),
     }
 
 

@@ -138,7 +138,7 @@ def runner_named(name: str) -> Any:
 
 def _ingest_demo(settings: Settings, half: str, console: Console | None) -> None:
     """Ingest the first half, or both in their order; a half that is there already is found and kept."""
-    from bike_pipeline.data.demo import split_demo
+    from bike_pipeline.data.embedded_dataset import split_demo
     from bike_pipeline.data.ingest import ingest
     from bike_pipeline.data.spans import SpanStore
     from bike_pipeline.tracking.beside import after_ingest
@@ -146,11 +146,12 @@ def _ingest_demo(settings: Settings, half: str, console: Console | None) -> None
     halves = split_demo(settings.workspace_path / "uploads")
     for number, source in enumerate(halves[: 1 if half == "first" else 2], 1):
         result = ingest(settings, str(source))
-        note = after_ingest(settings, SpanStore(settings.store_uri), result.span, result.version)
+        note = after_ingest(settings, SpanStore(settings.store_uri), result.version.span, result.version.version)
         if console:
             verb = "ingested" if result.created else "already there:"
             name = f"half {number} of the embedded data"
-            console.print(f"{name} {verb} as span {result.span} version {result.version}, {result.rows:,} rows")
+            stored, rows = result.version, result.version.manifest.rows.total
+            console.print(f"{name} {verb} as span {stored.span} version {stored.version}, {rows:,} rows")
             if note:
                 console.print(note, soft_wrap=True)
 

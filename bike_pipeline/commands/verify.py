@@ -70,7 +70,7 @@ def command(settings: Settings, public_keys: tuple[Path, ...], as_json: bool, mo
         table.add_column("check")
         table.add_column("detail", overflow="fold")
         for check in checks:
-            table.add_row("✘" if not check.passed else "?" if check.doubt else "✔", check.name, check.detail)
+            table.add_row("✘" if not check.passed else "?" if check.anomaly else "✔", check.name, check.detail)
         console_on(sys.stdout).print(table)
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""

@@ -92,7 +92,7 @@ class DataGateSpec(component_spec.ComponentSpec):
 
 
 class DataGateExecutor(base_executor.BaseExecutor):
-    """Collects anomalies, drift, row counts and doubts, weighs them by the severity table, and raises on an error."""
+    """Collects anomalies, drift and row counts, weighs them by the severity table, and raises on an error."""
 
     def Do(  # noqa: N802 (TFX's name)
         self,
@@ -170,9 +170,9 @@ class DataGateExecutor(base_executor.BaseExecutor):
         limits = GateLimits.model_validate(gate["limits"])
         train, eval_, history = (statistics_gen.read_calendar(statistics, split) for split in (TRAIN, EVAL, HISTORY))
         found = []
-        for doubt in plausibility.doubts(train, eval_, history, limits):
-            severity = severity_of(doubt.feature, doubt.kind, gate["severities"], gate["default_severity"])
-            found.append(Finding(doubt.split, doubt.feature, doubt.kind, severity, doubt.reason))
+        for anomaly in plausibility.anomalies(train, eval_, history, limits):
+            severity = severity_of(anomaly.feature, anomaly.kind, gate["severities"], gate["default_severity"])
+            found.append(Finding(anomaly.split, anomaly.feature, anomaly.kind, severity, anomaly.reason))
         return found
 
 

@@ -75,7 +75,7 @@ class CalendarSums:
 
     @property
     def complete(self) -> bool:
-        """Whether every row's content is remembered."""
+        """Whether every row's content hash is kept."""
         return len(self.hashes) < MOST_HASHES
 
     def to_bytes(self) -> bytes:
@@ -88,11 +88,7 @@ class CalendarSums:
 
 
 def from_bytes(content: bytes, where: str) -> CalendarSums:
-    """Return what `to_bytes` wrote.
-
-    Raises:
-        DataError: it is no such archive.
-    """
+    """Return what `to_bytes` wrote; a DataError if it is no such archive."""
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             found = CalendarSums(**stored)
@@ -106,10 +102,7 @@ def from_bytes(content: bytes, where: str) -> CalendarSums:
 
 
 def of_batch(batch: pa.RecordBatch) -> CalendarSums:
-    """Return the sums of the rows of a record batch.
-
-    Args:
-        batch: every column a list with one value a row; dates as ISO text.
+    """Return the sums of a record batch: every column a list with one value a row, dates as ISO text.
 
     Raises:
         DataError: a column is absent or a row lacks its value.
@@ -133,11 +126,7 @@ def of_batch(batch: pa.RecordBatch) -> CalendarSums:
 
 
 def of_rows(columns: Mapping[str, Array]) -> CalendarSums:
-    """Return the sums of some rows.
-
-    Args:
-        columns: `COLUMNS`, each of shape (rows,), at least one; dates as days since 1970-01-01.
-    """
+    """Return the sums of `COLUMNS`, each of shape (rows,), at least one row; dates as days since 1970-01-01."""
     dates = np.asarray(columns[features.DATE], np.int64)
     if (dates[1:] < dates[:-1]).any():
         order = np.argsort(dates, kind="stable")
@@ -156,7 +145,7 @@ def of_rows(columns: Mapping[str, Array]) -> CalendarSums:
 
 
 def total(parts: Sequence[CalendarSums]) -> CalendarSums:
-    """Return the sums of all parts, added up in their order; those of no rows where there are no parts."""
+    """Return the sums of all parts, added up in their order; those of no rows if there are no parts."""
     if not parts:
         none = np.zeros(0, np.int64)
         return CalendarSums(none, np.zeros((0, DAY_COLUMNS)), np.zeros((24, 2)), none.astype(np.uint64), none)

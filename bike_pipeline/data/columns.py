@@ -42,26 +42,21 @@ class Problem:
 
     Attributes:
         kind: "missing", "type", "not_finite", "range", "agreement", "order" or "duplicate".
-        mask: (rows,): where it holds.
-        say: from the row's index to the reason, as the quarantine gives it.
+        mask: which rows have it, (rows,).
+        describe: from the row's index to the reason, as the quarantine gives it.
     """
 
     kind: str
     mask: Mask
-    say: Callable[[int], str]
+    describe: Callable[[int], str]
 
 
 def parse_column(feature: Feature, column: pa.ChunkedArray, where: str) -> tuple[Values, Mask, list[Problem]]:
-    """Turn a column into numbers.
-
-    Args:
-        feature: what the column should hold.
-        column: (rows,): texts, or a source's own type.
-        where: the source, for messages.
+    """Turn a column of texts or of a source's own type, (rows,), into numbers.
 
     Returns:
-        The values, (rows,), as int64 (dates as days since 1970-01-01) or float64, 0 where there is none; where a value
-        was read; and the problems found.
+        The values, (rows,), as int64 (dates as days since 1970-01-01) or float64, 0 if there is none; which rows have a
+        value; and the problems found.
 
     Raises:
         DataError: the column's type cannot hold such values at all.
@@ -84,7 +79,7 @@ def parse_column(feature: Feature, column: pa.ChunkedArray, where: str) -> tuple
 
     problems = [
         Problem("missing", missing, lambda _: f"{feature.name}: missing"),
-        Problem("type", wrong, lambda row: f"{feature.name}: {_said_of(shown(row), feature)}"),
+        Problem("type", wrong, lambda row: f"{feature.name}: {_type_reason(shown(row), feature)}"),
     ]
     if feature.kind == "float":
         infinite = valid & ~np.isfinite(values)
@@ -109,7 +104,7 @@ def _as_text(value: Any) -> str:
     return str(value.cast(pa.string()).as_py() if pa.types.is_temporal(value.type) else value.as_py())
 
 
-def _said_of(text: str, feature: Feature) -> str:
+def _type_reason(text: str, feature: Feature) -> str:
     if feature.kind == "int" and re.fullmatch(r"\s*[+-]?[0-9]{19,}…?(\.0*)?\s*", text):
         return f"{text} is too large for an integer"
     return f"'{text}' is not {_WANTED[feature.kind]}"
@@ -177,7 +172,7 @@ def _from_type(feature: Feature, array: pa.Array, where: str) -> tuple[Values, M
         if pa.types.is_timestamp(kind) and kind.tz:
             array = compute.local_timestamp(array)
         if not (pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
-            raise _impossible(feature, kind, where)
+            raise _type_error(feature, kind, where)
         if pa.types.is_date(array.type):
             array = array.cast(pa.timestamp("s" if pa.types.is_date32(array.type) else "ms"))
         # In its own unit: what is finer than a microsecond must not be lost before it is looked at.
@@ -195,7 +190,7 @@ def _from_type(feature: Feature, array: pa.Array, where: str) -> tuple[Values, M
     elif pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         numbers = array.cast(pa.float64())
     else:
-        raise _impossible(feature, kind, where)
+        raise _type_error(feature, kind, where)
     values = compute.fill_null(numbers, 0).to_numpy(zero_copy_only=False)
     if feature.kind == "float":
         return values.astype(np.float64), missing, wrong
@@ -207,7 +202,7 @@ def _from_type(feature: Feature, array: pa.Array, where: str) -> tuple[Values, M
     return values, missing, wrong
 
 
-def _impossible(feature: Feature, kind: Any, where: str) -> DataError:
+def _type_error(feature: Feature, kind: Any, where: str) -> DataError:
     return DataError(
         f"column {feature.name} has the type {kind}, which cannot hold {_WANTED[feature.kind]}",
         where=where,

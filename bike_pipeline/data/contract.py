@@ -63,13 +63,7 @@ def contract_sha256() -> str:
 
 
 def check_rows(rows: SourceRows) -> CheckedRows:
-    """Check every row against the contract.
-
-    Args:
-        rows: rows of a source, unchecked.
-
-    Returns:
-        What passed and what did not; together they are all rows.
+    """Check every row of a source against the contract.
 
     Raises:
         DataError: a column has a type that cannot hold its values at all (a list, say).
@@ -106,12 +100,8 @@ def check_rows(rows: SourceRows) -> CheckedRows:
     )
 
 
-def from_date(days: Numbers) -> dict[str, Numbers]:
-    """Return what dates say of the calendar: `yr`, `mnth` and `weekday`, each (rows,).
-
-    Args:
-        days: (rows,): days since 1970-01-01.
-    """
+def calendar_of(days: Numbers) -> dict[str, Numbers]:
+    """Return `yr`, `mnth` and `weekday`, each (rows,), of days since 1970-01-01."""
     import numpy as np
 
     months = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
@@ -122,7 +112,7 @@ def from_date(days: Numbers) -> dict[str, Numbers]:
     }
 
 
-def working(weekday: Numbers, holiday: Numbers) -> Numbers:
+def is_workingday(weekday: Numbers, holiday: Numbers) -> Numbers:
     """Return `workingday`, (rows,), from weekday (Sunday = 0) and holiday."""
     import numpy as np
 
@@ -134,8 +124,8 @@ def agreement(values: dict[str, Any], valid: dict[str, Mask]) -> list[Problem]:
     """Return the problems between columns of one row.
 
     Args:
-        values: (rows,) by column: dates as days since 1970-01-01. A column that is not there agrees with everything.
-        valid: (rows,) by column: where a value was read.
+        values: (rows,) by column: dates as days since 1970-01-01. An absent column agrees with everything.
+        valid: which rows have a value, (rows,) by column.
     """
     problems = []
 
@@ -148,7 +138,7 @@ def agreement(values: dict[str, Any], valid: dict[str, Mask]) -> list[Problem]:
             )
 
     dated = valid[features.DATE]
-    for name, expected in from_date(values[features.DATE]).items():
+    for name, expected in calendar_of(values[features.DATE]).items():
         disagree(name, expected, dated, "the date says")
     # A year of the calendar in place of the years since 2011; with a date, the date has said so above.
     years = values["yr"]
@@ -162,7 +152,7 @@ def agreement(values: dict[str, Any], valid: dict[str, Mask]) -> list[Problem]:
             )
         )
     known = valid["weekday"] & valid["holiday"]
-    disagree("workingday", working(values["weekday"], values["holiday"]), known, "weekday and holiday say")
+    disagree("workingday", is_workingday(values["weekday"], values["holiday"]), known, "weekday and holiday say")
     if features.LABEL in values:
         total = values["casual"] + values["registered"]
         disagree(features.LABEL, total, valid["casual"] & valid["registered"], "casual + registered is")
@@ -170,16 +160,13 @@ def agreement(values: dict[str, Any], valid: dict[str, Mask]) -> list[Problem]:
 
 
 def _order_and_repeats(keys: Numbers, placed: Mask, sound: Mask, lines: Numbers) -> tuple[Mask, list[Problem]]:
-    """Decide about time order and duplicates.
+    """Return which rows are accepted, and the problems of order and of repeated hours that the others have.
 
     Args:
         keys: (rows,): hours since 1970-01-01.
         placed: (rows,): which rows have a valid date and hour.
         sound: (rows,): which rows are right by themselves.
         lines: (rows,): line numbers, for the reasons.
-
-    Returns:
-        Which rows are accepted, and the problems of the others.
     """
     import numpy as np
 
@@ -210,9 +197,9 @@ def _order_and_repeats(keys: Numbers, placed: Mask, sound: Mask, lines: Numbers)
 
 
 def _longest_run(keys: Numbers) -> Numbers:
-    """Return the positions of a longest strictly increasing subsequence (patience sorting, O(n log n)).
+    """Return the positions of a longest strictly increasing subsequence, the first of equal neighbours.
 
-    Of equal neighbours it takes the first.
+    Patience sorting, O(n log n).
     """
     import numpy as np
 

@@ -33,10 +33,7 @@ def jumps(
 ) -> Iterator[tuple[Literal["LABEL_WEEK_LEVEL", "LABEL_STEP"], str]]:
     """Yield kind and reason of each jump of the label's level in a span or at its beginning.
 
-    Args:
-        span: the newest span.
-        history: the spans before it; its last weeks are held against the span's first.
-        limits: what is let pass.
+    The last weeks of the `history`, the spans before it, are held against the span's first.
     """
     start = int(span.dates[0])
     reach = WEEK * LEVEL_WEEKS

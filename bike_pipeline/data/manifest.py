@@ -34,26 +34,25 @@ class SourceFileRecord(_Record):
 
 
 class SourceRecord(_Record):
-    """Where the rows came from; see `source_rows.SourceDescription`."""
+    """Where the rows came from, without any credential.
+
+    Attributes:
+        kind: "file", "folder", "http", "object_storage" or "sql".
+        location: path or address without user, password and query string.
+        query: the SQL text, for SQL sources.
+        files: what was read, in this order; empty for SQL.
+        ignored_columns: columns of the source that the feature contract does not know.
+    """
 
     kind: str
     location: str
-    query: str | None
-    files: tuple[SourceFileRecord, ...]
-    ignored_columns: tuple[str, ...]
+    query: str | None = None
+    files: tuple[SourceFileRecord, ...] = ()
+    ignored_columns: tuple[str, ...] = ()
 
 
 class RowCounts(_Record):
-    """Row counts.
-
-    Attributes:
-        total: rows of the version: train + eval.
-        train: rows of the train split.
-        eval: rows of the eval split.
-        read: rows of the upload, rejected ones included.
-        rejected: rows of the upload that are in quarantine.
-        from_parent: rows taken over from the parent version.
-    """
+    """Rows of the version, rows of the upload (`read` counts rejected ones, too), and rows kept from the parent."""
 
     total: Rows
     train: Rows
@@ -91,20 +90,15 @@ class VersionNumber(_Record):
 
 
 class Manifest(_Record):
-    """The manifest.
+    """The manifest: every version of it (`schema_version`) stays readable.
 
     Attributes:
-        schema_version: version of this format.
         format: format of the files that hold its rows; both may stand in one store.
-        span: span number.
-        version: version number in the span.
-        created_at: when it was written, UTC.
-        source: where the upload came from.
+        created_at: UTC.
         feature_contract_sha256: the feature contract that the rows were checked against.
         content_sha256: content address of the rows of both splits.
         parent: the version that this one corrects, if any.
         eval_fraction: the setting that the split was cut by.
-        rows: row counts.
         rejected_by_reason: rejected rows of the upload by kind of reason.
         time_range: first and last hour of each split.
         files: every other file of the version, by its path in it.
@@ -143,11 +137,7 @@ def render_manifest(manifest: Manifest) -> bytes:
 
 
 def parse_manifest(content: bytes, where: str) -> Manifest:
-    """Return the manifest that `render_manifest` wrote.
-
-    Raises:
-        DataError: it is damaged, or of a format that this release does not know.
-    """
+    """Return the manifest that `render_manifest` wrote; a DataError if it is damaged or of a newer format."""
     fix = "restore it from a backup or ingest the rows again into a new store"
     try:
         raw = json.loads(content)

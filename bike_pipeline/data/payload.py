@@ -13,7 +13,6 @@ from bike_pipeline.data.manifest import (
     FileRecord,
     Manifest,
     RowCounts,
-    SourceFileRecord,
     SourceRecord,
     Split,
     TimeRange,
@@ -22,7 +21,6 @@ from bike_pipeline.data.manifest import (
 )
 from bike_pipeline.data.quarantine import quarantine_csv
 from bike_pipeline.data.rows import csv_bytes, parquet_bytes, split_by_time, time_range
-from bike_pipeline.data.sources.source_rows import SourceDescription
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,7 +36,7 @@ def build_payload(
     rows: pa.Table,
     address: str,
     checked: CheckedRows,
-    source: SourceDescription,
+    source: SourceRecord,
     *,
     eval_fraction: float,
     data_format: DataFormat,
@@ -56,7 +54,7 @@ def build_payload(
         eval_fraction: share of the days that is the eval split.
         data_format: what the files of its rows are.
         parent: the version that it corrects, if any.
-        from_parent: how many rows were taken over from that one.
+        from_parent: how many rows come from that one.
 
     Raises:
         DataError: the rows are of fewer than two days.
@@ -71,7 +69,7 @@ def build_payload(
         span=number.span,
         version=number.version,
         created_at=datetime.now(UTC),
-        source=_source_record(source),
+        source=source,
         feature_contract_sha256=contract_sha256(),
         content_sha256=address,
         parent=parent,
@@ -107,13 +105,3 @@ def _files(split: Split, rows: pa.Table, data_format: DataFormat) -> dict[str, b
 def _range(rows: pa.Table) -> TimeRange:
     first, last = time_range(rows)
     return TimeRange(first=first, last=last)
-
-
-def _source_record(source: SourceDescription) -> SourceRecord:
-    return SourceRecord(
-        kind=source.kind,
-        location=source.location,
-        query=source.query,
-        files=tuple(SourceFileRecord(name=f.name, size=f.size, sha256=f.sha256) for f in source.files),
-        ignored_columns=source.ignored_columns,
-    )

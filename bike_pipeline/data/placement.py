@@ -18,7 +18,7 @@ HIGHEST_NUMBER = 9999
 
 
 @dataclass(frozen=True)
-class Occupied:
+class SpanRange:
     """The time range of a span's latest version, first and last hour inclusive."""
 
     span: int
@@ -28,62 +28,52 @@ class Occupied:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where an upload goes.
-
-    Attributes:
-        span: the span.
-        merges: whether its rows are merged into the span's latest version, or stand for themselves.
-    """
+    """The span of an upload, and whether its rows are merged into the span's latest version or stand for themselves."""
 
     span: int
     merges: bool
 
 
-def place(occupied: Sequence[Occupied], first: datetime, last: datetime, span: int | None, where: str) -> Placement:
-    """Return the span of an upload.
-
-    Args:
-        occupied: the spans of the store.
-        first: first hour of the upload.
-        last: last hour of the upload.
-        span: the span that was named, if any.
-        where: the source, for messages.
+def assign_span(
+    existing: Sequence[SpanRange], first: datetime, last: datetime, span: int | None, where: str
+) -> Placement:
+    """Return the span of an upload from `first` to `last`; `span` is the one that was named, if any.
 
     Raises:
         DataError: the upload would break the order of the spans, overlaps several spans, or the number is out of range.
     """
     if span is not None:
-        return _named(occupied, first, last, span, where)
-    touched = [other.span for other in occupied if other.first <= last and first <= other.last]
+        return _named(existing, first, last, span, where)
+    touched = [other.span for other in existing if other.first <= last and first <= other.last]
     if len(touched) > 1:
         raise DataError(
-            f"its rows ({_said(first, last)}) overlap the spans {', '.join(map(str, sorted(touched)))}",
+            f"its rows ({_period(first, last)}) overlap the spans {', '.join(map(str, sorted(touched)))}",
             where=where,
             fix="ingest one upload for each span, or cut it to the rows that are new",
         )
     if touched:
         return Placement(touched[0], merges=True)
-    later = [other.span for other in occupied if other.first > last]
+    later = [other.span for other in existing if other.first > last]
     if later:
         raise DataError(
-            f"its rows ({_said(first, last)}) are earlier than span {min(later)} and overlap no span",
+            f"its rows ({_period(first, last)}) are earlier than span {min(later)} and overlap no span",
             where=where,
             fix="name a free span number that keeps the spans in time order (--span N), or use another store",
         )
-    number = max((other.span for other in occupied), default=0) + 1
+    number = max((other.span for other in existing), default=0) + 1
     _check_number(number, where)
     return Placement(number, merges=False)
 
 
-def _named(occupied: Sequence[Occupied], first: datetime, last: datetime, span: int, where: str) -> Placement:
+def _named(existing: Sequence[SpanRange], first: datetime, last: datetime, span: int, where: str) -> Placement:
     _check_number(span, where)
-    for other in occupied:
+    for other in existing:
         before = other.span < span and other.last >= first
         after = other.span > span and other.first <= last
         if before or after:
             raise DataError(
-                f"as span {span} its rows ({_said(first, last)}) would have to be {'later' if before else 'earlier'} "
-                f"than span {other.span} ({_said(other.first, other.last)})",
+                f"as span {span} its rows ({_period(first, last)}) would have to be {'later' if before else 'earlier'} "
+                f"than span {other.span} ({_period(other.first, other.last)})",
                 where=where,
                 fix="name the span that fits the time range, or leave --span out",
             )
@@ -99,5 +89,5 @@ def _check_number(span: int, where: str) -> None:
         )
 
 
-def _said(first: datetime, last: datetime) -> str:
+def _period(first: datetime, last: datetime) -> str:
     return f"{first:%Y-%m-%d %H:00} to {last:%Y-%m-%d %H:00}"

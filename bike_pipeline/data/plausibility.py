@@ -35,12 +35,12 @@ FEWEST_HASHES = 24
 
 
 @dataclass(frozen=True)
-class Doubt:
+class Anomaly:
     """Something implausible.
 
     Attributes:
         split: "train", "eval", or "span" for both together.
-        feature: the column, or "" where it concerns all of a row.
+        feature: the column, or "" if it concerns all of a row.
         kind: one of `GateKind`.
         reason: what was found and what the limit is, in words.
     """
@@ -51,15 +51,8 @@ class Doubt:
     reason: str
 
 
-def doubts(train: CalendarSums, eval_: CalendarSums, history: CalendarSums, limits: GateLimits) -> Iterator[Doubt]:
-    """Yield everything implausible about a span.
-
-    Args:
-        train: the newest span's train split.
-        eval_: its eval split.
-        history: the spans before it; of no rows where there are none.
-        limits: what is let pass.
-    """
+def anomalies(train: CalendarSums, eval_: CalendarSums, history: CalendarSums, limits: GateLimits) -> Iterator[Anomaly]:
+    """Yield everything implausible about the newest span; `history`, the spans before it, may have no rows."""
     whole = calendar_sums.total([train, eval_])
     for split, sums in ((TRAIN, train), (EVAL, eval_)):
         if sums.rows:
@@ -69,8 +62,8 @@ def doubts(train: CalendarSums, eval_: CalendarSums, history: CalendarSums, limi
         return
     yield from _days(whole, history, limits)
     yield from _repeated(whole, history, limits)
-    for doubt in level.jumps(whole, history, limits):
-        yield Doubt(SPAN, features.LABEL, *doubt)
+    for anomaly in level.jumps(whole, history, limits):
+        yield Anomaly(SPAN, features.LABEL, *anomaly)
     for split, sums in ((TRAIN, train), (EVAL, eval_)):
         reference = history if history.rows else train
         if sums is not reference and min(len(sums.dates), len(reference.dates)) >= PROFILE_DAYS:
@@ -79,12 +72,12 @@ def doubts(train: CalendarSums, eval_: CalendarSums, history: CalendarSums, limi
         yield from _months(whole, history, limits)
 
 
-def _near_constant(split: str, sums: CalendarSums, limits: GateLimits) -> Iterator[Doubt]:
+def _near_constant(split: str, sums: CalendarSums, limits: GateLimits) -> Iterator[Anomaly]:
     rows, label, squares = (float(sums.days[:, column].sum()) for column in (ROWS, LABEL, LABEL_SQUARED))
     mean = label / rows
     deviation = math.sqrt(max(squares / rows - mean**2, 0.0))
     if deviation <= limits.label_variation * mean:
-        yield Doubt(
+        yield Anomaly(
             split, features.LABEL, "LABEL_NEAR_CONSTANT",
             f"the label is nearly constant: its standard deviation is {deviation:.4g} at a mean of {mean:.4g}, and "
             f"gate.limits.label_variation asks for more than {limits.label_variation:.0%} of the mean",
@@ -96,19 +89,19 @@ def _near_constant(split: str, sums: CalendarSums, limits: GateLimits) -> Iterat
     stuck = (count >= DAY_HOURS) & (variances <= (STUCK_VARIATION * means) ** 2)
     if stuck.mean() > limits.stuck_days:
         first = iso_date(sums.dates[stuck][0])
-        yield Doubt(
+        yield Anomaly(
             split, features.LABEL, "LABEL_NEAR_CONSTANT",
             f"the label hardly varies within {stuck.sum()} of {len(stuck)} days, the first of them {first}; "
             f"gate.limits.stuck_days lets {limits.stuck_days:.0%} of the days pass",
         )  # fmt: skip
 
 
-def _hours(split: str, sums: CalendarSums, limits: GateLimits) -> Iterator[Doubt]:
+def _hours(split: str, sums: CalendarSums, limits: GateLimits) -> Iterator[Anomaly]:
     days = len(sums.dates)
     hours = np.sort(sums.days[:, ROWS])
     share = float(hours[STORM_DAYS if days > 2 * STORM_DAYS else 0 :].mean()) / 24
     if share < limits.hours_a_day:
-        yield Doubt(
+        yield Anomaly(
             split, features.HOUR, "HOURS_MISSING",
             f"a day has {24 * share:.1f} of its 24 hours on average ({share:.0%}), "
             f"less than the {limits.hours_a_day:.0%} of gate.limits.hours_a_day",
@@ -116,44 +109,44 @@ def _hours(split: str, sums: CalendarSums, limits: GateLimits) -> Iterator[Doubt
     absent = np.flatnonzero(sums.hours[:, 0] < limits.hour_coverage * days)
     if len(absent):
         named = ", ".join(str(hour) for hour in absent)
-        yield Doubt(
+        yield Anomaly(
             split, features.HOUR, "HOURS_MISSING",
             f"hour {named} of the day is there on fewer than {limits.hour_coverage:.0%} of {days} days "
             "(gate.limits.hour_coverage)",
         )  # fmt: skip
 
 
-def _days(whole: CalendarSums, history: CalendarSums, limits: GateLimits) -> Iterator[Doubt]:
+def _days(whole: CalendarSums, history: CalendarSums, limits: GateLimits) -> Iterator[Anomaly]:
     first, last = int(whole.dates[0]), int(whole.dates[-1])
     share = len(whole.dates) / (last - first + 1)
     gaps = np.diff(whole.dates) - 1
     if share < limits.days_present:
-        yield Doubt(
+        yield Anomaly(
             SPAN, features.DATE, "DAYS_MISSING",
             f"{len(whole.dates)} of the {last - first + 1} days from {iso_date(first)} to {iso_date(last)} have rows "
             f"({share:.0%}), less than the {limits.days_present:.0%} of gate.limits.days_present",
         )  # fmt: skip
     if len(gaps) and gaps.max() > limits.gap_days:
         before = int(whole.dates[gaps.argmax()])
-        yield Doubt(
+        yield Anomaly(
             SPAN, features.DATE, "DAYS_MISSING",
             f"the {gaps.max()} days after {iso_date(before)} have no row; "
             f"gate.limits.gap_days lets {limits.gap_days} pass",
         )  # fmt: skip
     if history.rows and first - int(history.dates[-1]) - 1 > limits.gap_days:
-        yield Doubt(
+        yield Anomaly(
             SPAN, features.DATE, "GAP_TO_HISTORY",
             f"the history ends on {iso_date(history.dates[-1])} and the span begins on {iso_date(first)}, so the "
             f"label's level is not held against the weeks before it (gate.limits.gap_days: {limits.gap_days})",
         )  # fmt: skip
 
 
-def _repeated(whole: CalendarSums, history: CalendarSums, limits: GateLimits) -> Iterator[Doubt]:
+def _repeated(whole: CalendarSums, history: CalendarSums, limits: GateLimits) -> Iterator[Anomaly]:
     """Yield what stands under other dates already: the same weather and the same rentals of both kinds."""
     counts, rows = whole.counts, int(whole.counts.sum())
     within = (rows - len(counts)) / rows
     if rows >= FEWEST_HASHES and within > limits.repeated_rows:
-        yield Doubt(SPAN, "", "REPEATED_ROWS", _repeats(within, "elsewhere in the span", limits))
+        yield Anomaly(SPAN, "", "REPEATED_ROWS", _repeats(within, "elsewhere in the span", limits))
     # Both sides must remember the row.
     known = min((sums.hashes[-1] for sums in (whole, history) if not sums.complete), default=None)
     kept = np.ones(len(counts), bool) if known is None else whole.hashes <= known
@@ -161,7 +154,7 @@ def _repeated(whole: CalendarSums, history: CalendarSums, limits: GateLimits) ->
     if history.rows and rows >= FEWEST_HASHES:
         again = counts[kept & np.isin(whole.hashes, history.hashes)].sum() / rows
         if again > limits.repeated_rows:
-            yield Doubt(SPAN, "", "REPEATED_ROWS", _repeats(again, "in the history", limits))
+            yield Anomaly(SPAN, "", "REPEATED_ROWS", _repeats(again, "in the history", limits))
 
 
 def _repeats(share: float, where: str, limits: GateLimits) -> str:
@@ -171,7 +164,7 @@ def _repeats(share: float, where: str, limits: GateLimits) -> str:
     )
 
 
-def _profile(split: str, sums: CalendarSums, reference: CalendarSums, limits: GateLimits) -> Iterator[Doubt]:
+def _profile(split: str, sums: CalendarSums, reference: CalendarSums, limits: GateLimits) -> Iterator[Anomaly]:
     """Yield where the label moved in a part of the day only: a level may grow, the day's shape stays."""
     ratios = _by_band(sums) / _by_band(reference)
     ratios = ratios[np.isfinite(ratios)]
@@ -181,7 +174,7 @@ def _profile(split: str, sums: CalendarSums, reference: CalendarSums, limits: Ga
     if high > limits.label_profile * low:
         starts = [*features.HOUR_BANDS, 24]
         band = int(np.nanargmax(np.abs(np.log(np.maximum(ratios, 1e-9) / np.median(ratios)))))
-        yield Doubt(
+        yield Anomaly(
             split, features.LABEL, "LABEL_HOUR_PROFILE",
             f"the label's shape of the day has changed: against earlier rows the parts of the day moved by factors "
             f"from {low:.2f} to {high:.2f}, most of all the hours {starts[band]}-{starts[band + 1] - 1}; "
@@ -197,12 +190,12 @@ def _by_band(sums: CalendarSums) -> Array:
     return found
 
 
-def _months(whole: CalendarSums, history: CalendarSums, limits: GateLimits) -> Iterator[Doubt]:
+def _months(whole: CalendarSums, history: CalendarSums, limits: GateLimits) -> Iterator[Anomaly]:
     """Yield what is not as in the same months of the history."""
     now, before = _by_month(whole), _by_month(history)
     common = (now[:, -1] >= MONTH_DAYS) & (before[:, -1] >= MONTH_DAYS)
     if not common.any():
-        yield Doubt(
+        yield Anomaly(
             SPAN, "", "NOT_COMPARED",
             "no month of the span is in the history: weather and rentals are not held against the same month",
         )  # fmt: skip
@@ -212,7 +205,7 @@ def _months(whole: CalendarSums, history: CalendarSums, limits: GateLimits) -> I
     ratios = (now[:, LABEL] / now[:, ROWS]) / np.maximum(before[:, LABEL] / before[:, ROWS], 1e-9)
     worst = int(np.abs(np.log(np.maximum(ratios, 1e-9))).argmax())
     if not 1 / limits.label_month <= ratios[worst] <= limits.label_month:
-        yield Doubt(
+        yield Anomaly(
             SPAN, features.LABEL, "LABEL_MONTH_LEVEL",
             f"in month {months[worst]} the label is {ratios[worst]:.2f} times what it was in that month of the "
             f"history; gate.limits.label_month lets a factor of {limits.label_month:g} pass",
@@ -230,7 +223,7 @@ def _by_month(sums: CalendarSums) -> Array:
     return found
 
 
-def _weather(name: str, months: Array, now: Array, before: Array, limits: GateLimits) -> Iterator[Doubt]:
+def _weather(name: str, months: Array, now: Array, before: Array, limits: GateLimits) -> Iterator[Anomaly]:
     total, squares = calendar_sums.weather_column(name)
     mean, usual = now[:, total] / now[:, ROWS], before[:, total] / before[:, ROWS]
     spread = np.sqrt(np.maximum(before[:, squares] / before[:, ROWS] - usual**2, 1e-6))
@@ -239,7 +232,7 @@ def _weather(name: str, months: Array, now: Array, before: Array, limits: GateLi
     allowed, of_one = limits.weather_month + 1 / math.sqrt(len(months)), limits.weather_month + 1
     worst = int(np.abs(shifts).argmax())
     if abs(shifts.mean()) > allowed or abs(shifts[worst]) > of_one:
-        yield Doubt(
+        yield Anomaly(
             SPAN, name, "WEATHER_MONTH_LEVEL",
             f"against the same months of the history it has moved by {shifts.mean():+.2f} standard deviations, most in "
             f"month {months[worst]} ({usual[worst]:.2f} → {mean[worst]:.2f}): another unit or scale? For {len(months)} "
@@ -247,7 +240,7 @@ def _weather(name: str, months: Array, now: Array, before: Array, limits: GateLi
         )  # fmt: skip
 
 
-def _relation(months: Array, now: Array, history: CalendarSums, limits: GateLimits) -> Iterator[Doubt]:
+def _relation(months: Array, now: Array, history: CalendarSums, limits: GateLimits) -> Iterator[Anomaly]:
     """Yield where atemp no longer follows temp as it did: the two are degrees, whatever the season."""
     (t, tt), (a, aa) = (calendar_sums.weather_column(name) for name in ("temp", "atemp"))
     sums = history.days.sum(axis=0)
@@ -262,7 +255,7 @@ def _relation(months: Array, now: Array, history: CalendarSums, limits: GateLimi
     shifts = (now[:, a] / now[:, ROWS] - expected) / spread
     worst = int(np.abs(shifts).argmax())
     if abs(shifts[worst]) > limits.weather_relation:
-        yield Doubt(
+        yield Anomaly(
             SPAN, "atemp", "WEATHER_RELATION",
             f"it no longer follows temp as in the history: in month {months[worst]} it is off by {shifts[worst]:+.1f} "
             f"standard deviations; gate.limits.weather_relation lets {limits.weather_relation:g} pass",

@@ -23,15 +23,9 @@ QUARANTINE_COLUMNS = ("file", "line", "reasons", "text", *features.COLUMNS)
 
 
 def quarantine_table(rows: SourceRows, problems: Sequence[Problem], rejected: npt.NDArray[np.bool_]) -> pa.Table:
-    """Return the quarantine of some rows.
+    """Return the quarantine of the rows that do not pass, in the source's order, broken lines among them.
 
-    Args:
-        rows: all rows of the source.
-        problems: all problems found.
-        rejected: (rows,): which rows do not pass.
-
-    Returns:
-        `QUARANTINE_COLUMNS`; `line` as int64, all others as texts; in the source's order, broken lines among the rows.
+    `QUARANTINE_COLUMNS`; `line` as int64, all others as texts.
     """
     import numpy as np
     import pyarrow as pa
@@ -41,7 +35,7 @@ def quarantine_table(rows: SourceRows, problems: Sequence[Problem], rejected: np
     reasons: dict[int, list[str]] = {int(row): [] for row in index}
     for problem in problems:
         for row in np.flatnonzero(problem.mask):
-            reasons[int(row)].append(problem.say(int(row)))
+            reasons[int(row)].append(problem.describe(int(row)))
     where = np.concatenate([rows.files[index], np.array([line.file for line in rows.broken], dtype=np.int64)])
     lines = np.concatenate([rows.lines[index], np.array([line.line for line in rows.broken], dtype=np.int64)])
     columns = {

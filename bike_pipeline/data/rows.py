@@ -69,11 +69,7 @@ def parquet_bytes(table: pa.Table) -> bytes:
 
 
 def rows_from_parquet(content: bytes, where: str) -> pa.Table:
-    """Return the rows that `parquet_bytes` wrote.
-
-    Raises:
-        DataError: it is not what `parquet_bytes` writes.
-    """
+    """Return the rows that `parquet_bytes` wrote; a DataError if it is anything else."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -98,11 +94,7 @@ def _kinds() -> dict[str, pa.DataType]:
 
 
 def rows_from_csv(content: bytes, where: str) -> pa.Table:
-    """Return the rows that `csv_bytes` wrote.
-
-    Raises:
-        DataError: it is not what `csv_bytes` writes.
-    """
+    """Return the rows that `csv_bytes` wrote; a DataError if it is anything else."""
     import pyarrow as pa
     import pyarrow.csv as pc
 
@@ -126,12 +118,9 @@ def rows_from_csv(content: bytes, where: str) -> pa.Table:
 
 
 def content_sha256(table: pa.Table) -> str:
-    """Return the content address of accepted rows: SHA-256 of their CSV form, in whatever format they are stored.
+    """Return the content address of rows in time order: SHA-256 of their CSV form, in whatever format they are kept.
 
     `instant` is left out: it numbers a row in its source, so the same hours exported again may carry other numbers.
-
-    Args:
-        table: accepted rows, in time order.
     """
     import numpy as np
     import pyarrow as pa
@@ -164,15 +153,7 @@ def time_range(table: pa.Table) -> tuple[datetime, datetime]:
 
 
 def split_by_time(table: pa.Table, eval_fraction: float, where: str) -> tuple[pa.Table, pa.Table]:
-    """Cut rows into train and eval: the last `eval_fraction` of the days, whole days, at least one on each side.
-
-    Args:
-        table: accepted rows, in time order.
-        eval_fraction: share of the days with rows that is eval.
-        where: the source, for messages.
-
-    Returns:
-        The train rows and, all later, the eval rows.
+    """Cut rows in time order into train and eval: the last `eval_fraction` of the days, whole ones, one at least.
 
     Raises:
         DataError: the rows are of fewer than two days.
@@ -194,14 +175,9 @@ def split_by_time(table: pa.Table, eval_fraction: float, where: str) -> tuple[pa
 
 
 def merge_rows(parent: pa.Table, correction: pa.Table) -> tuple[pa.Table, int]:
-    """Return the parent's rows with those of a correction put in place of, or between, them.
+    """Return the parent's rows and a correction's as one, in time order, and how many come from the parent.
 
-    Args:
-        parent: accepted rows of the version to correct, in time order.
-        correction: accepted rows of the upload, in time order; they win where both have the same hour.
-
-    Returns:
-        The merged rows in time order, and how many of them come from the parent.
+    A correction's row wins if both have the same hour.
     """
     import numpy as np
     import pyarrow as pa

@@ -16,14 +16,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def contradiction(manifest: Manifest, rows: Mapping[Split, pa.Table], quarantine: bytes | None) -> str:
-    """Return what a manifest says that its version's files do not, in words; "" where it describes them.
-
-    Args:
-        manifest: the manifest.
-        rows: the rows of each split, in time order.
-        quarantine: content of the quarantine file; None where there is none.
-    """
+def manifest_mismatch(manifest: Manifest, rows: Mapping[Split, pa.Table], quarantine: bytes | None) -> str:
+    """Return what a manifest says that the rows of each split and the quarantine do not, in words; "" if they agree."""
     import pyarrow as pa
 
     counts = manifest.rows
@@ -41,14 +35,10 @@ def contradiction(manifest: Manifest, rows: Mapping[Split, pa.Table], quarantine
     return ""
 
 
-def without_manifest(span: int, version: int, where: str, *, at_once: bool) -> DataError:
+def missing_manifest(span: int, version: int, where: str, *, at_once: bool) -> DataError:
     """Return the error for a version that has no manifest.
 
-    Args:
-        span: span number.
-        version: version number.
-        where: its folder or address.
-        at_once: whether versions appear with all of their files there; see `StoreFiles`.
+    `at_once` says whether versions appear with all of their files there (see `StoreFiles`).
     """
     why = "it was taken away" if at_once else "it was taken away, or an ingest did not come to its end"
     return DataError(

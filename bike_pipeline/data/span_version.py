@@ -11,14 +11,7 @@ from bike_pipeline.data.payload import QUARANTINE
 
 @dataclass(frozen=True)
 class SpanVersion:
-    """One version of one span.
-
-    Attributes:
-        span: span number.
-        version: version number.
-        uri: absolute path or address of its folder.
-        manifest: what is in it.
-    """
+    """One version of one span; `uri` is the absolute path or address of its folder."""
 
     span: int
     version: int
@@ -40,19 +33,13 @@ class SpanVersion:
 
     @property
     def quarantine(self) -> str | None:
-        """Absolute path or address of the quarantine file; None where no row was rejected."""
+        """Absolute path or address of the quarantine file; None if no row was rejected."""
         return f"{self.uri}/{QUARANTINE}" if QUARANTINE in self.manifest.files else None
 
 
 @dataclass(frozen=True)
 class Addition:
-    """What became of an upload.
-
-    Attributes:
-        version: the version that holds its rows.
-        created: whether it is new; False where the same rows were there already.
-        notes: what the user should know about it.
-    """
+    """What became of an upload: the version that holds its rows, whether it is new, and what the user should know."""
 
     version: SpanVersion
     created: bool

@@ -21,17 +21,17 @@ from bike_pipeline.data.manifest import (
     SPLITS,
     DataFormat,
     FileRecord,
+    SourceRecord,
     Split,
     VersionNumber,
     parse_manifest,
     render_manifest,
 )
 from bike_pipeline.data.payload import MANIFEST, QUARANTINE, build_payload
-from bike_pipeline.data.placement import HIGHEST_NUMBER, Occupied, place
+from bike_pipeline.data.placement import HIGHEST_NUMBER, SpanRange, assign_span
 from bike_pipeline.data.quarantine import quarantine_csv
 from bike_pipeline.data.rows import content_sha256, merge_rows, rows_from_csv, rows_from_parquet, time_range
-from bike_pipeline.data.sources.source_rows import SourceDescription
-from bike_pipeline.data.span_checks import contradiction, without_manifest
+from bike_pipeline.data.span_checks import manifest_mismatch, missing_manifest
 from bike_pipeline.data.span_version import Addition, SpanVersion
 from bike_pipeline.errors import DataError
 from bike_pipeline.storage.file_systems import open_file_system
@@ -60,11 +60,7 @@ class SpanStore:
         Args:
             uri: local folder or address.
             lock_timeout: seconds to wait for another writer, on a local folder.
-            files: the place it stands in, where the caller opened that already.
-
-        Raises:
-            MissingExtraError: the package for this kind of address is not installed.
-            DataError: nothing reads this kind of address.
+            files: the place it stands in, if the caller opened that already.
         """
         self._files = files if files is not None else _open_files(uri, lock_timeout)
         self.uri = self._files.uri("")
@@ -77,14 +73,12 @@ class SpanStore:
     def versions(self, span: int) -> list[int]:
         """Return the numbers of a span's versions, rising.
 
-        On object storage a version without a manifest is not there yet; see `check_whole`.
-
-        Raises:
-            DataError: a version on a local folder has lost its manifest.
+        On object storage a version without a manifest is not there yet (see `check_whole`); on a local folder it is an
+        error.
         """
         whole, other = self._versions(span)
         if other and self._files.at_once:
-            raise without_manifest(span, other[0], self._files.uri(_folder(span, other[0])), at_once=True)
+            raise missing_manifest(span, other[0], self._files.uri(_folder(span, other[0])), at_once=True)
         return whole
 
     def _versions(self, span: int) -> tuple[list[int], list[int]]:
@@ -93,22 +87,14 @@ class SpanStore:
         return whole, [version for version in numbers if version not in whole]
 
     def check_whole(self) -> None:
-        """Refuse a store with a version that has no manifest: it was taken away, or its upload did not end.
-
-        Raises:
-            DataError: that is so.
-        """
+        """Refuse a store with a version that has no manifest: it was taken away, or its upload did not end."""
         for span in _numbers(self._files.folders(""), _SPAN):
             for version in self._versions(span)[1]:
                 where = self._files.uri(_folder(span, version))
-                raise without_manifest(span, version, where, at_once=self._files.at_once)
+                raise missing_manifest(span, version, where, at_once=self._files.at_once)
 
     def latest(self, span: int | None = None) -> SpanVersion:
-        """Return the highest version of a span, or of the highest span.
-
-        Raises:
-            DataError: there is none, or its manifest is damaged.
-        """
+        """Return the highest version of a span, or of the highest span; a DataError if there is none."""
         if span is None:
             spans = self.spans()
             if not spans:
@@ -122,11 +108,7 @@ class SpanStore:
         return self.get(span, versions[-1])
 
     def get(self, span: int, version: int) -> SpanVersion:
-        """Return a version.
-
-        Raises:
-            DataError: it does not exist, or its manifest is damaged.
-        """
+        """Return a version; a DataError if it does not exist or its manifest was changed."""
         folder = _folder(span, version)
         content = self._files.read(f"{folder}/{MANIFEST}")
         if content is None:
@@ -142,35 +124,18 @@ class SpanStore:
         return SpanVersion(span, version, self._files.uri(folder), manifest)
 
     def all_versions(self) -> list[SpanVersion]:
-        """Return every version of every span, rising.
-
-        Raises:
-            DataError: a manifest is damaged.
-        """
+        """Return every version of every span, rising."""
         return [self.get(span, version) for span in self.spans() for version in self.versions(span)]
 
     def read(self, span: int, version: int, splits: Sequence[Split] = SPLITS) -> pa.Table:
-        """Return the rows of the given splits, in time order; every file is checked against its SHA-256.
-
-        Raises:
-            DataError: the version does not exist or a file of it was changed.
-        """
+        """Return the rows of the given splits, in time order; every file is checked against its SHA-256."""
         import pyarrow as pa
 
         found = self.get(span, version)
         return pa.concat_tables(self._rows(found, name) for split in splits for name in found.names(split))
 
     def read_file(self, span: int, version: int, name: str) -> pa.Table:
-        """Return the rows of one file, checked against its SHA-256.
-
-        Args:
-            span: span number.
-            version: version number.
-            name: path of the file in the version, one of `SpanVersion.names`.
-
-        Raises:
-            DataError: the version does not exist, or the file is gone or was changed.
-        """
+        """Return the rows of one file (one of `SpanVersion.names`), checked against its SHA-256."""
         return self._rows(self.get(span, version), name)
 
     def _rows(self, found: SpanVersion, name: str) -> pa.Table:
@@ -180,20 +145,12 @@ class SpanStore:
         return read(content, self._files.uri(f"{folder}/{name}"))
 
     def check_files(self, span: int, version: int) -> None:
-        """Check that every file of a version is the one that was written, by its SHA-256; see `verify` for all else.
-
-        Raises:
-            DataError: the version does not exist, or a file is gone or was changed.
-        """
+        """Check that every file of a version is the one that was written, by its SHA-256; see `verify` for all else."""
         for name, record in self.get(span, version).manifest.files.items():
             self._checked(_folder(span, version), name, record)
 
     def verify(self, span: int, version: int) -> SpanVersion:
-        """Check a version against its manifest: every file's SHA-256 and size, none too many, all it says of the rows.
-
-        Raises:
-            DataError: a byte was changed, or a file was added or removed.
-        """
+        """Check a version against its manifest: every file's SHA-256, no file too many, all it says of the rows."""
         found = self.get(span, version)
         folder = _folder(span, version)
         for split in SPLITS:
@@ -204,18 +161,13 @@ class SpanStore:
         self.check_files(span, version)
         rows = {split: self.read(span, version, (split,)) for split in SPLITS}
         quarantine = self._files.read(f"{folder}/{QUARANTINE}") if QUARANTINE in found.manifest.files else None
-        if wrong := contradiction(found.manifest, rows, quarantine):
+        if wrong := manifest_mismatch(found.manifest, rows, quarantine):
             problem = f"the manifest does not describe these rows: it says {wrong}"
             raise DataError(problem, where=self._files.uri(f"{folder}/{MANIFEST}"), fix="restore it from a backup")
         return found
 
     def export(self, span: int, version: int, folder: Path) -> None:
-        """Write a version to a local folder that is a store of its own; every file is checked against its SHA-256.
-
-        Raises:
-            DataError: the version does not exist, or a file is gone or was changed.
-            OSError: it cannot be written.
-        """
+        """Write a version to a local folder that is a store of its own; every file is checked against its SHA-256."""
         found = self.get(span, version)
         place = _folder(span, version)
         for name, record in found.manifest.files.items():
@@ -237,20 +189,20 @@ class SpanStore:
     def add(
         self,
         checked: CheckedRows,
-        source: SourceDescription,
+        source: SourceRecord,
         *,
         eval_fraction: float,
         data_format: DataFormat = "csv",
         span: int | None = None,
     ) -> Addition:
-        """Add the accepted rows of an upload; the same rows never make two versions.
+        """Add the accepted rows of an upload (at least one); the same rows never make two versions.
 
         Args:
-            checked: the outcome of the row checks, with at least one accepted row.
+            checked: the outcome of the row checks.
             source: where the rows came from.
             eval_fraction: share of the span's days that is the eval split.
             data_format: what the files of a new version's rows are.
-            span: the span that the rows are, where it is named; see `placement.py`.
+            span: the span that the rows are, if it is named; see `placement.py`.
 
         Raises:
             DataError: the rows fit into no span, or are of fewer than two days.
@@ -266,8 +218,8 @@ class SpanStore:
             if address in known:
                 return self._already_there(known[address], versions, checked, eval_fraction)
             latest = {found.span: found for found in versions}
-            occupied = [Occupied(s, found.manifest.first, found.manifest.last) for s, found in latest.items()]
-            placement = place(occupied, first, last, span, source.location)
+            existing = [SpanRange(s, found.manifest.first, found.manifest.last) for s, found in latest.items()]
+            placement = assign_span(existing, first, last, span, source.location)
             parent = latest.get(placement.span)
             from_parent = 0
             if parent is not None and placement.merges:
@@ -311,15 +263,7 @@ class SpanStore:
         return Addition(same, created=False, notes=tuple(notes))
 
     def keep_refused(self, checked: CheckedRows) -> str:
-        """Keep the quarantine of an upload that was refused as a whole; the same quarantine is kept once.
-
-        Returns:
-            Absolute path or address of the quarantine file.
-
-        Raises:
-            BusyError: another writer is at work.
-            StorageError: it cannot be written.
-        """
+        """Keep the quarantine of an upload that was refused as a whole, each one once; return its path or address."""
         with self._files.lock():
             return self._keep_refused(checked)
 

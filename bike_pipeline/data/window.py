@@ -10,11 +10,7 @@ from bike_pipeline.errors import DataError
 
 
 def window_of(store: SpanStore, history_spans: int) -> list[SpanVersion]:
-    """Return the versions that a run reads now, oldest span first.
-
-    Args:
-        store: the span store.
-        history_spans: how many spans before the newest one are read.
+    """Return the versions that a run reads now, oldest span first: the newest span and `history_spans` before it.
 
     Raises:
         DataError: the store holds no span, or a manifest is damaged.

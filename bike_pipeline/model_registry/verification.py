@@ -46,8 +46,8 @@ def examine(folder: Path) -> Findings:
     if os.path.lexists(folder / version_folders.MANIFEST_FILE):
         checks = version_manifest.verify(folder, signing.trusted_keys(without_own=True), bound=required)
         looked_at = [check for check in checks if check.name in LOOKED_AT]
-        wrong = [_said(c) for c in looked_at if not c.passed and (required or not c.doubt)]
-        unproven = [_said(check) for check in looked_at if check.doubt]
+        wrong = [_said(c) for c in looked_at if not c.passed and (required or not c.anomaly)]
+        unproven = [_said(check) for check in looked_at if check.anomaly]
     elif os.path.lexists(folder / version_folders.SIGNATURE_FILE):
         wrong, unproven = [f"its {version_folders.MANIFEST_FILE} was taken away, the signature of it is there"], []
     else:

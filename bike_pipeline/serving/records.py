@@ -10,8 +10,8 @@ from typing import Any
 
 from bike_pipeline import features
 from bike_pipeline.data.columns import Problem, parse_column
-from bike_pipeline.data.contract import agreement, from_date, working
-from bike_pipeline.data.sources.source_rows import other_separator, written_otherwise
+from bike_pipeline.data.contract import agreement, calendar_of, is_workingday
+from bike_pipeline.data.sources.source_rows import other_separator, similar_name
 from bike_pipeline.errors import ModelError
 
 Record = Mapping[str, Any]
@@ -179,18 +179,18 @@ def _complete(values: dict[str, Any], valid: dict[str, Any], absent: dict[str, A
     # Columns of a table cannot be written into.
     for name in _FROM_DATE:
         values[name] = values[name].copy()
-    for name, said in from_date(values[features.DATE]).items():
+    for name, said in calendar_of(values[features.DATE]).items():
         fill(name, said, dated)
         # A date that is none has been told; what it should have said is not missing besides.
         absent[name] = absent[name] & (dated | absent[features.DATE])
     known = dated & valid["weekday"] & valid["holiday"]
-    fill("workingday", working(values["weekday"], values["holiday"]), known)
+    fill("workingday", is_workingday(values["weekday"], values["holiday"]), known)
     absent["workingday"] = absent["workingday"] & (dated | absent[features.DATE])
 
 
 def _missing(name: str, mask: Any, records: Sequence[Record]) -> Problem:
     def say(row: int) -> str:
-        other = written_otherwise(name, records[row])
+        other = similar_name(name, records[row])
         return f"{name}: missing" + (f" ('{other}' is there, and names are in lower case)" if other else "")
 
     return Problem("missing", mask, say)
@@ -200,7 +200,7 @@ def _refusal(problems: Sequence[Problem], where: str) -> ModelError:
     """Return the error about the first record with problems: all its reasons, as the quarantine gives them."""
     row = min(int(problem.mask.argmax()) for problem in problems)
     own = [problem for problem in problems if problem.mask[row]]
-    reasons = [problem.say(row) for problem in own]
+    reasons = [problem.describe(row) for problem in own]
     names = list(dict.fromkeys(reason.partition(":")[0] for reason in reasons))
     if all(problem.kind == "agreement" for problem in own):
         fix = "leave out what the date and the holiday say, or correct it"

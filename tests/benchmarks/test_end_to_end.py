@@ -132,7 +132,7 @@ def test_the_floor_trains_the_products_architecture() -> None:
 @pytest.mark.slow
 def test_the_floor_does_the_same_work(tmp_path: Path) -> None:
     from benchmarks.floor import pipeline as floor
-    from bike_pipeline.data.demo import split_demo
+    from bike_pipeline.data.embedded_dataset import split_demo
     from bike_pipeline.data.ingest import ingest
     from bike_pipeline.data.spans import SpanStore
     from bike_pipeline.settings import load_settings

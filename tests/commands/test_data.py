@@ -129,7 +129,7 @@ def test_fetch_writes_into_the_workspace_or_where_it_is_told(call, tmp_path, mon
     from tests.data.test_original import PATH, archive
 
     with serving({PATH: (200, {}, archive())}) as address:
-        monkeypatch.setattr("bike_pipeline.data.original.ORIGINAL_URL", address + PATH)
+        monkeypatch.setattr("bike_pipeline.data.embedded_dataset.ORIGINAL_URL", address + PATH)
         assert "SHA-256 checked" in call("fetch", "--output", tmp_path / "here.csv").output
         call("fetch")
     assert (tmp_path / "here.csv").read_bytes() == (tmp_path / "workspace" / "data" / "hour.csv").read_bytes()

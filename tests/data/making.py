@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from bike_pipeline import features
 from bike_pipeline.data.contract import CheckedRows, check_rows
+from bike_pipeline.data.manifest import SourceRecord
 from bike_pipeline.data.sources.csv_file import read_csv
-from bike_pipeline.data.sources.source_rows import SourceDescription
 
 Row = dict[str, str]
 
@@ -71,7 +71,7 @@ def reasons_by_line(checked: CheckedRows) -> dict[int, list[str]]:
     }
 
 
-UPLOAD = SourceDescription("file", "upload.csv")
+UPLOAD = SourceRecord(kind="file", location="upload.csv")
 
 Answer = tuple[int, Mapping[str, str], bytes]
 

@@ -25,7 +25,7 @@ DAYS = SECONDS // 86_400
 
 def read(name, array):
     values, valid, problems = parse_column(features.BY_NAME[name], array, "upload")
-    reasons = [[problem.say(row) for problem in problems if problem.mask[row]] for row in range(len(array))]
+    reasons = [[problem.describe(row) for problem in problems if problem.mask[row]] for row in range(len(array))]
     return values.tolist(), valid.tolist(), reasons
 
 

@@ -5,8 +5,7 @@ import hashlib
 import pytest
 
 from bike_pipeline.data.contract import check_rows
-from bike_pipeline.data.demo import split_demo
-from bike_pipeline.data.embedded_dataset import EMBEDDED_FILE, EMBEDDED_ROWS, embedded_bytes
+from bike_pipeline.data.embedded_dataset import EMBEDDED_FILE, EMBEDDED_ROWS, embedded_bytes, split_demo
 from bike_pipeline.data.rows import csv_bytes
 from bike_pipeline.data.sources.csv_file import read_csv
 from bike_pipeline.errors import DataError, StorageError

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bike_pipeline import features
-from bike_pipeline.data.demo import split_demo
+from bike_pipeline.data.embedded_dataset import split_demo
 from bike_pipeline.data.ingest import ingest
 from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.errors import DataError
@@ -30,11 +30,14 @@ def with_broken(count, days=10):
 
 def test_both_halves_of_the_demo_become_two_spans(settings, tmp_path):
     first, second = (ingest(settings, str(path)) for path in split_demo(tmp_path))
-    assert (first.span, first.version, first.created, first.rows, first.rejected) == (1, 1, True, 8645, 0)
+    assert (first.version.span, first.version.version, first.created, first.rejected) == (1, 1, True, 0)
+    assert first.version.manifest.rows.total == 8645
     assert (second.span, second.rows) == (2, 8734)
     # 20 % of 365 and of 366 days are 73 days.
-    assert (f"{first.manifest.time_range['eval'].first:%Y-%m-%d %H}", first.eval_rows) == ("2011-10-20 00", 1748)
-    assert first.train_rows + first.eval_rows == first.rows
+    assert (f"{first.version.manifest.time_range['eval'].first:%Y-%m-%d %H}", first.version.manifest.rows.eval) == (
+        "2011-10-20 00",
+        1748,
+    )
     store = SpanStore(settings.store_uri)
     assert [(v.span, v.version) for v in store.all_versions()] == [(1, 1), (2, 1)]
     assert first.manifest.source.files[0].size == Path(split_demo(tmp_path)[0]).stat().st_size
@@ -43,9 +46,9 @@ def test_both_halves_of_the_demo_become_two_spans(settings, tmp_path):
 
 def test_up_to_the_limit_rejected_rows_go_to_quarantine(settings, tmp_path):
     result = ingest(settings, upload(tmp_path, with_broken(2)))
-    assert (result.rejected, result.rows, result.created) == (2, 238, True)
-    assert len(Path(result.quarantine).read_text().splitlines()) == 3
-    assert Path(result.quarantine).parent == Path(result.uri)
+    assert (result.rejected, result.version.manifest.rows.total, result.created) == (2, 238, True)
+    assert len(Path(result.version.quarantine).read_text().splitlines()) == 3
+    assert Path(result.version.quarantine).parent == Path(result.version.uri)
 
 
 def test_above_the_limit_the_whole_upload_is_refused_and_its_quarantine_kept(settings, tmp_path):
@@ -79,7 +82,7 @@ def test_unknown_columns_are_told(settings, tmp_path):
     rows = [row | {"station": "5th"} for row in make_rows(days=4)]
     result = ingest(settings, upload(tmp_path, rows, columns=[*features.COLUMNS, "station"]))
     assert result.notes == ("columns not in the feature contract were ignored: station",)
-    assert result.manifest.source.ignored_columns == ("station",)
+    assert result.version.manifest.source.ignored_columns == ("station",)
     assert "station" not in Path(SpanStore(settings.store_uri).latest().files("train")[0]).read_text()
 
 
@@ -112,6 +115,6 @@ def test_a_password_in_the_address_is_written_nowhere(settings, tmp_path):
 
 
 def test_the_span_can_be_named(settings, tmp_path):
-    assert ingest(settings, upload(tmp_path, make_rows(days=4)), span=5).span == 5
+    assert ingest(settings, upload(tmp_path, make_rows(days=4)), span=5).version.span == 5
     with pytest.raises(DataError, match="outside of 1 to 9999"):
         ingest(settings, upload(tmp_path, make_rows("2011-03-01", days=4)), span=0)

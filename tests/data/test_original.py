@@ -5,8 +5,7 @@ import zipfile
 
 import pytest
 
-from bike_pipeline.data.embedded_dataset import embedded_bytes
-from bike_pipeline.data.original import fetch_original
+from bike_pipeline.data.embedded_dataset import embedded_bytes, fetch_original
 from bike_pipeline.errors import DataError, StorageError
 from tests.data.making import serving
 

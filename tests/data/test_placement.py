@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bike_pipeline.data.placement import Occupied, Placement, place
+from bike_pipeline.data.placement import Placement, SpanRange, assign_span
 from bike_pipeline.errors import DataError
 
 START = dt.datetime(2011, 1, 1)
@@ -17,11 +17,11 @@ def at(hour):
     return START + dt.timedelta(hours=hour)
 
 
-def occupied(*ranges):
-    return [Occupied(span, at(first), at(last)) for span, first, last in ranges]
+def existing(*ranges):
+    return [SpanRange(span, at(first), at(last)) for span, first, last in ranges]
 
 
-TWO = occupied((2, 100, 199), (10, 300, 399))
+TWO = existing((2, 100, 199), (10, 300, 399))
 
 
 @pytest.mark.parametrize(
@@ -39,11 +39,11 @@ TWO = occupied((2, 100, 199), (10, 300, 399))
     ],
 )
 def test_where_an_upload_goes(first, last, span, expected):
-    assert place(TWO, at(first), at(last), span, "upload") == expected
+    assert assign_span(TWO, at(first), at(last), span, "upload") == expected
 
 
 def test_the_first_upload_is_span_1():
-    assert place([], at(0), at(9), None, "upload") == Placement(1, merges=False)
+    assert assign_span([], at(0), at(9), None, "upload") == Placement(1, merges=False)
 
 
 @pytest.mark.parametrize(
@@ -64,12 +64,12 @@ def test_the_first_upload_is_span_1():
 )
 def test_what_breaks_the_order_of_the_spans_is_refused(first, last, span, message):
     with pytest.raises(DataError, match=message):
-        place(TWO, at(first), at(last), span, "upload")
+        assign_span(TWO, at(first), at(last), span, "upload")
 
 
 def test_the_numbers_end_somewhere():
     with pytest.raises(DataError, match="outside of 1 to 9999"):
-        place(occupied((9999, 0, 9)), at(10), at(20), None, "upload")
+        assign_span(existing((9999, 0, 9)), at(10), at(20), None, "upload")
 
 
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 30), st.none() | st.integers(1, 12)), max_size=12))
@@ -77,9 +77,9 @@ def test_whatever_is_accepted_the_spans_follow_each_other_in_time(uploads):
     store = {}
     for first, length, span in uploads:
         last = first + length
-        taken = [Occupied(number, at(a), at(b)) for number, (a, b) in store.items()]
+        taken = [SpanRange(number, at(a), at(b)) for number, (a, b) in store.items()]
         try:
-            found = place(taken, at(first), at(last), span, "upload")
+            found = assign_span(taken, at(first), at(last), span, "upload")
         except DataError:
             continue
         a, b = store.get(found.span, (first, last)) if found.merges else (first, last)

@@ -45,13 +45,15 @@ def between(columns: Columns, first: int, end: int) -> CalendarSums:
     return calendar_sums.of_rows({name: values[kept] for name, values in columns.items()})
 
 
-def doubts(columns: Columns, first: str = SECOND, end: str = END, history: str = FIRST) -> list[plausibility.Doubt]:
+def anomalies(
+    columns: Columns, first: str = SECOND, end: str = END, history: str = FIRST
+) -> list[plausibility.Anomaly]:
     """Return what is found about the span from `first` to the day before `end`, cut as an ingest cuts it."""
     start, last = number(first), number(end)
     cut = last - round((last - start) * 0.2)
     before = between(columns, number(history), start) if history < first else calendar_sums.total([])
     limits = load_settings().gate.limits
-    return list(plausibility.doubts(between(columns, start, cut), between(columns, cut, last), before, limits))
+    return list(plausibility.anomalies(between(columns, start, cut), between(columns, cut, last), before, limits))
 
 
 def labels(columns: Columns, count: npt.NDArray[Any]) -> Columns:
@@ -229,16 +231,16 @@ def a_month_twice(columns: Columns) -> Columns:
     ],
 )
 def test_poisoned_data_is_found(columns: Columns, poison: Callable[[Columns], Columns], kind: str, split: str) -> None:
-    found = [doubt for doubt in doubts(poison(columns)) if (doubt.kind, doubt.split) == (kind, split)]
+    found = [anomaly for anomaly in anomalies(poison(columns)) if (anomaly.kind, anomaly.split) == (kind, split)]
     assert len(found) == 1 or kind in ("HOURS_MISSING", "WEATHER_MONTH_LEVEL")
     assert found
-    assert all("gate.limits." in doubt.reason for doubt in found), "each says which limit it broke"
+    assert all("gate.limits." in anomaly.reason for anomaly in found), "each says which limit it broke"
 
 
 def test_real_growth_and_real_seasons_pass(columns: Columns) -> None:
-    assert doubts(columns, FIRST, SECOND) == []
+    assert anomalies(columns, FIRST, SECOND) == []
     # Demand grew by two thirds, in March to two and a half times; winter came, and a hurricane.
-    assert doubts(columns) == []
+    assert anomalies(columns) == []
 
 
 @pytest.mark.parametrize("days", [28, 61, 182])
@@ -246,25 +248,27 @@ def test_no_stretch_of_real_days_is_refused(columns: Columns, days: int) -> None
     severities = load_settings().gate.severities
     for first in range(number(FIRST), number(END) - days + 1, 21):
         span, end = (str(np.datetime64(value, "D")) for value in (first, first + days))
-        refused = [d for d in doubts(columns, span, end) if severities.get(d.kind, "error") == "error"]
+        refused = [d for d in anomalies(columns, span, end) if severities.get(d.kind, "error") == "error"]
         assert refused == [], (span, end)
 
 
 def test_a_first_span_is_judged_by_itself(columns: Columns) -> None:
     alone = without(columns, ~since(columns, SECOND))
-    assert doubts(alone, history=SECOND) == []
-    kinds = {doubt.kind for doubt in doubts(without(constant_label(columns), ~since(columns, SECOND)), history=SECOND)}
+    assert anomalies(alone, history=SECOND) == []
+    kinds = {
+        anomaly.kind for anomaly in anomalies(without(constant_label(columns), ~since(columns, SECOND)), history=SECOND)
+    }
     assert "LABEL_NEAR_CONSTANT" in kinds
 
 
 def test_what_cannot_be_compared_is_named(columns: Columns) -> None:
     """A span after a gap has no weeks before it, and one of other months no months to be held against."""
     alone = without(columns, since(columns, "2011-03-01", "2012-05-01"))
-    found = doubts(alone, "2012-05-01", "2012-09-01")
-    assert {doubt.kind for doubt in found} == {"GAP_TO_HISTORY", "NOT_COMPARED"}
+    found = anomalies(alone, "2012-05-01", "2012-09-01")
+    assert {anomaly.kind for anomaly in found} == {"GAP_TO_HISTORY", "NOT_COMPARED"}
     assert "2011-02-28" in found[0].reason
     severities = load_settings().gate.severities
-    assert all(severities[doubt.kind] == "warning" for doubt in found)
+    assert all(severities[anomaly.kind] == "warning" for anomaly in found)
 
 
 def test_sums_do_not_depend_on_how_rows_are_cut_into_files(columns: Columns) -> None:
@@ -285,10 +289,10 @@ def test_repeats_are_found_where_only_a_sample_of_the_rows_is_remembered(
 ) -> None:
     monkeypatch.setattr(calendar_sums, "MOST_HASHES", 500)
     assert not between(columns, number(FIRST), number(SECOND)).complete
-    repeated = [d for d in doubts(last_years_values(columns)) if d.kind == "REPEATED_ROWS"]
+    repeated = [d for d in anomalies(last_years_values(columns)) if d.kind == "REPEATED_ROWS"]
     assert len(repeated) == 1
     assert "in the history" in repeated[0].reason
-    assert doubts(columns) == []
+    assert anomalies(columns) == []
 
 
 def test_damaged_sums_are_no_evidence() -> None:

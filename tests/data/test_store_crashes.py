@@ -37,7 +37,7 @@ try:
 except BikePipelineError as error:
     print(error)
     raise SystemExit(int(error.exit_code))
-print(result.span, result.version, result.created)
+print(result.version.span, result.version.version, result.created)
 """
 
 HOLD = """
@@ -192,7 +192,7 @@ SpanStore(store).verify(1, 1)
 
 
 def test_a_process_that_ends_right_after_reading_ends_well(tmp_path):
-    # Arrow's reading threads made about one such process in three abort (arrow#34314): ten at once leave no doubt.
+    # Arrow's reading threads made about one such process in three abort (arrow#34314): ten at once leave no anomaly.
     pq.write_table(check(make_rows()).accepted, tmp_path / "upload.parquet")
     (tmp_path / "upload.csv").write_bytes(to_csv(make_rows()))
     add(SpanStore(str(tmp_path / "spans")))

@@ -237,7 +237,7 @@ def ports(place: Place) -> Iterator[dict[str, int]]:
 
 def _next_month(folder: Path) -> Iterator[dict[str, str]]:
     """Yield January 2012 as if it were January 2013."""
-    from bike_pipeline.data.demo import split_demo
+    from bike_pipeline.data.embedded_dataset import split_demo
 
     _, second = split_demo(folder / "uploads")
     for row in csv.DictReader(second.open(encoding="utf-8")):

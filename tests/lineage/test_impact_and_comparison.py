@@ -52,7 +52,7 @@ def test_rows_that_a_correction_took_over_count_too(tmp_path: Path) -> None:
         writer.writeheader()
         writer.writerows({**row, "hum": "0.5"} for row in rows)
     result = ingest(runs.settings, str(tmp_path / "correction.csv"))
-    assert (result.span, result.version) == (1, 2)
+    assert (result.version.span, result.version.version) == (1, 2)
     runs.run("run-2", (1, 2), SECOND)
     first, second = impact(runs, 1, 1).sightings
     assert (first.version, first.carried_over) == (1, None)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2 as pb
 
-from bike_pipeline.data.demo import split_demo
+from bike_pipeline.data.embedded_dataset import split_demo
 from bike_pipeline.data.ingest import ingest
 from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.lineage.records.run_record import record_run, source_of_this_run

@@ -161,7 +161,7 @@ def test_a_version_of_an_earlier_release_serves_unless_a_signature_must_name_it(
     )
     with pytest.raises(VerificationError) as error:
         call(verify_command.command, tmp_path, str(NEWER))
-    # What is told of it is the evidence, which these pushes lack; the version is only in doubt.
+    # What is told of it is the evidence, which these pushes lack; the version is only in anomaly.
     assert "bind" not in str(error.value)
     promotion_log.check_sound(base, NEWER)
     require(tmp_path)

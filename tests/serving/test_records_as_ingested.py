@@ -25,7 +25,7 @@ def test_a_value_passes_here_where_it_passes_at_an_ingest(name, text):
     feature = features.BY_NAME[name]
     text = text.encode("utf-8", "ignore").decode()
     values, valid, problems = parse_column(feature, pa.chunked_array([pa.array([text])]), "upload")
-    said = [problem.say(0) for problem in problems]
+    said = [problem.describe(0) for problem in problems]
     error = refused(lambda: columns({**RECORD, name: text}))
     told = [] if error is None else error.what.split("; ")
     assert [reason for reason in told if "weekday and holiday" not in reason and "counts from" not in reason] == said

@@ -12,7 +12,7 @@ import yaml
 from click.testing import CliRunner
 
 from bike_pipeline.commands import data
-from bike_pipeline.data.demo import split_demo
+from bike_pipeline.data.embedded_dataset import split_demo
 from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.errors import DataError, StorageError
 from bike_pipeline.tracking.dvc import write_all, write_version

@@ -7,11 +7,12 @@ import hashlib
 import re
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from bike_pipeline.data.manifest import SourceFileRecord, SourceRecord
 from bike_pipeline.data.sources.csv_file import check_text, read_csv
 from bike_pipeline.data.sources.parquet_file import MAGIC, read_parquet
-from bike_pipeline.data.sources.source_rows import SourceDescription, SourceFile, SourceRows, join_rows
+from bike_pipeline.data.sources.source_rows import SourceRows, join_rows
 from bike_pipeline.errors import DataError
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
@@ -19,26 +20,17 @@ _MOST_NAMED = 3
 
 
 def read_content(content: bytes, name: str) -> SourceRows:
-    """Return the rows of one file.
+    """Return the rows of one stored file; a DataError if it is damaged, empty, or does not fit the feature contract.
 
-    Args:
-        content: the file as it is stored.
-        name: its name without credentials, for messages and the quarantine.
-
-    Raises:
-        DataError: it is damaged, empty, or does not fit the feature contract.
+    `name` is without credentials; messages and the quarantine carry it.
     """
     if content.startswith(MAGIC):
         return read_parquet(content, name)
-    return read_csv(unpacked(content, name), name)
+    return read_csv(decompressed(content, name), name)
 
 
-def unpacked(content: bytes, name: str) -> bytes:
-    """Return a text file's content, decompressed where it is gzip.
-
-    Raises:
-        DataError: it is a zip archive, or damaged.
-    """
+def decompressed(content: bytes, name: str) -> bytes:
+    """Return a text file's content, decompressed if it is gzip; a DataError if it is damaged or a zip archive."""
     if content.startswith(b"PK\x03\x04"):
         raise DataError("it is a zip archive, not CSV text", where=name, fix="unpack it first")
     if content.startswith(b"\x1f\x8b"):
@@ -54,38 +46,29 @@ def unpacked(content: bytes, name: str) -> bytes:
 
 
 def text_of(content: bytes, name: str) -> str:
-    """Return the text of a file of records: UTF-8 with or without a byte order mark, plain or gzip.
-
-    Raises:
-        DataError: it is no such file.
-    """
+    """Return the text of a file of records: UTF-8 with or without a byte order mark, plain or gzip."""
     if content.startswith(MAGIC):
         raise DataError("it is a Parquet file, not JSON or CSV", where=name, fix="export it as CSV")
-    text = unpacked(content, name)
+    text = decompressed(content, name)
     check_text(text, name)
     return text.decode("utf-8-sig")
 
 
 @dataclass(frozen=True)
-class Chosen:
+class SelectedFiles:
     """What of a folder is read.
 
     Attributes:
         files: names of the files that are read, in the order of their names with numbers compared as numbers.
-        left_alone: other names in the folder, but for hidden ones and the marks that engines leave (`_SUCCESS`).
+        skipped: other names in the folder, but for hidden ones and the marks that engines leave (`_SUCCESS`).
     """
 
     files: tuple[str, ...]
-    left_alone: tuple[str, ...]
+    skipped: tuple[str, ...]
 
 
-def choose(files: Iterable[str], folders: Iterable[str], where: str) -> Chosen:
+def select_files(files: Iterable[str], folders: Iterable[str], where: str) -> SelectedFiles:
     """Choose what of a folder is read: its CSV and Parquet files, whatever the case of their suffix.
-
-    Args:
-        files: names of the files in it.
-        folders: names of the folders in it.
-        where: the folder, for messages.
 
     Raises:
         DataError: there is nothing to read, or columns are laid out as folders.
@@ -105,7 +88,7 @@ def choose(files: Iterable[str], folders: Iterable[str], where: str) -> Chosen:
         more = ", …" if len(left) > _MOST_NAMED else ""
         holds = f"; it holds {', '.join(left[:_MOST_NAMED])}{more}" if left else ""
         raise DataError(f"the folder holds no {', '.join(SUFFIXES)} file{holds}", where=where, fix="check the address")
-    return Chosen(tuple(sorted(chosen, key=by_number)), left)
+    return SelectedFiles(tuple(sorted(chosen, key=by_number)), left)
 
 
 def by_number(name: str) -> list[tuple[int, int | str]]:
@@ -114,15 +97,15 @@ def by_number(name: str) -> list[tuple[int, int | str]]:
 
 
 def read_contents(
-    contents: Iterable[tuple[str, bytes]], kind: str, location: str, left_alone: tuple[str, ...] = ()
-) -> tuple[SourceRows, SourceDescription]:
-    """Return the rows of several files in the order given, and the description of the whole.
+    contents: Iterable[tuple[str, bytes]], kind: str, location: str, skipped: tuple[str, ...] = ()
+) -> tuple[SourceRows, SourceRecord]:
+    """Return the rows of several files in the order given, and where they came from.
 
     Args:
         contents: name (without credentials) and content of each file.
-        kind: what `SourceDescription.kind` says.
+        kind: see `SourceRecord`.
         location: path or address without credentials.
-        left_alone: what else there is, and is not read.
+        skipped: what else there is, and is not read.
 
     Raises:
         DataError: a file is damaged, empty, or does not fit the feature contract.
@@ -130,6 +113,7 @@ def read_contents(
     parts, files = [], []
     for name, content in contents:
         parts.append(read_content(content, name))
-        files.append(SourceFile(name, len(content), hashlib.sha256(content).hexdigest()))
+        files.append(SourceFileRecord(name=name, size=len(content), sha256=hashlib.sha256(content).hexdigest()))
     rows = join_rows(parts, location)
-    return rows, SourceDescription(kind, location, None, tuple(files), rows.ignored, left_alone)
+    source = SourceRecord(kind=kind, location=location, files=tuple(files), ignored_columns=rows.ignored)
+    return replace(rows, skipped=skipped), source

@@ -24,10 +24,6 @@ def read_csv(content: bytes, name: str) -> SourceRows:
     UTF-8 with or without a byte order mark, comma as separator, LF, CRLF or CR as line end, optional double quotes.
     Blank lines are skipped. A line with another number of fields than the header becomes a `BrokenLine`.
 
-    Args:
-        content: the whole file.
-        name: its name, for messages and the quarantine.
-
     Raises:
         DataError: it is empty, has no row, is no UTF-8 text, or its header does not fit the contract or any row.
     """
@@ -46,11 +42,7 @@ def read_csv(content: bytes, name: str) -> SourceRows:
 
 
 def check_text(content: bytes, name: str) -> None:
-    """Refuse what is no text.
-
-    Raises:
-        DataError: it is binary data, or not UTF-8.
-    """
+    """Refuse what is no UTF-8 text."""
     try:
         content.decode("utf-8")
         at = content.find(b"\0")

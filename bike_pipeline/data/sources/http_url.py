@@ -8,8 +8,9 @@ import urllib.error
 import urllib.request
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from bike_pipeline.data.manifest import SourceRecord
 from bike_pipeline.data.sources.content import read_contents
-from bike_pipeline.data.sources.source_rows import SourceDescription, SourceRows
+from bike_pipeline.data.sources.source_rows import SourceRows
 from bike_pipeline.errors import DataError
 from bike_pipeline.storage.file_systems import without_credentials
 
@@ -17,7 +18,7 @@ TIMEOUT = 60.0
 
 
 def download(url: str, *, timeout: float = TIMEOUT) -> bytes:
-    """Return the whole body behind `url`. User and password in the address are sent as basic authentication.
+    """Return the whole body behind an http(s) address; user and password in it are sent as basic authentication.
 
     Args:
         url: http or https address.
@@ -55,11 +56,7 @@ def download(url: str, *, timeout: float = TIMEOUT) -> bytes:
         ) from None
 
 
-def read_http_url(source: str) -> tuple[SourceRows, SourceDescription]:
-    """Return the rows of the CSV (plain or gzip) or Parquet file behind an http(s) address.
-
-    Raises:
-        DataError: it cannot be had, or does not fit the feature contract.
-    """
+def read_http_url(source: str) -> tuple[SourceRows, SourceRecord]:
+    """Return the rows of the CSV (plain or gzip) or Parquet file behind an http(s) address."""
     location = without_credentials(source)
     return read_contents([(location, download(source))], "http", location)

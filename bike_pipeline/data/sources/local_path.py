@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from bike_pipeline.data.sources.content import choose, read_contents
-from bike_pipeline.data.sources.source_rows import SourceDescription, SourceRows
+from bike_pipeline.data.manifest import SourceRecord
+from bike_pipeline.data.sources.content import read_contents, select_files
+from bike_pipeline.data.sources.source_rows import SourceRows
 from bike_pipeline.errors import DataError
 from bike_pipeline.storage.atomic_files import storage_error
 
 
-def read_local_path(source: str) -> tuple[SourceRows, SourceDescription]:
-    """Return the rows of a file, or of every `*.csv`, `*.csv.gz` and `*.parquet` file of a folder.
-
-    A folder's files are read in the order of their names with numbers compared as numbers; whatever else is in it is
-    left alone, and named.
+def read_local_path(source: str) -> tuple[SourceRows, SourceRecord]:
+    """Return the rows of a file, or of every `*.csv`, `*.csv.gz` and `*.parquet` file of a folder, by name and number.
 
     Raises:
         DataError: there is no such file, the folder holds none or lays columns out as folders, or one does not fit the
             feature contract.
-        StorageError: a file cannot be read.
     """
     path = Path(source).expanduser()
     if path.is_dir():
@@ -28,9 +25,11 @@ def read_local_path(source: str) -> tuple[SourceRows, SourceDescription]:
             entries = [(entry.name, entry.is_dir()) for entry in path.iterdir()]
         except OSError as error:
             raise storage_error(error, "read", path) from error
-        chosen = choose([name for name, down in entries if not down], [name for name, down in entries if down], source)
+        chosen = select_files(
+            [name for name, down in entries if not down], [name for name, down in entries if down], source
+        )
         paths = [path / name for name in chosen.files]
-        return read_contents(_contents(paths), "folder", str(path.absolute()), chosen.left_alone)
+        return read_contents(_contents(paths), "folder", str(path.absolute()), chosen.skipped)
     if not path.exists():
         raise DataError("no such file or folder", where=source, fix="check the path")
     return read_contents(_contents([path]), "file", str(path.absolute()))

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from bike_pipeline.data.sources.content import choose, read_contents
-from bike_pipeline.data.sources.source_rows import SourceDescription, SourceRows
+from bike_pipeline.data.manifest import SourceRecord
+from bike_pipeline.data.sources.content import read_contents, select_files
+from bike_pipeline.data.sources.source_rows import SourceRows
 from bike_pipeline.errors import DataError
 from bike_pipeline.storage.file_systems import open_file_system, without_credentials
 
 
-def read_object_storage(source: str) -> tuple[SourceRows, SourceDescription]:
+def read_object_storage(source: str) -> tuple[SourceRows, SourceRecord]:
     """Return the rows of one file, or of every `*.csv`, `*.csv.gz` and `*.parquet` file of a folder (a prefix).
 
     Raises:
         DataError: there is none, it cannot be read, or it does not fit the feature contract.
-        MissingExtraError: the package that reads this kind of address is not installed.
     """
     location = without_credentials(source)
     file_system, path = open_file_system(source)
@@ -32,9 +32,9 @@ def read_object_storage(source: str) -> tuple[SourceRows, SourceDescription]:
         )
     names = {full.rstrip("/").rpartition("/")[2]: full for full in entries}
     folders = [name for name, full in names.items() if entries[full]]
-    chosen = choose(names.keys() - set(folders), folders, location)
+    chosen = select_files(names.keys() - set(folders), folders, location)
     contents = _contents(file_system, [names[name] for name in chosen.files], location)
-    return read_contents(contents, "object_storage", location, chosen.left_alone)
+    return read_contents(contents, "object_storage", location, chosen.skipped)
 
 
 def _entries(file_system: Any, path: str) -> dict[str, bool]:

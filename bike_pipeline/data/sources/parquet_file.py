@@ -10,15 +10,7 @@ MAGIC = b"PAR1"
 
 
 def read_parquet(content: bytes, name: str) -> SourceRows:
-    """Read the columns of the feature contract from Parquet content.
-
-    Args:
-        content: the whole file.
-        name: its name, for messages and the quarantine.
-
-    Raises:
-        DataError: it is damaged, has no row, or its columns do not fit the feature contract.
-    """
+    """Read the columns of the feature contract; a DataError if it is damaged, has no row, or other columns."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from bike_pipeline.data.manifest import SourceRecord
 from bike_pipeline.data.sources.http_url import read_http_url
 from bike_pipeline.data.sources.local_path import read_local_path
 from bike_pipeline.data.sources.object_storage import read_object_storage
-from bike_pipeline.data.sources.source_rows import SourceDescription, SourceRows
+from bike_pipeline.data.sources.source_rows import SourceRows
 from bike_pipeline.data.sources.sql_query import read_sql_query
 from bike_pipeline.errors import DataError
 from bike_pipeline.storage.file_systems import without_credentials
@@ -31,8 +32,8 @@ SQL_DIALECTS = frozenset(
 READERS = {"http": read_http_url, "https": read_http_url}
 
 
-def read_source(source: str, *, query: str | None = None) -> tuple[SourceRows, SourceDescription]:
-    """Return the rows of a source, unchecked, and its description without credentials.
+def read_source(source: str, *, query: str | None = None) -> tuple[SourceRows, SourceRecord]:
+    """Return the rows of a source, unchecked, and where they came from.
 
     Args:
         source: a local file or folder, an http(s) address, a SQLAlchemy database address, or any address that fsspec
@@ -41,7 +42,6 @@ def read_source(source: str, *, query: str | None = None) -> tuple[SourceRows, S
 
     Raises:
         DataError: it cannot be read, is empty, or its columns do not fit the feature contract.
-        StorageError: a local file cannot be read.
         MissingExtraError: what reads this kind of address is not installed.
     """
     scheme, separator, _ = source.partition("://")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bike_pipeline import features
@@ -16,50 +16,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SourceFile:
-    """One file that was read.
-
-    Attributes:
-        name: its name or address, without credentials.
-        size: bytes as stored (before decompression).
-        sha256: SHA-256 of those bytes.
-    """
-
-    name: str
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class SourceDescription:
-    """Where rows came from; written into manifests, so it never holds a credential.
-
-    Attributes:
-        kind: "file", "folder", "http", "object_storage" or "sql".
-        location: path or address without user, password and query string.
-        query: the SQL text, for SQL sources.
-        files: what was read, in this order; empty for SQL.
-        ignored_columns: columns of the source that the feature contract does not know.
-        left_alone: names in a folder that were not read; not written into manifests.
-    """
-
-    kind: str
-    location: str
-    query: str | None = None
-    files: tuple[SourceFile, ...] = ()
-    ignored_columns: tuple[str, ...] = ()
-    left_alone: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class BrokenLine:
-    """A line of a CSV file that has not as many fields as the header.
+    """A line of a CSV file with another number of fields than the header, which is line 1.
 
-    Attributes:
-        file: index into `SourceRows.names`.
-        line: number of the line in that file; the header is line 1.
-        text: the line as it stands there.
-        reason: what is wrong with it.
+    `file` is an index into `SourceRows.names`.
     """
 
     file: int
@@ -80,6 +40,7 @@ class SourceRows:
         names: name of each file, or of the one source.
         broken: lines that could not be cut into fields.
         ignored: columns of the source that the feature contract does not know.
+        skipped: names in a folder that were not read.
     """
 
     table: pa.Table
@@ -87,31 +48,27 @@ class SourceRows:
     files: npt.NDArray[np.int64]
     names: tuple[str, ...]
     broken: tuple[BrokenLine, ...] = ()
-    ignored: tuple[str, ...] = field(default=())
+    ignored: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
 
 def other_separator(names: Sequence[str]) -> str:
-    """Return what separates the columns of a header that was cut at commas into one name; "" where nothing does."""
+    """Return what separates the columns of a header that was cut at commas into one name; "" if nothing does."""
     header = names[0] if len(names) == 1 else ""
     signs = {";": "semicolons", "\t": "tabs", "|": "bars"}
     return next((called for sign, called in signs.items() if sign in header), "")
 
 
-def written_otherwise(name: str, names: Iterable[str]) -> str:
-    """Return which of some names is a column's but for upper case and spaces around it; "" where none is."""
+def similar_name(name: str, names: Iterable[str]) -> str:
+    """Return which of some names is a column's but for upper case and spaces around it; "" if none is."""
     return next((other for other in names if other != name and other.strip().lower() == name), "")
 
 
 def check_columns(names: Sequence[str], where: str) -> tuple[str, ...]:
-    """Compare a source's columns with the feature contract.
+    """Return the columns of a source that the feature contract does not know, sorted.
 
-    Args:
-        names: the column names of the source.
-        where: the source, for messages.
-
-    Returns:
-        The names that the contract does not know, sorted. They are ignored, not refused: exports often carry a
-        station or a load date, and a column that is never read cannot reach a model.
+    They are ignored, not refused: exports often carry a station or a load date, and a column that is never read cannot
+    reach a model.
 
     Raises:
         DataError: a column of the contract is missing or there twice, or another sign than a comma separates them.
@@ -122,7 +79,7 @@ def check_columns(names: Sequence[str], where: str) -> tuple[str, ...]:
             raise DataError(
                 f"its columns are separated by {called}, not by commas", where=where, fix="export it with commas"
             )
-        elsewise = {name: other for name in missing if (other := written_otherwise(name, names))}
+        elsewise = {name: other for name in missing if (other := similar_name(name, names))}
         if elsewise:
             told = ", ".join(f"'{other}' for {name}" for name, other in elsewise.items())
             raise DataError(

@@ -8,7 +8,8 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 from bike_pipeline import features
-from bike_pipeline.data.sources.source_rows import SourceDescription, SourceRows, check_columns
+from bike_pipeline.data.manifest import SourceRecord
+from bike_pipeline.data.sources.source_rows import SourceRows, check_columns
 from bike_pipeline.errors import DataError, MissingExtraError
 from bike_pipeline.storage.file_systems import without_credentials
 
@@ -23,18 +24,7 @@ _PACKAGES = {
 
 
 def split_query(source: str, query: str | None) -> tuple[str, str]:
-    """Take a `query=` parameter out of the database address.
-
-    Args:
-        source: SQLAlchemy address, with or without `?query=SELECT…`.
-        query: the SQL text where it is given apart.
-
-    Returns:
-        The address without the parameter, and the SQL text.
-
-    Raises:
-        DataError: there is no query, or there are two.
-    """
+    """Return a database address without its `query=` parameter, and the one SQL text, from there or given apart."""
     parts = urlsplit(source)
     parameters = parse_qs(parts.query, keep_blank_values=True)
     inside = parameters.pop("query", [])
@@ -47,14 +37,13 @@ def split_query(source: str, query: str | None) -> tuple[str, str]:
     return bare, given[0]
 
 
-def read_sql_query(source: str, query: str | None) -> tuple[SourceRows, SourceDescription]:
+def read_sql_query(source: str, query: str | None) -> tuple[SourceRows, SourceRecord]:
     """Return the rows of a query. Rows must come in time order, so the query should end in ORDER BY dteday, hr.
 
     Nothing is written: SQLite files are opened read-only, and no transaction is committed.
 
     Raises:
-        DataError: the database cannot be read, the query fails or returns no row, or its columns do not fit the
-            feature contract.
+        DataError: the database cannot be read, the query fails or returns no row, or other columns than the contract's.
         MissingExtraError: the database's driver is not installed.
     """
     import sqlalchemy
@@ -96,7 +85,7 @@ def read_sql_query(source: str, query: str | None) -> tuple[SourceRows, SourceDe
     finally:
         if engine is not None:
             engine.dispose()
-    description = SourceDescription("sql", location, query=text, ignored_columns=ignored)
+    description = SourceRecord(kind="sql", location=location, query=text, ignored_columns=ignored)
     return SourceRows(rows.table, rows.lines, rows.files, (location,), (), ignored), description
 
 
