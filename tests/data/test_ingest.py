@@ -32,7 +32,7 @@ def test_both_halves_of_the_demo_become_two_spans(settings, tmp_path):
     first, second = (ingest(settings, str(path)) for path in split_demo(tmp_path))
     assert (first.version.span, first.version.version, first.created, first.rejected) == (1, 1, True, 0)
     assert first.version.manifest.rows.total == 8645
-    assert (second.span, second.rows) == (2, 8734)
+    assert (second.version.span, second.version.manifest.rows.total) == (2, 8734)
     # 20 % of 365 and of 366 days are 73 days.
     assert (f"{first.version.manifest.time_range['eval'].first:%Y-%m-%d %H}", first.version.manifest.rows.eval) == (
         "2011-10-20 00",
@@ -40,7 +40,7 @@ def test_both_halves_of_the_demo_become_two_spans(settings, tmp_path):
     )
     store = SpanStore(settings.store_uri)
     assert [(v.span, v.version) for v in store.all_versions()] == [(1, 1), (2, 1)]
-    assert first.manifest.source.files[0].size == Path(split_demo(tmp_path)[0]).stat().st_size
+    assert first.version.manifest.source.files[0].size == Path(split_demo(tmp_path)[0]).stat().st_size
     assert not ingest(settings, str(split_demo(tmp_path)[0])).created
 
 
