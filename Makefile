@@ -52,7 +52,7 @@ databases: setup ## Fetch the database servers that some tests use (Debian, Ubun
 .PHONY: test
 test: setup ## Check everything: lint, types, imports and all tests, with a summary at the end.
 	$(MAKE) databases; \
-	$(BIN)/python tools/load_generators.py || true; \
+	PYTHONPATH=. $(BIN)/python tools/load_generators.py || true; \
 	failed=0; summary=""; \
 	for step in lint types imports pytest; do \
 	  began=$$SECONDS; result=ok; \
@@ -176,7 +176,7 @@ benchmark-serving: setup ## Measure the embedded server against its goals and Fa
 
 .PHONY: load-generators
 load-generators: setup ## Fetch wrk and h2load for `bench-serving` (Debian, Ubuntu; nothing is installed on the machine).
-	$(BIN)/python tools/load_generators.py
+	PYTHONPATH=. $(BIN)/python tools/load_generators.py
 
 .PHONY: benchmark-exports
 benchmark-exports: setup ## Hold every exported format against its goals: difference, loss, size, latency, in one run.

@@ -19,12 +19,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks import plots, serving_measures
+from benchmarks.load import generators
+from benchmarks.load.figures import Load
 from benchmarks.processes import timed
 from benchmarks.serving_measures import Drained, Memory, Round, Swaps, median
 from benchmarks.serving_processes import MODEL, embedded, peer
 from bike_pipeline.model_registry import version_folders
-from bike_pipeline.serving.load import generators
-from bike_pipeline.serving.load.figures import Load
 from bike_pipeline.serving.server.backends import EXPORTS_FOLDER
 from bike_pipeline.serving.server.tensorflow_backend import SAVED_MODEL
 

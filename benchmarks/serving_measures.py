@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from benchmarks.load import compiled, generators
+from benchmarks.load.figures import Figures, Load
+from benchmarks.load.measuring import measure, rows
 from benchmarks.serving_processes import Served, wait_for
 from bike_pipeline.model_registry import version_folders
 from bike_pipeline.serving.clients import ClientError, Connection, connect, messages
-from bike_pipeline.serving.load import compiled, generators
-from bike_pipeline.serving.load.figures import Figures, Load
-from bike_pipeline.serving.load.measuring import measure, rows
 
 # Rows of a request that is long enough to be under way when the server is told to stop.
 _LONG_REQUEST = 20_000

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import debian_packages
 
-from bike_pipeline.serving.load.generators import FOLDER, find
+from benchmarks.load.generators import FOLDER, find
 
 PACKAGES = {"wrk": "wrk", "h2load": "nghttp2-client"}
 

@@ -1,26 +1,18 @@
-"""`bike-pipeline bench-serving`: how many requests a model server answers, and how fast."""
+"""`bike-pipeline bench-serving`: how many requests a model server answers, and how fast (`benchmarks/load`)."""
 
 from __future__ import annotations
 
-import json
+import importlib
 import sys
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bike_pipeline.commands.options import FiniteRange, settings_options
+from bike_pipeline.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from bike_pipeline.serving.clients.connection import Protocol
-    from bike_pipeline.serving.load.figures import Figures, Load
-    from bike_pipeline.serving.load.measuring import Choice
     from bike_pipeline.settings import Settings
-
-MEASURES_ITSELF = (
-    "The load came from Python, which takes more of a processor than the server: the figures measure both. "
-    "`make load-generators` fetches compiled ones (for connections without TLS and credentials)."
-)
 
 
 @click.command()
@@ -41,62 +33,18 @@ MEASURES_ITSELF = (
     help="What makes the load.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(
-    settings: Settings,
-    address: str,
-    protocol: Protocol | None,
-    version: int | None,
-    label: str,
-    connections: int,
-    seconds: int,
-    rate: float | None,
-    rows: int,
-    generator: Choice,
-    as_json: bool,
-) -> None:
+def command(settings: Settings, **options: Any) -> None:
     """Ask the model server at ADDRESS as often as it answers, or at a rate; print requests a second and latencies.
 
     ADDRESS is a host, host:port, or http://… or grpc://…; this machine where none is given. Nothing else is asked.
     """
-    from bike_pipeline.serving.clients import connection
-    from bike_pipeline.serving.load.figures import Load
-    from bike_pipeline.serving.load.measuring import measure
+    from bike_pipeline.settings import PROJECT_ROOT
 
-    where = connection(settings, address, protocol=protocol, version=version, label=label)
-    load = Load(connections, float(seconds), rate, rows)
-    click.echo(f"asking {where.where} for {seconds} s …", err=True)
-    figures = measure(where, load, generator)
-    if as_json:
-        content = {**asdict(figures), "per_second": figures.per_second}
-        click.echo(json.dumps({"address": where.where, **asdict(load), "figures": content}, indent=2))
-        return
-    _print(where.where, load, figures)
-
-
-def _print(where: str, load: Load, figures: Figures) -> None:
-    from rich.table import Table
-
-    from bike_pipeline.commands.output import console_on
-
-    table = Table(box=None, pad_edge=False)
-    cells = {
-        "server": where,
-        "load from": figures.generator,
-        "clients": f"{load.connections:,}",
-        "rows": f"{load.rows:,}",
-        "requests/s": f"{figures.per_second:,.0f}",
-        "p50 ms": _milliseconds(figures.p50),
-        "p90 ms": _milliseconds(figures.p90),
-        "p99 ms": _milliseconds(figures.p99),
-        "errors": f"{figures.errors:,}",
-    }
-    for name in cells:
-        table.add_column(name, justify="left" if name in ("server", "load from") else "right", overflow="fold")
-    table.add_row(*cells.values())
-    console_on(sys.stdout).print(table)
-    if figures.generator == "python":
-        click.echo(MEASURES_ITSELF)
-
-
-def _milliseconds(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+    if not (PROJECT_ROOT / "benchmarks" / "load").is_dir():
+        raise ConfigurationError(
+            "the load generators come with the source code, not with the installed package",
+            where="bench-serving",
+            fix="run it in a clone of the repository, or ask the server with wrk, h2load or ghz",
+        )
+    sys.path.append(str(PROJECT_ROOT))
+    importlib.import_module("benchmarks.load.report").bench(settings, **options)

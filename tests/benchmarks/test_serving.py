@@ -83,6 +83,6 @@ def test_the_picture_is_drawn(tmp_path):
 
 
 def test_without_load_generators_nothing_is_measured(monkeypatch, tmp_path):
-    monkeypatch.setattr("bike_pipeline.serving.load.generators.find", lambda name: None)
+    monkeypatch.setattr("benchmarks.load.generators.find", lambda name: None)
     with pytest.raises(SystemExit, match="make load-generators"):
         serving.main(["--workspace", str(tmp_path)])

@@ -121,7 +121,7 @@ NOT_RUN = {
     "bike-pipeline trainjob": "its places are on a cluster's volume; tests/runners/kubeflow/test_trainjob.py runs it",
     "bike-pipeline predict --server 127.0.0.1 '{": "leaves values out; tests/commands/test_predict.py runs such a one",
     "bike-pipeline predict '{": "tests/end_to_end/test_readme.py runs it",
-    "bike-pipeline bench-serving": "takes ten seconds and more and a quiet machine; tests/serving/load runs it",
+    "bike-pipeline bench-serving": "needs a quiet machine; tests/benchmarks/test_load.py runs it",
     "bike-pipeline serve": "goes on until it is stopped; tests/serving/server runs it",
     "python bike-edge.pyz": "on a device; tests/end_to_end/test_edge_of_the_story.py runs it",
     "kubectl": "needs a cluster",

@@ -6,13 +6,13 @@ from typing import Literal
 
 import numpy as np
 
+from benchmarks.load import compiled, generators
+from benchmarks.load.figures import Figures, Load
+from benchmarks.load.from_python import python
 from bike_pipeline import features
 from bike_pipeline.errors import ServerError
 from bike_pipeline.serving.clients import Connection, connect, messages
 from bike_pipeline.serving.clients.answers import Arrays
-from bike_pipeline.serving.load import compiled, generators
-from bike_pipeline.serving.load.figures import Figures, Load
-from bike_pipeline.serving.load.from_python import python
 
 Choice = Literal["auto", "wrk", "h2load", "python"]
 _DTYPES = {"int": np.int64, "float": np.float32}

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from benchmarks.load import compiled, generators, measuring
+from benchmarks.load.figures import Load, percentiles
 from bike_pipeline import cli
-from bike_pipeline.errors import ServerError
+from bike_pipeline.errors import ConfigurationError, ServerError
 from bike_pipeline.serving import clients
-from bike_pipeline.serving.load import compiled, generators, measuring
-from bike_pipeline.serving.load.figures import Load, percentiles
 from tests.serving.clients.asking import to
 from tests.serving.clients.scripted import Abort, answer, error, outputs, over_grpc, prediction, rest
 
@@ -175,3 +175,9 @@ def test_a_server_that_does_not_answer_is_not_measured():
         found = CliRunner().invoke(cli.command, ["bench-serving", f"127.0.0.1:{server.port}"])
     assert isinstance(found.exception, clients.UnknownModelError)
     assert len(server.asked) == 1
+
+
+def test_an_installed_package_without_the_source_says_where_it_is(monkeypatch, tmp_path):
+    monkeypatch.setattr("bike_pipeline.settings.PROJECT_ROOT", tmp_path)
+    with pytest.raises(ConfigurationError, match="clone of the repository"):
+        CliRunner().invoke(cli.command, ["bench-serving"], catch_exceptions=False)

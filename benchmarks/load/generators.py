@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bike_pipeline.settings import PROJECT_ROOT
+from benchmarks.processes import ROOT
 
-FOLDER = PROJECT_ROOT / ".load-generators"
+FOLDER = ROOT / ".load-generators"
 _PROBES = {"wrk": "--version", "h2load": "--version"}
 
 

@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.load.figures import Figures, Load, percentiles
+from benchmarks.load.generators import Generator
 from bike_pipeline.errors import ServerError
 from bike_pipeline.serving.clients import Client, Connection, connect
 from bike_pipeline.serving.clients.core import Exchange
-from bike_pipeline.serving.load.figures import Figures, Load, percentiles
-from bike_pipeline.serving.load.generators import Generator
 
 # How long a generator may take beyond the load itself, in seconds.
 _SLACK = 60
