@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,8 @@ class StageResult:
     outcome: str
 
 
-class RunObserver(Protocol):
-    """Whoever wants to know how a run goes."""
+class RunObserver:
+    """Whoever wants to know how a run goes; what a subclass does not override, it does not hear."""
 
     def loading(self) -> None:
         """Learn that something has changed, so that the libraries that do the work are loaded, which takes a while."""

@@ -47,10 +47,10 @@ def _compile(settings: Settings) -> Path:
     """Compile the pipeline now; what the libraries have to say goes to a log."""
     from datetime import UTC, datetime
 
-    from bike_pipeline.commands.run import runner_named
     from bike_pipeline.log_capture import captured
+    from bike_pipeline.runners.kubeflow_runner import KubeflowRunner
 
     with captured(settings.logs_path / f"compile-{datetime.now(UTC):%Y%m%dT%H%M%S}.log"):
-        path = runner_named("kubeflow").compile(settings, "kubeflow", None)
+        path = KubeflowRunner.compile(settings, "kubeflow", None)
         assert isinstance(path, Path)
         return path

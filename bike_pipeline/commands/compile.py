@@ -10,6 +10,7 @@ import click
 from bike_pipeline.commands.options import settings_options
 
 if TYPE_CHECKING:
+    from bike_pipeline.runners.kubeflow.definition import Target
     from bike_pipeline.settings import Settings
 
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     default=None,
     help="The file; by default in <workspace>/kubeflow.",
 )
-def command(settings: Settings, target: str, output: Path | None) -> None:
+def command(settings: Settings, target: Target, output: Path | None) -> None:
     """Compile the pipeline into a spec that a cluster runs.
 
     The section `kubeflow` of the settings says what the cluster looks like. The same settings and code give the same
@@ -37,11 +38,11 @@ def command(settings: Settings, target: str, output: Path | None) -> None:
     from datetime import UTC, datetime
 
     from bike_pipeline import extras
-    from bike_pipeline.commands.run import runner_named
     from bike_pipeline.log_capture import captured
+    from bike_pipeline.runners.kubeflow_runner import KubeflowRunner
 
     extras.require("kubeflow", "compiling for Kubeflow and Vertex AI")
     log_file = settings.logs_path / f"compile-{datetime.now(UTC):%Y%m%dT%H%M%S}.log"
     with captured(log_file) as screen:
-        path = runner_named("kubeflow").compile(settings, target, output)
+        path = KubeflowRunner.compile(settings, target, output)
         screen.write(f"{path}\n")

@@ -38,9 +38,9 @@ def command(
     18 where a format that was asked for cannot be exported or fails its check.
     """
     from bike_pipeline.commands.export_run import ALL, chosen_formats, exported
-    from bike_pipeline.commands.model_source import model_to_export
     from bike_pipeline.commands.output import console_on
     from bike_pipeline.log_capture import captured
+    from bike_pipeline.use_cases.model_files import model_to_export
 
     chosen = chosen_formats(settings, formats)
     log_file = settings.logs_path / f"export-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.log"

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from bike_pipeline.commands.model_source import ModelToExport
     from bike_pipeline.exporting.acceptance.report import Report
     from bike_pipeline.exporting.formats.base import Format
     from bike_pipeline.settings import Settings
+    from bike_pipeline.use_cases.model_files import ModelToExport
 
 ALL = "all"
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from bike_pipeline.commands.run_view import METRIC_NAMES
+from bike_pipeline.commands.output import METRIC_NAMES
 from bike_pipeline.features import slice_name
 from bike_pipeline.stages import Stage
 

@@ -31,8 +31,7 @@ def command(settings: Settings, cluster: bool, as_json: bool) -> None:
         return
     from rich.table import Table
 
-    from bike_pipeline.commands.output import console_on
-    from bike_pipeline.commands.run_view import METRIC_NAMES
+    from bike_pipeline.commands.output import METRIC_NAMES, console_on
 
     table = Table(box=None, pad_edge=False)
     for name in ("model", "trained (UTC)", "span", "blessed", "served as", *METRIC_NAMES.values()):

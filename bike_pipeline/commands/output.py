@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
 
 Result = TypeVar("Result")
+METRIC_NAMES = {"mae": "MAE", "rmse": "RMSE", "rmsle": "RMSLE", "bias": "bias", "calibration": "calibration"}
+BLESSED = {True: "yes", False: "no", None: "not evaluated"}
 
 
 def console_on(stream: TextIO) -> Console:
@@ -74,12 +76,14 @@ def as_document(result: object) -> str:
 
 
 def show(parts: RenderableType | Sequence[RenderableType], stream: TextIO | None = None) -> None:
-    """Print texts as they are, one a line, and anything else as rich renders it."""
+    """Print texts one a line, without breaking them, and anything else as rich renders it."""
     for part in parts if isinstance(parts, list | tuple) else [parts]:
         if isinstance(part, str):
             click.echo(part, file=stream)
         else:
-            console_on(stream or sys.stdout).print(part)
+            from rich.text import Text
+
+            console_on(stream or sys.stdout).print(part, soft_wrap=isinstance(part, Text))
 
 
 def log_file(settings: Settings, name: str) -> Path:

@@ -29,9 +29,9 @@ def command(settings: Settings, formats: str | None, model: str | None, as_json:
     1,024 rows a call.
     """
     from bike_pipeline.commands.export_run import chosen_formats, exported
-    from bike_pipeline.commands.model_source import model_to_export
     from bike_pipeline.commands.output import console_on
     from bike_pipeline.log_capture import captured
+    from bike_pipeline.use_cases.model_files import model_to_export
 
     chosen = chosen_formats(settings, formats)
     log_file = settings.logs_path / f"parity-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.log"

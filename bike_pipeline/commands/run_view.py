@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,7 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from bike_pipeline import features
-from bike_pipeline.run_events import RunResult, StageResult
+from bike_pipeline.commands.output import METRIC_NAMES, table
+from bike_pipeline.run_events import RunObserver, RunResult, StageResult
+
+if TYPE_CHECKING:
+    from bike_pipeline.use_cases.run import CompletedRun, IngestedHalf
 
 _MARKS = {
     "waiting": ("·", "dim"),
@@ -21,23 +26,31 @@ _MARKS = {
     "cached": ("=", "blue"),
     "failed": ("✘", "bold red"),
 }
-METRIC_NAMES = {"mae": "MAE", "rmse": "RMSE", "rmsle": "RMSLE", "bias": "bias", "calibration": "calibration"}
-WORST_SLICES = 5
+_WORST_SLICES = 5
+_NEXT_STEPS = (
+    ("make retrain", "the second half arrives: train again, against this model"),
+    ("bike-pipeline models", "what was trained, blessed and served"),
+    ("bike-pipeline runs", "what ran, and how it ended"),
+    ("bike-pipeline data ingest YOUR.csv", "the next span, from your own rows"),
+)
+_EXAMPLE = (
+    '{"dteday": "2012-06-01", "hr": 8, "holiday": 0, "weathersit": 1, '
+    '"temp": 0.6, "atemp": 0.58, "hum": 0.5, "windspeed": 0.2}'
+)
 
 
-class LinesView:
+def view_on(console: Console, *, silent: bool = False) -> AbstractContextManager[RunObserver]:
+    """Return what shows a run on a console while it goes on."""
+    if silent:
+        return nullcontext(RunObserver())
+    return TableView(console) if console.is_terminal else nullcontext(LinesView(console))
+
+
+class LinesView(RunObserver):
     """One line a finished stage, for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
-        """Print to `console`."""
         self._console = console
-
-    def __enter__(self) -> LinesView:
-        """Say nothing yet."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing is left open."""
 
     def loading(self) -> None:
         """Say that the start takes a while."""
@@ -47,40 +60,16 @@ class LinesView:
         """Say how many stages there are."""
         self._console.print(f"{len(stages)} stages: {' → '.join(stages)}", soft_wrap=True)
 
-    def started(self, stage: str) -> None:
-        """Say nothing: the line comes when the stage is over."""
-
-    def progressed(self, stage: str, fraction: float, text: str) -> None:
-        """Say nothing: lines are for what is over."""
-
     def finished(self, result: StageResult) -> None:
         """Print the stage's line."""
         line = f"{result.name:18s} {result.state:8s} {result.seconds:7.1f} s  {result.outcome}"
         self._console.print(Text(line.rstrip()), soft_wrap=True)
 
 
-class SilentView(LinesView):
-    """Says nothing; the result is printed as JSON."""
-
-    def __enter__(self) -> SilentView:
-        """Say nothing."""
-        return self
-
-    def loading(self) -> None:
-        """Say nothing."""
-
-    def planned(self, stages: list[str]) -> None:
-        """Say nothing."""
-
-    def finished(self, result: StageResult) -> None:
-        """Say nothing."""
-
-
-class TableView:
+class TableView(RunObserver):
     """A table of all stages that is drawn anew while they work."""
 
     def __init__(self, console: Console) -> None:
-        """Draw on `console`."""
         self._rows: dict[str, StageResult] = {}
         self._began = time.monotonic()
         # When each running stage began, and what it last said of itself.
@@ -96,7 +85,6 @@ class TableView:
         )
 
     def __enter__(self) -> TableView:
-        """Begin to draw."""
         self._live.__enter__()
         return self
 
@@ -131,11 +119,7 @@ class TableView:
     def _render(self) -> RenderableType:
         if not self._rows:
             return Text(f"▶ {self._doing} … {time.monotonic() - self._began:.0f} s", style="cyan")
-        table = Table(box=None, pad_edge=False)
-        table.add_column("stage")
-        table.add_column("state")
-        table.add_column("seconds", justify="right")
-        table.add_column("what came out", overflow="fold")
+        rows = []
         # The table is drawn by a thread of its own while stages come and go.
         running = dict(self._running)
         for name, row in self._rows.items():
@@ -145,8 +129,36 @@ class TableView:
                 state, seconds = "running", time.monotonic() - began
             mark, style = _MARKS[state]
             shown = f"{seconds:.1f}" if state != "waiting" else ""
-            table.add_row(Text(f"{mark} {name}", style=style), Text(state, style=style), shown, Text(note))
-        return table
+            rows.append((Text(f"{mark} {name}", style=style), Text(state, style=style), shown, Text(note)))
+        return table(("stage", "state", "seconds", "what came out"), rows, right=("seconds",))
+
+
+def ingested_half(half: IngestedHalf) -> list[RenderableType]:
+    """Return what became of a half of the embedded data."""
+    verb = "ingested" if half.created else "already there:"
+    where = f"span {half.span} version {half.version}, {half.rows:,} rows"
+    return [f"half {half.number} of the embedded data {verb} as {where}", *([half.tracking] if half.tracking else [])]
+
+
+def outcome(result: CompletedRun) -> list[RenderableType]:
+    """Return how a run ended: its tables, what serves now, and what can be done next."""
+    shown = [result_tables(result), ""]
+    version, serving = result.pushed_version, result.promoted_version
+    if version is None:
+        shown.append(Text("not pushed: the candidate is not blessed; the serving model stays", style="bold red"))
+    else:
+        state = "serving" if serving == version else "pushed"
+        verb = "pushed" if result.newly_pushed else f"nothing new: {state} already"
+        shown.append(Text(f"{verb}: version {version} in {result.destination}", style="bold green"))
+        if serving != version:
+            still = f"version {serving} serves" if serving is not None else "no version serves"
+            promote = f"`bike-pipeline promote {version}` promotes this one"
+            shown.append(Text(f"not promoted: {still}; {promote}", style="bold yellow"))
+        shown.append("next:")
+        first_span = any(stage.outcome.startswith("span 1 ") for stage in result.stages)
+        shown += [f"  {step:42s} {meaning}" for step, meaning in (_NEXT_STEPS if first_span else _NEXT_STEPS[1:])]
+        shown.append(f"  bike-pipeline predict '{_EXAMPLE}'")
+    return [*shown, *([result.tracking] if result.tracking else [])]
 
 
 def result_tables(result: RunResult) -> RenderableType:
@@ -164,23 +176,23 @@ def result_tables(result: RunResult) -> RenderableType:
 
 def _comparison(candidate: dict[Any, Any], baseline: dict[Any, Any]) -> Table:
     # With a baseline the numbers just fit into 80 columns; in less they are folded, never cut.
-    table = Table(box=None, pad_edge=False, collapse_padding=bool(baseline))
-    table.add_column("rows of the eval split", overflow="fold")
-    table.add_column("rows", justify="right", overflow="fold")
+    made = Table(box=None, pad_edge=False, collapse_padding=bool(baseline))
+    made.add_column("rows of the eval split", overflow="fold")
+    made.add_column("rows", justify="right", overflow="fold")
     for metric in ("mae", "rmse", "rmsle", "bias"):
-        table.add_column(METRIC_NAMES[metric], justify="right", overflow="fold")
+        made.add_column(METRIC_NAMES[metric], justify="right", overflow="fold")
         if baseline:
-            table.add_column("baseline", justify="right", style="dim", overflow="fold")
+            made.add_column("baseline", justify="right", style="dim", overflow="fold")
     slices = sorted((k for k in candidate if k[0] != "overall"), key=lambda k: -_error_of(candidate[k]))
-    for key in [("overall", ""), *slices[:WORST_SLICES]]:
+    for key in [("overall", ""), *slices[:_WORST_SLICES]]:
         row = candidate[key]
         cells = [features.slice_name(*key), f"{row['rows']:,.0f}"]
         for metric in ("mae", "rmse", "rmsle", "bias"):
             cells.append(_number(metric, row.get(metric)))
             if baseline:
                 cells.append(_number(metric, baseline.get(key, {}).get(metric)))
-        table.add_row(*cells, style="bold" if key[0] == "overall" else None)
-    return table
+        made.add_row(*cells, style="bold" if key[0] == "overall" else None)
+    return made
 
 
 def _error_of(row: Any) -> float:
@@ -189,31 +201,27 @@ def _error_of(row: Any) -> float:
 
 
 def _decisions(report: Any) -> Table:
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column("mark")
-    table.add_column("reason", overflow="fold")
     decisions = report["decisions"]
+    passed = Text("✔ passed", style="green")
+    note = Text("· note", style="yellow")
     failed = [d for d in decisions if not d["passed"] and d["binding"]]
-    overall = [d for d in decisions if d["slicing"] == "overall" and d["passed"]]
-    reported = [d for d in decisions if not d["passed"] and not d["binding"]]
-    for decision in failed:
-        table.add_row(Text("✘ failed", style="bold red"), Text(decision["reason"]))
-    for decision in overall:
-        table.add_row(Text("✔ passed", style="green"), Text(decision["reason"]))
+    rows = [(Text("✘ failed", style="bold red"), Text(d["reason"])) for d in failed]
+    rows += [(passed, Text(d["reason"])) for d in decisions if d["slicing"] == "overall" and d["passed"]]
     slices = [d for d in decisions if d["slicing"] != "overall" and d["passed"] and d["binding"]]
     if slices:
-        table.add_row(Text("✔ passed", style="green"), Text(f"{len(slices)} limits on slices"))
+        rows.append((passed, Text(f"{len(slices)} limits on slices")))
     not_judged: dict[str, list[str]] = {}
-    for decision in reported:
-        if note := decision.get("note"):
-            not_judged.setdefault(note, []).append(features.slice_name(decision["slicing"], decision["slice"]))
+    for decision in decisions:
+        if decision["passed"] or decision["binding"]:
+            continue
+        if why := decision.get("note"):
+            not_judged.setdefault(why, []).append(features.slice_name(decision["slicing"], decision["slice"]))
         else:
-            table.add_row(Text("· note", style="yellow"), Text(decision["reason"]))
-    for note, names in not_judged.items():
-        table.add_row(Text("· note", style="yellow"), Text(f"not judged: {', '.join(names)}: {note}"))
-    for warning in report.get("warnings") or ():
-        table.add_row(Text("! WARNING", style="bold yellow"), Text(warning, style="bold yellow"))
-    return table
+            rows.append((note, Text(decision["reason"])))
+    rows += [(note, Text(f"not judged: {', '.join(names)}: {why}")) for why, names in not_judged.items()]
+    warning = "bold yellow"
+    rows += [(Text("! WARNING", style=warning), Text(w, style=warning)) for w in report.get("warnings") or ()]
+    return table(("mark", "reason"), rows, header=False)
 
 
 def _number(metric: str, value: float | None) -> str:

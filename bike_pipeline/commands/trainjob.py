@@ -37,8 +37,8 @@ def command(
 
     Places are as the pods see them, on a volume of kubeflow.volumes. training.workers says how many pods there are.
     """
-    from bike_pipeline.commands.run import runner_named
     from bike_pipeline.modeling.training_job import TrainingJob
+    from bike_pipeline.runners.kubeflow_runner import KubeflowRunner
 
     schema = settings.schema_file
     job = TrainingJob(
@@ -51,7 +51,7 @@ def command(
         training=settings.training,
         seed=settings.seed,
     )
-    text: str = runner_named("kubeflow").train_job(settings, job, name)
+    text: str = KubeflowRunner.train_job(settings, job, name)
     if output is None:
         click.echo(text, nl=False)
         return

@@ -31,19 +31,19 @@ def last_frame(console):
 
 
 def play(view):
-    with view:
-        view.loading()
-        view.planned(["Trainer", "Evaluator", "Pusher"])
-        view.started("Trainer")
-        view.progressed("Trainer", 0.5, "epoch 6 of 12")
-        view.finished(DONE)
-        view.started("Evaluator")
-        view.finished(FAILED)
+    with view as observer:
+        observer.loading()
+        observer.planned(["Trainer", "Evaluator", "Pusher"])
+        observer.started("Trainer")
+        observer.progressed("Trainer", 0.5, "epoch 6 of 12")
+        observer.finished(DONE)
+        observer.started("Evaluator")
+        observer.finished(FAILED)
 
 
 def test_lines_are_one_a_finished_stage():
     console = output.console_on(io.StringIO())
-    play(run_view.LinesView(console))
+    play(run_view.view_on(console))
     lines = shown(console).splitlines()
     assert lines[1] == "3 stages: Trainer → Evaluator → Pusher"
     assert [line.split(maxsplit=4) for line in lines[2:]] == [
@@ -54,13 +54,13 @@ def test_lines_are_one_a_finished_stage():
 
 def test_the_silent_view_says_nothing():
     console = output.console_on(io.StringIO())
-    play(run_view.SilentView(console))
+    play(run_view.view_on(console, silent=True))
     assert shown(console) == ""
 
 
 def test_the_table_ends_with_the_state_of_every_stage():
     console = terminal()
-    play(run_view.TableView(console))
+    play(run_view.view_on(console))
     rows = [line.rstrip() for line in last_frame(console).splitlines() if line.strip()]
     assert len(rows) == 4
     assert re.fullmatch(r"✔ Trainer +done +7\.2 +model of \[12\] kB", rows[1])

@@ -197,7 +197,7 @@ def test_records_of_the_scratch_run_stay_in_the_scratch_root(
         def run(self, enable_cache: bool) -> None:
             raise StageError("the rest is tested elsewhere")
 
-    monkeypatch.setattr("bike_pipeline.commands.run.runner_named", lambda _: Runner)
+    monkeypatch.setattr("bike_pipeline.use_cases.run.runner_class", lambda _: Runner)
     scratch = tmp_path / "scratch"
     arguments = ["--scratch", str(scratch), "--set", workspace, "--set", assignment]
     done = CliRunner().invoke(reproduce.command, arguments)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
 
 # TFX's name for the SavedModel in a Model artifact.
-_SERVING = "Format-Serving"
+SAVED_MODEL_FOLDER = "Format-Serving"
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def payload_of(lineage: Lineage, chosen: ChosenModel) -> Path | None:
     from bike_pipeline.model_registry import version_folders
 
     artifact = lineage.artifact(chosen.model_id)
-    trained = Path(artifact.uri) / _SERVING
+    trained = Path(artifact.uri) / SAVED_MODEL_FOLDER
     if chosen.push is None:
         return trained if trained.is_dir() and not changed(artifact) else None
     for folder in (str(trained), chosen.push.destination):

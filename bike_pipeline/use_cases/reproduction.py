@@ -1,0 +1,187 @@
+"""Whether a model can be made again from what is on record, and whether it comes out the same."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bike_pipeline.errors import ConfigurationError, VerificationError
+
+if TYPE_CHECKING:
+    from bike_pipeline.lineage.queries.reproducibility import Match
+    from bike_pipeline.run_events import RunObserver
+    from bike_pipeline.serving.agreement import Agreement
+    from bike_pipeline.settings import Settings
+
+
+@dataclass(frozen=True)
+class Reproducibility:
+    """What made a model, against what is here.
+
+    Attributes:
+        model_id: MLMD id of the model.
+        at_hand: whether everything that is needed is here.
+        matches: each part, such as the code or a span, with whether it is the same.
+        commit: the commit that made it; "" if that is not known.
+        dirty: whether the tree had changes that were not committed.
+    """
+
+    model_id: int
+    at_hand: bool
+    matches: list[Match]
+    commit: str
+    dirty: bool
+
+    def require(self) -> None:
+        """Raise VerificationError if something is not at hand."""
+        if self.at_hand:
+            return
+        first, *others = [match for match in self.matches if match.needed and not match.same]
+        more = f" (and {len(others)} more)" if others else ""
+        fix = f"check out commit {self.commit[:12]}" if self.commit else "bring back what the model was made of"
+        if self.dirty:
+            fix += " (its tree had changes that were not committed)"
+        raise VerificationError(
+            f"not everything that made model {self.model_id} is at hand: {first.part}: {first.name}: "
+            f"{first.detail.rstrip('.')}{more}",
+            fix=f"{fix}, or run all the same with --anyway",
+        )
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A model that was made again, held against the first one."""
+
+    model_id: int
+    agreement: Agreement
+
+    def require(self, tolerance: float = 0.0) -> None:
+        """Raise VerificationError if predictions are further apart than the tolerance, in rentals an hour."""
+        largest = self.agreement.largest_difference
+        if self.agreement.identical or (tolerance > 0.0 and largest is not None and largest <= tolerance):
+            return
+        worst = max(self.agreement.metrics.items(), key=lambda entry: entry[1], default=None)
+        metric = f"{worst[0]} by up to {worst[1]:.3g}" if worst else "there are no metrics to compare"
+        raise VerificationError(
+            f"model {self.model_id} did not come out the same: {predictions_in_words(self.agreement)}; {metric}",
+            fix="another machine or other package versions round otherwise; --tolerance says what may be apart",
+        )
+
+
+def predictions_in_words(agreement: Agreement) -> str:
+    """Return how far the predictions of two models are apart."""
+    if not agreement.rows:
+        return "the model's files are gone, so only metrics can be compared"
+    if not agreement.different_rows:
+        return f"the same on all {agreement.rows:,} rows, bit for bit"
+    return (
+        f"{agreement.different_rows:,} of {agreement.rows:,} rows differ, by up to "
+        f"{agreement.largest_difference:.3g} rentals an hour"
+    )
+
+
+def reproducibility(settings: Settings, model: str | None = None) -> Reproducibility:
+    """Compare what made a model with what is here; nothing is run.
+
+    Args:
+        settings: where records and spans are.
+        model: a served version, a model's number, a pushed folder, or None for the model that serves.
+
+    Raises:
+        ModelError: there is no such model.
+        MetadataError: there is no metadata store, or it cannot be opened.
+    """
+    from bike_pipeline.lineage.queries.history import History
+    from bike_pipeline.lineage.queries.model_lookup import chosen_model
+    from bike_pipeline.lineage.queries.reproducibility import matches, origin_of
+    from bike_pipeline.use_cases.metadata import lineage_of
+
+    lineage = lineage_of(settings)
+    chosen = chosen_model(lineage, settings.serving_path, model)
+    origin = origin_of(lineage, History(lineage), chosen.model_id)
+    found = matches(origin, settings.store_uri)
+    code = origin.source.code if origin.source else None
+    return Reproducibility(
+        chosen.model_id,
+        all(match.same for match in found if match.needed),
+        found,
+        code.commit if code else "",
+        bool(code and code.dirty),
+    )
+
+
+def reproduce(
+    settings: Settings,
+    model: str | None = None,
+    *,
+    anyway: bool = False,
+    scratch: Path | None = None,
+    observer: RunObserver | None = None,
+) -> Reproduction:
+    """Make a model again in a scratch folder, and compare predictions and metrics.
+
+    Args:
+        settings: where records and spans are.
+        model: a served version, a model's number, a pushed folder, or None for the model that serves.
+        anyway: run even if code, settings, schema or data differ.
+        scratch: an empty folder to work in, which is kept; None is one that is removed.
+        observer: learns how the run goes.
+
+    Raises:
+        VerificationError: something that made the model is not at hand.
+        ConfigurationError: the scratch folder is not empty.
+        BikePipelineError: as `use_cases.run.run`.
+    """
+    if scratch is not None and scratch.exists() and any(scratch.iterdir()):
+        raise ConfigurationError("the folder is not empty", where=f"--scratch {scratch}", fix="name an empty one")
+    if not anyway:
+        reproducibility(settings, model).require()
+    folder = scratch.absolute() if scratch else Path(tempfile.mkdtemp(prefix="bike-reproduce-"))
+    try:
+        return _run_and_compare(settings, model, folder, observer)
+    finally:
+        if scratch is None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run_and_compare(settings: Settings, model: str | None, folder: Path, observer: RunObserver | None) -> Reproduction:
+    from bike_pipeline.lineage.queries.evidence import evidence_of
+    from bike_pipeline.lineage.queries.history import History
+    from bike_pipeline.lineage.queries.model_lookup import chosen_model
+    from bike_pipeline.lineage.queries.reproducibility import origin_of, scratch_settings
+    from bike_pipeline.run_events import RunObserver
+    from bike_pipeline.serving.agreement import agreement_of
+    from bike_pipeline.use_cases.metadata import lineage_of
+    from bike_pipeline.use_cases.model_files import SAVED_MODEL_FOLDER, payload_of
+    from bike_pipeline.use_cases.run import runner_class
+
+    lineage = lineage_of(settings)
+    chosen = chosen_model(lineage, settings.serving_path, model)
+    origin = origin_of(lineage, History(lineage), chosen.model_id)
+    own = scratch_settings(origin, settings.store_uri, folder)
+    runner_class("local")(own, observer or RunObserver()).run(enable_cache=False)
+    scratch_lineage = lineage_of(own)
+    again = scratch_lineage.models()[-1]
+    agreement = agreement_of(
+        payload_of(lineage, chosen),
+        Path(again.uri) / SAVED_MODEL_FOLDER,
+        _rows(own),
+        evidence_of(lineage, chosen.model_id, pushed=chosen.push is not None)["metrics"],
+        evidence_of(scratch_lineage, again.model_id, pushed=False)["metrics"],
+    )
+    return Reproduction(chosen.model_id, agreement)
+
+
+def _rows(settings: Settings) -> dict[str, Any]:
+    """Return every row of the scratch store, by column."""
+    import pyarrow as pa
+
+    from bike_pipeline import features
+    from bike_pipeline.data.spans import SpanStore
+
+    store = SpanStore(settings.store_uri)
+    table = pa.concat_tables(store.read(found.span, found.version) for found in store.all_versions())
+    return {feature.name: table.column(feature.name).to_numpy() for feature in features.MODEL_INPUTS}
