@@ -7,14 +7,16 @@ Workspace("workspace").promote()
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.settings import Settings, load_settings
-from bike_pipeline.use_cases import promotion
+from bike_pipeline.use_cases import data, doctor, promotion
 
 if TYPE_CHECKING:
+    from bike_pipeline.data.ingest import IngestResult
+    from bike_pipeline.data.span_version import SpanVersion
     from bike_pipeline.model_registry.phases import Change
 
 
@@ -58,3 +60,19 @@ class Workspace:
     def history(self) -> list[Change]:
         """See `use_cases.promotion.history`."""
         return promotion.history(self.settings)
+
+    def ingest(self, source: Path | str, query: str | None = None, span: int | None = None) -> IngestResult:
+        """See `use_cases.data.ingest`."""
+        return data.ingest(self.settings, str(source), query, span)
+
+    def spans(self) -> list[SpanVersion]:
+        """Return every version of every span, rising."""
+        return data.versions(self.settings)
+
+    def verify_data(self, span: int | None = None, version: int | None = None) -> list[SpanVersion]:
+        """See `use_cases.data.verify`."""
+        return data.verify(self.settings, span, version)
+
+    def doctor(self, required: Collection[str] = ()) -> list[doctor.Check]:
+        """See `use_cases.doctor.examine`."""
+        return doctor.examine(self.settings, required=required)

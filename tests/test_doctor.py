@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from bike_pipeline import extras
-from bike_pipeline.commands import doctor
+from bike_pipeline.commands.doctor import command
 from bike_pipeline.data import embedded_dataset
 from bike_pipeline.errors import (
     ConfigurationError,
@@ -23,6 +23,7 @@ from bike_pipeline.errors import (
     MissingExtraError,
     StorageError,
 )
+from bike_pipeline.use_cases import doctor
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -33,7 +34,7 @@ def examine(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments):
-        result = CliRunner().invoke(doctor.command, ["--json", *arguments])
+        result = CliRunner().invoke(command, ["--json", *arguments])
         report = json.loads(result.stdout)
         assert report["ok"] is (result.exception is None)
         return result.exception, {check["name"]: check for check in report["checks"]}
@@ -58,7 +59,7 @@ def test_a_sound_installation_has_no_problem_and_says_what_is_there(examine, tmp
 
 def test_the_table_names_every_check(examine):
     _, checks = examine()
-    result = CliRunner().invoke(doctor.command, [])
+    result = CliRunner().invoke(command, [])
     assert result.exit_code == 0
     for name in checks:
         assert name in result.stdout
@@ -85,7 +86,7 @@ def test_a_required_extra_that_is_there_passes(examine, monkeypatch):
 
 
 def test_an_extra_that_does_not_exist_is_a_wrong_command_line():
-    result = CliRunner().invoke(doctor.command, ["--require", "caffe2"])
+    result = CliRunner().invoke(command, ["--require", "caffe2"])
     assert result.exit_code == 2
     assert "'caffe2' is not one of" in result.output
 

@@ -10,6 +10,7 @@ import pytest
 import bike_pipeline
 from bike_pipeline import Workspace
 from bike_pipeline.errors import ConfigurationError
+from tests.data.making import make_rows, to_csv
 
 
 def test_the_package_itself_loads_nothing_until_the_workspace_is_asked_for():
@@ -39,3 +40,20 @@ def test_settings_come_from_the_folder_the_file_and_single_values_in_this_order(
 def test_a_wrong_value_is_an_error_of_ours():
     with pytest.raises(ConfigurationError, match=r"training\.epochs"):
         Workspace(values={"training.epochs": "many"})
+
+
+def test_rows_are_ingested_listed_and_verified(tmp_path):
+    upload = tmp_path / "upload.csv"
+    upload.write_bytes(to_csv(make_rows(days=5)))
+    workspace = Workspace(tmp_path / "workspace")
+    result = workspace.ingest(upload)
+    assert (result.created, result.rejected, result.version.manifest.rows.total) == (True, 0, 120)
+    assert workspace.spans() == workspace.verify_data(1, 1) == workspace.verify_data() == [result.version]
+    with pytest.raises(ConfigurationError, match="Name the span"):
+        workspace.verify_data(version=1)
+
+
+def test_the_doctor_looks_at_this_workspace(tmp_path):
+    checks = {check.name: check for check in Workspace(tmp_path / "own").doctor()}
+    assert checks["workspace"].state == "ok"
+    assert str(tmp_path / "own") in checks["workspace"].found

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bike_pipeline.commands.options import settings_options
+from bike_pipeline.commands.options import json_option, settings_options
+from bike_pipeline.commands.output import answer, table
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from bike_pipeline.data.ingest import IngestResult
     from bike_pipeline.data.span_version import SpanVersion
     from bike_pipeline.settings import Settings
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+_output = click.option("--output", type=click.Path(path_type=Path), default=None, help="By default in the workspace.")
 
 
 @click.group(name="data")
@@ -24,166 +25,96 @@ def command() -> None:
     """Ingest rows into versioned spans, list them and check them."""
 
 
-@command.command(name="ingest")
+@command.command()
 @click.argument("source")
-@click.option("--query", default=None, help="The SQL query, where SOURCE is a database.")
+@click.option("--query", default=None, help="The SQL query, if SOURCE is a database.")
 @click.option("--span", type=int, default=None, help="The span that the rows are; else their time range decides.")
 @json_option
 @settings_options
-def ingest_command(source: str, query: str | None, span: int | None, as_json: bool, settings: Settings) -> None:
+def ingest(source: str, query: str | None, span: int | None, as_json: bool, settings: Settings) -> None:
     """Check the rows of SOURCE and store them as a version of a span.
 
     SOURCE is a CSV or Parquet file (plain or gzip), a folder of such files, an http(s) address, a database address
     (sqlite:///rides.db with --query) or object storage (s3://, gs://, …).
     """
-    from bike_pipeline.data.ingest import ingest
+    from bike_pipeline.use_cases import data
 
-    result = ingest(settings, source, query=query, span=span)
-    if note := _for_dvc(settings, result):
-        result = replace(result, notes=(*result.notes, note))
-    if as_json:
-        _print_json(_ingest_record(result))
-        return
-    stored = result.version
-    manifest = stored.manifest
-    done = "created" if result.created else "already there"
-    _print_table(
-        f"Span {stored.span}, version {stored.version}: {done}",
-        ("what", "value"),
-        [
-            ("rows", f"{manifest.rows.total:,}"),
-            ("train", f"{manifest.rows.train:,}"),
-            ("eval", f"{manifest.rows.eval:,}"),
-            ("rejected", f"{result.rejected:,}"),
-            ("from", f"{manifest.first:%Y-%m-%d %H:00}"),
-            ("to", f"{manifest.last:%Y-%m-%d %H:00}"),
-        ],
-    )
-    click.echo(f"stored in {stored.uri}")
-    if result.created and stored.quarantine:
-        click.echo(f"rejected rows in {stored.quarantine}")
-    for note in result.notes:
-        click.echo(f"note: {note}")
+    result = data.ingest(settings, source, query, span)
+    answer(_ingested(result) if as_json else result, _ingest_view, as_json)
 
 
-def _for_dvc(settings: Settings, result: IngestResult) -> str:
-    from bike_pipeline.data.spans import SpanStore
-    from bike_pipeline.tracking.beside import after_ingest
-
-    return after_ingest(settings, SpanStore(settings.store_uri), result.version.span, result.version.version)
-
-
-@command.command(name="dvc")
+@command.command()
 @click.option("--span", type=int, default=None, help="Only this span.")
 @json_option
 @settings_options
-def dvc_command(span: int | None, as_json: bool, settings: Settings) -> None:
+def dvc(span: int | None, as_json: bool, settings: Settings) -> None:
     """Write the stored versions for DVC: a .dvc file each, and the remote that `dvc pull` fetches them from."""
-    from bike_pipeline.data.spans import SpanStore
-    from bike_pipeline.tracking.dvc import write_all
+    from bike_pipeline.use_cases import data
 
-    written = write_all(SpanStore(settings.store_uri), settings.dvc_path, settings.dvc_remote, span)
-    if as_json:
-        _print_json({"remote": str(settings.dvc_remote), "files": [str(path) for path in written]})
-        return
-    for path in written:
-        click.echo(f"wrote {path}")
-    click.echo(f"remote: {settings.dvc_remote}; in a DVC project: dvc remote add --default spans {settings.dvc_remote}")
+    remote = settings.dvc_remote
+    written = {"remote": str(remote), "files": [str(path) for path in data.write_for_dvc(settings, span)]}
+    last = f"remote: {remote}; in a DVC project: dvc remote add --default spans {remote}"
+    answer(written, lambda found: [*(f"wrote {path}" for path in found["files"]), last], as_json)
 
 
-@command.command(name="fetch")
-@click.option(
-    "--output", type=click.Path(path_type=Path), default=None, help="File; default <workspace>/data/hour.csv."
-)
+@command.command()
+@_output
 @settings_options
-def fetch_command(output: Path | None, settings: Settings) -> None:
+def fetch(output: Path | None, settings: Settings) -> None:
     """Download the original data set from UCI and check its SHA-256."""
-    from bike_pipeline.data.embedded_dataset import fetch_original
+    from bike_pipeline.use_cases import data
 
-    written = fetch_original(output or settings.workspace_path / "data" / "hour.csv")
-    click.echo(f"wrote {written} (the published data set, SHA-256 checked)")
+    click.echo(f"wrote {data.fetch_original(settings, output)} (the published data set, SHA-256 checked)")
 
 
-@command.command(name="split-demo")
-@click.option("--output", type=click.Path(path_type=Path), default=None, help="Folder; default <workspace>/uploads.")
+@command.command()
+@_output
 @json_option
 @settings_options
-def split_demo_command(output: Path | None, as_json: bool, settings: Settings) -> None:
+def split_demo(output: Path | None, as_json: bool, settings: Settings) -> None:
     """Write the embedded data set as two uploads, 2011 and 2012."""
-    from bike_pipeline.data.embedded_dataset import split_demo
+    from bike_pipeline.use_cases import data
 
-    first, second = split_demo(output or settings.workspace_path / "uploads")
-    if as_json:
-        _print_json({"first": str(first), "second": str(second)})
-        return
-    click.echo(f"wrote {first}\nwrote {second}\nnext: bike-pipeline data ingest {first}")
+    first, second = map(str, data.split_demo(settings, output))
+    lines = [f"wrote {first}", f"wrote {second}", f"next: bike-pipeline data ingest {first}"]
+    answer({"first": first, "second": second}, lambda _: lines, as_json)
 
 
-@command.command(name="list")
+@command.command("list")
 @json_option
 @settings_options
-def list_command(as_json: bool, settings: Settings) -> None:
+def list_(as_json: bool, settings: Settings) -> None:
     """List every version of every span."""
-    from bike_pipeline.data.spans import SpanStore
+    from bike_pipeline.use_cases import data
 
-    store = SpanStore(settings.store_uri)
-    versions = store.all_versions()
-    if as_json:
-        _print_json([{"uri": found.uri, **found.manifest.model_dump(mode="json")} for found in versions])
+    versions = data.versions(settings)
+    if not versions and not as_json:
+        click.echo(f"{data.span_store(settings).uri} holds no span yet; run: bike-pipeline data ingest SOURCE")
         return
-    if not versions:
-        click.echo(f"{store.uri} holds no span yet; run: bike-pipeline data ingest SOURCE")
-        return
-    _print_table(
-        store.uri,
-        ("span", "version", "train", "eval", "rejected", "from", "to", "source"),
-        [_listed(found) for found in versions],
-    )
+    found = [{"uri": v.uri, **v.manifest.model_dump(mode="json")} for v in versions] if as_json else versions
+    answer(found, lambda _: [data.span_store(settings).uri, _list_view(versions)], as_json)
 
 
-@command.command(name="verify")
+@command.command()
 @click.option("--span", type=int, default=None, help="Only this span.")
 @click.option("--version", type=int, default=None, help="Only this version; goes with --span.")
 @json_option
 @settings_options
-def verify_command(span: int | None, version: int | None, as_json: bool, settings: Settings) -> None:
+def verify(span: int | None, version: int | None, as_json: bool, settings: Settings) -> None:
     """Check every file of the stored versions against its SHA-256."""
-    from bike_pipeline.data.spans import SpanStore
+    from bike_pipeline.use_cases import data
 
     if version is not None and span is None:
         raise click.UsageError("--version goes with --span")
-    store = SpanStore(settings.store_uri)
-    if span is None:
-        store.check_whole()
-    spans = store.spans() if span is None else [store.latest(span).span]
-    wanted = [(s, v) for s in spans for v in ([version] if version is not None else store.versions(s))]
-    if not wanted:
-        store.latest()  # says that there is nothing to verify
-    verified = [store.verify(*numbers) for numbers in wanted]
-    if as_json:
-        _print_json([{"span": found.span, "version": found.version, "uri": found.uri} for found in verified])
-        return
-    for found in verified:
-        click.echo(
-            f"span {found.span}, version {found.version}: {len(found.manifest.files)} files as they were written"
-        )
+    versions = data.verify(settings, span, version)
+    found = [{"span": v.span, "version": v.version, "uri": v.uri} for v in versions]
+    lines = [
+        f"span {v.span}, version {v.version}: {len(v.manifest.files)} files as they were written" for v in versions
+    ]
+    answer(found, lambda _: lines, as_json)
 
 
-def _listed(found: SpanVersion) -> tuple[str, ...]:
-    manifest = found.manifest
-    return (
-        str(found.span),
-        str(found.version),
-        f"{manifest.rows.train:,}",
-        f"{manifest.rows.eval:,}",
-        f"{manifest.rows.rejected:,}",
-        f"{manifest.first:%Y-%m-%d}",
-        f"{manifest.last:%Y-%m-%d}",
-        manifest.source.location.rpartition("/")[2] or manifest.source.location,
-    )
-
-
-def _ingest_record(result: IngestResult) -> dict[str, Any]:
+def _ingested(result: IngestResult) -> dict[str, Any]:
     stored, rows = result.version, result.version.manifest.rows
     return {
         "span": stored.span,
@@ -202,24 +133,32 @@ def _ingest_record(result: IngestResult) -> dict[str, Any]:
     }
 
 
-def _print_json(value: Any) -> None:
-    import json
+def _ingest_view(result: Any) -> list[RenderableType]:
+    stored, manifest = result.version, result.version.manifest
+    rows = [
+        ("rows", f"{manifest.rows.total:,}"),
+        ("train", f"{manifest.rows.train:,}"),
+        ("eval", f"{manifest.rows.eval:,}"),
+        ("rejected", f"{result.rejected:,}"),
+        ("from", f"{manifest.first:%Y-%m-%d %H:00}"),
+        ("to", f"{manifest.last:%Y-%m-%d %H:00}"),
+    ]
+    return [
+        f"Span {stored.span}, version {stored.version}: {'created' if result.created else 'already there'}",
+        table(("what", "value"), rows, right=("value",), header=False),
+        f"stored in {stored.uri}",
+        *([f"rejected rows in {stored.quarantine}"] if result.created and stored.quarantine else []),
+        *(f"note: {note}" for note in result.notes),
+    ]
 
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
-
-def _print_table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    from bike_pipeline.commands.output import console_on
-
-    # The title holds a path, which must not be broken.
-    click.echo(title)
-    table = Table(box=SIMPLE_HEAD)
-    for column in columns:
-        numeric = column in ("span", "version", "train", "eval", "rejected", "value")
-        table.add_column(column, justify="right" if numeric else "left", no_wrap=column != "source", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    console_on(sys.stdout).print(table)
+def _list_view(versions: list[SpanVersion]) -> RenderableType:
+    rows = []
+    for found in versions:
+        manifest = found.manifest
+        counts = (manifest.rows.train, manifest.rows.eval, manifest.rows.rejected)
+        period = (f"{manifest.first:%Y-%m-%d}", f"{manifest.last:%Y-%m-%d}")
+        source = manifest.source.location.rpartition("/")[2] or manifest.source.location
+        rows.append((found.span, found.version, *(f"{count:,}" for count in counts), *period, source))
+    numbers = ("span", "version", "train", "eval", "rejected")
+    return table((*numbers, "from", "to", "source"), rows, right=numbers)

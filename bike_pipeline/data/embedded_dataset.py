@@ -8,7 +8,6 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from bike_pipeline.data.sources.http_url import download
 from bike_pipeline.errors import DataError
 from bike_pipeline.storage.atomic_files import replace_file, storage_error
 
@@ -61,6 +60,8 @@ def fetch_original(target: Path, *, url: str | None = None, timeout: float = 60.
         DataError: the site does not answer, the archive is damaged or holds no hour.csv, or the content is not the
             published one.
     """
+    from bike_pipeline.data.sources.http_url import download
+
     url = url or ORIGINAL_URL
     archive = download(url, timeout=timeout)
     retry = "run it again; the same data is embedded, so `bike-pipeline data split-demo` works without the network"
