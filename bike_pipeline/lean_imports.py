@@ -8,6 +8,7 @@ ImportError and goes on with half of its names.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -75,3 +76,22 @@ def lean_imports(google_cloud: bool) -> Iterator[None]:
         yield
     finally:
         sys.meta_path.remove(finder)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Import without the collector of cyclic garbage, which then leaves what was imported alone for good.
+
+    TensorFlow and TFX make more than a million objects that live as long as the process. Collected in between, all of
+    them are looked through dozens of times: a quarter of the imports' CPU time, for 5 MB of garbage.
+    """
+    enabled, before = gc.isenabled(), len(sys.modules)
+    gc.disable()
+    try:
+        yield
+    finally:
+        # Whoever comes here again imports nothing, and leaves garbage of other kinds.
+        if len(sys.modules) > before:
+            gc.freeze()
+        if enabled:
+            gc.enable()

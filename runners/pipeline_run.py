@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bike_pipeline.lean_imports import lean_imports
+from bike_pipeline.lean_imports import lean_imports, uncollected
 from bike_pipeline.lineage.store.lost_store import refuse_a_lost_store
 from bike_pipeline.run_cache.rerun import Rerun, new_run_id
 from bike_pipeline.run_events import RunObserver, RunResult
@@ -85,19 +85,20 @@ def _run(
     enable_cache: bool,
     accept_baseline_reset: bool,
 ) -> RunResult:
-    from tfx.dsl.compiler import compiler, constants
-    from tfx.orchestration.portable import runtime_parameter_utils
+    with uncollected():
+        from tfx.dsl.compiler import compiler, constants
+        from tfx.orchestration.portable import runtime_parameter_utils
 
-    from bike_pipeline.lineage.queries.stage_summaries import run_result
-    from bike_pipeline.lineage.records.last_run import last_run, note_run
-    from bike_pipeline.lineage.records.run_record import record_run, source_of_this_run
-    from bike_pipeline.lineage.store.connection import open_at
-    from bike_pipeline.lineage.store.metadata_store import Lineage
-    from bike_pipeline.lineage.store.writing import close_interrupted
-    from bike_pipeline.model_registry import signing
-    from bike_pipeline.pipeline import create_pipeline
-    from bike_pipeline.runners.scheduling import run_in_order
-    from bike_pipeline.runners.stage_launcher import SerialMetadata, StageLauncher
+        from bike_pipeline.lineage.queries.stage_summaries import run_result
+        from bike_pipeline.lineage.records.last_run import last_run, note_run
+        from bike_pipeline.lineage.records.run_record import record_run, source_of_this_run
+        from bike_pipeline.lineage.store.connection import open_at
+        from bike_pipeline.lineage.store.metadata_store import Lineage
+        from bike_pipeline.lineage.store.writing import close_interrupted
+        from bike_pipeline.model_registry import signing
+        from bike_pipeline.pipeline import create_pipeline
+        from bike_pipeline.runners.scheduling import run_in_order
+        from bike_pipeline.runners.stage_launcher import SerialMetadata, StageLauncher
 
     open_at(settings.metadata_address, create=True, upgrade=settings.metadata.upgrade)
     definition = create_pipeline(settings, enable_cache, accept_baseline_reset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bike_pipeline import lean_imports as module
-from bike_pipeline.lean_imports import lean_imports
+from bike_pipeline.lean_imports import lean_imports, uncollected
 
 # Prints the public names of the libraries that swallow ImportErrors, and which optional ones were loaded.
 NAMES = """
@@ -77,6 +78,27 @@ def test_nothing_is_hidden_after_the_block() -> None:
         raise RuntimeError("a stage failed")
     assert sys.meta_path == before
     assert importlib.import_module("modest").library is not None
+
+
+@pytest.mark.usefixtures("packages")
+def test_the_collector_passes_over_what_was_imported_once() -> None:
+    assert gc.isenabled()
+    before = gc.get_freeze_count()
+    try:
+        with uncollected():
+            assert not gc.isenabled()
+            importlib.import_module("eager")
+        assert gc.isenabled()
+        frozen = gc.get_freeze_count()
+        assert frozen > before
+        with uncollected():
+            kept = [[] for _ in range(1000)]
+            importlib.import_module("eager")
+        # What a second use leaves behind is collected like everything else.
+        assert gc.get_freeze_count() <= frozen
+        assert len(kept) == 1000
+    finally:
+        gc.unfreeze()
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bike_pipeline import features
+from bike_pipeline.lean_imports import uncollected
 from bike_pipeline.storage.literal_paths import plain_folder
 
 _DTYPES = {"int": np.int64, "float": np.float32}
@@ -24,7 +25,8 @@ class LoadedModel:
     def __init__(self, folder: str | Path) -> None:
         """Load the SavedModel in `folder`."""
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        import tensorflow as tf
+        with uncollected():
+            import tensorflow as tf
 
         self._tf = tf
         with plain_folder(folder) as path:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from bike_pipeline.lean_imports import uncollected
 from bike_pipeline.serving.server.signatures import SERVE, Signature
 from bike_pipeline.serving.server.statuses import Code, StatusError, invalid
 from bike_pipeline.serving.server.tensors import Array, numpy_type
@@ -28,7 +29,8 @@ def load_saved_model(folder: Path) -> Any:
         StatusError: TensorFlow cannot load it.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tensorflow as tf
+    with uncollected():
+        import tensorflow as tf
 
     # As TF Serving: an operation that a device lacks runs where it can.
     config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
