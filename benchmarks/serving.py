@@ -24,7 +24,7 @@ from benchmarks.load.figures import Load
 from benchmarks.processes import timed
 from benchmarks.serving_measures import Drained, Memory, Round, Swaps, median
 from benchmarks.serving_processes import MODEL, embedded, peer
-from bike_pipeline.model_registry import version_folders
+from bike_pipeline.model_registry import ModelRegistry, layout
 from bike_pipeline.serving.server.backends import EXPORTS_FOLDER
 from bike_pipeline.serving.server.tensorflow_backend import SAVED_MODEL
 
@@ -193,7 +193,7 @@ def _model(workspace: Path | None, folder: Path) -> Path:
         ]
         timed(command, folder / "run.log")
     base = workspace / "serving" / MODEL
-    versions = version_folders.versions(base)
+    versions = ModelRegistry(base).versions()
     if not versions:
         raise SystemExit(f"error: no model is served in {base}")
     return base / str(versions[-1])
@@ -211,8 +211,8 @@ def measure(model: Path, folder: Path, rounds: int, seconds: float, requests: in
     """
     busy = os.getloadavg()[0]
     base = folder / "base" / MODEL
-    record = json.loads((model / version_folders.PUSH_FILE).read_text(encoding="utf-8"))
-    version_folders.add_version(base, model, 1, record)
+    record = json.loads((model / layout.PUSH_FILE).read_text(encoding="utf-8"))
+    ModelRegistry(base).add(model, 1, record)
     found: dict[str, list[Round]] = {name: [] for name in _LOADS}
     many, one = Load(connections=64, seconds=seconds), Load(connections=1, seconds=seconds)
     with embedded(base.parent, folder / "server") as served:

@@ -14,7 +14,7 @@ from benchmarks.load import compiled, generators
 from benchmarks.load.figures import Figures, Load
 from benchmarks.load.measuring import measure, rows
 from benchmarks.serving_processes import Served, wait_for
-from bike_pipeline.model_registry import version_folders
+from bike_pipeline.model_registry import ModelRegistry, layout
 from bike_pipeline.serving.clients import ClientError, Connection, connect, messages
 
 # Rows of a request that is long enough to be under way when the server is told to stop.
@@ -146,7 +146,7 @@ def swaps(served: Served, base: Path, model: Path, number: int) -> Swaps:
         model: what is pushed, again and again.
         number: how many versions.
     """
-    record = json.loads((model / version_folders.PUSH_FILE).read_text(encoding="utf-8"))
+    record = json.loads((model / layout.PUSH_FILE).read_text(encoding="utf-8"))
     stop, tally, figures = threading.Event(), Tally(), list[Figures]()
     threads = [
         threading.Thread(target=_asked_again_and_again, args=(served.grpc, stop, tally)),
@@ -155,10 +155,10 @@ def swaps(served: Served, base: Path, model: Path, number: int) -> Swaps:
     began = time.monotonic()
     for thread in threads:
         thread.start()
-    newest, done = max(version_folders.versions(base)), 0
+    newest, done = max(ModelRegistry(base).versions()), 0
     try:
         for version in range(newest + 1, newest + 1 + number):
-            version_folders.add_version(base, model, version, record)
+            ModelRegistry(base).add(model, version, record)
             done += wait_for(served, version)
     finally:
         stop.set()

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from bike_pipeline import __version__, cli, errors
 from bike_pipeline.errors import BikePipelineError, ExitCode
-from bike_pipeline.model_registry import version_folders
+from bike_pipeline.model_registry import ModelRegistry, layout
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {
@@ -215,11 +215,8 @@ def test_a_reader_that_went_away_is_no_traceback():
 @pytest.fixture
 def served(exported, tmp_path):
     """Options that name a workspace with a served model."""
-    version_folders.add_version(
-        tmp_path / "serving" / "bike_demand",
-        exported.path,
-        3,
-        {"fingerprint": version_folders.fingerprint(exported.path)},
+    ModelRegistry(tmp_path / "serving" / "bike_demand").add(
+        exported.path, 3, {"fingerprint": layout.fingerprint(exported.path)}
     )
     return ("--set", f"workspace={tmp_path}")
 

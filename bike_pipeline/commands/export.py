@@ -83,7 +83,7 @@ def command(
 
 def _refuse_foreign(target: Path) -> None:
     """Stop before anything is replaced that is not an export."""
-    from bike_pipeline.model_registry.version_folders import PARITY_FILE
+    from bike_pipeline.model_registry.layout import PARITY_FILE
 
     if target.exists() and not (target / PARITY_FILE).is_file() and not (target.is_dir() and not any(target.iterdir())):
         raise StorageError(

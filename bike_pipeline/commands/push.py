@@ -92,10 +92,11 @@ def _publish(
 
 
 def _folder(settings: Settings, version: int | None) -> Path:
-    from bike_pipeline.model_registry import promotion_log, version_folders
+    from bike_pipeline.model_registry import ModelRegistry
 
-    present = version_folders.versions(settings.serving_path)
-    promoted = promotion_log.promoted_version(settings.serving_path) if version is None else version
+    registry = ModelRegistry(settings.serving_path)
+    present = registry.versions()
+    promoted = registry.serving() if version is None else version
     if not present or promoted is None:
         raise ModelError("no model is served", where=settings.serving_path, fix="run the pipeline first")
     if version is not None and version not in present:
@@ -104,7 +105,7 @@ def _folder(settings: Settings, version: int | None) -> Path:
             where=settings.serving_path,
             fix=f"choose one of {', '.join(map(str, present))}",
         )
-    return version_folders.local_folder(settings.serving_path, promoted)
+    return registry.folder(promoted)
 
 
 def _show(published: Published, built: Bundle, screen: TextIO) -> None:

@@ -70,7 +70,7 @@ def command(settings: Settings, public_keys: tuple[Path, ...], as_json: bool, mo
         table.add_column("check")
         table.add_column("detail", overflow="fold")
         for check in checks:
-            table.add_row("✘" if not check.passed else "?" if check.anomaly else "✔", check.name, check.detail)
+            table.add_row("✘" if not check.passed else "?" if check.doubt else "✔", check.name, check.detail)
         console_on(sys.stdout).print(table)
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
@@ -99,7 +99,7 @@ def _origin(settings: Settings, folder: Path) -> list[version_manifest.Check]:
 
 def _folder(settings: Settings, model: str | None) -> Path:
     from bike_pipeline.lineage.queries.model_lookup import chosen_model, pushed_folder
-    from bike_pipeline.model_registry import version_folders
+    from bike_pipeline.model_registry import local_copy
 
     found = pushed_folder(settings.serving_path, model)
     if found is not None:
@@ -109,4 +109,4 @@ def _folder(settings: Settings, model: str | None) -> Path:
     chosen = chosen_model(lineage_of(settings), settings.serving_path, model)
     if chosen.push is None:
         raise ModelError(f"model {chosen.model_id} was never pushed", fix="`bike-pipeline models` lists what is served")
-    return version_folders.local_copy(chosen.push.destination)
+    return local_copy(chosen.push.destination)

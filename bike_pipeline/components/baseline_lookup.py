@@ -24,7 +24,7 @@ from bike_pipeline.errors import BaselineError
 from bike_pipeline.lineage.queries.serving_now import serving_now
 from bike_pipeline.lineage.store.entities import ServedModel
 from bike_pipeline.lineage.store.metadata_store import COMPLETE, Lineage, prop
-from bike_pipeline.model_registry import version_folders
+from bike_pipeline.model_registry import is_intact, local_copy
 from bike_pipeline.modeling import saved_model
 from bike_pipeline.stages import Stage
 
@@ -131,8 +131,8 @@ def _say(output: types.Artifact, state: str, reason: str, version: int) -> None:
 def _payload(baseline: dict[str, Any]) -> str:
     """Return the folder that holds the serving model's very bytes: the served one, else the trained one; else ""."""
     for folder in (baseline["destination"], path_utils.serving_model_dir(baseline["model_uri"])):
-        if version_folders.is_intact(folder, baseline["fingerprint"]):
-            return str(version_folders.local_copy(folder))
+        if is_intact(folder, baseline["fingerprint"]):
+            return str(local_copy(folder))
     return ""
 
 

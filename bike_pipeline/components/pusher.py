@@ -27,7 +27,15 @@ from bike_pipeline.exporting import pushed_layout
 from bike_pipeline.lineage.queries.evidence import evidence_of
 from bike_pipeline.lineage.records.run_record import canonical
 from bike_pipeline.lineage.store.metadata_store import Lineage
-from bike_pipeline.model_registry import promotion_log, signing, verification, version_folders, version_manifest
+from bike_pipeline.model_registry import (
+    ModelRegistry,
+    is_intact,
+    layout,
+    local_copy,
+    signing,
+    verification,
+    version_manifest,
+)
 from bike_pipeline.rollout import promotion
 from bike_pipeline.rollout.targets import RolloutTargets
 
@@ -91,18 +99,19 @@ class PusherExecutor(stock.Executor):
             "metric_set"
         )
         targets = RolloutTargets.from_json(exec_properties["promotion"]) if exec_properties.get("promotion") else None
+        registry = ModelRegistry(base_path)
         if targets:
             # Before there is a version that must not serve yet.
-            promotion_log.begin(base_path)
-        fingerprint = version_folders.fingerprint(source)
+            registry.begin()
+        fingerprint = layout.fingerprint(source)
         exports = Path(artifact_utils.get_single_instance(input_dict["exports"]).uri)
         exports_fingerprint = _fingerprint_when_pushed(exports)
-        present = version_folders.versions(base_path)
-        newest = version_folders.push_record(base_path, present[-1]) if present else None
+        present = registry.versions()
+        newest = registry.push_record(present[-1]) if present else None
         if (
             newest is not None
             and newest["model_id"] == model.id
-            and _is_whole(version_folders.at(base_path, present[-1]), fingerprint, exports_fingerprint)
+            and _is_whole(registry.uri(present[-1]), fingerprint, exports_fingerprint)
         ):
             version = present[-1]
         else:
@@ -124,12 +133,12 @@ class PusherExecutor(stock.Executor):
                 pushed_layout.add(exports, incoming)
                 version_manifest.write(incoming, evidence, signer, version)
 
-            version_folders.add_version(base_path, source, version, record, complete)
+            registry.add(source, version, record, complete)
             pushed.set_string_custom_property("signature", _said(signer))
         if targets:
             pushed.set_string_custom_property("promotion", promotion.after_push(base_path, version, targets))
         io_utils.copy_dir(source, pushed.uri)
-        destination = version_folders.at(base_path, version)
+        destination = registry.uri(version)
         self._MarkPushed(pushed, destination, str(version))
         pushed.set_string_custom_property("fingerprint", fingerprint)
         pushed.set_string_custom_property("exports_fingerprint", exports_fingerprint)
@@ -139,8 +148,8 @@ class PusherExecutor(stock.Executor):
 def _is_whole(destination: str, fingerprint: str, exports_fingerprint: str) -> bool:
     """Return whether a push is there as it was made, with a manifest that nothing speaks against."""
     return (
-        version_folders.is_intact(destination, fingerprint, exports_fingerprint)
-        and not verification.examine(version_folders.local_copy(destination)).wrong
+        is_intact(destination, fingerprint, exports_fingerprint)
+        and not verification.verify(local_copy(destination)).problem
     )
 
 
@@ -148,7 +157,7 @@ def _fingerprint_when_pushed(exports: Path) -> str:
     """Return the fingerprint that these exports have in a version's folder, where only what passed is."""
     with tempfile.TemporaryDirectory(prefix="bike-push-") as folder:
         pushed_layout.add(exports, Path(folder))
-        return version_folders.exports_fingerprint(folder)
+        return layout.exports_fingerprint(folder)
 
 
 def _said(signer: signing.Signer | None) -> str:

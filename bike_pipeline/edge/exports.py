@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from bike_pipeline.edge.unpacking import NOT_FINITE
 from bike_pipeline.errors import EdgeError
 from bike_pipeline.model_registry import signing, version_manifest
+from bike_pipeline.model_registry.layout import EXPORTS_FOLDER, PARITY_FILE
 from bike_pipeline.model_registry.verification import LOOKED_AT
-from bike_pipeline.model_registry.version_folders import EXPORTS_FOLDER, PARITY_FILE
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey

@@ -12,7 +12,7 @@ from typing import Any
 
 from bike_pipeline.errors import ExportError
 from bike_pipeline.exporting.acceptance.report import GOLDEN_FILE, SAVED_MODEL
-from bike_pipeline.model_registry.version_folders import EXPORTS_FOLDER, PARITY_FILE
+from bike_pipeline.model_registry.layout import EXPORTS_FOLDER, PARITY_FILE
 
 
 def read_report(exports: Path) -> dict[str, Any]:

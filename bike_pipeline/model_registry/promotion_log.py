@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bike_pipeline.errors import ModelError, StorageError
-from bike_pipeline.model_registry import verification, version_folders
+from bike_pipeline.model_registry import layout, verification, version_folders
 from bike_pipeline.model_registry.phases import PROMOTABLE, PROMOTED, STABLE, Change, Deployment
 from bike_pipeline.model_registry.promotion_log_files import LocalStateFiles, StateFiles
 
@@ -309,9 +309,9 @@ def check_sound(base_path: str | Path, version: int) -> None:
     """
     _check_there(base_path, version)
     if version_folders.push_record(base_path, version) is None:
-        wrong = f"the files are not those that were pushed: {version_folders.PUSH_FILE} is gone"
+        wrong = f"the files are not those that were pushed: {layout.PUSH_FILE} is gone"
     else:
-        wrong = verification.examine(version_folders.local_folder(base_path, version, fresh=True)).wrong
+        wrong = verification.verify(version_folders.local_folder(base_path, version, fresh=True)).problem
     if wrong:
         raise ModelError(
             f"version {version} may not serve: {wrong}",

@@ -174,7 +174,7 @@ def local_copy(folder: str, fresh: bool = False) -> Path:
     record = models.read(f"{version}/{RECORD_FILE}")
     if record is None:
         raise StorageError("this version is not there", where=folder, fix="`bike-pipeline models` lists what is pushed")
-    from bike_pipeline.model_registry.version_folders import is_intact
+    from bike_pipeline.model_registry.layout import is_intact
 
     try:
         noted = json.loads(record)

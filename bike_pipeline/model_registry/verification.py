@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from bike_pipeline.errors import StorageError
-from bike_pipeline.model_registry import signing, version_folders, version_manifest
+from bike_pipeline.model_registry import layout, signing, version_folders, version_manifest
 
 # What `verify` looks at besides is the evidence behind the model.
 LOOKED_AT = ("manifest", "signature", "files", "version")
 
 
 @dataclass(frozen=True)
-class Findings:
+class Verification:
     """What came of looking at a version.
 
     Attributes:
@@ -28,11 +28,11 @@ class Findings:
         unproven: what nothing proves, in words: it may be used, and whoever uses it is told.
     """
 
-    wrong: str
+    problem: str
     unproven: tuple[str, ...] = ()
 
 
-def examine(folder: Path) -> Findings:
+def verify(folder: Path) -> Verification:
     """Look at a version's local folder, whose name is the version.
 
     What only lacks proof counts as wrong where this process must have a signature (`signing.required`).
@@ -43,18 +43,18 @@ def examine(folder: Path) -> Findings:
         OSError: a file cannot be read.
     """
     required = signing.required()
-    if os.path.lexists(folder / version_folders.MANIFEST_FILE):
+    if os.path.lexists(folder / layout.MANIFEST_FILE):
         checks = version_manifest.verify(folder, signing.trusted_keys(without_own=True), bound=required)
         looked_at = [check for check in checks if check.name in LOOKED_AT]
-        wrong = [_said(c) for c in looked_at if not c.passed and (required or not c.anomaly)]
-        unproven = [_said(check) for check in looked_at if check.anomaly]
-    elif os.path.lexists(folder / version_folders.SIGNATURE_FILE):
-        wrong, unproven = [f"its {version_folders.MANIFEST_FILE} was taken away, the signature of it is there"], []
+        wrong = [_said(c) for c in looked_at if not c.passed and (required or not c.doubt)]
+        unproven = [_said(check) for check in looked_at if check.doubt]
+    elif os.path.lexists(folder / layout.SIGNATURE_FILE):
+        wrong, unproven = [f"its {layout.MANIFEST_FILE} was taken away, the signature of it is there"], []
     else:
-        record = version_folders.record_in(folder)
+        record = layout.record_in(folder)
         wrong, unproven = [] if record is None else _changed(folder, record), [_without_manifest(record)]
         wrong = wrong or (unproven if required else [])
-    return Findings(f"{wrong[0]}{_more(wrong)}", ()) if wrong else Findings("", tuple(unproven))
+    return Verification(f"{wrong[0]}{_more(wrong)}", ()) if wrong else Verification("", tuple(unproven))
 
 
 def wrong_where(destination: str) -> str:
@@ -73,8 +73,8 @@ def wrong_where(destination: str) -> str:
         if not version.isdigit() or int(version) not in version_folders.versions(base_path):
             return "its folder is gone"
         if version_folders.push_record(base_path, int(version)) is None:
-            return f"its {version_folders.PUSH_FILE} is gone"
-        return "" if version_folders.is_remote(destination) else examine(Path(destination)).wrong
+            return f"its {layout.PUSH_FILE} is gone"
+        return "" if version_folders.is_remote(destination) else verify(Path(destination)).problem
     except (StorageError, OSError) as error:
         return f"it cannot be read ({error})"
 
@@ -89,9 +89,9 @@ def _more(wrong: list[str]) -> str:
 
 def _changed(folder: Path, record: dict[str, Any]) -> list[str]:
     expected, exports = record.get("fingerprint"), record.get("exports_fingerprint")
-    if not expected or version_folders.fingerprint(folder) != expected:
+    if not expected or layout.fingerprint(folder) != expected:
         return ["the files are not those that were pushed"]
-    if isinstance(exports, str) and version_folders.exports_fingerprint(folder) != exports:
+    if isinstance(exports, str) and layout.exports_fingerprint(folder) != exports:
         return ["the exported files are not those that were pushed"]
     return []
 

@@ -6,77 +6,25 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from bike_pipeline.errors import StorageError
+from bike_pipeline.model_registry import layout
+from bike_pipeline.model_registry.layout import MANIFEST_FILE, PUSH_FILE, SIGNATURE_FILE
 
-# Lies in each version folder; a version without it was not pushed by this product.
-PUSH_FILE = "push.json"
-# The signed manifest and its signature; see `model_manifest`.
-MANIFEST_FILE = "model_manifest.json"
-SIGNATURE_FILE = "model_manifest.json.sig"
-# Written by the push itself, so no part of the model's identity.
-_OWN = (PUSH_FILE, MANIFEST_FILE, SIGNATURE_FILE)
-# The model in other formats, with what was measured of them in `parity.json`; TensorFlow Serving looks at neither.
-EXPORTS_FOLDER = PurePosixPath("assets.extra/exports")
-PARITY_FILE = "parity.json"
-# What two measurements of the same file never agree on.
-MEASURED = ("cold_start_ms", "latency_us", "rows_per_second")
 _INCOMING = ".incoming-"
 
 
 def fingerprint(folder: str | Path) -> str:
-    """Return the SHA-256 over names and contents of a model's files, but for what a push wrote beside them.
-
-    The model's exports are no part of it: it is the same model with and without them.
-    """
+    """Return the fingerprint of a version's folder or address."""
     if is_remote(folder):
         from bike_pipeline.model_registry import remote_models
 
         with remote_models.fetched(str(folder)) as local:
-            return fingerprint(local)
-    root = Path(folder)
-    exports = root / EXPORTS_FOLDER
-    return _digest(
-        root, (p for p in root.rglob("*") if p.is_file() and p.name not in _OWN and exports not in p.parents)
-    )
-
-
-def exports_fingerprint(folder: str | Path) -> str:
-    """Return the SHA-256 over a model's exports in `folder`; "" where there are none.
-
-    How fast they were is left out: the same files measured again are the same exports.
-    """
-    if is_remote(folder):
-        from bike_pipeline.model_registry import remote_models
-
-        with remote_models.fetched(str(folder)) as local:
-            return exports_fingerprint(local)
-    exports = Path(folder) / EXPORTS_FOLDER
-    files = [p for p in exports.rglob("*") if p.is_file()]
-    return _digest(exports, files) if files else ""
-
-
-def _digest(root: Path, files: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
-        content = _without_measurements(path.read_bytes()) if path.name == PARITY_FILE else path.read_bytes()
-        digest.update(hashlib.sha256(content).digest())
-    return digest.hexdigest()
-
-
-def _without_measurements(parity: bytes) -> bytes:
-    try:
-        report = json.loads(parity)
-        for entry in report["formats"].values():
-            for name in MEASURED:
-                entry.pop(name, None)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return parity
-    return json.dumps(report, sort_keys=True).encode()
+            return layout.fingerprint(local)
+    return layout.fingerprint(folder)
 
 
 def is_intact(folder: str | Path, expected: str, exports: str | None = None) -> bool:
@@ -91,12 +39,8 @@ def is_intact(folder: str | Path, expected: str, exports: str | None = None) -> 
         from bike_pipeline.model_registry import remote_models
 
         with remote_models.fetched(str(folder)) as local:
-            return is_intact(local, expected, exports)
-    return (
-        Path(folder).is_dir()
-        and fingerprint(folder) == expected
-        and (exports is None or exports_fingerprint(folder) == exports)
-    )
+            return layout.is_intact(local, expected, exports)
+    return layout.is_intact(folder, expected, exports)
 
 
 def versions(base_path: str | Path) -> list[int]:
@@ -116,39 +60,11 @@ def push_record(base_path: str | Path, version: int) -> dict[str, Any] | None:
         StorageError: it cannot be read.
     """
     if not is_remote(base_path):
-        return record_in(Path(at(base_path, version)))
+        return layout.record_in(Path(at(base_path, version)))
     from bike_pipeline.model_registry.remote_models import RemoteModels
 
     content = RemoteModels(str(base_path)).read(f"{version}/{PUSH_FILE}")
-    return None if content is None else _record(content, f"{at(base_path, version)}/{PUSH_FILE}")
-
-
-def record_in(folder: Path) -> dict[str, Any] | None:
-    """Return what was written down at the push of the version in a local folder; None where there is no such record.
-
-    Raises:
-        StorageError: it cannot be read.
-    """
-    path = folder / PUSH_FILE
-    try:
-        content = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise _unreadable(error, str(path)) from None
-    return _record(content, str(path))
-
-
-def _record(content: bytes, where: str) -> dict[str, Any] | None:
-    try:
-        record = json.loads(content)
-    except ValueError as error:
-        raise _unreadable(error, where) from None
-    return record if isinstance(record, dict) else None
-
-
-def _unreadable(error: Exception, where: str) -> StorageError:
-    return StorageError(f"cannot read the push record ({error})", where=where, fix="push again")
+    return None if content is None else layout.parsed_record(content, f"{at(base_path, version)}/{PUSH_FILE}")
 
 
 def signed_as(base_path: str | Path, version: int) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bike_pipeline.model_registry.version_folders import MANIFEST_FILE, SIGNATURE_FILE
+from bike_pipeline.model_registry.layout import MANIFEST_FILE, SIGNATURE_FILE
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -35,7 +35,7 @@ class Check:
         passed: whether it is as it must be.
         detail: what was found, in words.
         other_key: whether it failed because the manifest names a key that is not trusted here, which is no damage.
-        anomaly: whether nothing was found wrong, and nothing that proves it right: a signature that is not there or
+        doubt: whether nothing was found wrong, and nothing that proves it right: a signature that is not there or
             cannot be checked here, a version that the manifest does not name.
     """
 
@@ -43,7 +43,7 @@ class Check:
     passed: bool
     detail: str
     other_key: bool = False
-    anomaly: bool = False
+    doubt: bool = False
 
 
 def write(folder: Path, evidence: Mapping[str, Any], signer: Signer | None, version: int) -> None:
@@ -122,9 +122,9 @@ def _signature(folder: Path, content: bytes, trusted: Mapping[str, Ed25519Public
     try:
         signature = (folder / SIGNATURE_FILE).read_bytes()
     except OSError:
-        return Check("signature", passed=False, detail="the manifest is not signed", anomaly=True)
+        return Check("signature", passed=False, detail="the manifest is not signed", doubt=True)
     if not trusted:
-        return Check("signature", passed=False, detail="there is no public key to check it with", anomaly=True)
+        return Check("signature", passed=False, detail="there is no public key to check it with", doubt=True)
     # Which key the manifest names is part of what the signature covers, so every trusted key may be tried.
     for key_id, key in trusted.items():
         try:
@@ -137,7 +137,7 @@ def _signature(folder: Path, content: bytes, trusted: Mapping[str, Ed25519Public
         return Check("signature", passed=False, detail="damaged: the manifest or its signature was changed")
     known = ", ".join(key_id[:16] for key_id in trusted)
     detail = f"signed with another key: it names the key {named[:16]}, trusted here is {known}"
-    return Check("signature", passed=False, detail=detail, other_key=True, anomaly=True)
+    return Check("signature", passed=False, detail=detail, other_key=True, doubt=True)
 
 
 def _version(folder: Path, manifest: Mapping[str, Any], bound: bool) -> Check:
@@ -146,12 +146,12 @@ def _version(folder: Path, manifest: Mapping[str, Any], bound: bool) -> Check:
     pushed, lies_as = manifest.get("version"), int(name) if name.isascii() and name.isdigit() else None
     if pushed is None:
         detail = "the manifest does not bind the version: an earlier release pushed it"
-        return Check("version", passed=not bound, detail=detail, anomaly=True)
+        return Check("version", passed=not bound, detail=detail, doubt=True)
     if not isinstance(pushed, int):
         return Check("version", passed=False, detail="damaged: it is no number")
     if lies_as is None:
         detail = f"it was pushed as version {pushed}, and the folder's name is no version"
-        return Check("version", passed=True, detail=detail, anomaly=True)
+        return Check("version", passed=True, detail=detail, doubt=True)
     if pushed != lies_as:
         return Check("version", passed=False, detail=f"it was pushed as version {pushed}, not as version {lies_as}")
     return Check("version", passed=True, detail=f"pushed as version {pushed}")

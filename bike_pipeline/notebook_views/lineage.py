@@ -11,7 +11,7 @@ from bike_pipeline.lineage.queries.impact import impact_of
 from bike_pipeline.lineage.reports.graph_svg import as_svg
 from bike_pipeline.lineage.reports.lineage_report import UNCOMMITTED, Report, report_of_model
 from bike_pipeline.lineage.store.entities import utc_text
-from bike_pipeline.model_registry import version_folders, version_manifest
+from bike_pipeline.model_registry import ModelRegistry, version_manifest
 from bike_pipeline.notebook_views.shown import BAD, BEFORE, GOOD, MARK, NEW, Html, Picture, canvas, says, table
 from bike_pipeline.notebook_views.workspace import Workspace, physical
 from bike_pipeline.use_cases.verification import trusted_keys
@@ -57,7 +57,7 @@ def report(here: Workspace) -> Report:
 def verified(here: Workspace) -> Html:
     """Return what `bike-pipeline verify` finds in the folder that answers."""
     assert here.chosen.push is not None
-    folder = version_folders.local_folder(here.settings.serving_path, here.chosen.push.version, fresh=True)
+    folder = ModelRegistry(here.settings.serving_path).folder(here.chosen.push.version, fresh=True)
     checks = version_manifest.verify(folder, trusted_keys(here.settings))
     rows = [(f"{'✔' if check.passed else '✘'} {check.name}", check.detail) for check in checks]
     if not here.settings.signing.trusted_keys:
@@ -163,7 +163,7 @@ def changed(here: Workspace) -> Html:
     """Return what changed from the model that served before to the one that serves now."""
     # A metadata server may hold pushes of other workspaces too.
     own = [
-        p for p in here.lineage.pushes() if p.destination == version_folders.at(here.settings.serving_path, p.version)
+        p for p in here.lineage.pushes() if p.destination == ModelRegistry(here.settings.serving_path).uri(p.version)
     ]
     earlier = [push.model_id for push in own if push.model_id != here.chosen.model_id]
     if not earlier:

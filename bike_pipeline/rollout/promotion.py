@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bike_pipeline.errors import ServerError
-from bike_pipeline.model_registry import promotion_log, version_folders
+from bike_pipeline.model_registry import ModelRegistry
 from bike_pipeline.model_registry.phases import PUSHED, REFUSED, REPLACED, ROLLED_BACK, STABLE, Change
 from bike_pipeline.rollout import validation
 from bike_pipeline.rollout.targets import RolloutTargets, roll_out
@@ -30,7 +30,7 @@ def after_push(base_path: str | Path, version: int, targets: RolloutTargets) -> 
         StorageError: the state cannot be read or written.
     """
     if not targets.promotion.automatic:
-        return "" if promotion_log.promoted_version(base_path) == version else WAITING
+        return "" if ModelRegistry(base_path).serving() == version else WAITING
     if _withheld(base_path, version):
         return WITHHELD
     promote(base_path, version, targets, reason=AUTOMATIC)
@@ -38,18 +38,16 @@ def after_push(base_path: str | Path, version: int, targets: RolloutTargets) -> 
 
 
 def _withheld(base_path: str | Path, version: int) -> bool:
-    deployment = promotion_log.read(base_path)
+    registry = ModelRegistry(base_path)
+    deployment = registry.deployment()
     if deployment is None:
         return False
     if deployment.phase(version) in (ROLLED_BACK, REPLACED):
         return True
-    record = version_folders.push_record(base_path, version) or {}
+    record = registry.push_record(version) or {}
     left = [v for v, phase in deployment.phases.items() if phase == ROLLED_BACK]
     # The same model under another number, since the files of its first push were lost.
-    return any(
-        (version_folders.push_record(base_path, v) or {}).get("fingerprint", "") == record.get("fingerprint")
-        for v in left
-    )
+    return any((registry.push_record(v) or {}).get("fingerprint", "") == record.get("fingerprint") for v in left)
 
 
 def promote(
@@ -70,27 +68,29 @@ def promote(
         BusyError: another process is changing what is promoted.
         StorageError: the state cannot be read or written.
     """
-    promotion_log.check_sound(base_path, version)
-    promotion_log.begin(base_path)
-    deployment = promotion_log.read(base_path)
+    registry = ModelRegistry(base_path)
+    registry.require_sound(version)
+    registry.begin()
+    deployment = registry.deployment()
     if deployment is not None and deployment.phase(version) in (PUSHED, REFUSED):
         _validate(base_path, version, targets)
-    change = promotion_log.promote(base_path, version, label, reason)
+    change = registry.promote(version, label, reason)
     roll_out(base_path, targets)
     return change
 
 
 def _validate(base_path: str | Path, version: int, targets: RolloutTargets) -> None:
+    registry = ModelRegistry(base_path)
     settings = targets.promotion.validation
     if not settings.enabled:
-        promotion_log.set_validated(base_path, version, passed=True, reason="validation is switched off")
+        registry.set_validated(version, passed=True, reason="validation is switched off")
         return
     try:
         report = validation.validate(base_path, version, settings)
     except ServerError as error:
-        promotion_log.set_validated(base_path, version, passed=False, reason=str(error))
+        registry.set_validated(version, passed=False, reason=str(error))
         raise
-    promotion_log.set_validated(base_path, version, passed=True, reason=report.in_words())
+    registry.set_validated(version, passed=True, reason=report.in_words())
 
 
 def rollback(
@@ -104,6 +104,6 @@ def rollback(
         BusyError: another process is changing what is promoted.
         StorageError: the state cannot be read or written.
     """
-    change = promotion_log.rollback(base_path, to, label, reason)
+    change = ModelRegistry(base_path).rollback(to, label, reason)
     roll_out(base_path, targets)
     return change

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.errors import ServerError
-from bike_pipeline.model_registry import promotion_log, version_folders
+from bike_pipeline.model_registry import ModelRegistry
 from bike_pipeline.model_registry.phases import STABLE
 from bike_pipeline.rollout.configuration import (
     MODELS_FILE,
@@ -101,11 +101,12 @@ def served(base_path: str | Path, keep_loaded: int) -> Served:
     Raises:
         StorageError: the state cannot be read.
     """
-    deployment = promotion_log.read(base_path)
+    registry = ModelRegistry(base_path)
+    deployment = registry.deployment()
     if deployment is None:
-        promoted = promotion_log.promoted_version(base_path)
+        promoted = registry.serving()
         return Served((promoted,), {}) if promoted is not None else Served((), {})
-    present = set(version_folders.versions(base_path))
+    present = set(registry.versions())
     promoted = deployment.labels.get(STABLE, 0)
     # A request that names no version gets the newest one that is loaded, so only older ones may stay.
     earlier = [v for v in deployment.previous.get(STABLE, ()) if v in present and v < promoted]

@@ -25,7 +25,7 @@ from typing import Any
 
 from bike_pipeline import features
 from bike_pipeline.errors import ServerError
-from bike_pipeline.model_registry import version_folders
+from bike_pipeline.model_registry import ModelRegistry, version_folders
 from bike_pipeline.settings.serving_promotion import ValidationSettings
 
 LOG_FILE, REQUEST_FILE = "server.log", "first_failing_request.json"
@@ -90,7 +90,7 @@ def validate(base_path: str | Path, version: int, settings: ValidationSettings) 
     Raises:
         ServerError: it does not load or does not pass; the log and the first failing request are kept, and named.
     """
-    folder = version_folders.local_folder(base_path, version)
+    folder = ModelRegistry(base_path).folder(version)
     kept = kept_folder(base_path, version)
     with tempfile.TemporaryDirectory(prefix="bike-validation-") as scratch:
         log = Path(scratch) / LOG_FILE

@@ -149,13 +149,11 @@ class Rerun:
         """Return in words what serves and what became of its pushes; "" where that is not the model of this run."""
         from bike_pipeline.lineage.queries.cached_runs import models_of
         from bike_pipeline.lineage.queries.serving_now import serving_now
-        from bike_pipeline.model_registry import version_folders
+        from bike_pipeline.model_registry import ModelRegistry, is_intact
 
         path = self._settings.serving_path
         serving = serving_now(lineage, path)
-        if serving is None or not version_folders.is_intact(
-            serving.destination, serving.fingerprint, serving.exports_fingerprint
-        ):
+        if serving is None or not is_intact(serving.destination, serving.fingerprint, serving.exports_fingerprint):
             return ""
         if models_of(lineage, run_id) != [serving.model_id]:
             return ""
@@ -163,17 +161,16 @@ class Rerun:
             (
                 push.version,
                 push.destination,
-                version_folders.is_intact(push.destination, push.fingerprint, push.exports_fingerprint),
+                is_intact(push.destination, push.fingerprint, push.exports_fingerprint),
             )
             for push in lineage.pushes()
             if push.model_id == serving.model_id
         ]
         # Where the model was trained is a place, and the workspace may have been moved since.
-        record = {**(version_folders.push_record(path, serving.version) or {}), "model_uri": ""}
-        signed = version_folders.signed_as(path, serving.version)
-        return fingerprint.placeless(
-            self._settings, version_folders.versions(path), serving.version, record, signed, pushes
-        )
+        registry = ModelRegistry(path)
+        record = {**(registry.push_record(serving.version) or {}), "model_uri": ""}
+        signed = registry.signature_sha256(serving.version)
+        return fingerprint.placeless(self._settings, registry.versions(), serving.version, record, signed, pushes)
 
 
 def _say(text: str) -> None:

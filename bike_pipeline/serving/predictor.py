@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bike_pipeline.errors import ModelError
-from bike_pipeline.model_registry import promotion_log, version_folders
+from bike_pipeline.model_registry import ModelRegistry
 from bike_pipeline.modeling.loaded_model import LoadedModel
 
 
@@ -22,8 +22,9 @@ class Predictor(LoadedModel):
                 is required.
             StorageError: what is promoted cannot be read.
         """
-        present = version_folders.versions(serving_path)
-        promoted = promotion_log.promoted_version(serving_path) if version is None else version
+        registry = ModelRegistry(serving_path)
+        present = registry.versions()
+        promoted = registry.serving() if version is None else version
         if not present or promoted is None:
             raise ModelError(
                 "no model is served", where=serving_path, fix="run the pipeline first: `bike-pipeline run`"
@@ -35,5 +36,5 @@ class Predictor(LoadedModel):
                 fix=f"choose one of {', '.join(map(str, present))}",
             )
         self.version = promoted
-        promotion_log.check_sound(serving_path, self.version)
-        super().__init__(version_folders.local_folder(serving_path, self.version))
+        registry.require_sound(self.version)
+        super().__init__(registry.folder(self.version))

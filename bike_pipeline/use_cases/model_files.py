@@ -82,15 +82,15 @@ def changed(artifact: Artifact) -> str:
 
 def payload_of(lineage: Lineage, chosen: ChosenModel) -> Path | None:
     """Return a folder that holds the model's very files: the trained one, else the pushed one; None where none does."""
-    from bike_pipeline.model_registry import version_folders
+    from bike_pipeline.model_registry import is_intact, local_copy
 
     artifact = lineage.artifact(chosen.model_id)
     trained = Path(artifact.uri) / SAVED_MODEL_FOLDER
     if chosen.push is None:
         return trained if trained.is_dir() and not changed(artifact) else None
     for folder in (str(trained), chosen.push.destination):
-        if version_folders.is_intact(folder, chosen.push.fingerprint):
-            return version_folders.local_copy(folder)
+        if is_intact(folder, chosen.push.fingerprint):
+            return local_copy(folder)
     return None
 
 

@@ -45,10 +45,10 @@ def version_to_promote(settings: Settings, version: int | None) -> int:
     Raises:
         ModelError: nothing is pushed.
     """
-    from bike_pipeline.model_registry import version_folders
+    from bike_pipeline.model_registry import ModelRegistry
 
     if version is None:
-        version = max(version_folders.versions(settings.serving_path), default=None)
+        version = max(ModelRegistry(settings.serving_path).versions(), default=None)
     if version is None:
         raise ModelError("nothing is pushed", where=settings.serving_path, fix="run the pipeline: `bike-pipeline run`")
     return version
@@ -72,9 +72,9 @@ def rollback(settings: Settings, to: int | None = None, label: str = "stable", r
 
 def history(settings: Settings) -> list[Change]:
     """Return what was validated, promoted and rolled back, oldest first."""
-    from bike_pipeline.model_registry import promotion_log
+    from bike_pipeline.model_registry import ModelRegistry
 
-    return promotion_log.history(settings.serving_path)
+    return ModelRegistry(settings.serving_path).history()
 
 
 def _check_label(label: str) -> None:

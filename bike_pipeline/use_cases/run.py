@@ -66,7 +66,7 @@ def run(
         DataGateError: the data gate refused the span.
         BikePipelineError: a stage failed, or the workspace is busy or cannot be written.
     """
-    from bike_pipeline.model_registry.promotion_log import promoted_version
+    from bike_pipeline.model_registry import ModelRegistry
     from bike_pipeline.tracking.beside import after_run
 
     if local and runner != "kubeflow":
@@ -75,7 +75,7 @@ def run(
     result = made.run(cache, accept_baseline_reset)
     # The records of other runners are not in the workspace's own store.
     tracking = after_run(settings, result.run_id) if runner in ("local", "beam") else ""
-    return CompletedRun(**vars(result), promoted_version=promoted_version(settings.serving_path), tracking=tracking)
+    return CompletedRun(**vars(result), promoted_version=ModelRegistry(settings.serving_path).serving(), tracking=tracking)
 
 
 def runner_class(name: str) -> type[Runner]:

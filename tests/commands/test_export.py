@@ -13,7 +13,7 @@ from bike_pipeline.commands import export, parity
 from bike_pipeline.errors import ConfigurationError, ExportError, StorageError
 from bike_pipeline.lineage.records import sealing
 from bike_pipeline.lineage.store.metadata_store import prop
-from bike_pipeline.model_registry import version_folders
+from bike_pipeline.model_registry import layout
 from tests.exporting import plugin
 from tests.lineage.world import FIRST, Runs
 
@@ -27,7 +27,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, exported: Any) -> Runs:
         shutil.copytree(exported.path, Path(model.uri) / "Format-Serving")
     store = runs.recorder.store
     (pushed,) = (a for a in store.get_artifacts_by_type("PushedModel") if prop(a, "pushed") == 1)
-    pushed.custom_properties["fingerprint"].string_value = version_folders.fingerprint(exported.path)
+    pushed.custom_properties["fingerprint"].string_value = layout.fingerprint(exported.path)
     store.put_artifacts([pushed])
     return runs
 
@@ -62,9 +62,7 @@ def test_the_served_model_is_exported_whole_and_measured(
     assert (target / "tflite_float32" / "model.tflite").stat().st_size == kept["formats"]["tflite_float32"][
         "size_bytes"
     ]
-    assert version_folders.fingerprint(target / "saved_model") == version_folders.fingerprint(
-        Path(runs.models[0].uri) / "Format-Serving"
-    )
+    assert layout.fingerprint(target / "saved_model") == layout.fingerprint(Path(runs.models[0].uri) / "Format-Serving")
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".out")] == []
 
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from bike_pipeline.commands import lineage
 from bike_pipeline.errors import MetadataError, ModelError
-from bike_pipeline.model_registry import version_folders
+from bike_pipeline.model_registry import ModelRegistry, layout
 from tests.lineage.world import FIRST, SECOND, Runs
 
 
@@ -66,8 +66,8 @@ def test_impact_names_every_model(runs: Runs) -> None:
     # Nothing lies in the serving folder yet.
     assert f"{SECOND} (serving)" not in shown
     model = Path(runs.models[1].uri)
-    record = {"fingerprint": version_folders.fingerprint(model), "exports_fingerprint": ""}
-    version_folders.add_version(runs.settings.serving_path, model, SECOND, record)
+    record = {"fingerprint": layout.fingerprint(model), "exports_fingerprint": ""}
+    ModelRegistry(runs.settings.serving_path).add(model, SECOND, record)
     assert f"{SECOND} (serving)" in call(runs.workspace, "--impact", "1/1")
     plain = json.loads(call(runs.workspace, "--impact", "1/1", "--format", "json"))
     assert [seen["model_id"] for seen in plain["sightings"]] == [model.id for model in runs.models]

@@ -13,7 +13,7 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.commands import models, runs
 from bike_pipeline.errors import MetadataError
-from bike_pipeline.model_registry import version_folders
+from bike_pipeline.model_registry import ModelRegistry, layout
 from tests.recording import Recorder
 
 # As long as the real ones: a path without a blank, in a workspace deep below a home folder.
@@ -57,9 +57,9 @@ def served(workspace: Path, version: int) -> Path:
     model = workspace / "model"
     model.mkdir()
     (model / "saved_model.pb").write_bytes(b"graph")
-    record = {"model_id": 1, "fingerprint": version_folders.fingerprint(model), "exports_fingerprint": ""}
+    record = {"model_id": 1, "fingerprint": layout.fingerprint(model), "exports_fingerprint": ""}
     base = workspace / "serving" / "bike_demand"
-    return Path(version_folders.add_version(base, model, version, record))
+    return Path(ModelRegistry(base).add(model, version, record))
 
 
 def call(command: Any, workspace: Path, *options: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from bike_pipeline.model_registry import promotion_log
+from bike_pipeline.model_registry import ModelRegistry
 from tests.edge import making
 from tests.edge.web import serving
 
@@ -77,7 +77,7 @@ def test_what_goes_to_devices_is_what_serves(workspace: Path, key: making.Key, t
     """Version 6 is pushed, but not promoted."""
     base = tmp_path / "serving" / "bike_demand"
     shutil.copytree(workspace / "serving" / "bike_demand" / "5", base / "5")
-    promotion_log.begin(base)
+    ModelRegistry(base).begin()
     shutil.copytree(workspace / "serving" / "bike_demand" / "6", base / "6")
     done = push(tmp_path, key, "--json")
     assert done.returncode == 0, done.stderr

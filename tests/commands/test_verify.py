@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from bike_pipeline.commands import verify
 from bike_pipeline.errors import ConfigurationError, MetadataError, ModelError, VerificationError
-from bike_pipeline.model_registry import signing, version_folders, version_manifest
+from bike_pipeline.model_registry import ModelRegistry, signing, version_manifest
 from tests.model_registry.test_version_manifest import EVIDENCE
 from tests.recording import Recorder
 
@@ -34,9 +34,8 @@ def workspace(tmp_path: Path) -> Path:
     signing.use_key_file(tmp_path / "w" / "keys" / "signing.pem", make=True)
     signer = signing.signer()
     base = tmp_path / "w" / "serving" / "bike_demand"
-    version_folders.add_version(base, tmp_path / "model", OLDER, {"model_id": 1})
-    version_folders.add_version(
-        base,
+    ModelRegistry(base).add(tmp_path / "model", OLDER, {"model_id": 1})
+    ModelRegistry(base).add(
         tmp_path / "model",
         SIGNED,
         {"model_id": 5},

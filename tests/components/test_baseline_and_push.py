@@ -14,7 +14,7 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.components import baseline_lookup, pusher
 from bike_pipeline.errors import BaselineError, ExportError, StorageError
-from bike_pipeline.model_registry import version_folders
+from bike_pipeline.model_registry import ModelRegistry, is_intact, layout
 from tests.recording import Recorder
 
 
@@ -145,7 +145,7 @@ def test_the_serving_model_is_copied_byte_for_byte(world: World) -> None:
     baseline = world.look_up(world.model("second"))
     assert state(baseline) == "found"
     source = Path(first.artifact.uri) / "Format-Serving"
-    assert version_folders.fingerprint(Path(baseline.uri) / "Format-Serving") == version_folders.fingerprint(source)
+    assert layout.fingerprint(Path(baseline.uri) / "Format-Serving") == layout.fingerprint(source)
 
 
 def test_a_candidate_that_serves_keeps_its_own_baseline(world: World) -> None:
@@ -208,8 +208,8 @@ def test_a_push_that_was_never_recorded_is_believed(world: World) -> None:
     second = world.model("second")
     world.push(second, record=False)
     baseline = world.look_up(world.model("third"))
-    expected = version_folders.fingerprint(Path(second.artifact.uri) / "Format-Serving")
-    assert version_folders.fingerprint(Path(baseline.uri) / "Format-Serving") == expected
+    expected = layout.fingerprint(Path(second.artifact.uri) / "Format-Serving")
+    assert layout.fingerprint(Path(baseline.uri) / "Format-Serving") == expected
 
 
 def test_a_warm_start_finds_the_serving_model_whatever_it_was_measured_by(world: World) -> None:
@@ -218,9 +218,9 @@ def test_a_warm_start_finds_the_serving_model_whatever_it_was_measured_by(world:
     world.push(first)
     found = world.look_up(None, metric_set="other")
     assert state(found) == "found"
-    assert found.get_int_custom_property("serving_version") == version_folders.versions(world.serving)[0]
+    assert found.get_int_custom_property("serving_version") == ModelRegistry(world.serving).versions()[0]
     source = Path(first.artifact.uri) / "Format-Serving"
-    assert version_folders.fingerprint(Path(found.uri) / "Format-Serving") == version_folders.fingerprint(source)
+    assert layout.fingerprint(Path(found.uri) / "Format-Serving") == layout.fingerprint(source)
 
 
 def test_what_is_not_blessed_is_not_pushed(world: World) -> None:
@@ -232,12 +232,12 @@ def test_what_is_not_blessed_is_not_pushed(world: World) -> None:
 def test_a_push_is_a_numeric_version_with_its_record(world: World) -> None:
     first = world.model("first")
     pushed = world.push(first)
-    (version,) = version_folders.versions(world.serving)
+    (version,) = ModelRegistry(world.serving).versions()
     assert pushed.get_string_custom_property("pushed_version") == str(version)
-    record = version_folders.push_record(world.serving, version)
+    record = ModelRegistry(world.serving).push_record(version)
     assert record is not None
     assert record["model_id"] == first.artifact.id
-    assert record["fingerprint"] == version_folders.fingerprint(world.serving / str(version))
+    assert record["fingerprint"] == layout.fingerprint(world.serving / str(version))
     assert [path.name for path in world.serving.iterdir()] == [str(version)]
 
 
@@ -246,7 +246,7 @@ def test_the_same_model_is_pushed_once(world: World) -> None:
     one = world.push(first, record=False)
     two = world.push(first)
     assert one.get_string_custom_property("pushed_version") == two.get_string_custom_property("pushed_version")
-    assert len(version_folders.versions(world.serving)) == 1
+    assert len(ModelRegistry(world.serving).versions()) == 1
 
 
 EXPORTS = Path("assets.extra") / "exports"
@@ -263,11 +263,11 @@ def test_only_formats_that_passed_go_with_the_model(world: World) -> None:
     there = {path.relative_to(served / EXPORTS).as_posix() for path in (served / EXPORTS).rglob("*") if path.is_file()}
     # The SavedModel is the version's folder itself.
     assert there == {"parity.json", "golden.json", "tiny/model.bin"}
-    record = version_folders.push_record(world.serving, int(served.name))
+    record = ModelRegistry(world.serving).push_record(int(served.name))
     assert record is not None
     assert record["exports"] == ["saved_model", "tiny"]
-    assert record["exports_fingerprint"] == version_folders.exports_fingerprint(served)
-    assert record["fingerprint"] == version_folders.fingerprint(Path(first.artifact.uri) / "Format-Serving")
+    assert record["exports_fingerprint"] == layout.exports_fingerprint(served)
+    assert record["fingerprint"] == layout.fingerprint(Path(first.artifact.uri) / "Format-Serving")
 
 
 def test_exports_that_were_only_measured_again_are_not_pushed_again(world: World) -> None:
@@ -284,7 +284,7 @@ def test_a_damaged_export_is_a_lost_push(world: World) -> None:
     first = world.model("first")
     served = destination(world.push(first))
     (served / EXPORTS / "tiny" / "model.bin").write_text("broken")
-    assert version_folders.is_intact(served, version_folders.fingerprint(Path(first.artifact.uri) / "Format-Serving"))
+    assert is_intact(served, layout.fingerprint(Path(first.artifact.uri) / "Format-Serving"))
     assert lost_pushes(world, first) == 1
     again = world.push(first)
     assert destination(again) != served
@@ -296,7 +296,7 @@ def test_a_damaged_export_is_a_lost_push(world: World) -> None:
 def test_a_damaged_manifest_is_a_lost_push_and_the_model_is_pushed_anew(world: World) -> None:
     first = world.model("first")
     served = destination(world.push(first))
-    manifest = served / version_folders.MANIFEST_FILE
+    manifest = served / layout.MANIFEST_FILE
     manifest.write_bytes(manifest.read_bytes()[:-20])
     assert lost_pushes(world, first) == 1
     assert destination(world.push(first)) != served
@@ -307,7 +307,7 @@ def test_without_a_report_on_the_exports_nothing_is_pushed(world: World) -> None
     (Path(exports.uri) / "parity.json").write_text("{")
     with pytest.raises(ExportError, match=r"parity\.json: cannot read it"):
         world.push(world.model("first"), exports=exports)
-    assert version_folders.versions(world.serving) == []
+    assert ModelRegistry(world.serving).versions() == []
 
 
 def lost_pushes(world: World, model: Any) -> int:
@@ -340,7 +340,7 @@ def test_a_clock_that_goes_back_makes_no_older_version(world: World, monkeypatch
     world.push(world.model("first"))
     monkeypatch.setattr(pusher.time, "time", lambda: 1000.0)
     world.push(world.model("second"))
-    older, newer = version_folders.versions(world.serving)
+    older, newer = ModelRegistry(world.serving).versions()
     assert newer == older + 1
 
 

@@ -15,7 +15,7 @@ import pytest
 from bike_pipeline.components import exporter
 from bike_pipeline.errors import ConfigurationError, ExportError
 from bike_pipeline.exporting.formats import registry
-from bike_pipeline.model_registry import version_folders
+from bike_pipeline.model_registry import layout
 from bike_pipeline.modeling.golden import broken_rows, golden_rows, read_golden
 from bike_pipeline.modeling.saved_model import input_signature
 from bike_pipeline.settings import EvaluationSettings, load_settings
@@ -285,8 +285,8 @@ def test_two_measurements_of_the_same_exports_are_the_same_exports(world: World)
     assert (first / "assets.extra/exports/parity.json").read_bytes() != (
         second / "assets.extra/exports/parity.json"
     ).read_bytes()
-    assert version_folders.exports_fingerprint(first) == version_folders.exports_fingerprint(second) != ""
-    assert version_folders.fingerprint(first) == version_folders.fingerprint(world.saved_model)
+    assert layout.exports_fingerprint(first) == layout.exports_fingerprint(second) != ""
+    assert layout.fingerprint(first) == layout.fingerprint(world.saved_model)
 
 
 @pytest.mark.parametrize("name", registry.names())

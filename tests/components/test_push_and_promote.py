@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bike_pipeline.errors import BaselineError, ServerError
-from bike_pipeline.model_registry import promotion_log, remote_models, version_folders
+from bike_pipeline.model_registry import ModelRegistry, layout, promotion_log, remote_models
 from bike_pipeline.rollout import validation
 from bike_pipeline.rollout.targets import RolloutTargets
 from bike_pipeline.serving.predictor import Predictor
@@ -28,7 +28,7 @@ def world(tmp_path: Path, exported: Any, monkeypatch: pytest.MonkeyPatch) -> Wor
 
 
 def versions(world: World) -> list[int]:
-    return version_folders.versions(world.serving)
+    return ModelRegistry(world.serving).versions()
 
 
 def baseline_version(world: World) -> int:
@@ -39,7 +39,7 @@ def baseline_version(world: World) -> int:
 def test_a_push_is_promoted(world: World) -> None:
     pushed = world.push(world.model("first"))
     assert pushed.get_string_custom_property("promotion") == ""
-    assert [promotion_log.promoted_version(world.serving)] == versions(world)
+    assert [ModelRegistry(world.serving).serving()] == versions(world)
 
 
 def test_a_version_that_does_not_pass_is_pushed_and_serves_nobody(
@@ -56,11 +56,11 @@ def test_a_version_that_does_not_pass_is_pushed_and_serves_nobody(
         with pytest.raises(ServerError, match="too slow"):
             world.push(second)
     first, left = versions(world)
-    assert promotion_log.promoted_version(world.serving) == first == baseline_version(world)
+    assert ModelRegistry(world.serving).serving() == first == baseline_version(world)
     # The next run tries the same version again and pushes nothing.
     world.push(second)
     assert versions(world) == [first, left]
-    assert promotion_log.promoted_version(world.serving) == left == baseline_version(world)
+    assert ModelRegistry(world.serving).serving() == left == baseline_version(world)
 
 
 def test_a_process_that_dies_between_push_and_promotion_goes_on_from_there(
@@ -77,10 +77,10 @@ def test_a_process_that_dies_between_push_and_promotion_goes_on_from_there(
         with pytest.raises(KeyboardInterrupt):
             world.push(second, record=False)
     first, left = versions(world)
-    assert promotion_log.promoted_version(world.serving) == first
+    assert ModelRegistry(world.serving).serving() == first
     world.push(second)
     assert versions(world) == [first, left]
-    assert promotion_log.promoted_version(world.serving) == left
+    assert ModelRegistry(world.serving).serving() == left
 
 
 def test_after_a_rollback_the_baseline_is_what_serves(world: World) -> None:
@@ -89,12 +89,12 @@ def test_after_a_rollback_the_baseline_is_what_serves(world: World) -> None:
     world.push(second)
     first, left = versions(world)
     assert baseline_version(world) == left
-    promotion_log.rollback(world.serving)
+    ModelRegistry(world.serving).rollback()
     assert baseline_version(world) == first
     # A run that comes to the same model again leaves it where somebody put it.
     again = world.push(second)
     assert "somebody went back" in again.get_string_custom_property("promotion")
-    assert promotion_log.promoted_version(world.serving) == first
+    assert ModelRegistry(world.serving).serving() == first
     assert versions(world) == [first, left]
 
 
@@ -108,14 +108,14 @@ def test_push_baseline_and_prediction_work_on_object_storage(
         pushed = world.push(model)
         (version,) = versions(world)
         assert pushed.get_string_custom_property("pushed_destination") == f"{world.serving}/{version}"
-        assert promotion_log.promoted_version(world.serving) == version
+        assert ModelRegistry(world.serving).serving() == version
         # The same model once more is not pushed again.
         world.push(model)
         assert versions(world) == [version]
         baseline = world.look_up(world.model("second"))
         trained = Path(model.artifact.uri) / "Format-Serving"
-        expected = version_folders.fingerprint(trained)
-        assert version_folders.fingerprint(Path(baseline.uri) / "Format-Serving") == expected
+        expected = layout.fingerprint(trained)
+        assert layout.fingerprint(Path(baseline.uri) / "Format-Serving") == expected
         predicted = Predictor(str(world.serving)).predict(few_rows)
         assert len(predicted) == len(few_rows["hr"])
         # A version that was changed there is pushed again; where the trained one is gone too, it is told.

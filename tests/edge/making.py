@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from bike_pipeline.edge import bundle, exports
-from bike_pipeline.model_registry import signing, version_folders, version_manifest
+from bike_pipeline.model_registry import ModelRegistry, signing, version_manifest
 from bike_pipeline.modeling.golden import broken_rows, golden_rows
 from bike_pipeline.settings import load_settings
 
@@ -106,7 +106,7 @@ def push(made: Path, base: Path, version: int, key: Key | None, **changes: Any) 
         (target / "parity.json").write_text(json.dumps(report))
         version_manifest.write(folder, {"gates": {}}, key.signer if key else None, version)
 
-    return version_folders.add_version(base, made / "model", version, {"model_id": 7}, complete)
+    return ModelRegistry(base).add(made / "model", version, {"model_id": 7}, complete)
 
 
 def build(version: Path, key: Key, force: bool = False) -> bundle.Bundle:

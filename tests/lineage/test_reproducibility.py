@@ -17,7 +17,7 @@ from bike_pipeline.errors import StageError, VerificationError
 from bike_pipeline.lineage.queries.history import History
 from bike_pipeline.lineage.queries.reproducibility import Match, Origin, matches, origin_of, scratch_settings
 from bike_pipeline.lineage.store.metadata_store import Lineage
-from bike_pipeline.model_registry import version_folders
+from bike_pipeline.model_registry import ModelRegistry, layout
 from bike_pipeline.settings import PROJECT_ROOT, Settings, load_settings
 from tests.lineage.world import FIRST, SECOND, Runs
 
@@ -43,10 +43,9 @@ def with_baseline(runs: Runs) -> tuple[Origin, Path]:
     trained.mkdir()
     (trained / "saved_model.pb").write_bytes(b"graph")
     record = {"model_id": runs.models[0].id, "model_uri": runs.models[0].uri, "metric_set": "m", "pushed_at_ms": 1}
-    folder = version_folders.add_version(
-        runs.settings.serving_path, trained, FIRST, {**record, "fingerprint": version_folders.fingerprint(trained)}
-    )
-    baseline = {"version": FIRST, "destination": str(folder), "fingerprint": version_folders.fingerprint(folder)}
+    registry = ModelRegistry(runs.settings.serving_path)
+    folder = Path(registry.add(trained, FIRST, {**record, "fingerprint": layout.fingerprint(trained)}))
+    baseline = {"version": FIRST, "destination": str(folder), "fingerprint": layout.fingerprint(folder)}
     runs.recorder.execution("BaselineLookup", "run-2", {"model": runs.models[1]}, baseline=json.dumps(baseline))
     return origin(runs), folder
 
@@ -152,10 +151,10 @@ def test_the_scratch_root_holds_exactly_what_made_the_model(runs: Runs, tmp_path
     store = SpanStore(own.store_uri)
     assert [(v.span, v.version) for v in store.all_versions()] == [(1, 1), (2, 1)]
     assert store.verify(2, 1).manifest == runs.spans.get(2, 1).manifest
-    record = version_folders.push_record(own.serving_path, FIRST)
+    record = ModelRegistry(own.serving_path).push_record(FIRST)
     assert record is not None
     assert record["model_id"] == -1
-    assert record["fingerprint"] == version_folders.fingerprint(folder)
+    assert record["fingerprint"] == layout.fingerprint(folder)
     # The first model was made of the first span alone.
     alone = scratch_settings(origin(runs, 0), runs.settings.store_uri, tmp_path / "alone")
     assert [(v.span, v.version) for v in SpanStore(alone.store_uri).all_versions()] == [(1, 1)]

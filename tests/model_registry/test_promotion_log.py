@@ -17,7 +17,7 @@ from bike_pipeline.model_registry import promotion_log, promotion_log_files
 from bike_pipeline.model_registry.phases import PROMOTED, PUSHED, REFUSED, REPLACED, ROLLED_BACK, VALIDATED
 from tests.rollout.making import push
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -228,7 +228,7 @@ def test_a_process_that_dies_leaves_the_state_before_or_after_and_never_a_third(
     before, log = promotion_log.read(base), (base / promotion_log.AUDIT_FILE).read_bytes()
     code = (
         "import os, signal, sys\nfrom pathlib import Path\n"
-        "from bike_pipeline.rollout import state, state_files\n"
+        "from bike_pipeline.model_registry import promotion_log as state, promotion_log_files as state_files\n"
         "die = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"{_CRASHES[crash]}\nstate.promote(sys.argv[1], 3, reason='dying')\n"
     )

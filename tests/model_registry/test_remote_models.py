@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from bike_pipeline.errors import BusyError, ModelError, StorageError
-from bike_pipeline.model_registry import promotion_log, remote_models, version_folders, version_manifest
+from bike_pipeline.model_registry import layout, promotion_log, remote_models, version_folders, version_manifest
 from bike_pipeline.model_registry.remote_models import RemoteModels
 from bike_pipeline.settings import load_settings
 from bike_pipeline.storage import remote_files
@@ -42,7 +42,7 @@ def model(tmp_path):
 
 
 def push(base, model, *versions):
-    fingerprint = version_folders.fingerprint(model)
+    fingerprint = layout.fingerprint(model)
     for version in versions:
         record = {"model_id": version, "fingerprint": fingerprint}
         version_folders.add_version(
@@ -60,7 +60,7 @@ def names(base):
 def test_a_pushed_version_is_read_back_from_there(base, model):
     push(base, model, 17)
     assert version_folders.versions(base) == [17]
-    fingerprint = version_folders.fingerprint(model)
+    fingerprint = layout.fingerprint(model)
     assert version_folders.push_record(base, 17) == {"model_id": 17, "fingerprint": fingerprint}
     folder = version_folders.at(base, 17)
     assert version_folders.is_intact(folder, fingerprint)
@@ -148,7 +148,7 @@ def test_a_fresh_copy_is_what_is_there_now(base, model):
     local = version_folders.local_folder(base, 1)
     RemoteModels(base)._put("1/variables/data", b"changed there")
     assert (version_folders.local_folder(base, 1, fresh=True) / "variables" / "data").read_bytes() == b"changed there"
-    assert not version_folders.is_intact(version_folders.at(base, 1), version_folders.fingerprint(model))
+    assert not version_folders.is_intact(version_folders.at(base, 1), layout.fingerprint(model))
     failed = [check.detail for check in version_manifest.verify(local, {}) if check.name == "files"]
     assert failed == ["variables/data was changed"]
 
@@ -158,7 +158,7 @@ def test_two_that_fetch_at_once_get_the_same(base, model):
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: version_folders.local_folder(base, 1), range(4)))
     assert len(set(found)) == 1
-    assert version_folders.is_intact(found[0], version_folders.fingerprint(model))
+    assert version_folders.is_intact(found[0], layout.fingerprint(model))
 
 
 def test_promotion_and_rollback_are_kept_there(base, model):

@@ -15,7 +15,7 @@ from bike_pipeline.commands import rollback as rollback_command
 from bike_pipeline.commands import verify as verify_command
 from bike_pipeline.edge import exports
 from bike_pipeline.errors import ConfigurationError, EdgeError, ModelError, VerificationError
-from bike_pipeline.model_registry import promotion_log, signing, verification, version_folders, version_manifest
+from bike_pipeline.model_registry import layout, promotion_log, signing, verification, version_folders, version_manifest
 from bike_pipeline.serving.server import loading
 from bike_pipeline.serving.server.statuses import StatusError
 from bike_pipeline.settings import load_settings
@@ -42,8 +42,8 @@ def push(base: Path, version: int, signer: signing.Signer | None, manifest: bool
     (model / ANSWERS).write_text(f"answers {version}", encoding="utf-8")
     record = {
         "model_id": version,
-        "fingerprint": version_folders.fingerprint(model),
-        "exports_fingerprint": version_folders.exports_fingerprint(model),
+        "fingerprint": layout.fingerprint(model),
+        "exports_fingerprint": layout.exports_fingerprint(model),
     }
 
     def complete(folder: Path) -> None:
@@ -73,14 +73,14 @@ def require(tmp_path: Path, **more: Any) -> None:
 
 def without_version(folder: Path) -> None:
     """Make a version's manifest what earlier releases wrote: signed, and without the version's number."""
-    path = folder / version_folders.MANIFEST_FILE
+    path = folder / layout.MANIFEST_FILE
     manifest = json.loads(path.read_bytes())
     del manifest["version"]
     content = json.dumps(manifest).encode()
     path.write_bytes(content)
     signer = signing.signer()
     assert signer is not None
-    (folder / version_folders.SIGNATURE_FILE).write_bytes(signer.sign(content))
+    (folder / layout.SIGNATURE_FILE).write_bytes(signer.sign(content))
 
 
 def refused_by_serve(folder: Path) -> str:
@@ -98,9 +98,9 @@ def call(command: Any, workspace: Path, *arguments: str) -> str:
 
 
 def test_a_version_that_was_pushed_and_signed_is_proven(base: Path, tmp_path: Path) -> None:
-    assert verification.examine(base / str(NEWER)) == verification.Findings("")
+    assert verification.verify(base / str(NEWER)) == verification.Verification("")
     require(tmp_path)
-    assert verification.examine(base / str(NEWER)) == verification.Findings("")
+    assert verification.verify(base / str(NEWER)) == verification.Verification("")
 
 
 @pytest.mark.parametrize("manifest", [True, False], ids=["signed", "pushed before models were signed"])
@@ -114,7 +114,7 @@ def test_the_file_that_answers_may_not_be_another_models(base: Path, manifest: b
 
 
 def test_without_its_push_record_a_version_does_not_pass(base: Path) -> None:
-    (base / str(NEWER) / version_folders.PUSH_FILE).unlink()
+    (base / str(NEWER) / layout.PUSH_FILE).unlink()
     assert "push.json is gone" in refused_by_serve(base / str(NEWER))
     promotion_log.rollback(base)
     with pytest.raises(ModelError, match=r"push\.json is gone"):
@@ -123,17 +123,17 @@ def test_without_its_push_record_a_version_does_not_pass(base: Path) -> None:
 
 def test_a_version_that_nothing_tells_of_is_named_as_such(base: Path, tmp_path: Path) -> None:
     folder = base / str(NEWER)
-    for name in (version_folders.PUSH_FILE, version_folders.MANIFEST_FILE, version_folders.SIGNATURE_FILE):
+    for name in (layout.PUSH_FILE, layout.MANIFEST_FILE, layout.SIGNATURE_FILE):
         (folder / name).unlink()
-    found = verification.examine(folder)
-    assert (found.wrong, len(found.unproven)) == ("", 1)
+    found = verification.verify(folder)
+    assert (found.problem, len(found.unproven)) == ("", 1)
     assert "nothing tells what was pushed" in found.unproven[0]
     require(tmp_path)
     assert "nothing tells what was pushed" in refused_by_serve(folder)
 
 
 def test_a_manifest_that_was_taken_away_is_missed_where_its_signature_is_left(base: Path) -> None:
-    (base / str(NEWER) / version_folders.MANIFEST_FILE).unlink()
+    (base / str(NEWER) / layout.MANIFEST_FILE).unlink()
     assert "was taken away" in refused_by_serve(base / str(NEWER))
 
 
@@ -156,12 +156,12 @@ def test_an_older_signed_version_does_not_pass_as_a_newer_one(base: Path, tmp_pa
 def test_a_version_of_an_earlier_release_serves_unless_a_signature_must_name_it(base: Path, tmp_path: Path) -> None:
     folder = base / str(NEWER)
     without_version(folder)
-    assert verification.examine(folder).unproven == (
+    assert verification.verify(folder).unproven == (
         "version: the manifest does not bind the version: an earlier release pushed it",
     )
     with pytest.raises(VerificationError) as error:
         call(verify_command.command, tmp_path, str(NEWER))
-    # What is told of it is the evidence, which these pushes lack; the version is only in anomaly.
+    # What is told of it is the evidence, which these pushes lack; the version is only in doubt.
     assert "bind" not in str(error.value)
     promotion_log.check_sound(base, NEWER)
     require(tmp_path)
@@ -181,9 +181,9 @@ def test_a_signature_that_proves_nothing_is_told_and_refused_where_one_is_requir
     private = Ed25519PrivateKey.generate()
     other = signing.Signer(signing.key_id_of(private.public_key()), "test", False, private)
     folder = push(base, NEWER + 1, None if kind == "unsigned" else other)
-    found = verification.examine(folder)
+    found = verification.verify(folder)
     said = "the manifest is not signed" if kind == "unsigned" else "signed with another key"
-    assert found.wrong == ""
+    assert found.problem == ""
     assert said in found.unproven[0]
     require(tmp_path)
     assert said in refused_by_serve(folder)
@@ -192,7 +192,7 @@ def test_a_signature_that_proves_nothing_is_told_and_refused_where_one_is_requir
 
 
 def test_a_manifest_that_its_key_did_not_sign_is_refused_whatever_the_settings_say(base: Path) -> None:
-    path = base / str(NEWER) / version_folders.MANIFEST_FILE
+    path = base / str(NEWER) / layout.MANIFEST_FILE
     path.write_bytes(path.read_bytes().replace(b'"format": 1', b'"format":  1'))
     assert "the manifest or its signature was changed" in refused_by_serve(base / str(NEWER))
 
@@ -202,16 +202,16 @@ def test_a_required_signature_needs_a_key_to_check_it_with(base: Path, tmp_path:
     with pytest.raises(ConfigurationError, match="no public key to check it with"):
         signing.trusted_keys()
     require(tmp_path / "elsewhere", **{"signing.trusted_keys": [str(tmp_path / "keys" / "signing.pub")]})
-    assert verification.examine(base / str(NEWER)) == verification.Findings("")
+    assert verification.verify(base / str(NEWER)) == verification.Verification("")
 
 
 def test_a_machine_that_only_serves_needs_no_private_key(base: Path, tmp_path: Path) -> None:
     away = (f"workspace={tmp_path / 'elsewhere'}", f"signing.key_file={tmp_path / 'absent.pem'}")
     signing.use(load_settings(assignments=away))
-    found = verification.examine(base / str(NEWER))
-    assert found == verification.Findings("", ("signature: there is no public key to check it with",))
+    found = verification.verify(base / str(NEWER))
+    assert found == verification.Verification("", ("signature: there is no public key to check it with",))
     with pytest.raises(ConfigurationError, match="cannot read the signing key"):
         signing.trusted_keys()
     public = f"signing.trusted_keys=[{tmp_path / 'keys' / 'signing.pub'}]"
     signing.use(load_settings(assignments=(*away, public, "signing.require_signature=true")))
-    assert verification.examine(base / str(NEWER)) == verification.Findings("")
+    assert verification.verify(base / str(NEWER)) == verification.Verification("")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bike_pipeline.errors import StorageError
-from bike_pipeline.model_registry import version_folders
+from bike_pipeline.model_registry import layout, version_folders
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,12 +35,12 @@ def seen(base):
 
 
 def test_a_pushed_version_is_the_model_and_its_record(base, model):
-    record = {"model_id": 3, "fingerprint": version_folders.fingerprint(model)}
+    record = {"model_id": 3, "fingerprint": layout.fingerprint(model)}
     folder = version_folders.add_version(base, model, 17, record)
     assert folder == base / "17"
     assert seen(base) == ["17"]
     assert version_folders.push_record(base, 17) == record
-    assert version_folders.fingerprint(folder) == record["fingerprint"]
+    assert layout.fingerprint(folder) == record["fingerprint"]
     assert (folder / "variables" / "data").read_bytes() == b"weights"
 
 
@@ -61,7 +61,7 @@ def failing(*_args, **_kwargs):
 @pytest.mark.parametrize("place", ["copy", "record", "sync", "rename"])
 def test_a_push_that_fails_leaves_what_was_there_and_nothing_else(base, model, monkeypatch, place):
     version_folders.add_version(base, model, 1, {"n": 1})
-    before = version_folders.fingerprint(base)
+    before = layout.fingerprint(base)
     with monkeypatch.context() as broken:
         if place == "copy":
             copy = shutil.copyfile
@@ -80,7 +80,7 @@ def test_a_push_that_fails_leaves_what_was_there_and_nothing_else(base, model, m
             version_folders.add_version(base, model, 2, {"n": 2})
     assert "No space left on device" in str(error.value)
     assert seen(base) == ["1"]
-    assert version_folders.fingerprint(base) == before
+    assert layout.fingerprint(base) == before
     assert version_folders.push_record(base, 1) == {"n": 1}
     version_folders.add_version(base, model, 2, {"n": 2})
     assert version_folders.versions(base) == [1, 2]
@@ -97,15 +97,15 @@ def test_everything_is_on_disk_before_the_version_appears(base, model, monkeypat
     monkeypatch.setattr(Path, "rename", lambda self, to: (renamed.append(to), rename(self, to))[1])
     version_folders.add_version(base, model, 4, {})
     names = {name for name, after in synced if not after}
-    assert {"saved_model.pb", "data", "variables", version_folders.PUSH_FILE, ".incoming-4"} <= names
+    assert {"saved_model.pb", "data", "variables", layout.PUSH_FILE, ".incoming-4"} <= names
     assert [name for name, after in synced if after] == [base.name]
 
 
 def test_a_push_killed_half_way_is_invisible_and_the_next_one_clears_it_away(base, model):
     code = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom bike_pipeline.serving import model_folder\n"
+        "import os, signal, sys\nfrom pathlib import Path\nfrom bike_pipeline.model_registry import version_folders\n"
         "Path.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "model_folder.add_version(sys.argv[1], sys.argv[2], 5, {})\n"
+        "version_folders.add_version(sys.argv[1], sys.argv[2], 5, {})\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(base), str(model)], cwd=ROOT, check=False, timeout=60)
     assert done.returncode == -signal.SIGKILL
@@ -142,11 +142,11 @@ def test_a_folder_without_permission_is_one_clear_error(base, model):
 
 
 def test_the_fingerprint_knows_contents_names_and_places_and_not_the_record(model, tmp_path):
-    before = version_folders.fingerprint(model)
-    (model / version_folders.PUSH_FILE).write_text("{}", encoding="utf-8")
-    assert version_folders.fingerprint(model) == before
+    before = layout.fingerprint(model)
+    (model / layout.PUSH_FILE).write_text("{}", encoding="utf-8")
+    assert layout.fingerprint(model) == before
     shutil.copytree(model, tmp_path / "copy")
-    assert version_folders.fingerprint(tmp_path / "copy") == before
+    assert layout.fingerprint(tmp_path / "copy") == before
     changes = (
         lambda f: (f / "saved_model.pb").write_bytes(b"grapH"),
         lambda f: (f / "saved_model.pb").rename(f / "saved_model.pb2"),
@@ -158,16 +158,16 @@ def test_the_fingerprint_knows_contents_names_and_places_and_not_the_record(mode
         folder = tmp_path / f"changed-{number}"
         shutil.copytree(model, folder)
         change(folder)
-        assert version_folders.fingerprint(folder) != before
+        assert layout.fingerprint(folder) != before
 
 
 def test_push_records_are_absent_or_sound_or_an_error(base, model):
     folder = version_folders.add_version(base, model, 1, {"n": 1})
-    (folder / version_folders.PUSH_FILE).write_text('{"n": ', encoding="utf-8")
+    (folder / layout.PUSH_FILE).write_text('{"n": ', encoding="utf-8")
     with pytest.raises(StorageError, match="push record"):
         version_folders.push_record(base, 1)
-    (folder / version_folders.PUSH_FILE).write_text(json.dumps([1]), encoding="utf-8")
+    (folder / layout.PUSH_FILE).write_text(json.dumps([1]), encoding="utf-8")
     assert version_folders.push_record(base, 1) is None
-    (folder / version_folders.PUSH_FILE).unlink()
+    (folder / layout.PUSH_FILE).unlink()
     assert version_folders.push_record(base, 1) is None
     assert version_folders.push_record(base, 2) is None

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from bike_pipeline.model_registry import signing, version_folders, version_manifest
+from bike_pipeline.model_registry import layout, signing, version_folders, version_manifest
 
 HASH = "a1" * 32
 EVIDENCE: dict[str, Any] = {
@@ -186,7 +186,7 @@ def test_the_manifest_appears_with_the_version_or_not_at_all(
 
 
 def test_the_manifest_is_no_part_of_the_models_identity(push: Callable[..., Path]) -> None:
-    assert version_folders.fingerprint(push(1)) == version_folders.fingerprint(push(2, signer=None))
+    assert layout.fingerprint(push(1)) == layout.fingerprint(push(2, signer=None))
 
 
 def test_the_manifest_is_plain_json(push: Callable[..., Path]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bike_pipeline.model_registry import version_folders
+from bike_pipeline.model_registry import ModelRegistry, layout
 
 
 def push(base: Path, *versions: int) -> None:
@@ -17,7 +17,7 @@ def push(base: Path, *versions: int) -> None:
             "model_id": version,
             "model_uri": str(model),
             "metric_set": "m",
-            "fingerprint": version_folders.fingerprint(model),
+            "fingerprint": layout.fingerprint(model),
             "pushed_at_ms": version * 1000,
         }
-        version_folders.add_version(base, model, version, record)
+        ModelRegistry(base).add(model, version, record)

@@ -15,7 +15,7 @@ from bike_pipeline.commands import history as history_command
 from bike_pipeline.commands import promote as promote_command
 from bike_pipeline.commands import rollback as rollback_command
 from bike_pipeline.errors import ConfigurationError, ExitCode, ModelError, ServerError
-from bike_pipeline.model_registry import promotion_log, version_folders
+from bike_pipeline.model_registry import ModelRegistry
 from bike_pipeline.model_registry.phases import PUSHED, REFUSED
 from bike_pipeline.rollout import promotion, targets, validation
 from bike_pipeline.rollout.targets import RolloutTargets
@@ -29,10 +29,10 @@ ROOT = Path(__file__).resolve().parents[2]
 def base(tmp_path):
     """A base path in a workspace, whose version 1 serves."""
     base = tmp_path / "serving" / "bike_demand"
-    promotion_log.begin(base)
+    ModelRegistry(base).begin()
     push(base, 1)
-    promotion_log.set_validated(base, 1, passed=True, reason="")
-    promotion_log.promote(base, 1)
+    ModelRegistry(base).set_validated(1, passed=True, reason="")
+    ModelRegistry(base).promote(1)
     return base
 
 
@@ -71,8 +71,8 @@ def test_a_run_validates_and_promotes_what_it_pushed(base, passing):
     push(base, 2)
     assert promotion.after_push(base, 2, targets_of(base)) == ""
     assert passing == [2]
-    assert promotion_log.promoted_version(base) == 2
-    assert "2.0 ms" in promotion_log.history(base)[-2].reason
+    assert ModelRegistry(base).serving() == 2
+    assert "2.0 ms" in ModelRegistry(base).history()[-2].reason
     # A run that pushes the same once more tries it no more.
     assert promotion.after_push(base, 2, targets_of(base)) == ""
     assert passing == [2]
@@ -83,42 +83,42 @@ def test_a_version_that_does_not_pass_leaves_what_serves(base, failing):
     for _ in range(2):
         with pytest.raises(ServerError, match="too slow"):
             promotion.after_push(base, 2, targets_of(base))
-    assert promotion_log.promoted_version(base) == 1
-    assert promotion_log.read(base).phase(2) == REFUSED
-    assert "too slow" in promotion_log.history(base)[-1].reason
+    assert ModelRegistry(base).serving() == 1
+    assert ModelRegistry(base).deployment().phase(2) == REFUSED
+    assert "too slow" in ModelRegistry(base).history()[-1].reason
 
 
 def test_a_first_version_that_does_not_pass_does_not_serve(tmp_path, failing):
     base = tmp_path / "serving" / "bike_demand"
-    promotion_log.begin(base)
+    ModelRegistry(base).begin()
     push(base, 1)
     with pytest.raises(ServerError):
         promotion.after_push(base, 1, targets_of(base))
-    assert promotion_log.promoted_version(base) is None
+    assert ModelRegistry(base).serving() is None
 
 
 def test_where_a_person_decides_the_version_waits(base, passing):
     push(base, 2)
     assert "bike-pipeline promote" in promotion.after_push(base, 2, targets_of(base, "automatic=false"))
-    assert (passing, promotion_log.promoted_version(base)) == ([], 1)
-    assert promotion_log.read(base).phase(2) == PUSHED
+    assert (passing, ModelRegistry(base).serving()) == ([], 1)
+    assert ModelRegistry(base).deployment().phase(2) == PUSHED
 
 
 def test_without_validation_a_version_is_promoted_as_it_is(base, failing):
     push(base, 2)
     assert promotion.after_push(base, 2, targets_of(base, "validation.enabled=false")) == ""
-    assert promotion_log.promoted_version(base) == 2
+    assert ModelRegistry(base).serving() == 2
 
 
 def test_no_run_promotes_again_what_somebody_went_back_from(base, passing):
     push(base, 2)
     promotion.after_push(base, 2, targets_of(base))
-    promotion_log.rollback(base)
+    ModelRegistry(base).rollback()
     assert "somebody went back" in promotion.after_push(base, 2, targets_of(base))
-    assert promotion_log.promoted_version(base) == 1
+    assert ModelRegistry(base).serving() == 1
     # Nor the same model under another number.
     source = base.parent / "model-2"
-    version_folders.add_version(base, source, 3, version_folders.push_record(base, 2))
+    ModelRegistry(base).add(source, 3, ModelRegistry(base).push_record(2))
     assert "somebody went back" in promotion.after_push(base, 3, targets_of(base))
     # A person may.
     assert promotion.promote(base, 2, targets_of(base)).from_version == 1
@@ -129,7 +129,7 @@ def test_no_run_promotes_again_what_somebody_replaced(base, passing):
     promotion.after_push(base, 2, targets_of(base))
     promotion.promote(base, 1, targets_of(base), reason="I know better")
     assert "somebody went back" in promotion.after_push(base, 2, targets_of(base))
-    assert promotion_log.promoted_version(base) == 1
+    assert ModelRegistry(base).serving() == 1
 
 
 def test_a_damaged_version_is_not_even_tried(base, passing):
@@ -137,7 +137,7 @@ def test_a_damaged_version_is_not_even_tried(base, passing):
     (base / "2" / "saved_model.pb").write_text("somebody else's", encoding="utf-8")
     with pytest.raises(ModelError, match="not those that were pushed"):
         promotion.after_push(base, 2, targets_of(base))
-    assert (passing, promotion_log.promoted_version(base)) == ([], 1)
+    assert (passing, ModelRegistry(base).serving()) == ([], 1)
 
 
 def test_rollout_targets_come_back_from_their_text(base):
@@ -192,7 +192,7 @@ def test_the_commands_promote_go_back_and_tell(base, passing, call):
     assert call(rollback_command, "--to", "1") == "version 1 is stable again, version 2 is not\n"
     table = call(history_command)
     assert [line.split()[0] for line in table.splitlines()[1:] if line[:1].isdigit()] == [
-        str(change.revision) for change in promotion_log.history(base)
+        str(change.revision) for change in ModelRegistry(base).history()
     ]
     changes = json.loads(call(history_command, "--json"))
     assert [change["action"] for change in changes][-3:] == ["promote", "rollback", "rollback"]
@@ -236,4 +236,4 @@ def test_a_server_that_is_not_there_is_an_error_and_the_promotion_stands(base, p
     with pytest.raises(ServerError, match="was not told") as error:
         promotion.promote(base, 2, targets)
     assert (error.value.where, error.value.exit_code) == ("127.0.0.1:1", ExitCode.SERVER)
-    assert promotion_log.promoted_version(base) == 2
+    assert ModelRegistry(base).serving() == 2

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from bike_pipeline.errors import ServerError
-from bike_pipeline.model_registry import promotion_log, version_folders
+from bike_pipeline.model_registry import ModelRegistry, is_intact, promotion_log
 from bike_pipeline.modeling.golden import golden_rows
 from bike_pipeline.rollout import targets
 from bike_pipeline.rollout.targets import RolloutTargets
@@ -32,11 +32,11 @@ def model(exported, tmp_path_factory):
 @pytest.fixture
 def models(tmp_path, model):
     """The folder of a model whose versions 1 and 2 are validated and of which 1 is promoted."""
-    promotion_log.begin(tmp_path / "serving" / MODEL)
+    ModelRegistry(tmp_path / "serving" / MODEL).begin()
     for version in (1, 2):
         push(tmp_path / "serving", model, version)
-        promotion_log.set_validated(tmp_path / "serving" / MODEL, version, passed=True, reason="")
-    promotion_log.promote(tmp_path / "serving" / MODEL, 1)
+        ModelRegistry(tmp_path / "serving" / MODEL).set_validated(version, passed=True, reason="")
+    ModelRegistry(tmp_path / "serving" / MODEL).promote(1)
     return tmp_path / "serving"
 
 
@@ -85,12 +85,12 @@ def test_the_embedded_server_follows_the_state_by_itself(models, tmp_path):
     with running_server(models, tmp_path, "serving.server.poll_seconds=0.1") as server:
         assert available(server) == [1]
         assert (asked(server, ""), asked(server, "/labels/stable"), asked(server, "/versions/2")) == (200, 200, 404)
-        promotion_log.promote(base, 2)
+        ModelRegistry(base).promote(2)
         eventually(lambda: available(server), [2])
         eventually(lambda: asked(server, "/labels/stable"), 200)
         assert version_of(server) == 2
-        promotion_log.promote(base, 2, label="canary")
-        promotion_log.rollback(base)
+        ModelRegistry(base).promote(2, label="canary")
+        ModelRegistry(base).rollback()
         eventually(lambda: asked(server, "/labels/canary"), 200)
         eventually(lambda: available(server), [1, 2])
         # A newer version that has only another label gets no request that did not ask for it.
@@ -114,12 +114,12 @@ def test_a_running_server_is_told_and_answers_all_along(models, tmp_path):
             )
         )
         chosen = RolloutTargets.of(settings)
-        promotion_log.promote(base, 2)
+        ModelRegistry(base).promote(2)
         assert targets.roll_out(base, chosen) == [server.grpc]
         assert asked(server, "") == 200
         assert asked(server, "/labels/stable") == 200
         eventually(lambda: available(server), [2])
-        promotion_log.rollback(base)
+        ModelRegistry(base).rollback()
         targets.roll_out(base, chosen)
         eventually(lambda: available(server), [1])
         assert asked(server, "/labels/stable") == 200
@@ -153,7 +153,7 @@ def test_a_secured_server_is_told_by_whoever_may_and_by_nobody_else(models, tmp_
             )
         )
         chosen = RolloutTargets.from_json(RolloutTargets.of(settings).to_json())
-        promotion_log.promote(base, 2)
+        ModelRegistry(base).promote(2)
         monkeypatch.setenv(API_KEY_VARIABLE, keys["rider"])
         with pytest.raises(ServerError, match="was not told of the promotion"):
             targets.roll_out(base, chosen)
@@ -172,10 +172,10 @@ def test_a_server_that_cannot_load_the_version_says_so_and_goes_on(models, tmp_p
                 "serving.promotion.server_seconds=5",
             )
         )
-        promotion_log.promote(base, 2)
+        ModelRegistry(base).promote(2)
         path = base / "2" / "saved_model.pb"
         path.write_bytes(path.read_bytes()[:50])
-        assert not version_folders.is_intact(base / "2", version_folders.push_record(base, 2)["fingerprint"])
+        assert not is_intact(base / "2", ModelRegistry(base).push_record(2)["fingerprint"])
         with pytest.raises(ServerError) as error:
             targets.roll_out(base, RolloutTargets.of(settings))
         assert error.value.where == server.grpc

@@ -16,7 +16,7 @@ import pytest
 from bike_pipeline import features
 from bike_pipeline.errors import ExitCode, ServerError
 from bike_pipeline.exporting.acceptance.report import write_golden
-from bike_pipeline.model_registry import version_folders
+from bike_pipeline.model_registry import ModelRegistry, layout
 from bike_pipeline.modeling.golden import broken_rows, golden_rows
 from bike_pipeline.modeling.loaded_model import LoadedModel
 from bike_pipeline.rollout import validation
@@ -42,7 +42,7 @@ def model(exported, tmp_path_factory):
 def base(model, tmp_path):
     """A base path with that model."""
     base = tmp_path / "serving" / "bike_demand"
-    version_folders.add_version(base, model, VERSION, {"fingerprint": version_folders.fingerprint(model)})
+    ModelRegistry(base).add(model, VERSION, {"fingerprint": layout.fingerprint(model)})
     return base
 
 
@@ -70,7 +70,7 @@ def test_a_sound_version_passes_and_is_measured(base):
     assert 20 < report.memory_mb < 2048
     # Nothing stays of it, nor of what failed before.
     assert not left.exists()
-    assert version_folders.versions(base) == [VERSION]
+    assert ModelRegistry(base).versions() == [VERSION]
 
 
 def test_what_tf_serving_loads_is_tried_where_that_is_asked(base):
@@ -101,7 +101,7 @@ def test_a_version_that_answers_otherwise_is_refused_with_the_first_request(mode
     # Less than what the server itself would refuse to load.
     golden[features.LABEL] = [value * 1.0005 + 0.0002 for value in golden[features.LABEL]]
     (other / validation.GOLDEN_FILE).write_text(json.dumps(golden), encoding="utf-8")
-    version_folders.add_version(base, other, VERSION, {"fingerprint": version_folders.fingerprint(other)})
+    ModelRegistry(base).add(other, VERSION, {"fingerprint": layout.fingerprint(other)})
     said, kept = refused(base)
     assert "where the model itself answers" in said
     record = json.loads((kept / validation.REQUEST_FILE).read_text(encoding="utf-8"))
@@ -114,7 +114,7 @@ def test_a_version_that_answers_a_broken_sensor_is_refused_with_the_first_reques
     golden = json.loads((other / validation.GOLDEN_FILE).read_text(encoding="utf-8"))
     golden["not_finite"]["columns"]["temp"] = [0.5] * len(golden["not_finite"]["columns"]["temp"])
     (other / validation.GOLDEN_FILE).write_text(json.dumps(golden), encoding="utf-8")
-    version_folders.add_version(base, other, VERSION, {"fingerprint": version_folders.fingerprint(other)})
+    ModelRegistry(base).add(other, VERSION, {"fingerprint": layout.fingerprint(other)})
     said, _ = refused(base)
     assert "answers the golden rows otherwise than when it was pushed" in said
 

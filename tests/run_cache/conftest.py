@@ -14,7 +14,7 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 from bike_pipeline.data.ingest import ingest
 from bike_pipeline.lineage.records import sealing
 from bike_pipeline.lineage.store.metadata_store import Lineage
-from bike_pipeline.model_registry import version_folders
+from bike_pipeline.model_registry import ModelRegistry, layout
 from bike_pipeline.run_cache.rerun import Rerun
 from bike_pipeline.run_events import StageResult
 from bike_pipeline.settings import Settings, load_settings
@@ -129,9 +129,9 @@ class Workspace:
         pushed = {"pushed": 0}
         if blessed:
             source = Path(model.uri) / "Format-Serving"
-            fingerprint = version_folders.fingerprint(source)
+            fingerprint = layout.fingerprint(source)
             record = {"model_id": model.id, "model_uri": model.uri, "fingerprint": fingerprint, "metric_set": "m"}
-            version_folders.add_version(self.serving, source, version, {**record, "pushed_at_ms": 0})
+            ModelRegistry(self.serving).add(source, version, {**record, "pushed_at_ms": 0})
             pushed = {
                 "pushed": 1,
                 "pushed_version": str(version),

@@ -16,7 +16,7 @@ from typing import Any
 
 from bike_pipeline.exporting.formats.base import Source
 from bike_pipeline.exporting.formats.registry import format_of
-from bike_pipeline.model_registry import version_folders, version_manifest
+from bike_pipeline.model_registry import ModelRegistry, layout, version_manifest
 from bike_pipeline.modeling.golden import golden_rows
 
 MODEL = "bike_demand"
@@ -179,9 +179,9 @@ def push(base: Path, model: Path, version: int) -> Path:
         version: the version's number.
     """
     record = {
-        "fingerprint": version_folders.fingerprint(model),
-        "exports_fingerprint": version_folders.exports_fingerprint(model),
+        "fingerprint": layout.fingerprint(model),
+        "exports_fingerprint": layout.exports_fingerprint(model),
     }
-    return version_folders.add_version(
-        base / MODEL, model, version, record, lambda folder: version_manifest.write(folder, {}, None, version)
-    )
+    registry = ModelRegistry(base / MODEL)
+    registry.add(model, version, record, lambda folder: version_manifest.write(folder, {}, None, version))
+    return registry.folder(version)

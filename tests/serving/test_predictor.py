@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from bike_pipeline import features
 from bike_pipeline.errors import ModelError
-from bike_pipeline.model_registry import version_folders
+from bike_pipeline.model_registry import ModelRegistry, layout
 from bike_pipeline.serving import predictor
 
 NAMES = [feature.name for feature in features.MODEL_INPUTS]
@@ -17,7 +17,7 @@ NAMES = [feature.name for feature in features.MODEL_INPUTS]
 @pytest.fixture
 def base(exported, tmp_path):
     base = tmp_path / "bike_demand"
-    version_folders.add_version(base, exported.path, 3, {"fingerprint": version_folders.fingerprint(exported.path)})
+    ModelRegistry(base).add(exported.path, 3, {"fingerprint": layout.fingerprint(exported.path)})
     return base
 
 
@@ -34,7 +34,7 @@ def test_it_answers_what_the_served_signature_answers(base, exported, monkeypatc
 
 
 def test_the_newest_version_answers_unless_another_is_named(base, exported):
-    version_folders.add_version(base, exported.path, 21, {"fingerprint": version_folders.fingerprint(exported.path)})
+    ModelRegistry(base).add(exported.path, 21, {"fingerprint": layout.fingerprint(exported.path)})
     assert predictor.Predictor(str(base)).version == 21
     assert predictor.Predictor(str(base), 3).version == 3
 
@@ -62,9 +62,9 @@ def test_damaged_files_never_answer(base, damage):
     elif damage == "absent":
         shutil.rmtree(base / "3" / "assets.extra")
     elif damage == "no record":
-        (base / "3" / version_folders.PUSH_FILE).unlink()
+        (base / "3" / layout.PUSH_FILE).unlink()
     else:
-        (base / "3" / version_folders.PUSH_FILE).write_text("{}", encoding="utf-8")
+        (base / "3" / layout.PUSH_FILE).write_text("{}", encoding="utf-8")
     with pytest.raises(ModelError, match="not those that were pushed"):
         predictor.Predictor(str(base))
 

@@ -13,7 +13,7 @@ from typing import Any
 from bike_pipeline import features
 from bike_pipeline.exporting.acceptance.parity import Parity
 from bike_pipeline.exporting.formats.base import Columns, Precision, Predictions
-from bike_pipeline.model_registry.version_folders import PARITY_FILE
+from bike_pipeline.model_registry.layout import PARITY_FILE
 
 GOLDEN_FILE = "golden.json"
 # Lies beside the exports of a model that was not blessed.

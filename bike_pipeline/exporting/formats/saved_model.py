@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from bike_pipeline.exporting.formats.base import Columns, Format, Predictions, Source
-from bike_pipeline.model_registry.version_folders import EXPORTS_FOLDER
+from bike_pipeline.model_registry.layout import EXPORTS_FOLDER
 from bike_pipeline.modeling.loaded_model import LoadedModel
 
 

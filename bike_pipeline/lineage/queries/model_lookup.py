@@ -9,7 +9,7 @@ from pathlib import Path
 from bike_pipeline.errors import ModelError
 from bike_pipeline.lineage.store.entities import ServedModel
 from bike_pipeline.lineage.store.metadata_store import Lineage
-from bike_pipeline.model_registry import promotion_log, version_folders
+from bike_pipeline.model_registry import ModelRegistry
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,15 @@ def pushed_folder(serving_path: str, name: str | None) -> Path | None:
         ModelError: nothing serves.
         StorageError: what is promoted cannot be read.
     """
+    registry = ModelRegistry(serving_path)
     if name is None:
-        promoted = promotion_log.promoted_version(serving_path)
+        promoted = registry.serving()
         if promoted is None:
             raise ModelError("no model is served", where=serving_path, fix="run the pipeline: `bike-pipeline run`")
-        return version_folders.local_folder(serving_path, promoted, fresh=True)
+        return registry.folder(promoted, fresh=True)
     if name.isdigit():
-        present = version_folders.versions(serving_path)
-        return version_folders.local_folder(serving_path, int(name), fresh=True) if int(name) in present else None
+        present = registry.versions()
+        return registry.folder(int(name), fresh=True) if int(name) in present else None
     return Path(name) if Path(name).is_dir() else None
 
 
@@ -90,5 +91,5 @@ def _number_of(name: str) -> int:
     folder = Path(name).resolve()
     if not folder.is_dir() or not folder.name.isdigit():
         return -1
-    record = version_folders.push_record(folder.parent, int(folder.name))
+    record = ModelRegistry(folder.parent).push_record(int(folder.name))
     return int(record["model_id"]) if record and "model_id" in record else -1

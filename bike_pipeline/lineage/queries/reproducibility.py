@@ -16,7 +16,7 @@ from bike_pipeline.lineage.queries.history import History
 from bike_pipeline.lineage.records.code_version import source_files
 from bike_pipeline.lineage.records.run_record import RunSource, environment, sha256_of
 from bike_pipeline.lineage.store.metadata_store import Lineage, prop
-from bike_pipeline.model_registry import version_folders
+from bike_pipeline.model_registry import ModelRegistry, is_intact, layout, local_copy
 from bike_pipeline.settings import PROJECT_ROOT, Settings
 from bike_pipeline.stages import Stage
 
@@ -166,7 +166,7 @@ def _hashes(before: str, now: str) -> str:
 
 def _baseline(origin: Origin) -> Match:
     version, folder = origin.baseline.get("version"), str(origin.baseline.get("destination", ""))
-    here = version_folders.is_intact(folder, str(origin.baseline.get("fingerprint", "")))
+    here = is_intact(folder, str(origin.baseline.get("fingerprint", "")))
     warm = bool(origin.source and origin.source.settings.get("training", {}).get("warm_start"))
     detail = f"its files are at {folder}" if here else f"its files are not at {folder} as they were"
     if not here and not warm:
@@ -211,11 +211,11 @@ def scratch_settings(origin: Origin, store_uri: str, scratch: Path) -> Settings:
     for entry in origin.window:
         store.export(int(entry["span"]), int(entry["version"]), Path(settings.store_uri))
     destination = str(origin.baseline.get("destination", ""))
-    if origin.baseline and version_folders.is_intact(destination, str(origin.baseline.get("fingerprint", ""))):
-        folder = version_folders.local_copy(destination)
+    if origin.baseline and is_intact(destination, str(origin.baseline.get("fingerprint", ""))):
+        folder = local_copy(destination)
         target = Path(settings.serving_path) / folder.name
         shutil.copytree(folder, target)
-        record = version_folders.push_record(folder.parent, int(folder.name)) or {}
+        record = ModelRegistry(folder.parent).push_record(int(folder.name)) or {}
         record |= {"model_id": _FOREIGN_MODEL, "model_uri": str(target)}
-        (target / version_folders.PUSH_FILE).write_text(json.dumps(record), encoding="utf-8")
+        (target / layout.PUSH_FILE).write_text(json.dumps(record), encoding="utf-8")
     return settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bike_pipeline.lineage.store.entities import ServedModel
 from bike_pipeline.lineage.store.metadata_store import Lineage, time_of
-from bike_pipeline.model_registry import promotion_log, version_folders
+from bike_pipeline.model_registry import ModelRegistry
 
 
 def serving_now(lineage: Lineage, serving_path: str) -> ServedModel | None:
@@ -17,17 +17,18 @@ def serving_now(lineage: Lineage, serving_path: str) -> ServedModel | None:
         StorageError: what is promoted cannot be read.
     """
     recorded = lineage.serving_model(serving_path)
-    promoted = promotion_log.promoted_version(serving_path)
+    registry = ModelRegistry(serving_path)
+    promoted = registry.serving()
     if promoted is None or (recorded is not None and recorded.version >= promoted):
         return recorded
-    record = version_folders.push_record(serving_path, promoted)
+    record = registry.push_record(promoted)
     if record is None:
         return recorded
     return ServedModel(
         model_id=int(record["model_id"]),
         model_uri=str(record["model_uri"]),
         version=promoted,
-        destination=version_folders.at(serving_path, promoted),
+        destination=registry.uri(promoted),
         fingerprint=str(record["fingerprint"]),
         metric_set=str(record["metric_set"]),
         pushed_at=time_of(int(record["pushed_at_ms"])),

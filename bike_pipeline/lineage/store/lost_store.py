@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bike_pipeline.errors import MetadataError
 from bike_pipeline.lineage.records.last_run import last_run
-from bike_pipeline.model_registry import version_folders
+from bike_pipeline.model_registry import ModelRegistry
 from bike_pipeline.settings import Settings
 
 
@@ -45,8 +45,9 @@ def _trace(settings: Settings) -> str:
     base_path = Path(settings.serving_path)
     if "://" in settings.serving_path or settings.workspace_path not in base_path.parents:
         return ""
-    for version in reversed(version_folders.versions(base_path)):
+    registry = ModelRegistry(base_path)
+    for version in reversed(registry.versions()):
         # `reproduce` puts a baseline into its scratch folder, under no model's number.
-        if int((version_folders.push_record(base_path, version) or {}).get("model_id", -1)) >= 0:
+        if int((registry.push_record(version) or {}).get("model_id", -1)) >= 0:
             return f"version {version} was pushed from here"
     return ""

@@ -21,7 +21,7 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 from bike_pipeline.lineage.records.run_record import runner_of
 from bike_pipeline.lineage.store.connection import open_at
 from bike_pipeline.lineage.store.entities import ModelRecord, RunRecord, ServedModel, StageRecord
-from bike_pipeline.model_registry import promotion_log, verification
+from bike_pipeline.model_registry import ModelRegistry, verification
 from bike_pipeline.model_registry.phases import STABLE
 from bike_pipeline.stages import Stage
 
@@ -213,7 +213,7 @@ class Lineage:
         pushes = [
             push for push in self.pushes() if not serving_path or os.path.dirname(push.destination) == serving_path
         ]
-        deployment = promotion_log.read(serving_path) if serving_path else None
+        deployment = ModelRegistry(serving_path).deployment() if serving_path else None
         if deployment is not None:
             promoted = deployment.labels.get(STABLE)
             pushes = [push for push in pushes if push.version == promoted]

@@ -49,7 +49,7 @@ class LoadedVersion:
         folder: where it was loaded from.
         signatures: by name.
         definitions: the same as SignatureDefs.
-        unproven: what nothing proves of the files; see `soundness.Findings`.
+        unproven: what nothing proves of the files; see `soundness.Verification`.
         ready: what answers, by signature; the signatures that are missing need TensorFlow, which is loaded on demand.
     """
 
@@ -111,11 +111,11 @@ def _sound(folder: Path) -> tuple[str, ...]:
         StatusError: its files are not those that were pushed, or lack the proof that the settings ask for.
     """
     try:
-        found = verification.examine(folder)
+        found = verification.verify(folder)
     except (BikePipelineError, OSError) as error:
         raise StatusError(Code.DATA_LOSS, f"cannot read the version ({error})") from None
-    if found.wrong:
-        raise StatusError(Code.DATA_LOSS, f"it is not what was pushed: {found.wrong}")
+    if found.problem:
+        raise StatusError(Code.DATA_LOSS, f"it is not what was pushed: {found.problem}")
     return found.unproven
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bike_pipeline.model_registry import promotion_log
+from bike_pipeline.model_registry import ModelRegistry
 from bike_pipeline.serving.server.version_policy import ModelConfig
 
 
@@ -18,8 +18,9 @@ def resolved(config: ModelConfig) -> ModelConfig:
     """
     if config.policy != "promoted":
         return config
-    found = promotion_log.read(config.base_path)
+    registry = ModelRegistry(config.base_path)
+    found = registry.deployment()
     if found is None:
-        promoted = promotion_log.promoted_version(config.base_path)
+        promoted = registry.serving()
         return replace(config, policy="specific", specific=() if promoted is None else (promoted,))
     return replace(config, policy="specific", specific=tuple(found.labels.values()), labels=dict(found.labels))

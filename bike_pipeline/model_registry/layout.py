@@ -1,0 +1,110 @@
+"""What a pushed version's folder holds: the names of the files beside the model, and the fingerprints of both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from bike_pipeline.errors import StorageError
+
+# Lies in each version folder; a version without it was not pushed by this product.
+PUSH_FILE = "push.json"
+# The signed manifest and its signature; see `model_manifest`.
+MANIFEST_FILE = "model_manifest.json"
+SIGNATURE_FILE = "model_manifest.json.sig"
+# Written by the push itself, so no part of the model's identity.
+_OWN = (PUSH_FILE, MANIFEST_FILE, SIGNATURE_FILE)
+# The model in other formats, with what was measured of them in `parity.json`; TensorFlow Serving looks at neither.
+EXPORTS_FOLDER = PurePosixPath("assets.extra/exports")
+PARITY_FILE = "parity.json"
+# What two measurements of the same file never agree on.
+MEASURED = ("cold_start_ms", "latency_us", "rows_per_second")
+
+
+def fingerprint(folder: str | Path) -> str:
+    """Return the SHA-256 over names and contents of a model's files, but for what a push wrote beside them.
+
+    The model's exports are no part of it: it is the same model with and without them.
+    """
+    root = Path(folder)
+    exports = root / EXPORTS_FOLDER
+    return _digest(
+        root, (p for p in root.rglob("*") if p.is_file() and p.name not in _OWN and exports not in p.parents)
+    )
+
+
+def exports_fingerprint(folder: str | Path) -> str:
+    """Return the SHA-256 over a model's exports in `folder`; "" where there are none.
+
+    How fast they were is left out: the same files measured again are the same exports.
+    """
+    exports = Path(folder) / EXPORTS_FOLDER
+    files = [p for p in exports.rglob("*") if p.is_file()]
+    return _digest(exports, files) if files else ""
+
+
+def _digest(root: Path, files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
+        content = _without_measurements(path.read_bytes()) if path.name == PARITY_FILE else path.read_bytes()
+        digest.update(hashlib.sha256(content).digest())
+    return digest.hexdigest()
+
+
+def _without_measurements(parity: bytes) -> bytes:
+    try:
+        report = json.loads(parity)
+        for entry in report["formats"].values():
+            for name in MEASURED:
+                entry.pop(name, None)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return parity
+    return json.dumps(report, sort_keys=True).encode()
+
+
+def is_intact(folder: str | Path, expected: str, exports: str | None = None) -> bool:
+    """Return whether a model's folder is there and holds the very bytes that `expected` is the fingerprint of.
+
+    Args:
+        folder: the folder.
+        expected: fingerprint of the model.
+        exports: fingerprint of its exports, "" if there must be none; None if they do not matter.
+    """
+    return (
+        Path(folder).is_dir()
+        and fingerprint(folder) == expected
+        and (exports is None or exports_fingerprint(folder) == exports)
+    )
+
+
+def record_in(folder: Path) -> dict[str, Any] | None:
+    """Return what was written down at the push of the version in a local folder; None where there is no such record.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    path = folder / PUSH_FILE
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise _unreadable(error, str(path)) from None
+    return parsed_record(content, str(path))
+
+
+def parsed_record(content: bytes, where: str) -> dict[str, Any] | None:
+    """Return a push record from its bytes."""
+    try:
+        record = json.loads(content)
+    except ValueError as error:
+        raise _unreadable(error, where) from None
+    return record if isinstance(record, dict) else None
+
+
+def _unreadable(error: Exception, where: str) -> StorageError:
+    return StorageError(f"cannot read the push record ({error})", where=where, fix="push again")
