@@ -12,6 +12,25 @@ import click
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+model_option = click.option(
+    "--model",
+    metavar="MODEL",
+    default=None,
+    help="A served version, a model's number or a pushed folder; by default the model that serves now.",
+)
+cluster_option = click.option("--cluster", is_flag=True, help="Read the cluster's store (kubeflow.metadata).")
+formats_option = click.option(
+    "--formats",
+    metavar="A,B",
+    default=None,
+    callback=lambda _context, _parameter, text: comma_separated(text),
+    help="Formats by name, or all that are known; by default those of exporting.formats.",
+)
+
+
+def comma_separated(text: str | None) -> tuple[str, ...] | None:
+    """Return the names of "a, b", each once; None for None."""
+    return None if text is None else tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
 class FiniteRange(click.FloatRange):

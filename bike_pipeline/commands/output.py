@@ -102,3 +102,16 @@ def captured(log: Path) -> Iterator[TextIO]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0")
     with capture(log) as screen:
         yield screen
+
+
+@contextmanager
+def progress_on(screen: TextIO, *, silent: bool) -> Iterator[None]:
+    """Show on a terminal what long work says of itself (see `bike_pipeline.progress`)."""
+    console = console_on(screen)
+    if silent or not console.is_terminal:
+        yield
+        return
+    from bike_pipeline import progress
+
+    with console.status("loading TensorFlow") as status, progress.listening(lambda _, text: status.update(text)):
+        yield

@@ -75,7 +75,9 @@ def run(
     result = made.run(cache, accept_baseline_reset)
     # The records of other runners are not in the workspace's own store.
     tracking = after_run(settings, result.run_id) if runner in ("local", "beam") else ""
-    return CompletedRun(**vars(result), promoted_version=ModelRegistry(settings.serving_path).serving(), tracking=tracking)
+    return CompletedRun(
+        **vars(result), promoted_version=ModelRegistry(settings.serving_path).serving(), tracking=tracking
+    )
 
 
 def runner_class(name: str) -> type[Runner]:

@@ -14,6 +14,7 @@ from bike_pipeline.errors import ConfigurationError, ExportError, StorageError
 from bike_pipeline.lineage.records import sealing
 from bike_pipeline.lineage.store.metadata_store import prop
 from bike_pipeline.model_registry import layout
+from bike_pipeline.use_cases import export as export_folders
 from tests.exporting import plugin
 from tests.lineage.world import FIRST, Runs
 
@@ -107,14 +108,14 @@ def test_nothing_is_replaced_that_is_no_export(runs: Runs, tmp_path: Path) -> No
 
 def test_exports_whose_replacement_was_killed_half_way_are_still_there(tmp_path: Path) -> None:
     target, fresh = tmp_path / "out", tmp_path / "fresh"
-    before = export._before(target)
+    before = export_folders._before(target)
     before.mkdir()
     (before / "parity.json").write_text("old")
-    export._recover(target)
+    export_folders._recover(target)
     assert (target / "parity.json").read_text() == "old"
     fresh.mkdir()
     (fresh / "parity.json").write_text("new")
-    export._put(fresh, target)
+    export_folders._put(fresh, target)
     assert (target / "parity.json").read_text() == "new"
     assert not before.exists()
 
