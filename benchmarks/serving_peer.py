@@ -70,8 +70,8 @@ async def _aiohttp(port: int) -> None:
 async def _grpc(port: int) -> None:
     import grpc
 
+    from bike_pipeline.serving.protos import predict_pb2
     from bike_pipeline.serving.server import tensors
-    from bike_pipeline.serving.server.protos import predict_pb2
 
     response = predict_pb2.PredictResponse()
     tensors.fill(response.outputs[features.LABEL], np.float32([123.456]))

@@ -62,15 +62,15 @@ async def _rest(connection: Connection, exchange: Exchange[Any]) -> AsyncIterato
 
 @contextlib.asynccontextmanager
 async def _grpc(connection: Connection, exchange: Exchange[Any]) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
-    from bike_pipeline.serving.clients import grpc_messages
+    from bike_pipeline.serving.clients import rpc
 
-    options = grpc_messages.options()
+    options = rpc.options()
     channel = (
-        grpc.aio.secure_channel(connection.authority, grpc_messages.channel_credentials(connection), options)
+        grpc.aio.secure_channel(connection.authority, rpc.channel_credentials(connection), options)
         if connection.tls
         else grpc.aio.insecure_channel(connection.authority, options)
     )
-    call = getattr(grpc_messages.services(channel)[exchange.target], exchange.method)
+    call = getattr(rpc.services(channel)[exchange.target], exchange.method)
     metadata = tuple(connection.credentials.items())
 
     async def send() -> Any:

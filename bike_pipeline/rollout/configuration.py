@@ -71,7 +71,7 @@ def models_config(settings: Settings, served: Served | None = None) -> Any:
     Raises:
         ConfigurationError: the policy is `promoted` and nothing is.
     """
-    from bike_pipeline.serving.server.protos import model_server_config_pb2
+    from bike_pipeline.serving.protos import model_server_config_pb2
 
     chosen = settings.serving.configuration.versions
     request_logging = settings.serving.configuration.request_logging
@@ -111,7 +111,7 @@ def promoted_config(name: str, base_path: str, served: Served, request_logging: 
         served: versions and labels.
         request_logging: what it says of the request log.
     """
-    from bike_pipeline.serving.server.protos import model_server_config_pb2
+    from bike_pipeline.serving.protos import model_server_config_pb2
 
     config = model_server_config_pb2.ModelServerConfig()
     model = config.model_config_list.config.add(name=name, base_path=base_path, model_platform="tensorflow")

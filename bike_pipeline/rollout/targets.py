@@ -146,11 +146,11 @@ def _reload(address: str, targets: RolloutTargets, wanted: Served) -> None:
     import grpc
 
     # A rollback that no server is told of needs none of it.
-    from bike_pipeline.serving.clients import grpc_messages
+    from bike_pipeline.serving.clients import rpc
     from bike_pipeline.serving.clients.connection import connection_of
 
     connection = connection_of(targets.client, targets.model_name, address, "grpc")
-    with grpc_messages.channel(connection) as channel:
+    with rpc.channel(connection) as channel:
         server = _Server(channel, connection, targets)
         try:
             server.ask(Served(tuple(sorted({*server.available(), *wanted.versions})), {}))
@@ -169,7 +169,7 @@ class _Server:
     """A server's ModelService, without TensorFlow, which the official stubs import."""
 
     def __init__(self, channel: Any, connection: Connection, targets: RolloutTargets) -> None:
-        from bike_pipeline.serving.server import protos
+        from bike_pipeline.serving import protos
 
         self._address, self._followers = connection.authority, targets
         self._metadata = tuple(connection.credentials.items())

@@ -8,7 +8,7 @@ Typed columns go in, rentals come out; what goes wrong is a `ClientError` of one
 
 from __future__ import annotations
 
-from bike_pipeline.serving.clients.answers import ModelMetadata, Signature, TensorInfo, VersionStatus
+from bike_pipeline.serving.clients.answers import ModelMetadata, SignatureInfo, TensorInfo, VersionStatus
 from bike_pipeline.serving.clients.connection import Connection, connection
 from bike_pipeline.serving.clients.core import AsyncClient, Client, Messages
 from bike_pipeline.serving.clients.deadline import RetryPolicy
@@ -34,7 +34,7 @@ __all__ = [
     "OverloadedError",
     "RetryPolicy",
     "ServerFailureError",
-    "Signature",
+    "SignatureInfo",
     "TensorInfo",
     "TimedOutError",
     "UnauthenticatedError",
@@ -48,52 +48,32 @@ __all__ = [
 ]
 
 
-def messages(where: Connection) -> Messages:
-    """Return what turns questions to a model into requests of the connection's protocol.
+def messages(connection: Connection) -> Messages:
+    """Return what turns questions to a model into requests of the connection's protocol."""
+    if connection.protocol == "grpc":
+        from bike_pipeline.serving.clients.rpc import GrpcMessages
 
-    Args:
-        where: what `connection` made of settings and environment.
-    """
-    if where.protocol == "grpc":
-        from bike_pipeline.serving.clients.grpc_messages import GrpcMessages
+        return GrpcMessages(connection)
+    from bike_pipeline.serving.clients.rest import RestMessages
 
-        return GrpcMessages(where)
-    from bike_pipeline.serving.clients.rest_messages import RestMessages
-
-    return RestMessages(where)
+    return RestMessages(connection)
 
 
-def connect(where: Connection) -> Client:
+def connect(connection: Connection) -> Client:
     """Return a blocking client; nothing is sent yet.
 
-    Args:
-        where: what `connection` made of settings and environment.
-
     Raises:
         ConfigurationError: a certificate or key file cannot be used.
     """
-    if where.protocol == "grpc":
-        from bike_pipeline.serving.clients.grpc_blocking import GrpcClient
+    if connection.protocol == "grpc":
+        from bike_pipeline.serving.clients.rpc import GrpcClient
 
-        return GrpcClient(where)
+        return GrpcClient(connection)
     from bike_pipeline.serving.clients.rest import RestClient
 
-    return RestClient(where)
+    return RestClient(connection)
 
 
-def connect_async(where: Connection) -> AsyncClient:
-    """Return a client for one event loop; nothing is sent yet.
-
-    Args:
-        where: what `connection` made of settings and environment.
-
-    Raises:
-        ConfigurationError: a certificate or key file cannot be used.
-    """
-    if where.protocol == "grpc":
-        from bike_pipeline.serving.clients.grpc_async import AsyncGrpcClient
-
-        return AsyncGrpcClient(where)
-    from bike_pipeline.serving.clients.rest_async import AsyncRestClient
-
-    return AsyncRestClient(where)
+def connect_async(connection: Connection) -> AsyncClient:
+    """Return the same client for an event loop, see `connect`."""
+    return AsyncClient(connect(connection))

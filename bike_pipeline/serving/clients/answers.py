@@ -53,7 +53,7 @@ class TensorInfo:
 
 
 @dataclass(frozen=True)
-class Signature:
+class SignatureInfo:
     """A signature of the model.
 
     Attributes:
@@ -77,7 +77,7 @@ class ModelMetadata:
 
     model: str
     version: int
-    signatures: dict[str, Signature]
+    signatures: dict[str, SignatureInfo]
 
 
 def arrays(columns: Columns) -> Arrays:

@@ -111,7 +111,7 @@ def _reload_request(request: Any) -> Any:
         return request
     from google.protobuf.message import DecodeError
 
-    from bike_pipeline.serving.server.protos import model_management_pb2
+    from bike_pipeline.serving.protos import model_management_pb2
 
     try:
         return model_management_pb2.ReloadConfigRequest.FromString(request)

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bike_pipeline.serving.protos import classification_pb2, inference_pb2, predict_pb2, regression_pb2
 from bike_pipeline.serving.security.request_size import check_json, check_rows
 from bike_pipeline.serving.server import examples_api, json_examples, json_format, json_text, tensors
 from bike_pipeline.serving.server.answering import signature_of
 from bike_pipeline.serving.server.batching import Columns
 from bike_pipeline.serving.server.json_format import Format
-from bike_pipeline.serving.server.protos import classification_pb2, inference_pb2, predict_pb2, regression_pb2
 from bike_pipeline.serving.server.signatures import Signature
 from bike_pipeline.serving.server.statuses import invalid
 from bike_pipeline.serving.server.tensors import Array

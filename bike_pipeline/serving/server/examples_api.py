@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from bike_pipeline.serving.protos import classification_pb2, regression_pb2
 from bike_pipeline.serving.server import signatures
 from bike_pipeline.serving.server.batching import Outputs
-from bike_pipeline.serving.server.protos import classification_pb2, regression_pb2
 from bike_pipeline.serving.server.served_version import ServedVersion
 from bike_pipeline.serving.server.signatures import Signature
 from bike_pipeline.serving.server.statuses import Code, StatusError, invalid

@@ -9,6 +9,15 @@ from typing import Any
 
 import grpc
 
+from bike_pipeline.serving.protos import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
+    predict_pb2,
+    regression_pb2,
+)
 from bike_pipeline.serving.security.request_size import SMALL
 from bike_pipeline.serving.server import (
     answering,
@@ -24,15 +33,6 @@ from bike_pipeline.serving.server.batching import Columns
 from bike_pipeline.serving.server.decoding import Limits
 from bike_pipeline.serving.server.model_versions import ModelVersions
 from bike_pipeline.serving.server.parsing import Parsing
-from bike_pipeline.serving.server.protos import (
-    classification_pb2,
-    get_model_metadata_pb2,
-    get_model_status_pb2,
-    inference_pb2,
-    model_management_pb2,
-    predict_pb2,
-    regression_pb2,
-)
 from bike_pipeline.serving.server.served_version import ServedVersion
 from bike_pipeline.serving.server.signatures import Signature
 from bike_pipeline.serving.server.statuses import Code, StatusError, invalid

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from bike_pipeline.serving.protos import example_pb2, input_pb2
 from bike_pipeline.serving.server import examples_api
 from bike_pipeline.serving.server.batching import Outputs
 from bike_pipeline.serving.server.json_format import written
 from bike_pipeline.serving.server.json_tensors import from_base64, in_utf8, is_base64
 from bike_pipeline.serving.server.json_text import Request, shown, type_of
-from bike_pipeline.serving.server.protos import example_pb2, input_pb2
 from bike_pipeline.serving.server.statuses import invalid
 
 _KINDS = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64"}

@@ -9,7 +9,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from bike_pipeline.serving.server.protos import saved_model_pb2, types_pb2
+from bike_pipeline.serving.protos import saved_model_pb2, types_pb2
 from bike_pipeline.serving.server.statuses import Code, StatusError
 
 DEFAULT = "serving_default"

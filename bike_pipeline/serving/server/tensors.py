@@ -14,8 +14,8 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from bike_pipeline.serving.protos import tensor_pb2, types_pb2
 from bike_pipeline.serving.security.request_size import check_rows
-from bike_pipeline.serving.server.protos import tensor_pb2, types_pb2
 from bike_pipeline.serving.server.signatures import Signature, TensorSpec
 from bike_pipeline.serving.server.statuses import StatusError, invalid
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bike_pipeline.serving.server.protos import prediction_log_pb2
+from bike_pipeline.serving.protos import prediction_log_pb2
 from bike_pipeline.serving.server.statuses import Code, StatusError
 
 FILE = Path("assets.extra", "tf_serving_warmup_requests")

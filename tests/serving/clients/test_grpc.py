@@ -8,13 +8,13 @@ import grpc
 import numpy as np
 import pytest
 
-from bike_pipeline.serving import clients, stubs
+from bike_pipeline.serving import clients, protos
 from tests.serving.clients import scripted
 from tests.serving.clients.asking import COLUMNS, ask, both_ways, to
 from tests.serving.clients.scripted import Abort, Silence, over_grpc, prediction, rest
 
 pytestmark = both_ways
-predict_pb2, metadata_pb2, status_pb2, types_pb2 = stubs.load(
+predict_pb2, metadata_pb2, status_pb2, types_pb2 = protos.load(
     "tensorflow_serving.apis.predict_pb2",
     "tensorflow_serving.apis.get_model_metadata_pb2",
     "tensorflow_serving.apis.get_model_status_pb2",

@@ -22,11 +22,11 @@ import numpy as np
 import pytest
 
 from bike_pipeline.modeling.golden import golden_rows
-from bike_pipeline.serving import stubs
+from bike_pipeline.serving import protos
 from tests.serving.conformance import model as conformance_model
 from tests.serving.running import MODEL, push, running_server, with_export
 
-config_pb2, management_pb2, model_service = stubs.load(
+config_pb2, management_pb2, model_service = protos.load(
     "tensorflow_serving.config.model_server_config_pb2",
     "tensorflow_serving.apis.model_management_pb2",
     "tensorflow_serving.apis.model_service_pb2_grpc",

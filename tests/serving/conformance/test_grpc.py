@@ -8,7 +8,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bike_pipeline import features
-from bike_pipeline.serving import stubs
+from bike_pipeline.serving import protos
 from tests.serving.conformance.conftest import WAIT
 
 # A server that serves two models is started, and a model made for it.
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
     types_pb2,
     prediction,
     models,
-) = stubs.load(
+) = protos.load(
     "tensorflow_serving.apis.predict_pb2",
     "tensorflow_serving.apis.get_model_metadata_pb2",
     "tensorflow_serving.apis.get_model_status_pb2",

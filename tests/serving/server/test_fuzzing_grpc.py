@@ -10,8 +10,7 @@ from hypothesis import HealthCheck, given, settings, strategies
 from bike_pipeline import features
 from bike_pipeline.modeling.golden import golden_rows
 from bike_pipeline.modeling.loaded_model import LoadedModel
-from bike_pipeline.serving.server import tensors
-from bike_pipeline.serving.server.protos import (
+from bike_pipeline.serving.protos import (
     get_model_metadata_pb2,
     get_model_status_pb2,
     inference_pb2,
@@ -20,6 +19,7 @@ from bike_pipeline.serving.server.protos import (
     regression_pb2,
     tensor_pb2,
 )
+from bike_pipeline.serving.server import tensors
 
 # What a call without a fault of the server may end with.
 ALLOWED = {

@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 
+from bike_pipeline.serving.protos import types_pb2
 from bike_pipeline.serving.server import json_format
-from bike_pipeline.serving.server.protos import types_pb2
 from bike_pipeline.serving.server.signatures import Signature, TensorSpec
 from bike_pipeline.serving.server.statuses import Code, StatusError
 

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
+from bike_pipeline.serving.protos import get_model_status_pb2, predict_pb2
 from bike_pipeline.serving.server import decoding, signatures, tensors
-from bike_pipeline.serving.server.protos import get_model_status_pb2, predict_pb2
 from tests.serving.running import MODEL, push, row, running_server
 
 ROWS = 20_000

@@ -11,8 +11,8 @@ import pytest
 
 from bike_pipeline.modeling.golden import are_sound, golden_rows, with_broken_rows
 from bike_pipeline.modeling.saved_model import input_signature
+from bike_pipeline.serving.protos import prediction_log_pb2
 from bike_pipeline.serving.server import backends, loading, tensors, warmup
-from bike_pipeline.serving.server.protos import prediction_log_pb2
 from bike_pipeline.serving.server.statuses import Code, StatusError
 from bike_pipeline.settings.serving_server import ServerSettings
 from tests.serving.running import row, with_export

@@ -15,12 +15,12 @@ from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_p
 from bike_pipeline.modeling import warmup
 from bike_pipeline.modeling.golden import are_sound, golden_rows, with_broken_rows
 from bike_pipeline.modeling.loaded_model import LoadedModel
-from bike_pipeline.serving.server import tensors
-from bike_pipeline.serving.server.protos import (
+from bike_pipeline.serving.protos import (
     get_model_metadata_pb2,
     get_model_status_pb2,
     predict_pb2,
 )
+from bike_pipeline.serving.server import tensors
 from tests.serving.running import MODEL
 
 ROWS = {name: values[:200] for name, values in golden_rows(200).items()}

@@ -15,9 +15,9 @@ from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_p
 
 from bike_pipeline.modeling.golden import golden_rows
 from bike_pipeline.modeling.loaded_model import LoadedModel
+from bike_pipeline.serving.protos import model_management_pb2, predict_pb2
 from bike_pipeline.serving.security import api_keys
 from bike_pipeline.serving.server import tensors
-from bike_pipeline.serving.server.protos import model_management_pb2, predict_pb2
 from tests.serving.running import MODEL, push, running_server
 from tests.serving.security.authorities import Authority
 

@@ -21,8 +21,7 @@ import pytest
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 from bike_pipeline.errors import ExitCode
-from bike_pipeline.serving.server import tensors
-from bike_pipeline.serving.server.protos import (
+from bike_pipeline.serving.protos import (
     classification_pb2,
     example_pb2,
     get_model_metadata_pb2,
@@ -32,6 +31,7 @@ from bike_pipeline.serving.server.protos import (
     predict_pb2,
     regression_pb2,
 )
+from bike_pipeline.serving.server import tensors
 from tests.serving.running import MODEL, push, row, running_server
 
 SWAPS = 12

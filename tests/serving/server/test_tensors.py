@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bike_pipeline.serving.protos import tensor_pb2, types_pb2
 from bike_pipeline.serving.server import tensors
-from bike_pipeline.serving.server.protos import tensor_pb2, types_pb2
 from bike_pipeline.serving.server.signatures import Signature, TensorSpec
 from bike_pipeline.serving.server.statuses import Code, StatusError
 

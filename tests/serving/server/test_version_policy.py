@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from bike_pipeline.serving.protos import model_server_config_pb2
 from bike_pipeline.serving.server import version_policy
-from bike_pipeline.serving.server.protos import model_server_config_pb2
 from bike_pipeline.serving.server.statuses import StatusError
 from bike_pipeline.serving.server.version_policy import ModelConfig
 

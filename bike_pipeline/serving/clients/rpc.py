@@ -1,19 +1,21 @@
-"""TF Serving's gRPC protocol: requests and answers of the official protocol buffers, without a network."""
+"""gRPC: requests and answers of the official protocol buffers, sent by grpcio."""
 
 from __future__ import annotations
 
 import functools
+import os
 from typing import Any
 
 import numpy as np
 
 from bike_pipeline import features
-from bike_pipeline.serving import stubs
+from bike_pipeline.serving import protos
 from bike_pipeline.serving.clients import answers
-from bike_pipeline.serving.clients.answers import Arrays, ModelMetadata, Signature, TensorInfo, VersionStatus
+from bike_pipeline.serving.clients.answers import Arrays, ModelMetadata, SignatureInfo, TensorInfo, VersionStatus
 from bike_pipeline.serving.clients.connection import Connection
-from bike_pipeline.serving.clients.core import Exchange, Rentals
+from bike_pipeline.serving.clients.core import Client, Exchange, Rentals, Value
 from bike_pipeline.serving.clients.errors import TRUST, ClientError, error_of, timed_out
+from bike_pipeline.serving.protos import types_pb2
 
 PREDICTION, MODEL, HEALTH = "PredictionService", "ModelService", "Health"
 _APIS = "tensorflow_serving.apis"
@@ -23,20 +25,11 @@ class GrpcMessages:
     """Requests to one model as protocol buffers."""
 
     def __init__(self, connection: Connection) -> None:
-        """Keep which model, version or label is asked."""
         self._connection = connection
-        self._predict, self._metadata_pb2, self._status_pb2, self._tensor, self._types = stubs.load(
-            f"{_APIS}.predict_pb2",
-            f"{_APIS}.get_model_metadata_pb2",
-            f"{_APIS}.get_model_status_pb2",
-            "tensorflow.core.framework.tensor_pb2",
-            "tensorflow.core.framework.types_pb2",
-        )
 
     def predict(self, columns: Arrays) -> Exchange[Rentals]:
-        """Return the request for predictions."""
         rows = len(next(iter(columns.values())))
-        request = self._predict.PredictRequest()
+        request = protos.predict_pb2.PredictRequest()
         self._specify(request.model_spec)
         request.model_spec.signature_name = self._connection.signature
         for name, values in columns.items():
@@ -44,19 +37,16 @@ class GrpcMessages:
         return Exchange("Predict", PREDICTION, request, functools.partial(self._rentals, rows))
 
     def status(self) -> Exchange[list[VersionStatus]]:
-        """Return the request for the states of all versions, or of the one that is asked."""
-        request = self._status_pb2.GetModelStatusRequest()
+        request = protos.get_model_status_pb2.GetModelStatusRequest()
         self._specify(request.model_spec)
         return Exchange("GetModelStatus", MODEL, request, self._status)
 
     def metadata(self) -> Exchange[ModelMetadata]:
-        """Return the request for the signatures."""
-        request = self._metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+        request = protos.get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
         self._specify(request.model_spec)
         return Exchange("GetModelMetadata", PREDICTION, request, self._metadata)
 
     def health(self) -> Exchange[bool]:
-        """Return the request whether the PredictionService serves."""
         from grpc_health.v1 import health_pb2
 
         request = health_pb2.HealthCheckRequest(service=f"tensorflow.serving.{PREDICTION}")
@@ -70,12 +60,12 @@ class GrpcMessages:
             spec.version_label = self._connection.label
 
     def _fill(self, tensor: Any, values: Any) -> None:
-        kind = self._types.DT_INT64 if values.dtype.kind == "i" else self._types.DT_FLOAT
+        kind = types_pb2.DT_INT64 if values.dtype.kind == "i" else types_pb2.DT_FLOAT
         tensor.dtype = kind
         tensor.tensor_shape.dim.add(size=len(values))
         if len(values) == 1:
             # As TensorFlow writes it, and what servers read fastest.
-            (tensor.int64_val if kind == self._types.DT_INT64 else tensor.float_val).append(values[0].item())
+            (tensor.int64_val if kind == types_pb2.DT_INT64 else tensor.float_val).append(values[0].item())
             return
         # A tensor's bytes are little-endian on every machine.
         tensor.tensor_content = values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
@@ -85,7 +75,7 @@ class GrpcMessages:
         if features.LABEL not in response.outputs:
             raise answers.no_answer(f"the answer has no output {features.LABEL}", where)
         tensor = response.outputs[features.LABEL]
-        if tensor.dtype != self._types.DT_FLOAT:
+        if tensor.dtype != types_pb2.DT_FLOAT:
             raise answers.no_answer(f"the output {features.LABEL} holds no float32 numbers", where)
         if tensor.tensor_content:
             return answers.rentals(np.frombuffer(tensor.tensor_content, "<f4"), rows, where)
@@ -96,24 +86,23 @@ class GrpcMessages:
         return answers.rentals(values, rows, where)
 
     def _status(self, response: Any) -> list[VersionStatus]:
-        status_pb2 = self._status_pb2
-        (codes,) = stubs.load("tensorflow.core.protobuf.error_codes_pb2")
+        states = protos.get_model_status_pb2.ModelVersionStatus.State
         return [
             VersionStatus(
                 one.version,
-                status_pb2.ModelVersionStatus.State.Name(one.state),
-                codes.Code.Name(one.status.error_code),
+                states.Name(one.state),
+                protos.error_codes_pb2.Code.Name(one.status.error_code),
                 one.status.error_message,
             )
             for one in response.model_version_status
         ]
 
     def _metadata(self, response: Any) -> ModelMetadata:
-        found = self._metadata_pb2.SignatureDefMap()
+        found = protos.get_model_metadata_pb2.SignatureDefMap()
         if not response.metadata["signature_def"].Unpack(found):
             raise answers.no_answer("the metadata hold no signatures", self._connection.where)
         signatures = {
-            name: Signature(self._tensors(one.inputs), self._tensors(one.outputs))
+            name: SignatureInfo(self._tensors(one.inputs), self._tensors(one.outputs))
             for name, one in found.signature_def.items()
         }
         return ModelMetadata(response.model_spec.name, response.model_spec.version.value, signatures)
@@ -121,7 +110,7 @@ class GrpcMessages:
     def _tensors(self, infos: Any) -> dict[str, TensorInfo]:
         return {
             name: TensorInfo(
-                self._types.DataType.Name(one.dtype),
+                types_pb2.DataType.Name(one.dtype),
                 None if one.tensor_shape.unknown_rank else tuple(dim.size for dim in one.tensor_shape.dim),
             )
             for name, one in infos.items()
@@ -129,12 +118,7 @@ class GrpcMessages:
 
 
 def error(failure: Any, connection: Connection) -> ClientError:
-    """Return the error for a `grpc.RpcError`.
-
-    Args:
-        failure: the error of a call.
-        connection: the server that was asked.
-    """
+    """Return the error for a `grpc.RpcError`."""
     code = failure.code().name
     if code == "DEADLINE_EXCEEDED":
         return timed_out(connection.timeout, connection.where)
@@ -174,7 +158,7 @@ def services(channel: Any) -> dict[str, Any]:
     """Return the official stubs on a channel, by the service's name."""
     from grpc_health.v1 import health_pb2_grpc
 
-    prediction, model = stubs.load(f"{_APIS}.prediction_service_pb2_grpc", f"{_APIS}.model_service_pb2_grpc")
+    prediction, model = protos.load(f"{_APIS}.prediction_service_pb2_grpc", f"{_APIS}.model_service_pb2_grpc")
     return {
         PREDICTION: prediction.PredictionServiceStub(channel),
         MODEL: model.ModelServiceStub(channel),
@@ -208,3 +192,29 @@ def channel_credentials(connection: Connection) -> Any:
     return grpc.ssl_channel_credentials(
         connection.pem(connection.ca_file), connection.pem(connection.key), connection.pem(connection.certificate)
     )
+
+
+class GrpcClient(Client):
+    """A blocking client over gRPC."""
+
+    def __init__(self, connection: Connection) -> None:
+        # What gRPC has to tell comes with the error of the call.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+        import grpc
+
+        super().__init__(connection, GrpcMessages(connection))
+        self._failure = grpc.RpcError
+        self._channel = channel(connection)
+        self._services = services(self._channel)
+        self._metadata = tuple(connection.credentials.items())
+
+    def _send(self, exchange: Exchange[Value], seconds: float) -> Value:
+        call = getattr(self._services[exchange.target], exchange.method)
+        try:
+            response = call(exchange.body, timeout=seconds, metadata=self._metadata)
+        except self._failure as failure:
+            raise error(failure, self.connection) from None
+        return exchange.read(response)
+
+    def close(self) -> None:
+        self._channel.close()

@@ -3,6 +3,7 @@
 The modules of `tensorflow-serving-api` import protocol buffers of the package `tensorflow`, and so TensorFlow itself:
 seconds of every start for a client that only sends numbers. A package without TensorFlow's own `__init__` stands in its
 place while they are imported. Whoever imports TensorFlow later gets the real one, with the same message classes.
+The `*_service_pb2` modules are left out: those of tensorflow-serving-api 2.19 do not load with protobuf 6.
 """
 
 from __future__ import annotations
@@ -14,15 +15,12 @@ import sys
 import types
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 
 @contextlib.contextmanager
-def without_tensorflow() -> Iterator[None]:
-    """Let the modules below the package `tensorflow` be imported without running the package's own code.
-
-    Raises:
-        ModuleNotFoundError: it is not installed.
-    """
+def _without_tensorflow() -> Iterator[None]:
+    """Let the modules below the package `tensorflow` be imported without running the package's own code."""
     name = "tensorflow"
     if name in sys.modules:
         yield
@@ -45,13 +43,31 @@ def without_tensorflow() -> Iterator[None]:
 
 
 def load(*names: str) -> tuple[ModuleType, ...]:
-    """Return modules that need TensorFlow's protocol buffers, such as `tensorflow_serving.apis.predict_pb2`.
-
-    Args:
-        names: full names of generated modules.
+    """Return generated modules by their full names, such as `tensorflow_serving.apis.predict_pb2`.
 
     Raises:
         ModuleNotFoundError: the package `tensorflow-serving-api` or `tensorflow` is not installed.
     """
-    with without_tensorflow():
+    with _without_tensorflow():
         return tuple(importlib.import_module(name) for name in names)
+
+
+def _module(name: str) -> Any:
+    return load(name)[0]
+
+
+example_pb2 = _module("tensorflow.core.example.example_pb2")
+tensor_pb2 = _module("tensorflow.core.framework.tensor_pb2")
+types_pb2 = _module("tensorflow.core.framework.types_pb2")
+error_codes_pb2 = _module("tensorflow.core.protobuf.error_codes_pb2")
+saved_model_pb2 = _module("tensorflow.core.protobuf.saved_model_pb2")
+classification_pb2 = _module("tensorflow_serving.apis.classification_pb2")
+get_model_metadata_pb2 = _module("tensorflow_serving.apis.get_model_metadata_pb2")
+get_model_status_pb2 = _module("tensorflow_serving.apis.get_model_status_pb2")
+inference_pb2 = _module("tensorflow_serving.apis.inference_pb2")
+input_pb2 = _module("tensorflow_serving.apis.input_pb2")
+model_management_pb2 = _module("tensorflow_serving.apis.model_management_pb2")
+predict_pb2 = _module("tensorflow_serving.apis.predict_pb2")
+prediction_log_pb2 = _module("tensorflow_serving.apis.prediction_log_pb2")
+regression_pb2 = _module("tensorflow_serving.apis.regression_pb2")
+model_server_config_pb2 = _module("tensorflow_serving.config.model_server_config_pb2")
