@@ -4,31 +4,68 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from types import TracebackType
 
 from bike_pipeline.serving.security.request_size import check_rows
 from bike_pipeline.serving.security.shares import take_rows
 from bike_pipeline.serving.server import signatures, tensors
 from bike_pipeline.serving.server.batching import Column, Columns, Outputs
 from bike_pipeline.serving.server.metrics import Metrics
+from bike_pipeline.serving.server.model_versions import ModelVersions
 from bike_pipeline.serving.server.served_version import ServedVersion
 from bike_pipeline.serving.server.signatures import Signature
 from bike_pipeline.serving.server.statuses import Code, StatusError, invalid
+
+
+class Counted:
+    """One request as the metrics count it, from here to its answer; a context manager."""
+
+    __slots__ = ("_api", "_began", "_entrypoint", "_metrics", "_model")
+
+    def __init__(self, metrics: Metrics, model: str, entrypoint: str, api: str) -> None:
+        self._metrics, self._model, self._entrypoint, self._api = metrics, model, entrypoint, api
+        self._began = time.perf_counter()
+
+    def __enter__(self) -> Counted:
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            code = Code.OK
+        elif isinstance(error, StatusError):
+            code = error.code
+        else:
+            # A request is cancelled if whoever asked is gone.
+            code = Code.CANCELLED if isinstance(error, asyncio.CancelledError) else Code.INTERNAL
+        self._metrics.request_count.add((self._model, code.name))
+        microseconds = (time.perf_counter() - self._began) * 1e6
+        self._metrics.request_latency.add((self._model, self._api, self._entrypoint), microseconds)
 
 
 class Answering:
     """Asks models on behalf of requests.
 
     Attributes:
+        versions: the models.
         metrics: what was asked and how long it took.
         max_rows: most rows in one request.
     """
 
-    def __init__(self, metrics: Metrics, max_rows: int) -> None:
-        """Count in these metrics, and answer no more than so many rows at once."""
+    def __init__(self, versions: ModelVersions, metrics: Metrics, max_rows: int) -> None:
+        self.versions = versions
         self.metrics = metrics
         self.max_rows = max_rows
+
+    def counting(self, model: str, entrypoint: str, api: str = "Predict") -> Counted:
+        """Return what counts a request to a model.
+
+        Args:
+            model: the name in the request.
+            entrypoint: REST or GRPC.
+            api: Predict, Classify, Regress or MultiInference.
+        """
+        return Counted(self.metrics, model if model in self.versions.models else "unknown", entrypoint, api)
 
     async def predict(
         self, version: ServedVersion, signature: Signature, columns: Columns, rows: int | None
@@ -39,7 +76,7 @@ class Answering:
             version: what answers; the caller keeps it in memory.
             signature: the signature to run.
             columns: every input.
-            rows: their rows; None where the request is answered alone (`tensors.rows_of`).
+            rows: their rows; None if the request is answered alone (`tensors.rows_of`).
 
         Raises:
             StatusError: the model refuses, too many wait, or it took too long.
@@ -51,7 +88,7 @@ class Answering:
             counted = tensors.most_rows(columns)
         check_rows(counted, self.max_rows)
         take_rows(counted)
-        batcher = version.batcher_at_hand(signature.name) or await version.batcher(signature)
+        batcher = version.ready_batcher(signature.name) or await version.batcher(signature)
         if rows is None and not batcher.backend.any_shape:
             assert not isinstance(columns, tuple)
             raise tensors.unfitting(columns, signature)
@@ -66,78 +103,28 @@ class Answering:
     async def examples(
         self, version: ServedVersion, signature: Signature, columns: Mapping[str, Column]
     ) -> tuple[Outputs, int]:
-        """Return the outputs of a classify or regress signature, and the number of examples.
-
-        Args:
-            version: what answers; the caller keeps it in memory.
-            signature: the signature to run.
-            columns: the examples, see `examples_api.columns_of`.
-
-        Raises:
-            StatusError: as for `predict`.
-            Refusal: as for `predict`.
-        """
+        """Return the outputs of a classify or regress signature, and the number of examples; see `predict`."""
         rows = tensors.most_rows(columns)
         return await self.predict(version, signature, columns, tensors.rows_of(columns, signature)), rows
 
-    @contextmanager
-    def counting(self, model: str, api: str, entrypoint: str) -> Iterator[None]:
-        """Count what is done within as one request (see `count`)."""
-        began = time.perf_counter()
-        code = Code.INTERNAL
-        try:
-            yield
-            code = Code.OK
-        except StatusError as error:
-            code = error.code
-            raise
-        except asyncio.CancelledError:
-            # Whoever asked is gone.
-            code = Code.CANCELLED
-            raise
-        finally:
-            self.count(model, entrypoint, began, code, api)
 
-    def count(self, model: str, entrypoint: str, began: float, code: Code, api: str = "Predict") -> None:
-        """Count one answered request.
-
-        Args:
-            model: the model that was asked for.
-            entrypoint: REST or GRPC.
-            began: `time.perf_counter()` at its beginning.
-            code: how it ended.
-            api: Predict, Classify, Regress or MultiInference.
-        """
-        self.metrics.request_count.add((model, code.name))
-        self.metrics.request_latency.add((model, api, entrypoint), (time.perf_counter() - began) * 1e6)
-
-
-def signature_of(there: Mapping[str, Signature], name: str, rest: bool) -> Signature:
-    """Return the signature that a predict request asks for.
-
-    Args:
-        there: the signatures of the version that answers.
-        name: the signature's name; empty for the default.
-        rest: whether the REST API asks, which TF Serving answers with another code.
+def signature_of(found: Mapping[str, Signature], name: str, rest: bool) -> Signature:
+    """Return the signature that a predict request asks for, the default one if it names none.
 
     Raises:
-        StatusError: there is no such signature.
+        StatusError: there is no such signature; TF Serving's REST API and gRPC say so with different codes.
     """
     name = name or signatures.DEFAULT
-    found = there.get(name)
-    if found is None and rest:
+    signature = found.get(name)
+    if signature is None and rest:
         raise invalid(f'Serving signature name: "{name}" not found in signature def')
-    if found is None:
+    if signature is None:
         raise StatusError(Code.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
-    return found
+    return signature
 
 
 def check_filter(wanted: list[str], signature: Signature) -> None:
-    """Hold a request's output filter to the signature.
-
-    Raises:
-        StatusError: it names an output that is not there, or one twice.
-    """
+    """Refuse an output filter that names an output which the signature lacks, or one twice."""
     for position, alias in enumerate(wanted):
         if alias not in signature.outputs:
             raise invalid(

@@ -88,7 +88,7 @@ class Server:
         self._parsing = Parsing(self._server.request_timeout_seconds)
         limits = settings.serving.security.limits
         self._limits = Limits(limits.rows, limits.json_depth)
-        self.answers = Answering(self.metrics, limits.rows)
+        self.answers = Answering(self.versions, self.metrics, limits.rows)
         self.rest_port = self.grpc_port = 0
         self._grpc: Any = None
         self._grpc_api: Any = None
@@ -172,7 +172,7 @@ class Server:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        self._grpc_api = api = GrpcApi(self.versions, self.answers, self._parsing, self._limits)
+        self._grpc_api = api = GrpcApi(self.answers, self._parsing, self._limits)
         self._grpc.add_generic_rpc_handlers(api.handlers())
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
@@ -197,7 +197,7 @@ class Server:
         from bike_pipeline.serving.server.rest import RestApi, application
 
         self._rest_api = api = RestApi(
-            self.versions, self.answers, self._parsing, self._limits, self._server.metrics, document(self._settings)
+            self.answers, self._parsing, self._limits, self._server.metrics, document(self._settings)
         )
         app, handler = application(api, self._middlewares, self._server.max_request_bytes)
         self._runner = Runner(

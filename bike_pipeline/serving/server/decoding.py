@@ -12,7 +12,7 @@ import numpy as np
 
 from bike_pipeline.serving.protos import classification_pb2, inference_pb2, predict_pb2, regression_pb2
 from bike_pipeline.serving.security.request_size import check_json, check_rows
-from bike_pipeline.serving.server import examples_api, json_examples, json_format, json_text, tensors
+from bike_pipeline.serving.server import examples_api, json_format, tensors
 from bike_pipeline.serving.server.answering import signature_of
 from bike_pipeline.serving.server.batching import Columns
 from bike_pipeline.serving.server.json_format import Format
@@ -49,7 +49,7 @@ def rest_readable(content: bytes, limits: Limits) -> None:
         StatusError: it is no JSON object.
     """
     check_json(content, limits)
-    json_text.parse(content)
+    json_format.parse(content)
 
 
 def rest_predict(
@@ -67,7 +67,7 @@ def rest_predict(
         StatusError: it is no JSON object, or does not fit the signature.
     """
     check_json(content, limits)
-    parsed = json_text.parse(content)
+    parsed = json_format.parse(content)
     signature = signature_of(found, parsed.signature, rest=True)
     columns, rows, form = json_format.inputs_of(parsed, signature)
     if isinstance(columns, tuple):
@@ -86,8 +86,8 @@ def rest_examples(content: bytes, limits: Limits) -> tuple[str, dict[str, Array]
         StatusError: it is no JSON object, or holds no examples.
     """
     check_json(content, limits)
-    parsed = json_text.parse(content)
-    columns = examples_api.columns_of(json_examples.input_of(parsed))
+    parsed = json_format.parse(content)
+    columns = examples_api.columns_of(examples_api.input_of(parsed))
     check_rows(tensors.most_rows(columns), limits.rows)
     return parsed.signature, columns
 

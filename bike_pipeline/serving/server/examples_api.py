@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from bike_pipeline.serving.protos import classification_pb2, regression_pb2
+from bike_pipeline.serving.protos import classification_pb2, example_pb2, input_pb2, regression_pb2
 from bike_pipeline.serving.server import signatures
 from bike_pipeline.serving.server.batching import Outputs
+from bike_pipeline.serving.server.json_format import written
+from bike_pipeline.serving.server.json_values import Request, from_base64, in_utf8, is_base64, shown, type_of
 from bike_pipeline.serving.server.served_version import ServedVersion
 from bike_pipeline.serving.server.signatures import Signature
 from bike_pipeline.serving.server.statuses import Code, StatusError, invalid
@@ -22,14 +24,17 @@ CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
 # Names of a signature's tensors (tensorflow/cc/saved_model/signature_constants.h).
 _INPUTS, _VALUES, _CLASSES, _SCORES = "inputs", "outputs", "classes", "scores"
+_KINDS = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64"}
+_LARGEST, _SMALLEST = (1 << 63) - 1, -(1 << 63)
+_FLOAT_MAX = 3.4028234663852886e38
 
 
 def signature_of(version: ServedVersion, name: str, method: str) -> Signature:
-    """Return the signature that a request asks for.
+    """Return the signature that a request asks for, the default one if it names none.
 
     Args:
         version: the version that answers.
-        name: the signature's name; empty for the default.
+        name: the signature's name.
         method: `CLASSIFY` or `REGRESS`.
 
     Raises:
@@ -61,11 +66,7 @@ def signature_of(version: ServedVersion, name: str, method: str) -> Signature:
 
 
 def _serialized(proto: Any) -> list[bytes]:
-    """Return a `tensorflow.serving.Input` as serialized tf.Examples, the context before each of them.
-
-    Raises:
-        StatusError: it holds none.
-    """
+    """Return a `tensorflow.serving.Input` as serialized tf.Examples, the context before each of them."""
     context = b""
     kind = proto.WhichOneof("kind")
     if kind == "example_list_with_context":
@@ -78,11 +79,7 @@ def _serialized(proto: Any) -> list[bytes]:
 
 
 def columns_of(proto: Any) -> dict[str, Array]:
-    """Return a `tensorflow.serving.Input` as the inputs of such a signature.
-
-    Raises:
-        StatusError: it holds no examples.
-    """
+    """Return a `tensorflow.serving.Input` as the inputs of such a signature; refuse one without examples."""
     examples = _serialized(proto)
     values = np.empty(len(examples), np.object_)
     values[:] = examples
@@ -90,11 +87,7 @@ def columns_of(proto: Any) -> dict[str, Array]:
 
 
 def regressions(outputs: Outputs, rows: int) -> Array:
-    """Return one value a row, float32.
-
-    Raises:
-        StatusError: the model gave something else.
-    """
+    """Return one value a row, float32; refuse outputs that are something else."""
     values = outputs[_VALUES]
     if not (values.ndim == 1 or (values.ndim == 2 and values.shape[1] == 1)):
         raise invalid(
@@ -108,11 +101,7 @@ def regressions(outputs: Outputs, rows: int) -> Array:
 
 
 def classifications(outputs: Outputs, rows: int) -> list[list[tuple[str, Any]]]:
-    """Return label and score of every class, a row each; a label is empty, and a score 0, where the model has none.
-
-    Raises:
-        StatusError: the model gave something else.
-    """
+    """Return label and score of every class, a row each; a label is empty, and a score 0, if the model has none."""
     found = {name: outputs[name] for name in (_CLASSES, _SCORES) if name in outputs}
     for name, values in found.items():
         if values.ndim != 2:
@@ -136,11 +125,7 @@ def classifications(outputs: Outputs, rows: int) -> list[list[tuple[str, Any]]]:
 
 
 def result_of(method: str, outputs: Outputs, rows: int) -> Any:
-    """Return a ClassificationResult or a RegressionResult.
-
-    Raises:
-        StatusError: the model gave something else.
-    """
+    """Return a ClassificationResult or a RegressionResult."""
     if method == REGRESS:
         result = regression_pb2.RegressionResult()
         for value in regressions(outputs, rows).tolist():
@@ -152,3 +137,61 @@ def result_of(method: str, outputs: Outputs, rows: int) -> Any:
         for label, score in classes:
             entry.classes.add(label=label, score=score)
     return result
+
+
+def input_of(request: Request) -> Any:
+    """Return a REST request's examples as a `tensorflow.serving.Input`; refuse what is none.
+
+    As in json_tensor.cc, whole numbers and truth values are int64 features, other numbers float ones, texts and
+    `{"b64": …}` bytes; one kind a feature.
+    """
+    body = request.body
+    found = input_pb2.Input()
+    examples = found.example_list.examples
+    if "context" in body:
+        found.example_list_with_context.context.CopyFrom(_example(body["context"]))
+        examples = found.example_list_with_context.examples
+    if "examples" not in body:
+        raise invalid(
+            f"JSON Value: {shown(body)} When method is classify, key 'examples' is expected and was not found"
+        )
+    rows = body["examples"]
+    if not isinstance(rows, list):
+        raise invalid(f"JSON Value: {shown(body)} Expecting 'examples' value to be an list/array")
+    if not rows:
+        raise invalid(f"JSON Value: {shown(body)} 'examples' value is an empty array")
+    examples.extend(_example(row) for row in rows)
+    return found
+
+
+def _example(value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise invalid(f"Example must be JSON object but got JSON {type_of(value)}")
+    example = example_pb2.Example()
+    for name, content in value.items():
+        feature = example.features.feature[name]
+        for one in content if isinstance(content, list) else [content]:
+            _add(one, name, feature)
+    return example
+
+
+def _add(value: Any, name: str, feature: Any) -> None:
+    if value is None or isinstance(value, list) or (isinstance(value, dict) and not is_base64(value)):
+        raise invalid(f"Feature: {name} has element with unexpected JSON type: {type_of(value)}")
+    if isinstance(value, int) and not _SMALLEST <= value <= _LARGEST:
+        raise invalid(f"Feature: {name} has uint64 element. Only int64 is supported.")
+    kind = "int64_list" if isinstance(value, int) else "float_list" if isinstance(value, float) else "bytes_list"
+    there = feature.WhichOneof("kind")
+    if there not in (None, kind):
+        raise invalid(f"Unexpected element type in feature: {name} expecting type: {_KINDS[there]}")
+    if isinstance(value, float) and abs(value) > _FLOAT_MAX:
+        # Python's protobuf would refuse what C's cast makes infinite.
+        value = float("inf") if value > 0 else float("-inf")
+    elif kind == "bytes_list":
+        value = from_base64(value) if isinstance(value, dict) else in_utf8(value)
+    getattr(feature, kind).value.append(value)
+
+
+def response(method: str, outputs: Outputs, rows: int) -> bytes:
+    """Return the body that answers a REST request, or refuse outputs that are none of the method's."""
+    return written({"results": (regressions if method == REGRESS else classifications)(outputs, rows)})

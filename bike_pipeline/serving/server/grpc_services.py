@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -31,7 +30,6 @@ from bike_pipeline.serving.server import (
 from bike_pipeline.serving.server.answering import Answering
 from bike_pipeline.serving.server.batching import Columns
 from bike_pipeline.serving.server.decoding import Limits
-from bike_pipeline.serving.server.model_versions import ModelVersions
 from bike_pipeline.serving.server.parsing import Parsing
 from bike_pipeline.serving.server.served_version import ServedVersion
 from bike_pipeline.serving.server.signatures import Signature
@@ -44,6 +42,16 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 # Bytes of a message that holds nothing for a model, such as the configuration of many models.
 _MOST_WITHOUT_INPUTS = 1 << 20
 
+# Of a request with examples: its API, the method of its signatures, and what answers it.
+_EXAMPLES = {
+    classification_pb2.ClassificationRequest: (
+        "Classify",
+        examples_api.CLASSIFY,
+        classification_pb2.ClassificationResponse,
+    ),
+    regression_pb2.RegressionRequest: ("Regress", examples_api.REGRESS, regression_pb2.RegressionResponse),
+}
+
 Answer = Callable[..., Awaitable[Any]]
 # Of a large message: its inputs, which are arrays already.
 Typed = Mapping[str, tuple[int, Array]]
@@ -53,18 +61,10 @@ Examples = Mapping[str, Array]
 class GrpcApi:
     """Answers both services."""
 
-    def __init__(self, versions: ModelVersions, answers: Answering, parsing: Parsing, limits: Limits) -> None:
-        """Answer for these models.
-
-        Args:
-            versions: the models.
-            answers: asks them.
-            parsing: parses large messages.
-            limits: what a message may hold.
-        """
+    def __init__(self, answers: Answering, parsing: Parsing, limits: Limits) -> None:
         self._parsing = parsing
         self._limits = limits
-        self._versions = versions
+        self._versions = answers.versions
         self._answers = answers
         self._draining = False
         self._refused = 0
@@ -74,15 +74,13 @@ class GrpcApi:
         prediction = {
             "Predict": self._handler(self._predict, predict_pb2.PredictRequest, decoding.grpc_predict),
             "GetModelMetadata": self._handler(self._metadata, get_model_metadata_pb2.GetModelMetadataRequest),
-            "Classify": self._handler(
-                self._classify, classification_pb2.ClassificationRequest, decoding.grpc_examples, "Classify"
-            ),
-            "Regress": self._handler(
-                self._regress, regression_pb2.RegressionRequest, decoding.grpc_examples, "Regress"
-            ),
             "MultiInference": self._handler(
                 self._multi_inference, inference_pb2.MultiInferenceRequest, decoding.grpc_examples, "MultiInference"
             ),
+            **{
+                api: self._handler(self._examples, kind, decoding.grpc_examples, api)
+                for kind, (api, *_) in _EXAMPLES.items()
+            },
         }
         model = {
             "GetModelStatus": self._handler(self._status, get_model_status_pb2.GetModelStatusRequest),
@@ -142,24 +140,9 @@ class GrpcApi:
         return self._versions.find(*_named(spec))
 
     async def _predict(self, request: Any, inputs: Typed | None = None) -> Any:
-        began = time.perf_counter()
-        code = Code.INTERNAL
         spec = request.model_spec
-        known = spec.name if spec.name in self._versions.models else "unknown"
-        try:
-            with self._find(spec) as version:
-                response = await self._predicted(request, inputs, version)
-            code = Code.OK
-            return response
-        except StatusError as error:
-            code = error.code
-            raise
-        except asyncio.CancelledError:
-            # Whoever asked is gone.
-            code = Code.CANCELLED
-            raise
-        finally:
-            self._answers.count(known, "GRPC", began, code)
+        with self._answers.counting(spec.name, "GRPC"), self._find(spec) as version:
+            return await self._predicted(request, inputs, version)
 
     async def _predicted(self, request: Any, inputs: Typed | None, version: ServedVersion) -> Any:
         signature = answering.signature_of(version.loaded.signatures, request.model_spec.signature_name, rest=False)
@@ -184,35 +167,23 @@ class GrpcApi:
             tensors.fill(response.outputs[name], outputs[name])
         return response
 
-    async def _classify(self, request: Any, columns: Examples | None = None) -> Any:
-        response = classification_pb2.ClassificationResponse()
-        await self._answer_examples(request, columns, examples_api.CLASSIFY, "Classify", response)
-        return response
-
-    async def _regress(self, request: Any, columns: Examples | None = None) -> Any:
-        response = regression_pb2.RegressionResponse()
-        await self._answer_examples(request, columns, examples_api.REGRESS, "Regress", response)
-        return response
-
-    async def _answer_examples(
-        self, request: Any, columns: Examples | None, method: str, api: str, response: Any
-    ) -> None:
-        with (
-            self._answers.counting(self._known(request.model_spec), api, "GRPC"),
-            self._find(request.model_spec) as version,
-        ):
-            signature = examples_api.signature_of(version, request.model_spec.signature_name, method)
+    async def _examples(self, request: Any, columns: Examples | None = None) -> Any:
+        api, method, kind = _EXAMPLES[type(request)]
+        response, spec = kind(), request.model_spec
+        with self._answers.counting(spec.name, "GRPC", api), self._find(spec) as version:
+            signature = examples_api.signature_of(version, spec.signature_name, method)
             examples = columns or examples_api.columns_of(request.input)
             outputs, rows = await self._answers.examples(version, signature, examples)
             response.result.CopyFrom(examples_api.result_of(method, outputs, rows))
             _tell_who(response.model_spec, version, signature.name)
+        return response
 
     async def _multi_inference(self, request: Any, columns: Examples | None = None) -> Any:
         if not request.tasks:
             raise invalid("Inference request must have at least one task")
         spec = request.tasks[0].model_spec
         response = inference_pb2.MultiInferenceResponse()
-        with self._answers.counting(self._known(spec), "MultiInference", "GRPC"), self._find(spec) as version:
+        with self._answers.counting(spec.name, "GRPC", "MultiInference"), self._find(spec) as version:
             # All are looked at before the first is answered.
             tasks = [(task, _task_signature(task, request, version)) for task in request.tasks]
             examples = columns or examples_api.columns_of(request.input)
@@ -224,9 +195,6 @@ class GrpcApi:
                 (result.regression_result if is_regression else result.classification_result).CopyFrom(answered)
                 _tell_who(result.model_spec, version, signature.name)
         return response
-
-    def _known(self, spec: Any) -> str:
-        return str(spec.name) if spec.name in self._versions.models else "unknown"
 
     async def _metadata(self, request: Any) -> Any:
         return messages.metadata(self._find(request.model_spec), request.metadata_field)

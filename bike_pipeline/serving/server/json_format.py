@@ -14,9 +14,9 @@ from typing import Any, Literal
 import numpy as np
 import orjson
 
-from bike_pipeline.serving.server import json_tensors, tensors
+from bike_pipeline.serving.server import json_values, tensors
 from bike_pipeline.serving.server.batching import Column, Columns, Outputs
-from bike_pipeline.serving.server.json_text import Request, parse, shown
+from bike_pipeline.serving.server.json_values import Request, parse, shown
 from bike_pipeline.serving.server.signatures import Signature, TensorSpec
 from bike_pipeline.serving.server.statuses import StatusError, invalid
 from bike_pipeline.serving.server.tensors import Array
@@ -137,12 +137,12 @@ def _instances_column(values: list[Any], key: str, spec: TensorSpec) -> Column:
         key: the input's name in the rows; empty where they are no objects.
         spec: the input.
     """
-    if json_tensors.are_plain(values, spec.dtype):
+    if json_values.are_plain(values, spec.dtype):
         return values
     arrays: list[Array] = []
     for number, value in enumerate(values):
         try:
-            arrays.append(json_tensors.array(value, spec.dtype))
+            arrays.append(json_values.array(value, spec.dtype))
         except StatusError as error:
             raise _element(number, key, error) from None
         first, last = arrays[0], arrays[-1]
@@ -170,13 +170,13 @@ def _from_inputs(value: Any, signature: Signature) -> dict[str, Column]:
         if name not in value:
             raise invalid(f"Missing named input: {name} in 'inputs' object.")
         found = value[name]
-        plain = isinstance(found, list) and json_tensors.are_plain(found, spec.dtype)
-        columns[name] = found if plain else json_tensors.array(found, spec.dtype)
+        plain = isinstance(found, list) and json_values.are_plain(found, spec.dtype)
+        columns[name] = found if plain else json_values.array(found, spec.dtype)
     return columns
 
 
 def _is_object(value: Any) -> bool:
-    return isinstance(value, dict) and not json_tensors.is_base64(value)
+    return isinstance(value, dict) and not json_values.is_base64(value)
 
 
 def response(outputs: Outputs, form: Format) -> bytes:

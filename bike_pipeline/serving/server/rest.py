@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import re
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import unquote
@@ -15,12 +13,11 @@ from aiohttp import hdrs, web
 
 from bike_pipeline.serving.security import bodies
 from bike_pipeline.serving.security.request_size import SMALL
-from bike_pipeline.serving.security.rest import expect_later
+from bike_pipeline.serving.security.rest import METRICS_PATH, expect_later
 from bike_pipeline.serving.server import (
     answering,
     decoding,
     examples_api,
-    json_examples,
     json_format,
     messages,
     openapi,
@@ -28,17 +25,15 @@ from bike_pipeline.serving.server import (
 from bike_pipeline.serving.server.answering import Answering
 from bike_pipeline.serving.server.decoding import Limits
 from bike_pipeline.serving.server.metrics import CONTENT_TYPE
-from bike_pipeline.serving.server.model_versions import ModelVersions
 from bike_pipeline.serving.server.parsing import Parsing
 from bike_pipeline.serving.server.served_version import ServedVersion
-from bike_pipeline.serving.server.statuses import Code, StatusError, http_status, invalid
+from bike_pipeline.serving.server.statuses import StatusError, http_status, invalid
 
 # tensorflow_serving/model_servers/http_rest_api_util.cc: the path as it was sent, whose names are decoded afterwards.
 _FLAGS = re.IGNORECASE | re.ASCII
 _PREDICT = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?:(classify|regress|predict)", _FLAGS)
 _MODEL = re.compile(r"/v1/models(?:/([^/:]+))?(?:/versions/(\d+)|/labels/([^/:]+))?(/metadata)?", _FLAGS)
 _EXAMPLES = {"classify": ("Classify", examples_api.CLASSIFY), "regress": ("Regress", examples_api.REGRESS)}
-METRICS_PATH = "/monitoring/prometheus/metrics"
 _JSON = "application/json"
 
 
@@ -54,27 +49,9 @@ class RestApi:
         draining: whether each connection ends with its next answer.
     """
 
-    def __init__(
-        self,
-        versions: ModelVersions,
-        answers: Answering,
-        parsing: Parsing,
-        limits: Limits,
-        with_metrics: bool,
-        document: Any,
-    ) -> None:
-        """Answer for these models.
-
-        Args:
-            versions: the models.
-            answers: asks them.
-            parsing: parses large bodies.
-            limits: what a body may hold.
-            with_metrics: whether the metrics are told.
-            document: what `openapi` says of all this.
-        """
+    def __init__(self, answers: Answering, parsing: Parsing, limits: Limits, with_metrics: bool, document: Any) -> None:
         self.draining = False
-        self._versions = versions
+        self._versions = answers.versions
         self._answers = answers
         self._parsing = parsing
         self._limits = limits
@@ -121,10 +98,7 @@ class RestApi:
         return web.Response(body=orjson.dumps(body, option=orjson.OPT_INDENT_2), content_type=_JSON)
 
     async def _predict(self, request: web.Request, name: str, number: int | None, label: str | None) -> web.Response:
-        began = time.perf_counter()
-        code = Code.INTERNAL
-        known = name if name in self._versions.models else "unknown"
-        try:
+        with self._answers.counting(name, "REST"):
             content = bodies.of(request)
             if len(content) > SMALL:
                 body = await self._predicted_large(content, name, number, label)
@@ -133,17 +107,7 @@ class RestApi:
                 parsed = json_format.parse(content)
                 with self._versions.find(name, number, label) as version:
                     body = await self._predicted(parsed, version)
-            code = Code.OK
             return web.Response(body=body, content_type=_JSON)
-        except StatusError as error:
-            code = error.code
-            raise
-        except asyncio.CancelledError:
-            # Whoever asked is gone.
-            code = Code.CANCELLED
-            raise
-        finally:
-            self._answers.count(known, "REST", began, code)
 
     async def _predicted(self, parsed: json_format.Request, version: ServedVersion) -> bytes:
         signature = answering.signature_of(version.loaded.signatures, parsed.signature, rest=True)
@@ -164,9 +128,8 @@ class RestApi:
     async def _examples(
         self, request: web.Request, verb: str, name: str, number: int | None, label: str | None
     ) -> web.Response:
-        known = name if name in self._versions.models else "unknown"
         api, method = _EXAMPLES[verb]
-        with self._answers.counting(known, api, "REST"):
+        with self._answers.counting(name, "REST", api):
             content = bodies.of(request)
             if len(content) > SMALL:
                 chosen, columns = await self._parsing.run(decoding.rest_examples, content, self._limits)
@@ -175,7 +138,7 @@ class RestApi:
             with self._versions.find(name, number, label) as version:
                 signature = examples_api.signature_of(version, chosen, method)
                 outputs, rows = await self._answers.examples(version, signature, columns)
-            return web.Response(body=json_examples.response(method, outputs, rows), content_type=_JSON)
+            return web.Response(body=examples_api.response(method, outputs, rows), content_type=_JSON)
 
 
 @functools.lru_cache(256)

@@ -149,7 +149,7 @@ class ServedVersion:
         if not self._users:
             self._unused.set()
 
-    def batcher_at_hand(self, signature: str) -> Batcher | None:
+    def ready_batcher(self, signature: str) -> Batcher | None:
         """Return what answers a signature, where that is in memory."""
         return self._batchers.get(signature)
 
