@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from bike_pipeline import __version__, features
+from bike_pipeline import features
+from bike_pipeline.version import __version__
 
 if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
