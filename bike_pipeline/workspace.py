@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.settings import Settings, load_settings
-from bike_pipeline.use_cases import data, doctor, promotion
+from bike_pipeline.use_cases import cluster, data, doctor, promotion
 
 if TYPE_CHECKING:
     from bike_pipeline.data.ingest import IngestResult
     from bike_pipeline.data.span_version import SpanVersion
     from bike_pipeline.model_registry.phases import Change
+    from bike_pipeline.runners.kubeflow.cluster_records import Schedule
+    from bike_pipeline.runners.kubeflow.definition import Target
+    from bike_pipeline.use_cases.cluster import ScheduledVersion, Submission
 
 
 class Workspace:
@@ -76,3 +79,31 @@ class Workspace:
     def doctor(self, required: Collection[str] = ()) -> list[doctor.Check]:
         """See `use_cases.doctor.examine`."""
         return doctor.examine(self.settings, required=required)
+
+    def compile(self, target: Target = "kubeflow", output: Path | None = None) -> Path:
+        """See `use_cases.cluster.compile_pipeline`."""
+        return cluster.compile_pipeline(self.settings, target, output)
+
+    def submit(
+        self,
+        spec: Path | None = None,
+        *,
+        name: str = "",
+        parameters: Mapping[str, Any] | None = None,
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> Submission:
+        """See `use_cases.cluster.submit`; without a spec the pipeline is compiled."""
+        spec = spec or self.compile()
+        return cluster.submit(self.settings, spec, name=name, parameters=parameters, wait=wait, timeout=timeout)
+
+    def schedule(
+        self, spec: Path | None = None, *, cron: str = "", every: str = "", name: str = "", replace: bool = False
+    ) -> ScheduledVersion:
+        """See `use_cases.cluster.schedule`; without a spec the pipeline is compiled."""
+        spec = spec or self.compile()
+        return cluster.schedule(self.settings, spec, cron=cron, every=every, name=name, replace=replace)
+
+    def schedules(self) -> list[Schedule]:
+        """Return the recurring runs of the pipeline's experiment on Kubeflow Pipelines."""
+        return cluster.schedules(self.settings)

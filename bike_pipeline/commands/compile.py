@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bike_pipeline.commands.options import settings_options
+from bike_pipeline.commands.output import captured, log_file
 
 if TYPE_CHECKING:
     from bike_pipeline.runners.kubeflow.definition import Target
@@ -35,14 +36,12 @@ def command(settings: Settings, target: Target, output: Path | None) -> None:
     The section `kubeflow` of the settings says what the cluster looks like. The same settings and code give the same
     file.
     """
-    from datetime import UTC, datetime
+    click.echo(compiled(settings, target, output))
 
-    from bike_pipeline import extras
-    from bike_pipeline.log_capture import captured
-    from bike_pipeline.runners.kubeflow_runner import KubeflowRunner
 
-    extras.require("kubeflow", "compiling for Kubeflow and Vertex AI")
-    log_file = settings.logs_path / f"compile-{datetime.now(UTC):%Y%m%dT%H%M%S}.log"
-    with captured(log_file) as screen:
-        path = KubeflowRunner.compile(settings, target, output)
-        screen.write(f"{path}\n")
+def compiled(settings: Settings, target: Target = "kubeflow", output: Path | None = None) -> Path:
+    """Compile the pipeline; what the libraries write goes to a log."""
+    from bike_pipeline.use_cases.cluster import compile_pipeline
+
+    with captured(log_file(settings, "compile")):
+        return compile_pipeline(settings, target, output)

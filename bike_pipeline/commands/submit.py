@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bike_pipeline.commands.options import FiniteRange, settings_options
+from bike_pipeline.commands.compile import compiled
+from bike_pipeline.commands.options import FiniteRange, json_option, settings_options
+from bike_pipeline.commands.output import as_document, console_on
 from bike_pipeline.errors import BikePipelineError, ConfigurationError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from bike_pipeline.settings import Settings
+    from bike_pipeline.use_cases.cluster import Submission
 
 _STYLES = {"SUCCEEDED": "green", "FAILED": "bold red", "CANCELED": "bold red", "SKIPPED": "dim"}
 
@@ -28,7 +29,7 @@ _STYLES = {"SUCCEEDED": "green", "FAILED": "bold red", "CANCELED": "bold red", "
 @click.option("--parameter", "parameters", metavar="KEY=VALUE", multiple=True, help="One of the spec's parameters.")
 @click.option("--wait", is_flag=True, help="Show the state of each task until the run ends, and exit by its result.")
 @click.option("--timeout", type=FiniteRange(min=0, min_open=True), help="With --wait: give up after SECONDS.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON and nothing else.")
+@json_option
 def command(
     settings: Settings,
     spec: Path | None,
@@ -40,60 +41,63 @@ def command(
 ) -> None:
     """Upload the compiled pipeline to Kubeflow Pipelines and run it there.
 
-    The same spec is uploaded once; what changed becomes a new version of the pipeline. Ends with exit code 15 where the
-    cluster cannot be reached or refuses, and with --wait, 10 where a task failed. A run that succeeds need not have
+    The same spec is uploaded once; what changed becomes a new version of the pipeline. Ends with exit code 15 if the
+    cluster cannot be reached or refuses, and with --wait, 10 if a task failed. A run that succeeds need not have
     pushed a model: the gates decide that inside it.
     """
-    from datetime import UTC, datetime
-
-    from bike_pipeline.commands.cluster_source import client_module, compiled
-    from bike_pipeline.commands.output import console_on
+    from bike_pipeline.use_cases.cluster import submit
 
     if timeout is not None and not wait:
         raise click.UsageError("--timeout goes with --wait.")
+    seen: list[Submission] = []
+    show = _observer(settings)
+
+    def observe(now: Submission) -> None:
+        seen.append(now)
+        if not as_json:
+            show(now)
+
     values = _parameters(parameters)
-    console = None if as_json else console_on(sys.stdout)
-    text = compiled(settings, spec)
-    module = client_module()
-    module.check_spec(text)
-    client = module.KubeflowClient(settings)
-    version = client.upload(text)
-    run = client.start(version, name or f"{settings.pipeline_name} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}", values)
-    if console:
-        verb = "uploaded" if version.created else "already there:"
-        console.print(f"pipeline {settings.pipeline_name}: {verb} version {version.name}", soft_wrap=True)
-        console.print(f"run {run.run_id}: {run.address}", soft_wrap=True)
-    failure: BikePipelineError | None = None
-    if wait:
-        try:
-            run = client.wait(run.run_id, timeout, _teller(console))
-            module.check_outcome(run)
-        except BikePipelineError as error:
-            failure = error
+    try:
+        submit(
+            settings,
+            spec or compiled(settings),
+            name=name,
+            parameters=values,
+            wait=wait,
+            timeout=timeout,
+            observe=observe,
+        )
+    except BikePipelineError as error:
+        if as_json and seen:
+            click.echo(as_document({**asdict(seen[-1]), "error": str(error), "exit_code": error.exit_code}))
+        raise
     if as_json:
-        result: dict[str, Any] = {"version": asdict(version), "run": asdict(run)}
-        if failure:
-            result |= {"error": str(failure), "exit_code": failure.exit_code}
-        click.echo(json.dumps(result, indent=2))
-    elif wait and not failure and console:
-        console.print(f"run {run.state}", style=_STYLES.get(run.state, ""))
-    if failure:
-        raise failure
+        click.echo(as_document(seen[-1]))
+    elif wait:
+        state = seen[-1].run.state
+        console_on(sys.stdout).print(f"run {state}", style=_STYLES.get(state, ""))
 
 
-def _teller(console: Console | None) -> Any:
-    """Return what prints each change of a task's state as one line."""
-    before: dict[str, str] = {}
+def _observer(settings: Settings) -> Callable[[Submission], None]:
+    """Return what prints the run as it begins, and each change of a task's state as one line."""
+    console = console_on(sys.stdout)
+    before: dict[str, str] | None = None
 
-    def told(run: Any) -> None:
-        if console is None:
+    def show(now: Submission) -> None:
+        nonlocal before
+        if before is None:
+            before = {}
+            verb = "uploaded" if now.version.created else "already there:"
+            console.print(f"pipeline {settings.pipeline_name}: {verb} version {now.version.name}", soft_wrap=True)
+            console.print(f"run {now.run.run_id}: {now.run.address}", soft_wrap=True)
             return
-        for task, state in run.tasks.items():
+        for task, state in now.run.tasks.items():
             if before.get(task) != state:
                 console.print(f"{task:20s} {state.lower()}", style=_STYLES.get(state, ""), soft_wrap=True)
-                before[task] = state
+        before = now.run.tasks
 
-    return told
+    return show
 
 
 def _parameters(texts: tuple[str, ...]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,34 +24,14 @@ if TYPE_CHECKING:
 @click.option("--model", required=True, help="Folder for the model; must not exist.")
 @click.option("--base-model", default="", help="Folder of the SavedModel to start from.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="The file; else standard output.")
-def command(
-    settings: Settings,
-    name: str,
-    examples: tuple[str, ...],
-    transform_graph: str,
-    model: str,
-    base_model: str,
-    output: Path | None,
-) -> None:
+def command(settings: Settings, name: str, output: Path | None, **places: Any) -> None:
     """Write the TrainJob NAME for Kubeflow Trainer, with its runtime.
 
     Places are as the pods see them, on a volume of kubeflow.volumes. training.workers says how many pods there are.
     """
-    from bike_pipeline.modeling.training_job import TrainingJob
-    from bike_pipeline.runners.kubeflow_runner import KubeflowRunner
+    from bike_pipeline.use_cases.cluster import train_job
 
-    schema = settings.schema_file
-    job = TrainingJob(
-        examples=examples,
-        schema_file=str(schema if schema.is_absolute() else Path(settings.kubeflow.project_folder) / schema),
-        transform_graph=transform_graph,
-        base_model=base_model,
-        run_dir=f"{model.rstrip('/')}.run",
-        model_dir=model,
-        training=settings.training,
-        seed=settings.seed,
-    )
-    text: str = KubeflowRunner.train_job(settings, job, name)
+    text = train_job(settings, name, **places)
     if output is None:
         click.echo(text, nl=False)
         return

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from bike_pipeline import Workspace
 from bike_pipeline.commands import schedule, submit
 from bike_pipeline.errors import ClusterError, ConfigurationError, ExitCode, StageError
 from tests.runners.kubeflow import pipelines_server
@@ -420,3 +421,16 @@ def test_without_a_file_the_pipeline_is_compiled_with_the_settings(call, server,
     executors = pipeline["deploymentSpec"]["executors"]
     assert {one["container"]["image"] for one in executors.values()} == {"registry.example/bike:7"}
     assert set(platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]) <= set(executors)
+
+
+def test_a_program_submits_and_schedules_without_the_command_line(server, spec, tmp_path):
+    server.states = [("SUCCEEDED", {"Transform": "SUCCEEDED", "Trainer": "SUCCEEDED"}, "")]
+    values = {"kubeflow.client.endpoint": server.address, "kubeflow.client.poll_seconds": 0.01}
+    workspace = Workspace(tmp_path / "workspace", values=values)
+    done = workspace.submit(spec, name="from a program", parameters={"span": 2}, wait=True)
+    assert (done.run.name, done.run.state, done.version.created) == ("from a program", "SUCCEEDED", True)
+    made = workspace.schedule(spec, every="6h")
+    assert (made.version.version_id, made.version.created) == (done.version.version_id, False)
+    assert workspace.schedules() == [made.schedule]
+    with pytest.raises(ConfigurationError, match="either a cron expression or an interval"):
+        workspace.schedule(spec)

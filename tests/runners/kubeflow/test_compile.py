@@ -270,5 +270,5 @@ def test_the_command_prints_the_file_and_nothing_else(tmp_path, capfd):
     result = CliRunner().invoke(command, ["--set", f"workspace={tmp_path}"])
     assert result.exit_code == 0, result.output
     path = tmp_path / "kubeflow" / "bike-demand.yaml"
-    assert capfd.readouterr().out == f"{path}\n"
+    assert (result.output, capfd.readouterr().out) == (f"{path}\n", "")
     assert len(list(yaml.safe_load_all(path.read_text(encoding="utf-8")))) == 2
