@@ -61,8 +61,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
     registry.formats_of((*settings.exporting.all_formats, *settings.exporting.compression.formats))
     inputs, model = ("features.py", "data"), ("features.py", "modeling")
     serving = (
-        "model_registry/registry.py", "model_registry/layout.py", "model_registry/version_folders.py",
-        "model_registry/promotion_log.py", "model_registry/phases.py",
+        "model_registry",
         "lineage/store/metadata_store.py", "lineage/store/entities.py", "lineage/queries/serving_now.py",
     )  # fmt: skip
     lookup = "components/baseline_lookup.py"

@@ -17,7 +17,7 @@ from bike_pipeline.use_cases import cluster, data, doctor, promotion
 if TYPE_CHECKING:
     from bike_pipeline.data.ingest import IngestResult
     from bike_pipeline.data.span_version import SpanVersion
-    from bike_pipeline.model_registry.phases import Change
+    from bike_pipeline.model_registry.deployment import Change
     from bike_pipeline.runners.kubeflow.cluster_records import Schedule
     from bike_pipeline.runners.kubeflow.definition import Target
     from bike_pipeline.use_cases.cluster import ScheduledVersion, Submission

@@ -12,7 +12,7 @@ from bike_pipeline.commands.output import answer, table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from bike_pipeline.model_registry.phases import Change
+    from bike_pipeline.model_registry.deployment import Change
     from bike_pipeline.settings import Settings
 
 

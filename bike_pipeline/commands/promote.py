@@ -10,7 +10,7 @@ from bike_pipeline.commands.options import json_option, settings_options
 from bike_pipeline.commands.output import answer, captured
 
 if TYPE_CHECKING:
-    from bike_pipeline.model_registry.phases import Change
+    from bike_pipeline.model_registry.deployment import Change
     from bike_pipeline.settings import Settings
 
 

@@ -38,7 +38,7 @@ def manifest_mismatch(manifest: Manifest, rows: Mapping[Split, pa.Table], quaran
 def missing_manifest(span: int, version: int, where: str, *, at_once: bool) -> DataError:
     """Return the error for a version that has no manifest.
 
-    `at_once` says whether versions appear with all of their files there (see `StoreFiles`).
+    `at_once` says whether versions appear with all of their files there (see `storage.files.Files`).
     """
     why = "it was taken away" if at_once else "it was taken away, or an ingest did not come to its end"
     return DataError(

@@ -4,7 +4,7 @@ A large split is cut into several files, so that a reader holds one of them at a
 version's manifest says. The layout is TFX's own, so that its stock CsvExampleGen reads CSV versions with the input
 patterns of `input_pattern`. A version is never changed after its
 creation; `verify` tells when somebody did. Which span an upload belongs to is decided in `placement.py`; how a version
-appears all at once, in `store_files.py` (local) and `remote_files.py` (object storage).
+appears all at once, in `storage.files`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 from bike_pipeline.data.contract import CheckedRows
 from bike_pipeline.data.manifest import (
@@ -34,14 +33,12 @@ from bike_pipeline.data.rows import content_sha256, merge_rows, rows_from_csv, r
 from bike_pipeline.data.span_checks import manifest_mismatch, missing_manifest
 from bike_pipeline.data.span_version import Addition, SpanVersion
 from bike_pipeline.errors import DataError
-from bike_pipeline.storage.file_systems import open_file_system
-from bike_pipeline.storage.store_files import LocalFiles, StoreFiles
+from bike_pipeline.storage.files import LOCK_SECONDS, Files, open_files, write_tree
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 REFUSED = "refused"
-LOCK_TIMEOUT = 60.0
 _SPAN = re.compile(r"span-([0-9]{4})")
 _VERSION = re.compile(r"version-([0-9]{4})")
 
@@ -54,7 +51,7 @@ def input_pattern(split: Split) -> str:
 class SpanStore:
     """Spans and their versions, at a local path, a file:// address or any address that fsspec writes to."""
 
-    def __init__(self, uri: str, *, lock_timeout: float = LOCK_TIMEOUT, files: StoreFiles | None = None) -> None:
+    def __init__(self, uri: str, *, lock_timeout: float = LOCK_SECONDS, files: Files | None = None) -> None:
         """Open a store; nothing is made until the first version is added.
 
         Args:
@@ -62,7 +59,7 @@ class SpanStore:
             lock_timeout: seconds to wait for another writer, on a local folder.
             files: the place it stands in, if the caller opened that already.
         """
-        self._files = files if files is not None else _open_files(uri, lock_timeout)
+        self._files = files if files is not None else open_files(uri, lock_timeout)
         self.uri = self._files.uri("")
 
     def spans(self) -> list[int]:
@@ -243,7 +240,7 @@ class SpanStore:
                 parent=None if parent is None else VersionNumber(span=parent.span, version=parent.version),
                 from_parent=from_parent,
             )
-            self._files.publish(_folder(placement.span, version), payload, MANIFEST)
+            self._files.publish(_folder(placement.span, version), lambda folder: write_tree(folder, payload), MANIFEST)
             return Addition(self.get(placement.span, version), created=True)
 
     def _already_there(
@@ -271,18 +268,8 @@ class SpanStore:
         content = quarantine_csv(checked.rejected)
         folder = f"{REFUSED}/{hashlib.sha256(content).hexdigest()[:16]}"
         if QUARANTINE not in self._files.files(folder):
-            self._files.publish(folder, {QUARANTINE: content}, QUARANTINE)
+            self._files.publish(folder, lambda aside: write_tree(aside, {QUARANTINE: content}), QUARANTINE)
         return self._files.uri(f"{folder}/{QUARANTINE}")
-
-
-def _open_files(uri: str, lock_timeout: float) -> StoreFiles:
-    if uri.startswith(("file://", "local://")):
-        return LocalFiles(Path(unquote(urlsplit(uri).path)), lock_timeout)
-    if "://" not in uri:
-        return LocalFiles(Path(uri).expanduser().absolute(), lock_timeout)
-    from bike_pipeline.storage.remote_files import RemoteFiles
-
-    return RemoteFiles(*open_file_system(uri))
 
 
 def _numbers(names: list[str], pattern: re.Pattern[str]) -> list[int]:

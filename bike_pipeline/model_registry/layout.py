@@ -10,6 +10,8 @@ from typing import Any
 
 from bike_pipeline.errors import StorageError
 
+# TF Serving takes a folder with this file for a version.
+MODEL_FILE = "saved_model.pb"
 # Lies in each version folder; a version without it was not pushed by this product.
 PUSH_FILE = "push.json"
 # The signed manifest and its signature; see `model_manifest`.

@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bike_pipeline.model_registry import promotion_log, verification, version_folders
-from bike_pipeline.model_registry.phases import STABLE, Change, Deployment
+from bike_pipeline.errors import ModelError, StorageError
+from bike_pipeline.model_registry import layout, promotion_log, verification, version_cache
+from bike_pipeline.model_registry.deployment import PROMOTABLE, PROMOTED, STABLE, Change, Deployment
 from bike_pipeline.model_registry.verification import Verification
+from bike_pipeline.storage.files import Files, local_path, open_files
+
+# Whoever changes what is promoted writes two small files; whoever pushes copies a model.
+_LOCK_SECONDS = 30.0
 
 
 class ModelRegistry:
     """A model's base path, as TF Serving watches it: numeric version folders, complete or absent.
 
+    On a local folder a version appears by a rename. Object storage has none: there `saved_model.pb` is uploaded last,
+    and a version without it, or without its push record, is absent for every reader here and for TF Serving.
+
     Attributes:
         base_path: local folder or address (s3://, gs://, …).
+        local: the same as a local folder; None on object storage.
     """
 
-    def __init__(self, base_path: str | Path) -> None:
+    def __init__(self, base_path: str | Path, lock_seconds: float = _LOCK_SECONDS) -> None:
         self.base_path = str(base_path).rstrip("/")
+        self.local = local_path(self.base_path)
+        self._lock_seconds = lock_seconds
+
+    @cached_property
+    def _files(self) -> Files:
+        return open_files(self.base_path, self._lock_seconds)
 
     @classmethod
     def of_version(cls, uri: str | Path) -> tuple[ModelRegistry, int]:
@@ -33,11 +53,27 @@ class ModelRegistry:
 
     def uri(self, version: int) -> str:
         """Return the folder or the address of a version."""
-        return version_folders.at(self.base_path, version)
+        return f"{self.base_path}/{version}"
 
     def versions(self) -> list[int]:
-        """Return the version numbers, ascending."""
-        return version_folders.versions(self.base_path)
+        """Return the version numbers, ascending.
+
+        Raises:
+            StorageError: they cannot be listed.
+        """
+        if self._files.at_once:
+            return sorted(int(name) for name in self._files.folders() if _is_version(name))
+        needed = {layout.MODEL_FILE, layout.PUSH_FILE}
+        return sorted(version for version, names in self._uploaded().items() if needed <= names)
+
+    def _uploaded(self) -> dict[int, set[str]]:
+        """Return the files of each version's folder, whether its upload has ended or not."""
+        found: dict[int, set[str]] = {}
+        for path in self._files.files(deep=True):
+            number, slash, name = path.partition("/")
+            if slash and _is_version(number):
+                found.setdefault(int(number), set()).add(name)
+        return found
 
     def folder(self, version: int, *, fresh: bool = False) -> Path:
         """Return a local folder with a version's files: its own, or a cached copy of an address.
@@ -49,7 +85,7 @@ class ModelRegistry:
         Raises:
             StorageError: an address cannot be read, or holds no such version.
         """
-        return version_folders.local_folder(self.base_path, version, fresh)
+        return self.local / str(version) if self.local else version_cache.cached(self._files, version, fresh=fresh)
 
     def push_record(self, version: int) -> dict[str, Any] | None:
         """Return what was recorded at a version's push; None without such a record.
@@ -57,7 +93,8 @@ class ModelRegistry:
         Raises:
             StorageError: it cannot be read.
         """
-        return version_folders.push_record(self.base_path, version)
+        content = self._files.read(f"{version}/{layout.PUSH_FILE}")
+        return None if content is None else layout.parsed_record(content, f"{self.uri(version)}/{layout.PUSH_FILE}")
 
     def add(
         self,
@@ -79,13 +116,34 @@ class ModelRegistry:
 
         Raises:
             StorageError: it cannot be written (permission, space), or the version exists.
-            BusyError: another process is pushing.
+            BusyError: another process is pushing or promoting.
         """
-        return str(version_folders.add_version(self.base_path, model, version, record, complete))
+
+        def fill(folder: Path) -> None:
+            shutil.copytree(model, folder, dirs_exist_ok=True)
+            (folder / layout.PUSH_FILE).write_text(json.dumps(record, indent=2, sort_keys=True), encoding="utf-8")
+            if complete:
+                complete(folder)
+
+        with self._files.lock():
+            if version in self.versions():
+                raise StorageError(
+                    "this version is there already", where=self.uri(version), fix="push under a higher version"
+                )
+            if not self._files.at_once:
+                for number, names in self._uploaded().items():
+                    if layout.MODEL_FILE not in names:
+                        self._files.remove(str(number))
+            self._files.publish(str(version), fill, layout.MODEL_FILE)
+        return self.uri(version)
 
     def fingerprint(self, version: int) -> str:
-        """Return the SHA-256 over names and contents of a version's model, without its exports and push files."""
-        return version_folders.fingerprint(self.uri(version))
+        """Return the SHA-256 over names and contents of a version's model, without its exports and push files.
+
+        Raises:
+            StorageError: an address cannot be read, or holds no such version.
+        """
+        return layout.fingerprint(self.folder(version, fresh=True))
 
     def is_intact(self, version: int, fingerprint: str, exports: str | None = None) -> bool:
         """Return whether a version holds the very bytes that `fingerprint` names.
@@ -95,11 +153,16 @@ class ModelRegistry:
             fingerprint: of the model.
             exports: fingerprint of its exports, "" if there must be none; None if they do not matter.
         """
-        return version_folders.is_intact(self.uri(version), fingerprint, exports)
+        if not self.local and version not in self.versions():
+            return False
+        return layout.is_intact(self.folder(version, fresh=True), fingerprint, exports)
 
     def signature_sha256(self, version: int) -> str:
         """Return the SHA-256 over a version's manifest and signature; absent ones count as empty."""
-        return version_folders.signed_as(self.base_path, version)
+        digest = hashlib.sha256()
+        for name in (layout.MANIFEST_FILE, layout.SIGNATURE_FILE):
+            digest.update(hashlib.sha256(self._files.read(f"{version}/{name}") or b"").digest())
+        return digest.hexdigest()
 
     def verify(self, version: int) -> Verification:
         """Check every byte of a version, its signature and its number against what was pushed.
@@ -118,23 +181,46 @@ class ModelRegistry:
             ConfigurationError: a trusted key cannot be read.
             StorageError: the version cannot be read.
         """
-        promotion_log.check_sound(self.base_path, version)
+        self._require(version)
+        if self.push_record(version) is None:
+            problem = f"the files are not those that were pushed: {layout.PUSH_FILE} is gone"
+        else:
+            problem = self.verify(version).problem
+        if problem:
+            raise ModelError(
+                f"version {version} may not serve: {problem}",
+                where=self.uri(version),
+                fix=f"choose another version; `bike-pipeline verify {version}` tells all that is wrong",
+            )
+
+    def _require(self, version: int) -> None:
+        present = self.versions()
+        if version not in present:
+            choice = f"choose one of {', '.join(map(str, present[-10:]))}" if present else "run the pipeline first"
+            raise ModelError(f"version {version} is not there", where=self.base_path, fix=choice)
 
     def problem(self, version: int) -> str:
-        """Return why a version cannot serve; "" if nothing speaks against it. One on object storage is not fetched.
+        """Return why a version cannot serve; "" if nothing speaks against it. One on object storage is not downloaded.
 
         Raises:
             ConfigurationError: a trusted key cannot be read.
         """
-        return verification.wrong_where(self.uri(version))
+        try:
+            if version not in self.versions():
+                return "its folder is gone"
+            if self.push_record(version) is None:
+                return f"its {layout.PUSH_FILE} is gone"
+            return self.verify(version).problem if self.local else ""
+        except (StorageError, OSError) as error:
+            return f"it cannot be read ({error})"
 
     def deployment(self) -> Deployment | None:
-        """Return labels and phases; None if no promotion was ever recorded, so that the newest version serves.
+        """Return labels and statuses; None if no promotion was ever recorded, so that the newest version serves.
 
         Raises:
             StorageError: the state is damaged or cannot be read.
         """
-        return promotion_log.read(self.base_path)
+        return promotion_log.read(self._files)
 
     def serving(self) -> int | None:
         """Return the version that serves: the promoted one, or the newest if no promotion was ever recorded.
@@ -142,7 +228,8 @@ class ModelRegistry:
         Raises:
             StorageError: the state cannot be read.
         """
-        return promotion_log.promoted_version(self.base_path)
+        state = self.deployment()
+        return max(self.versions(), default=None) if state is None else state.labels.get(STABLE)
 
     def history(self) -> list[Change]:
         """Return every change of what is promoted, oldest first, as far as the log can be read.
@@ -150,51 +237,88 @@ class ModelRegistry:
         Raises:
             StorageError: the log cannot be read.
         """
-        return promotion_log.history(self.base_path)
+        return promotion_log.history(self._files)
+
+    # Each of the following raises BusyError while another process is pushing or promoting, and StorageError if the
+    # state cannot be read or written.
+
+    @contextmanager
+    def _changes(self) -> Iterator[promotion_log.Changes]:
+        with self._files.lock():
+            yield promotion_log.Changes(self._files, max(self.versions(), default=None))
 
     def begin(self) -> None:
-        """Record what serves now, before the first push of a version that does not serve at once.
-
-        Raises:
-            BusyError: another process is changing it.
-            StorageError: the state cannot be read or written.
-        """
-        promotion_log.begin(self.base_path)
+        """Record what serves now, before the first push of a version that does not serve at once."""
+        if self._files.read(promotion_log.STATE_FILE) is None:
+            with self._changes():
+                pass
 
     def set_validated(self, version: int, *, passed: bool, reason: str) -> None:
         """Record the outcome of a version's validation; a version that serves is left as it is.
 
         Raises:
             ModelError: there is no such version.
-            BusyError: another process is changing it.
-            StorageError: the state cannot be read or written.
         """
-        promotion_log.set_validated(self.base_path, version, passed, reason)
+        with self._changes() as changes:
+            self._require(version)
+            if changes.state.status(version) != PROMOTED:
+                changes.record("validate" if passed else "refuse", "", None, version, reason)
 
     def promote(self, version: int, label: str = STABLE, reason: str = "") -> Change | None:
         """Give a label to a validated version; None if it has it already.
 
         Raises:
             ModelError: the version is absent, changed or not validated.
-            BusyError: another process is changing it.
-            StorageError: the state cannot be read or written.
         """
-        return promotion_log.promote(self.base_path, version, label, reason)
+        with self._changes() as changes:
+            self.require_sound(version)
+            state = changes.state
+            if state.labels.get(label) == version:
+                return None
+            if state.status(version) not in PROMOTABLE:
+                raise ModelError(
+                    f"version {version} is {state.status(version)}, not validated",
+                    where=self.base_path,
+                    fix=f"`bike-pipeline promote {version}` validates it first",
+                )
+            return changes.record("promote", label, state.labels.get(label), version, reason)
 
     def rollback(self, to: int | None = None, label: str = STABLE, reason: str = "") -> Change:
         """Give a label back to a version that had it before: `to`, or the newest earlier one that is still there.
 
         Raises:
             ModelError: nothing had it before, or that version is gone or damaged.
-            BusyError: another process is changing it.
-            StorageError: the state cannot be read or written.
         """
-        return promotion_log.rollback(self.base_path, to, label, reason)
+        with self._changes() as changes:
+            now, earlier = changes.state.labels.get(label), changes.state.previous.get(label, ())
+            if to is None:
+                present = set(self.versions())
+                to = next((version for version in reversed(earlier) if version in present and version != now), None)
+            if to is None or now is None:
+                problem = f"no version had the label {label} before, so there is nothing to go back to"
+                raise ModelError(
+                    problem, where=self.base_path, fix="name one that was pushed: `bike-pipeline promote VERSION`"
+                )
+            if to == now:
+                problem = f"version {to} has the label {label} now"
+                raise ModelError(problem, where=self.base_path, fix="name an earlier one")
+            self.require_sound(to)
+            if changes.state.status(to) not in PROMOTABLE:
+                problem = f"version {to} was never promoted"
+                raise ModelError(problem, where=self.base_path, fix=f"`bike-pipeline promote {to}` does that")
+            return changes.record("rollback", label, now, to, reason)
 
 
-def is_intact(folder: str | Path, fingerprint: str, exports: str | None = None) -> bool:
+def _is_version(name: str) -> bool:
+    return name.isascii() and name.isdigit()
+
+
+def is_intact(uri: str | Path, fingerprint: str, exports: str | None = None) -> bool:
     """Return whether a model's folder, or a version's address, holds the very bytes that `fingerprint` names."""
-    return version_folders.is_intact(folder, fingerprint, exports)
+    if folder := local_path(uri):
+        return layout.is_intact(folder, fingerprint, exports)
+    registry, version = ModelRegistry.of_version(uri)
+    return registry.is_intact(version, fingerprint, exports)
 
 
 def local_copy(uri: str | Path) -> Path:
@@ -203,4 +327,7 @@ def local_copy(uri: str | Path) -> Path:
     Raises:
         StorageError: an address cannot be read, or holds no such version.
     """
-    return version_folders.local_copy(uri)
+    if folder := local_path(uri):
+        return folder
+    registry, version = ModelRegistry.of_version(uri)
+    return registry.folder(version)

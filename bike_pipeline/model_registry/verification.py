@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bike_pipeline.errors import StorageError
-from bike_pipeline.model_registry import layout, signing, version_folders, version_manifest
+from bike_pipeline.model_registry import layout, signing, version_manifest
 
 # What `verify` looks at besides is the evidence behind the model.
 LOOKED_AT = ("manifest", "signature", "files", "version")
@@ -55,28 +54,6 @@ def verify(folder: Path) -> Verification:
         wrong, unproven = [] if record is None else _changed(folder, record), [_without_manifest(record)]
         wrong = wrong or (unproven if required else [])
     return Verification(f"{wrong[0]}{_more(wrong)}", ()) if wrong else Verification("", tuple(unproven))
-
-
-def wrong_where(destination: str) -> str:
-    """Return why a version cannot serve as its folder is now, in words; "" where nothing speaks against it.
-
-    Of a version on object storage, which is not fetched for this, it only looks whether it is there.
-
-    Args:
-        destination: the version's folder or address.
-
-    Raises:
-        ConfigurationError: a key that is to be believed cannot be read.
-    """
-    base_path, _, version = destination.rstrip("/").rpartition("/")
-    try:
-        if not version.isdigit() or int(version) not in version_folders.versions(base_path):
-            return "its folder is gone"
-        if version_folders.push_record(base_path, int(version)) is None:
-            return f"its {layout.PUSH_FILE} is gone"
-        return "" if version_folders.is_remote(destination) else verify(Path(destination)).problem
-    except (StorageError, OSError) as error:
-        return f"it cannot be read ({error})"
 
 
 def _said(check: version_manifest.Check) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bike_pipeline.errors import ServerError
 from bike_pipeline.model_registry import ModelRegistry
-from bike_pipeline.model_registry.phases import PUSHED, REFUSED, REPLACED, ROLLED_BACK, STABLE, Change
+from bike_pipeline.model_registry.deployment import PUSHED, REFUSED, REPLACED, ROLLED_BACK, STABLE, Change
 from bike_pipeline.rollout import validation
 from bike_pipeline.rollout.targets import RolloutTargets, roll_out
 
@@ -42,10 +42,10 @@ def _withheld(base_path: str | Path, version: int) -> bool:
     deployment = registry.deployment()
     if deployment is None:
         return False
-    if deployment.phase(version) in (ROLLED_BACK, REPLACED):
+    if deployment.status(version) in (ROLLED_BACK, REPLACED):
         return True
     record = registry.push_record(version) or {}
-    left = [v for v, phase in deployment.phases.items() if phase == ROLLED_BACK]
+    left = [v for v, status in deployment.statuses.items() if status == ROLLED_BACK]
     # The same model under another number, since the files of its first push were lost.
     return any((registry.push_record(v) or {}).get("fingerprint", "") == record.get("fingerprint") for v in left)
 
@@ -72,7 +72,7 @@ def promote(
     registry.require_sound(version)
     registry.begin()
     deployment = registry.deployment()
-    if deployment is not None and deployment.phase(version) in (PUSHED, REFUSED):
+    if deployment is not None and deployment.status(version) in (PUSHED, REFUSED):
         _validate(base_path, version, targets)
     change = registry.promote(version, label, reason)
     roll_out(base_path, targets)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.errors import ServerError
 from bike_pipeline.model_registry import ModelRegistry
-from bike_pipeline.model_registry.phases import STABLE
+from bike_pipeline.model_registry.deployment import STABLE
 from bike_pipeline.rollout.configuration import (
     MODELS_FILE,
     Served,

@@ -25,7 +25,7 @@ from typing import Any
 
 from bike_pipeline import features
 from bike_pipeline.errors import ServerError
-from bike_pipeline.model_registry import ModelRegistry, version_folders
+from bike_pipeline.model_registry import ModelRegistry
 from bike_pipeline.settings.serving_promotion import ValidationSettings
 
 LOG_FILE, REQUEST_FILE = "server.log", "first_failing_request.json"
@@ -74,9 +74,9 @@ class _Failed(Exception):  # noqa: N818 (told to nobody: `validate` turns it int
 
 def kept_folder(base_path: str | Path, version: int) -> Path:
     """Return where the log and the first failing request of a version that did not pass are kept."""
-    if version_folders.is_remote(base_path):
-        return Path(tempfile.gettempdir()) / "bike-validation" / Path(str(base_path)).name / str(version)
-    return Path(base_path) / KEPT_FOLDER / str(version)
+    if local := ModelRegistry(base_path).local:
+        return local / KEPT_FOLDER / str(version)
+    return Path(tempfile.gettempdir()) / "bike-validation" / Path(str(base_path)).name / str(version)
 
 
 def validate(base_path: str | Path, version: int, settings: ValidationSettings) -> Report:

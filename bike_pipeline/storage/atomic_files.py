@@ -1,10 +1,14 @@
-"""Writing local files so that a crash at any point leaves either the old content or the new one."""
+"""Writing local files so that a crash at any point leaves either the old content or the new one.
+
+The only module that flushes to the disk; a test says so.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import secrets
+import shutil
 from pathlib import Path
 
 from bike_pipeline.errors import StorageError
@@ -29,9 +33,20 @@ def storage_error(error: OSError, doing: str, where: str | os.PathLike[str]) -> 
         doing: what was being done, such as "write".
         where: the file or folder it was done to.
     """
-    reason = (error.strerror or str(error) or type(error).__name__).lower()
+    reason = error.strerror or str(error) or type(error).__name__
+    if isinstance(error, shutil.Error):
+        # shutil gathers what failed as (source, destination, reason).
+        reason = str(error.args[0][0][2])
     fix = _FIXES.get(error.errno or 0, "check the folder, its permissions and the space that is left")
-    return StorageError(f"cannot {doing} it: {reason}", where=os.fspath(where), fix=fix)
+    return StorageError(f"cannot {doing} it: {reason.lower()}", where=os.fspath(where), fix=fix)
+
+
+def _sync(path: str | os.PathLike[str], flags: int = 0) -> None:
+    descriptor = os.open(path, os.O_RDONLY | flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(path: str | os.PathLike[str]) -> None:
@@ -40,26 +55,39 @@ def sync_folder(path: str | os.PathLike[str]) -> None:
     Raises:
         OSError: the folder cannot be opened or flushed.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    _sync(path, os.O_DIRECTORY)
 
 
-def write_and_sync(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file and flush it to the disk; not atomic by itself.
+def sync_tree(folder: Path) -> None:
+    """Flush every file and folder below `folder`, and itself, before it is renamed into its place.
+
+    Raises:
+        OSError: something cannot be opened or flushed.
+    """
+    for path in (*folder.rglob("*"), folder):
+        _sync(path)
+
+
+def write_and_sync(path: str | os.PathLike[str], content: bytes, *, append: bool = False, mode: int = 0o666) -> None:
+    """Write a file, or add to its end, and flush it to the disk; not atomic by itself.
+
+    Args:
+        path: the file.
+        content: what is written.
+        append: keep what the file holds.
+        mode: permissions of a file that is made, less the process's umask.
 
     Raises:
         OSError: the file cannot be written.
     """
-    with Path(path).open("wb") as file:
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else os.O_TRUNC)
+    with open(path, "ab" if append else "wb", opener=lambda name, _: os.open(name, flags, mode)) as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
 
 
-def replace_file(target: Path, content: bytes) -> None:
+def replace_file(target: Path, content: bytes, *, mode: int = 0o666) -> None:
     """Write `content` beside `target`, flush it, and rename it into place; folders above it are made.
 
     Raises:
@@ -69,7 +97,7 @@ def replace_file(target: Path, content: bytes) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            write_and_sync(aside, content)
+            write_and_sync(aside, content, mode=mode)
             aside.replace(target)
         except BaseException:
             aside.unlink(missing_ok=True)
@@ -77,3 +105,21 @@ def replace_file(target: Path, content: bytes) -> None:
         sync_folder(target.parent)
     except OSError as error:
         raise storage_error(error, "write", target) from error
+
+
+def create_file(target: Path, content: bytes, *, mode: int = 0o600) -> bool:
+    """Create a file whole, unless it exists: return whether this call made it. Its folder is there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        write_and_sync(aside, content, mode=mode)
+        # A link never replaces the file of a process that was faster.
+        os.link(aside, target)
+    except FileExistsError:
+        return False
+    finally:
+        aside.unlink(missing_ok=True)
+    return True

@@ -1,15 +1,15 @@
-"""The files below a span store on object storage, through fsspec.
+"""Files below a folder (prefix) of object storage, through fsspec.
 
 Object storage has no rename of folders and no lock that dies with its holder, so this is weaker than a local folder:
 
-- A version is written file by file and its manifest last; a version without a manifest does not exist for `SpanStore`.
-  A reader that globs the folders itself (a bare TFX input pattern) can see the files of an unfinished version, so give
-  it the span and the version of `SpanStore.latest()`.
-- Writers exclude each other with a marker file that is created only where there is none. S3, GCS and local folders do
+- A folder is written file by file, and last the file that makes it count (a span version's manifest, a model's
+  saved_model.pb): without that it does not exist for the span store, the registry or TensorFlow Serving. A reader that
+  globs the folders itself can see the files of an unfinished one.
+- Writers exclude each other with a marker file that is created only if there is none. S3, GCS and local folders do
   that atomically; on a storage whose fsspec driver only looks first and then writes, two writers that start within
-  the same instant can both pass. Each therefore reads its marker again before the manifest is written.
+  the same instant can both pass. Each therefore reads its marker again before the last file is written.
 - A writer that is killed leaves its marker. After `MARKER_LIFETIME` another writer takes it over; until then it says
-  who left it and how to remove it. A single ingest that takes longer than that is refused at its commit if it was
+  who left it and how to remove it. A single write that takes longer than that is refused at its end if it was
   overtaken.
 """
 
@@ -19,19 +19,23 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from bike_pipeline.errors import BikePipelineError, BusyError, StorageError
+from bike_pipeline.storage.atomic_files import storage_error
+from bike_pipeline.storage.files import write_tree
 
 MARKER = ".writing.json"
 MARKER_LIFETIME = timedelta(minutes=30)
 
 
 class RemoteFiles:
-    """A folder (prefix) of any fsspec file system."""
+    """A folder (prefix) of any fsspec file system. See `files.Files`."""
 
     at_once = False
 
@@ -44,12 +48,12 @@ class RemoteFiles:
     def _at(self, path: str) -> str:
         return f"{self._root}/{path}" if path else self._root
 
-    def uri(self, path: str) -> str:
+    def uri(self, path: str = "") -> str:
         """Return the address with its scheme; fsspec keeps credentials out of it."""
         return str(self._fs.unstrip_protocol(self._at(path)))
 
     @contextmanager
-    def _told(self, doing: str, path: str) -> Iterator[None]:
+    def _one_error(self, doing: str, path: str) -> Iterator[None]:
         try:
             yield
         except (BikePipelineError, FileNotFoundError, FileExistsError):
@@ -62,16 +66,24 @@ class RemoteFiles:
                 fix="check the address, the credentials and the network",
             ) from error
 
-    def folders(self, path: str) -> list[str]:
+    def folders(self, path: str = "") -> list[str]:
         """Return the names of the folders in `path`."""
         return self._names(path, "directory")
 
-    def files(self, path: str) -> list[str]:
-        """Return the names of the files in `path`."""
-        return self._names(path, "file")
+    def files(self, path: str = "", *, deep: bool = False) -> list[str]:
+        """Return the names of the files in `path`, or the paths of all below it."""
+        if not deep:
+            return self._names(path, "file")
+        with self._one_error("list", path):
+            self._fs.invalidate_cache()
+            try:
+                found = self._fs.find(self._at(path))
+            except FileNotFoundError:
+                return []
+        return [str(name)[len(self._at(path)) :].lstrip("/") for name in found]
 
     def _names(self, path: str, kind: str) -> list[str]:
-        with self._told("list", path):
+        with self._one_error("list", path):
             # Listings are cached by fsspec; another process may have written since.
             self._fs.invalidate_cache()
             try:
@@ -82,11 +94,19 @@ class RemoteFiles:
 
     def read(self, path: str) -> bytes | None:
         """Return a file's content."""
-        with self._told("read", path):
+        with self._one_error("read", path):
             try:
                 return bytes(self._fs.cat_file(self._at(path)))
             except FileNotFoundError:
                 return None
+
+    def download(self, path: str, target: Path) -> None:
+        """Copy every file below `path`."""
+        names = self.files(path, deep=True)
+        with self._one_error("read", path):
+            found = self._fs.cat([self._at(f"{path}/{name}") for name in names]) if names else {}
+            root = self._at(path)
+            write_tree(target, {str(at)[len(root) :].lstrip("/"): bytes(content) for at, content in found.items()})
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -112,7 +132,7 @@ class RemoteFiles:
             held = self.read(MARKER)
             if held is not None and not _is_stale(held):
                 raise _busy(held, self.uri(MARKER)) from None
-            self._remove(MARKER)
+            self.remove(MARKER)
             try:
                 self._create(MARKER, content)
             except FileExistsError:
@@ -122,13 +142,13 @@ class RemoteFiles:
             self._check_marker()
         except StorageError:
             # It was made by this process a moment ago; left behind it would keep everybody out.
-            self._remove(MARKER)
+            self.remove(MARKER)
             raise
 
     def _create(self, path: str, content: bytes) -> None:
         from fsspec.implementations.local import LocalFileSystem
 
-        with self._told("write", path):
+        with self._one_error("write", path):
             self._fs.makedirs(self._at(path).rpartition("/")[0], exist_ok=True)
             if isinstance(self._fs, LocalFileSystem):
                 # Its pipe_file looks first and then writes; the mode x is one step.
@@ -137,8 +157,9 @@ class RemoteFiles:
             else:
                 self._fs.pipe_file(self._at(path), content, mode="create")
 
-    def _remove(self, path: str) -> None:
-        with self._told("remove", path):
+    def remove(self, path: str) -> None:
+        """Remove the file or the folder."""
+        with self._one_error("remove", path):
             try:
                 self._fs.rm(self._at(path), recursive=True)
             except FileNotFoundError:
@@ -153,27 +174,44 @@ class RemoteFiles:
     def _drop_marker(self) -> None:
         held = self.read(MARKER)
         if self._token is not None and held is not None and _field(held, "token") == self._token:
-            self._remove(MARKER)
+            self.remove(MARKER)
         self._token = None
 
-    def publish(self, folder: str, files: Mapping[str, bytes], commit: str) -> None:
-        """Clear what an unfinished writer left in `folder`, write the payload, then the commit file."""
+    def publish(self, folder: str, fill: Callable[[Path], None], commit: str) -> None:
+        """Clear what an unfinished writer left in `folder`, write the payload, then the file that makes it count."""
         if self.read(f"{folder}/{commit}") is not None:
-            raise StorageError("it exists already", where=self.uri(folder), fix="run the ingest again")
-        self._remove(folder)
-        for name, content in files.items():
-            if name != commit:
-                path = f"{folder}/{name}"
-                with self._told("write", path):
-                    self._fs.makedirs(self._at(path).rpartition("/")[0], exist_ok=True)
-                    self._fs.pipe_file(self._at(path), content)
+            raise StorageError("it is there already", where=self.uri(folder), fix="run it again")
+        self.remove(folder)
+        with tempfile.TemporaryDirectory(prefix="bike-writing-") as scratch:
+            gathered = Path(scratch)
+            try:
+                fill(gathered)
+            except OSError as error:
+                raise storage_error(error, "write", gathered) from error
+            for path in sorted(gathered.rglob("*")):
+                name = path.relative_to(gathered).as_posix()
+                if path.is_file() and name != commit:
+                    self._put(f"{folder}/{name}", path.read_bytes())
+            self._check_marker()
+            try:
+                self._create(f"{folder}/{commit}", (gathered / commit).read_bytes())
+            except FileExistsError:
+                raise StorageError("another writer made it first", where=self.uri(folder), fix="run it again") from None
+
+    def replace(self, path: str, content: bytes) -> None:
+        """Write the object, which is one step."""
         self._check_marker()
-        try:
-            self._create(f"{folder}/{commit}", files[commit])
-        except FileExistsError:
-            raise StorageError(
-                "another writer made it first", where=self.uri(folder), fix="run the ingest again"
-            ) from None
+        self._put(path, content)
+
+    def append(self, path: str, content: bytes) -> None:
+        """Write the object anew with more at its end; nothing can be added to one."""
+        self._check_marker()
+        self._put(path, (self.read(path) or b"") + content)
+
+    def _put(self, path: str, content: bytes) -> None:
+        with self._one_error("write", path):
+            self._fs.makedirs(self._at(path).rpartition("/")[0], exist_ok=True)
+            self._fs.pipe_file(self._at(path), content)
 
 
 def _field(marker: bytes, name: str) -> str:
@@ -196,7 +234,7 @@ def _busy(marker: bytes | None, where: str) -> BusyError:
     who = f"process {_field(marker, 'pid')} on {_field(marker, 'host')}" if marker else "another process"
     since = f" since {_field(marker, 'since')}" if marker else ""
     return BusyError(
-        f"{who} writes to the store{since}",
+        f"{who} writes there{since}",
         where=where,
         fix="wait for it and run this again; if that process is dead, remove this file",
     )

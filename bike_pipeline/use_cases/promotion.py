@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bike_pipeline.errors import ConfigurationError, ModelError
 
 if TYPE_CHECKING:
-    from bike_pipeline.model_registry.phases import Change
+    from bike_pipeline.model_registry.deployment import Change
     from bike_pipeline.settings import Settings
 
 

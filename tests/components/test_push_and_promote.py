@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from bike_pipeline.errors import BaselineError, ServerError
-from bike_pipeline.model_registry import ModelRegistry, layout, promotion_log, remote_models
+from bike_pipeline.model_registry import ModelRegistry, layout, version_cache
 from bike_pipeline.rollout import validation
 from bike_pipeline.rollout.targets import RolloutTargets
 from bike_pipeline.serving.predictor import Predictor
 from bike_pipeline.settings import load_settings
+from bike_pipeline.storage.files import open_files
 from tests.components.test_baseline_and_push import World
 from tests.rollout.storages import s3
 
@@ -73,7 +74,7 @@ def test_a_process_that_dies_between_push_and_promotion_goes_on_from_there(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as dying:
-        dying.setattr(promotion_log, "promote", killed)
+        dying.setattr(ModelRegistry, "promote", killed)
         with pytest.raises(KeyboardInterrupt):
             world.push(second, record=False)
     first, left = versions(world)
@@ -101,7 +102,7 @@ def test_after_a_rollback_the_baseline_is_what_serves(world: World) -> None:
 def test_push_baseline_and_prediction_work_on_object_storage(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_rows: Any
 ) -> None:
-    monkeypatch.setenv(remote_models.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(version_cache.CACHE_VARIABLE, str(tmp_path / "cache"))
     with s3(monkeypatch) as address:
         world.serving = f"{address}/bike_demand"  # type: ignore[assignment]
         model = world.model("first")
@@ -119,7 +120,7 @@ def test_push_baseline_and_prediction_work_on_object_storage(
         predicted = Predictor(str(world.serving)).predict(few_rows)
         assert len(predicted) == len(few_rows["hr"])
         # A version that was changed there is pushed again; where the trained one is gone too, it is told.
-        remote_models.RemoteModels(str(world.serving))._put(f"{version}/variables/variables.index", b"changed")
+        open_files(world.serving)._put(f"{version}/variables/variables.index", b"changed")
         (trained / "fingerprint.pb").write_bytes(b"changed too")
         with pytest.raises(BaselineError, match="gone or changed"):
             world.look_up(world.model("third"))

@@ -16,7 +16,6 @@ import pytest
 
 from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.errors import BusyError, DataError, StorageError
-from bike_pipeline.storage import store_files
 from tests.data.making import UPLOAD, check, make_rows, to_csv
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,7 +42,7 @@ print(result.version.span, result.version.version, result.created)
 HOLD = """
 import sys
 from pathlib import Path
-from bike_pipeline.storage.store_files import LocalFiles
+from bike_pipeline.storage.local_files import LocalFiles
 with LocalFiles(Path(sys.argv[1]), 5).lock():
     (Path(sys.argv[1]) / ".writing" / "half").mkdir(parents=True)
     print("held", flush=True)
@@ -146,17 +145,17 @@ def test_a_full_disk_is_one_clear_error_and_leaves_no_half_version(tmp_path, mon
     store = SpanStore(str(tmp_path))
     add(store)
     before = content_of(tmp_path)
-    real, calls = store_files.write_and_sync, []
+    real, calls = Path.write_bytes, []
 
     def full(path, content):
         calls.append(path)
         if len(calls) > point:
-            Path(path).write_bytes(content[: len(content) // 2])
+            real(path, content[: len(content) // 2])
             raise OSError(errno.ENOSPC, "No space left on device")
         real(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(store_files, "write_and_sync", full)
+        patch.setattr(Path, "write_bytes", full)
         with pytest.raises(StorageError, match=r"cannot write it: no space left on device\. Free some space"):
             add(store, "2011-02-01")
     assert content_of(tmp_path) == before

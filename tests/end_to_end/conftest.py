@@ -94,7 +94,7 @@ class Product:
         What is promoted, its history and its lock belong there; a model server passes over what is no number.
         """
         folder = self.workspace / "serving" / "bike_demand"
-        own = {"deployment.json", "deployment.jsonl", ".deployment.lock"}
+        own = {"deployment.json", "deployment.jsonl", ".lock"}
         return sorted({path.name for path in folder.iterdir()} - own) if folder.is_dir() else []
 
 

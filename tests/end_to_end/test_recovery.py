@@ -23,7 +23,7 @@ from pathlib import Path
 from bike_pipeline import cli
 rename = Path.rename
 def killing(self, target):
-    if self.name.startswith(".incoming-"):
+    if self.parent.name == ".writing" and self.parent.parent.name == "bike_demand" and self.is_dir():
         if {after}:
             rename(self, target)
         os.kill(os.getpid(), signal.SIGKILL)

@@ -8,10 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from bike_pipeline.errors import BusyError, ModelError, StorageError
-from bike_pipeline.model_registry import layout, promotion_log, remote_models, version_folders, version_manifest
-from bike_pipeline.model_registry.remote_models import RemoteModels
+from bike_pipeline.model_registry import (
+    ModelRegistry,
+    is_intact,
+    layout,
+    promotion_log,
+    version_cache,
+    version_manifest,
+)
 from bike_pipeline.settings import load_settings
 from bike_pipeline.storage import remote_files
+from bike_pipeline.storage.files import open_files
+from bike_pipeline.storage.remote_files import RemoteFiles
 from tests.rollout.storages import STORAGES
 
 
@@ -25,7 +33,7 @@ def storage(request):
 @pytest.fixture
 def base(storage, request, tmp_path, monkeypatch):
     """A base path of its own, and a cache of its own."""
-    monkeypatch.setenv(remote_models.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(version_cache.CACHE_VARIABLE, str(tmp_path / "cache"))
     return f"{storage}/{request.node.originalname}/bike_demand"
 
 
@@ -45,28 +53,28 @@ def push(base, model, *versions):
     fingerprint = layout.fingerprint(model)
     for version in versions:
         record = {"model_id": version, "fingerprint": fingerprint}
-        version_folders.add_version(
-            base, model, version, record, lambda folder, v=version: version_manifest.write(folder, {}, None, v)
+        ModelRegistry(base).add(
+            model, version, record, lambda folder, v=version: version_manifest.write(folder, {}, None, v)
         )
 
 
 def names(base):
     """Return everything below a base path."""
-    files = RemoteModels(base)
+    files = open_files(base)
     files._fs.invalidate_cache()
     return sorted(str(path)[len(files._root) + 1 :] for path in files._fs.find(files._root))
 
 
 def test_a_pushed_version_is_read_back_from_there(base, model):
     push(base, model, 17)
-    assert version_folders.versions(base) == [17]
+    assert ModelRegistry(base).versions() == [17]
     fingerprint = layout.fingerprint(model)
-    assert version_folders.push_record(base, 17) == {"model_id": 17, "fingerprint": fingerprint}
-    folder = version_folders.at(base, 17)
-    assert version_folders.is_intact(folder, fingerprint)
-    assert not version_folders.is_intact(folder, "another")
-    assert not version_folders.is_intact(version_folders.at(base, 18), fingerprint)
-    local = version_folders.local_folder(base, 17)
+    assert ModelRegistry(base).push_record(17) == {"model_id": 17, "fingerprint": fingerprint}
+    folder = ModelRegistry(base).uri(17)
+    assert is_intact(folder, fingerprint)
+    assert not is_intact(folder, "another")
+    assert not is_intact(ModelRegistry(base).uri(18), fingerprint)
+    local = ModelRegistry(base).folder(17)
     assert (local / "variables" / "data").read_bytes() == b"weights"
     assert local.name == "17"
     assert {check.name for check in version_manifest.verify(local, {}) if not check.passed} == {"signature"} | {
@@ -76,10 +84,13 @@ def test_a_pushed_version_is_read_back_from_there(base, model):
 
 def test_the_file_that_makes_a_version_is_written_last(base, model, monkeypatch):
     written = []
-    put = RemoteModels._put
-    monkeypatch.setattr(
-        RemoteModels, "_put", lambda self, path, content: (written.append(path), put(self, path, content))
-    )
+    for name in ("_put", "_create"):
+        write = getattr(RemoteFiles, name)
+        monkeypatch.setattr(
+            RemoteFiles,
+            name,
+            lambda self, path, content, write=write: (written.append(path), write(self, path, content)),
+        )
     push(base, model, 4)
     assert written[-1] == "4/saved_model.pb"
     assert {"4/push.json", "4/model_manifest.json", "4/variables/data"} <= set(written[:-1])
@@ -87,39 +98,39 @@ def test_the_file_that_makes_a_version_is_written_last(base, model, monkeypatch)
 
 def test_an_upload_that_dies_is_absent_and_the_next_push_clears_it_away(base, model, monkeypatch):
     push(base, model, 1)
-    put = RemoteModels._put
+    create = RemoteFiles._create
 
     def dying(self, path, content):
         if path.endswith("saved_model.pb"):
             raise KeyboardInterrupt
-        put(self, path, content)
+        create(self, path, content)
 
     with monkeypatch.context() as broken:
-        broken.setattr(RemoteModels, "_put", dying)
+        broken.setattr(RemoteFiles, "_create", dying)
         # A process that is killed does not clean up after itself.
-        broken.setattr(RemoteModels, "_drop_marker", lambda self: None)
+        broken.setattr(RemoteFiles, "_drop_marker", lambda self: None)
         with pytest.raises(KeyboardInterrupt):
             push(base, model, 2)
     assert "2/push.json" in names(base)
-    assert version_folders.versions(base) == [1]
-    assert promotion_log.promoted_version(base) == 1
+    assert ModelRegistry(base).versions() == [1]
+    assert ModelRegistry(base).serving() == 1
     # The emulator of Google's storage does not look at the precondition that the marker is not there.
     if base.startswith("s3://"):
         with pytest.raises(BusyError, match="process"):
             push(base, model, 3)
     monkeypatch.setattr(remote_files, "MARKER_LIFETIME", remote_files.MARKER_LIFETIME * -1)
     push(base, model, 3)
-    assert version_folders.versions(base) == [1, 3]
+    assert ModelRegistry(base).versions() == [1, 3]
     assert not [name for name in names(base) if name.startswith("2/") or "writing" in name]
 
 
 def test_a_version_without_its_push_record_is_absent(base, model):
     push(base, model, 1, 2)
-    RemoteModels(base)._remove("2/push.json")
-    assert version_folders.versions(base) == [1]
-    assert version_folders.push_record(base, 2) is None
+    open_files(base).remove("2/push.json")
+    assert ModelRegistry(base).versions() == [1]
+    assert ModelRegistry(base).push_record(2) is None
     with pytest.raises(StorageError, match="not there"):
-        version_folders.local_folder(base, 2)
+        ModelRegistry(base).folder(2)
 
 
 def test_a_version_that_is_there_is_never_overwritten(base, model):
@@ -129,26 +140,26 @@ def test_a_version_that_is_there_is_never_overwritten(base, model):
     with pytest.raises(StorageError, match="there already"):
         push(base, model, 1)
     assert names(base) == before
-    assert RemoteModels(base).contents(1)["saved_model.pb"] == b"graph"
+    assert open_files(base).read("1/saved_model.pb") == b"graph"
 
 
 def test_what_was_fetched_is_fetched_once_and_checked(base, model, monkeypatch):
     push(base, model, 1)
-    local = version_folders.local_folder(base, 1)
+    local = ModelRegistry(base).folder(1)
     with monkeypatch.context() as watched:
-        watched.setattr(RemoteModels, "contents", lambda *_: pytest.fail("it was there"))
-        assert version_folders.local_folder(base, 1) == local
+        watched.setattr(RemoteFiles, "download", lambda *_: pytest.fail("it was there"))
+        assert ModelRegistry(base).folder(1) == local
     # A local copy that was damaged is fetched again.
     (local / "variables" / "data").write_bytes(b"somebody else's")
-    assert (version_folders.local_folder(base, 1) / "variables" / "data").read_bytes() == b"weights"
+    assert (ModelRegistry(base).folder(1) / "variables" / "data").read_bytes() == b"weights"
 
 
 def test_a_fresh_copy_is_what_is_there_now(base, model):
     push(base, model, 1)
-    local = version_folders.local_folder(base, 1)
-    RemoteModels(base)._put("1/variables/data", b"changed there")
-    assert (version_folders.local_folder(base, 1, fresh=True) / "variables" / "data").read_bytes() == b"changed there"
-    assert not version_folders.is_intact(version_folders.at(base, 1), layout.fingerprint(model))
+    local = ModelRegistry(base).folder(1)
+    open_files(base)._put("1/variables/data", b"changed there")
+    assert (ModelRegistry(base).folder(1, fresh=True) / "variables" / "data").read_bytes() == b"changed there"
+    assert not is_intact(ModelRegistry(base).uri(1), layout.fingerprint(model))
     failed = [check.detail for check in version_manifest.verify(local, {}) if check.name == "files"]
     assert failed == ["variables/data was changed"]
 
@@ -156,30 +167,30 @@ def test_a_fresh_copy_is_what_is_there_now(base, model):
 def test_two_that_fetch_at_once_get_the_same(base, model):
     push(base, model, 1)
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: version_folders.local_folder(base, 1), range(4)))
+        found = list(pool.map(lambda _: ModelRegistry(base).folder(1), range(4)))
     assert len(set(found)) == 1
-    assert version_folders.is_intact(found[0], layout.fingerprint(model))
+    assert is_intact(found[0], layout.fingerprint(model))
 
 
 def test_promotion_and_rollback_are_kept_there(base, model):
-    promotion_log.begin(base)
+    ModelRegistry(base).begin()
     push(base, model, 1, 2)
-    assert promotion_log.promoted_version(base) is None
+    assert ModelRegistry(base).serving() is None
     for version in (1, 2):
-        promotion_log.set_validated(base, version, passed=True, reason="")
-        promotion_log.promote(base, version)
-    promotion_log.rollback(base, reason="as it was")
-    assert (promotion_log.promoted_version(base), promotion_log.labels(base)) == (1, {"stable": 1})
-    assert [change.action for change in promotion_log.history(base)] == [
+        ModelRegistry(base).set_validated(version, passed=True, reason="")
+        ModelRegistry(base).promote(version)
+    ModelRegistry(base).rollback(reason="as it was")
+    assert (ModelRegistry(base).serving(), dict(ModelRegistry(base).deployment().labels)) == (1, {"stable": 1})
+    assert [change.action for change in ModelRegistry(base).history()] == [
         "begin", "validate", "promote", "validate", "promote", "rollback",
     ]  # fmt: skip
     assert {promotion_log.STATE_FILE, promotion_log.AUDIT_FILE} <= set(names(base))
-    lines = RemoteModels(base).read(promotion_log.AUDIT_FILE).splitlines()
+    lines = open_files(base).read(promotion_log.AUDIT_FILE).splitlines()
     assert [json.loads(line)["revision"] for line in lines] == [1, 2, 3, 4, 5, 6]
     # A version whose files were changed there is not gone back to.
-    RemoteModels(base)._put("2/variables/data", b"changed there")
+    open_files(base)._put("2/variables/data", b"changed there")
     with pytest.raises(ModelError, match="was changed"):
-        promotion_log.promote(base, 2)
+        ModelRegistry(base).promote(2)
 
 
 def test_the_settings_take_addresses_of_object_storage(storage):

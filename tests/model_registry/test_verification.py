@@ -15,7 +15,7 @@ from bike_pipeline.commands import rollback as rollback_command
 from bike_pipeline.commands import verify as verify_command
 from bike_pipeline.edge import exports
 from bike_pipeline.errors import ConfigurationError, EdgeError, ModelError, VerificationError
-from bike_pipeline.model_registry import layout, promotion_log, signing, verification, version_folders, version_manifest
+from bike_pipeline.model_registry import ModelRegistry, layout, signing, verification, version_manifest
 from bike_pipeline.serving.server import loading
 from bike_pipeline.serving.server.statuses import StatusError
 from bike_pipeline.settings import load_settings
@@ -50,18 +50,18 @@ def push(base: Path, version: int, signer: signing.Signer | None, manifest: bool
         if manifest:
             version_manifest.write(folder, {}, signer, version)
 
-    return Path(version_folders.add_version(base, model, version, record, complete))
+    return Path(ModelRegistry(base).add(model, version, record, complete))
 
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     """Two signed versions, the newer one promoted after the older one."""
     base = tmp_path / "serving" / "bike_demand"
-    promotion_log.begin(base)
+    ModelRegistry(base).begin()
     for version in (OLDER, NEWER):
         push(base, version, signing.signer())
-        promotion_log.set_validated(base, version, passed=True, reason="")
-        promotion_log.promote(base, version)
+        ModelRegistry(base).set_validated(version, passed=True, reason="")
+        ModelRegistry(base).promote(version)
     return base
 
 
@@ -110,15 +110,15 @@ def test_the_file_that_answers_may_not_be_another_models(base: Path, manifest: b
     said = refused_by_serve(folder)
     assert (f"{ANSWERS} was changed" if manifest else "the exported files are not those that were pushed") in said
     with pytest.raises(ModelError, match="may not serve"):
-        promotion_log.check_sound(base, int(folder.name))
+        ModelRegistry(base).require_sound(int(folder.name))
 
 
 def test_without_its_push_record_a_version_does_not_pass(base: Path) -> None:
     (base / str(NEWER) / layout.PUSH_FILE).unlink()
     assert "push.json is gone" in refused_by_serve(base / str(NEWER))
-    promotion_log.rollback(base)
+    ModelRegistry(base).rollback()
     with pytest.raises(ModelError, match=r"push\.json is gone"):
-        promotion_log.rollback(base, NEWER)
+        ModelRegistry(base).rollback(NEWER)
 
 
 def test_a_version_that_nothing_tells_of_is_named_as_such(base: Path, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_an_older_signed_version_does_not_pass_as_a_newer_one(base: Path, tmp_pa
         call(verify_command.command, tmp_path, str(NEWER))
     with pytest.raises(ModelError, match=said):
         call(promote_command.command, tmp_path, str(NEWER))
-    promotion_log.rollback(base)
+    ModelRegistry(base).rollback()
     with pytest.raises(ModelError, match=said):
         call(rollback_command.command, tmp_path, "--to", str(NEWER))
     with pytest.raises(EdgeError, match=said):
@@ -163,11 +163,11 @@ def test_a_version_of_an_earlier_release_serves_unless_a_signature_must_name_it(
         call(verify_command.command, tmp_path, str(NEWER))
     # What is told of it is the evidence, which these pushes lack; the version is only in doubt.
     assert "bind" not in str(error.value)
-    promotion_log.check_sound(base, NEWER)
+    ModelRegistry(base).require_sound(NEWER)
     require(tmp_path)
     assert "does not bind the version" in refused_by_serve(folder)
     with pytest.raises(ModelError, match="does not bind the version"):
-        promotion_log.check_sound(base, NEWER)
+        ModelRegistry(base).require_sound(NEWER)
     with pytest.raises(EdgeError, match="does not bind the version"):
         exports.read(folder, signing.trusted_keys(), force=True)
 
@@ -188,7 +188,7 @@ def test_a_signature_that_proves_nothing_is_told_and_refused_where_one_is_requir
     require(tmp_path)
     assert said in refused_by_serve(folder)
     with pytest.raises(ModelError, match=said):
-        promotion_log.check_sound(base, NEWER + 1)
+        ModelRegistry(base).require_sound(NEWER + 1)
 
 
 def test_a_manifest_that_its_key_did_not_sign_is_refused_whatever_the_settings_say(base: Path) -> None:

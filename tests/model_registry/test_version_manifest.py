@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from bike_pipeline.model_registry import layout, signing, version_folders, version_manifest
+from bike_pipeline.model_registry import ModelRegistry, layout, signing, version_manifest
 
 HASH = "a1" * 32
 EVIDENCE: dict[str, Any] = {
@@ -45,13 +45,11 @@ def push(tmp_path: Path, key: signing.Signer) -> Callable[..., Path]:
     (model / "variables" / "data").write_bytes(b"weights")
 
     def pushed(version: int = 1, evidence: dict[str, Any] = EVIDENCE, signer: signing.Signer | None = key) -> Path:
-        return version_folders.add_version(
-            tmp_path / "serving",
-            model,
-            version,
-            {"model_id": 7},
-            lambda folder: version_manifest.write(folder, evidence, signer, version),
+        registry = ModelRegistry(tmp_path / "serving")
+        registry.add(
+            model, version, {"model_id": 7}, lambda folder: version_manifest.write(folder, evidence, signer, version)
         )
+        return registry.folder(version)
 
     return pushed
 
@@ -180,9 +178,9 @@ def test_the_manifest_appears_with_the_version_or_not_at_all(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(version_manifest, "write", full)
-    with pytest.raises(Exception, match="No space left"):
+    with pytest.raises(Exception, match="no space left"):
         push()
-    assert list((tmp_path / "serving").iterdir()) == []
+    assert [path.name for path in (tmp_path / "serving").iterdir()] == [".lock"]
 
 
 def test_the_manifest_is_no_part_of_the_models_identity(push: Callable[..., Path]) -> None:

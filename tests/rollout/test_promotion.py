@@ -16,7 +16,7 @@ from bike_pipeline.commands import promote as promote_command
 from bike_pipeline.commands import rollback as rollback_command
 from bike_pipeline.errors import ConfigurationError, ExitCode, ModelError, ServerError
 from bike_pipeline.model_registry import ModelRegistry
-from bike_pipeline.model_registry.phases import PUSHED, REFUSED
+from bike_pipeline.model_registry.deployment import PUSHED, REFUSED
 from bike_pipeline.rollout import promotion, targets, validation
 from bike_pipeline.rollout.targets import RolloutTargets
 from bike_pipeline.settings import load_settings
@@ -84,7 +84,7 @@ def test_a_version_that_does_not_pass_leaves_what_serves(base, failing):
         with pytest.raises(ServerError, match="too slow"):
             promotion.after_push(base, 2, targets_of(base))
     assert ModelRegistry(base).serving() == 1
-    assert ModelRegistry(base).deployment().phase(2) == REFUSED
+    assert ModelRegistry(base).deployment().status(2) == REFUSED
     assert "too slow" in ModelRegistry(base).history()[-1].reason
 
 
@@ -101,7 +101,7 @@ def test_where_a_person_decides_the_version_waits(base, passing):
     push(base, 2)
     assert "bike-pipeline promote" in promotion.after_push(base, 2, targets_of(base, "automatic=false"))
     assert (passing, ModelRegistry(base).serving()) == ([], 1)
-    assert ModelRegistry(base).deployment().phase(2) == PUSHED
+    assert ModelRegistry(base).deployment().status(2) == PUSHED
 
 
 def test_without_validation_a_version_is_promoted_as_it_is(base, failing):

@@ -21,8 +21,8 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 from bike_pipeline.lineage.records.run_record import runner_of
 from bike_pipeline.lineage.store.connection import open_at
 from bike_pipeline.lineage.store.entities import ModelRecord, RunRecord, ServedModel, StageRecord
-from bike_pipeline.model_registry import ModelRegistry, verification
-from bike_pipeline.model_registry.phases import STABLE
+from bike_pipeline.model_registry import ModelRegistry
+from bike_pipeline.model_registry.deployment import STABLE
 from bike_pipeline.stages import Stage
 
 Artifact = pb.Artifact
@@ -294,7 +294,7 @@ class Lineage:
         """
         pushed = {push.model_id: push for push in self.pushes()}
         serving = self.serving_model(serving_path)
-        wrong = verification.wrong_where(serving.destination) if serving is not None and serving_path else ""
+        wrong = ModelRegistry(serving_path).problem(serving.version) if serving is not None and serving_path else ""
         records = []
         for model in self.artifacts("Model"):
             execution = self.producer(model.id)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from bike_pipeline.errors import StorageError
-from bike_pipeline.model_registry.phases import STABLE
+from bike_pipeline.model_registry.deployment import STABLE
 from bike_pipeline.serving.server import promoted, version_policy
 from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.served_version import ServedVersion, State, Threads

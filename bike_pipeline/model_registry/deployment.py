@@ -1,4 +1,4 @@
-"""The phases that a pushed version goes through, and what each change makes of a deployment."""
+"""What is promoted: the label and the status of each pushed version, and what each change makes of them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ PUSHED, VALIDATED, REFUSED, PROMOTED, REPLACED, ROLLED_BACK = (
     "replaced",
     "rolled back",
 )
-# A version in one of these has been validated, or has served before there were phases.
+# A version in one of these has been validated, or has served before there were statuses.
 PROMOTABLE = (VALIDATED, PROMOTED, REPLACED, ROLLED_BACK)
-# Earlier holders of a label that a rollback can go back to.
+# Earlier versions of a label that a rollback can go back to.
 _MOST_PREVIOUS = 50
 
 
@@ -52,14 +52,14 @@ class Deployment:
 
     Attributes:
         labels: version by label.
-        phases: phase by version; a version that is not there is pushed and no more.
+        statuses: status by version; a version that is not there is pushed and no more.
         previous: by label the versions that had it before, the latest last.
         change: the last change.
         more: what another release wrote into the file and this one only keeps.
     """
 
     labels: Mapping[str, int] = field(default_factory=dict)
-    phases: Mapping[int, str] = field(default_factory=dict)
+    statuses: Mapping[int, str] = field(default_factory=dict)
     previous: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     change: Change | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
@@ -69,30 +69,30 @@ class Deployment:
         """Number of the last change; 0 before the first."""
         return self.change.revision if self.change else 0
 
-    def phase(self, version: int) -> str:
-        """Return a version's phase."""
-        return self.phases.get(version, PUSHED)
+    def status(self, version: int) -> str:
+        """Return a version's status."""
+        return self.statuses.get(version, PUSHED)
 
     def after(self, change: Change) -> Deployment:
         """Return what a change makes of it."""
-        labels, phases = dict(self.labels), dict(self.phases)
+        labels, statuses = dict(self.labels), dict(self.statuses)
         previous = {label: list(versions) for label, versions in self.previous.items()}
         version, label = change.to_version, change.label
         if version is not None:
             if change.action in ("validate", "refuse"):
-                phases[version] = VALIDATED if change.action == "validate" else REFUSED
+                statuses[version] = VALIDATED if change.action == "validate" else REFUSED
             elif label:
                 before = labels.get(label)
                 labels[label] = version
-                held = previous.setdefault(label, [])
+                earlier = previous.setdefault(label, [])
                 if change.action == "rollback":
-                    del held[held.index(version) if version in held else len(held) :]
+                    del earlier[earlier.index(version) if version in earlier else len(earlier) :]
                 elif (old := before if before is not None else change.from_version) is not None:
-                    held.append(old)
-                    del held[:-_MOST_PREVIOUS]
+                    earlier.append(old)
+                    del earlier[:-_MOST_PREVIOUS]
                 if label == STABLE:
                     if change.from_version is not None:
-                        phases[change.from_version] = ROLLED_BACK if change.action == "rollback" else REPLACED
-                    phases[version] = PROMOTED
-        kept = {name: tuple(versions) for name, versions in previous.items()}
-        return replace(self, labels=labels, phases=phases, previous=kept, change=change)
+                        statuses[change.from_version] = ROLLED_BACK if change.action == "rollback" else REPLACED
+                    statuses[version] = PROMOTED
+        trimmed = {name: tuple(versions) for name, versions in previous.items()}
+        return replace(self, labels=labels, statuses=statuses, previous=trimmed, change=change)
