@@ -88,7 +88,7 @@ def _publish(
     built = bundle.build(found, settings.serving.model_name, int(folder.name), settings.edge, largest, signer)
     bundle.prove(built, trusted[signer.key_id])
     base = output.expanduser().absolute() if output else settings.edge_path
-    return channels.publish(base, channel, built, signer, trusted, sequence), built
+    return channels.publish(base, channel, built, signer, trusted, settings.edge.valid_days, sequence), built
 
 
 def _folder(settings: Settings, version: int | None) -> Path:

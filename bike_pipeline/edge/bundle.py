@@ -36,7 +36,7 @@ _C_SOURCE = "c_source"
 _HERE = Path(__file__).parent
 # Modules of the device's program, in an archive that Python runs; the packages around them are empty there.
 _PROGRAM = ("device.py", "fetching.py", "trust.py", "unpacking.py")
-_PACKAGES = ("bike_pipeline", "bike_pipeline/serving", "bike_pipeline/edge")
+_PACKAGES = ("bike_pipeline", "bike_pipeline/edge")
 _MAIN = "import sys\n\nfrom bike_pipeline.edge.device import main\n\nsys.exit(main())\n"
 _DATE = (1980, 1, 1, 0, 0, 0)
 

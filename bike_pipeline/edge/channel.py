@@ -2,24 +2,25 @@
 
 `<base>/<channel>/channel.json` is one file, signature included, so that it appears with a single rename; the bundle it
 names is complete before. Its sequence grows with each push: a device takes no file that is older than one it has seen.
+It expires, so that a device notices if newer ones are withheld.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import os
-import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bike_pipeline.edge import fetching
 from bike_pipeline.edge.bundle import Bundle
 from bike_pipeline.edge.fetching import BUNDLE_LIMIT, read_channel
 from bike_pipeline.edge.trust import FORMAT, UpdateError
-from bike_pipeline.errors import BusyError, EdgeError, StorageError
+from bike_pipeline.errors import BusyError, EdgeError
+from bike_pipeline.storage.atomic_files import replace_file, storage_error
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 CHANNEL_FILE = "channel.json"
 _LOCK_SECONDS = 30
+# What each push gives anew, whatever it publishes.
+_RENEWED = {"sequence": 0, "expires": ""}
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Published:
     Attributes:
         folder: the channel's folder.
         changed: whether devices will find something new.
-        payload: what the channel file says.
+        payload: the content of the channel file.
     """
 
     folder: Path
@@ -46,10 +49,11 @@ class Published:
 
 
 def current(folder: Path, trusted: Mapping[str, Ed25519PublicKey]) -> dict[str, Any] | None:
-    """Return what a channel names now; None where nothing was ever pushed to it.
+    """Return what a channel names now, expired or not; None if nothing was ever pushed to it.
 
     Raises:
-        EdgeError: its file is damaged or signed with an unknown key; its sequence cannot be gone on from.
+        EdgeError: its file is damaged or signed with an unknown key, so its sequence cannot be continued.
+        StorageError: it cannot be read.
     """
     path = folder / CHANNEL_FILE
     try:
@@ -57,7 +61,7 @@ def current(folder: Path, trusted: Mapping[str, Ed25519PublicKey]) -> dict[str, 
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StorageError(f"cannot read it ({error.strerror or error})", where=str(path), fix="check it") from None
+        raise storage_error(error, "read", path) from None
     problem = "no key is trusted here"
     for key in trusted.values():
         try:
@@ -78,55 +82,66 @@ def publish(
     bundle: Bundle,
     signer: Signer,
     trusted: Mapping[str, Ed25519PublicKey],
+    valid_days: float,
     sequence: int | None = None,
 ) -> Published:
     """Make a bundle the current one of a channel; readers see the one before or this one, never a part.
+
+    A bundle that is current already is signed anew once half of its time is over, and left alone before.
 
     Args:
         base: folder of the channels.
         channel: name of the channel.
         bundle: what to publish.
         signer: the key that signs.
-        trusted: the keys that the file of now may be signed with.
+        trusted: the keys that may have signed the present file.
+        valid_days: days until devices refuse the file.
         sequence: the number to give instead of the next one, for a channel whose file was lost or damaged.
 
     Raises:
-        EdgeError: the channel's file of now cannot be gone on from, or the bundle is larger than a device takes.
+        EdgeError: the present file's sequence cannot be continued, or the bundle is larger than a device takes.
         BusyError: another push to the channel does not end.
-        StorageError: the folder cannot be written.
+        StorageError: the folder cannot be written; devices find what was current.
     """
+    from filelock import FileLock, Timeout
+
     if len(bundle.archive) > BUNDLE_LIMIT:
         raise EdgeError(f"the bundle has {len(bundle.archive)} bytes; a device takes {BUNDLE_LIMIT} at most")
     folder = base / channel
     try:
         (folder / "bundles").mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
+        with FileLock(folder / ".lock", timeout=_LOCK_SECONDS):
             before = _before(folder, trusted, sequence)
             place = folder / "bundles" / f"{bundle.sha256}.tar"
             if not place.exists() or place.read_bytes() != bundle.archive:
-                _write(place, bundle.archive)
+                replace_file(place, bundle.archive)
+            valid = timedelta(days=valid_days)
             payload = {
                 "format": FORMAT,
                 "channel": channel,
                 "sequence": sequence or (before or {}).get("sequence", 0) + 1,
+                "expires": f"{fetching.now() + valid:%Y-%m-%dT%H:%M:%SZ}",
                 "bundle": {"sha256": bundle.sha256, "size": len(bundle.archive)},
                 "model": bundle.manifest["model"],
                 "forced": bundle.manifest["forced"],
                 "minimum": bundle.manifest["minimum"],
             }
-            if before and {**before, "sequence": 0} == {**payload, "sequence": 0}:
+            if before and _left(before) > valid / 2 and {**payload, **_RENEWED} == {**before, **_RENEWED}:
                 return Published(folder, False, before)
             text = json.dumps(payload, sort_keys=True)
             signature = base64.b64encode(signer.sign(text.encode())).decode()
             envelope = {"payload": text, "signature": signature, "key_id": signer.key_id}
-            _write(folder / CHANNEL_FILE, (json.dumps(envelope, indent=1) + "\n").encode())
+            replace_file(folder / CHANNEL_FILE, (json.dumps(envelope, indent=1) + "\n").encode())
+    except Timeout:
+        raise BusyError("another push to this channel is running", where=str(folder), fix="push again later") from None
     except OSError as error:
-        raise StorageError(
-            f"cannot write the channel ({error.strerror or error})",
-            where=str(folder),
-            fix="free space or grant write permission there, then push again; devices still find what was current",
-        ) from None
+        raise storage_error(error, "write", folder) from None
     return Published(folder, True, payload)
+
+
+def _left(payload: dict[str, Any]) -> timedelta:
+    expires = fetching.expires_of(payload)
+    return expires - fetching.now() if expires else timedelta(0)
 
 
 def _before(folder: Path, trusted: Mapping[str, Ed25519PublicKey], sequence: int | None) -> dict[str, Any] | None:
@@ -143,37 +158,3 @@ def _before(folder: Path, trusted: Mapping[str, Ed25519PublicKey], sequence: int
             fix="give a higher one, or none",
         )
     return before
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(folder / ".lock", timeout=_LOCK_SECONDS)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise BusyError("another push to this channel is running", where=str(folder), fix="push again later") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _write(path: Path, content: bytes) -> None:
-    aside = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
-    try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
-        raise
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

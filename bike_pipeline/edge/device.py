@@ -25,7 +25,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bike_pipeline.edge.fetching import address_of, check_versions, download, fetch_channel, read_channel
+from bike_pipeline.edge import fetching
+from bike_pipeline.edge.fetching import address_of, check_versions, download, expires_of, fetch_channel, read_channel
 from bike_pipeline.edge.trust import RefusedError, UpdateError, read_key
 from bike_pipeline.edge.unpacking import MANIFEST, extract, run_golden_rows, verify_release, write
 
@@ -39,7 +40,7 @@ def check_in_child(folder: Path) -> None:
     """Run the golden rows in a process of its own, which a broken model may crash or hang without harm."""
     command = [sys.executable, "-m", _MODULE, "check", "--folder", str(folder)]
     # Where the package lies, which on a device is inside bike-edge.pyz.
-    places = [str(Path(__file__).absolute().parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    places = [str(Path(__file__).absolute().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
     try:
         done = subprocess.run(
@@ -54,6 +55,22 @@ def check_in_child(folder: Path) -> None:
         raise UpdateError(told)
     if done.returncode:
         raise RefusedError(told)
+
+
+def check_expiry(payload: dict[str, Any]) -> None:
+    """Raise an UpdateError if the channel file has expired; warn if it cannot."""
+    expires, today = expires_of(payload), fetching.now()
+    if expires is None:
+        print(
+            "warning: channel.json never expires, so a withheld update goes unnoticed; push it again with a release "
+            "that sets `expires`",
+            file=sys.stderr,
+        )
+    elif today >= expires:
+        raise UpdateError(
+            f"channel.json: it expired at {payload['expires']}, and the clock here says {today:%Y-%m-%dT%H:%M:%SZ}: "
+            "newer files are withheld, the publisher stopped renewing, or this clock is wrong; what is current stays"
+        )
 
 
 def sync(folder: Path) -> None:
@@ -84,6 +101,7 @@ class Device:
         with self._locked():
             payload = read_channel(fetch_channel(f"{base}/channel.json"), self.key)
             memory = self._accept(payload)
+            check_expiry(payload)
             sha256 = payload["bundle"]["sha256"]
             if sha256 in memory["refused"] and not retry:
                 raise UpdateError(f"refused here before ({memory['refused'][sha256]}); --retry takes it again")
@@ -195,6 +213,7 @@ class Device:
         if payload["sequence"] == memory["sequence"] and digest != memory["payload"]:
             raise UpdateError(f"channel.json: another file with the number {payload['sequence']} was seen before")
         accepted = {**memory, "channel": payload["channel"], "sequence": payload["sequence"], "payload": digest}
+        accepted["expires"] = payload.get("expires")
         if accepted != memory:
             self._remember(accepted)
         return accepted

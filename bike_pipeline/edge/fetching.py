@@ -15,6 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,23 @@ def read_channel(content: bytes, key: Any) -> dict[str, Any]:
         bundle = payload["bundle"]
         fits = _SHA256.fullmatch(bundle["sha256"]) and 0 < bundle["size"] <= BUNDLE_LIMIT and payload["sequence"] >= 1
         fits = fits and isinstance(payload["channel"], str) and isinstance(payload["minimum"], dict)
-    except (KeyError, TypeError):
+        expires = expires_of(payload)
+        fits = fits and (expires is None or expires.tzinfo is not None)
+    except (KeyError, TypeError, ValueError):
         fits = False
     if not fits:
         raise UpdateError("channel.json: it names no bundle that this program takes")
     return payload
+
+
+def now() -> datetime:
+    """Return what this machine's clock says, with its time zone."""
+    return datetime.now(UTC)
+
+
+def expires_of(payload: dict[str, Any]) -> datetime | None:
+    """Return when a channel file stops counting; None where an earlier release signed it, which set no date."""
+    return datetime.fromisoformat(payload["expires"]) if "expires" in payload else None
 
 
 def check_versions(minimum: dict[str, str]) -> None:

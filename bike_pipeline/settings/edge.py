@@ -30,6 +30,8 @@ class EdgeSettings(Section):
 
     Attributes:
         base_path: folder of the channels, which a web server serves as static files; empty for `<workspace>/edge`.
+        valid_days: days until a channel file expires. A device refuses an expired one, so push again before; it shows
+            that updates are withheld.
         author: who stands as the author in the models' metadata.
         license: what stands as their licence.
         golden_tolerance: of a float32 model, largest |difference| / max(rentals, 1) between a device and this machine
@@ -39,6 +41,7 @@ class EdgeSettings(Section):
     """
 
     base_path: str = ""
+    valid_days: Positive
     author: Annotated[str, Field(min_length=1)]
     license: str
     golden_tolerance: Positive

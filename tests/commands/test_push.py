@@ -90,8 +90,8 @@ def test_what_goes_to_devices_is_what_serves(workspace: Path, key: making.Key, t
         (["--model", "9"], 11, "version 9 is not there. Choose one of 5, 6."),
         (["--set", "serving.model_name=other"], 11, "no model is served"),
         (["--channel", "nightly"], 2, "'nightly' is not one of 'stable', 'beta'"),
-        (["--model", "5", "--output", "/dev/null"], 8, "cannot write the channel (Not a directory)"),
-        (["--model", "5", "--output", "/proc/none"], 8, "cannot write the channel"),
+        (["--model", "5", "--output", "/dev/null"], 8, "/dev/null/stable: cannot write it: not a directory"),
+        (["--model", "5", "--output", "/proc/none"], 8, "/proc/none/stable: cannot write it"),
     ],
     ids=["version", "model", "channel", "file", "folder"],
 )

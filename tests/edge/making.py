@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import shutil
@@ -14,12 +15,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from bike_pipeline.edge import bundle, exports
+from bike_pipeline.edge.fetching import read_channel
 from bike_pipeline.model_registry import ModelRegistry, signing, version_manifest
 from bike_pipeline.modeling.golden import broken_rows, golden_rows
 from bike_pipeline.settings import load_settings
 
 ROWS = 300
 LARGEST = 1e-5
+DAYS = 30
 GATE = {"blessed": True, "format": "tflite_float32", "reason": ""}
 
 
@@ -47,6 +50,14 @@ def new_key() -> Key:
     name = signing.key_id_of(public)
     pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     return Key(signing.Signer(name, "test", False, private), public, {name: public}, pem)
+
+
+def sign_channel(path: Path, key: Key, **changes: Any) -> None:
+    """Sign a channel file anew with other entries; None leaves one out."""
+    payload = {**read_channel(path.read_bytes(), key.public), **changes}
+    text = json.dumps({name: value for name, value in payload.items() if value is not None})
+    signature = base64.b64encode(key.signer.sign(text.encode())).decode()
+    path.write_text(json.dumps({"payload": text, "signature": signature}))
 
 
 def export_small_model(folder: Path) -> None:

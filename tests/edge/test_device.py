@@ -1,6 +1,5 @@
 """A device takes models from a real web server, and keeps a good one whatever the server or the disk does."""
 
-import base64
 import json
 import os
 import resource
@@ -8,17 +7,18 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bike_pipeline.edge import channel, device
-from bike_pipeline.edge.bundle import Bundle
+from bike_pipeline.edge.bundle import Bundle, program
 from bike_pipeline.edge.device import Device
 from bike_pipeline.edge.trust import RefusedError, UpdateError
 from tests.edge import making
-from tests.edge.making import Key
+from tests.edge.making import DAYS, Key, sign_channel
 from tests.edge.web import Web, serving
 
 
@@ -32,7 +32,7 @@ class World:
         self.device = Device(self.state, key.public, lambda _: None)
 
     def push(self, version: int, name: str = "stable") -> None:
-        channel.publish(self.base, name, self.bundles[version], self.key.signer, self.key.trusted)
+        channel.publish(self.base, name, self.bundles[version], self.key.signer, self.key.trusted, DAYS)
 
     def version(self) -> int:
         """Return the version that the device serves."""
@@ -217,7 +217,7 @@ def test_a_channel_of_another_key_is_refused(world: World) -> None:
     world.device.update(world.url)
     other = making.new_key()
     shutil.rmtree(world.base / "stable")
-    channel.publish(world.base, "stable", world.bundles[2], other.signer, other.trusted)
+    channel.publish(world.base, "stable", world.bundles[2], other.signer, other.trusted, DAYS)
     failing_update(world, "the signature is not that of the key of this device")
 
 
@@ -238,6 +238,66 @@ def test_an_older_channel_file_replayed_is_refused(world: World) -> None:
     world.device.update(world.url)
     (world.base / "stable" / "channel.json").write_bytes(old)
     failing_update(world, "1 is older than 2, seen before", good=2)
+
+
+def later(monkeypatch: pytest.MonkeyPatch, days: float) -> None:
+    """Set the clock of devices and publishers forward."""
+    there = datetime.now(UTC) + timedelta(days=days)
+    monkeypatch.setattr("bike_pipeline.edge.fetching.now", lambda: there)
+
+
+def test_a_withheld_update_is_noticed_and_the_model_stays(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.device.update(world.url)
+    held_back = (world.base / "stable" / "channel.json").read_bytes()
+    later(monkeypatch, DAYS - 1)
+    world.push(2)
+    newest = (world.base / "stable" / "channel.json").read_bytes()
+    (world.base / "stable" / "channel.json").write_bytes(held_back)
+    assert not world.device.update(world.url)["changed"]
+    later(monkeypatch, DAYS + 1)
+    failing_update(world, r"channel\.json: it expired at 20..-..-..T..:..:..Z, and the clock here says .* are withheld")
+    assert world.device.status()["current"] == world.bundles[1].sha256
+    (world.base / "stable" / "channel.json").write_bytes(newest)
+    assert world.device.update(world.url)["changed"]
+    assert world.version() == 2
+
+
+def test_a_device_without_a_model_takes_none_from_an_expired_channel(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later(monkeypatch, DAYS + 1)
+    with pytest.raises(UpdateError, match="it expired at"):
+        world.device.update(world.url)
+    assert not [path for path, _ in world.web.requests if path.endswith(".tar")]
+
+
+def test_an_expired_file_is_one_line_and_exit_code_19(world: World) -> None:
+    assert command(world, "update", "--channel-url", world.url).returncode == 0
+    sign_channel(world.base / "stable" / "channel.json", world.key, expires="2026-01-01T00:00:00Z", sequence=2)
+    done = command(world, "update", "--channel-url", world.url)
+    assert (done.returncode, done.stderr.count("\n")) == (19, 1)
+    assert "it expired at 2026-01-01T00:00:00Z" in done.stderr
+    told = json.loads(command(world, "status").stdout)
+    assert (told["expires"], told["current"]) == ("2026-01-01T00:00:00Z", world.bundles[1].sha256)
+
+
+def test_a_renewed_file_keeps_the_bundle(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.device.update(world.url)
+    later(monkeypatch, DAYS * 0.6)
+    world.push(1)
+    later(monkeypatch, DAYS * 1.2)
+    again = world.device.update(world.url)
+    assert (again["changed"], again["sequence"]) == (False, 2)
+
+
+def test_a_channel_of_an_earlier_release_is_read_with_a_warning(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sign_channel(world.base / "stable" / "channel.json", world.key, expires=None)
+    later(monkeypatch, 10_000)
+    assert world.device.update(world.url)["changed"]
+    assert "warning: channel.json never expires, so a withheld update goes unnoticed" in capsys.readouterr().err
+    assert world.device.status()["expires"] is None
 
 
 def test_a_number_seen_is_remembered_though_its_bundle_could_not_be_fetched(world: World) -> None:
@@ -280,17 +340,16 @@ def test_what_is_no_channel_file_is_refused(world: World, content: bytes, told: 
         {"bundle": {"sha256": "0" * 64}},
         {"sequence": 0},
         {"sequence": "9"},
-        {"minimum": None},
+        {"minimum": []},
+        {"expires": "2026-13-01T00:00:00Z"},
+        {"expires": "2026-12-01T00:00:00"},
+        {"expires": 1},
         {"format": 2},
     ],
-    ids=["path", "large", "negative", "no_size", "zero", "text", "minimum", "format"],
+    ids=["path", "large", "negative", "no_size", "zero", "text", "minimum", "month", "no_zone", "number", "format"],
 )
 def test_even_a_signed_channel_file_asks_for_nothing_strange(world: World, change: dict[str, Any]) -> None:
-    path = world.base / "stable" / "channel.json"
-    payload = {**device.read_channel(path.read_bytes(), world.key.public), **change}
-    text = json.dumps(payload)
-    signature = base64.b64encode(world.key.signer.sign(text.encode())).decode()
-    path.write_text(json.dumps({"payload": text, "signature": signature}))
+    sign_channel(world.base / "stable" / "channel.json", world.key, **change)
     with pytest.raises(UpdateError, match=r"channel\.json: it (names no bundle|has format 2)"):
         world.device.update(world.url)
 
@@ -357,6 +416,21 @@ def test_a_model_that_ends_or_hangs_its_process_is_refused(world: World, monkeyp
     monkeypatch.setattr(device, "CHECK_SECONDS", 0.01)
     with pytest.raises(RefusedError, match=r"took more than 0\.01 seconds"):
         device.check_in_child(folder)
+
+
+def test_the_program_checks_with_its_own_modules(world: World, tmp_path: Path) -> None:
+    installed = tmp_path / "other" / "bike_pipeline"
+    installed.mkdir(parents=True)
+    (installed / "__init__.py").write_text("raise RuntimeError('another release')")
+    (tmp_path / "signing.pub").write_bytes(world.key.pem)
+    (tmp_path / "bike-edge.pyz").write_bytes(program())
+    call = [sys.executable, tmp_path / "bike-edge.pyz", "update", "--channel-url", world.url, "--state", world.state]
+    done = subprocess.run(
+        [*call, "--key", tmp_path / "signing.pub"], capture_output=True, text=True, check=False,
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path / "other")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["changed"]
 
 
 def test_a_missing_runtime_is_no_fault_of_the_bundle(world: World, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_killed_at_any_point(tmp_path: Path) -> None:
     for last in (1, 2):
         for version in range(1, last + 1):
             base = tmp_path / "web" / str(last)
-            channel.publish(base, "stable", small_bundle(version, key), key.signer, key.trusted)
+            channel.publish(base, "stable", small_bundle(version, key), key.signer, key.trusted, making.DAYS)
     (tmp_path / "device").mkdir()
     with serving(tmp_path / "web") as web:
         call = [sys.executable, "-m", "tests.edge.crashing"]
