@@ -117,7 +117,7 @@ def push(made: Path, base: Path, version: int, key: Key | None, **changes: Any) 
         (target / "parity.json").write_text(json.dumps(report))
         version_manifest.write(folder, {"gates": {}}, key.signer if key else None, version)
 
-    return ModelRegistry(base).add(made / "model", version, {"model_id": 7}, complete)
+    return Path(ModelRegistry(base).add(made / "model", version, {"model_id": 7}, complete))
 
 
 def build(version: Path, key: Key, force: bool = False) -> bundle.Bundle:
