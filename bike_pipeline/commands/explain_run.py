@@ -25,13 +25,6 @@ def command(settings: Settings, run_id: str | None, output: Path | None) -> None
     It tells why the run took place, why each stage ran or was answered from the cache, every gate with its reason, the
     new model against the one that served, the data and how they moved, and the lineage.
     """
-    from bike_pipeline.lineage.reports.explanation import as_page, explain
-    from bike_pipeline.use_cases.metadata import lineage_of
+    from bike_pipeline.use_cases.lineage import explain_run
 
-    told = explain(lineage_of(settings), run_id, settings.store_uri)
-    target = output or settings.workspace_path / "reports" / f"run-{told.run.run_id}.html"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = target.with_name(f".{target.name}.new")
-    fresh.write_text(as_page(told), encoding="utf-8")
-    fresh.replace(target)
-    click.echo(target)
+    click.echo(explain_run(settings, run_id, output))

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from bike_pipeline.commands.options import settings_options
+from bike_pipeline.commands.options import cluster_option, json_option, settings_options
+from bike_pipeline.commands.output import answer, as_document
+from bike_pipeline.commands.output import show as print_parts
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from bike_pipeline.lineage.queries.impact import Impact
     from bike_pipeline.settings import Settings
+    from bike_pipeline.use_cases.lineage import Form
 
 
 class _ShowIsDefault(click.Group):
@@ -41,7 +41,7 @@ def command() -> None:
 @click.option(
     "--impact", default=None, metavar="SPAN/VERSION", help="List every model that saw these rows, as history too."
 )
-@click.option("--cluster", is_flag=True, help="Read the cluster's store (kubeflow.metadata).")
+@cluster_option
 @click.option(
     "--format",
     "form",
@@ -58,7 +58,7 @@ def show(
     run_id: str | None,
     impact: str | None,
     cluster: bool,
-    form: str,
+    form: Literal["text"] | Form,
     output: Path | None,
 ) -> None:
     """Show the way from a MODEL back to the rows and the code, with its gates and metrics.
@@ -69,119 +69,35 @@ def show(
         raise click.UsageError("MODEL, --serving, --run and --impact exclude each other")
     if impact is not None and form not in ("text", "json"):
         raise click.UsageError("--impact knows the formats text and json")
-    from bike_pipeline.lineage.queries.history import History
-    from bike_pipeline.lineage.queries.impact import impact_of, parse_span
-    from bike_pipeline.use_cases.metadata import lineage_of
+    from bike_pipeline.commands import lineage_text
+    from bike_pipeline.use_cases import lineage
 
-    span = parse_span(impact) if impact is not None else None
-    lineage = lineage_of(settings, cluster)
-    history = History(lineage)
-    if span is not None:
-        serving_path = "" if cluster else settings.serving_path
-        found = impact_of(lineage, history, *span, settings.store_uri, serving_path)
-        _write(json.dumps(asdict(found), indent=2) if form == "json" else _impact(found), output)
+    if impact is not None:
+        seen = lineage.impact(settings, impact, cluster=cluster)
+        _write([as_document(seen)] if form == "json" else lineage_text.impact_text(seen), output)
         return
-    from bike_pipeline.lineage.queries.graph import as_dot
-    from bike_pipeline.lineage.queries.model_lookup import chosen_model
-    from bike_pipeline.lineage.reports.lineage_report import report_as_json, report_of_model, report_of_run
-
-    if run_id is not None:
-        report = report_of_run(lineage, history, run_id, settings.store_uri)
-    else:
-        chosen = chosen_model(lineage, "" if cluster else settings.serving_path, model)
-        report = report_of_model(lineage, history, chosen, settings.store_uri)
-    if form == "json":
-        _write(json.dumps(report_as_json(report), indent=2), output)
-    elif form == "dot":
-        _write(as_dot(report.graph, report.title), output)
-    elif form == "html":
-        from bike_pipeline.lineage.reports.page import as_html
-
-        _write(as_html(report), output)
-    else:
-        from bike_pipeline.commands.lineage_text import report_text
-
-        _write(report_text(report), output)
+    report = lineage.lineage_report(settings, model, run_id=run_id, cluster=cluster)
+    _write([lineage_text.report_text(report)] if form == "text" else [lineage.rendered(report, form)], output)
 
 
 @command.command()
 @settings_options
 @click.argument("first")
 @click.argument("second")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def diff(settings: Settings, first: str, second: str, as_json: bool) -> None:
     """Show what changed from the model FIRST to the model SECOND: data, schema, features, code, settings, metrics."""
-    from bike_pipeline.lineage.queries.comparison import compare
-    from bike_pipeline.lineage.queries.history import History
-    from bike_pipeline.lineage.queries.model_lookup import chosen_model
-    from bike_pipeline.use_cases.metadata import lineage_of
+    from bike_pipeline.commands import lineage_text
+    from bike_pipeline.use_cases.lineage import compare
 
-    lineage = lineage_of(settings)
-    models = [chosen_model(lineage, settings.serving_path, name).model_id for name in (first, second)]
-    found = compare(lineage, History(lineage), models[0], models[1])
-    if as_json:
-        click.echo(json.dumps(asdict(found), indent=2))
-        return
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("what", "name", f"model {found.first}", f"model {found.second}"):
-        table.add_column(name, overflow="fold")
-    part = ""
-    for entry in found.differences:
-        table.add_row(
-            entry.part if entry.part != part else "", entry.name, entry.before or "(none)", entry.after or "(none)"
-        )
-        part = entry.part
-    notes = [Text(f"not known: {text}", style="yellow") for text in found.unknown]
-    same = [Text(f"the same: {', '.join(found.same)}")] if found.same else []
-    _write(Group(*([table] if found.differences else []), *same, *notes), None)
+    answer(compare(settings, first, second), lineage_text.comparison_text, as_json)
 
 
-def _impact(impact: Impact) -> RenderableType:
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    name = f"span {impact.span}" + (f" version {impact.version}" if impact.version is not None else "")
-    notes = [Text(f"note: {note}", style="yellow") for note in impact.notes]
-    if not impact.sightings:
-        return Group(Text(f"no model saw {name}"), *notes)
-    table = Table(box=None, pad_edge=False)
-    for column in ("model", "trained (UTC)", "version", "how", "blessed", "served as"):
-        table.add_column(column, overflow="fold")
-    blessed = {True: "yes", False: "no", None: "not evaluated"}
-    for seen in impact.sightings:
-        how = seen.role
-        if seen.carried_over:
-            how += f" (a later version, with {seen.carried_over:,} rows carried over)"
-        served = ", ".join(map(str, seen.served_versions)) or "-"
-        table.add_row(
-            str(seen.model_id),
-            seen.trained_at[:19].replace("T", " "),
-            str(seen.version),
-            how,
-            blessed[seen.blessed],
-            f"{served} (serving)" if seen.serving else served,
-        )
-    return Group(Text(f"models that saw {name}", style="bold"), table, *notes)
-
-
-def _write(content: str | Any, output: Path | None) -> None:
-    """Print, or write to a file: text as it is, anything else as rich renders it."""
-    from bike_pipeline.commands.output import console_on
-
+def _write(parts: Sequence[RenderableType], output: Path | None) -> None:
+    """Print, or write to a file."""
     if output is None:
-        if isinstance(content, str):
-            click.echo(content.rstrip("\n"))
-        else:
-            console_on(sys.stdout).print(content)
+        print_parts(parts)
         return
     with output.open("w", encoding="utf-8") as file:
-        if isinstance(content, str):
-            file.write(content.rstrip("\n") + "\n")
-        else:
-            console_on(file).print(content)
+        print_parts(parts, file)
     click.echo(f"wrote {output}")

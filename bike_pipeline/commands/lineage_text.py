@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from bike_pipeline.commands.output import METRIC_NAMES
+from bike_pipeline.commands.output import BLESSED, METRIC_NAMES, table
 from bike_pipeline.features import slice_name
 from bike_pipeline.stages import Stage
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from bike_pipeline.lineage.queries.comparison import Comparison
     from bike_pipeline.lineage.queries.graph import Graph, Node
+    from bike_pipeline.lineage.queries.impact import Impact
     from bike_pipeline.lineage.reports.lineage_report import Report, SpanFiles
 
 # What the stages that look at data look at.
@@ -28,12 +31,8 @@ _LOOKING: dict[str, str] = {
 def report_text(report: Report) -> RenderableType:
     """Return a report as rich renders it; without a terminal it is plain text."""
     parts: list[RenderableType] = [Text(report.title, style="bold")]
-    facts = Table(box=None, pad_edge=False, show_header=False)
-    facts.add_column("name", style="dim")
-    facts.add_column("value", overflow="fold")
-    for name, value in report.facts:
-        facts.add_row(name, value)
-    parts.append(facts)
+    facts = [(Text(name, style="dim"), value) for name, value in report.facts]
+    parts.append(table(("name", "value"), facts, header=False))
     parts += [Text(f"not on record: {text}", style="yellow") for text in report.missing]
     if report.gates:
         parts += [Text("\ngates", style="bold"), _gates(report.gates)]
@@ -53,27 +52,57 @@ def report_text(report: Report) -> RenderableType:
     return Group(*parts)
 
 
+def impact_text(impact: Impact) -> list[RenderableType]:
+    """Return the models that saw some rows, as a table."""
+    name = f"span {impact.span}" + (f" version {impact.version}" if impact.version is not None else "")
+    notes = [Text(f"note: {note}", style="yellow") for note in impact.notes]
+    if not impact.sightings:
+        return [f"no model saw {name}", *notes]
+    rows = []
+    for seen in impact.sightings:
+        later = f" (a later version, with {seen.carried_over:,} rows carried over)" if seen.carried_over else ""
+        served = ", ".join(map(str, seen.served_versions)) or "-"
+        if seen.serving:
+            served += " (serving)"
+        trained = seen.trained_at[:19].replace("T", " ")
+        rows.append((seen.model_id, trained, seen.version, seen.role + later, BLESSED[seen.blessed], served))
+    columns = ("model", "trained (UTC)", "version", "how", "blessed", "served as")
+    return [Text(f"models that saw {name}", style="bold"), table(columns, rows), *notes]
+
+
+def comparison_text(found: Comparison) -> list[RenderableType]:
+    """Return what differs between two models as a table, what is the same, and what is not known."""
+    rows, part = [], ""
+    for entry in found.differences:
+        what = entry.part if entry.part != part else ""
+        rows.append((what, entry.name, entry.before or "(none)", entry.after or "(none)"))
+        part = entry.part
+    columns = ("what", "name", f"model {found.first}", f"model {found.second}")
+    return [
+        *([table(columns, rows)] if rows else []),
+        *([f"the same: {', '.join(found.same)}"] if found.same else []),
+        *(Text(f"not known: {text}", style="yellow") for text in found.unknown),
+    ]
+
+
 def _gates(gates: dict[str, Any]) -> Table:
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column("mark")
-    table.add_column("reason", overflow="fold")
+    rows = []
     for entry in gates["decisions"]:
         mark = "✔ passed" if entry["passed"] else "✘ failed" if entry["binding"] else "· note"
-        table.add_row(mark, str(entry["reason"]))
+        rows.append((mark, entry["reason"]))
     baseline = gates.get("baseline") or {}
     if baseline.get("reason"):
-        table.add_row("baseline", str(baseline["reason"]))
-    return table
+        rows.append(("baseline", baseline["reason"]))
+    return table(("mark", "reason"), rows, header=False)
 
 
 def _metrics(metrics: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name in ("slice", "rows", *METRIC_NAMES.values()):
-        table.add_column(name, justify="left" if name == "slice" else "right")
+    rows = []
     for row in sorted(metrics, key=lambda row: row["slicing"] != "overall"):
-        values = ["-" if row.get(m) is None else f"{row[m]:.3f}" for m in METRIC_NAMES]
-        table.add_row(slice_name(row["slicing"], row["slice"]), f"{row['rows']:,.0f}", *values)
-    return table
+        values = ("-" if row.get(m) is None else f"{row[m]:.3f}" for m in METRIC_NAMES)
+        rows.append((slice_name(row["slicing"], row["slice"]), f"{row['rows']:,.0f}", *values))
+    numbers = ("rows", *METRIC_NAMES.values())
+    return table(("slice", *numbers), rows, right=numbers)
 
 
 def _grow(tree: Tree, graph: Graph, key: str, spans: dict[str, SpanFiles], seen: set[str]) -> None:

@@ -6,12 +6,14 @@ import csv
 import json
 import math
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from bike_pipeline.commands.options import settings_options
+from bike_pipeline.commands.output import captured
 from bike_pipeline.errors import DataError, ModelError
 
 if TYPE_CHECKING:
@@ -52,28 +54,17 @@ def command(
     """
     if server is None and (protocol is not None or label):
         raise click.UsageError("--protocol and --label are about a model server: name it with --server")
+    from bike_pipeline.serving.records import is_json, parse
+    from bike_pipeline.use_cases.predict import predict
+
     text, where = _read(records)
-    from bike_pipeline.serving import records as parsing
-
-    parsed = parsing.parse(text, where)
-    columns = parsing.to_columns(parsed, where)
-    if server is not None:
-        from bike_pipeline.serving.clients import connect, connection
-
-        with connect(connection(settings, server, protocol=protocol, version=version, label=label)) as client:
-            predicted = client.predict(columns).tolist()
-        _write(sys.stdout, parsed, predicted, as_json=as_json, as_numbers=parsing.is_json(text))
-        return
-    from bike_pipeline.lean_imports import lean_imports
-    from bike_pipeline.log_capture import captured
-
-    with captured(settings.logs_path / "predict.log") as screen, lean_imports(google_cloud=True):
-        from bike_pipeline.model_registry import signing
-        from bike_pipeline.serving.predictor import Predictor
-
-        signing.use(settings)
-        predicted = Predictor(settings.serving_path, version).predict(columns).tolist()
-        _write(screen, parsed, predicted, as_json=as_json, as_numbers=parsing.is_json(text))
+    parsed = parse(text, where)
+    log = settings.logs_path / "predict.log"
+    with captured(log) if server is None else nullcontext(sys.stdout) as screen:
+        predicted = predict(
+            settings, parsed, version=version, server=server, protocol=protocol, label=label, source=where
+        )
+        _write(screen, parsed, predicted, as_json=as_json, as_numbers=is_json(text))
 
 
 def _write(

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import click
 
-from bike_pipeline.commands.options import settings_options
-from bike_pipeline.errors import EdgeError, ModelError
+from bike_pipeline.commands.options import json_option, settings_options
+from bike_pipeline.commands.output import answer, captured, table
 
 if TYPE_CHECKING:
-    from bike_pipeline.edge.bundle import Bundle
-    from bike_pipeline.edge.channel import Published
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
     from bike_pipeline.settings import Settings
+    from bike_pipeline.use_cases.push_edge import PublishedBundle
 
 CHANNELS = ("stable", "beta")
 
@@ -40,9 +42,9 @@ def command() -> None:
     "--sequence",
     type=click.IntRange(min=1),
     default=None,
-    help="The channel file's number, where the file of now was lost; devices take none below what they have seen.",
+    help="The channel file's number, if the file of now was lost; devices take none below what they have seen.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def edge(
     settings: Settings,
     channel: str,
@@ -57,75 +59,27 @@ def edge(
     The channel is a folder of static files: serve it with any web server, and let devices run
     `bike-edge update --channel-url URL --key signing.pub --state DIR`.
     """
-    from bike_pipeline.log_capture import captured
+    from bike_pipeline.use_cases.push_edge import push_edge
 
     # LiteRT tells which delegate it made each time that it loads a model.
     with captured(settings.logs_path / "push.log") as screen:
-        published, built = _publish(settings, channel, _folder(settings, version), force, output, sequence)
-        if as_json:
-            told = {"folder": str(published.folder), "changed": published.changed, **published.payload}
-            screen.write(json.dumps(told, indent=2) + "\n")
-        else:
-            _show(published, built, screen)
+        made = push_edge(settings, channel, version=version, force=force, output=output, sequence=sequence)
+        document = {"folder": made.folder, "changed": made.changed, **made.payload}
+        answer(document, lambda _: _view(made), as_json, screen)
 
 
-def _publish(
-    settings: Settings, channel: str, folder: Path, force: bool, output: Path | None, sequence: int | None
-) -> tuple[Published, Bundle]:
-    from bike_pipeline.edge import bundle, exports
-    from bike_pipeline.edge import channel as channels
-    from bike_pipeline.model_registry import signing
-    from bike_pipeline.use_cases.verification import trusted_keys
-
-    trusted = trusted_keys(settings)
-    signer = signing.signer()
-    if signer is None:
-        raise EdgeError(
-            "there is no key to sign with", where="signing.key_file", fix="run the pipeline, which makes one"
-        )
-    found = exports.read(folder, trusted, force)
-    largest = settings.exporting.max_relative_difference
-    built = bundle.build(found, settings.serving.model_name, int(folder.name), settings.edge, largest, signer)
-    bundle.prove(built, trusted[signer.key_id])
-    base = output.expanduser().absolute() if output else settings.edge_path
-    return channels.publish(base, channel, built, signer, trusted, settings.edge.valid_days, sequence), built
-
-
-def _folder(settings: Settings, version: int | None) -> Path:
-    from bike_pipeline.model_registry import ModelRegistry
-
-    registry = ModelRegistry(settings.serving_path)
-    present = registry.versions()
-    promoted = registry.serving() if version is None else version
-    if not present or promoted is None:
-        raise ModelError("no model is served", where=settings.serving_path, fix="run the pipeline first")
-    if version is not None and version not in present:
-        raise ModelError(
-            f"version {version} is not there",
-            where=settings.serving_path,
-            fix=f"choose one of {', '.join(map(str, present))}",
-        )
-    return registry.folder(promoted)
-
-
-def _show(published: Published, built: Bundle, screen: TextIO) -> None:
-    from rich.table import Table
-
-    from bike_pipeline.commands.output import console_on
-
-    payload, manifest = published.payload, built.manifest
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column("what")
-    table.add_column("value", overflow="fold")
-    table.add_row("channel", f"{payload['channel']}, number {payload['sequence']}")
-    table.add_row("model", f"{manifest['model']['name']} version {manifest['model']['version']}")
-    table.add_row("serves", manifest["model"]["format"])
-    table.add_row("formats", ", ".join([*manifest["formats"], *(["c_source"] if manifest["c_source"] else [])]))
-    table.add_row("bundle", f"{payload['bundle']['sha256'][:16]}…, {payload['bundle']['size'] / 1000:,.0f} kB")
-    table.add_row(
-        "edge gate", "passed" if not manifest["forced"] else f"FORCED: {manifest['edge_gate'].get('reason', '')}"
-    )
-    table.add_row("folder", str(published.folder))
-    console_on(screen).print(table)
-    if not published.changed:
-        screen.write("nothing changed: the channel names this bundle already\n")
+def _view(made: PublishedBundle) -> Sequence[RenderableType]:
+    payload, manifest = made.payload, made.manifest
+    model, bundle = manifest["model"], payload["bundle"]
+    gate = f"FORCED: {manifest['edge_gate'].get('reason', '')}" if manifest["forced"] else "passed"
+    rows = [
+        ("channel", f"{payload['channel']}, number {payload['sequence']}"),
+        ("model", f"{model['name']} version {model['version']}"),
+        ("serves", model["format"]),
+        ("formats", ", ".join([*manifest["formats"], *(["c_source"] if manifest["c_source"] else [])])),
+        ("bundle", f"{bundle['sha256'][:16]}…, {bundle['size'] / 1000:,.0f} kB"),
+        ("edge gate", gate),
+        ("folder", made.folder),
+    ]
+    unchanged = [] if made.changed else ["nothing changed: the channel names this bundle already"]
+    return [table(("what", "value"), rows, header=False), *unchanged]

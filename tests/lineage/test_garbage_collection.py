@@ -232,7 +232,7 @@ def test_the_cache_never_answers_from_what_was_freed(runs: Runs) -> None:
 
 CRASH = """
 import os, shutil, signal, sys
-from bike_pipeline.lineage import freeing
+from bike_pipeline.lineage.queries import garbage_collection as freeing
 left = int(sys.argv[2])
 rmtree, put = shutil.rmtree, freeing._put
 def count(function):

@@ -1,0 +1,133 @@
+"""What ran, what was trained, where a model came from, which models saw some rows, what changed between two."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from bike_pipeline.lineage.queries.comparison import Comparison
+    from bike_pipeline.lineage.queries.impact import Impact
+    from bike_pipeline.lineage.reports.lineage_report import Report
+    from bike_pipeline.lineage.store.entities import ModelRecord, RunRecord
+    from bike_pipeline.settings import Settings
+
+Form = Literal["json", "dot", "html"]
+
+
+def runs(settings: Settings, *, cluster: bool = False) -> list[RunRecord]:
+    """Return every run, oldest first; `cluster` reads the store of kubeflow.metadata.
+
+    Raises:
+        MetadataError: there is no metadata store, or it cannot be opened; so of every function here.
+    """
+    from bike_pipeline.use_cases.metadata import lineage_of
+
+    return lineage_of(settings, cluster).runs()
+
+
+def models(settings: Settings, *, cluster: bool = False) -> list[ModelRecord]:
+    """Return every trained model, oldest first: its span, its metrics, whether it is blessed, what it serves as."""
+    from bike_pipeline.model_registry import signing
+    from bike_pipeline.use_cases.metadata import lineage_of
+
+    signing.use(settings)
+    return lineage_of(settings, cluster).models("" if cluster else settings.serving_path)
+
+
+def lineage_report(
+    settings: Settings, model: str | None = None, *, run_id: str | None = None, cluster: bool = False
+) -> Report:
+    """Return the way from a model, or from a run, back to the rows and the code, with its gates and metrics.
+
+    Args:
+        settings: where records, spans and served models are.
+        model: a served version, a model's number, a pushed folder, or None for the model that serves.
+        run_id: a run instead of a model.
+        cluster: read the store of kubeflow.metadata.
+
+    Raises:
+        ModelError: there is no such model.
+        MetadataError: there is no such run.
+    """
+    from bike_pipeline.lineage.queries.history import History
+    from bike_pipeline.lineage.queries.model_lookup import chosen_model
+    from bike_pipeline.lineage.reports.lineage_report import report_of_model, report_of_run
+    from bike_pipeline.use_cases.metadata import lineage_of
+
+    lineage = lineage_of(settings, cluster)
+    if run_id is not None:
+        return report_of_run(lineage, History(lineage), run_id, settings.store_uri)
+    chosen = chosen_model(lineage, "" if cluster else settings.serving_path, model)
+    return report_of_model(lineage, History(lineage), chosen, settings.store_uri)
+
+
+def rendered(report: Report, form: Form) -> str:
+    """Return a report as a document: JSON, a graph for Graphviz, or one HTML page that needs no network."""
+    match form:
+        case "json":
+            from bike_pipeline.lineage.reports.lineage_report import report_as_json
+
+            return json.dumps(report_as_json(report), indent=2)
+        case "dot":
+            from bike_pipeline.lineage.queries.graph import as_dot
+
+            return as_dot(report.graph, report.title).rstrip("\n")
+        case "html":
+            from bike_pipeline.lineage.reports.page import as_html
+
+            return as_html(report).rstrip("\n")
+
+
+def impact(settings: Settings, span: str, *, cluster: bool = False) -> Impact:
+    """Return every model that saw the rows of "SPAN" or "SPAN/VERSION", as history too.
+
+    Raises:
+        DataError: that names no span.
+    """
+    from bike_pipeline.lineage.queries.history import History
+    from bike_pipeline.lineage.queries.impact import impact_of, parse_span
+    from bike_pipeline.use_cases.metadata import lineage_of
+
+    numbers = parse_span(span)
+    lineage = lineage_of(settings, cluster)
+    return impact_of(lineage, History(lineage), *numbers, settings.store_uri, "" if cluster else settings.serving_path)
+
+
+def compare(settings: Settings, first: str, second: str) -> Comparison:
+    """Return what changed from one model to another: data, schema, features, code, settings, metrics.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    from bike_pipeline.lineage.queries import comparison
+    from bike_pipeline.lineage.queries.history import History
+    from bike_pipeline.lineage.queries.model_lookup import chosen_model
+    from bike_pipeline.use_cases.metadata import lineage_of
+
+    lineage = lineage_of(settings)
+    before, after = (chosen_model(lineage, settings.serving_path, name).model_id for name in (first, second))
+    return comparison.compare(lineage, History(lineage), before, after)
+
+
+def explain_run(settings: Settings, run_id: str | None = None, output: Path | None = None) -> Path:
+    """Write one HTML page that tells what a run did, and why; return the file.
+
+    Args:
+        settings: where records and spans are.
+        run_id: the run; None is the newest.
+        output: the file; None is one in <workspace>/reports.
+
+    Raises:
+        MetadataError: there is no such run.
+        StorageError: the page cannot be written.
+    """
+    from bike_pipeline.lineage.reports.explanation import as_page, explain
+    from bike_pipeline.storage.atomic_files import replace_file
+    from bike_pipeline.use_cases.metadata import lineage_of
+
+    explanation = explain(lineage_of(settings), run_id, settings.store_uri)
+    target = output or settings.workspace_path / "reports" / f"run-{explanation.run.run_id}.html"
+    replace_file(target, as_page(explanation).encode())
+    return target
