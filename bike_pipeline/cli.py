@@ -17,40 +17,60 @@ from bike_pipeline.screen import take_any_text
 from bike_pipeline.signals import Terminated, raise_on_termination
 from bike_pipeline.version import __version__
 
-# Name and sentence of each command; its code is bike_pipeline.commands.<name>, imported when it is called.
-COMMANDS = {
-    "run": "Run the pipeline: from the newest span to a blessed, pushed model.",
-    "data": "Ingest, list and verify versioned data.",
-    "predict": "Ask the served model: a JSON record, a CSV file or standard input.",
-    "serve": "Serve the pushed model over TF Serving's protocols, gRPC and REST.",
-    "bench-serving": "Measure how many requests a model server answers, and how fast.",
-    "push": "Push a model to devices.",
-    "promote": "Let a pushed version serve, after it was validated in a process of its own.",
-    "rollback": "Let the version serve that served before.",
-    "history": "List every promotion and rollback: when, by whom, why.",
-    "runs": "List what ran: when, on which span, with what outcome.",
-    "models": "List what was trained, blessed and served.",
-    "lineage": "Show where a model came from, which models saw some rows, what changed between two.",
-    "explain-run": "Write a page that tells what a run did, and why.",
-    "verify": "Check a pushed model: its signature, every file, and all evidence for it.",
-    "export": "Export a model to other formats, each proven to be the same model.",
-    "parity": "Measure how far each export is from the SavedModel, how large and how fast.",
-    "reproduce": "Make a model again from what is on record, and compare.",
-    "compress": "Make smaller models of a blessed one, and choose one by rule.",
-    "gc": "Free the files of old artifacts, never those that a served model needs.",
-    "track": "Send a run to MLflow that was not sent when it ended.",
-    "compile": "Write the pipeline for Kubeflow Pipelines or Vertex AI.",
-    "submit": "Upload the pipeline to Kubeflow Pipelines and run it there.",
-    "schedule": "Make, list, switch and delete recurring runs on Kubeflow Pipelines.",
-    "trainjob": "Write the manifest of a training by several pods (Kubeflow Trainer).",
-    "serving-config": "Write TF Serving's configuration files and a compose.yaml, from the settings.",
-    "api-key": "Make, list and revoke the API keys of the embedded server.",
-    "config": "Show the settings, or their schema.",
-    "doctor": "Show what is installed, what is missing and how to get it.",
+# The life of a model, with the name and sentence of each command; its code is bike_pipeline.commands.<name>, imported
+# when it is called.
+GROUPS = {
+    "Data": {
+        "data": "Ingest, list and verify versioned data.",
+    },
+    "Train": {
+        "run": "Run the pipeline: from the newest span to a blessed, pushed model.",
+        "reproduce": "Make a model again from what is on record, and compare.",
+        "track": "Send a run to MLflow that was not sent when it ended.",
+    },
+    "Models": {
+        "models": "List what was trained, blessed and served.",
+        "export": "Export a model to other formats, each proven to be the same model.",
+        "parity": "Measure how far each export is from the SavedModel, how large and how fast.",
+        "compress": "Make smaller models of a blessed one, and choose one by rule.",
+    },
+    "Lineage": {
+        "runs": "List what ran: when, on which span, with what outcome.",
+        "lineage": "Show where a model came from, which models saw some rows, what changed between two.",
+        "explain-run": "Write a page that tells what a run did, and why.",
+        "verify": "Check a pushed model: its signature, every file, and all evidence for it.",
+        "gc": "Free the files of old artifacts, never those that a served model needs.",
+    },
+    "Serve": {
+        "predict": "Ask the served model: a JSON record, a CSV file or standard input.",
+        "serve": "Serve the pushed model over TF Serving's protocols, gRPC and REST.",
+        "bench-serving": "Measure how many requests a model server answers, and how fast.",
+        "serving-config": "Write TF Serving's configuration files and a compose.yaml, from the settings.",
+        "api-key": "Make, list and revoke the API keys of the embedded server.",
+    },
+    "Release": {
+        "promote": "Let a pushed version serve, after it was validated in a process of its own.",
+        "rollback": "Let the version serve that served before.",
+        "history": "List every promotion and rollback: when, by whom, why.",
+    },
+    "Edge": {
+        "push": "Push a model to devices.",
+    },
+    "Cluster": {
+        "compile": "Write the pipeline for Kubeflow Pipelines or Vertex AI.",
+        "submit": "Upload the pipeline to Kubeflow Pipelines and run it there.",
+        "schedule": "Make, list, switch and delete recurring runs on Kubeflow Pipelines.",
+        "trainjob": "Write the manifest of a training by several pods (Kubeflow Trainer).",
+    },
+    "Set-up": {
+        "config": "Show the settings, or their schema.",
+        "doctor": "Show what is installed, what is missing and how to get it.",
+    },
 }
+COMMANDS = {name: sentence for group in GROUPS.values() for name, sentence in group.items()}
 
 
-_shown = {"traceback": False}
+_debug = {"traceback": False}
 
 
 class _LazyGroup(click.Group):
@@ -65,8 +85,11 @@ class _LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        # One column of names, whatever group they are in.
+        width = max(map(len, COMMANDS))
+        for title, group in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), sentence) for name, sentence in group.items()])
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -74,11 +97,11 @@ class _LazyGroup(click.Group):
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def command(debug: bool) -> None:
     """Hourly bike-sharing demand: versioned data, a gated training pipeline, a served model, its lineage."""
-    _shown["traceback"] = _shown["traceback"] or debug
+    _debug["traceback"] = _debug["traceback"] or debug
 
 
 def _stop(message: str, code: int) -> NoReturn:
-    if _shown["traceback"]:
+    if _debug["traceback"]:
         traceback.print_exc()
     # A terminal that was closed takes no more words.
     with contextlib.suppress(OSError):
@@ -86,7 +109,7 @@ def _stop(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _place() -> str:
+def _full_place() -> str:
     import tempfile
 
     from bike_pipeline.lineage.store.store_error import full_place
@@ -96,7 +119,7 @@ def _place() -> str:
 
 def main() -> None:
     """Run the command line; every error ends as one line and an exit code of its own (see `ExitCode`)."""
-    _shown["traceback"] = bool(os.environ.get("BIKE_PIPELINE_DEBUG"))
+    _debug["traceback"] = bool(os.environ.get("BIKE_PIPELINE_DEBUG"))
     take_any_text()
     raise_on_termination()
     try:
@@ -117,12 +140,9 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.UNFORESEEN)
     except OSError as error:
-        place = error.filename or (_place() if error.errno in NO_ROOM else "")
+        place = error.filename or (_full_place() if error.errno in NO_ROOM else "")
         where = f"{place}: " if place else ""
-        _stop(
-            f"{where}{error.strerror or error}. Check permissions and free space there.",
-            ExitCode.STORAGE,
-        )
+        _stop(f"{where}{error.strerror or error}. Check permissions and free space there.", ExitCode.STORAGE)
     except Exception as error:  # noqa: BLE001 (the last resort: no traceback reaches a person unasked)
         from bike_pipeline.lineage.store.store_error import is_of_storage, is_store_error
 

@@ -100,6 +100,21 @@ def test_the_list_of_commands_and_their_modules_agree():
     assert all(name in written for name in cli.COMMANDS)
 
 
+def test_help_groups_the_commands_by_the_life_of_a_model():
+    written = CliRunner().invoke(cli.command, ["--help"], terminal_width=120).output
+    title, found = "", {}
+    for line in written[written.index("Data:") :].splitlines():
+        if line.startswith("  "):
+            name, sentence = line.split(maxsplit=1)
+            assert cli.COMMANDS[name] == sentence
+            found[title].append(name)
+        elif line:
+            title = line.rstrip(":")
+            found[title] = []
+    assert list(found) == ["Data", "Train", "Models", "Lineage", "Serve", "Release", "Edge", "Cluster", "Set-up"]
+    assert [name for names in found.values() for name in names] == list(cli.COMMANDS)
+
+
 def test_help_imports_nothing_heavy():
     code = (
         "import sys\nfrom click.testing import CliRunner\nfrom bike_pipeline import cli\n"
