@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -96,6 +98,47 @@ class Product:
         folder = self.workspace / "serving" / "bike_demand"
         own = {"deployment.json", "deployment.jsonl", ".lock"}
         return sorted({path.name for path in folder.iterdir()} - own) if folder.is_dir() else []
+
+
+@dataclass(frozen=True)
+class Halves:
+    """What the first two commands of the README come to, made once for all processes of a session.
+
+    Attributes:
+        texts: what `run --demo first` and `run --demo second` said.
+        folders: the workspace after each of them, which nobody may change.
+    """
+
+    texts: tuple[str, str]
+    folders: tuple[Path, Path]
+
+    def copied(self, runs: int, workspace: Path) -> Path:
+        """Copy the workspace after one or two runs to `workspace`, which may stand anywhere; return it."""
+        workspace.parent.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.copytree(self.folders[runs - 1], workspace))
+
+
+@pytest.fixture(scope="session")
+def run_halves(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Halves:
+    """The workspaces after the first and the second half; copy one instead of running again."""
+    own = tmp_path_factory.getbasetemp()
+    shared = (own if worker_id == "master" else own.parent) / "halves"
+    shared.mkdir(exist_ok=True)
+    texts = [shared / "first.txt", shared / "second.txt"]
+    folders = (shared / "first" / "workspace", shared / "second" / "workspace")
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not all(text.exists() for text in texts):
+            product = Product(shared / "workspace")
+            shutil.rmtree(shared / "workspace", ignore_errors=True)
+            for half, text, folder in zip(("first", "second"), texts, folders, strict=True):
+                done = product.call("run", "--demo", half)
+                assert done.code == 0, done.out + done.err
+                shutil.rmtree(folder, ignore_errors=True)
+                shutil.copytree(product.workspace, folder)
+                text.write_text(done.out, encoding="utf-8")
+    first, second = (text.read_text(encoding="utf-8") for text in texts)
+    return Halves((first, second), folders)
 
 
 @pytest.fixture(scope="session")

@@ -9,21 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import Called, Product
+from tests.end_to_end.conftest import Called, Halves, Product
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def product(tmp_path_factory: pytest.TempPathFactory) -> Product:
+def product(tmp_path_factory: pytest.TempPathFactory, run_halves: Halves) -> Product:
     """A workspace with one run behind it, whose path holds what readers of patterns misread."""
     folder = tmp_path_factory.mktemp("changed")
     # A reader that takes the path for a pattern would find this folder in place of the workspace.
     (folder / "w 1" / "artifacts").mkdir(parents=True)
-    product = Product(folder / "w [1]")
-    first = product.call("run", "--demo", "first", "--json")
-    assert first.code == 0, first.err
-    return product
+    return Product(run_halves.copied(1, folder / "w [1]"))
 
 
 @contextmanager

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.end_to_end.conftest import Halves
+
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # Running the tests from within the tests would never end; the shell's own command has nothing to run.
@@ -36,11 +38,15 @@ def product_command(line: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_commands_do_what_the_readme_says(tmp_path: Path) -> None:
+def test_commands_do_what_the_readme_says(tmp_path: Path, run_halves: Halves) -> None:
     outputs: dict[str, str] = {}
     lines = [line for line in commands() if line not in NOT_RUN]
     assert lines[:2] == ["make run", "make retrain"]
-    for line in lines:
+    called = [product_command(line)[3:] for line in lines[:2]]
+    assert called == [["run", "--demo", "first"], ["run", "--demo", "second"]]
+    outputs.update(zip(lines[:2], run_halves.texts, strict=True))
+    run_halves.copied(2, tmp_path / "workspace")
+    for line in lines[2:]:
         done = subprocess.run(
             product_command(line),
             cwd=tmp_path,
