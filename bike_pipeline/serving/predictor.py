@@ -8,20 +8,10 @@ from bike_pipeline.modeling.loaded_model import LoadedModel
 
 
 class Predictor(LoadedModel):
-    """Answers from one version of the served model.
-
-    Attributes:
-        version: the version that answers.
-    """
+    """Answers from one version of the served model."""
 
     def __init__(self, serving_path: str, version: int | None = None) -> None:
-        """Load a version, the promoted one where none is named.
-
-        Raises:
-            ModelError: there is no such version, its files are not those that were pushed, or it lacks a signature that
-                is required.
-            StorageError: what is promoted cannot be read.
-        """
+        """Load a version, the promoted one if none is named, whose files must be those that were pushed."""
         registry = ModelRegistry(serving_path)
         present = registry.versions()
         promoted = registry.serving() if version is None else version

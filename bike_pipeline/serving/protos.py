@@ -43,11 +43,7 @@ def _without_tensorflow() -> Iterator[None]:
 
 
 def load(*names: str) -> tuple[ModuleType, ...]:
-    """Return generated modules by their full names, such as `tensorflow_serving.apis.predict_pb2`.
-
-    Raises:
-        ModuleNotFoundError: the package `tensorflow-serving-api` or `tensorflow` is not installed.
-    """
+    """Return generated modules by their full names, such as `tensorflow_serving.apis.predict_pb2`."""
     with _without_tensorflow():
         return tuple(importlib.import_module(name) for name in names)
 

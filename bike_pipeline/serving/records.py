@@ -26,11 +26,7 @@ def is_json(text: str) -> bool:
 
 
 def parse(text: str, where: str) -> list[Record]:
-    """Return the records of a JSON object, a JSON array, JSON lines or a CSV with a header.
-
-    Raises:
-        ModelError: the text is none of these, or empty.
-    """
+    """Return the records of a JSON object, a JSON array, JSON lines or a CSV with a header."""
     stripped = text.strip().removeprefix("\ufeff").strip()
     if not stripped:
         raise ModelError("there are no records", where=where, fix="send a JSON record or a CSV with a header")
@@ -115,16 +111,12 @@ def _parse_csv(text: str, where: str) -> list[Record]:
 
 
 def to_columns(records: Sequence[Record], where: str) -> dict[str, list[Any]]:
-    """Return the model's inputs as columns, each a list of one value a record.
+    """Return the model's inputs as columns, each a list of one value a record; values may be numbers or texts.
 
     Values are read and checked as those of an ingest are, by the functions of `data.columns` and `data.contract`, and
     refused in the same words. Two things are a client's own: what the date says of the calendar (yr, mnth, weekday and,
     with holiday, workingday) may be left out, and columns that the model does not read are ignored, the label and what
     leaks it among them.
-
-    Args:
-        records: what is said of each hour, numbers also as texts.
-        where: their source, for messages.
 
     Raises:
         ModelError: a value is missing, not of its type, outside its range, or contradicts another. It names the first

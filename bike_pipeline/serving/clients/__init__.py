@@ -60,11 +60,7 @@ def messages(connection: Connection) -> Messages:
 
 
 def connect(connection: Connection) -> Client:
-    """Return a blocking client; nothing is sent yet.
-
-    Raises:
-        ConfigurationError: a certificate or key file cannot be used.
-    """
+    """Return a blocking client; nothing is sent yet, but certificate and key files are read."""
     if connection.protocol == "grpc":
         from bike_pipeline.serving.clients.rpc import GrpcClient
 

@@ -19,14 +19,7 @@ _DTYPES = {"int": np.int64, "float": np.float32}
 
 @dataclass(frozen=True)
 class VersionStatus:
-    """The state of one version of the model.
-
-    Attributes:
-        version: its number.
-        state: START, LOADING, AVAILABLE, UNLOADING or END.
-        error_code: canonical name; "OK" where there is no error.
-        error_message: what went wrong.
-    """
+    """The state of one version: START, LOADING, AVAILABLE, UNLOADING or END, and what went wrong."""
 
     version: int
     state: str
@@ -41,12 +34,7 @@ class VersionStatus:
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """An input or output of a signature.
-
-    Attributes:
-        dtype: TensorFlow's name, such as "DT_FLOAT".
-        shape: its sizes, -1 where any size will do; None where even their number is open.
-    """
+    """An input or output: TensorFlow's name of its type, and its sizes, -1 for any; None for any rank."""
 
     dtype: str
     shape: tuple[int, ...] | None
@@ -54,12 +42,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class SignatureInfo:
-    """A signature of the model.
-
-    Attributes:
-        inputs: by name.
-        outputs: by name.
-    """
+    """What a signature takes and gives, by name."""
 
     inputs: dict[str, TensorInfo]
     outputs: dict[str, TensorInfo]
@@ -67,13 +50,7 @@ class SignatureInfo:
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """What a version of the model takes and gives.
-
-    Attributes:
-        model: its name.
-        version: the version that this is about.
-        signatures: by name.
-    """
+    """What a version of the model takes and gives, by the signature's name."""
 
     model: str
     version: int
@@ -81,11 +58,7 @@ class ModelMetadata:
 
 
 def arrays(columns: Columns) -> Arrays:
-    """Return the model's inputs as arrays of the types that its signature has, shape (rows,) each.
-
-    Raises:
-        BadRequestError: a column is missing, of another length, or no numbers.
-    """
+    """Return the model's inputs as arrays of the types that its signature has, shape (rows,) each, or refuse them."""
     missing = [feature.name for feature in features.MODEL_INPUTS if feature.name not in columns]
     if missing:
         raise BadRequestError(f"missing: {', '.join(missing)}", where="columns", fix="give one column for every input")
@@ -110,11 +83,7 @@ def parts(columns: Arrays, size: int) -> Iterator[Arrays]:
 
 
 def rentals(values: Any, rows: int, where: str) -> npt.NDArray[np.float32]:
-    """Return a server's answer as rentals an hour, shape (rows,).
-
-    Raises:
-        ServerFailureError: it is no number a row.
-    """
+    """Return a server's answer as rentals an hour, shape (rows,), or refuse what is no number a row."""
     try:
         found = np.asarray(values, np.float32)
     except (TypeError, ValueError):

@@ -38,20 +38,12 @@ class Connection:
 
     Attributes:
         host: name or address, an IPv6 one without brackets.
-        port: TCP port.
-        protocol: "rest" or "grpc".
-        model: name of the model.
         version: the version that answers; None for the newest one.
         label: the version label that answers, instead of a version.
         signature: name of the signature; empty for the served one.
-        tls: whether the connection is encrypted.
         ca_file: certificates to trust; empty for those of this machine.
-        certificate: this client's certificate; empty for none.
-        key: its private key.
-        token: bearer token; empty for none.
-        api_key: API key; empty for none.
+        certificate: this client's certificate, with its key; empty for none.
         timeout: seconds that a call may take as a whole.
-        retries: when a request is sent again.
         rows_per_request: rows sent in one request.
     """
 
@@ -94,11 +86,7 @@ class Connection:
         return found
 
     def pem(self, path: str) -> bytes | None:
-        """Return the content of a certificate or key file; None where no file is named.
-
-        Raises:
-            ConfigurationError: it cannot be read.
-        """
+        """Return the content of a certificate or key file; None if no file is named."""
         if not path:
             return None
         try:
@@ -109,11 +97,7 @@ class Connection:
             ) from None
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """Return what verifies the server and proves who we are; None without TLS.
-
-        Raises:
-            ConfigurationError: a file cannot be read or holds no certificate or key.
-        """
+        """Return what verifies the server and proves who we are; None without TLS."""
         if not self.tls:
             return None
         for path in (self.ca_file, self.certificate, self.key):
@@ -143,13 +127,8 @@ def connection(
 ) -> Connection:
     """Return the connection that the settings, the environment and the command line describe.
 
-    Args:
-        settings: `serving.model_name` and `serving.client` are read.
-        address: goes before `serving.client.address`.
-        protocol: goes before `serving.client.protocol`; a scheme in the address must agree with it.
-        version: a version to ask.
-        label: a version label to ask.
-        timeout: goes before `serving.client.timeout_seconds`.
+    Address, protocol and timeout go before those of `serving.client`; a scheme in the address must agree with the
+    protocol.
 
     Raises:
         ConfigurationError: the address or a secret is malformed, or both a version and a label are given.
@@ -163,17 +142,7 @@ def connection(
 def connection_of(
     client: ServingClientSettings, model: str, address: str = "", protocol: Protocol | None = None
 ) -> Connection:
-    """Return the connection that the section `serving.client` and the environment describe.
-
-    Args:
-        client: the section.
-        model: name of the model.
-        address: goes before `address` of the section.
-        protocol: goes before `protocol` of the section; a scheme in the address must agree with it.
-
-    Raises:
-        ConfigurationError: the address or a secret is malformed.
-    """
+    """Return the connection to a model that the section `serving.client` and the environment describe."""
     tls = client.tls or bool(client.ca_file or client.certificate)
     host, port, spoken, encrypted = _address(address or client.address, protocol, client.protocol, tls)
     return Connection(

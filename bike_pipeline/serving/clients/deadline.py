@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.serving.clients.errors import ClientError, timed_out
@@ -13,53 +13,33 @@ if TYPE_CHECKING:
     from tenacity import RetryCallState
 
 
-@dataclass(frozen=True)
 class Deadline:
-    """The moment by which a call must have ended.
+    """The moment by which a call must have ended, by a clock that never goes back."""
 
-    Attributes:
-        seconds: how long the call may take as a whole.
-        clock: seconds of a clock that never goes back.
-        began: that clock when the call began.
-    """
-
-    seconds: float
-    clock: Callable[[], float] = time.monotonic
-    began: float = field(default=-1.0)
-
-    def __post_init__(self) -> None:
-        """Start the clock."""
-        if self.began < 0:
-            object.__setattr__(self, "began", self.clock())
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.seconds = seconds
+        self._clock = clock
+        self._ends = clock() + seconds
 
     def remaining(self, where: str) -> float:
-        """Return the seconds that are left, more than 0.
-
-        Raises:
-            TimedOutError: none are left.
-        """
+        """Return the seconds that are left, more than 0, or raise a TimedOutError."""
         left = self.left()
         if left <= 0:
             raise timed_out(self.seconds, where)
         return left
 
     def left(self) -> float:
-        """Return the seconds that are left; less than 0 where it is over."""
-        return self.began + self.seconds - self.clock()
+        """Return the seconds that are left; less than 0 if it is over."""
+        return self._ends - self._clock()
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
     """When a request is sent again: exponential back-off with full jitter.
 
-    The wait before try n + 1 is drawn evenly from 0 to min(longest, first × 2^(n-1)) (M. Brooker, "Exponential Backoff
-    And Jitter", AWS Architecture Blog, 2015), or is what the server asked for. A wait that would end after the deadline
-    is not begun: the last error is raised at once.
-
-    Attributes:
-        attempts: tries of one request.
-        first: upper bound of the first wait, in seconds.
-        longest: largest upper bound, in seconds.
+    The wait before try n + 1 is drawn evenly from 0 to min(longest, first × 2^(n-1)) seconds (M. Brooker, "Exponential
+    Backoff And Jitter", AWS Architecture Blog, 2015), or is what the server asked for. A wait that would end after the
+    deadline is not begun: the last error is raised at once.
     """
 
     attempts: int = 5

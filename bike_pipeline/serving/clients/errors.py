@@ -117,13 +117,7 @@ _CLASSES: dict[str, tuple[type[ClientError], str]] = {
 
 
 def unreachable(what: str, where: str, *, untrusted: bool = False) -> UnavailableError:
-    """Return the error for a server that did not answer.
-
-    Args:
-        what: the reason.
-        where: the address that was asked.
-        untrusted: one of the two does not accept the other's certificate: the next try would end the same way.
-    """
+    """Return the error for a server that did not answer; if a certificate is untrusted, another try would not help."""
     found = UnavailableError(f"cannot be reached ({what})", where=where, fix=_CLASSES["UNAVAILABLE"][1])
     if untrusted:
         found.give_up(TRUST)
@@ -136,14 +130,7 @@ def timed_out(seconds: float, where: str) -> TimedOutError:
 
 
 def error_of(code: str, message: str, where: str, retry_after: float | None = None) -> ClientError:
-    """Return the error for what a server answered.
-
-    Args:
-        code: canonical name of the error, such as "NOT_FOUND".
-        message: what the server said; its first line is kept.
-        where: the address that was asked.
-        retry_after: seconds after which the server wants to be asked again.
-    """
+    """Return the error for what a server answered; of its message the first line is kept."""
     lines = message.strip().splitlines()
     said = lines[0].strip().rstrip(".")[:_LONGEST] if lines else ""
     if code == "INVALID_ARGUMENT" and _UNKNOWN_LABEL in said.lower():

@@ -109,11 +109,7 @@ class RestMessages:
 
 
 def parse(body: bytes) -> Any:
-    """Return the value of a JSON text in which NaN, Infinity and -Infinity may stand bare.
-
-    Raises:
-        ValueError: it is no JSON.
-    """
+    """Return the value of a JSON text in which NaN, Infinity and -Infinity may stand bare."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:

@@ -167,11 +167,7 @@ def services(channel: Any) -> dict[str, Any]:
 
 
 def channel(connection: Connection) -> Any:
-    """Return a blocking channel, encrypted where the connection is; the first call connects it.
-
-    Raises:
-        ConfigurationError: a file cannot be read or holds no certificate or key.
-    """
+    """Return a blocking channel, encrypted if the connection is; the first call connects it."""
     import grpc
 
     if connection.tls:
@@ -180,11 +176,7 @@ def channel(connection: Connection) -> Any:
 
 
 def channel_credentials(connection: Connection) -> Any:
-    """Return what verifies the server and proves who we are, as gRPC wants it.
-
-    Raises:
-        ConfigurationError: a file cannot be read or holds no certificate or key.
-    """
+    """Return what verifies the server and proves who we are, as gRPC wants it."""
     import grpc
 
     # gRPC tells only its log what is wrong with a file; the standard library says it.

@@ -1,14 +1,7 @@
 """Who may ask the embedded server, over what connection, and how much: TLS, keys, tokens, limits.
 
-A server asks for five things with one and the same `Settings` object, before it listens:
-
-    context = security.ssl_context(settings)                 # for web.TCPSite(ssl_context=…); None without TLS
-    credentials = security.grpc_credentials(settings)        # for add_secure_port; None without TLS
-    middlewares = security.rest_middlewares(settings)        # for web.Application(middlewares=…)
-    interceptors = security.grpc_interceptors(settings)      # for grpc.aio.server(interceptors=…)
-    warning = security.exposure(settings, host)              # a line to print; empty where nothing is exposed
-
-and lays `rest_options` and `grpc_options` over its own. `docs/serving-security.md` says what each setting does.
+A server asks for what it needs with one and the same `Settings` object, before it listens; what is wrong with a file is
+a `ConfigurationError` then. `docs/serving-security.md` says what each setting does.
 """
 
 from __future__ import annotations
@@ -35,47 +28,31 @@ def _guard(settings: Settings) -> Guard:
 
 
 def rest_middlewares(settings: Settings) -> list[Any]:
-    """Return the aiohttp middlewares: authentication, rates, limits of a body, and no traceback to a client.
-
-    Raises:
-        ConfigurationError: a key file is missing or damaged.
-    """
+    """Return the aiohttp middlewares: authentication, rates, limits of a body, and no traceback to a client."""
     from bike_pipeline.serving.security.rest import middleware_of
 
     return [middleware_of(_guard(settings))]
 
 
 def grpc_interceptors(settings: Settings) -> list[Any]:
-    """Return the `grpc.aio.ServerInterceptor`s: the same for gRPC, and HandleReloadConfigRequest for admins only.
-
-    Raises:
-        ConfigurationError: a key file is missing or damaged.
-    """
+    """Return the `grpc.aio.ServerInterceptor`s: the same for gRPC, and HandleReloadConfigRequest for admins only."""
     from bike_pipeline.serving.security.rpc import GuardInterceptor
 
     return [GuardInterceptor(_guard(settings))]
 
 
 def ssl_context(settings: Settings) -> ssl.SSLContext | None:
-    """Return the TLS context for REST, which follows renewed files; None where no certificate is configured.
-
-    Raises:
-        ConfigurationError: a certificate or key is missing, expired, or does not fit the other.
-    """
+    """Return the TLS context for REST, which follows renewed files; None if no certificate is configured."""
     tls = settings.serving.security.tls
     if not tls.certificate_file:
         return None
     from bike_pipeline.serving.security.certificates import context_of, watch
 
-    return context_of(tls, watch(tls))
+    return context_of(watch(tls))
 
 
 def grpc_credentials(settings: Settings) -> Any:
-    """Return gRPC's `ServerCredentials`, which follow renewed files; None where no certificate is configured.
-
-    Raises:
-        ConfigurationError: a certificate or key is missing, expired, or does not fit the other.
-    """
+    """Return gRPC's `ServerCredentials`, which follow renewed files; None if no certificate is configured."""
     tls = settings.serving.security.tls
     if not tls.certificate_file:
         return None
@@ -115,12 +92,7 @@ def grpc_options(settings: Settings) -> list[tuple[str, int]]:
 
 
 def exposure(settings: Settings, host: str) -> str:
-    """Return what is open to others when the server listens on that host; empty where it is nothing.
-
-    Args:
-        settings: what the server was started with.
-        host: the address or name that the server listens on.
-    """
+    """Return what is open to others if the server listens on that host, as a line to print; empty for nothing."""
     if _is_loopback(host):
         return ""
     security = settings.serving.security

@@ -7,19 +7,18 @@ import hashlib
 import hmac
 import json
 import math
-import os
 import re
 import secrets
 import stat
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bike_pipeline.errors import ConfigurationError, StorageError
+from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.serving.security.identity import SCOPES, Client
+from bike_pipeline.storage.atomic_files import replace_file, storage_error
 
 # Where a key stands in a leaked log or repository, secret scanners find it by this.
 PREFIX = "bike_"
@@ -89,13 +88,9 @@ class KeyRing:
         )
 
     def find(self, key: str, now: float) -> Client | None:
-        """Return whose key this is, or None for a key that is unknown, revoked, expired or not yet valid.
+        """Return whose key this is, or None for a key that is unknown, revoked, expired or not yet valid at `now`.
 
         Every hash is compared, each in constant time: how long it takes tells nothing about the keys.
-
-        Args:
-            key: what the client sent.
-            now: the moment, as `time.time()`.
         """
         digest = _hash(self.salt, key)
         found = None
@@ -110,11 +105,7 @@ def _hash(salt: bytes, key: str) -> str:
 
 
 def read(path: Path) -> KeyRing:
-    """Read a key file.
-
-    Raises:
-        ConfigurationError: it is absent, damaged, or others may write to it.
-    """
+    """Read a key file, or refuse it: it is absent, damaged, or others may write to it."""
     fix = "make a key with: bike-pipeline api-key create NAME"
     try:
         mode = path.stat().st_mode
@@ -155,18 +146,14 @@ def create(
     not_before: datetime | None = None,
     expires: datetime | None = None,
 ) -> tuple[ApiKey, str]:
-    """Make a key, write its hash, and return both; the key itself is kept nowhere.
+    """Make a key, write its hash into the file, and return both; the key itself is kept nowhere.
 
     Args:
-        path: the key file, made where it is absent.
+        path: the key file, made if it is absent.
         name: whose key it is.
         scopes: what it may ask, see `identity.SCOPES`.
         not_before: from when on it is let in; None for now.
         expires: until when; None for no end.
-
-    Raises:
-        ConfigurationError: the file is damaged, the name is no name, or the key would never be valid.
-        StorageError: the file cannot be written.
     """
     now = datetime.now(UTC).replace(microsecond=0)
     if not _NAME.fullmatch(name):
@@ -192,12 +179,7 @@ def create(
 
 
 def revoke(path: Path, key_id: str) -> ApiKey:
-    """Forget a key's hash; who had it and until when stays on record.
-
-    Raises:
-        ConfigurationError: there is no such key, or the file is damaged.
-        StorageError: the file cannot be written.
-    """
+    """Forget a key's hash; who had it and until when stays on record."""
     with _locked(path):
         ring = read(path)
         found = next((key for key in ring.keys if key.id == key_id), None)
@@ -217,36 +199,11 @@ def _locked(path: Path) -> Any:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise _cannot_write(path, error) from None
+        raise storage_error(error, "write", path) from None
     # Two people who make keys at the same moment both find theirs in the file.
     return FileLock(path.with_name(f".{path.name}.lock"), mode=0o600)
 
 
 def _write(path: Path, salt: bytes, keys: Iterable[ApiKey]) -> None:
     content = json.dumps({"layout": _LAYOUT, "salt": salt.hex(), "keys": [asdict(key) for key in keys]}, indent=2)
-    temporary = None
-    try:
-        # mkstemp's files are 0600 from the beginning.
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(content + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        temporary = None
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise _cannot_write(path, error) from None
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-
-
-def _cannot_write(path: Path, error: OSError) -> StorageError:
-    return StorageError(
-        f"cannot write the API keys ({error.strerror or error})", where=str(path), fix="grant write permission there"
-    )
+    replace_file(path, f"{content}\n".encode(), mode=0o600)

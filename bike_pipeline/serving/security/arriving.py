@@ -31,27 +31,13 @@ class Arriving:
     """Reads messages. All that take longer than a second together may be as large as all bodies may be together."""
 
     def __init__(self, limits: LimitSettings, largest: int) -> None:
-        """Wait for none yet.
-
-        Args:
-            limits: bytes of all bodies, and the longest wait for one.
-            largest: bytes of the largest message.
-        """
         self._most_slow = max(1, limits.bodies_bytes // largest)
         self._seconds = limits.read_seconds
         self._messages: set[_Message] = set()
         self._looking = False
 
     async def read(self, context: Any, client: str) -> Any:
-        """Return the one message of a call.
-
-        Args:
-            context: gRPC's context of the call.
-            client: who sends it.
-
-        Raises:
-            Refusal: it does not arrive in time, too many others are slow, or there is none.
-        """
+        """Return the one message of a call, or refuse: it is late, too many others are slow, or there is none."""
         message = _Message(client, time.monotonic(), asyncio.current_task())
         self._messages.add(message)
         if not self._looking:

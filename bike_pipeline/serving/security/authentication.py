@@ -17,14 +17,9 @@ _BEARER = "bearer "
 
 
 class Authenticator:
-    """Tells who asks; where no method is configured, everybody is let in with every scope."""
+    """Tells who asks; if no method is configured, everybody is let in with every scope."""
 
     def __init__(self, settings: Settings) -> None:
-        """Read the keys of the configured methods.
-
-        Raises:
-            ConfigurationError: a key file is missing or damaged.
-        """
         self.settings = settings.serving.security.authentication
         self.required = bool(self.settings.methods)
         path = settings.api_key_file
@@ -32,15 +27,12 @@ class Authenticator:
         self._tokens = Tokens(self.settings.jwt) if "jwt" in self.settings.methods else None
 
     def client(self, authorization: str, api_key: str, peer: str) -> Client:
-        """Return who asks.
+        """Return who asks, or refuse: nothing, or nothing valid, proves it.
 
         Args:
             authorization: the header `Authorization`, or the metadata of that name; empty for none.
             api_key: the header `X-API-Key`, or the metadata of that name; empty for none.
             peer: the address that the request came from, without its port.
-
-        Raises:
-            Refusal: nothing, or nothing valid, proves who asks.
         """
         if not self.required:
             return Client(f"peer:{peer}", peer, frozenset(SCOPES))
@@ -68,11 +60,7 @@ class Authenticator:
 
 
 def demand(client: Client, scope: str) -> None:
-    """Let a client pass that has the scope.
-
-    Raises:
-        Refusal: it has not.
-    """
+    """Let a client pass that has the scope, or refuse it."""
     if scope not in client.scopes:
         what = "change what is served" if scope == ADMIN else "ask this"
         raise Refusal(403, "PERMISSION_DENIED", f"These credentials may not {what}: they lack the scope `{scope}`.")

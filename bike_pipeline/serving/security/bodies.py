@@ -29,7 +29,7 @@ async def read(request: web.Request, share: Share, seconds: float) -> bytes:
     """Return the body of a request, unpacked.
 
     Args:
-        request: the request; its `client_max_size` bounds the body before and after it is unpacked.
+        request: its `client_max_size` bounds the body before and after it is unpacked.
         share: what the request holds; grows with it.
         seconds: how long the body may take to arrive.
 
@@ -45,7 +45,7 @@ async def read(request: web.Request, share: Share, seconds: float) -> bytes:
     if length is not None:
         if length > most:
             raise too_large(most)
-        share.take_bytes(length)
+        share.take("bytes", length)
     body = await _arriving(request, share, seconds)
     return await _unpacked(body, encoding, share, most) if encoding not in {"", "identity"} else body
 
@@ -65,7 +65,7 @@ async def _arriving(request: web.Request, share: Share, seconds: float) -> bytes
                 if len(body) + len(piece) > most:
                     raise too_large(most)
                 if not counted:
-                    share.take_bytes(len(piece))
+                    share.take("bytes", len(piece))
                 body += piece
         return bytes(body)
     except TimeoutError:
@@ -95,7 +95,7 @@ async def _unpacked(body: bytes, encoding: str, share: Share, most: int) -> byte
             size += len(piece)
             if size > most:
                 raise too_large(most)
-            share.take_bytes(len(piece))
+            share.take("bytes", len(piece))
             found.append(piece)
             rest = unpacker.unconsumed_tail
             if unpacker.eof and "gzip" in encoding and unpacker.unused_data:

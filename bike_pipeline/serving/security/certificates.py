@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import ssl
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -30,25 +29,20 @@ _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 @dataclass(frozen=True)
 class Identity:
-    """The server's certificate, its key and the authorities of its clients, as PEM.
+    """The server's certificate with what signed it, its key and the authorities of its clients, as PEM.
 
     Attributes:
-        chain: the certificate and what signed it.
-        key: the private key.
-        client_authorities: whose client certificates are let in; empty where clients need none.
+        context: made of these, for REST.
     """
 
     chain: bytes
     key: bytes
     client_authorities: bytes
+    context: ssl.SSLContext
 
 
 def watch(tls: TlsSettings) -> WatchedFiles[Identity]:
-    """Return the identity that the settings name, which follows its files.
-
-    Raises:
-        ConfigurationError: a file is missing, no PEM, expired or not yet valid, or the key is another one's.
-    """
+    """Return the identity that the settings name, which follows its files; see `read`."""
     names = [tls.certificate_file, tls.key_file, *([tls.client_ca_file] if tls.client_ca_file else [])]
     return WatchedFiles([Path(name).expanduser() for name in names], lambda: read(tls))
 
@@ -59,22 +53,11 @@ def read(tls: TlsSettings) -> Identity:
     Raises:
         ConfigurationError: a file is missing, no PEM, expired or not yet valid, or the key is another one's.
     """
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
     chain, key = _bytes(tls.certificate_file), _bytes(tls.key_file)
     certificates = _certificates(chain, tls.certificate_file)
     for certificate in certificates:
         _check_dates(certificate, tls.certificate_file)
-    public = [
-        holder.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        for holder in (certificates[0], _private_key(key, tls.key_file))
-    ]
-    if public[0] != public[1]:
-        raise ConfigurationError(
-            f"the key does not belong to the certificate in {tls.certificate_file}",
-            where=tls.key_file,
-            fix="name the key that the certificate was made for; in a chain, the server's own certificate comes first",
-        )
+    _check_key(key, tls.key_file)
     authorities = b""
     if tls.client_ca_file:
         authorities = _bytes(tls.client_ca_file)
@@ -83,7 +66,7 @@ def read(tls: TlsSettings) -> Identity:
     left = certificates[0].not_valid_after_utc - datetime.now(UTC)
     if left < _EXPIRES_SOON:
         _log.warning("%s: the certificate ends in %d days", tls.certificate_file, left.days)
-    return Identity(chain, key, authorities)
+    return Identity(chain, key, authorities, _context(tls, chain, key, authorities))
 
 
 def _bytes(path: str) -> bytes:
@@ -104,12 +87,12 @@ def _certificates(pem: bytes, where: str) -> Sequence[Certificate]:
         raise ConfigurationError("it holds no certificate as PEM", where=where, fix=_RENEW) from None
 
 
-def _private_key(pem: bytes, where: str) -> Any:
+def _check_key(pem: bytes, where: str) -> None:
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        return load_pem_private_key(pem, password=None)
+        load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise ConfigurationError(
             "it holds no private key as PEM without a password", where=where, fix="name the key of the certificate"
@@ -131,38 +114,25 @@ def _check_dates(certificate: Certificate, where: str) -> None:
         )
 
 
-def context_of(tls: TlsSettings, files: WatchedFiles[Identity]) -> ssl.SSLContext:
-    """Return a server's context for REST; each handshake takes the files' state of that moment.
-
-    Raises:
-        ConfigurationError: OpenSSL refuses the files: a key too weak, or of a kind it does not know.
-    """
-    now = {"identity": files.get()}
-    first = current = _context(tls, now["identity"])
-    at_start = now["identity"].client_authorities
+def context_of(files: WatchedFiles[Identity]) -> ssl.SSLContext:
+    """Return a server's context for REST; each handshake takes the files' state of that moment."""
+    at_start = files.get()
 
     def choose(connection: Any, _name: str | None, _context_of_connection: ssl.SSLContext) -> int | None:
         # OpenSSL asks here in every handshake, with or without a server name (SNI).
-        nonlocal current
         identity = files.get()
-        if identity is not now["identity"]:
-            now["identity"] = identity
-            try:
-                current = _context(tls, identity)
-            except ConfigurationError as error:
-                _log.error("%s The last good certificate stays in force.", error)
-        if connection.session_reused and identity.client_authorities != at_start:
+        if connection.session_reused and identity.client_authorities != at_start.client_authorities:
             # A resumed session of TLS 1.2 skips the check of the client's certificate. OpenSSL forgets the session with
             # this alert, so that the client's next try is a whole handshake.
             return ssl.ALERT_DESCRIPTION_CERTIFICATE_UNKNOWN
-        connection.context = current
+        connection.context = identity.context
         return None
 
-    first.sni_callback = choose
-    return first
+    at_start.context.sni_callback = choose
+    return at_start.context
 
 
-def _context(tls: TlsSettings, identity: Identity) -> ssl.SSLContext:
+def _context(tls: TlsSettings, chain: bytes, key: bytes, authorities: bytes) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _VERSIONS[tls.minimum_version]
     context.set_alpn_protocols(["http/1.1"])
@@ -171,12 +141,18 @@ def _context(tls: TlsSettings, identity: Identity) -> ssl.SSLContext:
     context.num_tickets = 0
     try:
         # The bytes that were checked, not whatever stands in the files by now.
-        with _on_disk(identity.chain) as chain, _on_disk(identity.key) as key:
-            context.load_cert_chain(chain, key)
-        if identity.client_authorities:
-            context.load_verify_locations(cadata=identity.client_authorities.decode("ascii", "ignore"))
+        with _on_disk(chain) as chain_file, _on_disk(key) as key_file:
+            context.load_cert_chain(chain_file, key_file)
+        if authorities:
+            context.load_verify_locations(cadata=authorities.decode("ascii", "ignore"))
             context.verify_mode = ssl.CERT_REQUIRED
     except ssl.SSLError as error:
+        if error.reason in {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"}:
+            raise ConfigurationError(
+                f"the key does not belong to the certificate in {tls.certificate_file}",
+                where=tls.key_file,
+                fix="name the key that the certificate was made for; in a chain, the server's own comes first",
+            ) from None
         raise ConfigurationError(
             f"OpenSSL refuses the certificate or its key ({error.reason or error})",
             where=tls.certificate_file,
@@ -187,26 +163,21 @@ def _context(tls: TlsSettings, identity: Identity) -> ssl.SSLContext:
 
 @contextlib.contextmanager
 def _on_disk(content: bytes) -> Iterator[str]:
-    """Lend bytes as a file, which is all that Python's ssl takes; in memory where the system can (memfd_create(2))."""
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("bike-pipeline-tls")
-        try:
-            os.write(descriptor, content)
-            yield f"/proc/self/fd/{descriptor}"
-        finally:
-            os.close(descriptor)
-        return
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(content)
-        file.flush()
-        yield file.name
+    """Lend bytes as a file in memory (memfd_create(2)): Python's ssl takes nothing else."""
+    descriptor = os.memfd_create("bike-pipeline-tls")
+    try:
+        os.write(descriptor, content)
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
 
 
 def credentials_of(files: WatchedFiles[Identity]) -> Any:
     """Return gRPC's `ServerCredentials`; each new connection takes the files' state of that moment."""
     import grpc
 
-    given = {"identity": files.get()}
+    given = files.get()
+    needs_clients = bool(given.client_authorities)
 
     def configuration(identity: Identity) -> Any:
         return grpc.ssl_server_certificate_configuration(
@@ -214,13 +185,13 @@ def credentials_of(files: WatchedFiles[Identity]) -> Any:
         )
 
     def renewed() -> Any:
+        nonlocal given
         identity = files.get()
-        if identity is given["identity"]:
+        if identity is given:
             return None
-        given["identity"] = identity
+        given = identity
         return configuration(identity)
 
-    needs_clients = bool(given["identity"].client_authorities)
     return grpc.dynamic_ssl_server_credentials(
-        configuration(given["identity"]), renewed, require_client_authentication=needs_clients
+        configuration(given), renewed, require_client_authentication=needs_clients
     )

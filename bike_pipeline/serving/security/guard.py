@@ -24,21 +24,11 @@ class Guard:
     """Stands before one server's handlers, REST and gRPC alike, so that a client has one rate over both.
 
     Attributes:
-        authentication: who asks.
-        limits: the settings of the limits.
-        rate: how often.
-        shares: what requests under way hold.
-        arriving: reads the messages of gRPC calls.
         is_open: whether everybody may ask everything as often as they like.
         roots: below which a request may name a base path.
     """
 
     def __init__(self, settings: Settings) -> None:
-        """Read the keys.
-
-        Raises:
-            ConfigurationError: a key file is missing or damaged.
-        """
         self.authentication = Authenticator(settings)
         self.limits = settings.serving.security.limits
         self.rate = RateLimit(self.limits.requests_per_second, self.limits.burst, self.limits.clients)
@@ -53,9 +43,9 @@ class Guard:
 
         Args:
             scope: what the request needs, see `identity.SCOPES`.
-            authorization: the header or metadata `Authorization`; empty for none.
-            api_key: the header or metadata `X-API-Key`; empty for none.
-            peer: the address that the request came from, without its port; empty where it is not known yet.
+            authorization: see `Authenticator.client`, as for the key.
+            api_key: the key.
+            peer: the address that the request came from, without its port; empty if it is not known yet.
 
         Raises:
             Refusal: who asks is unknown, may not, or asks too often.
@@ -75,12 +65,7 @@ class Guard:
 
 
 def report(error: BaseException, request: str) -> str:
-    """Write an unforeseen error with its traceback to the log, and return all that a client is told of it.
-
-    Args:
-        error: what was raised.
-        request: which request it was, without anything that the client has sent.
-    """
+    """Write an unforeseen error with its traceback to the log, and return all that a client is told of it."""
     request_id = secrets.token_hex(8)
     _log.error("request %s (%s) failed", request_id, request, exc_info=error)
     return f"Internal error; the server's log tells it under request id {request_id}."

@@ -14,12 +14,10 @@ SCOPES = {
 
 @dataclass(frozen=True)
 class Client:
-    """Who asks.
+    """Who asks, and what they may ask.
 
     Attributes:
         id: names the client in logs and for its rate: `key:ID`, `jwt:SUBJECT` or `peer:ADDRESS`.
-        name: whose key or token it is.
-        scopes: what it may ask.
     """
 
     id: str
@@ -33,12 +31,10 @@ class Refusal(Exception):  # noqa: N818 (an answer, not a fault)
     Attributes:
         status: the HTTP status; `rest` and `rpc` translate it.
         code: name of the gRPC status code.
-        message: what the client is told.
-        retry_after: seconds to wait before asking again; 0 where waiting does not help.
+        retry_after: seconds to wait before asking again; 0 if waiting does not help.
     """
 
     def __init__(self, status: int, code: str, message: str, retry_after: float = 0.0) -> None:
-        """Keep the answer's parts."""
         super().__init__(message)
         self.status = status
         self.code = code

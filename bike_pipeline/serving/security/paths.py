@@ -20,10 +20,7 @@ _LONGEST_PATH = 4096
 
 
 def model_roots(settings: Settings) -> tuple[str, ...]:
-    """Return the folders and address prefixes below which a request may name a base path.
-
-    That of the served model is always one of them, with the models beside it.
-    """
+    """Return the folders and prefixes below which a request may name a base path; the served model's is always one."""
     served = str(Path(settings.serving_path).parent)
     named = settings.serving.security.model_roots
     local = [served, *(root for root in named if "://" not in root)]
@@ -45,15 +42,7 @@ def is_below(path: str, roots: Iterable[str]) -> bool:
 
 
 def check_model_config(config: Any, roots: Sequence[str]) -> None:
-    """Let a ModelServerConfig pass that names only models and folders that this server may load.
-
-    Args:
-        config: a `tensorflow.serving.ModelServerConfig`.
-        roots: see `model_roots`.
-
-    Raises:
-        Refusal: a name is no name, a base path is outside of the roots, or a log file is named.
-    """
+    """Let a ModelServerConfig pass that names only models and folders below the roots, and no log file."""
     for model in config.model_config_list.config:
         if not _MODEL_NAME.fullmatch(model.name) or not model.name.strip("."):
             raise Refusal(400, "INVALID_ARGUMENT", "A model's name consists of up to 255 letters, digits and _ . -")

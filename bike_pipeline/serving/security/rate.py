@@ -10,19 +10,16 @@ from bike_pipeline.serving.security.identity import Refusal
 
 
 class RateLimit:
-    """A bucket of `burst` requests a client, filled again at `rate` requests a second.
-
-    One event loop uses it; it takes no lock.
-    """
+    """A bucket of requests for each client; one event loop uses it, without a lock."""
 
     def __init__(self, rate: float, burst: int, clients: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Begin with full buckets.
 
         Args:
-            rate: requests a second; 0 for no limit.
+            rate: requests a second that fill a bucket again; 0 for no limit.
             burst: size of a bucket, in requests.
-            clients: most buckets in memory. Beyond it the one that was used least recently goes, which forgives
-                that client what it had used up.
+            clients: most buckets in memory. Beyond it the one that was used least recently goes, which forgives that
+                client what it had used up.
             clock: seconds since any fixed moment.
         """
         self._rate = rate
@@ -33,11 +30,7 @@ class RateLimit:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, client: str) -> None:
-        """Take one request out of a client's bucket.
-
-        Raises:
-            Refusal: the bucket is empty; it says how long to wait.
-        """
+        """Take one request out of a client's bucket, or refuse: it is empty; the refusal says how long to wait."""
         if not self._rate:
             return
         left = self._left(client)

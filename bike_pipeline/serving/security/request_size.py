@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from bike_pipeline import features
 from bike_pipeline.serving.security.identity import Refusal
+
+if TYPE_CHECKING:
+    from bike_pipeline.settings.serving_security import LimitSettings
 
 # Bytes of a message that is parsed within the event loop; a larger one would hold others up.
 SMALL = 64 * 1024
@@ -20,29 +23,10 @@ _LISTS_A_ROW = 1 + len(features.COLUMNS)
 _LISTS_AROUND = 1024
 
 
-class JsonLimits(Protocol):
-    """What `LimitSettings` says of a JSON body."""
-
-    @property
-    def rows(self) -> int:
-        """Most rows."""
-
-    @property
-    def json_depth(self) -> int:
-        """Deepest nesting."""
-
-
-def check_json(body: bytes, limits: JsonLimits) -> None:
-    """Let a JSON body pass that is neither too deep nor holds too many values.
+def check_json(body: bytes, limits: LimitSettings) -> None:
+    """Let a JSON body pass that is neither too deep nor holds too many values; malformed JSON is left to the parser.
 
     Works on the text, with a few vector operations: a body that is refused was never parsed.
-
-    Args:
-        body: the text, UTF-8; malformed JSON is left to the parser.
-        limits: the limits.
-
-    Raises:
-        Refusal: it is too deep, or holds more values than the allowed number of rows has.
     """
     if body.count(b",") > limits.rows * _VALUES_A_ROW:
         raise _too_many_rows(limits.rows)
@@ -70,15 +54,7 @@ def _brackets(body: bytes) -> tuple[int, int]:
 
 
 def check_rows(rows: int, most: int) -> None:
-    """Let that many rows pass.
-
-    Args:
-        rows: the rows of a request.
-        most: the limit.
-
-    Raises:
-        Refusal: they are too many.
-    """
+    """Let that many rows of a request pass, or refuse."""
     if rows > most:
         raise _too_many_rows(most)
 

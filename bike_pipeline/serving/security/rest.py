@@ -72,11 +72,7 @@ def middleware_of(guard: Guard) -> Callable[[web.Request, Handler], Awaitable[we
 
 
 async def _admitted(guard: Guard, open_path: str, request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer a request whose client may ask it; only then its body is read, if it is one that has a body.
-
-    Raises:
-        Refusal: the client may not, or the body is none that may be read.
-    """
+    """Answer a request whose client may ask it; only then its body is read, if it is one that has a body."""
     if open_path and request.path == open_path:
         return await handler(request)
     client = EVERYBODY
@@ -160,13 +156,10 @@ class Runner(web.AppRunner):
     """Runs an application whose parser, too, answers in TF Serving's error JSON."""
 
     def __init__(self, app: web.Application, handler: Handler | None = None, **options: Any) -> None:
-        """Run an application.
+        """Run an application with the options of `web.AppRunner`.
 
-        Args:
-            app: the application.
-            handler: what answers every request in place of the application's router and middlewares, which together
-                take a tenth of the time of a short request; None for these.
-            options: those of `web.AppRunner`.
+        A handler answers every request in place of the application's router and middlewares, which together take a
+        tenth of the time of a short request.
         """
         super().__init__(app, **options)
         self._handler = handler

@@ -29,7 +29,6 @@ class GuardInterceptor(aio.ServerInterceptor):  # type: ignore[misc]
     """Lets calls pass to their handlers, or ends them with a status of its own."""
 
     def __init__(self, guard: Guard) -> None:
-        """Stand before the handlers of one server."""
         self._guard = guard
         _grpc_log.addFilter(_without_traceback)
         self._open_health = guard.authentication.settings.open_health
@@ -80,7 +79,7 @@ class GuardInterceptor(aio.ServerInterceptor):  # type: ignore[misc]
                 with Share(guard.shares, client) as share:
                     # Those of gRPC's own services, such as health, are parsed already.
                     if isinstance(request, bytes) and len(request) > SMALL:
-                        share.take_bytes(len(request))
+                        share.take("bytes", len(request))
                     if method == RELOAD:
                         check_model_config(_reload_request(request).config, guard.roots)
                     return await behaviour(request, context)

@@ -31,11 +31,6 @@ class Tokens:
     """Believes the tokens of one issuer."""
 
     def __init__(self, settings: JwtSettings) -> None:
-        """Read the issuer's keys.
-
-        Raises:
-            ConfigurationError: the key file is missing, or holds no key for the allowed algorithms.
-        """
         self._settings = settings
         path = Path(settings.key_file or settings.jwks_file).expanduser()
         read = _read_key if settings.key_file else _read_key_set

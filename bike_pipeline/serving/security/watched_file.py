@@ -27,15 +27,12 @@ class WatchedFiles(Generic[Content]):
     def __init__(
         self, paths: Sequence[Path], read: Callable[[], Content], *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Read the files for the first time.
+        """Read the files for the first time, or raise what is wrong with them; later reads only log it.
 
         Args:
             paths: the files that decide.
             read: reads and checks all of them; raises a `BikePipelineError` for what is wrong.
             clock: seconds since any fixed moment.
-
-        Raises:
-            BikePipelineError: of the first read; later ones are logged.
         """
         self._paths = tuple(paths)
         self._read = read

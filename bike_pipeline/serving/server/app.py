@@ -27,22 +27,14 @@ _COLLECT_AFTER = 5_000
 
 
 class Server:
-    """A running server.
-
-    Attributes:
-        rest_port: the port that the REST API listens on.
-        grpc_port: the port that the gRPC API listens on.
-    """
+    """A running server; the ports are those that it listens on."""
 
     def __init__(self, settings: Settings) -> None:
         """Prepare a server; nothing listens yet.
 
-        Args:
-            settings: all settings.
-
         Raises:
-            ConfigurationError: a certificate, a key of the server or the keys of its clients are unsound, or a backend
-                is none.
+            ConfigurationError: a certificate, a key of the server or the keys of its clients are unsound, or there is
+                no such backend.
         """
         if "://" in settings.serving_path:
             raise ServerError(
@@ -52,7 +44,6 @@ class Server:
             )
         # Imported here: TF Serving's messages and the web framework are not needed to ask for help.
         from bike_pipeline.serving.server.answering import Answering
-        from bike_pipeline.serving.server.decoding import Limits
         from bike_pipeline.serving.server.metrics import Metrics
         from bike_pipeline.serving.server.model_versions import ModelVersions
         from bike_pipeline.serving.server.parsing import Parsing
@@ -87,7 +78,7 @@ class Server:
         self.versions = ModelVersions(self._server, threads, self.metrics, self._tell_health)
         self._parsing = Parsing(self._server.request_timeout_seconds)
         limits = settings.serving.security.limits
-        self._limits = Limits(limits.rows, limits.json_depth)
+        self._limits = limits
         self.answers = Answering(self.versions, self.metrics, limits.rows)
         self.rest_port = self.grpc_port = 0
         self._grpc: Any = None
@@ -99,11 +90,7 @@ class Server:
         self._health_tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Listen, and serve what is there.
-
-        Raises:
-            ServerError: a port is taken, or a label of the settings is for a version that does not serve.
-        """
+        """Listen, and serve what is there; a `ServerError` says that a port is taken."""
         try:
             await self.versions.configure([self._config()])
         except StatusError as error:
@@ -246,15 +233,7 @@ def _cannot_listen(address: str, setting: str, number: int | None = None) -> Ser
 
 
 def run(settings: Settings, on_start: Callable[[Server], None]) -> None:
-    """Serve until SIGTERM or SIGINT, then drain and return.
-
-    Args:
-        settings: all settings.
-        on_start: called when the server listens and what is there serves.
-
-    Raises:
-        ServerError: it cannot listen.
-    """
+    """Serve until SIGTERM or SIGINT, then drain and return; `on_start` is called when what is there serves."""
     import gc
 
     import uvloop

@@ -45,14 +45,7 @@ class Backend(Protocol):
     any_shape: bool
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
-        """Return every output of the signature.
-
-        Args:
-            inputs: one array an input, of the signature's types.
-
-        Raises:
-            StatusError: the model refuses these inputs.
-        """
+        """Return every output of the signature for one array an input, of the signature's types."""
 
 
 class ExportBackend:
@@ -61,11 +54,7 @@ class ExportBackend:
     any_shape = False
 
     def __init__(self, name: str, folder: Path, max_rows: int) -> None:
-        """Load the export in `folder`.
-
-        Raises:
-            BikePipelineError: it cannot be loaded, or the optional part that it needs is not installed.
-        """
+        """Load the export in `folder`, or raise a `BikePipelineError`: it, or the part that it needs, is not there."""
         self.name = name
         form = format_of(name)
         # LiteRT allocates anew whenever the number of rows changes, which costs as much as answering: it gets a copy
@@ -97,9 +86,6 @@ def candidates(folder: Path, wanted: Sequence[str]) -> list[str]:
     Args:
         folder: the version's folder.
         wanted: formats that may answer; empty for all in float32, whose numbers are the SavedModel's own.
-
-    Raises:
-        StatusError: the record of the exports cannot be read.
     """
     passed = {
         name: _batch_seconds(found)
@@ -118,11 +104,7 @@ def _batch_seconds(record: Mapping[str, Any]) -> float:
 
 
 def parity_of(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return what is on record of a version's exports, by format; empty where it has none.
-
-    Raises:
-        StatusError: the record cannot be read.
-    """
+    """Return what is on record of a version's exports, by format; empty if it has none."""
     try:
         formats = json.loads((folder / EXPORTS_FOLDER / PARITY_FILE).read_text(encoding="utf-8"))["formats"]
         return {str(name): dict(found) for name, found in formats.items()}
@@ -133,12 +115,9 @@ def parity_of(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def fastest_export(folder: Path, signature: Signature, wanted: Sequence[str], max_rows: int) -> ExportBackend | None:
-    """Return the fastest export that passed parity and loads; None where there is none for this signature.
+    """Return the fastest export that passed parity and loads; None if there is none for this signature.
 
     An export whose file is not the one that was measured, or that does not load here, is passed over and logged.
-
-    Raises:
-        StatusError: the record of the exports cannot be read.
     """
     if not _takes_raw_features(signature):
         return None

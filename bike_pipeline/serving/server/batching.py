@@ -51,12 +51,7 @@ class _Waiting:
 
 
 def quick_rows(backend: Backend, inputs: Mapping[str, Array]) -> int:
-    """Call a backend with every number of rows that it is prepared for, and say how many it answers in a moment.
-
-    Args:
-        backend: what answers.
-        inputs: as many rows as one call may have.
-    """
+    """Call a backend with every number of rows that it is prepared for; return how many it answers in a moment."""
     quick = 0
     most = len(next(iter(inputs.values())))
     for size in backend.sizes or (1, 8, 64):
@@ -76,7 +71,7 @@ class Batcher:
     """Answers the requests of one signature of one version. All methods belong to the event loop's thread.
 
     Attributes:
-        backend: what answers.
+        backend: what answers; nobody else may use it.
         max_rows: most rows of one call; a request of more is asked for `in_parts`.
     """
 
@@ -88,18 +83,18 @@ class Batcher:
         quick_rows: int,
         limits: BatchingSettings,
         timeout_seconds: float,
-        told: ModelMetrics,
+        metrics: ModelMetrics,
     ) -> None:
         """Stand between requests and a backend.
 
         Args:
-            backend: what answers; nobody else may use it.
+            backend: what answers.
             signature: the signature that it answers.
             executor: the thread for what takes long.
             quick_rows: most rows that it answers too quickly to be worth a thread.
             limits: most rows of one call, and most requests that wait.
             timeout_seconds: longest time that a request waits.
-            told: where batches are counted.
+            metrics: where batches are counted.
         """
         self.backend = backend
         self._loop = asyncio.get_running_loop()
@@ -114,14 +109,14 @@ class Batcher:
         self._scheduled = self._sweeping = False
         self._quick_rows = quick_rows
         self._timeout = timeout_seconds
-        self._told = told
+        self._metrics = metrics
 
     def submit(self, columns: Columns, rows: int | None) -> asyncio.Future[Outputs]:
         """Return the future answer of one request.
 
         Args:
             columns: every input of the signature, of its type.
-            rows: how many rows each of them has; None where the request is to be answered alone (`tensors.rows_of`).
+            rows: how many rows each of them has; None if the request is to be answered alone (`tensors.rows_of`).
 
         Raises:
             StatusError: too many requests wait already; as the answer, also that it took too long.
@@ -137,15 +132,7 @@ class Batcher:
         return answer
 
     async def in_parts(self, columns: Mapping[str, Column], rows: int) -> Outputs:
-        """Return the outputs of a request, whose rows are asked for in parts: others are answered between them.
-
-        Args:
-            columns: as for `submit`.
-            rows: how many rows each of them has.
-
-        Raises:
-            StatusError: as for `submit`.
-        """
+        """Return the outputs of a request whose rows are asked for in parts: others are answered between them."""
         ends = time.perf_counter() + self._timeout
         answers: list[Outputs] = []
         for start in range(0, rows, self.max_rows):
@@ -173,7 +160,7 @@ class Batcher:
         self._turns = min(self._turns * 2, _MOST_TURNS) if len(batch) > 1 else max(self._turns // 2, _FEWEST_TURNS)
         rows = sum(item.rows for item in batch)
         now = time.perf_counter()
-        self._told.batch(rows, [now - item.since for item in batch])
+        self._metrics.batch(rows, [now - item.since for item in batch])
         if rows <= self._quick_rows and not batch[0].alone:
             self._deliver(batch, self._answer(batch))
             if self._waiting:
@@ -250,7 +237,7 @@ class Batcher:
         inputs = self._inputs_of(batch, size - total)
         began = time.perf_counter()
         outputs = self.backend.run(inputs)
-        self._told.ran(self.backend.name, time.perf_counter() - began)
+        self._metrics.ran(self.backend.name, time.perf_counter() - began)
         if len(batch) == 1:
             return [{name: values[:total] for name, values in outputs.items()}] if size > total else [outputs]
         answers: list[Outputs] = []

@@ -1,12 +1,13 @@
 """What large messages hold, found out in the process beside the server (see `parsing`): few names, and arrays.
 
-Every function is called with the message first, and raises what is answered.
+Every function is called with the message first, and raises what is answered: a Refusal for what is too deep or holds
+too much, a StatusError for what cannot be read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sized
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from bike_pipeline.serving.server.json_format import Format
 from bike_pipeline.serving.server.signatures import Signature
 from bike_pipeline.serving.server.statuses import invalid
 from bike_pipeline.serving.server.tensors import Array
+from bike_pipeline.settings.serving_security import LimitSettings
 
 # More than any signature has; each costs the server itself some time.
 _MOST_PARTS = 4096
@@ -29,43 +31,16 @@ _EXAMPLES = {
 }
 
 
-class Limits(NamedTuple):
-    """What a message may hold.
-
-    Attributes:
-        rows: most rows.
-        json_depth: deepest nesting of a JSON body.
-    """
-
-    rows: int
-    json_depth: int
-
-
-def rest_readable(content: bytes, limits: Limits) -> None:
-    """Refuse a REST body that cannot be read, whatever it asks for.
-
-    Raises:
-        Refusal: it is too deep, or holds too much.
-        StatusError: it is no JSON object.
-    """
+def rest_readable(content: bytes, limits: LimitSettings) -> None:
+    """Refuse a REST body that cannot be read, whatever it asks for."""
     check_json(content, limits)
     json_format.parse(content)
 
 
 def rest_predict(
-    content: bytes, limits: Limits, found: Mapping[str, Signature]
+    content: bytes, limits: LimitSettings, found: Mapping[str, Signature]
 ) -> tuple[str, Columns, int | None, Format]:
-    """Return signature, inputs, rows and format of a predict request (see `json_format.inputs_of`).
-
-    Args:
-        content: the body.
-        limits: what it may hold.
-        found: the signatures of the version that is to answer.
-
-    Raises:
-        Refusal: it is too deep, or holds too much.
-        StatusError: it is no JSON object, or does not fit the signature.
-    """
+    """Return signature, inputs, rows and format of a predict request to a version with these signatures."""
     check_json(content, limits)
     parsed = json_format.parse(content)
     signature = signature_of(found, parsed.signature, rest=True)
@@ -78,13 +53,8 @@ def rest_predict(
     return signature.name, {name: np.asarray(column, kinds[name]) for name, column in columns.items()}, rows, form
 
 
-def rest_examples(content: bytes, limits: Limits) -> tuple[str, dict[str, Array]]:
-    """Return the signature's name and the inputs of a classify or regress request.
-
-    Raises:
-        Refusal: it is too deep, or holds too much.
-        StatusError: it is no JSON object, or holds no examples.
-    """
+def rest_examples(content: bytes, limits: LimitSettings) -> tuple[str, dict[str, Array]]:
+    """Return the signature's name and the inputs of a classify or regress request."""
     check_json(content, limits)
     parsed = json_format.parse(content)
     columns = examples_api.columns_of(examples_api.input_of(parsed))
@@ -92,13 +62,8 @@ def rest_examples(content: bytes, limits: Limits) -> tuple[str, dict[str, Array]
     return parsed.signature, columns
 
 
-def grpc_predict(message: bytes, limits: Limits) -> tuple[bytes, dict[str, tuple[int, Array]]]:
-    """Return a PredictRequest without its inputs, and these as arrays, each with its type.
-
-    Raises:
-        Refusal: it holds too many rows.
-        StatusError: it cannot be parsed, or something of it is no tensor.
-    """
+def grpc_predict(message: bytes, limits: LimitSettings) -> tuple[bytes, dict[str, tuple[int, Array]]]:
+    """Return a PredictRequest without its inputs, and these as arrays, each with its type."""
     request = read(predict_pb2.PredictRequest, message)
     _check_number(request.inputs, "inputs")
     found = {name: (proto.dtype, tensors.to_array(proto, name, limits.rows)) for name, proto in request.inputs.items()}
@@ -107,13 +72,8 @@ def grpc_predict(message: bytes, limits: Limits) -> tuple[bytes, dict[str, tuple
     return _rest(request), found
 
 
-def grpc_examples(message: bytes, limits: Limits, method: str) -> tuple[bytes, dict[str, Array]]:
-    """Return a request of a method that takes tf.Examples without these, and these as the signature's inputs.
-
-    Raises:
-        Refusal: it holds too many rows.
-        StatusError: it cannot be parsed, or holds no examples.
-    """
+def grpc_examples(message: bytes, limits: LimitSettings, method: str) -> tuple[bytes, dict[str, Array]]:
+    """Return a request of a method that takes tf.Examples without these, and these as the signature's inputs."""
     request = read(_EXAMPLES[method], message)
     columns = examples_api.columns_of(request.input)
     check_rows(tensors.most_rows(columns), limits.rows)
@@ -124,11 +84,7 @@ def grpc_examples(message: bytes, limits: Limits, method: str) -> tuple[bytes, d
 
 
 def read(kind: Any, message: bytes) -> Any:
-    """Return a message of a kind.
-
-    Raises:
-        StatusError: it is none.
-    """
+    """Return a message of a kind, or refuse it."""
     try:
         return kind.FromString(message)
     except Exception:  # noqa: BLE001 - protobuf's DecodeError, whose place differs between its releases

@@ -30,16 +30,7 @@ _FLOAT_MAX = 3.4028234663852886e38
 
 
 def signature_of(version: ServedVersion, name: str, method: str) -> Signature:
-    """Return the signature that a request asks for, the default one if it names none.
-
-    Args:
-        version: the version that answers.
-        name: the signature's name.
-        method: `CLASSIFY` or `REGRESS`.
-
-    Raises:
-        StatusError: there is none, it is made for something else, or it lacks a tensor.
-    """
+    """Return the signature that a request asks for, or refuse: none, made for another method, or without a tensor."""
     name = name or signatures.DEFAULT
     found = version.loaded.signatures.get(name)
     if found is None:

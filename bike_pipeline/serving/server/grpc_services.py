@@ -29,12 +29,12 @@ from bike_pipeline.serving.server import (
 )
 from bike_pipeline.serving.server.answering import Answering
 from bike_pipeline.serving.server.batching import Columns
-from bike_pipeline.serving.server.decoding import Limits
 from bike_pipeline.serving.server.parsing import Parsing
 from bike_pipeline.serving.server.served_version import ServedVersion
 from bike_pipeline.serving.server.signatures import Signature
 from bike_pipeline.serving.server.statuses import Code, StatusError, invalid
 from bike_pipeline.serving.server.tensors import Array
+from bike_pipeline.settings.serving_security import LimitSettings
 
 PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
 MODEL_SERVICE = "tensorflow.serving.ModelService"
@@ -61,7 +61,7 @@ Examples = Mapping[str, Array]
 class GrpcApi:
     """Answers both services."""
 
-    def __init__(self, answers: Answering, parsing: Parsing, limits: Limits) -> None:
+    def __init__(self, answers: Answering, parsing: Parsing, limits: LimitSettings) -> None:
         self._parsing = parsing
         self._limits = limits
         self._versions = answers.versions
@@ -213,11 +213,7 @@ class GrpcApi:
 
 
 def _task_signature(task: Any, request: Any, version: ServedVersion) -> Signature:
-    """Return the signature of a task of a MultiInference request.
-
-    Raises:
-        StatusError: the task does not fit the others, or the signature is not made for it.
-    """
+    """Return the signature of a task of a MultiInference request, or refuse it: it does not fit the others."""
     if not task.model_spec.name:
         raise invalid("Found ModelSpec with an empty model name.")
     if any(other.model_spec.name != version.model for other in request.tasks):

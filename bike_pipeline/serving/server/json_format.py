@@ -27,13 +27,10 @@ _PLAIN_MAX = 1 << 62
 
 
 def inputs_of(request: Request, signature: Signature) -> tuple[Columns, int | None, Format]:
-    """Return a predict request's inputs, its rows and its format.
+    """Return a predict request's inputs, its rows and its format, or refuse what does not fit the signature.
 
-    The inputs are the numbers alone where they are one plain row. The rows are None where the request cannot share a
-    call with others (see `tensors.rows_of`).
-
-    Raises:
-        StatusError: the body does not fit the signature.
+    The inputs are the numbers alone if they are one plain row. The rows are None if the request cannot share a call
+    with others (see `tensors.rows_of`).
     """
     body = request.body
     has_rows, has_columns = "instances" in body, "inputs" in body
@@ -101,13 +98,7 @@ def _check_objects(rows: list[Any], specs: Mapping[str, TensorSpec]) -> None:
 
 
 def _plain_row(found: Any, signature: Signature, boxed: bool) -> tuple[Any, ...] | None:
-    """Return a lone row of plain numbers, by far the most frequent request; None where it is anything else.
-
-    Args:
-        found: the object that holds it.
-        signature: its signature, of plain inputs.
-        boxed: whether each number stands in a list of its own.
-    """
+    """Return a lone row of plain numbers, each in a list if `boxed`, by far the most frequent request; else None."""
     kinds = signature.plain_kinds
     if type(found) is not dict or len(found) != len(kinds):
         return None
@@ -130,13 +121,7 @@ def _element(number: int, key: str, error: StatusError) -> StatusError:
 
 
 def _instances_column(values: list[Any], key: str, spec: TensorSpec) -> Column:
-    """Return one input's values of all rows; the fast way for plain numbers, the exact way for all else.
-
-    Args:
-        values: one JSON value a row.
-        key: the input's name in the rows; empty where they are no objects.
-        spec: the input.
-    """
+    """Return one input's values of all rows; the fast way for plain numbers, the exact way for all else."""
     if json_values.are_plain(values, spec.dtype):
         return values
     arrays: list[Array] = []
@@ -180,12 +165,7 @@ def _is_object(value: Any) -> bool:
 
 
 def response(outputs: Outputs, form: Format) -> bytes:
-    """Return the body that answers a predict request.
-
-    Raises:
-        StatusError: the outputs have different numbers of rows, which the row format cannot say, or a type that JSON
-            cannot say.
-    """
+    """Return the body that answers a predict request, or refuse outputs that the row format or JSON cannot say."""
     if not outputs:
         raise invalid("Cannot convert empty tensor map to JSON")
     if len(outputs) == 1:

@@ -30,12 +30,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Ready:
-    """A signature's backend.
-
-    Attributes:
-        backend: what answers.
-        quick_rows: the most rows that it answers too quickly to be worth a thread; 0 for none.
-    """
+    """A signature's backend, and the most rows that it answers too quickly to be worth a thread; 0 for none."""
 
     backend: Backend
     quick_rows: int
@@ -46,10 +41,9 @@ class LoadedVersion:
     """A version in memory.
 
     Attributes:
-        folder: where it was loaded from.
         signatures: by name.
         definitions: the same as SignatureDefs.
-        unproven: what nothing proves of the files; see `soundness.Verification`.
+        unproven: what nothing proves of the files, in words.
         ready: what answers, by signature; the signatures that are missing need TensorFlow, which is loaded on demand.
     """
 
@@ -85,11 +79,7 @@ def load(folder: Path, settings: ServerSettings) -> LoadedVersion:
 
 
 def add_tensorflow(version: LoadedVersion, settings: ServerSettings) -> None:
-    """Load the SavedModel and let it answer every signature that nothing else answers.
-
-    Raises:
-        StatusError: TensorFlow cannot load it, or the files were changed since the rest of it was loaded.
-    """
+    """Load the SavedModel and let it answer every signature that nothing else answers."""
     if version.ready:
         _sound(version.folder)
     session = tensorflow_backend.load_saved_model(version.folder)
@@ -105,11 +95,7 @@ def add_tensorflow(version: LoadedVersion, settings: ServerSettings) -> None:
 
 
 def _sound(folder: Path) -> tuple[str, ...]:
-    """Return what nothing proves of a version.
-
-    Raises:
-        StatusError: its files are not those that were pushed, or lack the proof that the settings ask for.
-    """
+    """Return what nothing proves of a version, or refuse files that are not those that were pushed."""
     try:
         found = verification.verify(folder)
     except (BikePipelineError, OSError) as error:
@@ -140,11 +126,7 @@ def _ready(backend: Backend, signature: Signature, settings: ServerSettings) -> 
 
 
 def _golden(version: LoadedVersion) -> None:
-    """Ask the golden rows, where the version brings some.
-
-    Raises:
-        StatusError: the answers are other ones.
-    """
+    """Ask the golden rows, if the version brings some, or refuse other answers than theirs."""
     path = version.folder / GOLDEN_FILE
     ready = version.ready.get(signatures.DEFAULT)
     if ready is None or not path.exists():

@@ -25,11 +25,7 @@ def status(versions: Iterable[ServedVersion]) -> Any:
 
 
 def metadata(version: ServedVersion, fields: Iterable[str]) -> Any:
-    """Return a GetModelMetadataResponse.
-
-    Raises:
-        StatusError: no field is asked for, or one that there is not.
-    """
+    """Return a GetModelMetadataResponse, or refuse fields that there are not."""
     wanted = list(fields)
     if not wanted:
         raise invalid("GetModelMetadataRequest must specify at least one metadata_field")

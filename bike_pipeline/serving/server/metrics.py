@@ -22,7 +22,6 @@ class Counter:
     """Counts by labels."""
 
     def __init__(self, name: str, labels: Labels) -> None:
-        """Begin at nothing."""
         self.name = name
         self.labels = labels
         self.counts: dict[Labels, int] = {}
@@ -42,7 +41,6 @@ class Histogram:
     """Counts in buckets, by labels."""
 
     def __init__(self, name: str, labels: Labels, buckets: tuple[float, ...]) -> None:
-        """Begin at nothing."""
         self.name = name
         self.labels = labels
         self._buckets = buckets
@@ -81,22 +79,9 @@ def _escaped(value: str) -> str:
 
 
 class Metrics:
-    """All of them.
-
-    Attributes:
-        request_count: requests by model and status.
-        request_latency: microseconds from a request's arrival to its answer, by model, API and entry point.
-        runtime_latency: microseconds that the model itself took for a batch, by model, API and runtime.
-        example_count: rows by model.
-        example_counts: rows of a request by model.
-        queuing_latency: microseconds that a request waited for its batch, by model.
-        batch_size: rows of a batch by model.
-        load_latency: microseconds that loading a version took.
-        load_attempts: tries to load a version, by model and status.
-    """
+    """All of them; latencies in microseconds."""
 
     def __init__(self) -> None:
-        """Begin at nothing."""
         self.request_count = Counter("request_count", ("model_name", "status"))
         self.request_latency = Histogram("request_latency", ("model_name", "API", "entrypoint"), LATENCY_BUCKETS)
         self.runtime_latency = Histogram("runtime_latency", ("model_name", "API", "runtime"), LATENCY_BUCKETS)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bike_pipeline.errors import StorageError
 from bike_pipeline.model_registry.deployment import STABLE
-from bike_pipeline.serving.server import promoted, version_policy
+from bike_pipeline.serving.server import version_policy
 from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.served_version import ServedVersion, State, Threads
 from bike_pipeline.serving.server.statuses import Code, StatusError, invalid
@@ -30,7 +30,6 @@ class Model:
     """One model: its configuration and its versions."""
 
     def __init__(self, config: ModelConfig, settings: ServerSettings, threads: Threads, metrics: Metrics) -> None:
-        """Begin without versions."""
         self._metrics = metrics
         self.config = config
         self.labels: dict[str, int] = {}
@@ -55,11 +54,7 @@ class Model:
         return sorted(found, key=lambda version: version.number)
 
     async def reconcile(self, wanted: Mapping[int, Path]) -> None:
-        """Load what is wanted and not there, the newest first, and let go of what is not wanted any more.
-
-        Args:
-            wanted: folders by version.
-        """
+        """Load the wanted folders that are not there, the newest first, and let go of what is not wanted any more."""
         for number in sorted(wanted, reverse=True):
             if self._is_due(number, wanted[number]):
                 await self._load(number, wanted[number])
@@ -146,14 +141,7 @@ class ModelVersions:
     def __init__(
         self, settings: ServerSettings, threads: Threads, metrics: Metrics, on_change: Callable[[], None]
     ) -> None:
-        """Begin without models.
-
-        Args:
-            settings: how often to look, how often to try again.
-            threads: where loading and long calls happen.
-            metrics: where loads and batches are counted.
-            on_change: called after versions came or went.
-        """
+        """Begin without models; `on_change` is called after versions came or went."""
         self.models: dict[str, Model] = {}
         self._settings = settings
         self._threads = threads
@@ -206,11 +194,7 @@ class ModelVersions:
             )
 
     def label(self, model: Model, labels: Mapping[str, int]) -> None:
-        """Give a model these labels and no others.
-
-        Raises:
-            StatusError: a label is for a version that is not available; the labels stay as they were.
-        """
+        """Give a model these labels and no others; a label for a version that is not available is refused."""
         for label, number in labels.items():
             version = model.versions.get(number)
             new = label not in model.labels
@@ -245,7 +229,7 @@ class ModelVersions:
     async def _look_at(self, model: Model) -> None:
         loop = asyncio.get_running_loop()
         try:
-            config = await loop.run_in_executor(self._threads.loading, promoted.resolved, model.config)
+            config = await loop.run_in_executor(self._threads.loading, version_policy.resolved, model.config)
         except StorageError as error:
             _log.warning("%s: what serves goes on serving: %s", model.config.name, error)
             return
@@ -258,11 +242,7 @@ class ModelVersions:
             self.label(model, {label: number for label, number in config.labels.items() if number in ready})
 
     def find(self, name: str, number: int | None = None, label: str | None = None) -> ServedVersion:
-        """Return the version that a request asks for, the newest where it names none.
-
-        Raises:
-            StatusError: there is none that is available.
-        """
+        """Return the version that a request asks for, the newest if it names none, if it is available."""
         model = self.models.get(name)
         if label is not None:
             number = model.labels.get(label) if model else None
@@ -279,11 +259,7 @@ class ModelVersions:
         return found
 
     def statuses(self, name: str, number: int | None = None, label: str | None = None) -> list[ServedVersion]:
-        """Return the versions that a status request asks for, the newest first.
-
-        Raises:
-            StatusError: there is none.
-        """
+        """Return the versions that a status request asks for, the newest first."""
         model = self.models.get(name)
         if label is not None:
             number = model.labels.get(label) if model else None

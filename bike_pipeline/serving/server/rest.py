@@ -23,11 +23,11 @@ from bike_pipeline.serving.server import (
     openapi,
 )
 from bike_pipeline.serving.server.answering import Answering
-from bike_pipeline.serving.server.decoding import Limits
 from bike_pipeline.serving.server.metrics import CONTENT_TYPE
 from bike_pipeline.serving.server.parsing import Parsing
 from bike_pipeline.serving.server.served_version import ServedVersion
 from bike_pipeline.serving.server.statuses import StatusError, http_status, invalid
+from bike_pipeline.settings.serving_security import LimitSettings
 
 # tensorflow_serving/model_servers/http_rest_api_util.cc: the path as it was sent, whose names are decoded afterwards.
 _FLAGS = re.IGNORECASE | re.ASCII
@@ -43,13 +43,11 @@ def error_response(error: StatusError) -> web.Response:
 
 
 class RestApi:
-    """Answers every path.
+    """Answers every path; while it is `draining`, each connection ends with its next answer."""
 
-    Attributes:
-        draining: whether each connection ends with its next answer.
-    """
-
-    def __init__(self, answers: Answering, parsing: Parsing, limits: Limits, with_metrics: bool, document: Any) -> None:
+    def __init__(
+        self, answers: Answering, parsing: Parsing, limits: LimitSettings, with_metrics: bool, document: Any
+    ) -> None:
         self.draining = False
         self._versions = answers.versions
         self._answers = answers
@@ -167,13 +165,7 @@ def _number(text: str | None) -> int | None:
 def application(
     api: RestApi, middlewares: Sequence[Any], max_request_bytes: int
 ) -> tuple[web.Application, Callable[[web.Request], Awaitable[web.StreamResponse]]]:
-    """Return the application, and what answers each of its requests: there is nothing to route.
-
-    Args:
-        api: what answers every path.
-        middlewares: what a request passes first, the outermost first.
-        max_request_bytes: the largest body.
-    """
+    """Return the application, and what answers each of its requests: there is nothing to route."""
     handler: Callable[[web.Request], Awaitable[web.StreamResponse]] = api.handle
     for middleware in reversed(middlewares):
         handler = functools.partial(middleware, handler=handler)

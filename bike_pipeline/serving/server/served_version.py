@@ -33,12 +33,7 @@ class State(IntEnum):
 
 @dataclass(frozen=True)
 class Threads:
-    """Where work happens that the event loop must not wait for.
-
-    Attributes:
-        loading: reads folders, loads and warms up.
-        answering: calls models that take long.
-    """
+    """Where work happens that the event loop must not wait for: reading and loading, and long calls of models."""
 
     loading: Executor
     answering: Executor
@@ -48,18 +43,14 @@ class ServedVersion:
     """One version. All methods belong to the event loop's thread.
 
     Attributes:
-        model: the model's name.
-        number: the version.
-        folder: where it lies.
         state: where it is in its life.
-        error: why it is not available; None where nothing went wrong.
+        error: why it is not available; None if nothing went wrong.
         tries: how often it was tried to load it.
     """
 
     def __init__(
         self, model: str, number: int, folder: Path, settings: ServerSettings, threads: Threads, metrics: Metrics
     ) -> None:
-        """Begin its life; nothing is read yet."""
         self._metrics = metrics
         self.model = model
         self.number = number
@@ -78,11 +69,7 @@ class ServedVersion:
 
     @property
     def loaded(self) -> LoadedVersion:
-        """The version in memory.
-
-        Raises:
-            StatusError: it is not there.
-        """
+        """The version in memory; a StatusError if it is not there."""
         if self._loaded is None:
             raise StatusError(Code.NOT_FOUND, f"Servable not found for request: Specific({self.model}, {self.number})")
         return self._loaded
@@ -144,7 +131,6 @@ class ServedVersion:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let go of it."""
         self._users -= 1
         if not self._users:
             self._unused.set()
@@ -154,11 +140,7 @@ class ServedVersion:
         return self._batchers.get(signature)
 
     async def batcher(self, signature: Signature) -> Batcher:
-        """Return what answers a signature; TensorFlow is loaded where nothing else does.
-
-        Raises:
-            StatusError: TensorFlow cannot load it.
-        """
+        """Return what answers a signature; TensorFlow is loaded if nothing else does."""
         if signature.name not in self._batchers:
             async with self._adding:
                 if signature.name not in self._batchers:

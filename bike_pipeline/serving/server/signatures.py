@@ -19,12 +19,7 @@ SERVE = "serve"
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output.
-
-    Attributes:
-        dtype: number in `tensorflow.DataType`.
-        shape: one size a dimension, -1 where any will do; None where even the rank is open.
-    """
+    """An input or output: its number in `tensorflow.DataType`, and its sizes, -1 for any; None for any rank."""
 
     dtype: int
     shape: tuple[int, ...] | None
@@ -40,11 +35,10 @@ class Signature:
     """One signature.
 
     Attributes:
-        name: its name in the SavedModel.
         inputs: by name, in alphabetical order, as TF Serving's maps are walked.
         outputs: the same.
         batches: whether the rows of several requests can be answered as one.
-        plain: inputs with the Python type of a JSON number that fits them as it is, where every input is one int64 or
+        plain: inputs with the Python type of a JSON number that fits them as it is, if every input is one int64 or
             float32 a row; else empty.
         method: what it is for, as its SignatureDef says (tensorflow/serving/predict, …/classify, …/regress).
     """
@@ -92,11 +86,7 @@ def _signature(name: str, definition: Any) -> Signature:
 
 
 def read(folder: Path) -> tuple[dict[str, Signature], Any]:
-    """Return the signatures of a SavedModel by name, and the same as `{name: SignatureDef}` for its metadata.
-
-    Raises:
-        StatusError: there is no SavedModel, or it has nothing to serve.
-    """
+    """Return the signatures of a SavedModel by name, and the same as `{name: SignatureDef}` for its metadata."""
     path = folder / "saved_model.pb"
     proto = saved_model_pb2.SavedModel()
     try:

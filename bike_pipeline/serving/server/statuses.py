@@ -55,15 +55,9 @@ def http_status(code: Code) -> int:
 
 
 class StatusError(Exception):
-    """A request that is answered with an error.
-
-    Attributes:
-        code: the canonical code.
-        message: what the client is told.
-    """
+    """A request that is answered with an error: its canonical code, and what the client is told."""
 
     def __init__(self, code: Code, message: str) -> None:
-        """Keep both, the message without what would make it too long to be sent."""
         self.code = code
         self.message = _sendable(message)
         super().__init__(self.message)

@@ -23,11 +23,7 @@ SAVED_MODEL = "saved_model"
 
 
 def load_saved_model(folder: Path) -> Any:
-    """Return a session with a SavedModel; TensorFlow is imported only now.
-
-    Raises:
-        StatusError: TensorFlow cannot load it.
-    """
+    """Return a session with a SavedModel; TensorFlow is imported only now."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with uncollected():
         import tensorflow as tf
@@ -52,16 +48,7 @@ class TensorFlowBackend:
     any_shape = True
 
     def __init__(self, session: Any, signature: Signature, definition: Any) -> None:
-        """Keep one signature of a loaded model.
-
-        Args:
-            session: what `load_saved_model` returned.
-            signature: the signature to run.
-            definition: the same as a SignatureDef.
-
-        Raises:
-            StatusError: it takes or gives what is no plain tensor of the graph.
-        """
+        """Keep one signature of the session of `load_saved_model`; refuse what is no plain tensor of the graph."""
         import tensorflow as tf
 
         self._tf = tf

@@ -119,32 +119,19 @@ def _sized(flat: Array, size: int, kind: Any) -> Array:
 
 
 def of_type(dtype: int, array: Array, spec: TensorSpec, alias: str) -> Array:
-    """Return an input that is an array already, held to the type of its signature.
-
-    Raises:
-        StatusError: its type is another.
-    """
+    """Return an input that is an array already, or refuse another type than its signature's."""
     if dtype != spec.dtype:
         raise invalid(f"input {alias} is expected to be {name_of(spec.dtype)} but {name_of(dtype)} is provided")
     return array
 
 
 def checked(proto: Any, spec: TensorSpec, alias: str, most_rows: int | None = None) -> Array:
-    """Return an input as an array (see `to_array`), held to the type of its signature.
-
-    Raises:
-        StatusError: it is no tensor, or its type is another.
-        Refusal: it says that it has more rows than that.
-    """
+    """Return an input as an array (see `to_array`), or refuse another type than its signature's."""
     return of_type(proto.dtype, to_array(proto, alias, most_rows), spec, alias)
 
 
 def column(proto: Any, spec: TensorSpec, alias: str, most_rows: int | None = None) -> Array | list[Any]:
-    """Return an input as `checked` does, or as a list where it is a few plain numbers: a list is cheaper to join.
-
-    Raises:
-        StatusError: it is no tensor, or its type is another.
-    """
+    """Return an input as `checked` does, or as a list if it is a few plain numbers: a list is cheaper to join."""
     dims = proto.tensor_shape.dim
     if spec.shape == (-1,) and proto.dtype == spec.dtype and len(dims) == 1 and not proto.tensor_content:
         values = proto.float_val if spec.dtype == FLOAT else proto.int64_val if spec.dtype == INT64 else ()
@@ -154,12 +141,7 @@ def column(proto: Any, spec: TensorSpec, alias: str, most_rows: int | None = Non
 
 
 def plain_row(sent: Mapping[str, Any], signature: Signature) -> tuple[Any, ...] | None:
-    """Return the inputs of a request as `batching.Columns` has a single row; None where they are anything else.
-
-    Args:
-        sent: TensorProtos by name, those of the signature.
-        signature: its signature, of plain inputs.
-    """
+    """Return TensorProtos of plain inputs as `batching.Columns` has a single row; None if they are anything else."""
     row = []
     for name, kind in signature.plain:
         proto = sent[name]
@@ -174,11 +156,7 @@ def plain_row(sent: Mapping[str, Any], signature: Signature) -> tuple[Any, ...] 
 
 
 def check_names(sent: Collection[str], specs: Mapping[str, TensorSpec]) -> None:
-    """Hold the names of a request's inputs to its signature, as TF Serving's predict_util.cc does.
-
-    Raises:
-        StatusError: one is missing, or there are others.
-    """
+    """Refuse inputs that are not those of the signature, as TF Serving's predict_util.cc does."""
     if len(sent) == len(specs) and all(name in specs for name in sent):
         return
     extra, missing = sorted(set(sent) - set(specs)), sorted(set(specs) - set(sent))
@@ -201,10 +179,10 @@ def _is_as_wanted(shape: tuple[int, ...], spec: TensorSpec) -> bool:
 
 
 def rows_of(columns: Mapping[str, Array | list[Any]], signature: Signature) -> int | None:
-    """Return the rows of a request that can share a call with others; None where it cannot.
+    """Return the rows of a request that can share a call with others; None if it cannot.
 
-    It cannot where its signature does not batch, where inputs have other shapes than the signature says (which TF
-    Serving leaves to the model), or where they have different numbers of rows.
+    It cannot if its signature does not batch, if inputs have other shapes than the signature says (which TF Serving
+    leaves to the model), or if they have different numbers of rows.
     """
     if not signature.batches:
         return None
@@ -238,11 +216,7 @@ def unfitting(columns: Mapping[str, Array | list[Any]], signature: Signature) ->
 
 
 def fill(proto: Any, array: Array) -> None:
-    """Write an array into an empty TensorProto, as a list of values, which is TF Serving's default.
-
-    Raises:
-        KeyError: the array's type is none that TensorFlow knows.
-    """
+    """Write an array into an empty TensorProto, as a list of values, which is TF Serving's default."""
     dtype = _NUMBERS[array.dtype] if array.dtype.kind not in "SU" else types_pb2.DT_STRING
     proto.dtype = dtype
     for length in array.shape:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from bike_pipeline.model_registry import ModelRegistry
 from bike_pipeline.serving.server.statuses import invalid
 
 
@@ -15,9 +16,8 @@ class ModelConfig:
     """What is configured for one model.
 
     Attributes:
-        name: the model's name.
         base_path: the folder of its versions.
-        policy: which versions are served; `promoted` is resolved into `specific` at every look (see `promoted`).
+        policy: which versions are served; `promoted` is resolved into `specific` at every look (see `resolved`).
         latest: how many of the newest, with the policy `latest`.
         specific: which ones, with the policy `specific`.
         labels: versions by label.
@@ -29,6 +29,21 @@ class ModelConfig:
     latest: int = 1
     specific: Sequence[int] = ()
     labels: Mapping[str, int] = field(default_factory=dict)
+
+
+def resolved(config: ModelConfig) -> ModelConfig:
+    """Return what a configuration means now; reads the deployment's state if the policy is `promoted`.
+
+    Nothing serves then but what has a label, and a request that names no version gets the one that is `stable`.
+    """
+    if config.policy != "promoted":
+        return config
+    registry = ModelRegistry(config.base_path)
+    found = registry.deployment()
+    if found is None:
+        promoted = registry.serving()
+        return replace(config, policy="specific", specific=() if promoted is None else (promoted,))
+    return replace(config, policy="specific", specific=tuple(found.labels.values()), labels=dict(found.labels))
 
 
 def wanted(config: ModelConfig, present: Mapping[int, Path]) -> dict[int, Path]:
@@ -50,10 +65,7 @@ def absent(config: ModelConfig, present: Mapping[int, Path]) -> str:
 
 
 def folders(base_path: Path) -> dict[int, Path]:
-    """Return a model's version folders by number; a name may have leading zeros, as `00001` for 1.
-
-    Where two folders mean the same number, the first in the order of their names counts.
-    """
+    """Return a model's version folders by number; a name may have leading zeros, and the first of two names counts."""
     found: dict[int, Path] = {}
     try:
         entries = sorted(base_path.iterdir())
@@ -68,11 +80,7 @@ def folders(base_path: Path) -> dict[int, Path]:
 
 
 def from_proto(proto: Any) -> ModelConfig:
-    """Return a `tensorflow.serving.ModelConfig` as ours; which folders it may name, the guard has decided before.
-
-    Raises:
-        StatusError: it asks for what this server does not do.
-    """
+    """Return a `tensorflow.serving.ModelConfig` as ours; which folders it may name, the guard has decided before."""
     if not proto.name:
         raise invalid("Invalid ModelConfig: a model has no name")
     if proto.model_platform not in ("", "tensorflow"):

@@ -16,11 +16,7 @@ MAX_RECORDS = 1000
 
 
 def requests(folder: Path) -> Iterator[Any]:
-    """Yield the PredictRequests among a version's warm-up requests; none where there is no such file.
-
-    Raises:
-        StatusError: the file is damaged or holds more than TF Serving accepts.
-    """
+    """Yield the PredictRequests among a version's warm-up requests; none if there is no such file."""
     path = folder / FILE
     if not path.exists():
         return

@@ -164,8 +164,8 @@ def test_a_write_that_fails_leaves_the_last_good_file(path, monkeypatch):
     def full(_descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(api_keys.os, "fsync", full)
-    with pytest.raises(StorageError, match="No space left"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match="no space left"):
         api_keys.create(path, "b", ["predict"])
     assert path.read_bytes() == before
     assert {file.name for file in path.parent.iterdir()} == {path.name, f".{path.name}.lock"}
@@ -212,4 +212,4 @@ def test_a_process_that_may_not_write_there_says_so_in_one_line(tmp_path):
     )
     assert done.returncode == 8
     assert len(done.stderr.strip().splitlines()) == 1
-    assert "cannot write the API keys" in done.stderr
+    assert "api-keys.json: cannot write it" in done.stderr

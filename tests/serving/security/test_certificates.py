@@ -100,4 +100,4 @@ def test_the_context_speaks_nothing_older_than_the_setting(authority):
     signed = authority.sign("server")
     for version, name in (("1.2", "TLSv1_2"), ("1.3", "TLSv1_3")):
         settings = tls(signed, minimum_version=version)
-        assert certificates.context_of(settings, certificates.watch(settings)).minimum_version.name == name
+        assert certificates.context_of(certificates.watch(settings)).minimum_version.name == name
