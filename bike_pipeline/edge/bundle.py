@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bike_pipeline import features
-from bike_pipeline.edge import android, contract, metadata, readme, unpacking
+from bike_pipeline.edge import contract, documents, metadata, unpacking
 from bike_pipeline.edge.device import check_in_child
 from bike_pipeline.edge.exports import DeviceExports
 from bike_pipeline.edge.trust import FORMAT, UpdateError
@@ -56,7 +56,7 @@ class Bundle:
     @property
     def sha256(self) -> str:
         """SHA-256 of the archive."""
-        return hashlib.sha256(self.archive).hexdigest()
+        return _sha256(self.archive)
 
 
 def build(
@@ -80,6 +80,7 @@ def build(
     Raises:
         EdgeError: a model does not fit the feature contract, or does not answer its golden rows.
     """
+    model_format, served = exports.model_format, exports.formats[exports.model_format]
     about = {
         "name": name,
         "description": "Bike rentals an hour from calendar and weather",
@@ -91,57 +92,54 @@ def build(
     agreed_json = _as_json(agreed)
     files: dict[str, bytes] = {contract.FILE: agreed_json}
     answers = {}
-    for model_format in exports.litert:
-        entry = exports.formats[model_format]
-        content = (exports.folder / model_format / entry["file"]).read_bytes()
-        if hashlib.sha256(content).hexdigest() != entry.get("sha256"):
-            raise EdgeError(
-                "its SHA-256 is not that of parity.json",
-                where=str(exports.folder / model_format / entry["file"]),
-                fix="run the pipeline again",
-            )
+    for litert_format in exports.litert:
+        entry = exports.formats[litert_format]
+        path = exports.folder / litert_format / entry["file"]
+        content = path.read_bytes()
+        if _sha256(content) != entry.get("sha256"):
+            raise EdgeError("its SHA-256 is not that of parity.json", where=str(path), fix="run the pipeline again")
         described = metadata.with_metadata(content, agreed, about, {contract.FILE: agreed_json})
-        files[f"models/{model_format}/{entry['file']}"] = described
-        answers[model_format] = _golden_answers(described, agreed, exports.golden)
-    served = exports.formats[exports.model_format]
-    precise = served.get("precision") == "float32"
-    if precise:
-        _hold(answers[exports.model_format], exports, largest_difference)
-    files["golden.json"] = json.dumps({**exports.golden, "answers": answers}, sort_keys=True, allow_nan=False).encode()
-    if _C_SOURCE in exports.formats:
+        files[f"models/{litert_format}/{entry['file']}"] = described
+        columns, rows = unpacking.golden_columns(exports.golden)
+        answers[litert_format] = _answers(described, agreed, columns)[:rows]
+    tolerance = settings.reduced_golden_tolerance
+    if served.get("precision") == "float32":
+        tolerance = settings.golden_tolerance
+        _check_golden_answers(answers[model_format], exports, largest_difference)
+    golden = json.dumps({**exports.golden, "answers": answers}, sort_keys=True, allow_nan=False).encode()
+    c_source = _C_SOURCE in exports.formats
+    if c_source:
         files |= {f"c/{path}": content for path, content in exports.files_of(_C_SOURCE).items()}
-    files["predictor.py"] = (_HERE / "predictor.py").read_bytes()
-    files["bike-edge.pyz"] = program()
-    tolerance = settings.golden_tolerance if precise else settings.reduced_golden_tolerance
-    model_file = f"models/{exports.model_format}/{served['file']}"
-    files |= android.files(
-        files[model_file], files["golden.json"], agreed_json, agreed, exports.model_format, tolerance
-    )
-    example = {name: [value] for name, value in readme.EXAMPLE.items()}
-    files["README.md"] = readme.text(
+    files |= {
+        "golden.json": golden,
+        "predictor.py": (_HERE / "predictor.py").read_bytes(),
+        "bike-edge.pyz": program(),
+    }
+    model_file = f"models/{model_format}/{served['file']}"
+    source = documents.kotlin(agreed, model_format, tolerance)
+    files |= documents.android_files(files[model_file], golden, agreed_json, source)
+    example = {name: [value] for name, value in documents.EXAMPLE.items()}
+    files["README.md"] = documents.readme(
         agreed,
         name=name,
         version=version,
-        model_format=exports.model_format,
+        model_format=model_format,
         example_rentals=_answers(files[model_file], agreed, example)[0],
-        c_source=_C_SOURCE in exports.formats,
+        c_source=c_source,
         forced=exports.forced,
         tells_broken=unpacking.NOT_FINITE in exports.golden,
     ).encode()
     manifest = {
         "format": FORMAT,
-        "model": {"name": name, "version": version, "format": exports.model_format, "file": model_file},
+        "model": {"name": name, "version": version, "format": model_format, "file": model_file},
         "formats": {key: {k: exports.formats[key].get(k) for k in ("precision", "mae")} for key in exports.litert},
-        "c_source": _C_SOURCE in exports.formats,
+        "c_source": c_source,
         "edge_gate": exports.gate,
         "forced": exports.forced,
         "golden": {"file": "golden.json", "max_relative_difference": tolerance},
         "minimum": settings.minimum.model_dump(),
         "key_id": signer.key_id,
-        "files": {
-            path: {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-            for path, content in sorted(files.items())
-        },
+        "files": {path: {"size": len(content), "sha256": _sha256(content)} for path, content in sorted(files.items())},
     }
     signed = _as_json(manifest)
     return Bundle(archive_of({MANIFEST: signed, SIGNATURE: signer.sign(signed)}, files), manifest)
@@ -176,6 +174,10 @@ def program() -> bytes:
     return made.getvalue()
 
 
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 def _as_json(value: Any) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
@@ -190,13 +192,7 @@ def _answers(model: bytes, agreed: Mapping[str, Any], columns: Mapping[str, Any]
     return [float(str(value)) for value in np.asarray(answers, np.float32)]
 
 
-def _golden_answers(model: bytes, agreed: Mapping[str, Any], golden: Mapping[str, Any]) -> list[float]:
-    """Return a model's answers to the golden rows, asked with those of a broken sensor, as a device does."""
-    columns, rows = unpacking.golden_columns(golden)
-    return _answers(model, agreed, columns)[:rows]
-
-
-def _hold(answers: list[float], exports: DeviceExports, largest: float) -> None:
+def _check_golden_answers(answers: list[float], exports: DeviceExports, largest: float) -> None:
     expected = np.asarray(exports.golden[features.LABEL], np.float64)
     difference = np.abs(np.asarray(answers) - expected) / np.maximum(np.abs(expected), 1.0)
     if not len(expected) or not float(difference.max()) <= largest:

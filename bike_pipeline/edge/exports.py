@@ -52,16 +52,13 @@ class DeviceExports:
 
 
 def read(version: Path, trusted: Mapping[str, Ed25519PublicKey], force: bool) -> DeviceExports:
-    """Return the exports of a pushed version for devices.
+    """Return the exports of the version in a folder for devices.
 
-    Args:
-        version: the version's folder.
-        trusted: the public keys that are believed.
-        force: go against the edge gate, never against a signature or a format's own check.
+    `force` goes against the edge gate, never against a signature or a format's own check.
 
     Raises:
-        EdgeError: the version is not what was signed, has no LiteRT export that passed, or its edge gate is not
-            passed or absent.
+        EdgeError: the version is not what was signed, has no LiteRT export that passed, or the edge gate did not bless
+            it.
     """
     # The evidence behind the model is what `verify` is for.
     for check in version_manifest.verify(version, trusted, bound=signing.required()):
@@ -84,21 +81,21 @@ def read(version: Path, trusted: Mapping[str, Ed25519PublicKey], force: bool) ->
     gate = report.get("edge_gate")
     gate = gate if isinstance(gate, dict) else {"blessed": False, "format": "", "reason": "there is no verdict"}
     wanted = gate.get("format")
-    asked = NOT_FINITE in golden
-    blessed = gate.get("blessed") is True and wanted in litert and asked
-    if not blessed and not force:
+    reason = ""
+    if gate.get("blessed") is not True:
         reason = gate.get("reason") or "no reason is given"
-        if not asked and gate.get("blessed") is True:
-            reason = "it was exported by an earlier release, and may answer NaN of a broken sensor with a number"
-        elif gate.get("blessed") is True:
-            reason = f"it was given for {wanted or 'no format'}, which is not among those that passed"
+    elif NOT_FINITE not in golden:
+        reason = "it was exported by an earlier release, and may answer NaN of a broken sensor with a number"
+    elif wanted not in litert:
+        reason = f"it was given for {wanted or 'no format'}, which is not among those that passed"
+    if reason and not force:
         raise EdgeError(
             f"the edge gate did not bless this model: {reason}",
             where=str(folder / PARITY_FILE),
             fix="mend what it names and run the pipeline again; --force pushes it all the same, and marks it",
         )
     chosen = str(wanted) if wanted in litert else litert[0]
-    return DeviceExports(folder, formats, litert, chosen, gate, not blessed, golden)
+    return DeviceExports(folder, formats, litert, chosen, gate, bool(reason), golden)
 
 
 def _json(path: Path) -> dict[str, Any]:

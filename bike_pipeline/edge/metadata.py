@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bike_pipeline.errors import EdgeError
@@ -72,23 +72,16 @@ def with_metadata(
         raise EdgeError(f"the LiteRT model reads {unknown[0]}, which is not in the feature contract")
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     packed = _metadata([inputs[name] for name in names], contract["output"], about, tuple(associated))
-    buffers = []
-    for buffer in model.buffers:
-        buffers.append(Aligned())
-        buffers[-1].data = buffer.data
-    buffers.append(Aligned())
-    buffers[-1].data = np.frombuffer(packed, np.uint8)
     entry = schema.MetadataT()
-    entry.name, entry.buffer = BUFFER_NAME.decode(), len(buffers) - 1
-    model.buffers = buffers
+    entry.name, entry.buffer = BUFFER_NAME.decode(), len(model.buffers)
+    contents = [*(buffer.data for buffer in model.buffers), np.frombuffer(packed, np.uint8)]
+    model.buffers = [Aligned() for _ in contents]
+    for buffer, data in zip(model.buffers, contents, strict=True):
+        buffer.data = data
     model.metadata = [item for item in model.metadata or [] if item.name != BUFFER_NAME] + [entry]
     builder = flatbuffers.Builder(len(content) + len(packed))
     builder.Finish(model.Pack(builder), file_identifier=_MODEL_IDENTIFIER)
-    return _with_files(bytes(builder.Output()), associated)
-
-
-def _with_files(content: bytes, associated: Mapping[str, bytes]) -> bytes:
-    file = io.BytesIO(content)
+    file = io.BytesIO(bytes(builder.Output()))
     file.seek(0, io.SEEK_END)
     with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(associated):
@@ -101,51 +94,36 @@ def _metadata(
 ) -> bytes:
     import flatbuffers
 
+    def tensor(entry: Mapping[str, Any]) -> Any:
+        bounds = {0: entry.get("maximum"), 1: entry.get("minimum")}
+        stats = {slot: [float(bound)] for slot, bound in bounds.items() if bound is not None}
+        text = f"{entry['meaning']}; {entry['unit']}"
+        return {0: entry["name"], 1: text, 3: {0: _FEATURE_PROPERTIES, 1: {}}, 5: stats}
+
+    graph = {0: about["name"], 2: [tensor(entry) for entry in inputs], 3: [tensor(output)]}
+    packed_files = [{0: name, 1: "what each input and the output mean"} for name in files]
+    texts = {slot: about[key] for slot, key in enumerate(("name", "description", "version"))}
+    texts |= {4: about["author"], 5: about["license"], 7: _PARSER_VERSION}
     builder = flatbuffers.Builder(4096)
+    builder.Finish(_packed(builder, {**texts, 3: [graph], 6: packed_files}), file_identifier=_IDENTIFIER)
+    return bytes(builder.Output())
 
-    def table(fields: int, values: Mapping[int, tuple[str, Any]]) -> int:
-        builder.StartObject(fields)
-        for slot, (kind, value) in values.items():
-            if kind == "offset":
-                builder.PrependUOffsetTRelativeSlot(slot, value, 0)
-            else:
-                builder.PrependUint8Slot(slot, value, 0)
-        done: int = builder.EndObject()
-        return done
 
-    def vector(items: Sequence[Any], prepend: Callable[[Any], None]) -> int:
+def _packed(builder: Any, value: Any) -> Any:
+    """Write a text, a table (a value by the field's number) or a vector; return its offset. A small int is a byte."""
+    if isinstance(value, str):
+        return builder.CreateString(value)
+    if isinstance(value, list):
+        items = [item if isinstance(item, float) else _packed(builder, item) for item in value]
         builder.StartVector(4, len(items), 4)
         for item in reversed(items):
-            prepend(item)
-        done: int = builder.EndVector()
-        return done
-
-    def text(value: str) -> tuple[str, int]:
-        return "offset", builder.CreateString(value)
-
-    def tensor(entry: Mapping[str, Any]) -> int:
-        bounds = [(slot, entry.get(key)) for slot, key in ((0, "maximum"), (1, "minimum"))]
-        vectors = {
-            slot: ("offset", vector([float(bound)], builder.PrependFloat32))
-            for slot, bound in bounds
-            if bound is not None
-        }
-        stats = table(2, vectors)
-        content = table(3, {0: ("byte", _FEATURE_PROPERTIES), 1: ("offset", table(0, {}))})
-        name, description = text(entry["name"]), text(f"{entry['meaning']}; {entry['unit']}")
-        return table(7, {0: name, 1: description, 3: ("offset", content), 5: ("offset", stats)})
-
-    def file(name: str) -> int:
-        return table(4, {0: text(name), 1: text("what each input and the output mean")})
-
-    def tables(items: Sequence[int]) -> tuple[str, int]:
-        return "offset", vector(items, builder.PrependUOffsetTRelative)
-
-    graph_name = text(about["name"])
-    read, made = tables([tensor(entry) for entry in inputs]), tables([tensor(output)])
-    graph = table(7, {0: graph_name, 2: read, 3: made})
-    texts = {slot: text(about[key]) for slot, key in enumerate(("name", "description", "version"))}
-    texts |= {4: text(about["author"]), 5: text(about["license"]), 7: text(_PARSER_VERSION)}
-    root = table(8, {**texts, 3: tables([graph]), 6: tables([file(name) for name in files])})
-    builder.Finish(root, file_identifier=_IDENTIFIER)
-    return bytes(builder.Output())
+            (builder.PrependFloat32 if isinstance(item, float) else builder.PrependUOffsetTRelative)(item)
+        return builder.EndVector()
+    fields = {slot: item if isinstance(item, int) else _packed(builder, item) for slot, item in value.items()}
+    builder.StartObject(max(fields, default=-1) + 1)
+    for slot, field in fields.items():
+        if isinstance(value[slot], int):
+            builder.PrependUint8Slot(slot, field, 0)
+        else:
+            builder.PrependUOffsetTRelativeSlot(slot, field, 0)
+    return builder.EndObject()
