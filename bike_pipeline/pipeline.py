@@ -8,7 +8,6 @@ from typing import Any
 
 from tfx import components
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
-from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import pusher_pb2, trainer_pb2, transform_pb2
 
@@ -16,8 +15,8 @@ from bike_pipeline.components.baseline_lookup import BaselineLookup
 from bike_pipeline.components.data_gate import DataGate
 from bike_pipeline.components.evaluator import Evaluator
 from bike_pipeline.components.example_gen import SpanExampleGen
-from bike_pipeline.components.example_shards import EVAL, HISTORY, TRAIN
 from bike_pipeline.components.exporter import Exporter
+from bike_pipeline.components.identity import identified
 from bike_pipeline.components.pusher import Pusher
 from bike_pipeline.components.statistics_gen import StatisticsGen
 from bike_pipeline.components.transform import Transform
@@ -27,19 +26,9 @@ from bike_pipeline.lineage.store.connection import connection_config
 from bike_pipeline.modeling import evaluation
 from bike_pipeline.rollout.targets import RolloutTargets
 from bike_pipeline.settings import Settings
-from bike_pipeline.source_hash import source_hash
-from bike_pipeline.stages import Stage
+from bike_pipeline.stages import EVAL, HISTORY, TRAIN, Stage
 
 TRAINED_ON = [HISTORY, TRAIN]
-
-
-def _identify(component: BaseComponent, node_id: str, *rooms: str, **parameters: Any) -> Any:
-    """Name a stage and make its code and further parameters part of its cache key and of its record."""
-    component.with_id(node_id)
-    # What an older release wrote without a seal never answers: its files could not be checked.
-    component.exec_properties["source_hash"] = source_hash(*rooms, "lineage/records/sealing.py")
-    component.exec_properties.update(parameters)
-    return component
 
 
 def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseline_reset: bool = False) -> Pipeline:
@@ -58,13 +47,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
             "no such schema", where=str(settings.schema_path), fix="name the curated schema in the setting schema_file"
         )
     # A format that nobody installed is found before hours of training and not after.
-    registry.formats_of((*settings.exporting.all_formats, *settings.exporting.compression.formats))
-    inputs, model = ("features.py", "data"), ("features.py", "modeling")
-    serving = (
-        "model_registry",
-        "lineage/store/metadata_store.py", "lineage/store/entities.py", "lineage/queries/serving_now.py",
-    )  # fmt: skip
-    lookup = "components/baseline_lookup.py"
+    formats = registry.formats_of((*settings.exporting.all_formats, *settings.exporting.compression.formats))
     schema_hash = hashlib.sha256(settings.schema_path.read_bytes()).hexdigest()
     metric_set = evaluation.metric_set()
     gate, training = settings.gate.model_dump_json(), settings.training.model_dump(mode="json")
@@ -72,35 +55,35 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
     # Where workspaces share a store, none of them builds on files of another one, which may be cleaned up at any time.
     place = {"pipeline_root": settings.pipeline_root} if settings.metadata.mysql else {}
 
-    example_gen = _identify(
+    example_gen = identified(
         SpanExampleGen(settings.store_uri, settings.data.history_spans, settings.data.in_memory_rows),
-        Stage.EXAMPLE_GEN, *inputs, "components/example_gen.py", "components/example_shards.py", "modeling/rows.py",
+        Stage.EXAMPLE_GEN,
         **place,
-    )  # fmt: skip
+    )
     examples = example_gen.outputs["examples"]
 
-    schema_gen = _identify(
+    schema_gen = identified(
         ImportSchemaGen(str(settings.schema_path)), Stage.SCHEMA_GEN, schema_sha256=schema_hash, **place
     )
     schema = schema_gen.outputs["schema"]
 
-    statistics_gen = _identify(
+    statistics_gen = identified(
         StatisticsGen(examples, schema),
-        Stage.STATISTICS_GEN, "components/statistics_gen.py", "modeling/rows.py", "data/calendar_sums.py",
+        Stage.STATISTICS_GEN,
         in_memory_rows=settings.data.in_memory_rows,
-    )  # fmt: skip
+    )
     statistics = statistics_gen.outputs["statistics"]
 
-    example_validator = _identify(
+    example_validator = identified(
         components.ExampleValidator(statistics, schema, exclude_splits=[HISTORY]), Stage.EXAMPLE_VALIDATOR
     )
 
-    data_gate = _identify(
+    data_gate = identified(
         DataGate(statistics, schema, example_validator.outputs["anomalies"], gate),
-        Stage.DATA_GATE, "components/data_gate.py", "data/plausibility.py", "data/level.py", "data/calendar_sums.py",
-    )  # fmt: skip
+        Stage.DATA_GATE,
+    )
 
-    transform = _identify(
+    transform = identified(
         Transform(
             examples,
             schema,
@@ -110,19 +93,19 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
             disable_analyzer_cache=True,
             disable_statistics=True,
         ),
-        Stage.TRANSFORM, "features.py", "modeling/preprocessing.py", "modeling/rows.py", "components/transform.py",
+        Stage.TRANSFORM,
         in_memory_rows=settings.data.in_memory_rows,
-    )  # fmt: skip
+    )
     # Nothing is learnt from data that the gate refused.
     transform.add_upstream_node(data_gate)
 
     warm_start = (
-        [_identify(BaselineLookup(settings.serving_path, metric_set), Stage.WARM_START_LOOKUP, lookup, *serving)]
+        [identified(BaselineLookup(settings.serving_path, metric_set), Stage.WARM_START_LOOKUP)]
         if settings.training.warm_start
         else []
     )
 
-    trainer = _identify(
+    trainer = identified(
         components.Trainer(
             examples=examples,
             schema=schema,
@@ -133,16 +116,16 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
             eval_args=trainer_pb2.EvalArgs(splits=[EVAL]),
             custom_config={"training": training, "seed": settings.seed},
         ),
-        Stage.TRAINER, *model,
-    )  # fmt: skip
+        Stage.TRAINER,
+    )
     candidate = trainer.outputs["model"]
 
-    baseline_lookup = _identify(
+    baseline_lookup = identified(
         BaselineLookup(settings.serving_path, metric_set, accept_baseline_reset, candidate),
-        Stage.BASELINE_LOOKUP, "components/baseline_lookup.py", *serving,
-    )  # fmt: skip
+        Stage.BASELINE_LOOKUP,
+    )
 
-    evaluator = _identify(
+    evaluator = identified(
         Evaluator(
             examples=examples,
             model=candidate,
@@ -152,10 +135,11 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
             eval_config=evaluation.eval_config(settings.evaluation),
             module_path="bike_pipeline.modeling.evaluation",
         ),
-        Stage.EVALUATOR, *model, "components/evaluator.py",
-        evaluation=settings.evaluation.model_dump_json(), metric_set=metric_set,
+        Stage.EVALUATOR,
+        evaluation=settings.evaluation.model_dump_json(),
+        metric_set=metric_set,
         in_memory_rows=settings.data.in_memory_rows,
-    )  # fmt: skip
+    )
 
     compressing: dict[str, Any] = (
         {
@@ -165,7 +149,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
         if settings.exporting.compression.methods
         else {}
     )
-    exporter = _identify(
+    exporter = identified(
         Exporter(
             candidate,
             evaluator.outputs["blessing"],
@@ -175,10 +159,11 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
             evaluation=settings.evaluation.model_dump_json(),
             **compressing,
         ),
-        Stage.EXPORTER, *model, "exporting", "components/exporter.py", "serving/predictor.py",
-    )  # fmt: skip
+        Stage.EXPORTER,
+        *(type(format_).__module__ for format_ in formats),
+    )
 
-    pusher = _identify(
+    pusher = identified(
         Pusher(
             model=candidate,
             model_blessing=evaluator.outputs["blessing"],
@@ -187,10 +172,9 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
                 filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=settings.serving_path)
             ),
         ),
-        Stage.PUSHER, *serving,
-        "components/pusher.py", "model_registry/version_manifest.py", "lineage/queries/evidence.py",
+        Stage.PUSHER,
         promotion=RolloutTargets.of(settings).to_json(),
-    )  # fmt: skip
+    )
 
     return Pipeline(
         pipeline_name=settings.pipeline_name,

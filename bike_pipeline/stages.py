@@ -1,8 +1,12 @@
-"""The names of the pipeline's stages, as ML Metadata, Kubeflow and the settings know them."""
+"""The names by which the pipeline, its records and their readers know stages, splits, and what stages write down.
+
+ML Metadata, Kubeflow and the settings hold them: a name that has been released stays.
+"""
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 
 class Stage(StrEnum):
@@ -20,3 +24,25 @@ class Stage(StrEnum):
     EVALUATOR = "Evaluator"
     EXPORTER = "Exporter"
     PUSHER = "Pusher"
+
+
+# Splits of the examples: the newest span's two, and all spans before it.
+TRAIN: Final = "train"
+EVAL: Final = "eval"
+HISTORY: Final = "history"
+SPLITS: Final = (TRAIN, EVAL, HISTORY)
+
+# Custom properties of Examples, each JSON: rows by split; spans with versions and hashes; SHA-256 by SPAN/VERSION.
+ROWS_PROPERTY: Final = "rows_by_split"
+WINDOW_PROPERTY: Final = "window"
+MANIFESTS_PROPERTY: Final = "manifests"
+# Of the baseline: whether there is one (FOUND, NONE, RESET), why, and its version.
+STATE_PROPERTY: Final = "state"
+REASON_PROPERTY: Final = "reason"
+VERSION_PROPERTY: Final = "serving_version"
+FOUND: Final = "found"
+NONE: Final = "none"
+RESET: Final = "reset"
+# Of an evaluation: what was decided and why, as JSON; the file holds the same.
+DECISIONS_PROPERTY: Final = "decisions"
+DECISIONS_FILE: Final = "decisions.json"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,8 @@ from tfx.utils import json_utils, proto_utils
 
 from bike_pipeline import pipeline
 from bike_pipeline.settings import load_settings
+from bike_pipeline.source_hash import PACKAGE, PACKAGE_ROOT, SourceTree
+from bike_pipeline.stages import Stage
 
 ORDER = [
     "CsvExampleGen",
@@ -132,42 +136,97 @@ def test_an_edited_schema_is_another_parameter(tmp_path: Any) -> None:
     assert changed(before, defined(tmp_path, f"schema_file={edited}")) == {"ImportSchemaGen"}
 
 
+@pytest.fixture(scope="module")
+def starts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """The modules that each stage starts from."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SourceTree, "hash_of", lambda _, *names: json.dumps(names))
+        found = parameters(defined(tmp_path_factory.mktemp("workspace"), "training.warm_start=true"))
+    return {stage: json.loads(values["source_hash"]) for stage, values in found.items()}
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package that may be edited."""
+    folder = tmp_path_factory.mktemp("copy") / PACKAGE
+    return Path(shutil.copytree(PACKAGE_ROOT, folder, ignore=shutil.ignore_patterns("__pycache__")))
+
+
+@pytest.fixture(scope="module")
+def hashes(copy: Path, starts: dict[str, list[str]]) -> dict[str, str]:
+    """The hash of each stage's source before anything is edited."""
+    return hashes_of(copy, starts)
+
+
+def hashes_of(package: Path, starts: dict[str, list[str]]) -> dict[str, str]:
+    tree = SourceTree(package)
+    return {stage: tree.hash_of(*names) for stage, names in starts.items()}
+
+
+ON_BEAM = {Stage.EXAMPLE_GEN, Stage.STATISTICS_GEN, Stage.TRANSFORM, Stage.EVALUATOR}
+LOOKUPS = {Stage.WARM_START_LOOKUP, Stage.BASELINE_LOOKUP}
+
+
 @pytest.mark.parametrize(
-    ("room", "stages"),
+    ("edited", "stages"),
     [
-        ("modeling/preprocessing.py", {"Transform"}),
-        ("modeling", {"Trainer", "Evaluator", "Exporter"}),
-        ("features.py", {"CsvExampleGen", "Transform", "Trainer", "Evaluator", "Exporter"}),
-        ("exporting", {"Exporter"}),
-        ("components/exporter.py", {"Exporter"}),
-        ("data", {"CsvExampleGen"}),
-        ("serving/model_folder.py", {"BaselineLookup", "Pusher"}),
-        ("serving/deployment/state.py", {"BaselineLookup", "Pusher"}),
-        ("serving/deployment/phases.py", {"BaselineLookup", "Pusher"}),
-        ("serving/deployment/warmup.py", {"Trainer"}),
-        ("lineage/store.py", {"BaselineLookup", "Pusher"}),
-        ("lineage/recorded.py", {"BaselineLookup", "Pusher"}),
-        ("lineage/serving_now.py", {"BaselineLookup", "Pusher"}),
-        ("serving/model_manifest.py", {"Pusher"}),
-        ("lineage/evidence.py", {"Pusher"}),
-        ("components/statistics_gen.py", {"StatisticsGen"}),
-        ("components/data_gate.py", {"DataGate"}),
-        ("components/evaluator.py", {"Evaluator"}),
-        ("components/baseline_lookup.py", {"BaselineLookup"}),
-        ("components/pusher.py", {"Pusher"}),
+        ("components/example_gen.py", {Stage.EXAMPLE_GEN}),
+        # DataGate reads the sums that StatisticsGen wrote.
+        ("components/statistics_gen.py", {Stage.STATISTICS_GEN, Stage.DATA_GATE}),
+        ("components/data_gate.py", {Stage.DATA_GATE}),
+        ("components/evaluator.py", {Stage.EVALUATOR}),
+        ("components/exporter.py", {Stage.EXPORTER}),
+        ("components/baseline_lookup.py", LOOKUPS),
+        ("components/pusher.py", {Stage.PUSHER}),
+        ("components/beam_engine.py", ON_BEAM | {Stage.DATA_GATE}),
+        ("components/driver.py", {Stage.EXAMPLE_GEN, Stage.PUSHER} | LOOKUPS),
+        ("data/spans.py", {Stage.EXAMPLE_GEN}),
+        ("data/level.py", {Stage.DATA_GATE}),
+        ("modeling/preprocessing.py", {Stage.TRANSFORM, Stage.TRAINER, Stage.EXPORTER}),
+        ("modeling/architectures.py", {Stage.TRAINER, Stage.EXPORTER}),
+        # Only a process of its own runs it.
+        ("modeling/rendezvous.py", {Stage.TRAINER, Stage.EXPORTER}),
+        ("modeling/metrics.py", {Stage.EVALUATOR, Stage.EXPORTER}),
+        ("modeling/rows.py", ON_BEAM | LOOKUPS | {Stage.DATA_GATE, Stage.TRAINER, Stage.EXPORTER}),
+        ("features.py", set(Stage) - {Stage.SCHEMA_GEN, Stage.EXAMPLE_VALIDATOR}),
+        ("lineage/queries/serving_now.py", LOOKUPS),
+        ("lineage/queries/evidence.py", {Stage.PUSHER}),
+        ("lineage/store/metadata_store.py", LOOKUPS | {Stage.PUSHER}),
+        ("lineage/records/sealing.py", set(Stage)),
+        ("exporting/acceptance/parity.py", {Stage.EXPORTER, Stage.PUSHER}),
+        ("exporting/formats/tflite.py", {Stage.EXPORTER}),
+        # None of the formats of the settings.
+        ("exporting/formats/torch.py", set()),
+        ("model_registry/version_manifest.py", LOOKUPS | {Stage.EXPORTER, Stage.PUSHER}),
+        ("rollout/trial_server.py", {Stage.PUSHER}),
+        ("serving/server/answering.py", {Stage.PUSHER}),
+        ("settings/training.py", {Stage.TRAINER, Stage.EXPORTER}),
+        ("settings/tree.py", set()),
+        ("errors.py", set()),
+        ("progress.py", set()),
+        ("commands/run.py", set()),
+        ("lineage/queries/graph.py", set()),
     ],
-)
-def test_edited_source_is_another_parameter_of_the_stages_that_run_it(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, room: str, stages: set[str]
+)  # fmt: skip
+def test_an_edited_file_is_another_parameter_of_exactly_the_stages_that_run_it(
+    hashes: dict[str, str], starts: dict[str, list[str]], copy: Path, edited: str, stages: set[str]
 ) -> None:
-    before = defined(tmp_path)
-    monkeypatch.setattr(
-        pipeline, "source_hash", lambda *rooms: json.dumps(["edited" if r == room else r for r in rooms])
-    )
-    edited = defined(tmp_path)
-    monkeypatch.setattr(pipeline, "source_hash", lambda *rooms: json.dumps(rooms))
-    assert changed(defined(tmp_path), edited) == stages
-    assert changed(before, edited) >= stages
+    path = copy / edited
+    text = path.read_text(encoding="utf-8")
+    path.write_text(f"{text}\n", encoding="utf-8")
+    after = hashes_of(copy, starts)
+    path.write_text(text, encoding="utf-8")
+    assert {stage for stage in hashes if hashes[stage] != after[stage]} == stages
+
+
+def test_every_stage_carries_the_hash_of_its_source(
+    tmp_path: Path, hashes: dict[str, str], starts: dict[str, list[str]]
+) -> None:
+    found = parameters(defined(tmp_path, "training.warm_start=true"))
+    assert {stage: values["source_hash"] for stage, values in found.items()} == hashes
+    assert set(found) == set(Stage)
+    formats = {name for name in starts[Stage.EXPORTER] if ".formats." in name}
+    assert "bike_pipeline.exporting.formats.tflite" in formats
 
 
 def test_a_warm_start_looks_the_serving_model_up_first(tmp_path: Any) -> None:

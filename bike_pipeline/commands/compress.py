@@ -94,9 +94,9 @@ def material_of(lineage: Lineage, chosen: ChosenModel) -> Material:
         ModelError: the files of one of them are gone or changed.
         DataError: the rows cannot be read.
     """
-    from bike_pipeline.components.example_shards import EVAL, HISTORY, TRAIN
     from bike_pipeline.exporting.compression.material import Material
     from bike_pipeline.modeling import training_rows
+    from bike_pipeline.stages import EVAL, HISTORY, TRAIN
     from bike_pipeline.use_cases.model_files import changed, payload_of
 
     producer = lineage.producer(chosen.model_id)

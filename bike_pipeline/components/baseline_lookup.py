@@ -26,10 +26,8 @@ from bike_pipeline.lineage.store.entities import ServedModel
 from bike_pipeline.lineage.store.metadata_store import COMPLETE, Lineage, prop
 from bike_pipeline.model_registry import is_intact, local_copy
 from bike_pipeline.modeling import saved_model
-from bike_pipeline.stages import Stage
+from bike_pipeline.stages import FOUND, NONE, REASON_PROPERTY, RESET, STATE_PROPERTY, VERSION_PROPERTY, Stage
 
-STATE_PROPERTY, REASON_PROPERTY, VERSION_PROPERTY = "state", "reason", "serving_version"
-FOUND, NONE, RESET = "found", "none", "reset"
 _RESOLVED = "baseline"
 
 

@@ -14,25 +14,17 @@ from tfx.components.example_validator import executor as validator
 from tfx.components.statistics_gen import stats_artifact_utils
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, component_spec, standard_artifacts
-from tfx.types.artifact import Artifact
 from tfx.utils import io_utils
 
 from bike_pipeline.components import statistics_gen
-from bike_pipeline.components.example_shards import EVAL, HISTORY, TRAIN
+from bike_pipeline.components.artifact_types import DataGateReport
 from bike_pipeline.data import plausibility
 from bike_pipeline.errors import DataGateError
 from bike_pipeline.settings.data import GateLimits
-from bike_pipeline.stages import Stage
+from bike_pipeline.stages import EVAL, HISTORY, TRAIN, Stage
 
 REPORT_FILE = "report.json"
 DRIFT = "drift"
-
-
-class DataGateReport(Artifact):
-    """What the gate found: `report.json` with every finding and its severity."""
-
-    # Kubeflow's compiler knows the declared properties of TFX's own types only: the span is a custom property.
-    TYPE_NAME = "bike.DataGateReport"
 
 
 @dataclass(frozen=True)

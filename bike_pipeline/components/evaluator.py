@@ -20,15 +20,23 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils, proto_utils
 
-from bike_pipeline.components import baseline_lookup, beam_engine
-from bike_pipeline.components.example_gen import ROWS_PROPERTY
-from bike_pipeline.components.example_shards import EVAL
+from bike_pipeline.components import beam_engine
 from bike_pipeline.errors import DataError, ModelError
-from bike_pipeline.lineage.queries.evidence import DECISIONS_FILE, DECISIONS_PROPERTY, finite
 from bike_pipeline.modeling import coverage, evaluation, saved_model, slice_sums, slices, tfma_output
 from bike_pipeline.modeling import rows as row_files
 from bike_pipeline.modeling.slice_sums import Job, Measured
-from bike_pipeline.settings import EvaluationSettings
+from bike_pipeline.settings.evaluation import EvaluationSettings
+from bike_pipeline.stages import (
+    DECISIONS_FILE,
+    DECISIONS_PROPERTY,
+    EVAL,
+    FOUND,
+    REASON_PROPERTY,
+    ROWS_PROPERTY,
+    STATE_PROPERTY,
+    VERSION_PROPERTY,
+)
+from bike_pipeline.storage.plain_json import finite
 
 
 class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
@@ -48,9 +56,9 @@ class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
         """
         settings = EvaluationSettings.model_validate_json(exec_properties["evaluation"])
         lookup = artifact_utils.get_single_instance(input_dict["baseline_model"])
-        state = lookup.get_string_custom_property(baseline_lookup.STATE_PROPERTY)
+        state = lookup.get_string_custom_property(STATE_PROPERTY)
         models = {evaluation.CANDIDATE: artifact_utils.get_single_instance(input_dict["model"])}
-        if state == baseline_lookup.FOUND:
+        if state == FOUND:
             models[evaluation.BASELINE] = lookup
         output = artifact_utils.get_single_instance(output_dict["evaluation"])
         examples = artifact_utils.get_single_instance(input_dict["examples"])
@@ -72,8 +80,8 @@ class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
             baseline,
             {
                 "state": state,
-                "reason": lookup.get_string_custom_property(baseline_lookup.REASON_PROPERTY),
-                "serving_version": lookup.get_int_custom_property(baseline_lookup.VERSION_PROPERTY),
+                "reason": lookup.get_string_custom_property(REASON_PROPERTY),
+                "serving_version": lookup.get_int_custom_property(VERSION_PROPERTY),
             },
             naive_mae,
             warnings,

@@ -21,14 +21,10 @@ from tfx.proto.orchestration import driver_output_pb2
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 
 from bike_pipeline.components import beam_engine, driver, example_shards
-from bike_pipeline.components.example_shards import EVAL, HISTORY, SPLITS, TRAIN
 from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.data.window import identity_of, window_of
 from bike_pipeline.errors import DataError
-from bike_pipeline.lineage.queries.evidence import MANIFESTS_PROPERTY
-
-ROWS_PROPERTY = "rows_by_split"
-WINDOW_PROPERTY = "window"
+from bike_pipeline.stages import EVAL, HISTORY, MANIFESTS_PROPERTY, ROWS_PROPERTY, SPLITS, TRAIN, WINDOW_PROPERTY
 
 
 class SpanExampleGenSpec(component_spec.ComponentSpec):

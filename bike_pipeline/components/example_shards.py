@@ -8,20 +8,17 @@ from __future__ import annotations
 import os
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.components import beam_engine
 from bike_pipeline.data.manifest import Split
 from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.modeling import rows
+from bike_pipeline.stages import EVAL, HISTORY, SPLITS, TRAIN
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-TRAIN: Final = "train"
-EVAL: Final = "eval"
-HISTORY: Final = "history"
-SPLITS = (TRAIN, EVAL, HISTORY)
 ROWS_PER_BATCH = 65_536
 # A quarter of the time of the default level 6, for files that are 30 % larger.
 GZIP_LEVEL = 1

@@ -17,12 +17,10 @@ from tfx import types
 from tfx.components.util import model_utils
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, component_spec, standard_artifacts
-from tfx.types.artifact import Artifact
 from tfx.utils import io_utils, path_utils
 
 from bike_pipeline import features
-from bike_pipeline.components.example_gen import ROWS_PROPERTY
-from bike_pipeline.components.example_shards import EVAL, HISTORY, TRAIN
+from bike_pipeline.components.artifact_types import Exports
 from bike_pipeline.exporting.acceptance.decision import Limits
 from bike_pipeline.exporting.acceptance.edge_gate import with_edge_gate
 from bike_pipeline.exporting.acceptance.report import Report, summary, write_report
@@ -33,21 +31,15 @@ from bike_pipeline.exporting.formats import registry
 from bike_pipeline.exporting.formats.base import Source
 from bike_pipeline.exporting.formats.compressed import Compressing
 from bike_pipeline.modeling import rows, training_rows
-from bike_pipeline.settings import EvaluationSettings, ExportingSettings
+from bike_pipeline.settings.evaluation import EvaluationSettings
+from bike_pipeline.settings.exporting import ExportingSettings
 from bike_pipeline.settings.training import TrainingSettings
-from bike_pipeline.stages import Stage
+from bike_pipeline.stages import EVAL, HISTORY, ROWS_PROPERTY, TRAIN, Stage
 
 REPORT_PROPERTY, SUMMARY_PROPERTY = "parity", "formats"
 EDGE_PROPERTY, EDGE_REASON_PROPERTY = "edge_blessed", "edge_reason"
 # Rows of a file that are read at once.
 _ROWS_PER_BATCH = 65_536
-
-
-class Exports(Artifact):
-    """A model in other formats: a folder for each, `parity.json` and `golden.json`."""
-
-    # Kubeflow's compiler knows the declared properties of TFX's own types only: all properties are custom ones.
-    TYPE_NAME = "bike.Exports"
 
 
 class ExporterSpec(component_spec.ComponentSpec):

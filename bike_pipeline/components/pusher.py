@@ -22,7 +22,7 @@ from tfx.types import artifact_utils, component_spec, standard_artifacts, standa
 from tfx.utils import io_utils, proto_utils
 
 from bike_pipeline.components import driver
-from bike_pipeline.components.exporter import Exports
+from bike_pipeline.components.artifact_types import Exports
 from bike_pipeline.exporting import pushed_layout
 from bike_pipeline.lineage.queries.evidence import evidence_of
 from bike_pipeline.lineage.records.run_record import canonical

@@ -22,12 +22,11 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
 from bike_pipeline.components import beam_engine
-from bike_pipeline.components.example_gen import ROWS_PROPERTY
 from bike_pipeline.data import calendar_sums
 from bike_pipeline.data.calendar_sums import CalendarSums
 from bike_pipeline.errors import DataError
 from bike_pipeline.modeling import rows
-from bike_pipeline.stages import Stage
+from bike_pipeline.stages import ROWS_PROPERTY, Stage
 
 # A larger batch gains nothing and costs memory.
 ROWS_PER_BATCH = 32_768

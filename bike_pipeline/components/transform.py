@@ -37,10 +37,9 @@ from tfx_bsl.tfxio import tf_example_record
 
 from bike_pipeline import progress
 from bike_pipeline.components import beam_engine
-from bike_pipeline.components.example_gen import ROWS_PROPERTY
 from bike_pipeline.errors import ConfigurationError, DataError
 from bike_pipeline.modeling import preprocessing, rows
-from bike_pipeline.stages import Stage
+from bike_pipeline.stages import ROWS_PROPERTY, Stage
 from bike_pipeline.storage.literal_paths import as_pattern
 
 # Large enough that what a batch costs in Python does not count, small enough for any worker's memory.

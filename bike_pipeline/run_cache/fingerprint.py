@@ -11,7 +11,7 @@ from typing import Any
 
 from bike_pipeline.errors import BikePipelineError
 from bike_pipeline.settings import PROJECT_ROOT, Settings
-from bike_pipeline.source_hash import PACKAGE_ROOT, source_hash_now
+from bike_pipeline.source_hash import PACKAGE_ROOT, tree_hash
 
 Parts = dict[str, str]
 
@@ -48,9 +48,9 @@ def inputs_of(settings: Settings, package: Path = PACKAGE_ROOT) -> Parts | None:
                     str(settings.schema_path),
                 )
             ),
-            "source": source_hash_now(".", root=package),
+            "source": tree_hash(package),
             # In a checkout this folder is a link, which a look through the package does not follow.
-            "runners": source_hash_now(".", root=package / "runners"),
+            "runners": tree_hash(package / "runners"),
             "environment": _hash(sys.version, _distributions()),
             "schema": hashlib.sha256(settings.schema_path.read_bytes()).hexdigest(),
             "window": _hash(identity_of(window)),

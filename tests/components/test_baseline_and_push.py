@@ -43,7 +43,7 @@ class World:
 
     def exports(self, content: str = "exported", latency_us: float = 20.0, **others: str) -> Any:
         """Return what the Exporter made: two formats that passed and one that did not."""
-        from bike_pipeline.components.exporter import Exports
+        from bike_pipeline.components.artifact_types import Exports
 
         artifact = Exports()
         artifact.uri = str(self.folder / "exports" / str(time.monotonic_ns()))

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from bike_pipeline.components.data_gate import DataGateExecutor, DataGateReport, severity_of
+from bike_pipeline.components.artifact_types import DataGateReport
+from bike_pipeline.components.data_gate import DataGateExecutor, severity_of
 from bike_pipeline.components.statistics_gen import read_calendar
 from bike_pipeline.errors import BikePipelineError, DataGateError
 from bike_pipeline.settings import load_settings

@@ -64,6 +64,27 @@ def test_a_repetition_is_recorded_as_the_ordinary_way_records_it(product: Produc
     assert outcomes[0] == outcomes[1]
 
 
+@pytest.mark.parametrize(
+    ("edited", "stages"),
+    [
+        # Deep in the graph of imports, and no other stage takes what these two make.
+        (("data/level.py", "lineage/queries/evidence.py"), {"DataGate", "Pusher"}),
+        # The Pusher takes the exports.
+        (("exporting/formats/tflite.py",), {"Exporter", "Pusher"}),
+        (("commands/doctor.py", "errors.py"), set()),
+    ],
+)
+def test_an_edited_file_is_run_again_by_exactly_the_stages_that_import_it(
+    product: Product, edited: tuple[str, ...], stages: set[str]
+) -> None:
+    for name in edited:
+        _edit(product.source / "bike_pipeline" / name, "from __future__", "\nfrom __future__")
+    again = product.call("run", "--json")
+    assert again.code == 0, again.err
+    assert {name for name, state in again.states.items() if state == "done"} == stages
+    assert set(again.states.values()) <= {"done", "cached"}
+
+
 def test_an_edited_feature_is_transformed_and_trained_again(product: Product) -> None:
     _edit(
         product.source / "bike_pipeline" / "modeling" / "preprocessing.py",

@@ -14,6 +14,7 @@ from bike_pipeline import features
 from bike_pipeline.exporting.acceptance.parity import Parity
 from bike_pipeline.exporting.formats.base import Columns, Precision, Predictions
 from bike_pipeline.model_registry.layout import PARITY_FILE
+from bike_pipeline.storage.plain_json import finite
 
 GOLDEN_FILE = "golden.json"
 # Lies beside the exports of a model that was not blessed.
@@ -118,14 +119,8 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain values; None for what is not finite, since JSON has no name for that."""
-        plain: dict[str, Any] = _finite(asdict(self))
+        plain: dict[str, Any] = finite(asdict(self))
         return plain
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_report(report: Report, folder: Path) -> None:

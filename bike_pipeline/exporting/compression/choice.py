@@ -17,6 +17,7 @@ from bike_pipeline.exporting.compression.rule import Choice, decide
 from bike_pipeline.exporting.formats.base import Columns
 from bike_pipeline.modeling.rows import count
 from bike_pipeline.settings.compression import CompressionSettings, Method
+from bike_pipeline.storage.plain_json import finite
 
 TABLE_FILE = "compression.json"
 
@@ -71,9 +72,5 @@ def as_json(choice: Choice, settings: CompressionSettings, rows: dict[str, int],
         "rule": settings.model_dump(mode="json"),
         "rows": rows,
         "seed": seed,
-        "candidates": [{key: _plain(value) for key, value in entry.items()} for entry in table],
+        "candidates": finite(table),
     }
-
-
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,8 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.lineage.records.run_record import RUN_CONTEXT, RunSource, source_of_run
 from bike_pipeline.lineage.store.metadata_store import Lineage, prop, time_of
-from bike_pipeline.stages import Stage
-
-DECISIONS_PROPERTY = "decisions"
-DECISIONS_FILE = "decisions.json"
-MANIFESTS_PROPERTY = "manifests"
+from bike_pipeline.stages import DECISIONS_FILE, DECISIONS_PROPERTY, MANIFESTS_PROPERTY, WINDOW_PROPERTY, Stage
+from bike_pipeline.storage.plain_json import finite
 
 
 def run_of(lineage: Lineage, execution_id: int) -> str:
@@ -27,15 +23,6 @@ def run_of(lineage: Lineage, execution_id: int) -> str:
     return ""
 
 
-def finite(value: Any) -> Any:
-    """Return plain values with None for each number that is not finite: JSON has no name for those."""
-    if isinstance(value, dict):
-        return {key: finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def window_of(examples: pb.Artifact) -> list[dict[str, Any]]:
     """Return the spans that an Examples artifact holds, oldest first.
 
@@ -43,7 +30,7 @@ def window_of(examples: pb.Artifact) -> list[dict[str, Any]]:
     "rows" by split; the last one gave the splits train and eval, the others the history.
     """
     try:
-        window = json.loads(prop(examples, "window") or "[]")
+        window = json.loads(prop(examples, WINDOW_PROPERTY) or "[]")
         manifests = json.loads(prop(examples, MANIFESTS_PROPERTY) or "{}")
     except ValueError:
         return []

@@ -19,11 +19,11 @@ from ml_metadata import errors as mlmd_errors
 from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.errors import MetadataError, StorageError, first_words
-from bike_pipeline.lineage.queries.evidence import DECISIONS_PROPERTY, decisions_of
+from bike_pipeline.lineage.queries.evidence import decisions_of
 from bike_pipeline.lineage.queries.history import History
 from bike_pipeline.lineage.queries.serving_now import serving_now
 from bike_pipeline.lineage.store.metadata_store import CANCELED, FAILED, RUNNING, Lineage, prop
-from bike_pipeline.stages import Stage
+from bike_pipeline.stages import DECISIONS_PROPERTY, Stage
 
 # What a killed stage wrote and never recorded.
 UNRECORDED = "left by a killed stage"
