@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
-from bike_pipeline.commands.options import settings_options
+from bike_pipeline.commands.options import json_option, settings_options
+from bike_pipeline.commands.output import answer
 
 if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
@@ -15,20 +16,16 @@ if TYPE_CHECKING:
 
 @click.command()
 @settings_options
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.argument("run", required=False)
 def command(settings: Settings, as_json: bool, run: str | None) -> None:
     """Send a RUN to MLflow, such as one that ended while the server was down; `bike-pipeline runs` names them all.
 
     Without RUN, the newest that came to an evaluation. What the server has already is not sent twice. Ends with exit
-    code 17 where the server cannot be reached or refuses.
+    code 17 if the server cannot be reached or refuses.
     """
-    from bike_pipeline.lineage.queries.tracking_payload import tracked_run
-    from bike_pipeline.tracking.beside import in_words, tell_mlflow
-    from bike_pipeline.use_cases.metadata import lineage_of
+    from bike_pipeline.use_cases.track import track
 
-    found = tracked_run(lineage_of(settings), run)
-    sent = tell_mlflow(settings, found)
-    click.echo(
-        json.dumps({"run_id": found.run_id, **sent}, indent=2) if as_json else f"{found.run_id}: {in_words(sent)}"
-    )
+    found = track(settings, run)
+    document = {"run_id": found.run_id, **asdict(found.sent)}
+    answer(document, lambda _: f"{found.run_id}: {found.sent.in_words()}", as_json)

@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bike_pipeline.data.payload import MANIFEST
 from bike_pipeline.storage.atomic_files import replace_file, storage_error, sync_folder
@@ -24,7 +24,7 @@ _IGNORED = b"/version-*/\n"
 
 
 def write_version(store: SpanStore, span: int, version: int, folder: Path, remote: Path) -> Path:
-    """Write a version for DVC; what is there already is kept, so that it may be done again.
+    """Write a version for DVC and return the `.dvc` file; what is there already is kept, so that it may be done again.
 
     Args:
         store: the span store.
@@ -33,13 +33,12 @@ def write_version(store: SpanStore, span: int, version: int, folder: Path, remot
         folder: folder of the `.dvc` files; they stand in it as the versions stand in the store.
         remote: folder that DVC pulls from.
 
-    Returns:
-        The `.dvc` file.
-
     Raises:
         DataError: the version does not exist, or a file of it is gone or was changed.
         StorageError: something cannot be written; the `.dvc` file is written last, so it never promises too much.
     """
+    import yaml
+
     found = store.get(span, version)
     place = Path(*Path(found.uri).parts[-2:])
     names = sorted([*found.manifest.files, MANIFEST])
@@ -56,7 +55,7 @@ def write_version(store: SpanStore, span: int, version: int, folder: Path, remot
         raise storage_error(error, "write", remote) from error
     # Byte for byte as DVC writes it: its MD5 is the folder's address.
     listed = json.dumps(files, sort_keys=True).encode()
-    address = f"{_md5(listed)}.dir"
+    address = f"{hashlib.md5(listed, usedforsecurity=False).hexdigest()}.dir"
     target = _object(remote, address)
     if not target.exists():
         replace_file(target, listed)
@@ -77,20 +76,10 @@ def write_version(store: SpanStore, span: int, version: int, folder: Path, remot
     ignore = written.with_name(".gitignore")
     if not ignore.exists():
         replace_file(ignore, _IGNORED)
-    content = _yaml(record)
+    content = yaml.safe_dump(record, sort_keys=False, allow_unicode=True).encode()
     if not written.exists() or written.read_bytes() != content:
         replace_file(written, content)
     return written
-
-
-def _yaml(record: dict[str, Any]) -> bytes:
-    import yaml
-
-    return yaml.safe_dump(record, sort_keys=False, allow_unicode=True).encode()
-
-
-def _md5(content: bytes) -> str:
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def _object(remote: Path, address: str) -> Path:
@@ -110,11 +99,7 @@ def _keep(file: Path, remote: Path) -> str:
 
 
 def write_all(store: SpanStore, folder: Path, remote: Path, span: int | None = None) -> list[Path]:
-    """Write every version, or every one of a span, for DVC; return the `.dvc` files.
-
-    Raises:
-        BikePipelineError: as `write_version`; also where the store holds no such version.
-    """
+    """Write every version, or every one of a span, for DVC; return the `.dvc` files. Errors as of `write_version`."""
     if span is None:
         store.latest()  # says that there is nothing to write
     spans = store.spans() if span is None else [store.latest(span).span]

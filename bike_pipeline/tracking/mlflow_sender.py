@@ -1,4 +1,4 @@
-"""Tells one run to MLflow, as a process of its own: `python -m bike_pipeline.tracking.mlflow_sender`.
+"""Sends one run to MLflow, as a process of its own: `python -m bike_pipeline.tracking.mlflow_sender`.
 
 Standard input is one JSON object: `Message`, with the run as a dictionary. Standard output is one JSON object, a `Sent`
 or {"error": …}; everything else goes to standard error. A process of its own can be given up on, and what MLflow
@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bike_pipeline.errors import first_words
 from bike_pipeline.lineage.queries.tracking_payload import RUN_ID_TAG, TAG_PREFIX
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 ALIAS = "serving"
 DECISIONS = "decisions.json"
 PUSHED_VERSION_TAG = f"{TAG_PREFIX}pushed_version"
-# What MLflow's REST API takes in one request.
-_MOST_PARAMETERS, _MOST_METRICS, _MOST_TAGS = 100, 1000, 100
 # MLflow's limit for the value of a parameter; a tag may be longer.
 _LONGEST_VALUE = 6000
 _DATABASE_FILE = "sqlite:///"
@@ -35,12 +34,12 @@ _REQUEST_SECONDS = "10"
 
 @dataclass(frozen=True)
 class Message:
-    """What to tell, and to whom.
+    """A run for a tracking server.
 
     Attributes:
-        uri: the tracking server's address.
-        experiment: name of the experiment; made where it is not there.
-        registered_model: name in the model registry; made where it is not there.
+        uri: the server's address.
+        experiment: name of the experiment; made if it is not there.
+        registered_model: name in the model registry; made if it is not there.
         run: a `TrackedRun` as a dictionary.
     """
 
@@ -56,9 +55,9 @@ class Sent:
 
     Attributes:
         mlflow_run: id of the run at the server.
-        created: whether it is new there; False where nothing was sent twice.
+        created: whether it is new there.
         registered: pushed versions that were registered now.
-        serving: the pushed version that the alias `serving` names now; 0 where the model has none.
+        serving: the pushed version that the alias `serving` names now; 0 if the model has none.
         notes: what the server did not take, in words.
     """
 
@@ -68,16 +67,25 @@ class Sent:
     serving: int = 0
     notes: list[str] = field(default_factory=list)
 
+    def in_words(self) -> str:
+        """Return it as one line."""
+        line = f"tracked in MLflow as run {self.mlflow_run}" + ("" if self.created else " (was there already)")
+        if self.registered:
+            line += f"; registered: version {', '.join(map(str, self.registered))}"
+        if self.serving:
+            line += f"; serving: version {self.serving}"
+        return "; ".join([line, *self.notes])
+
 
 def send(message: Message) -> Sent:
-    """Tell the run; what the server has already is left as it is, so that it may be told again.
+    """Send the run; what the server has already is left as it is, so that it may be sent again.
 
     Raises:
         mlflow.exceptions.MlflowException: the server cannot be reached or refuses.
     """
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", _REQUEST_SECONDS)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    # Nothing but the server that was named is told.
+    # Nothing but the server that was named is asked.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ["MLFLOW_TRACKING_URI"] = message.uri
     from mlflow import MlflowClient
@@ -93,51 +101,34 @@ def _run(client: MlflowClient, message: Message, notes: list[str]) -> tuple[Any,
     """Return the server's copy of the run, and whether it was made now; one that was cut off is filled up."""
     from mlflow.entities import Metric, Param, RunTag
 
-    told = message.run
+    own = message.run
     experiment = _experiment(client, message)
-    known = client.search_runs([experiment], f"tags.`{RUN_ID_TAG}` = '{told['run_id']}'", max_results=1)
-    if known and known[0].info.status == "FINISHED":
-        return known[0], False
-    run = (
-        known[0]
-        if known
-        else client.create_run(
-            experiment, start_time=told["started_ms"], tags={RUN_ID_TAG: told["run_id"]}, run_name=told["run_id"]
-        )
+    found = client.search_runs([experiment], f"tags.`{RUN_ID_TAG}` = '{own['run_id']}'", max_results=1)
+    if found and found[0].info.status == "FINISHED":
+        return found[0], False
+    tags = {RUN_ID_TAG: own["run_id"]}
+    run = found[0] if found else client.create_run(experiment, own["started_ms"], tags, own["run_id"])
+    client.log_batch(
+        run.info.run_id,
+        # One time for all, so that a number that is sent again is the same number to the server.
+        [Metric(name, value, own["ended_ms"], 0) for name, value in own["metrics"].items()],
+        [Param(name, value[:_LONGEST_VALUE]) for name, value in own["parameters"].items()],
+        [RunTag(name, value) for name, value in own["tags"].items()],
     )
-    run_id = run.info.run_id
-    parameters = [Param(name, value[:_LONGEST_VALUE]) for name, value in told["parameters"].items()]
-    # One time for all, so that a number that is told again is the same number to the server.
-    metrics = [Metric(name, value, told["ended_ms"], 0) for name, value in told["metrics"].items()]
-    tags = [RunTag(name, value) for name, value in told["tags"].items()]
-    for few_parameters in _few(parameters, _MOST_PARAMETERS):
-        client.log_batch(run_id, params=few_parameters)
-    for few_metrics in _few(metrics, _MOST_METRICS):
-        client.log_batch(run_id, metrics=few_metrics)
-    for few_tags in _few(tags, _MOST_TAGS):
-        client.log_batch(run_id, tags=few_tags)
-    with _taken(notes, "artifacts"):
-        client.log_dict(run_id, told["decisions"], DECISIONS)
-    client.set_terminated(run_id, "FINISHED", told["ended_ms"])
+    with _noting(notes, "artifacts"):
+        client.log_dict(run.info.run_id, own["decisions"], DECISIONS)
+    client.set_terminated(run.info.run_id, "FINISHED", own["ended_ms"])
     return run, True
 
 
-def _few(entries: list[Any], most: int) -> Iterator[list[Any]]:
-    return (entries[start : start + most] for start in range(0, len(entries), most))
-
-
 @contextlib.contextmanager
-def _taken(notes: list[str], what: str) -> Iterator[None]:
+def _noting(notes: list[str], what: str) -> Iterator[None]:
     """Note what the server does not take, and go on: an artifact store may be elsewhere, or absent."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 (each kind of artifact store has errors of its own)
         sys.stderr.write(f"tracking: {what}: {error}\n")
-        notes.append(f"{what} not taken ({_first_line(error)})")
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
+        notes.append(f"{what} not taken ({first_words(error, 200)})")
 
 
 def _experiment(client: MlflowClient, message: Message) -> str:
@@ -182,7 +173,7 @@ def _register(client: MlflowClient, message: Message, run: Any, notes: list[str]
             continue
         folder, place = push["destination"], f"pushed/{version}"
         if Path(folder).is_dir():
-            with _taken(notes, "the model's files"):
+            with _noting(notes, "the model's files"):
                 client.log_artifacts(run.info.run_id, folder, place)
         else:
             notes.append(f"the files of version {version} are not on this machine, so they were not sent")
@@ -205,21 +196,18 @@ def _register(client: MlflowClient, message: Message, run: Any, notes: list[str]
 
 def _versions(client: MlflowClient, name: str) -> dict[int, str]:
     """Return the registry's version by pushed version; those that others registered are none of ours."""
-    found: dict[int, str] = {}
-    token = None
-    while True:
-        page = client.search_model_versions(f"name='{name}'", max_results=1000, page_token=token)
-        for entry in page:
-            pushed = entry.tags.get(PUSHED_VERSION_TAG, "")
-            if pushed.isdigit():
-                found[int(pushed)] = str(entry.version)
-        token = page.token
-        if not token:
-            return found
+    entries: list[Any] = []
+    token: str | None = ""
+    while token is not None:
+        page = client.search_model_versions(f"name='{name}'", max_results=1000, page_token=token or None)
+        entries += page
+        token = page.token or None
+    pushed = {entry.tags.get(PUSHED_VERSION_TAG, ""): str(entry.version) for entry in entries}
+    return {int(version): registered for version, registered in pushed.items() if version.isdigit()}
 
 
 def main(_: Sequence[str] = ()) -> int:
-    """Read a message, tell it, and print what came of it; return the process's exit code."""
+    """Read a message, send it, and print what came of it; return the process's exit code."""
     # Libraries print; the answer must stay alone on standard output.
     answers, sys.stdout = sys.stdout, sys.stderr
     try:
@@ -228,7 +216,7 @@ def main(_: Sequence[str] = ()) -> int:
         import traceback
 
         traceback.print_exc()
-        answer = {"error": _first_line(error)}
+        answer = {"error": first_words(error, 200)}
     answers.write(json.dumps(answer) + "\n")
     answers.flush()
     return 1 if "error" in answer else 0

@@ -37,7 +37,7 @@ def ingest(settings: Settings, source: str, query: str | None = None, span: int 
         BusyError: another ingest is at work.
     """
     from bike_pipeline.data import ingest as reading
-    from bike_pipeline.tracking.beside import after_ingest
+    from bike_pipeline.tracking.hooks import after_ingest
 
     result = reading.ingest(settings, source, query=query, span=span)
     note = after_ingest(settings, span_store(settings), result.version.span, result.version.version)

@@ -67,7 +67,7 @@ def run(
         BikePipelineError: a stage failed, or the workspace is busy or cannot be written.
     """
     from bike_pipeline.model_registry import ModelRegistry
-    from bike_pipeline.tracking.beside import after_run
+    from bike_pipeline.tracking.hooks import after_run
 
     if local and runner != "kubeflow":
         raise ConfigurationError("--local belongs to --runner kubeflow", where="--local", fix="leave one of them out")
@@ -137,7 +137,7 @@ def ingest_demo(settings: Settings, half: Literal["first", "second"]) -> list[In
     from bike_pipeline.data.embedded_dataset import split_demo
     from bike_pipeline.data.ingest import ingest
     from bike_pipeline.data.spans import SpanStore
-    from bike_pipeline.tracking.beside import after_ingest
+    from bike_pipeline.tracking.hooks import after_ingest
 
     ingested = []
     halves = split_demo(settings.workspace_path / "uploads")

@@ -26,7 +26,7 @@ from bike_pipeline.errors import ConfigurationError, MissingExtraError, Tracking
 from bike_pipeline.lineage.queries.tracking_payload import tracked_run
 from bike_pipeline.lineage.store.metadata_store import Lineage
 from bike_pipeline.settings import Settings, load_settings
-from bike_pipeline.tracking import beside
+from bike_pipeline.tracking import hooks
 from bike_pipeline.tracking.mlflow_sender import Message, send
 from tests.lineage.world import FIRST, SECOND, Runs
 
@@ -87,7 +87,7 @@ def test_runs_are_told_once_and_the_newest_push_serves(runs: Runs, database: Pat
     assert f"registered: version {FIRST}; serving: version {SECOND}" in done.output
     kept = Kept(database)
     before = kept.rows("SELECT * FROM metrics ORDER BY run_uuid, key")
-    told = beside.after_run(settings, "run-2")
+    told = hooks.after_run(settings, "run-2")
     assert "(was there already)" in told
     assert "registered" not in told
     assert kept.rows("SELECT * FROM metrics ORDER BY run_uuid, key") == before
@@ -150,7 +150,7 @@ def closed_port() -> int:
 
 def test_a_server_that_is_down_is_one_line_and_no_error(runs: Runs, capfd: pytest.CaptureFixture[str]) -> None:
     uri = f"http://127.0.0.1:{closed_port()}"
-    line = beside.after_run(sending_to(runs, uri), "run-1")
+    line = hooks.after_run(sending_to(runs, uri), "run-1")
     assert line.startswith(f"warning: not tracked: {uri}: MLflow cannot be reached")
     assert "bike-pipeline track" in line
     assert "\n" not in line
@@ -196,7 +196,7 @@ def answering(status: int | None) -> Iterator[str]:
 
 def test_a_server_that_never_answers_is_given_up(runs: Runs) -> None:
     with answering(None) as uri, pytest.raises(TrackingError, match="within 2 seconds"):
-        beside.tell_mlflow(
+        hooks.send_to_mlflow(
             sending_to(runs, uri, "tracking.mlflow.timeout_seconds=2"), tracked_run(Lineage(runs.recorder.store))
         )
 
@@ -204,7 +204,7 @@ def test_a_server_that_never_answers_is_given_up(runs: Runs) -> None:
 @pytest.mark.parametrize("status", [200, 403])
 def test_a_server_that_is_no_mlflow_or_refuses_is_one_line(runs: Runs, status: int) -> None:
     with answering(status) as uri:
-        line = beside.after_run(sending_to(runs, uri), "run-1")
+        line = hooks.after_run(sending_to(runs, uri), "run-1")
     assert line.startswith(f"warning: not tracked: {uri}: MLflow did not take the run (")
     assert "Traceback" not in line
     assert "\n" not in line
@@ -212,14 +212,14 @@ def test_a_server_that_is_no_mlflow_or_refuses_is_one_line(runs: Runs, status: i
 
 def test_a_damaged_record_or_a_lost_store_is_one_line(runs: Runs, tmp_path: Path) -> None:
     settings = load_settings(None, (f"workspace={tmp_path}", "tracking.mlflow.uri=sqlite:///x.db"))
-    assert beside.after_run(settings, "run-1").startswith("warning: not tracked: ")
-    assert beside.after_run(sending_to(runs, "sqlite:///x.db"), "run-9").startswith("warning: not tracked: there is no")
+    assert hooks.after_run(settings, "run-1").startswith("warning: not tracked: ")
+    assert hooks.after_run(sending_to(runs, "sqlite:///x.db"), "run-9").startswith("warning: not tracked: there is no")
 
 
 def test_without_a_server_nothing_is_told(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(beside, "tell_mlflow", None)
-        assert beside.after_run(runs.settings, "run-1") == ""
+        patched.setattr(hooks, "send_to_mlflow", None)
+        assert hooks.after_run(runs.settings, "run-1") == ""
     with pytest.raises(ConfigurationError, match="no MLflow server is named"):
         CliRunner().invoke(
             track.command, ["--set", f"workspace={runs.workspace}"], catch_exceptions=False, standalone_mode=False
@@ -227,11 +227,11 @@ def test_without_a_server_nothing_is_told(runs: Runs, monkeypatch: pytest.Monkey
 
 
 def test_without_the_extra_it_says_how_to_get_it(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(beside.extras.EXTRAS, "tracking", ("no_such_module",))
+    monkeypatch.setitem(hooks.extras.EXTRAS, "tracking", ("no_such_module",))
     settings = sending_to(runs, "sqlite:///x.db")
     with pytest.raises(MissingExtraError, match="EXTRAS=tracking"):
-        beside.tell_mlflow(settings, tracked_run(Lineage(runs.recorder.store)))
-    assert "EXTRAS=tracking" in beside.after_run(settings, "run-1")
+        hooks.send_to_mlflow(settings, tracked_run(Lineage(runs.recorder.store)))
+    assert "EXTRAS=tracking" in hooks.after_run(settings, "run-1")
 
 
 def test_behind_a_proxy_no_direct_connection_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,9 +239,9 @@ def test_behind_a_proxy_no_direct_connection_is_asked_for(monkeypatch: pytest.Mo
         monkeypatch.delenv(name)
     uri = f"http://127.0.0.1:{closed_port()}"
     with pytest.raises(TrackingError, match="cannot be reached"):
-        beside._connect(uri)
+        hooks._connect(uri)
     monkeypatch.setenv("http_proxy", "http://proxy.invalid:3128")
-    beside._connect(uri)
+    hooks._connect(uri)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with pytest.raises(TrackingError, match="cannot be reached"):
-        beside._connect(uri)
+        hooks._connect(uri)
