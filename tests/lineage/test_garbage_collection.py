@@ -232,9 +232,9 @@ def test_the_cache_never_answers_from_what_was_freed(runs: Runs) -> None:
 
 CRASH = """
 import os, shutil, signal, sys
-from bike_pipeline.lineage.queries import garbage_collection as freeing
+from bike_pipeline.lineage.queries import garbage_collection
 left = int(sys.argv[2])
-rmtree, put = shutil.rmtree, freeing._put
+rmtree, put = shutil.rmtree, garbage_collection._put
 def count(function):
     def counted(*arguments):
         global left
@@ -247,7 +247,7 @@ def half(place):
     (place / "payload").unlink()
     os.kill(os.getpid(), signal.SIGKILL)
 shutil.rmtree = half if sys.argv[3] == "half" and left == 0 else count(rmtree)
-freeing._put = count(put)
+garbage_collection._put = count(put)
 from click.testing import CliRunner
 from bike_pipeline.commands import gc
 CliRunner().invoke(gc.command, ["--keep-blessed", "0", "--keep-days", "0", "--set", "workspace=" + sys.argv[1]])

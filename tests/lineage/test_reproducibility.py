@@ -21,6 +21,8 @@ from bike_pipeline.model_registry import ModelRegistry, layout
 from bike_pipeline.settings import PROJECT_ROOT, Settings, load_settings
 from tests.lineage.world import FIRST, SECOND, Runs
 
+IGNORED = shutil.ignore_patterns("__pycache__")
+
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Runs:
@@ -60,7 +62,9 @@ def test_nothing_has_changed(runs: Runs) -> None:
 def test_every_changed_new_and_lost_source_file_is_named(runs: Runs, tmp_path: Path) -> None:
     project = tmp_path / "project"
     for room in ("bike_pipeline", "runners", "configs"):
-        shutil.copytree(PROJECT_ROOT / room, project / room, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            PROJECT_ROOT / room, project / room, symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
+        )
     made = origin(runs)
     assert differing(runs, made, project) == {}
     with (project / "bike_pipeline" / "features.py").open("a", encoding="utf-8") as file:

@@ -151,5 +151,12 @@ def test_a_package_inside_of_another_repository_is_not_taken_for_it(project: Pat
 
 def test_this_very_project_is_hashed() -> None:
     files = code.source_files()
-    own = PROJECT_ROOT / "bike_pipeline" / "lineage" / "code_version.py"
+    own = PROJECT_ROOT / "bike_pipeline" / "lineage" / "records" / "code_version.py"
     assert files["bike_pipeline/lineage/records/code_version.py"] == hashlib.sha256(own.read_bytes()).hexdigest()
+
+
+def test_an_installed_package_names_its_runners_as_a_checkout_does(tmp_path: Path) -> None:
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(PROJECT_ROOT / "bike_pipeline", tmp_path / "bike_pipeline", ignore=ignored)
+    assert not (tmp_path / "bike_pipeline" / "runners").is_symlink()
+    assert code.source_files(tmp_path) == code.source_files()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +39,12 @@ class CodeVersion:
 
 def source_files(root: Path = PROJECT_ROOT) -> dict[str, str]:
     """Return the SHA-256 of every Python file of the package and the runners, by its path in the project."""
+    # In a checkout the package's `runners` is a link to the folder beside it; installed, it is a folder of its own.
     found = sorted(path for room in ("bike_pipeline", "runners") for path in (root / room).rglob("*.py"))
-    return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+    names = [re.sub("^bike_pipeline/runners/", "runners/", path.relative_to(root).as_posix()) for path in found]
+    return {
+        name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sorted(zip(names, found, strict=True))
+    }
 
 
 def hash_of(files: dict[str, str]) -> str:
