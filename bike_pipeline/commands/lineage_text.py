@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bike_pipeline.lineage.queries.comparison import Comparison
     from bike_pipeline.lineage.queries.graph import Graph, Node
     from bike_pipeline.lineage.queries.impact import Impact
-    from bike_pipeline.lineage.reports.lineage_report import Report, SpanFiles
+    from bike_pipeline.lineage.reports.lineage_report import LineageReport, SpanFiles
 
 # What the stages that look at data look at.
 _LOOKING: dict[str, str] = {
@@ -28,7 +28,7 @@ _LOOKING: dict[str, str] = {
 }
 
 
-def report_text(report: Report) -> RenderableType:
+def report_text(report: LineageReport) -> RenderableType:
     """Return a report as rich renders it; without a terminal it is plain text."""
     parts: list[RenderableType] = [Text(report.title, style="bold")]
     facts = [(Text(name, style="dim"), value) for name, value in report.facts]

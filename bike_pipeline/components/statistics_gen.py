@@ -30,7 +30,6 @@ from bike_pipeline.stages import ROWS_PROPERTY, Stage
 
 # A larger batch gains nothing and costs memory.
 ROWS_PER_BATCH = 32_768
-CALENDAR_FOLDER = "calendar"
 
 
 def read_calendar(statistics: types.Artifact, split: str) -> CalendarSums:
@@ -39,14 +38,10 @@ def read_calendar(statistics: types.Artifact, split: str) -> CalendarSums:
     Raises:
         DataError: they are not there, or cannot be read.
     """
-    path = _calendar_file(statistics, split)
+    path = calendar_sums.file_of(statistics.uri, split)
     if not fileio.exists(path):
         raise DataError("the sums by day are gone", where=path, fix="run again with --no-cache")
     return calendar_sums.from_bytes(io_utils.read_bytes_file(path), path)
-
-
-def _calendar_file(statistics: types.Artifact, split: str) -> str:
-    return os.path.join(statistics.uri, CALENDAR_FOLDER, f"{split}.npz")
 
 
 @dataclass(frozen=True)
@@ -107,7 +102,7 @@ class StatisticsGenExecutor(stock.Executor):
             path = os.path.join(artifact_utils.get_split_uri([output], split), stock.DEFAULT_FILE_NAME)
             io_utils.write_bytes_file(path, merged.SerializeToString())
             by_day = calendar_sums.total([found for _, found in of_split])
-            io_utils.write_bytes_file(_calendar_file(output, split), by_day.to_bytes())
+            io_utils.write_bytes_file(calendar_sums.file_of(output.uri, split), by_day.to_bytes())
 
 
 def _accumulate(file: _File) -> tuple[list[Any], CalendarSums] | None:

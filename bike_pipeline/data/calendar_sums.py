@@ -7,6 +7,7 @@ files are those of all their rows.
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -78,6 +79,18 @@ class CalendarSums:
         """Whether every row's content hash is kept."""
         return len(self.hashes) < MOST_HASHES
 
+    def rows_by(self, column: str) -> dict[int, int]:
+        """Return the number of rows by "hr", "weekday" (Sunday = 0) or "mnth"."""
+        if column == features.HOUR:
+            return {hour: int(rows) for hour, rows in enumerate(self.hours[:, 0])}
+        # The first of January 1970 was a Thursday.
+        values = (
+            (self.dates + 4) % 7
+            if column == "weekday"
+            else self.dates.astype("datetime64[D]").astype("datetime64[M]").astype(int) % 12 + 1
+        )
+        return {int(value): int(self.days[values == value, ROWS].sum()) for value in np.unique(values)}
+
     def to_bytes(self) -> bytes:
         """Return the sums as a NumPy archive."""
         buffer = io.BytesIO()
@@ -85,6 +98,11 @@ class CalendarSums:
             buffer, dates=self.dates, days=self.days, hours=self.hours, hashes=self.hashes, counts=self.counts
         )
         return buffer.getvalue()
+
+
+def file_of(statistics_uri: str, split: str) -> str:
+    """Return where the sums of a split lie beside its statistics."""
+    return os.path.join(statistics_uri, "calendar", f"{split}.npz")
 
 
 def from_bytes(content: bytes, where: str) -> CalendarSums:

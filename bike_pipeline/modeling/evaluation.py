@@ -168,8 +168,12 @@ class Decision:
             "change": f"{self.metric} against the baseline",
             "reference": f"{self.metric} as a share of the naive baseline's",
         }[self.kind]
+        value = f"{self.value:.4g}"
+        if self.kind == "change":
+            limits = f"at most {100 * self.upper:+g} %"
+            value = f"{100 * self.value:+.1f} %" if math.isfinite(self.value) else value
         note = "" if self.binding else f" (only {self.rows} rows: reported)"
-        return f"{what}, {where}: {self.value:.4g}, {limits}{note}"
+        return f"{what}, {where}: {value}, {limits}{note}"
 
 
 def _within(value: float, lower: float | None, upper: float) -> bool:

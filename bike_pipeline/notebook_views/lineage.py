@@ -9,7 +9,7 @@ from bike_pipeline.errors import BikePipelineError
 from bike_pipeline.lineage.queries.comparison import compare
 from bike_pipeline.lineage.queries.impact import impact_of
 from bike_pipeline.lineage.reports.graph_svg import as_svg
-from bike_pipeline.lineage.reports.lineage_report import UNCOMMITTED, Report, report_of_model
+from bike_pipeline.lineage.reports.lineage_report import UNCOMMITTED, LineageReport, report_of_model
 from bike_pipeline.lineage.store.entities import utc_text
 from bike_pipeline.model_registry import ModelRegistry, version_manifest
 from bike_pipeline.notebook_views.shown import BAD, BEFORE, GOOD, MARK, NEW, Html, Picture, canvas, says, table
@@ -49,7 +49,7 @@ def served_number(here: Workspace) -> Html:
     return says(told)
 
 
-def report(here: Workspace) -> Report:
+def report(here: Workspace) -> LineageReport:
     """Return all that is on record of the model that serves."""
     return report_of_model(here.lineage, here.history, here.chosen, here.settings.store_uri)
 
@@ -66,19 +66,19 @@ def verified(here: Workspace) -> Html:
     return table(("check", "what was found"), rows, "Every check passed" if passed else "NOT verified")
 
 
-def facts(told: Report) -> Html:
+def facts(told: LineageReport) -> Html:
     """Return what the run that made the model was made of."""
     rows = [(f"✘ {name}" if UNCOMMITTED in text else name, text) for name, text in told.facts]
     return table(("what", "on record"), [*rows, *(("✘ not on record", text) for text in told.missing)])
 
 
-def drawing(told: Report) -> Html:
+def drawing(told: LineageReport) -> Html:
     """Return the way from the rows to the model; point at a box to read more."""
     shapes = [node.name for node in told.graph.nodes.values()]
     return Html(_DRAWING.format(as_svg(told.graph)), f"picture: lineage of {told.title}: {', '.join(shapes)}")
 
 
-def files(told: Report) -> Html:
+def files(told: LineageReport) -> Html:
     """Return every file of the data with its SHA-256."""
     rows = []
     for span in told.spans:
@@ -89,7 +89,7 @@ def files(told: Report) -> Html:
     return table(("span", "used as", "file", "SHA-256"), rows)
 
 
-def rows_now(here: Workspace, told: Report) -> Html:
+def rows_now(here: Workspace, told: LineageReport) -> Html:
     """Return whether the rows in the store still are those on record, every byte read again."""
     rows = []
     for span in told.spans:
@@ -103,7 +103,7 @@ def rows_now(here: Workspace, told: Report) -> Html:
     return table(("span", "read again now"), rows)
 
 
-def gates(told: Report) -> Html:
+def gates(told: LineageReport) -> Html:
     """Return every gate's decision with its reason, those that failed first."""
     decisions = sorted(told.gates["decisions"], key=lambda d: (d["passed"], not d["binding"])) if told.gates else []
     rows = [(_mark(entry), entry["reason"]) for entry in decisions]
@@ -175,7 +175,7 @@ def changed(here: Workspace) -> Html:
     return table(("part", "what", f"model {found.first}", f"model {found.second}"), rows)
 
 
-def decisions(told: Report) -> Picture:
+def decisions(told: LineageReport) -> Picture:
     """Return every binding gate: how much of its limit is used up, and the change against the model before."""
     binding = [e for e in (told.gates["decisions"] if told.gates else []) if e["binding"] and e["value"] is not None]
     limits = [entry for entry in binding if entry["kind"] != "change"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from bike_pipeline.lineage.queries.comparison import Comparison
     from bike_pipeline.lineage.queries.impact import Impact
-    from bike_pipeline.lineage.reports.lineage_report import Report
+    from bike_pipeline.lineage.reports.lineage_report import LineageReport
     from bike_pipeline.lineage.store.entities import ModelRecord, RunRecord
     from bike_pipeline.settings import Settings
 
@@ -38,7 +38,7 @@ def models(settings: Settings, *, cluster: bool = False) -> list[ModelRecord]:
 
 def lineage_report(
     settings: Settings, model: str | None = None, *, run_id: str | None = None, cluster: bool = False
-) -> Report:
+) -> LineageReport:
     """Return the way from a model, or from a run, back to the rows and the code, with its gates and metrics.
 
     Args:
@@ -63,7 +63,7 @@ def lineage_report(
     return report_of_model(lineage, History(lineage), chosen, settings.store_uri)
 
 
-def rendered(report: Report, form: Form) -> str:
+def rendered(report: LineageReport, form: Form) -> str:
     """Return a report as a document: JSON, a graph for Graphviz, or one HTML page that needs no network."""
     match form:
         case "json":
@@ -75,9 +75,9 @@ def rendered(report: Report, form: Form) -> str:
 
             return as_dot(report.graph, report.title).rstrip("\n")
         case "html":
-            from bike_pipeline.lineage.reports.page import as_html
+            from bike_pipeline.lineage.reports.lineage_report import as_page
 
-            return as_html(report).rstrip("\n")
+            return as_page(report).rstrip("\n")
 
 
 def impact(settings: Settings, span: str, *, cluster: bool = False) -> Impact:
@@ -123,7 +123,7 @@ def explain_run(settings: Settings, run_id: str | None = None, output: Path | No
         MetadataError: there is no such run.
         StorageError: the page cannot be written.
     """
-    from bike_pipeline.lineage.reports.explanation import as_page, explain
+    from bike_pipeline.lineage.reports.run_page import as_page, explain
     from bike_pipeline.storage.atomic_files import replace_file
     from bike_pipeline.use_cases.metadata import lineage_of
 

@@ -159,9 +159,9 @@ def test_the_result_with_a_baseline_shows_both_and_what_failed_first():
     gates = text[text.index("gates") :].splitlines()[1:]
     marks = [line.split()[0] for line in gates]
     assert marks == sorted(marks, key="✘✔·".index)
-    assert "✘ failed  mae against the baseline, overall: 0.4, at most 0.02" in text
+    assert "✘ failed  mae against the baseline, overall: +40.0 %, at most +2 %" in text
     assert re.search(
-        r"· note .*mae against the baseline, weather heavy rain or snow: nan, at most 0.1 \(only 3 rows: reported\)",
+        r"· note .*mae against the baseline, weather heavy rain or snow: nan, at most \+10 % \(only 3 rows: reported\)",
         text,
     )
 

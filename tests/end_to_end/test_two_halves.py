@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.end_to_end.conftest import Called, Product
-from tests.lineage.test_explanation import Page
+from tests.lineage.test_run_page import Page
 
 pytestmark = pytest.mark.slow
 
@@ -230,8 +230,9 @@ def test_a_page_explains_the_second_run_to_a_person(story: dict[str, Any]) -> No
     assert "changed since the run before: the examples (now span 2 version 1)" in page.text
     assert "the same code, settings and inputs as in run" in page.text
     assert "The model may go to devices: TFMA and all of " in page.text
-    # One picture for each column of the contract that is a number, four charts of errors, three of formats, one graph.
-    assert page.shapes["svg"] == 15 + 4 + 3 + 1
+    # One picture for each column of the contract that is a number, and the graph.
+    assert page.shapes["svg"] == 15 + 1
+    assert page.shapes["figure"] == 4
     assert not page.loads
 
 

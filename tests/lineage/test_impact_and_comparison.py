@@ -9,9 +9,10 @@ import pytest
 
 from bike_pipeline.data.ingest import ingest
 from bike_pipeline.errors import DataError
-from bike_pipeline.lineage.queries.comparison import Comparison, compare, flat
+from bike_pipeline.lineage.queries.comparison import Comparison, compare
 from bike_pipeline.lineage.queries.history import History
 from bike_pipeline.lineage.queries.impact import Impact, impact_of, parse_span
+from bike_pipeline.lineage.records.run_record import flat
 from bike_pipeline.lineage.store.metadata_store import Lineage
 from bike_pipeline.settings import load_settings
 from tests.lineage.world import FIRST, SECOND, Runs
@@ -149,4 +150,4 @@ def test_what_older_records_lack_is_said_and_the_rest_compared(tmp_path: Path) -
 
 
 def test_nested_values_become_dotted_names() -> None:
-    assert flat({"a": {"b": 1, "c": [1, 2]}, "d": None}) == {"a.b": "1", "a.c": "[1, 2]", "d": "None"}
+    assert flat({"a": {"b": 1, "c": [1, 2]}, "d": None}) == {"a.b": "1", "a.c": "[1, 2]", "d": "null"}

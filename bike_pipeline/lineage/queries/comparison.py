@@ -12,6 +12,7 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 from bike_pipeline.features import slice_name
 from bike_pipeline.lineage.queries.evidence import evidence_of, source_of_model
 from bike_pipeline.lineage.queries.history import History
+from bike_pipeline.lineage.records.run_record import flat
 from bike_pipeline.lineage.store.metadata_store import Lineage
 
 _METRICS = ("mae", "rmse", "rmsle", "bias", "calibration")
@@ -51,16 +52,6 @@ class Comparison:
     same: tuple[str, ...]
     differences: tuple[Difference, ...]
     unknown: tuple[str, ...]
-
-
-def flat(values: Any, prefix: str = "") -> dict[str, str]:
-    """Return nested plain values with dotted names, each value as text."""
-    if isinstance(values, Mapping):
-        found: dict[str, str] = {}
-        for key, value in values.items():
-            found |= flat(value, f"{prefix}.{key}" if prefix else str(key))
-        return found
-    return {prefix: str(values)}
 
 
 def compare(lineage: Lineage, history: History, first: int, second: int) -> Comparison:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from bike_pipeline.lineage.records.run_record import RUN_CONTEXT, RunSource, sou
 from bike_pipeline.lineage.store.metadata_store import Lineage, prop, time_of
 from bike_pipeline.stages import DECISIONS_FILE, DECISIONS_PROPERTY, MANIFESTS_PROPERTY, WINDOW_PROPERTY, Stage
 from bike_pipeline.storage.plain_json import finite
+
+EXPORTS_PROPERTY = "parity"
 
 
 def run_of(lineage: Lineage, execution_id: int) -> str:
@@ -111,3 +114,12 @@ def evidence_of(lineage: Lineage, model_id: int, pushed: bool = True) -> dict[st
         "metrics": report["candidate_metrics"] if report else None,
         "missing": missing,
     }
+
+
+def exports_of_run(lineage: Lineage, execution_ids: Sequence[int]) -> dict[str, Any] | None:
+    """Return the content of `parity.json` of a run's exports, given its executions; None if it did not come to them."""
+    for execution_id in execution_ids:
+        for artifact in lineage.outputs(execution_id).get("exports", []):
+            text = prop(artifact, EXPORTS_PROPERTY)
+            return json.loads(text) if text else None
+    return None

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
+from bike_pipeline.data import calendar_sums
+
+# Columns that StatisticsGen counts value by value, beside TFDV's ten buckets, which would mix their values.
+_COUNTED = {"hr", "weekday", "mnth"}
 _FILE = "FeatureStats.pb"
 
 
@@ -24,7 +31,8 @@ class FeatureStatistics:
         low: smallest value.
         median: median.
         high: largest value.
-        buckets: (from, to, rows) of ten equal buckets.
+        buckets: (from, to, rows): one a value for codes, hours, weekdays, months and other whole numbers of a narrow
+            range, else ten equal buckets.
     """
 
     name: str
@@ -43,12 +51,13 @@ def read_statistics(uri: str, split: str) -> dict[str, FeatureStatistics]:
 
     Raises:
         google.protobuf.message.DecodeError: the file is damaged.
+        DataError: that of the sums by day is.
     """
     path = Path(uri) / f"Split-{split}" / _FILE
     if not path.is_file():
         return {}
     proto = statistics_pb2.DatasetFeatureStatisticsList.FromString(path.read_bytes())
-    found = {}
+    found: dict[str, FeatureStatistics] = {}
     for feature in proto.datasets[0].features if proto.datasets else ():
         name = feature.path.step[-1] if feature.path.step else feature.name
         if feature.HasField("string_stats"):
@@ -69,9 +78,30 @@ def read_statistics(uri: str, split: str) -> dict[str, FeatureStatistics]:
             low=numbers.min,
             median=numbers.median,
             high=numbers.max,
-            buckets=tuple((b.low_value, b.high_value, b.sample_count) for b in standard[0].buckets) if standard else (),
+            buckets=_buckets(standard[0].buckets, whole=feature.type == feature.INT) if standard else (),
         )
+    calendar = Path(calendar_sums.file_of(uri, split))
+    if calendar.is_file():
+        sums = calendar_sums.from_bytes(calendar.read_bytes(), str(calendar))
+        for name in _COUNTED & found.keys():
+            found[name] = replace(found[name], buckets=_by_value(sums.rows_by(name)))
     return found
+
+
+def _buckets(recorded: Sequence[Any], whole: bool) -> tuple[tuple[float, float, float], ...]:
+    found = [(b.low_value, b.high_value, b.sample_count) for b in recorded]
+    low, high = found[0][0], found[-1][1]
+    if not whole or high - low >= len(found):
+        return tuple(found)
+    # No bucket holds two values; what TFDV's estimate puts between two belongs to the nearer one.
+    rows: dict[int, float] = defaultdict(float)
+    for first, last, count in found:
+        rows[round((first + last) / 2)] += count
+    return _by_value(rows)
+
+
+def _by_value(rows: Mapping[int, float]) -> tuple[tuple[float, float, float], ...]:
+    return tuple((value - 0.5, value + 0.5, count) for value, count in sorted(rows.items()))
 
 
 def _coded(name: str, texts: statistics_pb2.StringStatistics) -> FeatureStatistics | None:

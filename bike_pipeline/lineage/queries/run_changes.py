@@ -8,8 +8,10 @@ from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2 as pb
 
+from bike_pipeline.lineage.records.run_record import RunSource, flat
 from bike_pipeline.lineage.store.entities import RunRecord
 from bike_pipeline.lineage.store.metadata_store import Lineage, prop
+from bike_pipeline.settings import load_settings
 from bike_pipeline.stages import Stage
 
 # What a changed parameter of a stage means to a person.
@@ -33,7 +35,7 @@ _MEANINGS = {
 
 
 @dataclass(frozen=True)
-class StageStory:
+class StageExplanation:
     """Why a stage did what it did.
 
     Attributes:
@@ -49,6 +51,38 @@ class StageStory:
     seconds: float
     why: str
     error: str
+
+
+@dataclass(frozen=True)
+class SettingChange:
+    """A setting that differs from its default, or from the run before; "" for one that is not there.
+
+    Attributes:
+        name: dotted name.
+        value: in this run.
+        default: in this release, without an overlay.
+        before: in the run before; None if that is not on record.
+    """
+
+    name: str
+    value: str
+    default: str
+    before: str | None
+
+
+def setting_changes(source: RunSource | None, before: RunSource | None) -> list[SettingChange]:
+    """Return the settings of a run that differ from the defaults or from those of the run before."""
+    if source is None or not source.settings:
+        return []
+    now, defaults = flat(source.settings), flat(load_settings().model_dump(mode="json"))
+    earlier = flat(before.settings) if before is not None and before.settings else None
+    found = []
+    for name in dict.fromkeys((*now, *defaults, *(earlier or ()))):
+        value, default = now.get(name, ""), defaults.get(name, "")
+        was = None if earlier is None else earlier.get(name, "")
+        if value != default or was not in (None, value):
+            found.append(SettingChange(name, value, default, was))
+    return found
 
 
 def run_before(lineage: Lineage, runs: list[RunRecord], run: RunRecord) -> RunRecord | None:
@@ -68,8 +102,8 @@ def _root(lineage: Lineage, run: RunRecord) -> str:
     return ""
 
 
-def stage_stories(lineage: Lineage, run: RunRecord, before: RunRecord | None) -> list[StageStory]:
-    """Return the story of every stage of a run, in order.
+def explain_stages(lineage: Lineage, run: RunRecord, before: RunRecord | None) -> list[StageExplanation]:
+    """Return why every stage of a run did what it did, in order.
 
     Args:
         lineage: the metadata store.
@@ -87,7 +121,7 @@ def stage_stories(lineage: Lineage, run: RunRecord, before: RunRecord | None) ->
             why = f"run {before.run_id} did not come to this stage"
         else:
             why = _difference(lineage, stage.execution_id, earlier[stage.name])
-        found.append(StageStory(stage.name, stage.state, stage.seconds, why, stage.error))
+        found.append(StageExplanation(stage.name, stage.state, stage.seconds, why, stage.error))
     return found
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.errors import MetadataError
 from bike_pipeline.lineage.queries.evidence import decisions_of, run_of, window_of
-from bike_pipeline.lineage.records.run_record import RUN_CONTEXT, RunSource, source_of_run
+from bike_pipeline.lineage.records.run_record import RUN_CONTEXT, RunSource, flat, source_of_run
 from bike_pipeline.lineage.store.metadata_store import Lineage, prop
 from bike_pipeline.stages import Stage
 
@@ -82,7 +81,7 @@ def tracked_run(lineage: Lineage, run_id: str | None = None) -> TrackedRun:
         run_id=origin,
         started_ms=min(int(e.create_time_since_epoch) for e in executions),
         ended_ms=max(int(e.last_update_time_since_epoch) for e in executions),
-        parameters=dict(_flat({k: v for k, v in source.settings.items() if k != "tracking"})) if source else {},
+        parameters=flat({k: v for k, v in source.settings.items() if k != "tracking"}) if source else {},
         metrics={**_metrics(report, "candidate_metrics", ""), **_metrics(report, "baseline_metrics", "baseline/")},
         tags=_tags(origin, source, report, models[0].id if models else 0, _examples(lineage, executions)),
         decisions=report,
@@ -128,16 +127,6 @@ def _examples(lineage: Lineage, executions: list[pb.Execution]) -> pb.Artifact |
         for artifact in lineage.outputs(execution.id).get("examples", []):
             return artifact
     return None
-
-
-def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    """Yield each setting as text by its dotted name; a list stays one, as JSON."""
-    for key, value in values.items():
-        name = f"{above}{key}"
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{name}.")
-        else:
-            yield name, value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
 def _metrics(report: Mapping[str, Any], key: str, prefix: str) -> dict[str, float]:

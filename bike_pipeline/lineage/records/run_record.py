@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
@@ -84,6 +85,18 @@ def canonical(content: Any) -> str:
 def sha256_of(content: Any) -> str:
     """Return the SHA-256 of the canonical JSON of plain values."""
     return hashlib.sha256(canonical(content).encode()).hexdigest()
+
+
+def flat(values: Mapping[str, Any], above: str = "") -> dict[str, str]:
+    """Return nested settings with dotted names; what is no text, as JSON: lists stay whole."""
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        name = f"{above}{key}"
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{name}.")
+        else:
+            found[name] = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return found
 
 
 def environment() -> dict[str, str]:

@@ -7,12 +7,16 @@ and the order within a layer follows the mean place of the neighbours.
 from __future__ import annotations
 
 from collections import defaultdict
-from html import escape
+from collections.abc import Iterator
+from typing import Any
 
 from bike_pipeline.lineage.queries.graph import Edge, Graph, Node
 from bike_pipeline.lineage.store.entities import utc_text
+from bike_pipeline.pages import render
 
-_WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _MARGIN = 168, 40, 64, 30, 12
+_WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _MARGIN = 168, 40, 36, 30, 12
+# Length and half the width of an arrow's head.
+_HEAD, _HALF = 7, 4
 _SWEEPS = 6
 # Letters that fit into a node.
 _LETTERS = 24
@@ -59,7 +63,7 @@ def _ordered(graph: Graph, layer: dict[str, int]) -> list[list[str]]:
 def as_svg(graph: Graph) -> str:
     """Return a graph as SVG, data flowing from top to bottom; what was freed is dashed, what was asked for is bold.
 
-    Classes of the shapes are "artifact", "stage", "span", "root" and "gone", for the page's own style sheet.
+    The look is the style sheet's of `bike_pipeline.pages`.
     """
     rows = _ordered(graph, _layers(graph))
     widest = max((len(row) for row in rows), default=0)
@@ -67,32 +71,39 @@ def as_svg(graph: Graph) -> str:
     height = 2 * _MARGIN + max(1, len(rows)) * (_HEIGHT + _GAP_Y) - _GAP_Y
     spot = {}
     for y, row in enumerate(rows):
-        left = (width - len(row) * (_WIDTH + _GAP_X) + _GAP_X) / 2
+        left = (width - len(row) * (_WIDTH + _GAP_X) + _GAP_X) // 2
         for x, key in enumerate(row):
             spot[key] = (left + x * (_WIDTH + _GAP_X), _MARGIN + y * (_HEIGHT + _GAP_Y))
-    size = f'viewBox="0 0 {width} {height:.0f}" width="{width}" height="{height:.0f}"'
-    parts = [f'<svg class="lineage" xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="lineage graph">']
+    boxes = [_box(node, *spot[key], root=key in graph.roots) for key, node in graph.nodes.items()]
+    return render("graph.svg", width=width, height=height, edges=_arrows(graph, spot, width), boxes=boxes)
+
+
+def _arrows(graph: Graph, spot: dict[str, tuple[int, int]], width: int) -> Iterator[tuple[str, str, str]]:
+    """Yield the line, the head and the role of each edge."""
     for edge in _inner(graph):
         (x1, y1), (x2, y2) = spot[edge.source], spot[edge.target]
-        x1, x2, y1 = x1 + _WIDTH / 2, x2 + _WIDTH / 2, y1 + _HEIGHT
+        x1, x2, y1 = x1 + _WIDTH // 2, x2 + _WIDTH // 2, y1 + _HEIGHT
         # Lines over several layers swing out beside the boxes between.
         swing = 0.0 if y2 - y1 <= _GAP_Y + 1 else _WIDTH * (0.8 if x1 >= width / 2 else -0.8)
         bend = max(20.0, (y2 - y1) / 3)
-        control = f"{x1 + swing:.0f},{y1 + bend:.0f} {x2 + swing:.0f},{y2 - bend:.0f}"
-        path = f"M{x1:.0f},{y1:.0f} C{control} {x2:.0f},{y2:.0f}"
-        parts.append(f'<path class="edge" d="{path}"><title>{escape(edge.role)}</title></path>')
-    parts += [_box(node, *spot[key], root=key in graph.roots) for key, node in graph.nodes.items()]
-    return "\n".join([*parts, "</svg>"])
+        end = y2 - _HEAD
+        line = f"M{x1},{y1} C{x1 + swing:.0f},{y1 + bend:.0f} {x2 + swing / 4:.0f},{end - bend:.0f} {x2},{end}"
+        yield line, f"{x2 - _HALF},{end} {x2 + _HALF},{end} {x2},{y2}", edge.role
 
 
-def _box(node: Node, x: float, y: float, root: bool) -> str:
-    gone = " gone" if node.payload in ("freed", "missing") else ""
-    small = {"artifact": node.key.replace("-", " "), "stage": node.time[:10], "span": ""}[node.kind]
-    told = "\n".join(filter(None, (node.name, node.detail, node.uri, node.payload, node.run, utc_text(node.time))))
-    name = node.name if len(node.name) <= _LETTERS else f"{node.name[: _LETTERS - 1]}…"
-    return (
-        f'<g class="{node.kind}{gone}{" root" if root else ""}"><title>{escape(told)}</title>'
-        f'<rect x="{x:.0f}" y="{y:.0f}" width="{_WIDTH}" height="{_HEIGHT}" rx="{20 if node.kind == "stage" else 4}"/>'
-        f'<text x="{x + _WIDTH / 2:.0f}" y="{y + (17 if small else 25):.0f}">{escape(name)}</text>'
-        f'<text class="small" x="{x + _WIDTH / 2:.0f}" y="{y + 32:.0f}">{escape(small)}</text></g>'
-    )
+def _box(node: Node, x: int, y: int, root: bool) -> dict[str, Any]:
+    return {
+        "kind": node.kind,
+        "gone": node.payload in ("freed", "missing"),
+        "root": root,
+        "words": "\n".join(
+            filter(None, (node.name, node.detail, node.uri, node.payload, node.run, utc_text(node.time)))
+        ),
+        "name": node.name if len(node.name) <= _LETTERS else f"{node.name[: _LETTERS - 1]}…",
+        "small": "" if node.kind == "span" else node.key.replace("-", " "),
+        "x": x,
+        "y": y,
+        "middle": x + _WIDTH // 2,
+        "width": _WIDTH,
+        "height": _HEIGHT,
+    }

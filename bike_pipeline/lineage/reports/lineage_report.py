@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.errors import BikePipelineError, MetadataError
-from bike_pipeline.lineage.queries.evidence import decisions_of, evaluation_of, evidence_of
+from bike_pipeline.lineage.queries.evidence import decisions_of, evaluation_of, evidence_of, window_of
 from bike_pipeline.lineage.queries.graph import Graph, as_json, graph_of
 from bike_pipeline.lineage.queries.history import History
+from bike_pipeline.lineage.queries.run_changes import SettingChange, setting_changes
 from bike_pipeline.lineage.records.run_record import RunSource, source_of_run
+from bike_pipeline.lineage.reports.graph_svg import as_svg
 from bike_pipeline.lineage.store.entities import RunRecord, utc_text
 from bike_pipeline.lineage.store.metadata_store import Lineage, prop
+from bike_pipeline.pages import render
 from bike_pipeline.stages import Stage
 
 if TYPE_CHECKING:
@@ -48,7 +51,7 @@ class SpanFiles:
 
 
 @dataclass(frozen=True)
-class Report:
+class LineageReport:
     """All that is known of a model or a run.
 
     Attributes:
@@ -57,6 +60,7 @@ class Report:
         spans: the data it was made of, oldest first.
         gates: the evaluation's decisions; None where it was never evaluated.
         metrics: the candidate's metrics, a dictionary a slice; None where it was never evaluated.
+        settings: those that differ from the defaults or, of a run, from the run before.
         graph: its lineage.
         missing: what its record lacks, in words.
     """
@@ -66,11 +70,12 @@ class Report:
     spans: list[SpanFiles]
     gates: dict[str, Any] | None
     metrics: list[dict[str, Any]] | None
+    settings: list[SettingChange]
     graph: Graph
     missing: list[str]
 
 
-def report_of_model(lineage: Lineage, history: History, chosen: ChosenModel, store_uri: str) -> Report:
+def report_of_model(lineage: Lineage, history: History, chosen: ChosenModel, store_uri: str) -> LineageReport:
     """Return what is known of a model."""
     push = chosen.push
     evidence = evidence_of(lineage, chosen.model_id, pushed=push is not None)
@@ -80,7 +85,7 @@ def report_of_model(lineage: Lineage, history: History, chosen: ChosenModel, sto
     facts = [("trained", utc_text(evidence["model"]["trained_at"])), ("run", evidence["model"]["run_id"])]
     if push:
         facts.insert(0, ("pushed", f"{push.pushed_at:%Y-%m-%d %H:%M:%S} UTC to {push.destination}"))
-    return Report(
+    return LineageReport(
         title=f"model {chosen.model_id}"
         + (f", served as version {push.version}" if push else ", never pushed")
         + (" (serving now)" if serves else ""),
@@ -88,6 +93,7 @@ def report_of_model(lineage: Lineage, history: History, chosen: ChosenModel, sto
         spans=_spans(evidence["data"], store_uri),
         gates=evidence["gates"],
         metrics=evidence["metrics"],
+        settings=setting_changes(source, None),
         graph=graph_of(lineage, history, _roots(lineage, history, chosen)),
         missing=evidence["missing"],
     )
@@ -104,8 +110,10 @@ def _roots(lineage: Lineage, history: History, chosen: ChosenModel) -> list[int]
     return [chosen.model_id, *([evaluation.id] if evaluation else [])]
 
 
-def report_of_run(lineage: Lineage, history: History, run_id: str, store_uri: str) -> Report:
-    """Return what is known of a run, from whatever it came to.
+def report_of_run(
+    lineage: Lineage, history: History, run_id: str, store_uri: str, run_before: str = ""
+) -> LineageReport:
+    """Return what is known of a run, from whatever it came to; `run_before` is what its settings are compared with.
 
     Raises:
         MetadataError: there is no such run.
@@ -121,19 +129,18 @@ def report_of_run(lineage: Lineage, history: History, run_id: str, store_uri: st
     for stage in run.stages:
         outputs = dict(history.outputs(stage.execution_id))
         if "examples" in outputs:
-            from bike_pipeline.lineage.queries.evidence import window_of
-
             window = window_of(history.artifacts[outputs["examples"]])
         if "evaluation" in outputs:
             report = decisions_of(history.artifacts[outputs["evaluation"]])
             if report is not None:
                 gates, metrics = report, report["candidate_metrics"]
-    return Report(
+    return LineageReport(
         title=f"run {run_id}: {run.outcome or run.state}",
         facts=[*_run_facts(run), *_source_facts(source)],
         spans=_spans(window, store_uri),
         gates=gates,
         metrics=metrics,
+        settings=setting_changes(source, source_of_run(lineage.store, run_before)[0] if run_before else None),
         graph=graph_of(lineage, history, roots),
         missing=list(missing),
     )
@@ -200,6 +207,16 @@ def _stored(entry: dict[str, Any], store_uri: str) -> tuple[dict[str, str], str,
     return files, f"{stored.manifest.source.kind} {stored.manifest.source.location}", ""
 
 
-def report_as_json(report: Report) -> dict[str, Any]:
+def report_as_json(report: LineageReport) -> dict[str, Any]:
     """Return a report as plain values."""
-    return {**vars(report), "spans": [vars(span) for span in report.spans], "graph": as_json(report.graph)}
+    return {
+        **vars(report),
+        "spans": [vars(span) for span in report.spans],
+        "settings": [vars(setting) for setting in report.settings],
+        "graph": as_json(report.graph),
+    }
+
+
+def as_page(report: LineageReport) -> str:
+    """Return a report as one HTML page that needs no network."""
+    return render("lineage.html", title=f"Lineage of {report.title}", it=report, drawing=as_svg(report.graph))

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ml_metadata import errors as mlmd_errors
 from ml_metadata.metadata_store import metadata_store
@@ -25,9 +25,9 @@ from bike_pipeline.model_registry import ModelRegistry
 from bike_pipeline.model_registry.deployment import STABLE
 from bike_pipeline.stages import Stage
 
-Artifact = pb.Artifact
-Context = pb.Context
-Execution = pb.Execution
+Artifact: TypeAlias = pb.Artifact
+Context: TypeAlias = pb.Context
+Execution: TypeAlias = pb.Execution
 
 COMPLETE = pb.Execution.COMPLETE
 CACHED = pb.Execution.CACHED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -17,8 +18,13 @@ from bike_pipeline.lineage.queries.graph import Edge, Graph, Node, as_dot, graph
 from bike_pipeline.lineage.queries.history import History
 from bike_pipeline.lineage.queries.model_lookup import ChosenModel, chosen_model
 from bike_pipeline.lineage.reports.graph_svg import as_svg
-from bike_pipeline.lineage.reports.lineage_report import Report, report_as_json, report_of_model, report_of_run
-from bike_pipeline.lineage.reports.page import as_html
+from bike_pipeline.lineage.reports.lineage_report import (
+    LineageReport,
+    as_page,
+    report_as_json,
+    report_of_model,
+    report_of_run,
+)
 from bike_pipeline.lineage.store.metadata_store import Lineage
 from bike_pipeline.settings import load_settings
 from tests.lineage.world import FIRST, SECOND, Runs
@@ -30,7 +36,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return Runs(tmp_path_factory.mktemp("world")).two()
 
 
-def model_report(runs: Runs, name: str | None = None) -> Report:
+def model_report(runs: Runs, name: str | None = None) -> LineageReport:
     lineage = Lineage(runs.recorder.store)
     chosen = chosen_model(lineage, runs.settings.serving_path, name)
     return report_of_model(lineage, History(lineage), chosen, runs.settings.store_uri)
@@ -104,7 +110,7 @@ def test_what_is_not_on_record_is_said(tmp_path: Path) -> None:
     report = model_report(runs)
     assert "the record of the run" in report.missing
     assert "the span store does not tell" in report.spans[0].problem
-    assert "Not on record" in as_html(report)
+    assert "Not on record" in as_page(report)
 
 
 def test_a_span_that_was_replaced_is_not_passed_off_as_the_one_that_was_read(tmp_path: Path) -> None:
@@ -183,7 +189,7 @@ def test_a_circle_is_drawn_and_not_followed_for_ever() -> None:
 
 
 def test_the_page_is_whole_and_asks_for_nothing_from_outside(runs: Runs) -> None:
-    page = as_html(model_report(runs))
+    page = as_page(model_report(runs))
 
     class Outside(HTMLParser):
         found: list[str] = []  # noqa: RUF012
@@ -196,6 +202,12 @@ def test_the_page_is_whole_and_asks_for_nothing_from_outside(runs: Runs) -> None
     parser.feed(page)
     assert parser.found == []
     assert "url(" not in page
+    # Each line of the drawing has its arrow head, and paper, where nobody points at a box, has a row for each box.
+    assert page.count('class="head"') == page.count('class="edge"') > 0
+    report = model_report(runs)
+    for node in report.graph.nodes.values():
+        assert f"<span>{node.key.replace('-', ' ')}</span>" in page
+        assert node.detail in unescape(page)
     for text in ("span 2 version 1", "mae, overall: 40.0", runs.spans.get(1, 1).manifest_sha256, "CsvExampleGen"):
         assert text in page
 
@@ -203,7 +215,7 @@ def test_the_page_is_whole_and_asks_for_nothing_from_outside(runs: Runs) -> None
 def test_names_are_escaped(tmp_path: Path) -> None:
     runs = Runs(tmp_path)
     runs.run("<script>alert(1)</script>", (1,), FIRST)
-    assert "<script>" not in as_html(model_report(runs))
+    assert "<script>" not in as_page(model_report(runs))
 
 
 def test_a_graph_of_nothing_is_empty(runs: Runs) -> None:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+import re
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import pyarrow as pa
 import pytest
+import tensorflow_data_validation as tfdv
 from ml_metadata.proto import metadata_store_pb2 as pb
+from tensorflow_data_validation.statistics import stats_impl
 
+from bike_pipeline.data import calendar_sums
 from bike_pipeline.errors import MetadataError
-from bike_pipeline.lineage.queries.feature_statistics import FeatureStatistics, shift
-from bike_pipeline.lineage.queries.run_changes import stage_stories
+from bike_pipeline.lineage.queries.feature_statistics import FeatureStatistics, read_statistics, shift
+from bike_pipeline.lineage.queries.run_changes import explain_stages
 from bike_pipeline.lineage.records.run_record import record_run, source_of_this_run
-from bike_pipeline.lineage.reports.charts import paired_bars, two_histograms
-from bike_pipeline.lineage.reports.explanation import as_page, explain
+from bike_pipeline.lineage.reports.charts import histograms
+from bike_pipeline.lineage.reports.run_page import _comparison, as_page, explain
 from bike_pipeline.lineage.store.metadata_store import Lineage
+from bike_pipeline.modeling.evaluation import Decision
+from bike_pipeline.pages import parts
 from bike_pipeline.settings import load_settings
 from tests.recording import Recorder
 
@@ -56,6 +64,12 @@ def recorder(tmp_path: Path) -> Recorder:
     return Recorder(tmp_path / "metadata.sqlite")
 
 
+def write_statistics(folder: Path, batch: pa.RecordBatch) -> None:
+    (folder / "Split-train").mkdir()
+    proto = stats_impl.generate_statistics_in_memory(batch, tfdv.StatsOptions())
+    (folder / "Split-train" / "FeatureStats.pb").write_bytes(proto.SerializeToString())
+
+
 def record_two_runs(recorder: Recorder, tmp_path: Path) -> None:
     """Record a run, and one with other thresholds, whose trainer comes from the cache and whose evaluation fails."""
     examples = recorder.artifact("Examples", str(tmp_path / "root/CsvExampleGen/examples/1"), span=1, version=1)
@@ -74,10 +88,10 @@ def test_each_stage_says_why_it_ran_or_did_not(recorder: Recorder, tmp_path: Pat
     record_two_runs(recorder, tmp_path)
     lineage = Lineage(recorder.store)
     first, second = lineage.runs()
-    assert {story.why for story in stage_stories(lineage, first, None)} == {
+    assert {story.why for story in explain_stages(lineage, first, None)} == {
         "the first run: there was nothing to answer it from"
     }
-    trainer, evaluator = stage_stories(lineage, second, first)[1:]
+    trainer, evaluator = explain_stages(lineage, second, first)[1:]
     assert trainer.why == "the same code, settings and inputs as in run first"
     assert evaluator.why == "changed since the run before: the evaluation's thresholds"
     assert evaluator.error == "<no> metrics"
@@ -93,7 +107,7 @@ def why_of_a_push(recorder: Recorder, first: dict[str, int], third: dict[str, in
     recorder.execution("Pusher", "c", {"model": models[1]}, {"pushed_model": pushed[1]}, source_hash="s", **third)
     lineage = Lineage(recorder.store)
     _, before, now = lineage.runs()
-    return stage_stories(lineage, now, before)[0].why
+    return explain_stages(lineage, now, before)[0].why
 
 
 @pytest.mark.parametrize(
@@ -128,7 +142,7 @@ def test_what_is_not_on_record_is_not_said_to_have_changed(recorder: Recorder) -
         recorder.execution("DataGate", run, {"examples": examples}, outputs, source_hash="s", **given)
     lineage = Lineage(recorder.store)
     before, now = lineage.runs()
-    (story,) = stage_stories(lineage, now, before)
+    (story,) = explain_stages(lineage, now, before)
     assert story.why == "what changed is not known: not all of the run before is on record"
 
 
@@ -162,18 +176,79 @@ def test_an_unknown_run(recorder: Recorder, tmp_path: Path) -> None:
         explain(Lineage(recorder.store), "third", str(tmp_path))
 
 
-def test_bars_are_as_long_as_their_values() -> None:
-    chart = paired_bars([("a < b", 10.0, 40.0), ("c", 20.0, None)], "errors")
-    assert "a &lt; b" in chart
-    widths = [float(part.split('"')[0]) for part in chart.split('width="')[2:]]
-    assert widths == [75.0, 300.0, 150.0]
+def test_bars_beside_each_other_share_one_scale_and_a_worse_slice_is_marked() -> None:
+    rows = [("overall", "", 40.0, 50.0), ("season", "1", 74.9, 35.15), ("season", "4", 34.0, 100.0)]
+    keys = [{"slicing": slicing, "slice": value, "rows": 9.0} for slicing, value, *_ in rows]
+    winter = Decision("change", "mae", "season", "1", 1.131, None, 0.1, 262, binding=False, passed=False)
+    assert winter.reason == "mae against the baseline, winter: +113.1 %, at most +10 % (only 262 rows: reported)"
+    found = _comparison(
+        {
+            "candidate_metrics": [{**key, "mae": row[2]} for key, row in zip(keys, rows, strict=True)],
+            "baseline_metrics": [{**key, "mae": row[3]} for key, row in zip(keys, rows, strict=True)],
+            "decisions": [asdict(winter)],
+        }
+    )
+    assert found is not None
+    page = str(parts().errors(found))
+    # 40, 50; 74.9, 35.15; 34 and 100 are shares of the one largest error of all figures.
+    assert re.findall(r"--share: ([\d.]+)", page) == ["0.4000", "0.5000", "0.7490", "0.3515", "0.3400", "1.0000"]
+    assert re.findall(r'class="number over"><span>([^<]+)', page) == ["+113.1 %"]
+    gates = str(parts().gates([{**asdict(winter), "reason": winter.reason}]))
+    assert 'class="short over"><span>over its limit, reported only' in gates
+
+
+def test_what_is_no_number_has_no_bar() -> None:
+    assert "--share" not in parts().bar(None, 3.0)
+    assert "not a number" in parts().bar(None, 3.0)
 
 
 def test_histograms_of_nothing_are_drawn_all_the_same() -> None:
-    assert two_histograms([], [], "empty").endswith("</svg>")
-    assert two_histograms([(1.0, 1.0, 5.0)], [], "constant").count("<rect") == 1
+    assert histograms([], []).filled == []
+    assert len(histograms([(1.0, 1.0, 5.0)], []).filled) == 1
     # This year's one value lies right of last year's, and inside of the picture.
-    assert 'x="176.0" y="2.0" width="3.0"' in two_histograms([(1.0, 1.0, 5.0)], [(0.0, 0.0, 5.0)], "another value")
+    assert histograms([(1.0, 1.0, 5.0)], [(0.0, 0.0, 5.0)]).filled == [("176.0", "2.0", "3.0", "42.0")]
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 6), (1, 4), (0, 1), (7, 7)])
+def test_whole_numbers_of_a_narrow_range_have_a_bar_each(first: int, last: int, tmp_path: Path) -> None:
+    values = [value for value in range(first, last + 1) for _ in range(10 + value)]
+    write_statistics(tmp_path, pa.RecordBatch.from_pydict({"code": [[value] for value in values]}))
+    found = read_statistics(str(tmp_path), "train")["code"].buckets
+    assert [round(low + 0.5) for low, _, _ in found] == list(range(first, last + 1))
+    assert [rows for *_, rows in found] == pytest.approx([10 + v for v in range(first, last + 1)], abs=2)
+
+
+def test_hours_weekdays_and_months_are_counted_and_not_cut_into_ten(tmp_path: Path) -> None:
+    hours = pd.date_range("2012-01-01", "2012-12-31 22:00", freq="h")
+    columns = {"hr": hours.hour, "weekday": (hours.dayofweek + 1) % 7, "mnth": hours.month}
+    write_statistics(tmp_path, pa.RecordBatch.from_pydict({k: [[int(v)] for v in c] for k, c in columns.items()}))
+    rows = {name: [[0.5]] * len(hours) for name in calendar_sums.COLUMNS}
+    rows |= {"dteday": [[str(day.date()).encode()] for day in hours], "hr": [[int(hour)] for hour in hours.hour]}
+    file = Path(calendar_sums.file_of(str(tmp_path), "train"))
+    file.parent.mkdir()
+    file.write_bytes(calendar_sums.of_batch(pa.RecordBatch.from_pydict(rows)).to_bytes())
+    found = read_statistics(str(tmp_path), "train")
+    for name, values in columns.items():
+        counts = pd.Series(values).value_counts().sort_index()
+        assert found[name].buckets == tuple((v - 0.5, v + 0.5, rows) for v, rows in counts.items())
+    assert len(found["hr"].buckets) == 24
+
+
+def test_settings_are_told_where_they_differ(recorder: Recorder, tmp_path: Path) -> None:
+    record_two_runs(recorder, tmp_path)
+    first = load_settings(assignments=("training.epochs=3",))
+    record_run(recorder.store, source_of_this_run(first, "first", "local"))
+    second = load_settings(assignments=("training.epochs=5", "seed=7"))
+    record_run(recorder.store, source_of_this_run(second, "second", "local"))
+    explanation = explain(Lineage(recorder.store), None, str(tmp_path))
+    shipped = load_settings()
+    assert [(c.name, c.value, c.default, c.before) for c in explanation.report.settings] == [
+        ("seed", "7", str(shipped.seed), str(shipped.seed)),
+        ("training.epochs", "5", str(shipped.training.epochs), "3"),
+    ]
+    assert "training.epochs 5" in Page(as_page(explanation)).text
+    same = explain(Lineage(recorder.store), "first", str(tmp_path)).report.settings
+    assert [(c.name, c.before) for c in same] == [("training.epochs", None)]
 
 
 def test_the_shift_is_in_standard_deviations_of_before() -> None:

@@ -1,0 +1,163 @@
+"""A run explained as one HTML page that needs no network: why it ran, what each stage did, what was decided and why."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bike_pipeline import features
+from bike_pipeline.errors import MetadataError
+from bike_pipeline.lineage.queries import run_changes
+from bike_pipeline.lineage.queries.evidence import exports_of_run
+from bike_pipeline.lineage.queries.feature_statistics import FeatureStatistics, read_statistics, shift
+from bike_pipeline.lineage.queries.history import History
+from bike_pipeline.lineage.reports.charts import Histograms, histograms
+from bike_pipeline.lineage.reports.graph_svg import as_svg
+from bike_pipeline.lineage.reports.lineage_report import LineageReport, report_of_run
+from bike_pipeline.lineage.store.entities import RunRecord
+from bike_pipeline.lineage.store.metadata_store import Lineage
+from bike_pipeline.pages import render
+
+_SLICINGS = {
+    "overall": "Overall",
+    "hour_band": "By hour of the day",
+    "season": "By season",
+    "weathersit": "By weather",
+}
+_DEMO = {
+    "--demo first": "the first half of the embedded data, 2011, was brought in",
+    "--demo second": "the second half of the embedded data, 2012, arrived",
+}
+
+
+@dataclass(frozen=True)
+class RunExplanation:
+    """All that the page holds.
+
+    Attributes:
+        run: the run.
+        trigger: why it ran.
+        stages: why every stage did what it did.
+        report: its facts, gates, metrics and lineage.
+        findings: what the data gate found, a dictionary each; None if it wrote no report.
+        now: statistics of the run's training rows by column.
+        before: those of the rows that the baseline was trained on; empty if there was none.
+        exports: what came of every format; None if the run did not come to them.
+    """
+
+    run: RunRecord
+    trigger: str
+    stages: list[run_changes.StageExplanation]
+    report: LineageReport
+    findings: list[dict[str, Any]] | None
+    now: dict[str, FeatureStatistics]
+    before: dict[str, FeatureStatistics]
+    exports: dict[str, Any] | None
+
+
+def explain(lineage: Lineage, run_id: str | None, store_uri: str) -> RunExplanation:
+    """Gather what is known of a run.
+
+    Args:
+        lineage: the metadata store.
+        run_id: the run; None for the newest.
+        store_uri: folder or URL of the span store.
+
+    Raises:
+        MetadataError: there is no such run.
+    """
+    runs = lineage.runs()
+    run = next((r for r in reversed(runs) if run_id in (None, r.run_id)), None)
+    if run is None:
+        what = f"there is no run '{run_id}'" if run_id else "there is no run yet"
+        raise MetadataError(what, fix="`bike-pipeline runs` lists every run")
+    earlier = run_changes.run_before(lineage, runs, run)
+    report = report_of_run(lineage, History(lineage), run.run_id, store_uri, earlier.run_id if earlier else "")
+    facts = dict(report.facts)
+    findings, now = None, {}
+    for stage in run.stages:
+        outputs = lineage.outputs(stage.execution_id)
+        if "statistics" in outputs:
+            now = read_statistics(outputs["statistics"][0].uri, "train")
+        path = Path(outputs["report"][0].uri) / "report.json" if "report" in outputs else None
+        if path is not None and path.is_file():
+            findings = json.loads(path.read_text(encoding="utf-8"))["findings"]
+    examples = run_changes.baseline_examples(lineage, run)
+    statistics = run_changes.statistics_of(lineage, examples) if examples is not None else None
+    return RunExplanation(
+        run=run,
+        trigger=_trigger(facts.get("called by", ""), facts.get("runner", "")),
+        stages=run_changes.explain_stages(lineage, run, earlier),
+        report=report,
+        findings=findings,
+        now=now,
+        before=read_statistics(statistics.uri, "train") if statistics is not None else {},
+        exports=exports_of_run(lineage, [stage.execution_id for stage in run.stages]),
+    )
+
+
+def _trigger(command: str, runner: str) -> str:
+    """Return why a run took place, to follow "because"."""
+    on = f" (runner {runner})" if runner else ""
+    if not command:
+        return f"somebody or something began it, which the records do not name{on}"
+    why = next((text for option, text in _DEMO.items() if option in command), "somebody asked for a run")
+    return f"{why}: “{command}”{on}"
+
+
+def as_page(explanation: RunExplanation) -> str:
+    """Return the page."""
+    return render(
+        "run.html",
+        title=f"Run {explanation.run.run_id}",
+        it=explanation,
+        comparison=_comparison(explanation.report.gates),
+        columns=[_column(explanation, feature) for feature in features.FEATURES if _has_column(explanation, feature)],
+        drawing=as_svg(explanation.report.graph),
+    )
+
+
+def _comparison(gates: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return the errors by slice, all on one scale."""
+    if gates is None:
+        return None
+    before = {(row["slicing"], row["slice"]): row["mae"] for row in gates["baseline_metrics"]}
+    too_much = {
+        (d["slicing"], d["slice"])
+        for d in gates["decisions"]
+        if d["metric"] == "mae" and d["kind"] == "change" and not d["passed"]
+    }
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in sorted(gates["candidate_metrics"], key=lambda row: float(row["slice"] or 0)):
+        key, error = (row["slicing"], row["slice"]), before.get((row["slicing"], row["slice"]))
+        change = (row["mae"] - error) / error if error and row["mae"] is not None else None
+        name = f"{features.slice_name(*key)} ({int(row['rows'])})"
+        line = {"name": name, "new": row["mae"], "before": error, "change": change, "too_much": key in too_much}
+        groups.setdefault(row["slicing"], []).append(line)
+    figures = [(title, groups[slicing]) for slicing, title in _SLICINGS.items() if slicing in groups]
+    errors = [line[which] or 0.0 for _, lines in figures for line in lines for which in ("new", "before")]
+    return {"figures": figures, "largest": max(errors, default=0.0), "baseline": bool(before)}
+
+
+def _has_column(explanation: RunExplanation, feature: features.Feature) -> bool:
+    return feature.role != "key" and feature.name in explanation.now
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A row of the table of columns; `shift` is None if there is nothing to compare with."""
+
+    feature: features.Feature
+    now: FeatureStatistics
+    before: FeatureStatistics | None
+    shift: float | None
+    picture: Histograms
+
+
+def _column(explanation: RunExplanation, feature: features.Feature) -> _Column:
+    now, before = explanation.now[feature.name], explanation.before.get(feature.name)
+    picture = histograms(now.buckets, before.buckets if before else ())
+    moved = shift(now, before) if before and before.std else None
+    return _Column(feature, now, before, moved, picture)

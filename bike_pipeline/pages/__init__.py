@@ -1,0 +1,55 @@
+"""One look for every page: Jinja2 templates and style sheets, for runs, lineage, model cards and notebooks.
+
+A page is one file that needs no network and runs no script: the style sheet and the drawings lie inside of it. Every
+value is escaped, whatever it comes from.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from bike_pipeline.features import slice_name
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a template of `pages/templates`, filled in."""
+    return _environment().get_template(template).render(**values)
+
+
+def parts() -> Any:
+    """Return the macros of `parts.html`, for those who need a part without its page."""
+    return _environment().get_template("parts.html").module
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("bike_pipeline.pages"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters |= {"number": number, "percent": percent, "utc": utc}
+    environment.globals["slice_name"] = slice_name
+    return environment
+
+
+def number(value: float | None, form: str = ",.4g") -> str:
+    """Return a number in Python's format `form`; "-" if there is none."""
+    # Without the addition a tiny negative number would read "-0.00".
+    return "-" if value is None else f"{round(value, 9) + 0.0:{form}}"
+
+
+def percent(value: float | None) -> str:
+    """Return a change as a signed percentage: 1.131 as "+113.1 %"; "-" if there is none."""
+    return "-" if value is None else f"{100 * value:+.1f} %"
+
+
+def utc(moment: datetime) -> str:
+    """Return a time as every table and page writes it."""
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
