@@ -1,30 +1,49 @@
-"""The way in for programs: a workspace whose methods are the use cases.
-
-from bike_pipeline import Workspace
-Workspace("workspace").promote()
-"""
+"""The way in for programs: a workspace whose methods are the use cases (docs/python.md)."""
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from bike_pipeline.settings import Settings, load_settings
-from bike_pipeline.use_cases import cluster, data, doctor, promotion
+from bike_pipeline.use_cases import cluster, data, gc, promotion, reproduction, verification
+from bike_pipeline.use_cases import doctor as doctor_
+from bike_pipeline.use_cases import export as export_
+from bike_pipeline.use_cases import lineage as lineage_
+from bike_pipeline.use_cases import predict as predict_
+from bike_pipeline.use_cases import push_edge as push_edge_
+from bike_pipeline.use_cases import run as run_
+from bike_pipeline.use_cases import track as track_
 
 if TYPE_CHECKING:
     from bike_pipeline.data.ingest import IngestResult
-    from bike_pipeline.data.span_version import SpanVersion
-    from bike_pipeline.model_registry.deployment import Change
-    from bike_pipeline.runners.kubeflow.cluster_records import Schedule
-    from bike_pipeline.runners.kubeflow.definition import Target
     from bike_pipeline.use_cases.cluster import ScheduledVersion, Submission
+
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def _method(
+    use_case: Callable[Concatenate[Settings, Parameters], Result],
+) -> Callable[Concatenate[Workspace, Parameters], Result]:
+    """Return a use case as a method, with its own parameters, types and text."""
+
+    @functools.wraps(use_case)
+    def method(self: Workspace, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        return use_case(self.settings, *args, **kwargs)
+
+    return method
 
 
 class Workspace:
     """A folder with everything that the product writes, and the settings that it is worked with.
+
+    Each method is the use case of `bike_pipeline.use_cases` that its text describes; it needs no terminal, prints
+    nothing, and raises `BikePipelineError`.
 
     Attributes:
         settings: the settings; every use case takes them.
@@ -52,37 +71,38 @@ class Workspace:
         assignments = tuple(f"{path}={json.dumps(value)}" for path, value in chosen.items())
         self.settings: Settings = load_settings(config, assignments)
 
-    def promote(self, version: int | None = None, label: str = "stable", reason: str = "") -> Change | None:
-        """See `use_cases.promotion.promote`."""
-        return promotion.promote(self.settings, version, label, reason)
-
-    def rollback(self, to: int | None = None, label: str = "stable", reason: str = "") -> Change:
-        """See `use_cases.promotion.rollback`."""
-        return promotion.rollback(self.settings, to, label, reason)
-
-    def history(self) -> list[Change]:
-        """See `use_cases.promotion.history`."""
-        return promotion.history(self.settings)
+    run = _method(run_.run)
+    ingest_demo = _method(run_.ingest_demo)
+    reproducibility = _method(reproduction.reproducibility)
+    reproduce = _method(reproduction.reproduce)
+    track = _method(track_.track)
+    models = _method(lineage_.models)
+    export = _method(export_.export)
+    parity = _method(export_.parity)
+    predict = _method(predict_.predict)
+    runs = _method(lineage_.runs)
+    lineage = _method(lineage_.lineage_report)
+    impact = _method(lineage_.impact)
+    compare = _method(lineage_.compare)
+    explain_run = _method(lineage_.explain_run)
+    verify = _method(verification.verify)
+    collect_garbage = _method(gc.collect_garbage)
+    promote = _method(promotion.promote)
+    rollback = _method(promotion.rollback)
+    history = _method(promotion.history)
+    push_edge = _method(push_edge_.push_edge)
+    spans = _method(data.versions)
+    verify_data = _method(data.verify)
+    compile = _method(cluster.compile_pipeline)
+    schedules = _method(cluster.schedules)
 
     def ingest(self, source: Path | str, query: str | None = None, span: int | None = None) -> IngestResult:
         """See `use_cases.data.ingest`."""
         return data.ingest(self.settings, str(source), query, span)
 
-    def spans(self) -> list[SpanVersion]:
-        """Return every version of every span, rising."""
-        return data.versions(self.settings)
-
-    def verify_data(self, span: int | None = None, version: int | None = None) -> list[SpanVersion]:
-        """See `use_cases.data.verify`."""
-        return data.verify(self.settings, span, version)
-
-    def doctor(self, required: Collection[str] = ()) -> list[doctor.Check]:
+    def doctor(self, required: Collection[str] = ()) -> list[doctor_.Check]:
         """See `use_cases.doctor.examine`."""
-        return doctor.examine(self.settings, required=required)
-
-    def compile(self, target: Target = "kubeflow", output: Path | None = None) -> Path:
-        """See `use_cases.cluster.compile_pipeline`."""
-        return cluster.compile_pipeline(self.settings, target, output)
+        return doctor_.examine(self.settings, required=required)
 
     def submit(
         self,
@@ -103,7 +123,3 @@ class Workspace:
         """See `use_cases.cluster.schedule`; without a spec the pipeline is compiled."""
         spec = spec or self.compile()
         return cluster.schedule(self.settings, spec, cron=cron, every=every, name=name, replace=replace)
-
-    def schedules(self) -> list[Schedule]:
-        """Return the recurring runs of the pipeline's experiment on Kubeflow Pipelines."""
-        return cluster.schedules(self.settings)
