@@ -34,7 +34,7 @@ def command(settings: Settings, output: Path, check: bool) -> None:
 
     promoted = None
     if settings.serving.configuration.versions.policy == "promoted":
-        promoted = targets.served(settings.serving_path, settings.serving.promotion.keep_loaded)
+        promoted = targets.served_versions(settings.serving_path, settings.serving.promotion.keep_loaded)
     content = configuration.files(settings, output, promoted)
     if check:
         if wrong := configuration.differing(content, output):

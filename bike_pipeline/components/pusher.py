@@ -98,7 +98,11 @@ class PusherExecutor(stock.Executor):
         metric_set = artifact_utils.get_single_instance(input_dict["model_blessing"]).get_string_custom_property(
             "metric_set"
         )
-        targets = RolloutTargets.from_json(exec_properties["promotion"]) if exec_properties.get("promotion") else None
+        targets = (
+            RolloutTargets.model_validate_json(exec_properties["promotion"])
+            if exec_properties.get("promotion")
+            else None
+        )
         registry = ModelRegistry(base_path)
         if targets:
             # Before there is a version that must not serve yet.

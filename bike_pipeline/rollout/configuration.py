@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bike_pipeline.errors import ConfigurationError, StorageError
+from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.rollout.messages import message_class
+from bike_pipeline.storage.atomic_files import replace_file
 
 if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
@@ -25,19 +26,14 @@ _HEADER = "# Written by `bike-pipeline serving-config`; a change belongs into th
 
 
 @dataclass(frozen=True)
-class Served:
-    """The versions that a server shall have, where somebody promoted.
-
-    Attributes:
-        versions: the versions to load.
-        labels: a version by its label.
-    """
+class ServedVersions:
+    """The promoted versions that a server is to load, and the version of each label."""
 
     versions: tuple[int, ...]
     labels: Mapping[str, int]
 
 
-def files(settings: Settings, folder: Path, served: Served | None = None) -> dict[str, str]:
+def files(settings: Settings, folder: Path, served: ServedVersions | None = None) -> dict[str, str]:
     """Return the content of every file by its name.
 
     Args:
@@ -50,7 +46,7 @@ def files(settings: Settings, folder: Path, served: Served | None = None) -> dic
     """
     configuration = settings.serving.configuration
     content = {
-        MODELS_FILE: _text(models_config(settings, served)),
+        MODELS_FILE: _text(_models_config(settings, served)),
         MONITORING_FILE: _text(_monitoring(settings)),
         LOGGING_FILE: _text(_logging(configuration.request_logging)),
         COMPOSE_FILE: _compose(settings, folder),
@@ -65,51 +61,34 @@ def proto_text(message: Any) -> str:
     return _HEADER + _text(message)
 
 
-def models_config(settings: Settings, served: Served | None = None) -> Any:
-    """Return the ModelServerConfig (a proto of `tensorflow-serving-api`).
-
-    Raises:
-        ConfigurationError: the policy is `promoted` and nothing is.
-    """
-    from bike_pipeline.serving.protos import model_server_config_pb2
-
+def _models_config(settings: Settings, served: ServedVersions | None) -> Any:
     chosen = settings.serving.configuration.versions
-    request_logging = settings.serving.configuration.request_logging
-    if chosen.policy == "promoted":
-        if served is None or not served.versions:
-            raise ConfigurationError(
-                "the policy `promoted` needs a promoted version, and there is none",
-                where="serving.configuration.versions.policy",
-                fix="promote one (`bike-pipeline promote`), or start with `latest`",
-            )
-        return promoted_config(settings.serving.model_name, base_path_in_container(settings), served, request_logging)
-    config = model_server_config_pb2.ModelServerConfig()
-    model = config.model_config_list.config.add()
-    model.name = settings.serving.model_name
-    model.base_path = base_path_in_container(settings)
-    model.model_platform = "tensorflow"
-    policy = model.model_version_policy
-    if chosen.policy == "specific":
-        policy.specific.versions.extend(chosen.versions)
-    elif chosen.policy == "all":
+    if chosen.policy == "promoted" and (served is None or not served.versions):
+        raise ConfigurationError(
+            "the policy `promoted` needs a promoted version, and there is none",
+            where="serving.configuration.versions.policy",
+            fix="promote one (`bike-pipeline promote`), or start with `latest`",
+        )
+    if chosen.policy != "promoted" or served is None:
+        served = ServedVersions(chosen.versions, chosen.labels)
+    config = promoted_config(
+        settings.serving.model_name,
+        base_path_in_container(settings),
+        served,
+        settings.serving.configuration.request_logging,
+    )
+    policy = config.model_config_list.config[0].model_version_policy
+    if chosen.policy == "all":
         policy.all.SetInParent()
-    else:
+    elif chosen.policy == "latest":
         policy.latest.num_versions = chosen.count
-    for label, version in sorted(chosen.labels.items()):
-        model.version_labels[label] = version
-    if request_logging.enabled:
-        model.logging_config.CopyFrom(_logging(request_logging))
     return config
 
 
-def promoted_config(name: str, base_path: str, served: Served, request_logging: RequestLoggingSettings) -> Any:
-    """Return the ModelServerConfig of a model that serves exactly what is promoted.
+def promoted_config(name: str, base_path: str, served: ServedVersions, request_logging: RequestLoggingSettings) -> Any:
+    """Return the ModelServerConfig (a proto of `tensorflow-serving-api`) of a model that serves exactly these versions.
 
-    Args:
-        name: the model's name.
-        base_path: its base path as the server sees it.
-        served: versions and labels.
-        request_logging: what it says of the request log.
+    `base_path` is the model's base path as the server sees it.
     """
     from bike_pipeline.serving.protos import model_server_config_pb2
 
@@ -184,7 +163,7 @@ def arguments(settings: Settings) -> list[str]:
 
 
 def health_check(settings: Settings) -> list[str]:
-    """Return a command that succeeds where a version of the model is ready; the official image has bash and no curl."""
+    """Return a command that succeeds if a version of the model is ready; the official image has bash and no curl."""
     request = f"GET /v1/models/{settings.serving.model_name} HTTP/1.0\\r\\n\\r\\n"
     port = settings.serving.configuration.container.rest_port
     return ["bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{port} && printf '{request}' >&3 && grep -q '\"AVAILABLE\"' <&3"]
@@ -249,32 +228,12 @@ def _read(path: Path) -> str | None:
         return None
 
 
-def write(content: Mapping[str, str], folder: Path, only: Collection[str] | None = None) -> list[Path]:
+def write(content: Mapping[str, str], folder: Path) -> list[Path]:
     """Write the files, each at once, so that a server that polls one never reads half of it.
-
-    Args:
-        content: the files by name.
-        folder: where to; it is made where it is absent.
-        only: names to write; None for all.
 
     Raises:
         StorageError: they cannot be written.
     """
-    written = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in content.items():
-            if only is not None and name not in only:
-                continue
-            temporary = folder / f".{name}.{os.getpid()}"
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(folder / name)
-            written.append(folder / name)
-    except OSError as error:
-        raise StorageError(
-            f"cannot write it ({error.strerror or error})", where=str(folder), fix="grant write permission, free space"
-        ) from None
-    return written
+    for name, text in content.items():
+        replace_file(folder / name, text.encode())
+    return [folder / name for name in content]

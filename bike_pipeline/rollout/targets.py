@@ -1,8 +1,8 @@
-"""Tells servers what is promoted: the models.config that they poll, and running ones by HandleReloadConfigRequest.
+"""Brings what is promoted to the rollout targets: a models.config that servers poll, and running servers.
 
-A label may only name a version that is available, so a server is told in steps: first to load the new version beside
-the ones it has, and when that is available, to move the labels and to let the others go. Until then it answers with
-what it answered with before.
+A label may only name a version that is available, so a server gets two requests (HandleReloadConfigRequest): the first
+loads the new version beside the ones it has; when that is available, the second moves the labels and unloads the
+others. Until then it answers as before.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +18,13 @@ from bike_pipeline.model_registry import ModelRegistry
 from bike_pipeline.model_registry.deployment import STABLE
 from bike_pipeline.rollout.configuration import (
     MODELS_FILE,
-    Served,
+    ServedVersions,
     base_path_in_container,
     promoted_config,
     proto_text,
     write,
 )
+from bike_pipeline.settings.section import Section
 from bike_pipeline.settings.serving_client import ServingClientSettings
 from bike_pipeline.settings.serving_configuration import RequestLoggingSettings
 from bike_pipeline.settings.serving_promotion import PromotionSettings
@@ -38,65 +38,44 @@ _SERVICE = "/tensorflow.serving.ModelService"
 _IDENTITY = {"tls", "ca_file", "certificate", "key"}
 
 
-@dataclass(frozen=True)
-class RolloutTargets:
-    """Whoever follows the promotions of a model.
+class RolloutTargets(Section):
+    """The servers and files that a promotion of a model reaches.
 
     Attributes:
         model_name: the name that it is served under.
         base_path: its base path as servers see it.
-        promotion: who they are, and how long they may take.
-        request_logging: what models.config says of the request log.
-        client: how servers are spoken to; its address and protocol do not count.
+        promotion: the targets, and how long they may take.
+        request_logging: the request log that models.config asks for.
+        client: how servers are reached; its address and protocol do not count.
     """
 
     model_name: str
     base_path: str
     promotion: PromotionSettings
     request_logging: RequestLoggingSettings
-    client: ServingClientSettings = field(default_factory=ServingClientSettings)
+    client: ServingClientSettings = ServingClientSettings()
 
     @staticmethod
     def of(settings: Settings) -> RolloutTargets:
         """Return those of the settings."""
         promotion = settings.serving.promotion
         return RolloutTargets(
-            settings.serving.model_name,
-            promotion.server_base_path or base_path_in_container(settings),
-            promotion,
-            settings.serving.configuration.request_logging,
-            settings.serving.client,
+            model_name=settings.serving.model_name,
+            base_path=promotion.server_base_path or base_path_in_container(settings),
+            promotion=promotion,
+            request_logging=settings.serving.configuration.request_logging,
+            client=settings.serving.client,
         )
 
     def to_json(self) -> str:
         """Return everything as text, for the parameters of a stage."""
-        return json.dumps(
-            {
-                "model_name": self.model_name,
-                "base_path": self.base_path,
-                "promotion": self.promotion.model_dump(mode="json"),
-                "request_logging": self.request_logging.model_dump(mode="json"),
-                # What else the section says is of no account for a promotion, and must not repeat a stage.
-                "client": self.client.model_dump(mode="json", include=_IDENTITY),
-            },
-            sort_keys=True,
-        )
-
-    @staticmethod
-    def from_json(text: str) -> RolloutTargets:
-        """Return what `to_json` wrote."""
-        found = json.loads(text)
-        return RolloutTargets(
-            found["model_name"],
-            found["base_path"],
-            PromotionSettings.model_validate(found["promotion"]),
-            RequestLoggingSettings.model_validate(found["request_logging"]),
-            ServingClientSettings.model_validate(found["client"]),
-        )
+        values = self.model_dump(mode="json", exclude={"client"})
+        # The rest of the client's settings does not change a promotion, and must not repeat a stage.
+        return json.dumps({**values, "client": self.client.model_dump(mode="json", include=_IDENTITY)}, sort_keys=True)
 
 
-def served(base_path: str | Path, keep_loaded: int) -> Served:
-    """Return the versions that servers shall have: those with a label, and the last ones that were `stable` before.
+def served_versions(base_path: str | Path, keep_loaded: int) -> ServedVersions:
+    """Return what servers are to load: versions with a label, and the last `keep_loaded` that were `stable` before.
 
     Raises:
         StorageError: the state cannot be read.
@@ -105,47 +84,46 @@ def served(base_path: str | Path, keep_loaded: int) -> Served:
     deployment = registry.deployment()
     if deployment is None:
         promoted = registry.serving()
-        return Served((promoted,), {}) if promoted is not None else Served((), {})
-    present = set(registry.versions())
-    promoted = deployment.labels.get(STABLE, 0)
+        return ServedVersions(() if promoted is None else (promoted,), {})
+    present, stable = set(registry.versions()), deployment.labels.get(STABLE, 0)
     # A request that names no version gets the newest one that is loaded, so only older ones may stay.
-    earlier = [v for v in deployment.previous.get(STABLE, ()) if v in present and v < promoted]
+    earlier = [v for v in deployment.previous.get(STABLE, ()) if v in present and v < stable]
     kept = earlier[-keep_loaded:] if keep_loaded else []
-    return Served(tuple(sorted({*deployment.labels.values(), *kept})), dict(deployment.labels))
+    return ServedVersions(tuple(sorted({*deployment.labels.values(), *kept})), dict(deployment.labels))
 
 
 def roll_out(base_path: str | Path, targets: RolloutTargets) -> list[str]:
-    """Tell everybody what is promoted; return in words who was told.
+    """Bring what is promoted to every target; return the files and addresses that have it.
 
     Raises:
-        ServerError: a server cannot be reached, refuses, or does not come to load the version; all others were told.
+        ServerError: a server cannot be reached, refuses, or does not load the version; all others have it.
         StorageError: the state cannot be read, or models.config not be written.
     """
-    wanted = served(base_path, targets.promotion.keep_loaded)
+    wanted = served_versions(base_path, targets.promotion.keep_loaded)
     if not wanted.versions:
         return []
-    told = []
-    if named := targets.promotion.models_config:
-        path = Path(named).expanduser()
+    reached = []
+    if targets.promotion.models_config:
+        path = Path(targets.promotion.models_config).expanduser()
         config = promoted_config(targets.model_name, targets.base_path, wanted, targets.request_logging)
         write({path.name or MODELS_FILE: proto_text(config)}, path.parent)
-        told.append(str(path))
-    failed = []
+        reached.append(str(path))
+    errors = []
     for address in targets.promotion.servers:
         try:
             _reload(address, targets, wanted)
-            told.append(address)
+            reached.append(address)
         except ServerError as error:
-            failed.append(error)
-    if failed:
-        raise failed[0]
-    return told
+            errors.append(error)
+    if errors:
+        raise errors[0]
+    return reached
 
 
-def _reload(address: str, targets: RolloutTargets, wanted: Served) -> None:
+def _reload(address: str, targets: RolloutTargets, wanted: ServedVersions) -> None:
     import grpc
 
-    # A rollback that no server is told of needs none of it.
+    # A rollback without servers needs none of it.
     from bike_pipeline.serving.clients import rpc
     from bike_pipeline.serving.clients.connection import connection_of
 
@@ -153,9 +131,9 @@ def _reload(address: str, targets: RolloutTargets, wanted: Served) -> None:
     with rpc.channel(connection) as channel:
         server = _Server(channel, connection, targets)
         try:
-            server.ask(Served(tuple(sorted({*server.available(), *wanted.versions})), {}))
+            server.load(ServedVersions(tuple(sorted({*server.available(), *wanted.versions})), {}))
             server.wait(wanted)
-            server.ask(wanted)
+            server.load(wanted)
         except grpc.RpcError as error:
             reason = (error.details() if isinstance(error, grpc.Call) else "") or str(error)
             raise ServerError(
@@ -171,7 +149,7 @@ class _Server:
     def __init__(self, channel: Any, connection: Connection, targets: RolloutTargets) -> None:
         from bike_pipeline.serving import protos
 
-        self._address, self._followers = connection.authority, targets
+        self._address, self._targets = connection.authority, targets
         self._metadata = tuple(connection.credentials.items())
         self._seconds = targets.promotion.server_seconds
         self._status, self._management = protos.get_model_status_pb2, protos.model_management_pb2
@@ -186,11 +164,11 @@ class _Server:
             self._management.ReloadConfigResponse.FromString,
         )
 
-    def ask(self, wanted: Served) -> None:
-        """Ask it to serve these versions and no others."""
-        f = self._followers
+    def load(self, wanted: ServedVersions) -> None:
+        """Have it serve these versions and no others."""
+        t = self._targets
         request = self._management.ReloadConfigRequest()
-        request.config.CopyFrom(promoted_config(f.model_name, f.base_path, wanted, f.request_logging))
+        request.config.CopyFrom(promoted_config(t.model_name, t.base_path, wanted, t.request_logging))
         response = self._reload(request, timeout=self._seconds, metadata=self._metadata)
         if response.status.error_code:
             raise ServerError(
@@ -201,12 +179,12 @@ class _Server:
 
     def _states(self) -> Mapping[int, tuple[int, str]]:
         request = self._status.GetModelStatusRequest()
-        request.model_spec.name = self._followers.model_name
+        request.model_spec.name = self._targets.model_name
         found = self._ask_status(request, timeout=self._seconds, metadata=self._metadata).model_version_status
         return {entry.version: (entry.state, entry.status.error_message) for entry in found}
 
     def available(self) -> list[int]:
-        """Return the versions that answer; none where it does not have the model."""
+        """Return the versions that answer; none if it does not have the model."""
         import grpc
 
         try:
@@ -218,7 +196,7 @@ class _Server:
         ready = self._status.ModelVersionStatus.AVAILABLE
         return [version for version, (found, _) in states.items() if found == ready]
 
-    def wait(self, wanted: Served) -> None:
+    def wait(self, wanted: ServedVersions) -> None:
         """Return when the versions that have a label are available.
 
         Raises:

@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ Rows = list[dict[str, int | float]]
 
 
 @dataclass(frozen=True)
-class Report:
+class TrialReport:
     """What the trial of a version measured.
 
     Attributes:
@@ -66,10 +66,12 @@ class Report:
         )
 
 
-class _Failed(Exception):  # noqa: N818 (told to nobody: `validate` turns it into a ServerError)
-    def __init__(self, what: str, request: Mapping[str, Any] | None = None) -> None:
+class _TrialError(Exception):
+    """Why a version does not pass; `record` holds the first failing request, if it came to one."""
+
+    def __init__(self, what: str, record: Mapping[str, Any] | None = None) -> None:
         super().__init__(what)
-        self.request = request
+        self.record = record
 
 
 def kept_folder(base_path: str | Path, version: int) -> Path:
@@ -79,13 +81,8 @@ def kept_folder(base_path: str | Path, version: int) -> Path:
     return Path(tempfile.gettempdir()) / "bike-validation" / Path(str(base_path)).name / str(version)
 
 
-def validate(base_path: str | Path, version: int, settings: ValidationSettings) -> Report:
-    """Try a version; what an earlier trial kept is replaced.
-
-    Args:
-        base_path: the model's base path.
-        version: the version.
-        settings: what it must pass.
+def validate(base_path: str | Path, version: int, settings: ValidationSettings) -> TrialReport:
+    """Try a version of a model; what an earlier trial kept is replaced.
 
     Raises:
         ServerError: it does not load or does not pass; the log and the first failing request are kept, and named.
@@ -96,17 +93,20 @@ def validate(base_path: str | Path, version: int, settings: ValidationSettings) 
         log = Path(scratch) / LOG_FILE
         try:
             rows, expected = _golden(folder, settings.rows)
-            with _candidate(folder, Path(scratch), log, version, settings) as (process, port, load_seconds):
-                answered = _ask(port, rows, expected, version, settings)
+            with _trial_server(folder, Path(scratch), log, version, settings) as (process, port, load_seconds):
+                answers = _ask(port, rows, expected, version, settings)
                 memory = _peak_memory(process.pid)
-            report = Report(len(rows), load_seconds, _percentile(answered), memory, _worst(answered))
-            _hold(report, answered, settings)
-        except _Failed as failure:
-            named = _keep(kept, log, failure, version)
+            times = sorted(answer.milliseconds for answer in answers)
+            latency = times[math.ceil(len(times) * _PERCENTILE) - 1]
+            difference = max(answer.difference for answer in answers)
+            report = TrialReport(len(rows), load_seconds, latency, memory, difference)
+            _check_limits(report, answers, settings)
+        except _TrialError as error:
+            names = _keep(kept, log, error, version)
             raise ServerError(
-                f"version {version} does not pass: {failure}",
+                f"version {version} does not pass: {error}",
                 where=str(kept),
-                fix=f"see {' and '.join(named)} there; what was promoted before still is",
+                fix=f"see {' and '.join(names)} there; what was promoted before still is",
             ) from None
     with contextlib.suppress(OSError):
         shutil.rmtree(kept)
@@ -126,7 +126,7 @@ def _golden(folder: Path, count: int) -> tuple[Rows, list[float]]:
         columns = {name: _spread(values.tolist(), count) for name, values in golden_rows(1000).items()}
         answers = _own_answers(folder, columns)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _Failed(f"its golden rows cannot be read ({type(error).__name__}: {error})") from None
+        raise _TrialError(f"its golden rows cannot be read ({type(error).__name__}: {error})") from None
     names = [feature.name for feature in features.MODEL_INPUTS]
     broken = [row for row, answer in enumerate(answers) if math.isnan(answer)]
     chosen = [*_spread(range(len(answers) - len(broken)), count), *broken]
@@ -146,9 +146,9 @@ def _own_answers(folder: Path, columns: Mapping[str, Any]) -> list[float]:
         answers = [float(value) for value in LoadedModel(folder).predict(columns)]
     except Exception as error:  # whatever TensorFlow has to say about a broken model
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise _Failed(f"the SavedModel does not answer ({reason[:300]})") from error
+        raise _TrialError(f"the SavedModel does not answer ({reason[:300]})") from error
     if not all(map(math.isfinite, answers)):
-        raise _Failed("the SavedModel answers a sound row with what is no number")
+        raise _TrialError("the SavedModel answers a sound row with what is no number")
     return answers
 
 
@@ -165,9 +165,16 @@ class _Answer:
             return 0.0 if math.isnan(self.expected) and math.isnan(self.answer) else math.inf
         return abs(self.answer - self.expected) / max(abs(self.expected), 1.0)
 
+    def check(self, settings: ValidationSettings) -> None:
+        """Raise a _TrialError if it is not the model's own answer."""
+        if not self.difference <= settings.max_relative_difference:
+            raise _TrialError(
+                f"it answers {self.answer:g} where the model itself answers {self.expected:g}", asdict(self)
+            )
+
 
 @contextmanager
-def _candidate(
+def _trial_server(
     folder: Path, scratch: Path, log: Path, version: int, settings: ValidationSettings
 ) -> Iterator[tuple[subprocess.Popen[bytes], int, float]]:
     """Start the process; yield it with its REST port and the seconds until the version was ready."""
@@ -183,7 +190,7 @@ def _candidate(
         "serving.server.rest_port=0",
         "serving.server.grpc_port=0",
         f"serving.server.backends={json.dumps(list(settings.backends))}",
-        # Whose signature is believed was asked before, where the keys are.
+        # The signature is checked before, where the keys are.
         "signing.require_signature=false",
     )
     command = [sys.executable, "-m", "bike_pipeline.rollout.trial_server", str(os.getpid()), *assignments]
@@ -194,11 +201,11 @@ def _candidate(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, env=environment
         )
     try:
-        told = _told(process, begin + settings.start_seconds)
+        ready = _ready_message(process, begin + settings.start_seconds)
         seconds = time.monotonic() - begin
-        if version not in told["versions"]:
-            raise _Failed(f"it cannot be served ({'; '.join(told['problems']) or 'no reason was told'})")
-        yield process, int(told["rest_port"]), seconds
+        if version not in ready["versions"]:
+            raise _TrialError(f"it cannot be served ({'; '.join(ready['problems']) or 'no reason was told'})")
+        yield process, int(ready["rest_port"]), seconds
     finally:
         process.terminate()
         try:
@@ -210,16 +217,17 @@ def _candidate(
             process.stdout.close()
 
 
-def _told(process: subprocess.Popen[bytes], deadline: float) -> Any:
+def _ready_message(process: subprocess.Popen[bytes], deadline: float) -> Any:
+    """Return what the trial server prints when it is ready."""
     assert process.stdout is not None
     line = b""
     while not line.endswith(b"\n"):
         left = deadline - time.monotonic()
         if left <= 0 or not select.select([process.stdout], [], [], left)[0]:
-            raise _Failed("it was not ready in time")
+            raise _TrialError("it was not ready in time")
         read = os.read(process.stdout.fileno(), 65_536)
         if not read:
-            raise _Failed(f"its process ended with status {process.wait()} before it was ready")
+            raise _TrialError(f"its process ended with status {process.wait()} before it was ready")
         line += read
     return json.loads(line)
 
@@ -227,70 +235,41 @@ def _told(process: subprocess.Popen[bytes], deadline: float) -> Any:
 def _ask(port: int, rows: Rows, expected: list[float], version: int, settings: ValidationSettings) -> list[_Answer]:
     """Ask one row a request, then all of them at once, which counts for the answers and not for the latency."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=settings.request_seconds)
-    try:
-        answered = []
+    with contextlib.closing(connection):
+        answers = []
         for row, own in zip(rows, expected, strict=True):
-            request = {"signature_name": "serving_default", "instances": [row]}
+            request: dict[str, Any] = {"signature_name": "serving_default", "instances": [row]}
             begin = time.perf_counter()
-            (answer,) = _predictions(connection, request, version, 1)
-            found = _Answer(request, answer, own, (time.perf_counter() - begin) * 1000)
-            _same(found, settings)
-            answered.append(found)
-        together = {"signature_name": "serving_default", "instances": rows}
-        answers = _predictions(connection, together, version, len(rows))
-        for row, answer, own in zip(rows, answers, expected, strict=True):
-            _same(_Answer({**together, "instances": [row], "in_a_batch_of": len(rows)}, answer, own, 0.0), settings)
-        return answered
-    finally:
-        connection.close()
+            (value,) = _predictions(connection, request, version)
+            answers.append(_Answer(request, value, own, (time.perf_counter() - begin) * 1000))
+            answers[-1].check(settings)
+        together: dict[str, Any] = {"signature_name": "serving_default", "instances": rows}
+        for row, value, own in zip(rows, _predictions(connection, together, version), expected, strict=True):
+            request = {**together, "instances": [row], "in_a_batch_of": len(rows)}
+            _Answer(request, value, own, 0.0).check(settings)
+        return answers
 
 
-def _predictions(
-    connection: http.client.HTTPConnection, request: Mapping[str, Any], version: int, count: int
-) -> list[float]:
+def _predictions(connection: http.client.HTTPConnection, request: Mapping[str, Any], version: int) -> list[float]:
+    """Return one prediction for each row of the request."""
     try:
         path = f"/v1/models/{_MODEL}/versions/{version}:predict"
         connection.request("POST", path, json.dumps(request), {"Content-Type": "application/json"})
         response = connection.getresponse()
         content = response.read()
     except (OSError, http.client.HTTPException) as error:
-        raise _Failed(f"a request was not answered ({type(error).__name__}: {error})", {"request": request}) from None
+        reason = f"a request was not answered ({type(error).__name__}: {error})"
+        raise _TrialError(reason, {"request": request}) from None
+    record = {"request": request, "response": content.decode(errors="replace")[:1000]}
     if response.status != http.client.OK:
-        told = content.decode(errors="replace")[:1000]
-        raise _Failed(f"a request was refused with status {response.status}", {"request": request, "response": told})
+        raise _TrialError(f"a request was refused with status {response.status}", record)
     try:
         predictions = [float(value) for value in json.loads(content)["predictions"]]
     except (ValueError, KeyError, TypeError):
         predictions = []
-    if len(predictions) != count:
-        told = content.decode(errors="replace")[:1000]
-        raise _Failed("an answer holds no predictions of the rows", {"request": request, "response": told})
+    if len(predictions) != len(request["instances"]):
+        raise _TrialError("an answer holds no predictions of the rows", record)
     return predictions
-
-
-def _same(found: _Answer, settings: ValidationSettings) -> None:
-    if not found.difference <= settings.max_relative_difference:
-        raise _Failed(
-            f"it answers {found.answer:g} where the model itself answers {found.expected:g}", _as_record(found)
-        )
-
-
-def _as_record(found: _Answer) -> dict[str, Any]:
-    return {
-        "request": found.request,
-        "answer": found.answer,
-        "expected": found.expected,
-        "milliseconds": found.milliseconds,
-    }
-
-
-def _percentile(answered: list[_Answer]) -> float:
-    times = sorted(answer.milliseconds for answer in answered)
-    return times[min(math.ceil(len(times) * _PERCENTILE), len(times)) - 1]
-
-
-def _worst(answered: list[_Answer]) -> float:
-    return max(answer.difference for answer in answered)
 
 
 def _peak_memory(pid: int) -> float:
@@ -298,21 +277,23 @@ def _peak_memory(pid: int) -> float:
     for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / _KILOBYTES_PER_MEGABYTE
-    raise _Failed("its process ended while it was asked")
+    raise _TrialError("its process ended while it was asked")
 
 
-def _hold(report: Report, answered: list[_Answer], settings: ValidationSettings) -> None:
+def _check_limits(report: TrialReport, answers: list[_Answer], settings: ValidationSettings) -> None:
     if report.latency_ms > settings.latency_limit_ms:
-        slow = next(found for found in answered if found.milliseconds > settings.latency_limit_ms)
-        raise _Failed(
+        slow = next(answer for answer in answers if answer.milliseconds > settings.latency_limit_ms)
+        raise _TrialError(
             f"95 % of the requests took up to {report.latency_ms:.1f} ms, the limit is {settings.latency_limit_ms:g}",
-            _as_record(slow),
+            asdict(slow),
         )
     if report.memory_mb > settings.memory_limit_mb:
-        raise _Failed(f"it took {report.memory_mb:,.0f} MB of memory, at most {settings.memory_limit_mb:,.0f} may be")
+        raise _TrialError(
+            f"it took {report.memory_mb:,.0f} MB of memory, at most {settings.memory_limit_mb:,.0f} may be"
+        )
 
 
-def _keep(kept: Path, log: Path, failure: _Failed, version: int) -> list[str]:
+def _keep(kept: Path, log: Path, error: _TrialError, version: int) -> list[str]:
     """Keep what tells why a version did not pass; return the names of the files."""
     names = []
     try:
@@ -321,10 +302,10 @@ def _keep(kept: Path, log: Path, failure: _Failed, version: int) -> list[str]:
         if log.exists():
             shutil.copyfile(log, kept / LOG_FILE)
             names.append(LOG_FILE)
-        if failure.request is not None:
-            record = {"version": version, "problem": str(failure), **failure.request}
+        if error.record is not None:
+            record = {"version": version, "problem": str(error), **error.record}
             (kept / REQUEST_FILE).write_text(json.dumps(record, indent=2), encoding="utf-8")
             names.append(REQUEST_FILE)
-    except OSError as error:
-        return [f"nothing, since it could not be written ({error.strerror or error}),"]
+    except OSError as failure:
+        return [f"nothing, since it could not be written ({failure.strerror or failure}),"]
     return names or ["nothing: the model itself could not be asked,"]

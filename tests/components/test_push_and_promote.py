@@ -22,7 +22,7 @@ from tests.rollout.storages import s3
 @pytest.fixture
 def world(tmp_path: Path, exported: Any, monkeypatch: pytest.MonkeyPatch) -> World:
     """A world with nothing pushed, whose versions pass their validation."""
-    monkeypatch.setattr(validation, "validate", lambda *_: validation.Report(64, 1.0, 2.0, 300.0, 0.0))
+    monkeypatch.setattr(validation, "validate", lambda *_: validation.TrialReport(64, 1.0, 2.0, 300.0, 0.0))
     world = World(tmp_path, exported.path)
     world.parameters = {"promotion": RolloutTargets.of(load_settings()).to_json()}
     return world

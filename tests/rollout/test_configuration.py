@@ -62,7 +62,7 @@ def test_every_version_policy_is_written():
     (model,) = models_of(settings_of(fixed))
     assert list(model.model_version_policy.specific.versions) == [7, 9]
     assert dict(model.version_labels) == {"stable": 9}
-    promoted = configuration.Served((3, 5), {"stable": 5, "canary": 3})
+    promoted = configuration.ServedVersions((3, 5), {"stable": 5, "canary": 3})
     (model,) = models_of(settings_of("versions.policy=promoted"), promoted)
     assert list(model.model_version_policy.specific.versions) == [3, 5]
     assert dict(model.version_labels) == {"stable": 5, "canary": 3}

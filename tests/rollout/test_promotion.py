@@ -43,7 +43,7 @@ def passing(monkeypatch):
 
     def validate(base_path, version, settings):
         tried.append(version)
-        return validation.Report(64, 1.0, 2.0, 300.0, 0.0)
+        return validation.TrialReport(64, 1.0, 2.0, 300.0, 0.0)
 
     monkeypatch.setattr(validation, "validate", validate)
     return tried
@@ -142,7 +142,7 @@ def test_a_damaged_version_is_not_even_tried(base, passing):
 
 def test_rollout_targets_come_back_from_their_text(base):
     targets = targets_of(base, "servers=[10.0.0.1:8500, tf-serving:8500]", "keep_loaded=3")
-    assert RolloutTargets.from_json(targets.to_json()) == targets
+    assert RolloutTargets.model_validate_json(targets.to_json()) == targets
 
 
 def test_a_polled_models_config_says_what_is_promoted(base, passing, tmp_path):
@@ -167,7 +167,7 @@ def test_an_older_version_that_is_promoted_stands_alone(base, passing):
     push(base, 2)
     promotion.promote(base, 2, targets_of(base))
     promotion.promote(base, 1, targets_of(base))
-    assert targets.served(base, 1).versions == (1,)
+    assert targets.served_versions(base, 1).versions == (1,)
 
 
 @pytest.fixture

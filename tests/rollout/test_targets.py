@@ -152,7 +152,7 @@ def test_a_secured_server_is_told_by_whoever_may_and_by_nobody_else(models, tmp_
                 f"serving.client.key={ours.key}",
             )
         )
-        chosen = RolloutTargets.from_json(RolloutTargets.of(settings).to_json())
+        chosen = RolloutTargets.model_validate_json(RolloutTargets.of(settings).to_json())
         ModelRegistry(base).promote(2)
         monkeypatch.setenv(API_KEY_VARIABLE, keys["rider"])
         with pytest.raises(ServerError, match="was not told of the promotion"):

@@ -158,10 +158,10 @@ def test_the_process_ends_with_whoever_started_it(base, tmp_path):
         "from bike_pipeline.rollout import validation\n"
         "from bike_pipeline.settings.serving_promotion import ValidationSettings\n"
         "def ask(port, *_):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "told = validation._told\n"
+        "ready = validation._ready_message\n"
         "def noted(process, *rest):\n"
-        "    found = told(process, *rest)\n    Path(sys.argv[2]).write_text(str(process.pid))\n    return found\n"
-        "validation._told, validation._ask = noted, ask\n"
+        "    found = ready(process, *rest)\n    Path(sys.argv[2]).write_text(str(process.pid))\n    return found\n"
+        "validation._ready_message, validation._ask = noted, ask\n"
         f"validation.validate(sys.argv[1], {VERSION}, ValidationSettings(rows=1))\n"
     )
     done = subprocess.run(
@@ -177,4 +177,4 @@ def test_the_process_ends_with_whoever_started_it(base, tmp_path):
         if not _alive(pid):
             return
         time.sleep(0.1)
-    raise AssertionError("the candidate's process outlived its parent")
+    raise AssertionError("the trial's process outlived its parent")
