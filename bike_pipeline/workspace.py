@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from bike_pipeline.settings import Settings, load_settings
-from bike_pipeline.use_cases import cluster, data, gc, promotion, reproduction, verification
+from bike_pipeline.settings import PROJECT_ROOT, Settings, load_settings
+from bike_pipeline.use_cases import cluster, compression, data, gc, promotion, reproduction, verification
 from bike_pipeline.use_cases import doctor as doctor_
 from bike_pipeline.use_cases import export as export_
 from bike_pipeline.use_cases import lineage as lineage_
@@ -17,9 +18,9 @@ from bike_pipeline.use_cases import predict as predict_
 from bike_pipeline.use_cases import push_edge as push_edge_
 from bike_pipeline.use_cases import run as run_
 from bike_pipeline.use_cases import track as track_
+from bike_pipeline.use_cases.champion import Champion
 
 if TYPE_CHECKING:
-    from bike_pipeline.data.ingest import IngestResult
     from bike_pipeline.use_cases.cluster import ScheduledVersion, Submission
 
 
@@ -71,12 +72,28 @@ class Workspace:
         assignments = tuple(f"{path}={json.dumps(value)}" for path, value in chosen.items())
         self.settings: Settings = load_settings(config, assignments)
 
+    @classmethod
+    def from_environment(cls) -> Workspace:
+        """Return the workspace that BIKE_PIPELINE_WORKSPACE names, or that of the settings, below the project's folder.
+
+        BIKE_PIPELINE_CONFIG may name settings laid over configs/base.yaml. Notebooks begin with it: a kernel's folder
+        is that of its notebook.
+        """
+        workspace = cls(config=os.environ.get("BIKE_PIPELINE_CONFIG") or None)
+        named = os.environ.get("BIKE_PIPELINE_WORKSPACE")
+        folder = Path(named) if named else PROJECT_ROOT / workspace.settings.workspace.expanduser()
+        workspace.settings = workspace.settings.model_copy(update={"workspace": folder.expanduser().absolute()})
+        return workspace
+
     run = _method(run_.run)
+    ingest = _method(data.ingest)
     ingest_demo = _method(run_.ingest_demo)
     reproducibility = _method(reproduction.reproducibility)
     reproduce = _method(reproduction.reproduce)
     track = _method(track_.track)
+    champion = _method(Champion)
     models = _method(lineage_.models)
+    compress = _method(compression.compress)
     export = _method(export_.export)
     parity = _method(export_.parity)
     predict = _method(predict_.predict)
@@ -95,10 +112,6 @@ class Workspace:
     verify_data = _method(data.verify)
     compile = _method(cluster.compile_pipeline)
     schedules = _method(cluster.schedules)
-
-    def ingest(self, source: Path | str, query: str | None = None, span: int | None = None) -> IngestResult:
-        """See `use_cases.data.ingest`."""
-        return data.ingest(self.settings, str(source), query, span)
 
     def doctor(self, required: Collection[str] = ()) -> list[doctor_.Check]:
         """See `use_cases.doctor.examine`."""

@@ -112,10 +112,10 @@ def main() -> None:
     given = parser.parse_args()
     try:
         require("notebooks", "executing the notebooks")
-        from bike_pipeline.notebook_views.workspace import open_workspace
+        from bike_pipeline import Workspace
 
         # Whatever is missing is said once, and not by the first cell of each.
-        output = given.output or open_workspace().settings.workspace_path / "notebooks"
+        output = given.output or Workspace.from_environment().champion().settings.workspace_path / "notebooks"
         output.mkdir(parents=True, exist_ok=True)
         chosen = [path for path in notebooks() if not given.names or path.stem in given.names]
         if not chosen:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from bike_pipeline.commands.options import settings_options
+from bike_pipeline.commands.options import json_option, settings_options
+from bike_pipeline.commands.output import answer, table
 
 if TYPE_CHECKING:
     from bike_pipeline.serving.security.api_keys import ApiKey
     from bike_pipeline.settings import Settings
 
+_COLUMNS = ("key", "name", "scopes", "state", "created", "not before", "expires")
 _MOMENTS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M"]
 
 
@@ -37,7 +37,7 @@ def command() -> None:
 @click.option("--days", type=click.IntRange(min=1), help="Days until it expires; without it and --expires: never.")
 @click.option("--expires", type=click.DateTime(_MOMENTS), help="When it expires, UTC.")
 @click.option("--not-before", type=click.DateTime(_MOMENTS), help="From when on it is let in, UTC; default: now.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @settings_options
 def create(
     settings: Settings,
@@ -58,10 +58,9 @@ def create(
     if days:
         ends = (begins or datetime.now(UTC).replace(microsecond=0)) + timedelta(days=days)
     made, key = api_keys.create(settings.api_key_file, name, scopes, not_before=begins, expires=ends)
+    answer({**_document(made), "key": key}, lambda _: key, as_json)
     if as_json:
-        click.echo(json.dumps({**_told(made), "key": key}, indent=2))
         return
-    click.echo(key)
     until = f"until {made.expires}" if made.expires else "with no end"
     click.echo(f"key {made.id} of {made.name} ({', '.join(made.scopes)}), {until}; it is not shown again", err=True)
     if "api_keys" not in settings.serving.security.authentication.methods:
@@ -69,7 +68,7 @@ def create(
 
 
 @command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @settings_options
 def list_keys(settings: Settings, as_json: bool) -> None:
     """List all keys: whose, what for, from when until when."""
@@ -77,24 +76,11 @@ def list_keys(settings: Settings, as_json: bool) -> None:
 
     path = settings.api_key_file
     keys = api_keys.read(path).keys if path.exists() else ()
-    if as_json:
-        click.echo(json.dumps([_told(key) for key in keys], indent=2))
-        return
-    if not keys:
+    documents = [_document(key) for key in keys]
+    if not keys and not as_json:
         click.echo(f"there are no keys in {path}; make one with: bike-pipeline api-key create NAME")
         return
-    from rich.table import Table
-
-    from bike_pipeline.commands.output import console_on
-
-    table = Table(box=None, pad_edge=False)
-    for title in ("key", "name", "scopes", "state", "created", "not before", "expires"):
-        table.add_column(title, overflow="fold")
-    for key in keys:
-        state = key.state(datetime.now(UTC))
-        ended = key.revoked or key.expires or "never"
-        table.add_row(key.id, key.name, ", ".join(key.scopes), state, key.created, key.not_before, ended)
-    console_on(sys.stdout).print(table)
+    answer(documents, lambda found: table(_COLUMNS, map(_cells, found)), as_json)
 
 
 @command.command()
@@ -108,7 +94,7 @@ def revoke(settings: Settings, key_id: str) -> None:
     click.echo(f"key {gone.id} of {gone.name} was revoked at {gone.revoked}")
 
 
-def _told(key: ApiKey) -> dict[str, object]:
+def _document(key: ApiKey) -> dict[str, Any]:
     return {
         "id": key.id,
         "name": key.name,
@@ -119,3 +105,8 @@ def _told(key: ApiKey) -> dict[str, object]:
         "expires": key.expires or None,
         "revoked": key.revoked or None,
     }
+
+
+def _cells(key: dict[str, Any]) -> tuple[str, ...]:
+    ends = key["revoked"] or key["expires"] or "never"
+    return key["id"], key["name"], ", ".join(key["scopes"]), key["state"], key["created"], key["not_before"], ends

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
 from bike_pipeline.commands.options import settings_options
+from bike_pipeline.commands.output import as_document
 
 if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
@@ -32,4 +32,4 @@ def schema() -> None:
     """Print the JSON schema of the settings: every name, type, range and meaning."""
     from bike_pipeline.settings import Settings
 
-    click.echo(json.dumps(Settings.model_json_schema(), indent=2))
+    click.echo(as_document(Settings.model_json_schema()))

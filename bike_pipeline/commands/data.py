@@ -49,10 +49,12 @@ def ingest(source: str, query: str | None, span: int | None, as_json: bool, sett
 @settings_options
 def dvc(span: int | None, as_json: bool, settings: Settings) -> None:
     """Write the stored versions for DVC: a .dvc file each, and the remote that `dvc pull` fetches them from."""
-    from bike_pipeline.use_cases import data
+    from bike_pipeline.tracking.dvc import write_all
+    from bike_pipeline.use_cases.data import span_store
 
     remote = settings.dvc_remote
-    written = {"remote": str(remote), "files": [str(path) for path in data.write_for_dvc(settings, span)]}
+    files = write_all(span_store(settings), settings.dvc_path, remote, span)
+    written = {"remote": str(remote), "files": [str(path) for path in files]}
     last = f"remote: {remote}; in a DVC project: dvc remote add --default spans {remote}"
     answer(written, lambda found: [*(f"wrote {path}" for path in found["files"]), last], as_json)
 
@@ -62,9 +64,10 @@ def dvc(span: int | None, as_json: bool, settings: Settings) -> None:
 @settings_options
 def fetch(output: Path | None, settings: Settings) -> None:
     """Download the original data set from UCI and check its SHA-256."""
-    from bike_pipeline.use_cases import data
+    from bike_pipeline.data.embedded_dataset import fetch_original
 
-    click.echo(f"wrote {data.fetch_original(settings, output)} (the published data set, SHA-256 checked)")
+    written = fetch_original(output or settings.workspace_path / "data" / "hour.csv")
+    click.echo(f"wrote {written} (the published data set, SHA-256 checked)")
 
 
 @command.command()
@@ -73,9 +76,9 @@ def fetch(output: Path | None, settings: Settings) -> None:
 @settings_options
 def split_demo(output: Path | None, as_json: bool, settings: Settings) -> None:
     """Write the embedded data set as two uploads, 2011 and 2012."""
-    from bike_pipeline.use_cases import data
+    from bike_pipeline.data import embedded_dataset
 
-    first, second = map(str, data.split_demo(settings, output))
+    first, second = map(str, embedded_dataset.split_demo(output or settings.workspace_path / "uploads"))
     lines = [f"wrote {first}", f"wrote {second}", f"next: bike-pipeline data ingest {first}"]
     answer({"first": first, "second": second}, lambda _: lines, as_json)
 

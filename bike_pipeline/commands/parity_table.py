@@ -5,27 +5,36 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from bike_pipeline.commands.output import table
 from bike_pipeline.exporting.acceptance.report import shown_size
+
+_NUMBERS = ("max difference", "mean", "max relative", "golden row", "RMSE", "MAE +")
+_SPEEDS = ("size", "cold start", "one row", "rows/s")
 
 
 def parity_table(report: dict[str, Any]) -> RenderableType:
-    """Return the table of a report, the worst golden row of each format, and why formats failed.
-
-    Args:
-        report: the content of `parity.json`.
-    """
-    formats = report["formats"]
-    table = Table(box=None, pad_edge=False)
-    for name in ("format", "", "max difference", "mean", "max relative", "golden row", "RMSE", "MAE +",
-                 "worst slice", "size", "cold start", "one row", "rows/s"):  # fmt: skip
-        table.add_column(name, justify="left" if name in ("format", "", "worst slice") else "right", overflow="fold")
-    for entry in formats.values():
-        mark = Text("✔", style="green") if entry["passed"] else Text("✘", style="bold red")
-        table.add_row(entry["title"], mark, *(_cells(entry)))
-    return Group(table, *_worst_rows(formats), *_failures(formats), Text(_edge(report)))
+    """Return the content of `parity.json` as a table, the worst golden row of each format, and why formats failed."""
+    formats = report["formats"].values()
+    marks = {True: Text("✔", style="green"), False: Text("✘", style="bold red")}
+    rows = [(entry["title"], marks[entry["passed"]], *_cells(entry)) for entry in formats]
+    columns = ("format", "", *_NUMBERS, "worst slice", *_SPEEDS)
+    parts: list[RenderableType] = [table(columns, rows, right=(*_NUMBERS, *_SPEEDS))]
+    if worst := [e for e in formats if e["worst_golden_row"] and e["parity"]["max_difference"]]:
+        names = list(worst[0]["worst_golden_row"])
+        head = ("row", *names[:-2], "SavedModel", "format's answer")
+        values = [(_number(entry["worst_golden_row"][name], ".6g") for name in names) for entry in worst]
+        rows = [(e["title"], e["parity"]["worst_row"], *cells) for e, cells in zip(worst, values, strict=True)]
+        title = "\ngolden rows that are furthest from the SavedModel, rentals an hour"
+        parts += [Text(title, style="bold"), table(("format", *head), rows, right=head)]
+    failed = [entry for entry in formats if not entry["passed"]]
+    parts += [Text("")] if failed else []
+    parts += [Text.assemble(("✘ ", "bold red"), f"{entry['title']}: {entry['reason']}") for entry in failed]
+    gate = report["edge_gate"]
+    note = "" if all(entry["own_process"] for entry in formats) else "\n* without TensorFlow's import"
+    parts.append(Text(f"\nedge: {'blessed' if gate['blessed'] else 'NOT blessed'}: {gate['reason']}{note}"))
+    return Group(*parts)
 
 
 def _cells(entry: dict[str, Any]) -> list[str]:
@@ -55,29 +64,3 @@ def _share(value: float | None) -> str:
 
 def _number(value: float | None, how: str) -> str:
     return "no number" if value is None else f"{value:{how}}"
-
-
-def _worst_rows(formats: dict[str, Any]) -> list[RenderableType]:
-    worst = [entry for entry in formats.values() if entry["worst_golden_row"] and entry["parity"]["max_difference"]]
-    if not worst:
-        return []
-    table = Table(box=None, pad_edge=False)
-    names = list(worst[0]["worst_golden_row"])
-    for name in ("format", "row", *names[:-2], "SavedModel", "format's answer"):
-        table.add_column(name, justify="left" if name == "format" else "right", overflow="fold")
-    for entry in worst:
-        values = [_number(entry["worst_golden_row"][name], ".6g") for name in names]
-        table.add_row(entry["title"], str(entry["parity"]["worst_row"]), *values)
-    return [Text("\ngolden rows that are furthest from the SavedModel, rentals an hour", style="bold"), table]
-
-
-def _failures(formats: dict[str, Any]) -> list[RenderableType]:
-    failed = [entry for entry in formats.values() if not entry["passed"]]
-    lines = [Text.assemble(("✘ ", "bold red"), f"{entry['title']}: {entry['reason']}") for entry in failed]
-    return [Text(""), *lines] if lines else []
-
-
-def _edge(report: dict[str, Any]) -> str:
-    gate = report["edge_gate"]
-    note = "" if all(e["own_process"] for e in report["formats"].values()) else "\n* without TensorFlow's import"
-    return f"\nedge: {'blessed' if gate['blessed'] else 'NOT blessed'}: {gate['reason']}{note}"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--rest-port", type=click.IntRange(0, 65_535), default=None, help="Port of the REST API; 0: a free one.")
 @click.option("--grpc-port", type=click.IntRange(0, 65_535), default=None, help="Port of the gRPC API; 0: a free one.")
 @click.option("--openapi", is_flag=True, help="Print the OpenAPI document of the REST API and end.")
-@click.option("--json", "as_json", is_flag=True, help="Tell where it listens as one line of JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print where it listens as one line of JSON.")
 def command(
     settings: Settings, host: str | None, rest_port: int | None, grpc_port: int | None, openapi: bool, as_json: bool
 ) -> None:
@@ -34,6 +34,8 @@ def command(
 
         click.echo(json.dumps(document(settings), indent=2, ensure_ascii=False))
         return
+    import logging
+
     from bike_pipeline.log_capture import captured
     from bike_pipeline.serving import security
     from bike_pipeline.serving.server import app
@@ -45,17 +47,11 @@ def command(
     if warning := security.exposure(settings, server.host):
         click.echo(warning, err=True)
     with captured(settings.logs_path / "serve.log") as screen:
-        import logging
-
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-
-        def told(started: Server) -> None:
-            screen.write(_told(started, settings, as_json))
-
-        app.run(settings, told)
+        app.run(settings, lambda started: click.echo(_addresses(started, settings, as_json), file=screen))
 
 
-def _told(started: Server, settings: Settings, as_json: bool) -> str:
+def _addresses(started: Server, settings: Settings, as_json: bool) -> str:
     from bike_pipeline.serving.server.app import address_of
 
     host = settings.serving.server.host
@@ -63,22 +59,21 @@ def _told(started: Server, settings: Settings, as_json: bool) -> str:
     model = started.versions.models[settings.serving.model_name]
     versions = {str(version.number): version.backends for version in model.available()}
     unproven = {str(version.number): version.unproven for version in model.available() if version.unproven}
+    log = str(settings.logs_path / "serve.log")
     if as_json:
-        told = {"rest": rest, "grpc": grpc, "versions": versions, "not_verified": unproven}
-        return (
-            json.dumps({**told, "model": settings.serving.model_name, "log": str(settings.logs_path / "serve.log")})
-            + "\n"
-        )
+        name = settings.serving.model_name
+        found = {"rest": rest, "grpc": grpc, "versions": versions, "not_verified": unproven, "model": name, "log": log}
+        return json.dumps(found)
     lines = [
         f"REST  http://{rest}/v1/models/{settings.serving.model_name}:predict",
         f"gRPC  {grpc}",
-        f"log   {settings.logs_path / 'serve.log'}",
+        f"log   {log}",
     ]
     for number, backends in versions.items():
         answering = ", ".join(f"{name}: {backend}" for name, backend in backends.items())
         lines.append(f"serving {settings.serving.model_name} version {number} ({answering})")
-        lines.extend(f"version {number} is not verified: {said}" for said in unproven.get(number, ()))
+        lines.extend(f"version {number} is not verified: {reason}" for reason in unproven.get(number, ()))
     lines.extend(f"version {version.number} cannot be served: {version.error}" for version in model.failed)
     if not versions:
         lines.append(f"no version serves yet; watching {settings.serving_path}")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)

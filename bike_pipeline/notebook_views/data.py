@@ -12,9 +12,21 @@ from bike_pipeline import features
 from bike_pipeline.lineage.queries.feature_statistics import FeatureStatistics, read_statistics, shift
 from bike_pipeline.lineage.queries.run_changes import baseline_examples, statistics_of
 from bike_pipeline.lineage.store.entities import StageRecord
-from bike_pipeline.notebook_views.shown import BEFORE, MARK, NEW, SOFT, Html, Picture, canvas, table
-from bike_pipeline.notebook_views.workspace import DAYS, PHYSICAL, Workspace, physical
+from bike_pipeline.notebook_views.elements import (
+    BEFORE,
+    DAYS,
+    MARK,
+    NEW,
+    PHYSICAL,
+    SOFT,
+    Html,
+    Picture,
+    canvas,
+    physical,
+    table,
+)
 from bike_pipeline.stages import Stage
+from bike_pipeline.use_cases.champion import Champion
 
 _PARTS = {"history": BEFORE, "train": NEW, "eval": MARK}
 # Codes that all get a tick of their own.
@@ -25,10 +37,10 @@ _STYLES: tuple[dict[str, Any], ...] = (
 )
 
 
-def spans(here: Workspace) -> Html:
+def spans(champion: Champion) -> Html:
     """Return every version of every span in the store."""
     rows = []
-    for found in here.store.all_versions():
+    for found in champion.store.all_versions():
         manifest = found.manifest
         rows.append(
             (
@@ -57,11 +69,11 @@ def contract() -> Html:
     return table(("column", "meaning", "unit of the stored value", "used as"), rows)
 
 
-def timeline(here: Workspace) -> Picture:
+def timeline(champion: Champion) -> Picture:
     """Return rentals by day, coloured by what the model that serves did with them."""
     figure, (axis,) = canvas(1, 1, (11, 3.4), "Rentals by day")
     for part, color in _PARTS.items():
-        rows = here.rows[here.rows["part"] == part]
+        rows = champion.rows[champion.rows["part"] == part]
         if len(rows):
             daily = rows.groupby(rows["time"].dt.normalize())[features.LABEL].sum()
             axis.fill_between(
@@ -73,16 +85,16 @@ def timeline(here: Workspace) -> Picture:
     return Picture(figure, "rentals by day, coloured by history, train and eval")
 
 
-def rhythm(here: Workspace) -> Picture:
+def rhythm(champion: Champion) -> Picture:
     """Return mean rentals by hour and day of the week, and by hour on working days and others."""
     figure, (left, right) = canvas(1, 2, (11, 3.6), "The rhythm of a week")
-    grid = here.rows.pivot_table(features.LABEL, "weekday", features.HOUR, aggfunc="mean").reindex(range(7))
+    grid = champion.rows.pivot_table(features.LABEL, "weekday", features.HOUR, aggfunc="mean").reindex(range(7))
     image = left.imshow(grid.to_numpy(), aspect="auto", cmap="Blues", vmin=0)
     left.set(yticks=range(7), yticklabels=DAYS, xlabel="hour of the day", title="mean rentals an hour")
     left.spines[:].set_visible(False)
     figure.colorbar(image, ax=left, shrink=0.9).outline.set_visible(False)
     for working, color, name in ((1, NEW, "working days"), (0, MARK, "weekends and holidays")):
-        by_hour = here.rows[here.rows["workingday"] == working].groupby(features.HOUR)[features.LABEL]
+        by_hour = champion.rows[champion.rows["workingday"] == working].groupby(features.HOUR)[features.LABEL]
         low, high = by_hour.quantile(0.1), by_hour.quantile(0.9)
         right.fill_between(low.index, low.to_numpy(), high.to_numpy(), color=color, alpha=0.15, lw=0)
         right.plot(by_hour.mean().index, by_hour.mean().to_numpy(), color=color, lw=2, label=name)
@@ -93,12 +105,12 @@ def rhythm(here: Workspace) -> Picture:
     return Picture(figure, "mean rentals by hour and day of the week")
 
 
-def weather(here: Workspace) -> Picture:
+def weather(champion: Champion) -> Picture:
     """Return mean rentals by temperature, humidity, wind and kind of weather, in physical units."""
     figure, axes = canvas(1, 4, (12, 3.2), "Rentals and the weather (dots: mean; bars: share of hours)")
-    label = here.rows[features.LABEL].to_numpy(np.float64)
+    label = champion.rows[features.LABEL].to_numpy(np.float64)
     for axis, name in zip(axes, ("temp", "hum", "windspeed"), strict=False):
-        values = physical(name, here.rows[name].to_numpy(np.float64))
+        values = physical(name, champion.rows[name].to_numpy(np.float64))
         edges = np.linspace(values.min(), values.max(), 13)
         place = np.clip(np.digitize(values, edges) - 1, 0, len(edges) - 2)
         counts = np.bincount(place, minlength=len(edges) - 1)
@@ -106,7 +118,7 @@ def weather(here: Workspace) -> Picture:
         middle = (edges[:-1] + edges[1:]) / 2
         _mean_over_share(axis, middle, means, counts, width=float(np.diff(edges)[0] * 0.9))
         axis.set(xlabel=PHYSICAL[name][2])
-    kinds = here.rows.groupby("weathersit")[features.LABEL].agg(["mean", "size"]).reindex(sorted(features.WEATHER))
+    kinds = champion.rows.groupby("weathersit")[features.LABEL].agg(["mean", "size"]).reindex(sorted(features.WEATHER))
     _mean_over_share(
         axes[3], np.arange(4), kinds["mean"].to_numpy(), kinds["size"].fillna(0).to_numpy(), width=0.8, line=""
     )
@@ -124,20 +136,20 @@ def _mean_over_share(axis: Any, at: Any, means: Any, counts: Any, width: float, 
     axis.set_ylim(0, top)
 
 
-def _statistics(here: Workspace) -> tuple[dict[str, FeatureStatistics], dict[str, FeatureStatistics]]:
+def _statistics(champion: Champion) -> tuple[dict[str, FeatureStatistics], dict[str, FeatureStatistics]]:
     """Return statistics of the train and eval split that the serving model was made of."""
-    trainer = here.lineage.producer(here.chosen.model_id)
-    examples = here.lineage.inputs(trainer.id).get("examples", []) if trainer else []
-    found = statistics_of(here.lineage, examples[0]) if examples else None
+    trainer = champion.lineage.producer(champion.model_id)
+    examples = champion.lineage.inputs(trainer.id).get("examples", []) if trainer else []
+    found = statistics_of(champion.lineage, examples[0]) if examples else None
     return (read_statistics(found.uri, "train"), read_statistics(found.uri, "eval")) if found else ({}, {})
 
 
-def distributions(here: Workspace) -> Picture:
+def distributions(champion: Champion) -> Picture:
     """Return each input's distribution on the training rows and the eval rows.
 
     Measured values as StatisticsGen counted them; codes, which its ten buckets would mix, as they are in the rows.
     """
-    statistics = _statistics(here)
+    statistics = _statistics(champion)
     columns = 4
     lines = -(-len(features.INPUTS) // columns)
     figure, axes = canvas(
@@ -146,10 +158,10 @@ def distributions(here: Workspace) -> Picture:
     for axis, feature in zip(axes, features.INPUTS, strict=False):
         for part, found, style in zip(("train", "eval"), statistics, _STYLES, strict=True):
             if feature.kind == "int":
-                values = here.rows.loc[here.rows["part"] == part, feature.name].to_numpy()
+                values = champion.rows.loc[champion.rows["part"] == part, feature.name].to_numpy()
                 codes, counts = np.unique(values, return_counts=True)
                 axis.bar(codes, counts / counts.sum(), width=0.9, **style)
-                ticks = np.unique(here.rows.loc[here.rows["part"] != "history", feature.name])
+                ticks = np.unique(champion.rows.loc[champion.rows["part"] != "history", feature.name])
                 axis.set_xticks(ticks if len(ticks) <= _MONTHS else ticks[::4])
             elif feature.name in found:
                 low, high, rows = np.array(found[feature.name].buckets).T
@@ -164,10 +176,10 @@ def distributions(here: Workspace) -> Picture:
     return Picture(figure, "distribution of every input on training and eval rows")
 
 
-def moved(here: Workspace) -> Html:
+def mean_shifts(champion: Champion) -> Html:
     """Return how far each input's mean lies from that of the rows which the model before was trained on."""
-    train, evaluated = _statistics(here)
-    before = _statistics_before(here)
+    train, evaluated = _statistics(champion)
+    before = _statistics_before(champion)
     rows = []
     for feature in features.INPUTS:
         if feature.name in train:
@@ -181,32 +193,32 @@ def moved(here: Workspace) -> Html:
     return table(head, rows, "Training rows, and how far other rows' means lie from them, in standard deviations")
 
 
-def _statistics_before(here: Workspace) -> dict[str, FeatureStatistics]:
-    trained_in = here.evidence["model"]["run_id"]
-    run = next((found for found in here.runs if found.run_id == trained_in), None)
-    examples = baseline_examples(here.lineage, run) if run else None
-    found = statistics_of(here.lineage, examples) if examples is not None else None
+def _statistics_before(champion: Champion) -> dict[str, FeatureStatistics]:
+    trained_in = champion.evidence["model"]["run_id"]
+    run = next((found for found in champion.runs if found.run_id == trained_in), None)
+    examples = baseline_examples(champion.lineage, run) if run else None
+    found = statistics_of(champion.lineage, examples) if examples is not None else None
     return read_statistics(found.uri, "train") if found is not None else {}
 
 
-def gate_findings(here: Workspace) -> Html:
+def gate_findings(champion: Champion) -> Html:
     """Return what the data gate said of each span, newest run first; each span once."""
     rows: list[tuple[Any, ...]] = []
     seen = set()
-    for run in reversed(here.runs):
+    for run in reversed(champion.runs):
         for stage in run.stages:
             if stage.name == Stage.DATA_GATE and (run.span, run.version) not in seen:
-                found = _found_by_gate(here, stage)
+                found = _found_by_gate(champion, stage)
                 seen.update([(run.span, run.version)] if found else [])
                 rows += [(f"{run.span} version {run.version}", *cells) for cells in found]
     return table(("span", "finding", "column", "reason"), rows)
 
 
-def _found_by_gate(here: Workspace, stage: StageRecord) -> list[tuple[str, str, str]]:
+def _found_by_gate(champion: Champion, stage: StageRecord) -> list[tuple[str, str, str]]:
     """Return finding, column and reason; nothing where neither an error nor a report is left."""
     if stage.state == "failed":
         return [("✘ refused", "", stage.error)]
-    reports = here.lineage.outputs(stage.execution_id).get("report", [])
+    reports = champion.lineage.outputs(stage.execution_id).get("report", [])
     path = Path(reports[0].uri) / "report.json" if reports else None
     if path is None or not path.is_file():
         return []
@@ -216,10 +228,10 @@ def _found_by_gate(here: Workspace, stage: StageRecord) -> list[tuple[str, str, 
     ]
 
 
-def leaks(here: Workspace) -> Picture:
+def leaks(champion: Champion) -> Picture:
     """Return why two columns never reach the model: together they are the label."""
     figure, axes = canvas(1, len(features.LEAKS) + 1, (11, 3.2), "Known only when the hour is over")
-    sample = here.rows.iloc[:: max(1, len(here.rows) // 3000)]
+    sample = champion.rows.iloc[:: max(1, len(champion.rows) // 3000)]
     label = sample[features.LABEL].to_numpy(np.float64)
     columns = [(name, sample[name].to_numpy(np.float64)) for name in features.LEAKS]
     columns.append((" + ".join(features.LEAKS), np.sum([values for _, values in columns], axis=0)))

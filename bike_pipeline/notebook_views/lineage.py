@@ -12,8 +12,20 @@ from bike_pipeline.lineage.reports.graph_svg import as_svg
 from bike_pipeline.lineage.reports.lineage_report import UNCOMMITTED, LineageReport, report_of_model
 from bike_pipeline.lineage.store.entities import utc_text
 from bike_pipeline.model_registry import ModelRegistry, version_manifest
-from bike_pipeline.notebook_views.shown import BAD, BEFORE, GOOD, MARK, NEW, Html, Picture, canvas, says, table
-from bike_pipeline.notebook_views.workspace import Workspace, physical
+from bike_pipeline.notebook_views.elements import (
+    BAD,
+    BEFORE,
+    GOOD,
+    MARK,
+    NEW,
+    Html,
+    Picture,
+    canvas,
+    physical,
+    sentence,
+    table,
+)
+from bike_pipeline.use_cases.champion import Champion
 from bike_pipeline.use_cases.verification import trusted_keys
 
 # The drawing's own shapes, coloured for white paper; a notebook's theme must not reach into it.
@@ -35,32 +47,30 @@ _OWN_KEY = (
 _ROLES = {"trained on": NEW, "trained on as history": BEFORE}
 
 
-def served_number(here: Workspace) -> Html:
+def answer(champion: Champion) -> Html:
     """Return one answer of the served model: the last hour that it was judged on."""
-    hour = here.rows[here.rows["part"] == "eval"].iloc[[-1]]
-    answer = float(here.predict(hour)[0])
+    hour = champion.rows[champion.rows["part"] == "eval"].iloc[[-1]]
+    answer = float(champion.predict(hour)[0])
     row = hour.iloc[0]
-    assert here.chosen.push is not None
     weather = f"{physical('temp', row['temp']):.0f} °C, {features.WEATHER[int(row['weathersit'])]}"
     told = (
         f"For {row['time']:%Y-%m-%d %H:00} ({weather}) "
-        f"version {here.chosen.push.version} answers {answer:.1f} rentals; {int(row[features.LABEL])} were counted."
+        f"version {champion.push.version} answers {answer:.1f} rentals; {int(row[features.LABEL])} were counted."
     )
-    return says(told)
+    return sentence(told)
 
 
-def report(here: Workspace) -> LineageReport:
+def report(champion: Champion) -> LineageReport:
     """Return all that is on record of the model that serves."""
-    return report_of_model(here.lineage, here.history, here.chosen, here.settings.store_uri)
+    return report_of_model(champion.lineage, champion.history, champion.chosen, champion.settings.store_uri)
 
 
-def verified(here: Workspace) -> Html:
+def verified(champion: Champion) -> Html:
     """Return what `bike-pipeline verify` finds in the folder that answers."""
-    assert here.chosen.push is not None
-    folder = ModelRegistry(here.settings.serving_path).folder(here.chosen.push.version, fresh=True)
-    checks = version_manifest.verify(folder, trusted_keys(here.settings))
+    folder = ModelRegistry(champion.settings.serving_path).folder(champion.push.version, fresh=True)
+    checks = version_manifest.verify(folder, trusted_keys(champion.settings))
     rows = [(f"{'✔' if check.passed else '✘'} {check.name}", check.detail) for check in checks]
-    if not here.settings.signing.trusted_keys:
+    if not champion.settings.signing.trusted_keys:
         rows.append(("held against", _OWN_KEY))
     passed = all(check.passed for check in checks)
     return table(("check", "what was found"), rows, "Every check passed" if passed else "NOT verified")
@@ -72,7 +82,7 @@ def facts(told: LineageReport) -> Html:
     return table(("what", "on record"), [*rows, *(("✘ not on record", text) for text in told.missing)])
 
 
-def drawing(told: LineageReport) -> Html:
+def graph(told: LineageReport) -> Html:
     """Return the way from the rows to the model; point at a box to read more."""
     shapes = [node.name for node in told.graph.nodes.values()]
     return Html(_DRAWING.format(as_svg(told.graph)), f"picture: lineage of {told.title}: {', '.join(shapes)}")
@@ -89,12 +99,12 @@ def files(told: LineageReport) -> Html:
     return table(("span", "used as", "file", "SHA-256"), rows)
 
 
-def rows_now(here: Workspace, told: LineageReport) -> Html:
+def rows_on_disk(champion: Champion, told: LineageReport) -> Html:
     """Return whether the rows in the store still are those on record, every byte read again."""
     rows = []
     for span in told.spans:
         try:
-            found = here.store.verify(span.span, span.version)
+            found = champion.store.verify(span.span, span.version)
             same = found.manifest_sha256 == span.manifest_sha256
             result = f"✔ the same, {found.manifest.rows.total:,} rows" if same else "✘ another manifest"
         except BikePipelineError as error:
@@ -114,21 +124,21 @@ def _mark(entry: dict[str, Any]) -> str:
     return "✔ passed" if entry["passed"] else ("✘ failed" if entry["binding"] else "reported only")
 
 
-def saw(here: Workspace) -> Picture:
+def rows_by_model(champion: Champion) -> Picture:
     """Return which model saw which rows, and how."""
-    versions = sorted({(e["span"], e["version"]) for _, window in here.history.windows() for e in window})
+    versions = sorted({(e["span"], e["version"]) for _, window in champion.history.windows() for e in window})
     figure, (axis,) = canvas(1, 1, (11, 1.4 + 0.45 * len(versions)), "Which model saw which rows")
-    models = [model.model_id for model in here.models]
+    models = [model.model_id for model in champion.models]
     for line, (span, version) in enumerate(versions):
-        for seen in impact_of(here.lineage, here.history, span, version, here.settings.store_uri).sightings:
+        for seen in impact_of(champion.lineage, champion.history, span, version, champion.settings.store_uri).sightings:
             color = _ROLES.get(seen.role, MARK)
             axis.scatter(models.index(seen.model_id), line, s=220, marker="s", color=color, zorder=2)
-    for number, model in enumerate(here.models):
+    for number, model in enumerate(champion.models):
         if model.serving:
             axis.axvspan(number - 0.4, number + 0.4, color=GOOD, alpha=0.12, lw=0)
     axis.set(
         xticks=range(len(models)),
-        xticklabels=[f"model {m.model_id}\n{_fate(m)}" for m in here.models],
+        xticklabels=[f"model {m.model_id}\n{_fate(m)}" for m in champion.models],
         yticks=range(len(versions)),
         yticklabels=[f"span {span} version {version}" for span, version in versions],
         xlim=(-0.6, len(models) - 0.4),
@@ -148,9 +158,9 @@ def _fate(model: Any) -> str:
     return {True: "blessed", False: "refused", None: "not judged"}[model.blessed]
 
 
-def impact(here: Workspace, span: int) -> Html:
+def impact(champion: Champion, span: int) -> Html:
     """Return every model that saw a span: what is asked when its source proves wrong."""
-    found = impact_of(here.lineage, here.history, span, None, here.settings.store_uri)
+    found = impact_of(champion.lineage, champion.history, span, None, champion.settings.store_uri)
     rows = [
         (f"model {s.model_id}", utc_text(s.trained_at), f"{s.role}, version {s.version}",
          ", ".join(map(str, s.served_versions)) or "never", "✘ yes" if s.serving else "no")
@@ -159,16 +169,18 @@ def impact(here: Workspace, span: int) -> Html:
     return table(("model", "trained", "how it saw the rows", "served as", "serves now"), rows)
 
 
-def changed(here: Workspace) -> Html:
+def changed(champion: Champion) -> Html:
     """Return what changed from the model that served before to the one that serves now."""
     # A metadata server may hold pushes of other workspaces too.
     own = [
-        p for p in here.lineage.pushes() if p.destination == ModelRegistry(here.settings.serving_path).uri(p.version)
+        p
+        for p in champion.lineage.pushes()
+        if p.destination == ModelRegistry(champion.settings.serving_path).uri(p.version)
     ]
-    earlier = [push.model_id for push in own if push.model_id != here.chosen.model_id]
+    earlier = [push.model_id for push in own if push.model_id != champion.model_id]
     if not earlier:
-        return says("This is the first model that was pushed; there is none before it to compare with.")
-    found = compare(here.lineage, here.history, earlier[-1], here.chosen.model_id)
+        return sentence("This is the first model that was pushed; there is none before it to compare with.")
+    found = compare(champion.lineage, champion.history, earlier[-1], champion.model_id)
     rows = [(entry.part, entry.name, entry.before or "(none)", entry.after or "(none)") for entry in found.differences]
     rows += [("the same", ", ".join(found.same), "", "")] if found.same else []
     rows += [("✘ not known", text, "", "") for text in found.unknown]

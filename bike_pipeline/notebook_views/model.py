@@ -8,21 +8,34 @@ import numpy as np
 
 from bike_pipeline import features
 from bike_pipeline.lineage.queries.evidence import decisions_of, evaluation_of
-from bike_pipeline.notebook_views.shown import BAD, BEFORE, GOOD, MARK, NEW, Html, Picture, canvas, says, table
-from bike_pipeline.notebook_views.workspace import DAYS, Workspace, physical
+from bike_pipeline.notebook_views.elements import (
+    BAD,
+    BEFORE,
+    DAYS,
+    GOOD,
+    MARK,
+    NEW,
+    Html,
+    Picture,
+    canvas,
+    physical,
+    sentence,
+    table,
+)
+from bike_pipeline.use_cases.champion import Champion
 
 _SLICINGS = ("hour_band", "workingday", "season", "weathersit")
 _WEEK = 7 * 24
 
 
-def decided(here: Workspace) -> dict[str, Any]:
+def evaluation(champion: Champion) -> dict[str, Any]:
     """Return what the evaluation that blessed the model measured and decided (`modeling.evaluation.report`)."""
-    evaluation = evaluation_of(here.lineage, here.chosen.model_id, pushed=True)
+    evaluation = evaluation_of(champion.lineage, champion.model_id, pushed=True)
     report = decisions_of(evaluation) if evaluation is not None else None
     return report or {"candidate_metrics": [], "baseline_metrics": [], "decisions": [], "hourly_mean_mae": None}
 
 
-def models(here: Workspace) -> Html:
+def models(champion: Champion) -> Html:
     """Return every trained model with its errors, in rentals an hour, each on the eval rows of its own span."""
     rows = [
         (
@@ -33,14 +46,14 @@ def models(here: Workspace) -> Html:
             "now" if model.serving else ("before" if model.served_version is not None else "never"),
             *(f"{model.metrics[name]:.1f}" if name in model.metrics else "-" for name in ("mae", "rmse")),
         )
-        for model in here.models
+        for model in champion.models
     ]
     return table(("model", "trained", "newest span", "blessed", "served", "MAE", "RMSE"), rows)
 
 
-def against_before(here: Workspace) -> Picture:
+def against_before(champion: Champion) -> Picture:
     """Return the model's MAE beside that of the one it replaced, on the same rows: overall and by slice."""
-    report = decided(here)
+    report = evaluation(champion)
     before = {(row["slicing"], row["slice"]): row for row in report["baseline_metrics"]}
     figure, axes = canvas(1, len(_SLICINGS) + 1, (13, 3.6), "Mean absolute error, rentals an hour (in brackets: hours)")
     for axis, slicing in zip(axes, ("overall", *_SLICINGS), strict=True):
@@ -67,9 +80,9 @@ def against_before(here: Workspace) -> Picture:
     return Picture(figure, "mean absolute error by slice, beside the model before")
 
 
-def errors_over_runs(here: Workspace) -> Picture:
+def errors_over_runs(champion: Champion) -> Picture:
     """Return every model's MAE in the order of training, with what became of it."""
-    shown = [model for model in here.models if "mae" in model.metrics]
+    shown = [model for model in champion.models if "mae" in model.metrics]
     figure, (axis,) = canvas(1, 1, (11, 3), "Every model that was judged: MAE on the eval rows of its span")
     for at, model in enumerate(shown):
         color = GOOD if model.serving else (NEW if model.blessed else BAD)
@@ -84,22 +97,22 @@ def errors_over_runs(here: Workspace) -> Picture:
     return Picture(figure, "MAE of every model that was judged")
 
 
-def measured_again(here: Workspace) -> Html:
+def measured_again(champion: Champion) -> Html:
     """Return whether the served model's MAE, computed now from its own answers, is the one on record."""
-    rows = here.evaluated
+    rows = champion.evaluated
     now = float(np.abs(rows["predicted"] - rows[features.LABEL]).mean())
-    recorded = next((r["mae"] for r in decided(here)["candidate_metrics"] if r["slicing"] == "overall"), None)
+    recorded = next((r["mae"] for r in evaluation(champion)["candidate_metrics"] if r["slicing"] == "overall"), None)
     if recorded is None:
-        return says(f"Computed now: {now:.3f} rentals an hour. Nothing is on record to compare with.", good=False)
+        return sentence(f"Computed now: {now:.3f} rentals an hour. Nothing is on record to compare with.", good=False)
     # Float32 sums in another order differ far below a thousandth of a rental.
     same = abs(now - recorded) < 1e-3
     told = f"MAE on record: {recorded:.3f} rentals an hour. Computed now, over {len(rows):,} hours: {now:.3f}."
-    return says(f"{told} {'The same.' if same else 'NOT the same.'}", good=same)
+    return sentence(f"{told} {'The same.' if same else 'NOT the same.'}", good=same)
 
 
-def weeks(here: Workspace) -> Picture:
+def weeks(champion: Champion) -> Picture:
     """Return the week with the smallest and the one with the largest error: predicted and counted, hour by hour."""
-    rows = here.evaluated.set_index("time")
+    rows = champion.evaluated.set_index("time")
     rows = rows.assign(error=(rows["predicted"] - rows[features.LABEL]).abs())
     starts = rows.index[0].normalize() + np.timedelta64(1, "D") * np.arange(0, (rows.index[-1] - rows.index[0]).days, 7)
     whole = {}
@@ -125,9 +138,9 @@ def weeks(here: Workspace) -> Picture:
     return Picture(figure, "predicted and counted rentals in the best and the worst week")
 
 
-def agreement(here: Workspace) -> Picture:
+def agreement(champion: Champion) -> Picture:
     """Return predicted against counted, and where in the week the model is too high or too low."""
-    rows = here.evaluated
+    rows = champion.evaluated
     figure, (left, right) = canvas(1, 2, (12, 4), "")
     top = float(max(rows["predicted"].max(), rows[features.LABEL].max()))
     left.hexbin(
@@ -152,9 +165,9 @@ def agreement(here: Workspace) -> Picture:
     return Picture(figure, "predicted against counted, and mean error by hour and day of the week")
 
 
-def worst_hours(here: Workspace, count: int = 10) -> Html:
+def worst_hours(champion: Champion, count: int = 10) -> Html:
     """Return the hours with the largest errors, with what was known of them."""
-    rows = here.evaluated.assign(error=lambda found: found["predicted"] - found[features.LABEL])
+    rows = champion.evaluated.assign(error=lambda found: found["predicted"] - found[features.LABEL])
     rows = rows.reindex(rows["error"].abs().sort_values(ascending=False).index).head(count)
     lines = [
         (

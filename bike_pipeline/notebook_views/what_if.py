@@ -12,9 +12,22 @@ import pandas as pd
 
 from bike_pipeline import features
 from bike_pipeline.errors import ModelError
-from bike_pipeline.notebook_views.shown import BAD, BEFORE, MARK, NEW, SOFT, Html, Picture, canvas, says, table
-from bike_pipeline.notebook_views.workspace import PHYSICAL, Workspace, physical
+from bike_pipeline.notebook_views.elements import (
+    BAD,
+    BEFORE,
+    MARK,
+    NEW,
+    PHYSICAL,
+    SOFT,
+    Html,
+    Picture,
+    canvas,
+    physical,
+    sentence,
+    table,
+)
 from bike_pipeline.serving.records import to_columns
+from bike_pipeline.use_cases.champion import Champion
 
 # An hour counts as seen where at least so many training hours are like it.
 FEW = 20
@@ -24,19 +37,15 @@ _SUMMER = (6, 7, 8)
 _PARTIAL = ("temp", "hum", "windspeed")
 
 
-def _learnt(here: Workspace) -> pd.DataFrame:
-    return here.rows[here.rows["part"] != "eval"]
-
-
-def real_hour(here: Workspace) -> pd.Series[Any]:
+def real_hour(champion: Champion) -> pd.Series[Any]:
     """Return the busiest hour, in clear weather on a working day, of those that the model was judged on."""
-    rows = here.rows[here.rows["part"] == "eval"]
+    rows = champion.rows[champion.rows["part"] == "eval"]
     clear = rows[(rows["weathersit"] == 1) & (rows["workingday"] == 1)]
     chosen = clear if len(clear) else rows
     return chosen.iloc[int(np.argmax(chosen[features.LABEL].to_numpy()))]
 
 
-def shown_hour(hour: pd.Series[Any]) -> Html:
+def hour_table(hour: pd.Series[Any]) -> Html:
     """Return an hour as the model gets it, and in physical units."""
     rows = []
     for feature in features.MODEL_INPUTS:
@@ -56,9 +65,9 @@ def warmer(rows: pd.DataFrame, degrees: float) -> pd.DataFrame:
     return rows.assign(**moved)
 
 
-def seen(here: Workspace, rows: pd.DataFrame) -> Any:
+def similar_hours(champion: Champion, rows: pd.DataFrame) -> Any:
     """Return how many training hours are like each row: same weather, same band of the day, at most 1.5 °C apart."""
-    learnt = _learnt(here)
+    learnt = champion.learnt
     bands = np.asarray(features.HOUR_BANDS)
 
     def group(found: pd.DataFrame) -> Any:
@@ -74,7 +83,7 @@ def seen(here: Workspace, rows: pd.DataFrame) -> Any:
     return counts
 
 
-def one_change_each(here: Workspace, hour: pd.Series[Any]) -> Picture:
+def one_change_each(champion: Champion, hour: pd.Series[Any]) -> Picture:
     """Return the answers for an hour with one thing changed at a time; hatched where such hours were hardly seen."""
     base = pd.DataFrame([hour])
     options: list[tuple[str, pd.DataFrame]] = [
@@ -89,7 +98,7 @@ def one_change_each(here: Workspace, hour: pd.Series[Any]) -> Picture:
         ("four in the morning", base.assign(hr=4)),
     ]
     rows = pd.concat([frame for _, frame in options], ignore_index=True)
-    answers, counts = here.predict(rows), seen(here, rows)
+    answers, counts = champion.predict(rows), similar_hours(champion, rows)
     figure, (axis,) = canvas(1, 1, (10, 4.2), f"{hour['time']:%A, %d %B %Y, %H:00}, if one thing had been otherwise")
     for line, (answer, count) in enumerate(zip(answers, counts, strict=True)):
         rare = count < FEW
@@ -112,39 +121,41 @@ def one_change_each(here: Workspace, hour: pd.Series[Any]) -> Picture:
     return Picture(figure, "answers for one hour with one thing changed at a time")
 
 
-def whole_day(here: Workspace, hour: pd.Series[Any]) -> Picture:
+def whole_day(champion: Champion, hour: pd.Series[Any]) -> Picture:
     """Return the day of an hour, hour by hour, as it was and under each kind of weather."""
-    day = here.rows[here.rows["time"].dt.normalize() == hour["time"].normalize()]
+    day = champion.rows[champion.rows["time"].dt.normalize() == hour["time"].normalize()]
     figure, (axis,) = canvas(1, 1, (11, 3.8), f"{hour['time']:%A, %d %B %Y}, the whole day under another sky")
     axis.fill_between(day[features.HOUR], day[features.LABEL], color=SOFT, lw=0, step="mid", label="counted")
-    axis.plot(day[features.HOUR], here.predict(day), color="black", lw=2, label="predicted, the weather as it was")
+    axis.plot(day[features.HOUR], champion.predict(day), color="black", lw=2, label="predicted, the weather as it was")
     for code, color in zip(features.WEATHER, (NEW, BEFORE, MARK, BAD), strict=True):
         changed = day.assign(weathersit=code)
-        rare = bool(np.median(seen(here, changed)) < FEW)
+        rare = bool(np.median(similar_hours(champion, changed)) < FEW)
         name = features.WEATHER[code] + (" (hardly ever seen)" if rare else "")
-        axis.plot(day[features.HOUR], here.predict(changed), color=color, lw=1.4, ls=":" if rare else "-", label=name)
+        axis.plot(
+            day[features.HOUR], champion.predict(changed), color=color, lw=1.4, ls=":" if rare else "-", label=name
+        )
     axis.set(xlabel="hour of the day", ylabel="rentals an hour", ylim=(0, None), xticks=range(0, 24, 2))
     axis.legend(frameon=False, fontsize=8.5, loc="upper left")
     axis.margins(x=0.01)
     return Picture(figure, "a whole day under each kind of weather")
 
 
-def partial_dependence(here: Workspace) -> Picture:
+def partial_dependence(champion: Champion) -> Picture:
     """Return the mean answer over the eval rows with one input held at each value (Friedman 2001), and single hours.
 
     Below each curve stand the training hours at that value; where there are fewer than 20 in a step, the ground is red.
     """
-    rows = here.rows[here.rows["part"] == "eval"]
+    rows = champion.rows[champion.rows["part"] == "eval"]
     rows = rows.iloc[:: max(1, len(rows) // 200)]
-    learnt = _learnt(here)
+    learnt = champion.learnt
     figure, axes = canvas(
         1, len(_PARTIAL) + 1, (13, 3.8), "What one input does, the others as they were (thin: single hours)"
     )
-    top = float(here.predict(rows).max()) * 1.1
+    top = float(champion.predict(rows).max()) * 1.1
     for axis, name in zip(axes, (*_PARTIAL, features.HOUR), strict=True):
         steps = np.arange(24) if name == features.HOUR else np.linspace(0, 1, 21)
         frames = [_held(rows, name, float(step)) for step in steps]
-        answers = here.predict(pd.concat(frames, ignore_index=True)).reshape(len(steps), len(rows))
+        answers = champion.predict(pd.concat(frames, ignore_index=True)).reshape(len(steps), len(rows))
         at = steps if name == features.HOUR else physical(name, steps)
         axis.plot(at, answers[:, ::10], color=BEFORE, lw=0.5, alpha=0.7)
         axis.plot(at, answers.mean(axis=1), color=NEW, lw=2.2)
@@ -174,19 +185,19 @@ def _held(rows: pd.DataFrame, name: str, value: float) -> pd.DataFrame:
     return rows.assign(temp=value, atemp=np.clip(rows["atemp"] + degrees / PHYSICAL["atemp"][0], 0.0, 1.0))
 
 
-def heat_wave(here: Workspace) -> Picture:
+def heat_wave(champion: Champion) -> Picture:
     """Return the mean summer day, as it was and so many degrees warmer, and how much of it was ever seen."""
-    summer = here.rows[here.rows["mnth"].isin(_SUMMER)]
-    summer = summer if len(summer) else here.rows
+    summer = champion.rows[champion.rows["mnth"].isin(_SUMMER)]
+    summer = summer if len(summer) else champion.rows
     days = summer["time"].dt.normalize().nunique()
     degrees = np.arange(0, 13, 2)
     hours, totals, strange, capped = [], [], [], []
     for step in degrees:
         rows = warmer(summer, float(step))
-        answers = here.predict(rows)
+        answers = champion.predict(rows)
         hours.append(np.bincount(rows[features.HOUR], answers, 24) / days)
         totals.append(float(answers.sum()) / days)
-        strange.append(float((seen(here, rows) < FEW).mean()))
+        strange.append(float((similar_hours(champion, rows) < FEW).mean()))
         capped.append(float((summer["temp"] + step / PHYSICAL["temp"][0] > 1).mean()))
     figure, (left, right) = canvas(
         1, 2, (12, 4), f"A heat wave: June to August, {days} days, made warmer by so many °C"
@@ -217,9 +228,9 @@ def _heat(share: float) -> tuple[float, float, float]:
     )
 
 
-def not_seen(here: Workspace) -> Html:
+def rare_hours(champion: Champion) -> Html:
     """Return for which air temperature and weather the model has hardly anything to go by, in training hours."""
-    learnt = _learnt(here)
+    learnt = champion.learnt
     celsius = physical("temp", learnt["temp"].to_numpy())
     edges = [-np.inf, 0.0, 10.0, 20.0, 30.0, 35.0, np.inf]
     names = ("below 0 °C", "0 to 10 °C", "10 to 20 °C", "20 to 30 °C", "30 to 35 °C", "35 °C and more")
@@ -232,11 +243,11 @@ def not_seen(here: Workspace) -> Html:
     return table(("weather", *names), rows, caption)
 
 
-def refused(hour: pd.Series[Any], celsius: float) -> Html:
+def out_of_range(hour: pd.Series[Any], celsius: float) -> Html:
     """Return what the product answers to a temperature beyond the range of the contract."""
     record = {**{f.name: hour[f.name].item() for f in features.MODEL_INPUTS}, "temp": round((celsius + 8.0) / 47.0, 3)}
     try:
         to_columns([record], f"{celsius:.0f} °C")
     except ModelError as error:
-        return says(f"Refused: {error}")
-    return says(f"{celsius:.0f} °C lies within the range of the contract.")
+        return sentence(f"Refused: {error}")
+    return sentence(f"{celsius:.0f} °C lies within the range of the contract.")

@@ -38,14 +38,9 @@ class ScheduledVersion:
 
 
 def compile_pipeline(settings: Settings, target: Target = "kubeflow", output: Path | None = None) -> Path:
-    """Write the pipeline for Kubeflow Pipelines (YAML) or Vertex AI (a job in JSON), and return the file.
+    """Write the pipeline for Kubeflow Pipelines (YAML) or Vertex AI (JSON), and return the file.
 
-    The same settings and code give the same file.
-
-    Args:
-        settings: `kubeflow` says what the cluster looks like.
-        target: "kubeflow" or "vertex".
-        output: the file; by default in the workspace's folder `kubeflow`.
+    The same settings and code give the same file, by default in the workspace's folder `kubeflow`.
     """
     from bike_pipeline import extras
     from bike_pipeline.runners.kubeflow_runner import KubeflowRunner
@@ -77,7 +72,6 @@ def submit(
 
     Raises:
         ClusterError: the cluster cannot be reached or refuses, or the run does not end in time.
-        ConfigurationError: the spec cannot be read, or the server would refuse it.
         StageError: a task failed (only with `wait`).
     """
     from datetime import UTC, datetime
@@ -114,10 +108,6 @@ def schedule(
         name: name of the schedule; by default the pipeline's.
         replace: put it in the place of the one with this name.
         catch_up: start one run for each missed time, too.
-
-    Raises:
-        ClusterError: the cluster cannot be reached or refuses.
-        ConfigurationError: the times are none, the name is taken, or the server would refuse the spec.
     """
     seconds = check_times(cron, every)
     client, version = _upload(settings, spec)
@@ -148,22 +138,15 @@ def train_job(
 ) -> str:
     """Return the manifest of a training by several pods: a TrainJob for Kubeflow Trainer, with its runtime.
 
-    Args:
-        settings: `training.workers` says how many pods there are.
-        name: name of the TrainJob.
-        examples: file patterns of tf.Examples. All places are as the pods see them, on a volume of kubeflow.volumes.
-        transform_graph: folder of the transform graph.
-        model: folder for the model; must not exist.
-        base_model: folder of the SavedModel to start from.
+    Places are as the pods see them, on a volume of kubeflow.volumes; `examples` are file patterns of tf.Examples.
     """
     from bike_pipeline.modeling.training_job import TrainingJob
     from bike_pipeline.runners.kubeflow_runner import KubeflowRunner
 
-    # An absolute path stays what it is.
-    schema = Path(settings.kubeflow.project_folder) / settings.schema_file
     job = TrainingJob(
         examples=tuple(examples),
-        schema_file=str(schema),
+        # An absolute path stays what it is.
+        schema_file=str(Path(settings.kubeflow.project_folder) / settings.schema_file),
         transform_graph=transform_graph,
         base_model=base_model,
         run_dir=f"{model.rstrip('/')}.run",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bike_pipeline.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bike_pipeline.data.ingest import IngestResult
     from bike_pipeline.data.span_version import SpanVersion
     from bike_pipeline.data.spans import SpanStore
@@ -22,7 +23,7 @@ def span_store(settings: Settings) -> SpanStore:
     return SpanStore(settings.store_uri)
 
 
-def ingest(settings: Settings, source: str, query: str | None = None, span: int | None = None) -> IngestResult:
+def ingest(settings: Settings, source: Path | str, query: str | None = None, span: int | None = None) -> IngestResult:
     """Check the rows of a source, store them as a version of a span, and write that for DVC if the settings say so.
 
     Args:
@@ -34,12 +35,11 @@ def ingest(settings: Settings, source: str, query: str | None = None, span: int 
 
     Raises:
         DataError: the source cannot be read, too many of its rows break the contract, or they fit into no span.
-        BusyError: another ingest is at work.
     """
     from bike_pipeline.data import ingest as reading
     from bike_pipeline.tracking.hooks import after_ingest
 
-    result = reading.ingest(settings, source, query=query, span=span)
+    result = reading.ingest(settings, str(source), query=query, span=span)
     note = after_ingest(settings, span_store(settings), result.version.span, result.version.version)
     return replace(result, notes=(*result.notes, note)) if note else result
 
@@ -50,11 +50,7 @@ def versions(settings: Settings) -> list[SpanVersion]:
 
 
 def verify(settings: Settings, span: int | None = None, version: int | None = None) -> list[SpanVersion]:
-    """Check every file of the stored versions, of one span or of one version against its SHA-256; return what passed.
-
-    Raises:
-        DataError: there is nothing to check, or a file was changed, added or removed.
-    """
+    """Check every file of the stored versions, of one span or of one version, and return what passed."""
     if version is not None and span is None:
         raise ConfigurationError("a version is one of a span", where="version", fix="name the span, too")
     store = span_store(settings)
@@ -64,24 +60,3 @@ def verify(settings: Settings, span: int | None = None, version: int | None = No
     spans = store.spans() if span is None else [store.latest(span).span]
     wanted = [(s, v) for s in spans for v in ([version] if version is not None else store.versions(s))]
     return [store.verify(*numbers) for numbers in wanted]
-
-
-def write_for_dvc(settings: Settings, span: int | None = None) -> list[Path]:
-    """Write the stored versions for DVC, and return the `.dvc` files; `settings.dvc_remote` is what DVC pulls from."""
-    from bike_pipeline.tracking.dvc import write_all
-
-    return write_all(span_store(settings), settings.dvc_path, settings.dvc_remote, span)
-
-
-def fetch_original(settings: Settings, target: Path | None = None) -> Path:
-    """Download the published data set, check its SHA-256, and return its file, by default in the workspace."""
-    from bike_pipeline.data import embedded_dataset
-
-    return embedded_dataset.fetch_original(target or settings.workspace_path / "data" / "hour.csv")
-
-
-def split_demo(settings: Settings, folder: Path | None = None) -> tuple[Path, Path]:
-    """Write the embedded data set as two uploads, 2011 and 2012, by default into the workspace."""
-    from bike_pipeline.data import embedded_dataset
-
-    return embedded_dataset.split_demo(folder or settings.workspace_path / "uploads")

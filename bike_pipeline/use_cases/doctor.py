@@ -47,7 +47,6 @@ class Check:
 
     Attributes:
         state: `ok`; `absent` for an optional thing that is not there; `problem` for a needed one.
-        found: what was found.
         fix: what to do if the state is not `ok`, or what the thing is for.
         error: of a problem, the error that says all of it.
         group: the heading that it stands under.
@@ -68,13 +67,9 @@ def examine(
     config: Path | None = None,
     assignments: tuple[str, ...] = (),
 ) -> list[Check]:
-    """Look at the system, the packages, the extras, the programs and the data.
+    """Look at the system, the packages, the extras (`required` ones must be there), the programs and the data.
 
-    Args:
-        settings: settings to look at; without them, those of `config` and `assignments` are loaded and checked.
-        required: extras whose absence is a problem.
-        config: an overlay file.
-        assignments: `key.path=value` texts.
+    Without settings, those of an overlay file and of `key.path=value` texts are loaded and checked.
     """
     groups = {
         "system": _system(),
@@ -125,7 +120,6 @@ def _system() -> Iterator[Check]:
 
 
 def _packages() -> Iterator[Check]:
-    """Compare every package that the product needs with the version that is installed."""
     from packaging.requirements import Requirement
 
     try:

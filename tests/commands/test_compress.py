@@ -14,6 +14,7 @@ from bike_pipeline.commands import compress
 from bike_pipeline.errors import BusyError, ConfigurationError, ExportError, ModelError
 from bike_pipeline.settings.compression import Method
 from bike_pipeline.storage.workspace_lock import workspace_lock
+from bike_pipeline.use_cases.compression import METHODS
 from tests.conftest import ROOT
 from tests.recording import Recorder
 
@@ -133,7 +134,7 @@ def test_an_unknown_method_is_a_wrong_command_line(workspace: Path) -> None:
 
 
 def test_the_command_knows_every_method_of_the_settings() -> None:
-    assert get_args(Method) == compress.METHODS
+    assert get_args(Method) == METHODS
 
 
 def test_freed_files_are_named(recorded: Path, workspace: Path) -> None:

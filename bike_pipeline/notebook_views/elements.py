@@ -11,6 +11,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from bike_pipeline.use_cases.champion import Champion
+
+DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
+# Stored value -> physical value, from the units of the feature contract: value * scale + offset.
+PHYSICAL = {
+    "temp": (47.0, -8.0, "temperature, °C"),
+    "atemp": (66.0, -16.0, "temperature as it feels, °C"),
+    "hum": (100.0, 0.0, "relative humidity, %"),
+    "windspeed": (67.0, 0.0, "wind speed, km/h"),
+}
 NEW, BEFORE, MARK, GOOD, BAD, SOFT = "#2f6fbf", "#b8bec6", "#c2571a", "#1a7f37", "#b3261e", "#dfe3e8"
 # Pixels of a picture for each that it takes on the page: sharp on dense screens.
 _DENSITY = 2
@@ -27,6 +37,12 @@ _TABLE = (
     ".bike-table .bad{{color:#b3261e;font-weight:600}}"
     '.bike-table code{{overflow-wrap:anywhere}}</style><table class="bike-table">{}</table>'
 )
+
+
+def physical(name: str, value: Any) -> Any:
+    """Return a stored weather value in its physical unit."""
+    scale, offset, _ = PHYSICAL[name]
+    return value * scale + offset
 
 
 class Picture:
@@ -107,7 +123,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "")
     return Html(_TABLE.format(f"{named}<thead><tr>{heads}</tr></thead><tbody>{body}</tbody>"), text)
 
 
-def says(text: str, good: bool | None = None) -> Html:
+def sentence(text: str, good: bool | None = None) -> Html:
     """Return a sentence that stands out: green for good news, red for bad, plain where it is neither."""
     color = {True: GOOD, False: BAD, None: "inherit"}[good]
     return Html(f'<p style="font-size:1.1em;font-weight:600;color:{color}">{escape(text)}</p>', text)
@@ -136,3 +152,15 @@ def _cell(text: str, kind: str, numeric: bool) -> str:
     short = "short" if len(text) < _SHORT else ""
     classes = " ".join(filter(None, (("number" if numeric else "") if kind == "number" else kind, short)))
     return f'<td class="{classes}">{escape(text)}</td>' if classes else f"<td>{escape(text)}</td>"
+
+
+def summary(champion: Champion) -> Html:
+    """Return what the workspace holds, in a few lines."""
+    rows = [
+        ("runs on record", str(len(champion.runs))),
+        ("models trained", str(len(champion.models))),
+        ("model that serves", f"model {champion.model_id}, version {champion.push.version}"),
+        ("pushed", f"{champion.push.pushed_at:%Y-%m-%d %H:%M} UTC"),
+        ("made of span", ", ".join(f"{e['span']} version {e['version']}" for e in champion.evidence["data"])),
+    ]
+    return table(("what", "value"), rows)

@@ -1,0 +1,125 @@
+"""Smaller models of a blessed one, measured, and the one that the rule of the settings chooses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bike_pipeline.errors import ModelError
+
+if TYPE_CHECKING:
+    from bike_pipeline.exporting.compression.material import Material
+    from bike_pipeline.exporting.compression.rule import Choice
+    from bike_pipeline.lineage.queries.model_lookup import ChosenModel
+    from bike_pipeline.lineage.store.metadata_store import Lineage
+    from bike_pipeline.settings import Settings
+    from bike_pipeline.settings.compression import Method
+
+# Those of `settings.compression.Method`, whose module is too heavy to import for help.
+METHODS: tuple[Method, ...] = ("plain", "pruning", "distillation", "quantization_aware")
+
+
+@dataclass(frozen=True)
+class Compression:
+    """The candidates of a model in their folder, and what the rule chose; `table` has the same as plain values."""
+
+    model_id: int
+    folder: str
+    eval_rows: int
+    choice: Choice
+    table: dict[str, Any]
+
+    def require(self) -> None:
+        """Raise ExportError if no candidate is within the limits."""
+        from bike_pipeline.exporting.compression.choice import refused
+
+        if self.choice.winner is None:
+            raise refused(self.choice)
+
+
+def compress(
+    settings: Settings, model: str | None = None, *, methods: Sequence[Method] = (), formats: Sequence[str] = ()
+) -> Compression:
+    """Make smaller models of a model, measure them on the eval split, and choose one. Nothing that serves is changed.
+
+    Args:
+        settings: `exporting.compression` has the limits and the rule.
+        model: a served version, a model's number, a pushed folder, or None for the model that serves.
+        methods: what is tried; all of `METHODS` if none is named.
+        formats: export formats; those of the settings if none is named.
+    """
+    from bike_pipeline.lean_imports import lean_imports
+    from bike_pipeline.lineage.queries.model_lookup import chosen_model
+    from bike_pipeline.storage.workspace_lock import workspace_lock
+    from bike_pipeline.use_cases.metadata import lineage_of
+
+    own = settings.exporting.compression
+    own = own.model_copy(update={"formats": tuple(formats)}) if formats else own
+    lineage = lineage_of(settings)
+    chosen = chosen_model(lineage, settings.serving_path, model)
+    base = settings.workspace_path / "compression"
+    with workspace_lock(base, wait=False), lean_imports(google_cloud=True):
+        from bike_pipeline.exporting.compression.candidates import Trying
+        from bike_pipeline.exporting.compression.choice import TABLE_FILE, choose
+        from bike_pipeline.exporting.compression.results import NewResult
+        from bike_pipeline.exporting.formats import registry
+
+        registry.formats_of(own.formats)
+        material = _material(lineage, chosen)
+        exporting = settings.exporting.model_copy(update={"compression": own})
+        trying = Trying.of(exporting, settings.training, settings.evaluation.min_rows, settings.seed)
+        with NewResult(base / str(chosen.model_id)) as result:
+            choice = choose(methods or METHODS, material, _calibration(material, settings), trying, result.folder)
+            folder = result.publish()
+    table = json.loads((folder / TABLE_FILE).read_text(encoding="utf-8"))
+    return Compression(chosen.model_id, str(folder), len(material.evaluated["cnt"]), choice, table)
+
+
+def _material(lineage: Lineage, chosen: ChosenModel) -> Material:
+    """Return what candidates of a model are made of: its files, its transform graph, its rows."""
+    from bike_pipeline.exporting.compression.material import Material
+    from bike_pipeline.modeling import training_rows
+    from bike_pipeline.stages import EVAL, HISTORY, TRAIN
+    from bike_pipeline.use_cases.model_files import changed, payload_of
+
+    producer = lineage.producer(chosen.model_id)
+    inputs = lineage.inputs(producer.id) if producer is not None else {}
+    found = {}
+    for key in ("transform_graph", "examples", "schema"):
+        artifact = next(iter(inputs.get(key, ())), None)
+        what = f"the {key.replace('_', ' ')} that model {chosen.model_id} was trained with"
+        if artifact is None or not Path(artifact.uri).is_dir():
+            raise ModelError(
+                f"{what} is not there any more",
+                where=artifact.uri if artifact is not None else "",
+                fix="run the pipeline again, or name a newer model; `bike-pipeline gc` frees the files of old ones",
+            )
+        if difference := changed(artifact):
+            raise ModelError(
+                f"{what} cannot be trusted: {difference}",
+                fix="find out what changed it; `bike-pipeline run --no-cache` makes a model anew",
+            )
+        found[key] = Path(artifact.uri)
+    folder = payload_of(lineage, chosen)
+    if folder is None:
+        raise ModelError(f"the files of model {chosen.model_id} are gone or changed", fix="name another model")
+
+    def rows(*splits: str) -> Any:
+        patterns = [str(found["examples"] / f"Split-{split}" / "*") for split in splits]
+        return training_rows.read(patterns, str(found["schema"] / "schema.pbtxt"))
+
+    return Material(folder, found["transform_graph"], rows(HISTORY, TRAIN), rows(EVAL))
+
+
+def _calibration(material: Material, settings: Settings) -> Any:
+    """Return rows spread evenly over the training span."""
+    import numpy as np
+
+    from bike_pipeline import features
+
+    total = len(next(iter(material.train.values())))
+    places = np.unique(np.linspace(0, total - 1, min(settings.exporting.calibration_rows, total)).astype(np.int64))
+    return {f.name: material.train[f.name][places] for f in features.MODEL_INPUTS}
