@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from bike_pipeline.settings import PROJECT_ROOT, Settings, load_settings
 from bike_pipeline.use_cases import cluster, compression, data, gc, promotion, reproduction, verification
@@ -19,10 +19,6 @@ from bike_pipeline.use_cases import push_edge as push_edge_
 from bike_pipeline.use_cases import run as run_
 from bike_pipeline.use_cases import track as track_
 from bike_pipeline.use_cases.champion import Champion
-
-if TYPE_CHECKING:
-    from bike_pipeline.use_cases.cluster import ScheduledVersion, Submission
-
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -112,27 +108,6 @@ class Workspace:
     verify_data = _method(data.verify)
     compile = _method(cluster.compile_pipeline)
     schedules = _method(cluster.schedules)
-
-    def doctor(self, required: Collection[str] = ()) -> list[doctor_.Check]:
-        """See `use_cases.doctor.examine`."""
-        return doctor_.examine(self.settings, required=required)
-
-    def submit(
-        self,
-        spec: Path | None = None,
-        *,
-        name: str = "",
-        parameters: Mapping[str, Any] | None = None,
-        wait: bool = False,
-        timeout: float | None = None,
-    ) -> Submission:
-        """See `use_cases.cluster.submit`; without a spec the pipeline is compiled."""
-        spec = spec or self.compile()
-        return cluster.submit(self.settings, spec, name=name, parameters=parameters, wait=wait, timeout=timeout)
-
-    def schedule(
-        self, spec: Path | None = None, *, cron: str = "", every: str = "", name: str = "", replace: bool = False
-    ) -> ScheduledVersion:
-        """See `use_cases.cluster.schedule`; without a spec the pipeline is compiled."""
-        spec = spec or self.compile()
-        return cluster.schedule(self.settings, spec, cron=cron, every=every, name=name, replace=replace)
+    submit = _method(cluster.submit)
+    schedule = _method(cluster.schedule)
+    doctor = _method(doctor_.examine)

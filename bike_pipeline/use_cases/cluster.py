@@ -51,7 +51,7 @@ def compile_pipeline(settings: Settings, target: Target = "kubeflow", output: Pa
 
 def submit(
     settings: Settings,
-    spec: Path,
+    spec: Path | None = None,
     *,
     name: str = "",
     parameters: Mapping[str, Any] | None = None,
@@ -63,7 +63,7 @@ def submit(
 
     Args:
         settings: `kubeflow.client` says how the cluster is reached.
-        spec: the compiled spec.
+        spec: a compiled spec; without it, the pipeline is compiled.
         name: name of the run; by default the pipeline's name and the time.
         parameters: values of the spec's parameters.
         wait: return only when the run has ended.
@@ -78,7 +78,7 @@ def submit(
 
     from bike_pipeline.runners.kubeflow.client import check_outcome
 
-    client, version = _upload(settings, spec)
+    client, version = _upload(settings, spec or compile_pipeline(settings))
     name = name or f"{settings.pipeline_name} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
     run = client.start(version, name, dict(parameters or {}))
     observe(Submission(version, run))
@@ -90,7 +90,7 @@ def submit(
 
 def schedule(
     settings: Settings,
-    spec: Path,
+    spec: Path | None = None,
     *,
     cron: str = "",
     every: str = "",
@@ -102,7 +102,7 @@ def schedule(
 
     Args:
         settings: `kubeflow.client` says how the cluster is reached.
-        spec: the compiled spec.
+        spec: a compiled spec; without it, the pipeline is compiled.
         cron: six fields, seconds first: "0 0 3 * * *" is every night at three (UTC); or
         every: an interval: "90m", "6h", "1d".
         name: name of the schedule; by default the pipeline's.
@@ -110,7 +110,7 @@ def schedule(
         catch_up: start one run for each missed time, too.
     """
     seconds = check_times(cron, every)
-    client, version = _upload(settings, spec)
+    client, version = _upload(settings, spec or compile_pipeline(settings))
     made = client.schedule(
         version, name or settings.pipeline_name, cron=cron, every_seconds=seconds, replace=replace, catch_up=catch_up
     )
