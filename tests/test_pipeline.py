@@ -197,7 +197,7 @@ LOOKUPS = {Stage.WARM_START_LOOKUP, Stage.BASELINE_LOOKUP}
         ("exporting/formats/tflite.py", {Stage.EXPORTER}),
         # None of the formats of the settings.
         ("exporting/formats/torch.py", set()),
-        ("model_registry/version_manifest.py", LOOKUPS | {Stage.EXPORTER, Stage.PUSHER}),
+        ("model_registry/model_signature.py", LOOKUPS | {Stage.EXPORTER, Stage.PUSHER}),
         ("rollout/trial_server.py", {Stage.PUSHER}),
         ("serving/server/answering.py", {Stage.PUSHER}),
         ("settings/training.py", {Stage.TRAINER, Stage.EXPORTER}),

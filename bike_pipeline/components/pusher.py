@@ -32,9 +32,9 @@ from bike_pipeline.model_registry import (
     is_intact,
     layout,
     local_copy,
+    model_signature,
     signing,
     verification,
-    version_manifest,
 )
 from bike_pipeline.rollout import promotion
 from bike_pipeline.rollout.targets import RolloutTargets
@@ -135,7 +135,7 @@ class PusherExecutor(stock.Executor):
 
             def complete(incoming: Path) -> None:
                 pushed_layout.add(exports, incoming)
-                version_manifest.write(incoming, evidence, signer, version)
+                model_signature.write(incoming, evidence, signer, version)
 
             registry.add(source, version, record, complete)
             pushed.set_string_custom_property("signature", _said(signer))

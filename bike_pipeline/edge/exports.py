@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.edge.unpacking import NOT_FINITE
 from bike_pipeline.errors import EdgeError
-from bike_pipeline.model_registry import signing, version_manifest
+from bike_pipeline.model_registry import signing, verification
 from bike_pipeline.model_registry.layout import EXPORTS_FOLDER, PARITY_FILE
-from bike_pipeline.model_registry.verification import LOOKED_AT
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from bike_pipeline.model_registry.signing import PublicKey
 
 _GOLDEN = "golden.json"
 _LITERT_SUFFIX = ".tflite"
@@ -51,7 +50,7 @@ class DeviceExports:
         return {path.relative_to(root).as_posix(): path.read_bytes() for path in found}
 
 
-def read(version: Path, trusted: Mapping[str, Ed25519PublicKey], force: bool) -> DeviceExports:
+def read(version: Path, trusted: Mapping[str, PublicKey], force: bool) -> DeviceExports:
     """Return the exports of the version in a folder for devices.
 
     `force` goes against the edge gate, never against a signature or a format's own check.
@@ -61,8 +60,8 @@ def read(version: Path, trusted: Mapping[str, Ed25519PublicKey], force: bool) ->
             it.
     """
     # The evidence behind the model is what `verify` is for.
-    for check in version_manifest.verify(version, trusted, bound=signing.required()):
-        if not check.passed and check.name in LOOKED_AT:
+    for check in verification.checks(version, trusted, bound=signing.required(), evidence=False):
+        if not check.passed:
             raise EdgeError(
                 f"the pushed model is not verified: {check.name}: {check.detail}",
                 where=str(version),

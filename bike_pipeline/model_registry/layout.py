@@ -14,11 +14,15 @@ from bike_pipeline.errors import StorageError
 MODEL_FILE = "saved_model.pb"
 # Lies in each version folder; a version without it was not pushed by this product.
 PUSH_FILE = "push.json"
-# The signed manifest and its signature; see `model_manifest`.
-MANIFEST_FILE = "model_manifest.json"
-SIGNATURE_FILE = "model_manifest.json.sig"
+# What speaks for the model with its version number, and the signature over all files; see `model_signature`.
+EVIDENCE_FILE = "evidence.json"
+SIGNATURE_FILE = "model.sig"
+# What earlier releases wrote instead; see `old_manifest`.
+OLD_MANIFEST_FILE = "model_manifest.json"
+OLD_SIGNATURE_FILE = "model_manifest.json.sig"
+SIGNED_FILES = (EVIDENCE_FILE, SIGNATURE_FILE, OLD_MANIFEST_FILE, OLD_SIGNATURE_FILE)
 # Written by the push itself, so no part of the model's identity.
-_OWN = (PUSH_FILE, MANIFEST_FILE, SIGNATURE_FILE)
+_OWN = (PUSH_FILE, *SIGNED_FILES)
 # The model in other formats, with what was measured of them in `parity.json`; TensorFlow Serving looks at neither.
 EXPORTS_FOLDER = PurePosixPath("assets.extra/exports")
 PARITY_FILE = "parity.json"

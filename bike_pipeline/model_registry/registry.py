@@ -14,7 +14,7 @@ from typing import Any
 from bike_pipeline.errors import ModelError, StorageError
 from bike_pipeline.model_registry import layout, promotion_log, verification, version_cache
 from bike_pipeline.model_registry.deployment import PROMOTABLE, PROMOTED, STABLE, Change, Deployment
-from bike_pipeline.model_registry.verification import Verification
+from bike_pipeline.model_registry.verification import Soundness
 from bike_pipeline.storage.files import Files, local_path, open_files
 
 # Whoever changes what is promoted writes two small files; whoever pushes copies a model.
@@ -158,13 +158,13 @@ class ModelRegistry:
         return layout.is_intact(self.folder(version, fresh=True), fingerprint, exports)
 
     def signature_sha256(self, version: int) -> str:
-        """Return the SHA-256 over a version's manifest and signature; absent ones count as empty."""
+        """Return the SHA-256 over what a version was signed with; absent ones count as empty."""
         digest = hashlib.sha256()
-        for name in (layout.MANIFEST_FILE, layout.SIGNATURE_FILE):
+        for name in layout.SIGNED_FILES:
             digest.update(hashlib.sha256(self._files.read(f"{version}/{name}") or b"").digest())
         return digest.hexdigest()
 
-    def verify(self, version: int) -> Verification:
+    def verify(self, version: int) -> Soundness:
         """Check every byte of a version, its signature and its number against what was pushed.
 
         Raises:

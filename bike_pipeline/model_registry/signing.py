@@ -1,23 +1,30 @@
-"""ed25519 keys: the one that signs what this machine pushes, and those whose signatures are believed (RFC 8032)."""
+"""Keys: the one that signs what this machine pushes, and those whose signatures are trusted.
+
+Devices and releases up to 0.1 verify ed25519 (RFC 8032), OpenSSF Model Signing ECDSA on a NIST curve (FIPS 186-5). One
+secret serves both: from an ed25519 key the P-256 key that signs models is derived. A key on a NIST curve signs models
+only.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import secrets
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.errors import ConfigurationError, StorageError
+from bike_pipeline.storage.atomic_files import create_file, replace_file
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey, EllipticCurvePublicKey
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
     from bike_pipeline.settings import Settings
+
+    PublicKey = Ed25519PublicKey | EllipticCurvePublicKey
 
 KEY_VARIABLE = "BIKE_PIPELINE_SIGNING_KEY"
 KEY_FILE_VARIABLE = "BIKE_PIPELINE_SIGNING_KEY_FILE"
@@ -28,12 +35,18 @@ _default: dict[str, Any] = {}
 _NO_TRUST: tuple[tuple[Path, ...], bool] = ((), False)
 
 
+# Goes before a public key that is signed, so that the signature can mean nothing else.
+_CERTIFIES = b"bike_pipeline: this key signs models\0"
+_CURVES = ("secp256r1", "secp384r1", "secp521r1")
+_P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+
 @dataclass(frozen=True)
 class Signer:
     """A private key at work.
 
     Attributes:
-        key_id: SHA-256 of the public key (DER), which names the key.
+        key_id: the id of its public key; see `key_id_of`.
         origin: where the key came from: a file or a variable.
         created: whether it was made just now.
     """
@@ -41,11 +54,97 @@ class Signer:
     key_id: str
     origin: str
     created: bool
-    _key: Ed25519PrivateKey
+    _key: Ed25519PrivateKey | EllipticCurvePrivateKey
 
     def sign(self, content: bytes) -> bytes:
-        """Return the signature of the content, 64 bytes."""
+        """Return the ed25519 signature of the content, 64 bytes, which devices verify.
+
+        Raises:
+            ConfigurationError: it is a key on a NIST curve.
+        """
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        if not isinstance(self._key, Ed25519PrivateKey):
+            problem = "this key signs models only; devices verify ed25519"
+            raise ConfigurationError(problem, where=self.origin, fix=_MAKE_ONE)
         return self._key.sign(content)
+
+    def sign_model(self, content: bytes) -> bytes:
+        """Return the ECDSA signature (DER) of the content, which OpenSSF Model Signing verifies."""
+        return self._model_key.sign(content, ecdsa(self._model_key))
+
+    @property
+    def model_key_id(self) -> str:
+        """The id of the public key that verifies models."""
+        return key_id_of(self._model_key.public_key())
+
+    @cached_property
+    def _model_key(self) -> EllipticCurvePrivateKey:
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.hazmat.primitives.hashes import SHA256
+        from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+        if isinstance(self._key, ec.EllipticCurvePrivateKey):
+            return self._key
+        # FIPS 186-5, A.2.1: 64 bits more than the order has make the bias of the remainder negligible.
+        derived = HKDF(SHA256(), 40, salt=None, info=b"bike_pipeline: P-256 key that signs models").derive(
+            self._key.private_bytes_raw()
+        )
+        return ec.derive_private_key(int.from_bytes(derived) % (_P256_ORDER - 1) + 1, ec.SECP256R1())
+
+    def certificate(self) -> dict[str, str]:
+        """Return the key that verifies models, signed by ed25519: whoever trusts that key needs no other one."""
+        if self._model_key is self._key:
+            return {}
+        pem = _pem(self._model_key.public_key())
+        return {"public_key": pem.decode(), "ed25519": self.sign(_CERTIFIES + pem).hex()}
+
+    def public_keys(self) -> dict[str, PublicKey]:
+        """Return its public keys by id: its own, and the one that verifies models."""
+        own, model = self._key.public_key(), self._model_key.public_key()
+        return {self.key_id: own, self.model_key_id: model}
+
+
+def ed25519_keys(trusted: Mapping[str, PublicKey]) -> dict[str, Ed25519PublicKey]:
+    """Return the trusted keys that devices, and releases up to 0.1, verify with, by id."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    return {key_id: key for key_id, key in trusted.items() if isinstance(key, Ed25519PublicKey)}
+
+
+def model_keys(trusted: Mapping[str, PublicKey], certificate: Any) -> dict[str, EllipticCurvePublicKey]:
+    """Return the trusted keys that verify models, by id: those named, and one that a trusted ed25519 key certifies.
+
+    Args:
+        trusted: the trusted public keys by id.
+        certificate: what `Signer.certificate` made, unchecked.
+    """
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    keys = {key_id: key for key_id, key in trusted.items() if isinstance(key, EllipticCurvePublicKey)}
+    try:
+        pem, signature = certificate["public_key"].encode(), bytes.fromhex(certificate["ed25519"])
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return keys
+    for key in ed25519_keys(trusted).values():
+        try:
+            key.verify(signature, _CERTIFIES + pem)
+            certified = load_pem_public_key(pem)
+        except (InvalidSignature, ValueError):
+            continue
+        if isinstance(certified, EllipticCurvePublicKey):
+            keys[key_id_of(certified)] = certified
+    return keys
+
+
+def ecdsa(key: EllipticCurvePrivateKey | EllipticCurvePublicKey) -> ECDSA:
+    """Return the signature algorithm that belongs to a key: the hash is as long as its curve (Model Signing)."""
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+
+    return ECDSA({256: hashes.SHA256(), 384: hashes.SHA384()}.get(key.key_size, hashes.SHA512()))
 
 
 def use_key_file(path: Path, *, make: bool) -> None:
@@ -75,7 +174,7 @@ def required() -> bool:
     return bool(_default.get("trust", _NO_TRUST)[1])
 
 
-def trusted_keys(*, without_own: bool = False) -> dict[str, Ed25519PublicKey]:
+def trusted_keys(*, without_own: bool = False) -> dict[str, PublicKey]:
     """Return the public keys that are believed in this process by id: the signing key's own and those that were named.
 
     Args:
@@ -145,13 +244,20 @@ def _from_file(path: Path, make: bool) -> Signer:
         ) from None
     found = _signer(content, str(path), created=created)
     if make:
-        # Beside the private key a crash may have left no public one.
-        _write_public(found, path.with_suffix(".pub"))
+        # Beside the private key a crash, or an earlier release, may have left no public one.
+        for file, key in zip(_public_files(path), found.public_keys().values(), strict=False):
+            _write_public(key, file)
     return found
+
+
+def _public_files(path: Path) -> tuple[Path, Path]:
+    """Return the files of a local key's public keys: its own, and the one that verifies models."""
+    return path.with_suffix(".pub"), path.with_name(f"model-{path.stem}.pub")
 
 
 def _signer(pem: bytes, origin: str, created: bool) -> Signer:
     from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -159,65 +265,52 @@ def _signer(pem: bytes, origin: str, created: bool) -> Signer:
         key = load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         key = None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigurationError("it holds no ed25519 private key without a password", where=origin, fix=_MAKE_ONE)
-    return Signer(key_id_of(key.public_key()), origin, created, key)
+    if isinstance(key, Ed25519PrivateKey) or (isinstance(key, EllipticCurvePrivateKey) and key.curve.name in _CURVES):
+        return Signer(key_id_of(key.public_key()), origin, created, key)
+    problem = "it holds no ed25519 private key (nor one on P-256, P-384 or P-521) without a password"
+    raise ConfigurationError(problem, where=origin, fix=_MAKE_ONE)
 
 
 def _make(path: Path) -> bool:
-    """Make a key at `path`, readable by its owner only; say whether it was this process that made it."""
+    """Make a key at `path`, readable by its owner only; return whether it was this process that made it."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    # mkstemp's files are 0600 from the beginning; a link never replaces the key of a process that was faster.
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".signing-")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(pem)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(temporary, path)
-        return True
-    except FileExistsError:
-        return False
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            Path(temporary).unlink()
+    return create_file(path, pem, mode=0o600)
 
 
-def _write_public(found: Signer, path: Path) -> None:
+def _pem(key: PublicKey) -> bytes:
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-    pem = found._key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)  # noqa: SLF001
-    if path.exists() and path.read_bytes() == pem:
-        return
-    try:
-        # A name of its own: threads of one process write it at the same moment, too.
-        temporary = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
-        temporary.write_bytes(pem)
-        temporary.replace(path)
-    except OSError as error:
-        raise StorageError(
-            f"cannot write the public key ({error.strerror or error})", where=str(path), fix="grant write permission"
-        ) from None
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
-def key_id_of(key: Ed25519PublicKey) -> str:
-    """Return the name of a public key: the SHA-256 of its DER form."""
+def _write_public(key: PublicKey, path: Path) -> None:
+    pem = _pem(key)
+    if not path.exists() or path.read_bytes() != pem:
+        replace_file(path, pem)
+
+
+def key_id_of(key: PublicKey) -> str:
+    """Return the id of a public key: the SHA-256 of its PEM text, as Model Signing has it; of ed25519, of its DER."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+    if isinstance(key, Ed25519PublicKey):
+        return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+    return hashlib.sha256(_pem(key)).hexdigest()
 
 
-def read_public_keys(paths: Iterable[Path]) -> dict[str, Ed25519PublicKey]:
+def read_public_keys(paths: Iterable[Path]) -> dict[str, PublicKey]:
     """Return the public keys of PEM files by key id.
 
     Raises:
-        ConfigurationError: a file is absent or holds no ed25519 public key.
+        ConfigurationError: a file is absent or holds no public key of a kind that signs here.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
@@ -231,27 +324,26 @@ def read_public_keys(paths: Iterable[Path]) -> dict[str, Ed25519PublicKey]:
             ) from None
         except (ValueError, UnsupportedAlgorithm):
             key = None
-        if not isinstance(key, Ed25519PublicKey):
-            raise ConfigurationError(
-                "it holds no ed25519 public key", where=str(path), fix="openssl pkey -in KEY -pubout -out FILE"
-            )
+        if not isinstance(key, Ed25519PublicKey | EllipticCurvePublicKey):
+            problem = "it holds no ed25519 public key, nor one of ECDSA"
+            raise ConfigurationError(problem, where=str(path), fix="openssl pkey -in KEY -pubout -out FILE")
         found[key_id_of(key)] = key
     return found
 
 
-def own_public_keys() -> dict[str, Ed25519PublicKey]:
-    """Return the public key that belongs to the key that signs here, by its id; nothing is made.
+def own_public_keys() -> dict[str, PublicKey]:
+    """Return the public keys that belong to the key that signs here, by id; no key is made.
 
     Raises:
-        ConfigurationError: the configured key is no ed25519 private key.
+        ConfigurationError: the configured key is no private key that signs.
     """
     path, make = _default.get("key", (None, False))
     if not (os.environ.get(KEY_VARIABLE) or os.environ.get(KEY_FILE_VARIABLE)) and path is not None:
-        public = path.with_suffix(".pub")
-        # Whoever only verifies has the public key alone.
-        if public.exists():
-            return read_public_keys([public])
+        public = [file for file in _public_files(path) if file.exists()]
+        # Whoever only verifies has the public keys alone.
+        if len(public) == len(_public_files(path)) or (public and not path.exists()):
+            return read_public_keys(public)
         if make and not path.exists():
             return {}
     found = signer()
-    return {found.key_id: found._key.public_key()} if found else {}  # noqa: SLF001
+    return found.public_keys() if found else {}

@@ -11,7 +11,7 @@ from bike_pipeline.lineage.queries.impact import impact_of
 from bike_pipeline.lineage.reports.graph_svg import as_svg
 from bike_pipeline.lineage.reports.lineage_report import UNCOMMITTED, LineageReport, report_of_model
 from bike_pipeline.lineage.store.entities import utc_text
-from bike_pipeline.model_registry import ModelRegistry, version_manifest
+from bike_pipeline.model_registry import ModelRegistry, verification
 from bike_pipeline.notebook_views.elements import (
     BAD,
     BEFORE,
@@ -68,7 +68,7 @@ def report(champion: Champion) -> LineageReport:
 def verified(champion: Champion) -> Html:
     """Return what `bike-pipeline verify` finds in the folder that answers."""
     folder = ModelRegistry(champion.settings.serving_path).folder(champion.push.version, fresh=True)
-    checks = version_manifest.verify(folder, trusted_keys(champion.settings))
+    checks = verification.checks(folder, trusted_keys(champion.settings))
     rows = [(f"{'✔' if check.passed else '✘'} {check.name}", check.detail) for check in checks]
     if not champion.settings.signing.trusted_keys:
         rows.append(("held against", _OWN_KEY))

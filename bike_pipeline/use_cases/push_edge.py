@@ -65,11 +65,12 @@ def push_edge(
             "there is no key to sign with", where="signing.key_file", fix="run the pipeline, which makes one"
         )
     found = exports.read(folder, trusted, force)
+    device_keys = signing.ed25519_keys(trusted)
     largest = settings.exporting.max_relative_difference
     built = bundle.build(found, settings.serving.model_name, int(folder.name), settings.edge, largest, signer)
-    bundle.prove(built, trusted[signer.key_id])
+    bundle.prove(built, device_keys[signer.key_id])
     base = output.expanduser().absolute() if output else settings.edge_path
-    published = channels.publish(base, channel, built, signer, trusted, settings.edge.valid_days, sequence)
+    published = channels.publish(base, channel, built, signer, device_keys, settings.edge.valid_days, sequence)
     return PublishedBundle(str(published.folder), published.changed, published.payload, built.manifest)
 
 

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from bike_pipeline.errors import ModelError, VerificationError
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-    from bike_pipeline.model_registry.version_manifest import Check
+    from bike_pipeline.model_registry.manifest import Check
+    from bike_pipeline.model_registry.signing import PublicKey
     from bike_pipeline.settings import Settings
 
 _DAMAGED = "serve another version, or run the pipeline again, which pushes a damaged model anew"
@@ -68,17 +67,17 @@ def verify(settings: Settings, model: str | None = None, public_keys: Sequence[P
         ModelError: there is no such model, or it was never pushed.
         ConfigurationError: a file holds no public key.
     """
-    from bike_pipeline.model_registry import signing, version_manifest
+    from bike_pipeline.model_registry import signing, verification
 
     folder = _folder(settings, model)
     trusted = signing.read_public_keys(public_keys) if public_keys else trusted_keys(settings)
-    own = version_manifest.verify(folder, trusted, bound=settings.signing.require_signature)
+    own = verification.checks(folder, trusted, bound=settings.signing.require_signature)
     checks = [*own, *_origin(settings, folder)]
     passed = all(check.passed for check in checks)
     return Verification(str(folder), passed, checks, sound=all(check.passed for check in own))
 
 
-def trusted_keys(settings: Settings) -> dict[str, Ed25519PublicKey]:
+def trusted_keys(settings: Settings) -> dict[str, PublicKey]:
     """Return the public keys that count if nobody names others: the signing key's own and the settings'."""
     from bike_pipeline.model_registry import signing
 
@@ -89,14 +88,14 @@ def trusted_keys(settings: Settings) -> dict[str, Ed25519PublicKey]:
 def _origin(settings: Settings, folder: Path) -> list[Check]:
     """Return the checks of what a version of this workspace was made of; none if its records are not here."""
     from bike_pipeline.lineage.queries import origin_checks
-    from bike_pipeline.model_registry import version_manifest
+    from bike_pipeline.model_registry import verification
     from bike_pipeline.use_cases.metadata import lineage_of
 
     own = str(folder.resolve().parent) == os.path.realpath(settings.serving_path)
-    manifest = version_manifest.read(folder) if own else None
-    if manifest is None or (settings.metadata.mysql is None and not settings.metadata_file.is_file()):
+    evidence = verification.evidence_of(folder) if own else None
+    if evidence is None or (settings.metadata.mysql is None and not settings.metadata_file.is_file()):
         return []
-    model_id = (manifest.get("model") or {}).get("model_id")
+    model_id = (evidence.get("model") or {}).get("model_id")
     if not isinstance(model_id, int):
         return []
     return origin_checks.checks_of(lineage_of(settings), model_id, settings.store_uri)

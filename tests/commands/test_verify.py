@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from bike_pipeline.commands import verify
 from bike_pipeline.errors import ConfigurationError, MetadataError, ModelError, VerificationError
-from bike_pipeline.model_registry import ModelRegistry, signing, version_manifest
-from tests.model_registry.test_version_manifest import EVIDENCE
+from bike_pipeline.model_registry import ModelRegistry, layout, model_signature, signing
+from tests.model_registry.test_model_signature import EVIDENCE
 from tests.recording import Recorder
 
 OLDER, SIGNED = 1_790_000_002, 1_790_000_003
@@ -39,7 +39,7 @@ def workspace(tmp_path: Path) -> Path:
         tmp_path / "model",
         SIGNED,
         {"model_id": 5},
-        lambda folder: version_manifest.write(folder, EVIDENCE, signer, SIGNED),
+        lambda folder: model_signature.write(folder, EVIDENCE, signer, SIGNED),
     )
     return tmp_path / "w"
 
@@ -141,7 +141,7 @@ def test_a_change_of_keys_is_told_from_damage(workspace: Path, tmp_path: Path) -
     (folder / "saved_model.pb").write_bytes(b"grapH")
     with pytest.raises(VerificationError, match=r"and 1 more.*pushes a damaged model anew"):
         call(workspace)
-    signature = folder / version_manifest.SIGNATURE_FILE
+    signature = folder / layout.SIGNATURE_FILE
     signature.write_bytes(bytes(reversed(signature.read_bytes())))
     with pytest.raises(VerificationError, match="signature: damaged: the manifest or its signature was changed"):
         call(workspace, "--public-key", str(before))

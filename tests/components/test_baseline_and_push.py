@@ -296,7 +296,7 @@ def test_a_damaged_export_is_a_lost_push(world: World) -> None:
 def test_a_damaged_manifest_is_a_lost_push_and_the_model_is_pushed_anew(world: World) -> None:
     first = world.model("first")
     served = destination(world.push(first))
-    manifest = served / layout.MANIFEST_FILE
+    manifest = served / layout.EVIDENCE_FILE
     manifest.write_bytes(manifest.read_bytes()[:-20])
     assert lost_pushes(world, first) == 1
     assert destination(world.push(first)) != served

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from bike_pipeline.edge import bundle, exports
 from bike_pipeline.edge.fetching import read_channel
-from bike_pipeline.model_registry import ModelRegistry, signing, version_manifest
+from bike_pipeline.model_registry import ModelRegistry, model_signature, signing
 from bike_pipeline.modeling.golden import broken_rows, golden_rows
 from bike_pipeline.settings import load_settings
 
@@ -115,7 +115,7 @@ def push(made: Path, base: Path, version: int, key: Key | None, **changes: Any) 
         shutil.copytree(made / "exports", target)
         report = {**json.loads((target / "parity.json").read_text()), **changes}
         (target / "parity.json").write_text(json.dumps(report))
-        version_manifest.write(folder, {"gates": {}}, key.signer if key else None, version)
+        model_signature.write(folder, {"gates": {}}, key.signer if key else None, version)
 
     return Path(ModelRegistry(base).add(made / "model", version, {"model_id": 7}, complete))
 

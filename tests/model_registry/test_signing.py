@@ -50,16 +50,16 @@ def test_a_local_key_is_made_once_private_with_its_public_one_beside(tmp_path: P
     assert first is not None
     assert (first.created, first.origin) == (True, str(path))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert sorted(entry.name for entry in path.parent.iterdir()) == ["signing.pem", "signing.pub"]
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["model-signing.pub", "signing.pem", "signing.pub"]
     second = signing.signer()
     assert second is not None
     assert (second.created, second.key_id) == (False, first.key_id)
-    assert list(signing.own_public_keys()) == [first.key_id]
+    assert list(signing.own_public_keys()) == [first.key_id, first.model_key_id]
     path.with_suffix(".pub").unlink()
-    assert list(signing.own_public_keys()) == [first.key_id]
+    assert list(signing.own_public_keys()) == [first.key_id, first.model_key_id]
     # Who only verifies has the public key alone.
     path.unlink()
-    assert list(signing.own_public_keys()) == [first.key_id]
+    assert list(signing.own_public_keys()) == [first.key_id, first.model_key_id]
 
 
 def test_many_at_once_agree_on_one_local_key(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_the_variables_go_before_the_file(tmp_path: Path, monkeypatch: pytest.Mo
     direct = signer_of_variable(monkeypatch, pem())
     assert direct.origin == f"the variable {signing.KEY_VARIABLE}"
     assert direct.key_id != named.key_id
-    assert list(signing.own_public_keys()) == [direct.key_id]
+    assert list(signing.own_public_keys()) == [direct.key_id, direct.model_key_id]
 
 
 @pytest.mark.parametrize("content", [b"", b"no key", b"-----BEGIN PRIVATE KEY-----\n!!\n-----END PRIVATE KEY-----\n"])
@@ -134,3 +134,21 @@ def test_a_place_that_takes_no_local_key_is_a_storage_error(tmp_path: Path) -> N
     signing.use_key_file(tmp_path / "file" / "keys" / "signing.pem", make=True)
     with pytest.raises(StorageError, match="signing key"):
         signing.signer()
+
+
+def test_one_secret_always_gives_the_same_key_that_signs_models() -> None:
+    """Or a version that was signed yesterday would not verify with the public key of today."""
+    private = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    signer = signing.Signer(signing.key_id_of(private.public_key()), "test", False, private)
+    assert signer.model_key_id == "cca8c3383986628d248ebb21596eacf9a450f86317af0dff24dfde7492fab81e"
+    assert signer.model_key_id not in (signer.key_id, "")
+
+
+def test_a_workspace_of_an_earlier_release_gets_the_public_key_that_verifies_models(tmp_path: Path) -> None:
+    path = tmp_path / "keys" / "signing.pem"
+    signing.use_key_file(path, make=True)
+    made = signing.signer()
+    assert made is not None
+    (path.parent / "model-signing.pub").unlink()
+    assert list(signing.own_public_keys()) == [made.key_id, made.model_key_id]
+    assert (path.parent / "model-signing.pub").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -15,7 +17,7 @@ from bike_pipeline.commands import rollback as rollback_command
 from bike_pipeline.commands import verify as verify_command
 from bike_pipeline.edge import exports
 from bike_pipeline.errors import ConfigurationError, EdgeError, ModelError, VerificationError
-from bike_pipeline.model_registry import ModelRegistry, layout, signing, verification, version_manifest
+from bike_pipeline.model_registry import ModelRegistry, layout, model_signature, signing, verification
 from bike_pipeline.serving.server import loading
 from bike_pipeline.serving.server.statuses import StatusError
 from bike_pipeline.settings import load_settings
@@ -48,7 +50,7 @@ def push(base: Path, version: int, signer: signing.Signer | None, manifest: bool
 
     def complete(folder: Path) -> None:
         if manifest:
-            version_manifest.write(folder, {}, signer, version)
+            model_signature.write(folder, {}, signer, version)
 
     return Path(ModelRegistry(base).add(model, version, record, complete))
 
@@ -71,16 +73,22 @@ def require(tmp_path: Path, **more: Any) -> None:
     signing.use(load_settings(assignments=(f"workspace={tmp_path}", "signing.require_signature=true", *named)))
 
 
-def without_version(folder: Path) -> None:
-    """Make a version's manifest what earlier releases wrote: signed, and without the version's number."""
-    path = folder / layout.MANIFEST_FILE
-    manifest = json.loads(path.read_bytes())
-    del manifest["version"]
+def as_an_earlier_release(folder: Path, *, with_version: bool) -> None:
+    """Give a version the files that releases up to 0.1 wrote: a manifest, and an ed25519 signature of its own."""
+    for name in (layout.EVIDENCE_FILE, layout.SIGNATURE_FILE):
+        (folder / name).unlink()
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    manifest: dict[str, Any] = {
+        "format": 1,
+        "files": {n: {"size": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in files.items()},
+        "folders": [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_dir()],
+        **({"version": int(folder.name)} if with_version else {}),
+    }
     content = json.dumps(manifest).encode()
-    path.write_bytes(content)
+    (folder / layout.OLD_MANIFEST_FILE).write_bytes(content)
     signer = signing.signer()
     assert signer is not None
-    (folder / layout.SIGNATURE_FILE).write_bytes(signer.sign(content))
+    (folder / layout.OLD_SIGNATURE_FILE).write_bytes(signer.sign(content))
 
 
 def refused_by_serve(folder: Path) -> str:
@@ -98,9 +106,9 @@ def call(command: Any, workspace: Path, *arguments: str) -> str:
 
 
 def test_a_version_that_was_pushed_and_signed_is_proven(base: Path, tmp_path: Path) -> None:
-    assert verification.verify(base / str(NEWER)) == verification.Verification("")
+    assert verification.verify(base / str(NEWER)) == verification.Soundness("")
     require(tmp_path)
-    assert verification.verify(base / str(NEWER)) == verification.Verification("")
+    assert verification.verify(base / str(NEWER)) == verification.Soundness("")
 
 
 @pytest.mark.parametrize("manifest", [True, False], ids=["signed", "pushed before models were signed"])
@@ -123,7 +131,7 @@ def test_without_its_push_record_a_version_does_not_pass(base: Path) -> None:
 
 def test_a_version_that_nothing_tells_of_is_named_as_such(base: Path, tmp_path: Path) -> None:
     folder = base / str(NEWER)
-    for name in (layout.PUSH_FILE, layout.MANIFEST_FILE, layout.SIGNATURE_FILE):
+    for name in (layout.PUSH_FILE, layout.EVIDENCE_FILE, layout.SIGNATURE_FILE):
         (folder / name).unlink()
     found = verification.verify(folder)
     assert (found.problem, len(found.unproven)) == ("", 1)
@@ -132,9 +140,26 @@ def test_a_version_that_nothing_tells_of_is_named_as_such(base: Path, tmp_path: 
     assert "nothing tells what was pushed" in refused_by_serve(folder)
 
 
-def test_a_manifest_that_was_taken_away_is_missed_where_its_signature_is_left(base: Path) -> None:
-    (base / str(NEWER) / layout.MANIFEST_FILE).unlink()
-    assert "was taken away" in refused_by_serve(base / str(NEWER))
+@pytest.mark.parametrize("old", [False, True], ids=["this release", "an earlier release"])
+def test_a_manifest_that_was_taken_away_is_missed_if_what_belongs_to_it_is_left(base: Path, old: bool) -> None:
+    folder = base / str(NEWER)
+    if old:
+        as_an_earlier_release(folder, with_version=True)
+    (folder / (layout.OLD_MANIFEST_FILE if old else layout.SIGNATURE_FILE)).unlink()
+    assert "was taken away" in refused_by_serve(folder)
+
+
+def test_what_an_earlier_release_signed_is_proven(base: Path, tmp_path: Path) -> None:
+    folder = base / str(NEWER)
+    as_an_earlier_release(folder, with_version=True)
+    require(tmp_path)
+    assert verification.verify(folder) == verification.Soundness("")
+    (folder / "saved_model.pb").write_text("another graph", encoding="utf-8")
+    assert verification.verify(folder).problem == "files: saved_model.pb was changed"
+    (folder / "saved_model.pb").write_text(f"graph {NEWER}", encoding="utf-8")
+    manifest = folder / layout.OLD_MANIFEST_FILE
+    manifest.write_bytes(manifest.read_bytes().replace(b'"format": 1', b'"format":  1'))
+    assert "the manifest or its signature was changed" in refused_by_serve(folder)
 
 
 def test_an_older_signed_version_does_not_pass_as_a_newer_one(base: Path, tmp_path: Path) -> None:
@@ -155,7 +180,7 @@ def test_an_older_signed_version_does_not_pass_as_a_newer_one(base: Path, tmp_pa
 
 def test_a_version_of_an_earlier_release_serves_unless_a_signature_must_name_it(base: Path, tmp_path: Path) -> None:
     folder = base / str(NEWER)
-    without_version(folder)
+    as_an_earlier_release(folder, with_version=False)
     assert verification.verify(folder).unproven == (
         "version: the manifest does not bind the version: an earlier release pushed it",
     )
@@ -192,8 +217,12 @@ def test_a_signature_that_proves_nothing_is_told_and_refused_where_one_is_requir
 
 
 def test_a_manifest_that_its_key_did_not_sign_is_refused_whatever_the_settings_say(base: Path) -> None:
-    path = base / str(NEWER) / layout.MANIFEST_FILE
-    path.write_bytes(path.read_bytes().replace(b'"format": 1', b'"format":  1'))
+    path = base / str(NEWER) / layout.SIGNATURE_FILE
+    bundle = json.loads(path.read_bytes())
+    payload = base64.b64decode(bundle["dsseEnvelope"]["payload"])
+    changed = payload.replace(b'"hash_type": "sha256"', b'"hash_type":"sha256"')
+    bundle["dsseEnvelope"]["payload"] = base64.b64encode(changed).decode()
+    path.write_text(json.dumps(bundle), encoding="utf-8")
     assert "the manifest or its signature was changed" in refused_by_serve(base / str(NEWER))
 
 
@@ -202,16 +231,16 @@ def test_a_required_signature_needs_a_key_to_check_it_with(base: Path, tmp_path:
     with pytest.raises(ConfigurationError, match="no public key to check it with"):
         signing.trusted_keys()
     require(tmp_path / "elsewhere", **{"signing.trusted_keys": [str(tmp_path / "keys" / "signing.pub")]})
-    assert verification.verify(base / str(NEWER)) == verification.Verification("")
+    assert verification.verify(base / str(NEWER)) == verification.Soundness("")
 
 
 def test_a_machine_that_only_serves_needs_no_private_key(base: Path, tmp_path: Path) -> None:
     away = (f"workspace={tmp_path / 'elsewhere'}", f"signing.key_file={tmp_path / 'absent.pem'}")
     signing.use(load_settings(assignments=away))
     found = verification.verify(base / str(NEWER))
-    assert found == verification.Verification("", ("signature: there is no public key to check it with",))
+    assert found == verification.Soundness("", ("signature: there is no public key to check it with",))
     with pytest.raises(ConfigurationError, match="cannot read the signing key"):
         signing.trusted_keys()
     public = f"signing.trusted_keys=[{tmp_path / 'keys' / 'signing.pub'}]"
     signing.use(load_settings(assignments=(*away, public, "signing.require_signature=true")))
-    assert verification.verify(base / str(NEWER)) == verification.Verification("")
+    assert verification.verify(base / str(NEWER)) == verification.Soundness("")

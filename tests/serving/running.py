@@ -16,7 +16,7 @@ from typing import Any
 
 from bike_pipeline.exporting.formats.base import Source
 from bike_pipeline.exporting.formats.registry import format_of
-from bike_pipeline.model_registry import ModelRegistry, layout, version_manifest
+from bike_pipeline.model_registry import ModelRegistry, layout, model_signature
 from bike_pipeline.modeling.golden import golden_rows
 
 MODEL = "bike_demand"
@@ -183,5 +183,5 @@ def push(base: Path, model: Path, version: int) -> Path:
         "exports_fingerprint": layout.exports_fingerprint(model),
     }
     registry = ModelRegistry(base / MODEL)
-    registry.add(model, version, record, lambda folder: version_manifest.write(folder, {}, None, version))
+    registry.add(model, version, record, lambda folder: model_signature.write(folder, {}, None, version))
     return registry.folder(version)

@@ -21,6 +21,7 @@ import pytest
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 from bike_pipeline.errors import ExitCode
+from bike_pipeline.model_registry import model_signature
 from bike_pipeline.serving.protos import (
     classification_pb2,
     example_pb2,
@@ -191,7 +192,7 @@ def test_no_request_fails_or_is_mixed_up_while_versions_are_swapped(server, simp
 
 def unproven(folder):
     """Make a version one that nothing is known of, so that what loads it has to find out."""
-    for name in ("push.json", "model_manifest.json"):
+    for name in ("push.json", "evidence.json", "model.sig"):
         (folder / name).unlink()
 
 
@@ -579,8 +580,9 @@ def test_where_a_signature_is_required_an_unsigned_version_does_not_serve(simple
         assert available(running) == []
         _, told = asked(running.url)
         assert "the manifest is not signed" in told["model_version_status"][0]["status"]["error_message"]
-    manifest = (folder / "model_manifest.json").read_bytes()
-    (folder / "model_manifest.json.sig").write_bytes(signer.sign(manifest))
+    for name in ("evidence.json", "model.sig"):
+        (folder / name).unlink()
+    model_signature.write(folder, {}, signer, 1)
     with running_server(tmp_path / "models", tmp_path / "workspace", *named) as running:
         assert available(running) == [1]
         assert running.told["not_verified"] == {}

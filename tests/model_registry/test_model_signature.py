@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from bike_pipeline.model_registry import ModelRegistry, layout, signing, version_manifest
+from bike_pipeline.errors import ConfigurationError
+from bike_pipeline.model_registry import ModelRegistry, layout, model_signature, signing, verification
 
 HASH = "a1" * 32
 EVIDENCE: dict[str, Any] = {
@@ -47,7 +49,7 @@ def push(tmp_path: Path, key: signing.Signer) -> Callable[..., Path]:
     def pushed(version: int = 1, evidence: dict[str, Any] = EVIDENCE, signer: signing.Signer | None = key) -> Path:
         registry = ModelRegistry(tmp_path / "serving")
         registry.add(
-            model, version, {"model_id": 7}, lambda folder: version_manifest.write(folder, evidence, signer, version)
+            model, version, {"model_id": 7}, lambda folder: model_signature.write(folder, evidence, signer, version)
         )
         return registry.folder(version)
 
@@ -57,20 +59,19 @@ def push(tmp_path: Path, key: signing.Signer) -> Callable[..., Path]:
 def problems(folder: Path, *keys: signing.Signer) -> list[str]:
     """Return what verify finds wrong."""
     trusted = {signer.key_id: signer._key.public_key() for signer in keys}
-    return [f"{c.name}: {c.detail}" for c in version_manifest.verify(folder, trusted) if not c.passed]
+    return [f"{c.name}: {c.detail}" for c in verification.checks(folder, trusted) if not c.passed]
 
 
 def test_a_pushed_model_is_verified(push: Callable[..., Path], key: signing.Signer) -> None:
     folder = push()
     assert problems(folder, key) == []
-    names = [check.name for check in version_manifest.verify(folder, {key.key_id: key._key.public_key()})]
+    names = [check.name for check in verification.checks(folder, {key.key_id: key._key.public_key()})]
     assert names[:3] == ["signature", "files", "version"]
     assert {name.removeprefix("evidence: ") for name in names[3:]} == {
         "data fingerprint", "code", "settings", "schema", "seed", "environment", "gates", "metrics",
     }  # fmt: skip
-    manifest = version_manifest.read(folder)
-    assert manifest is not None
-    assert set(manifest["files"]) == {"push.json", "saved_model.pb", "variables/data"}
+    (files,) = (check for check in verification.checks(folder, {}) if check.name == "files")
+    assert files.detail == "4 files as they were pushed"
 
 
 def test_every_single_changed_byte_is_found(push: Callable[..., Path], key: signing.Signer) -> None:
@@ -95,7 +96,7 @@ def test_every_single_changed_byte_is_found(push: Callable[..., Path], key: sign
         (lambda f: (f / "variables" / "more").write_bytes(b""), "variables/more was not pushed"),
         (lambda f: (f / "more").mkdir(), "more is a folder that was not pushed"),
         (lambda f: (f / "link").symlink_to(f / "saved_model.pb"), "link is not a plain file"),
-        (lambda f: shutil.copy(f / version_manifest.MANIFEST_FILE, f / "copy.json"), "copy.json was not pushed"),
+        (lambda f: shutil.copy(f / layout.EVIDENCE_FILE, f / "copy.json"), "copy.json was not pushed"),
     ],
 )
 def test_a_file_too_few_or_too_many_is_found(
@@ -115,7 +116,7 @@ def test_a_file_behind_a_link_is_no_pushed_file(push: Callable[..., Path], key: 
 
 def test_an_older_push_is_named_as_such(push: Callable[..., Path], key: signing.Signer) -> None:
     folder = push()
-    (folder / version_manifest.MANIFEST_FILE).unlink()
+    (folder / layout.SIGNATURE_FILE).unlink()
     (problem,) = problems(folder, key)
     assert "pushed before models were signed" in problem
 
@@ -126,8 +127,9 @@ def test_an_unsigned_push_and_an_unknown_key_are_told_apart(push: Callable[..., 
     private = Ed25519PrivateKey.generate()
     other = signing.Signer(signing.key_id_of(private.public_key()), "test", False, private)
     foreign = push(2, signer=other)
+    named, known = other.model_key_id[:16], key.key_id[:16]
     assert problems(foreign, key) == [
-        f"signature: signed with another key: it names the key {other.key_id[:16]}, trusted here is {key.key_id[:16]}"
+        f"signature: signed with another key: it names the key {named}, trusted here is {known}"
     ]
     assert problems(foreign, key, other) == []
     assert problems(foreign) == ["signature: there is no public key to check it with"]
@@ -163,10 +165,12 @@ def test_evidence_that_does_not_speak_for_the_model(
     assert said in problem
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format": 1}', b'{"format": 2, "files": {}}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"{}", b'{"dsseEnvelope": {"payload": "e30=", "signatures": []}}']
+)
 def test_a_manifest_that_is_none_never_passes(push: Callable[..., Path], key: signing.Signer, content: bytes) -> None:
     folder = push()
-    (folder / version_manifest.MANIFEST_FILE).write_bytes(content)
+    (folder / layout.SIGNATURE_FILE).write_bytes(content)
     (problem,) = problems(folder, key)
     assert problem.startswith("manifest: ")
 
@@ -177,7 +181,7 @@ def test_the_manifest_appears_with_the_version_or_not_at_all(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(version_manifest, "write", full)
+    monkeypatch.setattr(model_signature, "write", full)
     with pytest.raises(Exception, match="no space left"):
         push()
     assert [path.name for path in (tmp_path / "serving").iterdir()] == [".lock"]
@@ -187,6 +191,36 @@ def test_the_manifest_is_no_part_of_the_models_identity(push: Callable[..., Path
     assert layout.fingerprint(push(1)) == layout.fingerprint(push(2, signer=None))
 
 
-def test_the_manifest_is_plain_json(push: Callable[..., Path]) -> None:
-    text = (push() / version_manifest.MANIFEST_FILE).read_text(encoding="utf-8")
-    assert json.loads(text)["data"] == EVIDENCE["data"]
+def test_the_evidence_is_plain_json_with_the_version(push: Callable[..., Path]) -> None:
+    evidence = json.loads((push(12) / layout.EVIDENCE_FILE).read_text(encoding="utf-8"))
+    assert (evidence["data"], evidence["version"]) == (EVIDENCE["data"], 12)
+
+
+def test_a_key_of_the_users_own_signs_and_only_its_public_key_verifies(push: Callable[..., Path]) -> None:
+    private = ec.generate_private_key(ec.SECP384R1())
+    own = signing.Signer(signing.key_id_of(private.public_key()), "test", False, private)
+    folder = push(signer=own)
+    assert problems(folder, own) == []
+    assert verification.checks(folder, own.public_keys())[0].detail.startswith("ECDSA secp384r1, key ")
+    with pytest.raises(ConfigurationError, match="signs models only"):
+        own.sign(b"a channel's file")
+
+
+def test_a_key_is_certified_by_the_very_ed25519_key_that_is_trusted(
+    push: Callable[..., Path], key: signing.Signer, tmp_path: Path
+) -> None:
+    """A stranger who signs all files anew with a key of their own, and keeps the certificate, is found."""
+    folder = push()
+    private = ec.generate_private_key(ec.SECP256R1())
+    stranger = signing.Signer(signing.key_id_of(private.public_key()), "test", False, private)
+    for certificate in (
+        key.certificate(),
+        {**key.certificate(), "public_key": signing._pem(private.public_key()).decode()},
+    ):
+        (folder / layout.SIGNATURE_FILE).unlink()
+        (folder / layout.EVIDENCE_FILE).unlink()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(signing.Signer, "certificate", lambda _, found=certificate: found)
+            model_signature.write(folder, EVIDENCE, stranger, 1)
+        (problem,) = problems(folder, key)
+        assert problem.startswith("signature: signed with another key")

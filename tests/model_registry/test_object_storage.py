@@ -12,9 +12,10 @@ from bike_pipeline.model_registry import (
     ModelRegistry,
     is_intact,
     layout,
+    model_signature,
     promotion_log,
+    verification,
     version_cache,
-    version_manifest,
 )
 from bike_pipeline.settings import load_settings
 from bike_pipeline.storage import remote_files
@@ -54,7 +55,7 @@ def push(base, model, *versions):
     for version in versions:
         record = {"model_id": version, "fingerprint": fingerprint}
         ModelRegistry(base).add(
-            model, version, record, lambda folder, v=version: version_manifest.write(folder, {}, None, v)
+            model, version, record, lambda folder, v=version: model_signature.write(folder, {}, None, v)
         )
 
 
@@ -77,8 +78,8 @@ def test_a_pushed_version_is_read_back_from_there(base, model):
     local = ModelRegistry(base).folder(17)
     assert (local / "variables" / "data").read_bytes() == b"weights"
     assert local.name == "17"
-    assert {check.name for check in version_manifest.verify(local, {}) if not check.passed} == {"signature"} | {
-        check.name for check in version_manifest.verify(local, {}) if check.name.startswith("evidence")
+    assert {check.name for check in verification.checks(local, {}) if not check.passed} == {"signature"} | {
+        check.name for check in verification.checks(local, {}) if check.name.startswith("evidence")
     }
 
 
@@ -93,7 +94,7 @@ def test_the_file_that_makes_a_version_is_written_last(base, model, monkeypatch)
         )
     push(base, model, 4)
     assert written[-1] == "4/saved_model.pb"
-    assert {"4/push.json", "4/model_manifest.json", "4/variables/data"} <= set(written[:-1])
+    assert {"4/push.json", "4/evidence.json", "4/model.sig", "4/variables/data"} <= set(written[:-1])
 
 
 def test_an_upload_that_dies_is_absent_and_the_next_push_clears_it_away(base, model, monkeypatch):
@@ -160,7 +161,7 @@ def test_a_fresh_copy_is_what_is_there_now(base, model):
     open_files(base)._put("1/variables/data", b"changed there")
     assert (ModelRegistry(base).folder(1, fresh=True) / "variables" / "data").read_bytes() == b"changed there"
     assert not is_intact(ModelRegistry(base).uri(1), layout.fingerprint(model))
-    failed = [check.detail for check in version_manifest.verify(local, {}) if check.name == "files"]
+    failed = [check.detail for check in verification.checks(local, {}) if check.name == "files"]
     assert failed == ["variables/data was changed"]
 
 
