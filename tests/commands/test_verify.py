@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def test_whose_signature_is_believed(workspace: Path, tmp_path: Path) -> None:
     assert "✘" not in call(tmp_path / "elsewhere", "--set", f"signing.trusted_keys=[{kept}]", str(
         workspace / "serving" / "bike_demand" / str(SIGNED)
     ))  # fmt: skip
-    for path in (public, public.with_suffix(".pem")):
+    for path in (public, public.with_suffix(".pem"), public.with_name("model-signing.pub")):
         path.unlink()
     with pytest.raises(VerificationError, match="no public key"):
         call(workspace)
@@ -141,7 +142,11 @@ def test_a_change_of_keys_is_told_from_damage(workspace: Path, tmp_path: Path) -
     (folder / "saved_model.pb").write_bytes(b"grapH")
     with pytest.raises(VerificationError, match=r"and 1 more.*pushes a damaged model anew"):
         call(workspace)
-    signature = folder / layout.SIGNATURE_FILE
-    signature.write_bytes(bytes(reversed(signature.read_bytes())))
+    bundle = json.loads((folder / layout.SIGNATURE_FILE).read_bytes())
+    (signature,) = bundle["dsseEnvelope"]["signatures"]
+    changed = bytearray(base64.b64decode(signature["sig"]))
+    changed[-1] ^= 1
+    signature["sig"] = base64.b64encode(changed).decode()
+    (folder / layout.SIGNATURE_FILE).write_text(json.dumps(bundle), encoding="utf-8")
     with pytest.raises(VerificationError, match="signature: damaged: the manifest or its signature was changed"):
         call(workspace, "--public-key", str(before))
