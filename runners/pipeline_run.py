@@ -90,7 +90,7 @@ def _run(
         from tfx.orchestration.portable import runtime_parameter_utils
 
         from bike_pipeline.lineage.queries.stage_summaries import run_result
-        from bike_pipeline.lineage.records.last_run import last_run, note_run
+        from bike_pipeline.lineage.records.last_run import last_run, record_last_run
         from bike_pipeline.lineage.records.run_record import record_run, source_of_this_run
         from bike_pipeline.lineage.store.connection import open_at
         from bike_pipeline.lineage.store.metadata_store import Lineage
@@ -120,7 +120,7 @@ def _run(
     with SerialMetadata(config) as store:
         close_interrupted(Lineage(store.store), last_run(settings.workspace_path))
         record_run(store.store, source_of_this_run(settings, run_id, runner))
-    note_run(settings.workspace_path, run_id)
+    record_last_run(settings.workspace_path, run_id)
     try:
         with interruptible(stages.launch) as launch:
             results = run_in_order(stages.upstream, launch, at_once)

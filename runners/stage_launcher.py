@@ -18,12 +18,12 @@ from bike_pipeline import progress
 from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.errors import BikePipelineError, StageError, StorageError, first_words
 from bike_pipeline.lineage.queries.evidence import window_of
-from bike_pipeline.lineage.queries.stage_summaries import outcome
+from bike_pipeline.lineage.queries.stage_summaries import stage_summary
 from bike_pipeline.lineage.records import sealing
 from bike_pipeline.lineage.store.connection import STORE_ERRORS, failure_of
 from bike_pipeline.lineage.store.metadata_store import CACHED, Lineage, prop
 from bike_pipeline.lineage.store.store_error import full_place, is_of_storage
-from bike_pipeline.lineage.store.writing import note_failure
+from bike_pipeline.lineage.store.writing import record_failure
 from bike_pipeline.run_events import RunObserver, StageResult
 from bike_pipeline.runners.located_metadata import LocatedMetadata
 from bike_pipeline.runners.sealed_stages import SealingLauncher
@@ -153,7 +153,7 @@ class StageLauncher:
             lineage = Lineage(store.store)
             execution = lineage.execution(execution_id)
             state = "cached" if execution.last_known_state == CACHED else "done"
-            text = outcome(name, lineage.outputs(execution.id))
+            text = stage_summary(name, lineage.outputs(execution.id))
         result = StageResult(name, execution.id, state, seconds, text)
         self._observer.finished(result)
         return result
@@ -250,7 +250,7 @@ def write_error(connection_config: Any, spec: Any, stage: str, failure: BaseExce
     run_id = spec.runtime_spec.pipeline_run_id.field_value.string_value
     try:
         with SerialMetadata(connection_config) as store:
-            return note_failure(Lineage(store.store), run_id, stage, str(failure) or type(failure).__name__)
+            return record_failure(Lineage(store.store), run_id, stage, str(failure) or type(failure).__name__)
     except STORE_ERRORS as error:
         # The failure itself is what the person must hear of; that the store cannot be written is in the log.
         logging.error("The failure could not be recorded in ML Metadata: %s", error)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.errors import BikePipelineError
-from bike_pipeline.lineage.records.last_run import last_run, note_run
+from bike_pipeline.lineage.records.last_run import last_run, record_last_run
 from bike_pipeline.run_cache import fingerprint
 from bike_pipeline.run_events import RunObserver, RunResult
 from bike_pipeline.settings import Settings
@@ -80,7 +80,7 @@ class Rerun:
         from bike_pipeline.lineage.records.run_record import record_run, source_of_this_run
 
         # Other workspaces may write to the same store.
-        before = cached_runs.run_before(lineage, last_run(self._settings.workspace_path))
+        before = cached_runs.previous_run(lineage, last_run(self._settings.workspace_path))
         if before.kept is None:
             _say(f"run {before.run_id} left no record to compare with")
             return None
@@ -90,21 +90,21 @@ class Rerun:
         if changed:
             _say(f"changed since run {before.run_id}: {', '.join(changed)}")
             return None
-        stages = cached_runs.stages_of(lineage, before.run_id, kept[_DRIVEN])
-        if missing := cached_runs.missing_of(lineage, stages):
+        stages = cached_runs.recorded_stages(lineage, before.run_id, kept[_DRIVEN])
+        if missing := cached_runs.missing_output(lineage, stages):
             _say(f"an output of run {before.run_id} is gone or changed: {missing}")
             return None
         # All that can be odd about the earlier run shows before anything is recorded.
-        repeated = cached_runs.repeated(lineage, before.run_id, stages)
+        repeated = cached_runs.cached_result(lineage, before.run_id, stages)
         run_id = new_run_id()
         record_run(lineage.store, source_of_this_run(self._settings, run_id, self._runner))
-        note_run(self._settings.workspace_path, run_id)
+        record_last_run(self._settings.workspace_path, run_id)
         observer.planned([stage.name for stage in stages])
         results = []
         for stage, said in zip(stages, repeated.stages, strict=True):
             began = time.monotonic()
             observer.started(stage.name)
-            execution_id = cached_runs.repeat(lineage, stage, run_id)
+            execution_id = cached_runs.record_cached_stage(lineage, stage, run_id)
             results.append(replace(said, execution_id=execution_id, seconds=time.monotonic() - began))
             observer.finished(results[-1])
         result = replace(repeated, run_id=run_id, stages=tuple(results))
@@ -138,16 +138,16 @@ class Rerun:
             _say(f"nothing kept for the next run: {type(error).__name__}: {error}")
 
     def _keep(self, lineage: Lineage, run_id: str, driven: Mapping[str, list[str]]) -> None:
-        from bike_pipeline.lineage.queries.cached_runs import keep_for_next
+        from bike_pipeline.lineage.queries.cached_runs import keep_cache_key
 
         serving = self._serving(lineage, run_id)
         if serving:
             record = {_PARTS: {**(self._inputs or {}), "serving": serving}, _DRIVEN: driven}
-            keep_for_next(lineage, run_id, json.dumps(record, sort_keys=True))
+            keep_cache_key(lineage, run_id, json.dumps(record, sort_keys=True))
 
     def _serving(self, lineage: Lineage, run_id: str) -> str:
         """Return in words what serves and what became of its pushes; "" where that is not the model of this run."""
-        from bike_pipeline.lineage.queries.cached_runs import models_of
+        from bike_pipeline.lineage.queries.cached_runs import trained_models
         from bike_pipeline.lineage.queries.serving_now import serving_now
         from bike_pipeline.model_registry import ModelRegistry, is_intact
 
@@ -155,7 +155,7 @@ class Rerun:
         serving = serving_now(lineage, path)
         if serving is None or not is_intact(serving.destination, serving.fingerprint, serving.exports_fingerprint):
             return ""
-        if models_of(lineage, run_id) != [serving.model_id]:
+        if trained_models(lineage, run_id) != [serving.model_id]:
             return ""
         pushes = [
             (

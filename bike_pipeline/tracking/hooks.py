@@ -14,7 +14,7 @@ from bike_pipeline.errors import BikePipelineError, ConfigurationError, Tracking
 
 if TYPE_CHECKING:
     from bike_pipeline.data.spans import SpanStore
-    from bike_pipeline.lineage.queries.tracking_payload import TrackedRun
+    from bike_pipeline.lineage.queries.tracking_payload import TrackingPayload
     from bike_pipeline.settings import Settings
     from bike_pipeline.tracking.mlflow_sender import Sent
 
@@ -23,7 +23,7 @@ _CONNECT_SECONDS = 3.0
 _LATER = "look at the server, then send it with `bike-pipeline track`; nothing is sent twice"
 
 
-def send_to_mlflow(settings: Settings, run: TrackedRun) -> Sent:
+def send_to_mlflow(settings: Settings, run: TrackingPayload) -> Sent:
     """Send a run to MLflow; one that is there already is not sent again.
 
     Raises:
@@ -95,11 +95,11 @@ def after_run(settings: Settings, run_id: str) -> str:
     if not settings.tracking.mlflow.uri:
         return ""
     try:
-        from bike_pipeline.lineage.queries.tracking_payload import tracked_run
+        from bike_pipeline.lineage.queries.tracking_payload import tracking_payload
         from bike_pipeline.lineage.store.connection import open_at
         from bike_pipeline.lineage.store.metadata_store import Lineage
 
-        run = tracked_run(Lineage(open_at(settings.metadata_address)), run_id)
+        run = tracking_payload(Lineage(open_at(settings.metadata_address)), run_id)
         return send_to_mlflow(settings, run).in_words()
     except Exception as error:  # noqa: BLE001 (the run is over and stays what it is)
         return _warning(error)

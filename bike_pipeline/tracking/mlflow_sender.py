@@ -40,7 +40,7 @@ class Message:
         uri: the server's address.
         experiment: name of the experiment; made if it is not there.
         registered_model: name in the model registry; made if it is not there.
-        run: a `TrackedRun` as a dictionary.
+        run: a `TrackingPayload` as a dictionary.
     """
 
     uri: str

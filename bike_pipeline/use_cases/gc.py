@@ -60,5 +60,5 @@ def collect_garbage(
             lineage, history, settings.pipeline_root, settings.serving_path, keep_blessed, keep_days
         )
         if not dry_run:
-            garbage_collection.free(lineage, history, payloads)
+            garbage_collection.collect(lineage, history, payloads)
     return GarbageCollection(dry_run, sum(payload.size for payload in payloads if payload.free), payloads)

@@ -52,14 +52,14 @@ def lineage_report(
         MetadataError: there is no such run.
     """
     from bike_pipeline.lineage.queries.history import History
-    from bike_pipeline.lineage.queries.model_lookup import chosen_model
+    from bike_pipeline.lineage.queries.model_lookup import find_model
     from bike_pipeline.lineage.reports.lineage_report import report_of_model, report_of_run
     from bike_pipeline.use_cases.metadata import lineage_of
 
     lineage = lineage_of(settings, cluster)
     if run_id is not None:
         return report_of_run(lineage, History(lineage), run_id, settings.store_uri)
-    chosen = chosen_model(lineage, "" if cluster else settings.serving_path, model)
+    chosen = find_model(lineage, "" if cluster else settings.serving_path, model)
     return report_of_model(lineage, History(lineage), chosen, settings.store_uri)
 
 
@@ -103,11 +103,11 @@ def compare(settings: Settings, first: str, second: str) -> Comparison:
     """
     from bike_pipeline.lineage.queries import comparison
     from bike_pipeline.lineage.queries.history import History
-    from bike_pipeline.lineage.queries.model_lookup import chosen_model
+    from bike_pipeline.lineage.queries.model_lookup import find_model
     from bike_pipeline.use_cases.metadata import lineage_of
 
     lineage = lineage_of(settings)
-    before, after = (chosen_model(lineage, settings.serving_path, name).model_id for name in (first, second))
+    before, after = (find_model(lineage, settings.serving_path, name).model_id for name in (first, second))
     return comparison.compare(lineage, History(lineage), before, after)
 
 

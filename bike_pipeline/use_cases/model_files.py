@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bike_pipeline.errors import ExportError
 
 if TYPE_CHECKING:
-    from bike_pipeline.lineage.queries.model_lookup import ChosenModel
+    from bike_pipeline.lineage.queries.model_lookup import FoundModel
     from bike_pipeline.lineage.store.metadata_store import Artifact, Lineage
     from bike_pipeline.settings import Settings
 
@@ -48,11 +48,11 @@ def model_to_export(settings: Settings, name: str | None) -> ModelToExport:
         ExportError: its files or the record of its data are gone.
         ModelError: there is no such model.
     """
-    from bike_pipeline.lineage.queries.model_lookup import chosen_model
+    from bike_pipeline.lineage.queries.model_lookup import find_model
     from bike_pipeline.use_cases.metadata import lineage_of
 
     lineage = lineage_of(settings)
-    chosen = chosen_model(lineage, settings.serving_path, name)
+    chosen = find_model(lineage, settings.serving_path, name)
     saved_model = payload_of(lineage, chosen)
     if saved_model is None:
         raise ExportError(
@@ -80,7 +80,7 @@ def changed(artifact: Artifact) -> str:
     return sealing.difference(artifact.uri, seal) if seal is not None else ""
 
 
-def payload_of(lineage: Lineage, chosen: ChosenModel) -> Path | None:
+def payload_of(lineage: Lineage, chosen: FoundModel) -> Path | None:
     """Return a folder that holds the model's very files: the trained one, else the pushed one; None where none does."""
     from bike_pipeline.model_registry import is_intact, local_copy
 

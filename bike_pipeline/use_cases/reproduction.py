@@ -95,12 +95,12 @@ def reproducibility(settings: Settings, model: str | None = None) -> Reproducibi
         MetadataError: there is no metadata store, or it cannot be opened.
     """
     from bike_pipeline.lineage.queries.history import History
-    from bike_pipeline.lineage.queries.model_lookup import chosen_model
+    from bike_pipeline.lineage.queries.model_lookup import find_model
     from bike_pipeline.lineage.queries.reproducibility import matches, origin_of
     from bike_pipeline.use_cases.metadata import lineage_of
 
     lineage = lineage_of(settings)
-    chosen = chosen_model(lineage, settings.serving_path, model)
+    chosen = find_model(lineage, settings.serving_path, model)
     origin = origin_of(lineage, History(lineage), chosen.model_id)
     found = matches(origin, settings.store_uri)
     code = origin.source.code if origin.source else None
@@ -150,7 +150,7 @@ def reproduce(
 def _run_and_compare(settings: Settings, model: str | None, folder: Path, observer: RunObserver | None) -> Reproduction:
     from bike_pipeline.lineage.queries.evidence import evidence_of
     from bike_pipeline.lineage.queries.history import History
-    from bike_pipeline.lineage.queries.model_lookup import chosen_model
+    from bike_pipeline.lineage.queries.model_lookup import find_model
     from bike_pipeline.lineage.queries.reproducibility import origin_of, scratch_settings
     from bike_pipeline.run_events import RunObserver
     from bike_pipeline.serving.agreement import agreement_of
@@ -159,7 +159,7 @@ def _run_and_compare(settings: Settings, model: str | None, folder: Path, observ
     from bike_pipeline.use_cases.run import runner_class
 
     lineage = lineage_of(settings)
-    chosen = chosen_model(lineage, settings.serving_path, model)
+    chosen = find_model(lineage, settings.serving_path, model)
     origin = origin_of(lineage, History(lineage), chosen.model_id)
     own = scratch_settings(origin, settings.store_uri, folder)
     runner_class("local")(own, observer or RunObserver()).run(enable_cache=False)

@@ -26,9 +26,9 @@ def track(settings: Settings, run_id: str | None = None) -> Tracked:
         MetadataError: there is no such run.
         TrackingError: the server cannot be reached, refuses, or takes too long.
     """
-    from bike_pipeline.lineage.queries.tracking_payload import tracked_run
+    from bike_pipeline.lineage.queries.tracking_payload import tracking_payload
     from bike_pipeline.tracking.hooks import send_to_mlflow
     from bike_pipeline.use_cases.metadata import lineage_of
 
-    found = tracked_run(lineage_of(settings), run_id)
+    found = tracking_payload(lineage_of(settings), run_id)
     return Tracked(found.run_id, send_to_mlflow(settings, found))

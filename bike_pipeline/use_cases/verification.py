@@ -102,14 +102,14 @@ def _origin(settings: Settings, folder: Path) -> list[Check]:
 
 
 def _folder(settings: Settings, model: str | None) -> Path:
-    from bike_pipeline.lineage.queries.model_lookup import chosen_model, pushed_folder
+    from bike_pipeline.lineage.queries.model_lookup import find_model, pushed_folder
     from bike_pipeline.model_registry import local_copy
     from bike_pipeline.use_cases.metadata import lineage_of
 
     found = pushed_folder(settings.serving_path, model)
     if found is not None:
         return found
-    chosen = chosen_model(lineage_of(settings), settings.serving_path, model)
+    chosen = find_model(lineage_of(settings), settings.serving_path, model)
     if chosen.push is None:
         raise ModelError(f"model {chosen.model_id} was never pushed", fix="`bike-pipeline models` lists what is served")
     return local_copy(chosen.push.destination)

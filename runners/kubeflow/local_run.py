@@ -57,7 +57,7 @@ def run_compiled(settings: Settings, observer: RunObserver, accept_baseline_rese
     """
     extras.require("kubeflow", "running the compiled spec")
     from bike_pipeline.lineage.queries.stage_summaries import run_result
-    from bike_pipeline.lineage.records.last_run import last_run, note_run
+    from bike_pipeline.lineage.records.last_run import last_run, record_last_run
     from bike_pipeline.lineage.records.run_record import record_run, source_of_this_run
     from bike_pipeline.lineage.store.lost_store import refuse_a_lost_store
     from bike_pipeline.lineage.store.metadata_store import Lineage
@@ -84,7 +84,7 @@ def run_compiled(settings: Settings, observer: RunObserver, accept_baseline_rese
         close_interrupted(Lineage(handle.store), last_run(folder))
         # The first record of a run stays, and this one has the settings as they were given.
         record_run(handle.store, source_of_this_run(settings, run_id, RUNNER))
-    note_run(folder, run_id)
+    record_last_run(folder, run_id)
     try:
         results = run_in_order(emulator.upstream, tasks.launch, at_once=min(2, os.cpu_count() or 1))
     except BaseException:
@@ -130,7 +130,7 @@ class _Tasks:
         Raises:
             BikePipelineError: it refused or failed.
         """
-        from bike_pipeline.lineage.queries.stage_summaries import outcome
+        from bike_pipeline.lineage.queries.stage_summaries import stage_summary
 
         self._observer.started(name)
         begin = time.monotonic()
@@ -142,7 +142,7 @@ class _Tasks:
             raise
         seconds = time.monotonic() - begin
         execution_id, outputs = self._written(name)
-        result = StageResult(name, execution_id, "done", seconds, outcome(name, outputs))
+        result = StageResult(name, execution_id, "done", seconds, stage_summary(name, outputs))
         self._observer.finished(result)
         return result
 

@@ -23,7 +23,7 @@ from tfx.utils import import_utils
 from bike_pipeline.lineage.records.run_record import record_run, source_of_this_run
 from bike_pipeline.lineage.store.connection import STORE_ERRORS, cannot_open, connection_config
 from bike_pipeline.lineage.store.metadata_store import COMPLETE, RUNNING, Context, Lineage
-from bike_pipeline.lineage.store.writing import end_badly, execution_type, note_cached
+from bike_pipeline.lineage.store.writing import execution_type, record_cached, record_end
 from bike_pipeline.runners.located_metadata import LocatedMetadata
 from bike_pipeline.settings import Settings
 
@@ -102,7 +102,7 @@ class Record:
                 for artifact in inputs[key]:
                     if artifact.mlmd_artifact.HasField("id"):
                         # A task that KFP answers from its own cache runs no container: only its consumer can tell.
-                        note_cached(lineage, self._run_id, artifact.id, lambda node: self._contexts(handle, node))
+                        record_cached(lineage, self._run_id, artifact.id, lambda node: self._contexts(handle, node))
             kind = execution_type(self._task["type"], self._task["base_type"])
             execution = execution_lib.prepare_execution(
                 handle, kind, RUNNING, properties, execution_name=str(uuid.uuid4())
@@ -132,7 +132,7 @@ class Record:
         if not self._execution_id:
             return
         with self.store.opened() as handle:
-            end_badly(Lineage(handle.store), self._execution_id, reason, interrupted)
+            record_end(Lineage(handle.store), self._execution_id, reason, interrupted)
 
     def _contexts(self, handle: metadata.Metadata, node: str) -> list[Context]:
         pipeline = context_lib.register_context_if_not_exists(handle, "pipeline", self._task["pipeline"])

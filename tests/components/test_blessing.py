@@ -234,7 +234,7 @@ def stored(artifact: Any, folder: Path) -> Any:
 def test_a_model_that_answers_no_numbers_is_not_blessed_and_goes_on_record(
     world: World, monkeypatch: pytest.MonkeyPatch, answer: float
 ) -> None:
-    from bike_pipeline.lineage.queries.stage_summaries import outcome
+    from bike_pipeline.lineage.queries.stage_summaries import stage_summary
 
     monkeypatch.setattr(slice_sums, "_predict", lambda _, records: np.full(len(records), answer))
     evaluated = world.evaluate("nan", lookup("none"))
@@ -246,7 +246,7 @@ def test_a_model_that_answers_no_numbers_is_not_blessed_and_goes_on_record(
     recorded = stored(evaluated.evaluation, world.folder)
     assert "metric_mae" not in recorded.custom_properties
     assert json.loads(recorded.custom_properties["decisions"].string_value) == evaluated.report
-    told = outcome("Evaluator", {"evaluation": [recorded], "blessing": [evaluated.blessing.mlmd_artifact]})
+    told = stage_summary("Evaluator", {"evaluation": [recorded], "blessing": [evaluated.blessing.mlmd_artifact]})
     assert told == "MAE not a number, RMSE not a number: NOT blessed"
 
 

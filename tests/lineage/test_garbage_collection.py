@@ -19,7 +19,7 @@ from bike_pipeline.errors import BusyError, MetadataError, StorageError
 from bike_pipeline.lineage.queries import garbage_collection
 from bike_pipeline.lineage.queries.evidence import decisions_of
 from bike_pipeline.lineage.queries.history import History
-from bike_pipeline.lineage.queries.model_lookup import chosen_model
+from bike_pipeline.lineage.queries.model_lookup import find_model
 from bike_pipeline.lineage.reports.lineage_report import report_of_model
 from bike_pipeline.lineage.store.metadata_store import Lineage
 from bike_pipeline.settings import PROJECT_ROOT
@@ -190,7 +190,7 @@ def test_afterwards_lineage_answers_and_says_what_is_gone(runs: Runs) -> None:
     history = History(lineage)
     older, serving = (
         report_of_model(
-            lineage, history, chosen_model(lineage, runs.settings.serving_path, name), runs.settings.store_uri
+            lineage, history, find_model(lineage, runs.settings.serving_path, name), runs.settings.store_uri
         )
         for name in (str(FIRST), None)
     )
@@ -326,6 +326,6 @@ def test_what_a_killed_stage_left_is_freed_and_what_nobody_knows_stays(runs: Run
     payloads = planned(runs, keep_days=30)
     found = {Path(p.uri): p.size for p in payloads if p.kind == garbage_collection.UNRECORDED}
     assert found == {left[pb.Execution.CANCELED].resolve(): 10, left[pb.Execution.FAILED].resolve(): 10}
-    garbage_collection.free(lineage, History(lineage), payloads)
+    garbage_collection.collect(lineage, History(lineage), payloads)
     assert [place.exists() for place in left.values()] == [False, False, True, True]
     assert all(place.exists() for place in foreign)

@@ -16,7 +16,7 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 from bike_pipeline.errors import MetadataError, ModelError
 from bike_pipeline.lineage.queries.graph import Edge, Graph, Node, as_dot, graph_of
 from bike_pipeline.lineage.queries.history import History
-from bike_pipeline.lineage.queries.model_lookup import ChosenModel, chosen_model
+from bike_pipeline.lineage.queries.model_lookup import FoundModel, find_model
 from bike_pipeline.lineage.reports.graph_svg import as_svg
 from bike_pipeline.lineage.reports.lineage_report import (
     LineageReport,
@@ -38,7 +38,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
 def model_report(runs: Runs, name: str | None = None) -> LineageReport:
     lineage = Lineage(runs.recorder.store)
-    chosen = chosen_model(lineage, runs.settings.serving_path, name)
+    chosen = find_model(lineage, runs.settings.serving_path, name)
     return report_of_model(lineage, History(lineage), chosen, runs.settings.store_uri)
 
 
@@ -221,7 +221,7 @@ def test_names_are_escaped(tmp_path: Path) -> None:
 def test_a_graph_of_nothing_is_empty(runs: Runs) -> None:
     lineage = Lineage(runs.recorder.store)
     assert graph_of(lineage, History(lineage), [99_999]) == Graph()
-    assert chosen_model(lineage, runs.settings.serving_path, None) == ChosenModel(
+    assert find_model(lineage, runs.settings.serving_path, None) == FoundModel(
         runs.models[1].id, lineage.serving_model()
     )
 
@@ -232,12 +232,12 @@ def test_of_several_workspaces_on_one_store_each_has_its_own_serving_model(runs:
     runs.settings = load_settings(assignments=(f"workspace={runs.workspace}", "serving.base_path=/elsewhere"))
     other = runs.settings.serving_path
     later, same_second = runs.run("run-3", (1,), SECOND + 5), runs.run("run-4", (1,), SECOND)
-    assert chosen_model(lineage, own, None).model_id == runs.models[1].id
-    assert chosen_model(lineage, other, None).model_id == later.id
-    assert chosen_model(lineage, "", None).model_id == later.id
-    assert chosen_model(lineage, own, str(SECOND)).model_id == runs.models[1].id
-    assert chosen_model(lineage, other, str(SECOND)).model_id == same_second.id
+    assert find_model(lineage, own, None).model_id == runs.models[1].id
+    assert find_model(lineage, other, None).model_id == later.id
+    assert find_model(lineage, "", None).model_id == later.id
+    assert find_model(lineage, own, str(SECOND)).model_id == runs.models[1].id
+    assert find_model(lineage, other, str(SECOND)).model_id == same_second.id
     # Whoever asks for another workspace's version by its number gets it.
-    assert chosen_model(lineage, own, str(SECOND + 5)).model_id == later.id
+    assert find_model(lineage, own, str(SECOND + 5)).model_id == later.id
     with pytest.raises(ModelError, match="no model has been pushed yet"):
-        chosen_model(lineage, "/nowhere/bike_demand", None)
+        find_model(lineage, "/nowhere/bike_demand", None)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bike_pipeline.errors import MetadataError
-from bike_pipeline.lineage.records.last_run import note_run
+from bike_pipeline.lineage.records.last_run import record_last_run
 from bike_pipeline.lineage.store.connection import open_at
 from bike_pipeline.lineage.store.lost_store import refuse_a_lost_store
 from bike_pipeline.run_events import RunObserver
@@ -73,7 +73,7 @@ class Nobody(RunObserver):
 def test_a_store_that_is_lost_is_told_by_every_command_and_a_run(tmp_path: Path, trace: str, how: str) -> None:
     settings = settings_of(tmp_path)
     if trace == "a run":
-        note_run(tmp_path, "20260101T000000-aaaaaa")
+        record_last_run(tmp_path, "20260101T000000-aaaaaa")
     else:
         push(Path(settings.serving_path), 1_790_000_000)
     if how == "empty":
@@ -110,6 +110,6 @@ def test_an_empty_file_of_nobody_is_told_as_empty(tmp_path: Path) -> None:
 
 
 def test_a_store_elsewhere_or_on_a_server_is_not_missed_in_the_workspace(tmp_path: Path) -> None:
-    note_run(tmp_path, "20260101T000000-aaaaaa")
+    record_last_run(tmp_path, "20260101T000000-aaaaaa")
     for named in (f"metadata.sqlite_file={tmp_path}/own.sqlite", "metadata.mysql={host: db.example}"):
         refuse_a_lost_store(load_settings(assignments=(f"workspace={tmp_path}", named)))

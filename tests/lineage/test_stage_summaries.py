@@ -9,7 +9,7 @@ import pytest
 from ml_metadata.proto import metadata_store_pb2 as pb
 from tfx.types import standard_artifacts
 
-from bike_pipeline.lineage.queries.stage_summaries import outcome
+from bike_pipeline.lineage.queries.stage_summaries import stage_summary
 from tests.recording import Recorder
 
 
@@ -30,13 +30,13 @@ def anomalies(**verdicts: int) -> pb.Artifact:
 def test_examples_tell_their_span_and_every_split_that_has_rows(recorder: Recorder) -> None:
     rows = json.dumps({"train": 6889, "eval": 1756, "history": 0})
     examples = recorder.artifact("Examples", span=2, version=3, rows_by_split=rows)
-    assert outcome("CsvExampleGen", {"examples": [examples]}) == "span 2 version 3: 6,889 train, 1,756 eval rows"
+    assert stage_summary("CsvExampleGen", {"examples": [examples]}) == "span 2 version 3: 6,889 train, 1,756 eval rows"
 
 
 def test_the_validator_names_the_splits_with_anomalies() -> None:
-    assert outcome("ExampleValidator", {"anomalies": [anomalies(train=1, eval=1)]}) == "no anomalies"
-    assert outcome("ExampleValidator", {"anomalies": [anomalies(train=1, eval=0)]}) == "anomalies in eval"
-    both = outcome("ExampleValidator", {"anomalies": [anomalies(train=0, eval=0)]})
+    assert stage_summary("ExampleValidator", {"anomalies": [anomalies(train=1, eval=1)]}) == "no anomalies"
+    assert stage_summary("ExampleValidator", {"anomalies": [anomalies(train=1, eval=0)]}) == "anomalies in eval"
+    both = stage_summary("ExampleValidator", {"anomalies": [anomalies(train=0, eval=0)]})
     assert both in ("anomalies in eval, train", "anomalies in train, eval")
 
 
@@ -45,7 +45,7 @@ def test_the_validator_names_the_splits_with_anomalies() -> None:
 )
 def test_the_gate_counts_its_warnings(recorder: Recorder, warnings: int, said: str) -> None:
     report = recorder.artifact("bike.DataGateReport", warnings=warnings)
-    assert outcome("DataGate", {"report": [report]}) == said
+    assert stage_summary("DataGate", {"report": [report]}) == said
 
 
 @pytest.mark.parametrize(("blessed", "verdict"), [(1, "blessed"), (0, "NOT blessed")])
@@ -54,14 +54,14 @@ def test_the_evaluation_tells_its_verdict(recorder: Recorder, blessed: int, verd
         "evaluation": [recorder.artifact("ModelEvaluation", metric_mae=30.04, metric_rmse=51.96)],
         "blessing": [recorder.artifact("ModelBlessing", blessed=blessed)],
     }
-    assert outcome("Evaluator", outputs) == f"MAE 30.0, RMSE 52.0: {verdict}"
+    assert stage_summary("Evaluator", outputs) == f"MAE 30.0, RMSE 52.0: {verdict}"
 
 
 def test_the_push_tells_its_version_or_that_there_was_none(recorder: Recorder) -> None:
     pushed = recorder.artifact("PushedModel", pushed=1, pushed_version="17")
     refused = recorder.artifact("PushedModel", pushed=0)
-    assert outcome("Pusher", {"pushed_model": [pushed]}) == "version 17"
-    assert outcome("Pusher", {"pushed_model": [refused]}) == "nothing pushed"
+    assert stage_summary("Pusher", {"pushed_model": [pushed]}) == "version 17"
+    assert stage_summary("Pusher", {"pushed_model": [refused]}) == "nothing pushed"
 
 
 def test_the_trainer_tells_how_large_the_served_model_is(recorder: Recorder, tmp_path: Path) -> None:
@@ -70,15 +70,15 @@ def test_the_trainer_tells_how_large_the_served_model_is(recorder: Recorder, tmp
     (folder / "data").write_bytes(bytes(3 * 1024))
     (folder.parent / "saved_model.pb").write_bytes(bytes(1024))
     (tmp_path / "model" / "beside").write_bytes(bytes(10_000))
-    assert outcome("Trainer", {"model": [recorder.artifact("Model", str(tmp_path / "model"))]}) == "model of 4 kB"
+    assert stage_summary("Trainer", {"model": [recorder.artifact("Model", str(tmp_path / "model"))]}) == "model of 4 kB"
 
 
 @pytest.mark.parametrize("stage", ["BaselineLookup", "WarmStartLookup"])
 def test_a_lookup_tells_its_reason(recorder: Recorder, stage: str) -> None:
     baseline = recorder.artifact("Model", reason="version 7 is serving")
-    assert outcome(stage, {"baseline_model": [baseline]}) == "version 7 is serving"
+    assert stage_summary(stage, {"baseline_model": [baseline]}) == "version 7 is serving"
 
 
 def test_other_stages_and_stages_without_outputs_have_nothing_to_tell(recorder: Recorder) -> None:
-    assert outcome("Transform", {"transform_graph": [recorder.artifact("TransformGraph")]}) == ""
-    assert outcome("Evaluator", {}) == ""
+    assert stage_summary("Transform", {"transform_graph": [recorder.artifact("TransformGraph")]}) == ""
+    assert stage_summary("Evaluator", {}) == ""

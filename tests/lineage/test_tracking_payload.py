@@ -8,7 +8,7 @@ import pytest
 from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.errors import MetadataError
-from bike_pipeline.lineage.queries.tracking_payload import tracked_run
+from bike_pipeline.lineage.queries.tracking_payload import tracking_payload
 from bike_pipeline.lineage.store.metadata_store import Lineage
 from tests.lineage.world import FIRST, SECOND, Runs, report
 
@@ -32,7 +32,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
 
 def test_settings_metrics_by_slice_and_where_they_come_from(runs: Runs) -> None:
-    told = tracked_run(Lineage(runs.recorder.store), "run-2")
+    told = tracking_payload(Lineage(runs.recorder.store), "run-2")
     assert told.run_id == "run-2"
     assert told.parameters["training.epochs"] == str(runs.settings.training.epochs)
     assert told.parameters["training.hidden_units"] == "[128, 64]"
@@ -54,19 +54,19 @@ def test_settings_metrics_by_slice_and_where_they_come_from(runs: Runs) -> None:
 
 def test_a_run_from_the_cache_is_the_run_that_it_repeats(runs: Runs) -> None:
     lineage = Lineage(runs.recorder.store)
-    assert tracked_run(lineage, "run-3") == tracked_run(lineage, "run-2")
-    assert [push.version for push in tracked_run(lineage, "run-1").pushes] == [FIRST]
+    assert tracking_payload(lineage, "run-3") == tracking_payload(lineage, "run-2")
+    assert [push.version for push in tracking_payload(lineage, "run-1").pushes] == [FIRST]
 
 
 def test_a_refused_candidate_is_told_without_a_push_and_is_the_newest(runs: Runs) -> None:
-    told = tracked_run(Lineage(runs.recorder.store))
+    told = tracking_payload(Lineage(runs.recorder.store))
     assert (told.run_id, told.pushes, told.metrics["mae"]) == ("run-4", (), 70.0)
 
 
 @pytest.mark.parametrize(("name", "said"), [("run-5", "came to no evaluation"), ("run-9", "there is no run 'run-9'")])
 def test_what_cannot_be_told_is_one_clear_error(runs: Runs, name: str, said: str) -> None:
     with pytest.raises(MetadataError, match=said) as error:
-        tracked_run(Lineage(runs.recorder.store), name)
+        tracking_payload(Lineage(runs.recorder.store), name)
     assert error.value.fix
 
 
@@ -74,4 +74,4 @@ def test_before_the_first_evaluation_it_says_so(tmp_path: Path) -> None:
     from tests.recording import Recorder
 
     with pytest.raises(MetadataError, match="no run has come to an evaluation yet"):
-        tracked_run(Lineage(Recorder(tmp_path / "metadata.sqlite").store))
+        tracking_payload(Lineage(Recorder(tmp_path / "metadata.sqlite").store))

@@ -23,7 +23,7 @@ from click.testing import CliRunner
 
 from bike_pipeline.commands import track
 from bike_pipeline.errors import ConfigurationError, MissingExtraError, TrackingError
-from bike_pipeline.lineage.queries.tracking_payload import tracked_run
+from bike_pipeline.lineage.queries.tracking_payload import tracking_payload
 from bike_pipeline.lineage.store.metadata_store import Lineage
 from bike_pipeline.settings import Settings, load_settings
 from bike_pipeline.tracking import hooks
@@ -95,7 +95,7 @@ def test_runs_are_told_once_and_the_newest_push_serves(runs: Runs, database: Pat
     assert kept.rows("SELECT name, status FROM runs ORDER BY name") == [("run-1", "FINISHED"), ("run-2", "FINISHED")]
     assert kept.rows("SELECT name FROM experiments WHERE name != 'Default'") == [("bike-demand",)]
     of_second = f"run_uuid = '{second['mlflow_run']}'"
-    expected = tracked_run(Lineage(runs.recorder.store), "run-2")
+    expected = tracking_payload(Lineage(runs.recorder.store), "run-2")
     assert dict(kept.rows(f"SELECT key, value FROM metrics WHERE {of_second}")) == expected.metrics
     assert dict(kept.rows(f"SELECT key, value FROM params WHERE {of_second}")) == expected.parameters
     tags = dict(kept.rows(f"SELECT key, value FROM tags WHERE {of_second}"))
@@ -122,7 +122,7 @@ def test_a_run_that_was_cut_off_is_filled_up_and_pushes_without_files_are_told(
     copy = tmp_path / "copy.db"
     if database.exists():
         shutil.copy(database, copy)
-    told = asdict(tracked_run(Lineage(runs.recorder.store), "run-1"))
+    told = asdict(tracking_payload(Lineage(runs.recorder.store), "run-1"))
     message = Message(f"sqlite:///{copy}", "other", REGISTERED, told)
     first = send(message)
     assert first.created
@@ -197,7 +197,7 @@ def answering(status: int | None) -> Iterator[str]:
 def test_a_server_that_never_answers_is_given_up(runs: Runs) -> None:
     with answering(None) as uri, pytest.raises(TrackingError, match="within 2 seconds"):
         hooks.send_to_mlflow(
-            sending_to(runs, uri, "tracking.mlflow.timeout_seconds=2"), tracked_run(Lineage(runs.recorder.store))
+            sending_to(runs, uri, "tracking.mlflow.timeout_seconds=2"), tracking_payload(Lineage(runs.recorder.store))
         )
 
 
@@ -230,7 +230,7 @@ def test_without_the_extra_it_says_how_to_get_it(runs: Runs, monkeypatch: pytest
     monkeypatch.setitem(hooks.extras.EXTRAS, "tracking", ("no_such_module",))
     settings = sending_to(runs, "sqlite:///x.db")
     with pytest.raises(MissingExtraError, match="EXTRAS=tracking"):
-        hooks.send_to_mlflow(settings, tracked_run(Lineage(runs.recorder.store)))
+        hooks.send_to_mlflow(settings, tracking_payload(Lineage(runs.recorder.store)))
     assert "EXTRAS=tracking" in hooks.after_run(settings, "run-1")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2 as pb
 
-from bike_pipeline.lineage.queries.stage_summaries import outcome, run_result
+from bike_pipeline.lineage.queries.stage_summaries import run_result, stage_summary
 from bike_pipeline.lineage.records import sealing
 from bike_pipeline.lineage.store.metadata_store import CACHED, COMPLETE, LAST_STAGE, RUNNING, Lineage, prop
 from bike_pipeline.lineage.store.writing import put_execution
@@ -22,7 +22,7 @@ PROPERTY = "unchanged_while"
 
 
 @dataclass(frozen=True)
-class RunBefore:
+class PreviousRun:
     """A run, and what its end kept for the next one.
 
     Attributes:
@@ -53,7 +53,7 @@ class RecordedStage:
     driven: frozenset[str]
 
 
-def run_before(lineage: Lineage, own: str) -> RunBefore:
+def previous_run(lineage: Lineage, own: str) -> PreviousRun:
     """Return the run with the name `own`, or else the newest one.
 
     Raises:
@@ -63,17 +63,17 @@ def run_before(lineage: Lineage, own: str) -> RunBefore:
     contexts = {context.id: context for context in lineage.store.get_contexts_by_type("pipeline_run")}
     found = next((context for context in contexts.values() if context.name == own), contexts[max(contexts)])
     kept = found.custom_properties[PROPERTY].string_value if PROPERTY in found.custom_properties else None
-    return RunBefore(run_id=found.name, kept=kept)
+    return PreviousRun(run_id=found.name, kept=kept)
 
 
-def keep_for_next(lineage: Lineage, run_id: str, text: str) -> None:
+def keep_cache_key(lineage: Lineage, run_id: str, text: str) -> None:
     """Keep a text beside a run, for the next one."""
     context = lineage.store.get_context_by_type_and_name("pipeline_run", run_id)
     context.custom_properties[PROPERTY].string_value = text
     lineage.store.put_contexts([context])
 
 
-def models_of(lineage: Lineage, run_id: str) -> list[int]:
+def trained_models(lineage: Lineage, run_id: str) -> list[int]:
     """Return the ids of the models that a run's Trainer made or was answered with."""
     return [
         artifact.id
@@ -106,7 +106,7 @@ def driven_properties(
     return driven
 
 
-def stages_of(lineage: Lineage, run_id: str, driven: Mapping[str, list[str]]) -> list[RecordedStage]:
+def recorded_stages(lineage: Lineage, run_id: str, driven: Mapping[str, list[str]]) -> list[RecordedStage]:
     """Return the stages of a run, in order.
 
     Args:
@@ -132,7 +132,7 @@ def stages_of(lineage: Lineage, run_id: str, driven: Mapping[str, list[str]]) ->
     return found
 
 
-def missing_of(lineage: Lineage, stages: list[RecordedStage]) -> str:
+def missing_output(lineage: Lineage, stages: list[RecordedStage]) -> str:
     """Return which output is gone or changed, or the name of a stage that did not end well; else ""."""
     if not stages or stages[-1].name != LAST_STAGE:
         return LAST_STAGE
@@ -154,18 +154,20 @@ def _artifacts(lineage: Lineage, stage: RecordedStage, kind: int) -> list[tuple[
     return [(artifact, events[artifact.id]) for artifact in artifacts]
 
 
-def repeated(lineage: Lineage, run_id: str, stages: list[RecordedStage]) -> RunResult:
+def cached_result(lineage: Lineage, run_id: str, stages: list[RecordedStage]) -> RunResult:
     """Return what an earlier run came to, as a run that is answered from it tells it."""
     results = []
     for stage in stages:
         outputs: dict[str, list[pb.Artifact]] = {}
         for artifact, event in _artifacts(lineage, stage, pb.Event.OUTPUT):
             outputs.setdefault(event.path.steps[0].key, []).append(artifact)
-        results.append(StageResult(stage.name, int(stage.execution.id), "cached", 0.0, outcome(stage.name, outputs)))
+        results.append(
+            StageResult(stage.name, int(stage.execution.id), "cached", 0.0, stage_summary(stage.name, outputs))
+        )
     return run_result(lineage, run_id, results)
 
 
-def repeat(lineage: Lineage, stage: RecordedStage, run_id: str) -> int:
+def record_cached_stage(lineage: Lineage, stage: RecordedStage, run_id: str) -> int:
     """Record a stage as answered from the cache, in the two steps in which TFX does it; return its execution's id."""
     execution = pb.Execution(type_id=stage.execution.type_id, last_known_state=RUNNING)
     execution.name = str(uuid.uuid4())

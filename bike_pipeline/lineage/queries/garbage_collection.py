@@ -171,7 +171,7 @@ def size_of(place: Path) -> int:
     return sum(path.lstat().st_size for path in place.rglob("*") if path.is_file() or path.is_symlink())
 
 
-def free(lineage: Lineage, history: History, payloads: Iterable[Payload]) -> None:
+def collect(lineage: Lineage, history: History, payloads: Iterable[Payload]) -> None:
     """Free the files of the payloads that are to be freed.
 
     Raises:

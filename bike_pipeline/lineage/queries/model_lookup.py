@@ -13,7 +13,7 @@ from bike_pipeline.model_registry import ModelRegistry
 
 
 @dataclass(frozen=True)
-class ChosenModel:
+class FoundModel:
     """A model that somebody asked for.
 
     Attributes:
@@ -48,7 +48,7 @@ def pushed_folder(serving_path: str, name: str | None) -> Path | None:
     return Path(name) if Path(name).is_dir() else None
 
 
-def chosen_model(lineage: Lineage, serving_path: str, name: str | None) -> ChosenModel:
+def find_model(lineage: Lineage, serving_path: str, name: str | None) -> FoundModel:
     """Return the model that is meant.
 
     Args:
@@ -66,7 +66,7 @@ def chosen_model(lineage: Lineage, serving_path: str, name: str | None) -> Chose
             raise ModelError(
                 "no model has been pushed yet", where=serving_path, fix="run the pipeline: `bike-pipeline run`"
             )
-        return ChosenModel(serving.model_id, serving)
+        return FoundModel(serving.model_id, serving)
     number = _number_of(name)
     # Two workspaces may have pushed in the same second, so that both serve a version of that number.
     pushes = sorted(
@@ -74,9 +74,9 @@ def chosen_model(lineage: Lineage, serving_path: str, name: str | None) -> Chose
     )
     for push in reversed(pushes):
         if number in (push.version, push.model_id):
-            return ChosenModel(push.model_id, push)
+            return FoundModel(push.model_id, push)
     if any(model.model_id == number for model in lineage.models()):
-        return ChosenModel(number, None)
+        return FoundModel(number, None)
     raise ModelError(
         f"there is no model '{name}'",
         where=serving_path,

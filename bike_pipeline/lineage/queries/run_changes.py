@@ -85,7 +85,7 @@ def setting_changes(source: RunSource | None, before: RunSource | None) -> list[
     return found
 
 
-def run_before(lineage: Lineage, runs: list[RunRecord], run: RunRecord) -> RunRecord | None:
+def previous_run(lineage: Lineage, runs: list[RunRecord], run: RunRecord) -> RunRecord | None:
     """Return the run before `run` that wrote to the same place; workspaces may share a store."""
     root = _root(lineage, run)
     for earlier in reversed(runs[: runs.index(run)]):

@@ -68,7 +68,7 @@ def _model(outputs: Outputs) -> str:
     return f"model of {size / 1024:,.0f} kB"
 
 
-_OUTCOMES: dict[str, Callable[[Outputs], str]] = {
+_SUMMARIES: dict[str, Callable[[Outputs], str]] = {
     Stage.EXAMPLE_GEN: _examples,
     Stage.EXAMPLE_VALIDATOR: _validator,
     Stage.DATA_GATE: _gate,
@@ -81,9 +81,9 @@ _OUTCOMES: dict[str, Callable[[Outputs], str]] = {
 }
 
 
-def outcome(stage: str, outputs: Outputs) -> str:
+def stage_summary(stage: str, outputs: Outputs) -> str:
     """Return what came out of a stage; "" where there is nothing to say beyond that it is done."""
-    return _OUTCOMES[stage](outputs) if stage in _OUTCOMES and outputs else ""
+    return _SUMMARIES[stage](outputs) if stage in _SUMMARIES and outputs else ""
 
 
 def run_result(

@@ -31,7 +31,7 @@ class PushedVersion:
 
 
 @dataclass(frozen=True)
-class TrackedRun:
+class TrackingPayload:
     """A run that came to an evaluation.
 
     Attributes:
@@ -56,7 +56,7 @@ class TrackedRun:
     pushes: tuple[PushedVersion, ...]
 
 
-def tracked_run(lineage: Lineage, run_id: str | None = None) -> TrackedRun:
+def tracking_payload(lineage: Lineage, run_id: str | None = None) -> TrackingPayload:
     """Return a run as a tracking server is told it.
 
     Args:
@@ -77,7 +77,7 @@ def tracked_run(lineage: Lineage, run_id: str | None = None) -> TrackedRun:
     models = lineage.inputs(execution.id).get("model", [])
     pushes = [push for push in lineage.pushes() if models and push.model_id == models[0].id]
     executions = _executions(lineage, origin)
-    return TrackedRun(
+    return TrackingPayload(
         run_id=origin,
         started_ms=min(int(e.create_time_since_epoch) for e in executions),
         ended_ms=max(int(e.last_update_time_since_epoch) for e in executions),

@@ -16,7 +16,7 @@ def last_run(workspace: Path) -> str:
         return ""
 
 
-def note_run(workspace: Path, run_id: str) -> None:
+def record_last_run(workspace: Path, run_id: str) -> None:
     """Note that a run begins, before its first stage, so that a killed one can be told from those of others."""
     fresh = workspace / f".{_FILE}-{os.getpid()}"
     fresh.write_text(f"{run_id}\n", encoding="utf-8")

@@ -19,7 +19,7 @@ from bike_pipeline.pages import render
 from bike_pipeline.stages import Stage
 
 if TYPE_CHECKING:
-    from bike_pipeline.lineage.queries.model_lookup import ChosenModel
+    from bike_pipeline.lineage.queries.model_lookup import FoundModel
 
 # What stands beside the commit where the code differed from it.
 UNCOMMITTED = "with changes that were not committed"
@@ -75,7 +75,7 @@ class LineageReport:
     missing: list[str]
 
 
-def report_of_model(lineage: Lineage, history: History, chosen: ChosenModel, store_uri: str) -> LineageReport:
+def report_of_model(lineage: Lineage, history: History, chosen: FoundModel, store_uri: str) -> LineageReport:
     """Return what is known of a model."""
     push = chosen.push
     evidence = evidence_of(lineage, chosen.model_id, pushed=push is not None)
@@ -99,7 +99,7 @@ def report_of_model(lineage: Lineage, history: History, chosen: ChosenModel, sto
     )
 
 
-def _roots(lineage: Lineage, history: History, chosen: ChosenModel) -> list[int]:
+def _roots(lineage: Lineage, history: History, chosen: FoundModel) -> list[int]:
     """Return the newest push of a model, else its evaluation, else the model itself."""
     if chosen.push is not None:
         for execution in reversed(history.readers(chosen.model_id, Stage.PUSHER)):

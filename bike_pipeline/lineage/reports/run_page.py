@@ -73,7 +73,7 @@ def explain(lineage: Lineage, run_id: str | None, store_uri: str) -> RunExplanat
     if run is None:
         what = f"there is no run '{run_id}'" if run_id else "there is no run yet"
         raise MetadataError(what, fix="`bike-pipeline runs` lists every run")
-    earlier = run_changes.run_before(lineage, runs, run)
+    earlier = run_changes.previous_run(lineage, runs, run)
     report = report_of_run(lineage, History(lineage), run.run_id, store_uri, earlier.run_id if earlier else "")
     facts = dict(report.facts)
     findings, now = None, {}

@@ -37,7 +37,7 @@ def close_interrupted(lineage: Lineage, run_id: str) -> None:
         lineage.store.put_executions(left)
 
 
-def note_failure(lineage: Lineage, run_id: str, stage: str, reason: str) -> int:
+def record_failure(lineage: Lineage, run_id: str, stage: str, reason: str) -> int:
     """Put the reason beside a failed stage; return its execution's id (0 where it was never registered).
 
     What still stands as running was interrupted, and an answer from the cache that is refused is a failure.
@@ -54,7 +54,7 @@ def note_failure(lineage: Lineage, run_id: str, stage: str, reason: str) -> int:
     return 0
 
 
-def end_badly(lineage: Lineage, execution_id: int, reason: str, interrupted: bool) -> None:
+def record_end(lineage: Lineage, execution_id: int, reason: str, interrupted: bool) -> None:
     """Write down that and why an execution failed or was interrupted."""
     execution = lineage.execution(execution_id)
     execution.last_known_state = CANCELED if interrupted else FAILED
@@ -92,7 +92,7 @@ def put_execution(
     return int(execution_id)
 
 
-def note_cached(
+def record_cached(
     lineage: Lineage, run_id: str, artifact_id: int, contexts_of: Callable[[str], Sequence[pb.Context]]
 ) -> None:
     """Write down that a run was handed an artifact of an earlier one, and all that led to it, as answered from a cache.
@@ -113,7 +113,7 @@ def note_cached(
     linked = lineage.store.get_events_by_execution_ids([producer.id])
     for event in linked:
         if event.type == pb.Event.INPUT:
-            note_cached(lineage, run_id, event.artifact_id, contexts_of)
+            record_cached(lineage, run_id, event.artifact_id, contexts_of)
     # One name for all who notice it at the same time: the store takes the first.
     cached = pb.Execution(type_id=producer.type_id, last_known_state=CACHED, name=f"{run_id}.{node}.cached")
     for key, value in producer.custom_properties.items():
