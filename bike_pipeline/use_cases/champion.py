@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from bike_pipeline.data.spans import SpanStore
     from bike_pipeline.lineage.queries.history import History
-    from bike_pipeline.lineage.queries.model_lookup import ChosenModel
+    from bike_pipeline.lineage.queries.model_lookup import FoundModel
     from bike_pipeline.lineage.store.entities import ModelRecord, RunRecord, ServedModel
     from bike_pipeline.lineage.store.metadata_store import Lineage
     from bike_pipeline.serving.predictor import Predictor
@@ -39,7 +39,7 @@ class Champion:
             ModelError: there are runs, but no model was pushed yet.
         """
         from bike_pipeline.lineage.queries.history import History
-        from bike_pipeline.lineage.queries.model_lookup import chosen_model
+        from bike_pipeline.lineage.queries.model_lookup import find_model
         from bike_pipeline.lineage.store.lost_store import refuse_a_lost_store
         from bike_pipeline.use_cases.metadata import lineage_of
 
@@ -53,9 +53,9 @@ class Champion:
         self.settings = settings
         self.lineage: Lineage = lineage_of(settings)
         self.history: History = History(self.lineage)
-        chosen = chosen_model(self.lineage, settings.serving_path, None)
+        chosen = find_model(self.lineage, settings.serving_path, None)
         assert chosen.push is not None
-        self.chosen: ChosenModel = chosen
+        self.chosen: FoundModel = chosen
         self.model_id: int = chosen.model_id
         self.push: ServedModel = chosen.push
 

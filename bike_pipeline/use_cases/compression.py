@@ -13,7 +13,7 @@ from bike_pipeline.errors import ModelError
 if TYPE_CHECKING:
     from bike_pipeline.exporting.compression.material import Material
     from bike_pipeline.exporting.compression.rule import Choice
-    from bike_pipeline.lineage.queries.model_lookup import ChosenModel
+    from bike_pipeline.lineage.queries.model_lookup import FoundModel
     from bike_pipeline.lineage.store.metadata_store import Lineage
     from bike_pipeline.settings import Settings
     from bike_pipeline.settings.compression import Method
@@ -52,14 +52,14 @@ def compress(
         formats: export formats; those of the settings if none is named.
     """
     from bike_pipeline.lean_imports import lean_imports
-    from bike_pipeline.lineage.queries.model_lookup import chosen_model
+    from bike_pipeline.lineage.queries.model_lookup import find_model
     from bike_pipeline.storage.workspace_lock import workspace_lock
     from bike_pipeline.use_cases.metadata import lineage_of
 
     own = settings.exporting.compression
     own = own.model_copy(update={"formats": tuple(formats)}) if formats else own
     lineage = lineage_of(settings)
-    chosen = chosen_model(lineage, settings.serving_path, model)
+    chosen = find_model(lineage, settings.serving_path, model)
     base = settings.workspace_path / "compression"
     with workspace_lock(base, wait=False), lean_imports(google_cloud=True):
         from bike_pipeline.exporting.compression.candidates import Trying
@@ -78,7 +78,7 @@ def compress(
     return Compression(chosen.model_id, str(folder), len(material.evaluated["cnt"]), choice, table)
 
 
-def _material(lineage: Lineage, chosen: ChosenModel) -> Material:
+def _material(lineage: Lineage, chosen: FoundModel) -> Material:
     """Return what candidates of a model are made of: its files, its transform graph, its rows."""
     from bike_pipeline.exporting.compression.material import Material
     from bike_pipeline.modeling import training_rows
