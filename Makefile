@@ -77,6 +77,12 @@ test-tracking: setup ## Track runs at a real MLflow server and pull data with th
 	$(BIN)/uv pip install --quiet --python .tracking-servers/bin/python --requirement tests/tracking/servers.txt
 	TRACKING_SERVERS=.tracking-servers $(BIN)/python -m pytest tests/tracking/test_servers.py $(ARGS)
 
+.PHONY: test-signing
+test-signing: setup ## Verify a pushed version with OpenSSF Model Signing's own program (in an environment of its own).
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .model-signing
+	$(BIN)/uv pip install --quiet --python .model-signing/bin/python --requirement tests/model_registry/model-signing.txt
+	MODEL_SIGNING=.model-signing $(BIN)/python -m pytest --numprocesses 0 tests/model_registry/test_model_signing_tool.py $(ARGS)
+
 .PHONY: test-torch
 test-torch: setup ## Export to PyTorch and check what was saved, with its CPU build in an environment of its own.
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .torch
@@ -189,4 +195,4 @@ clean: ## Remove what runs wrote (workspace/: spans, models, lineage) and the ca
 
 .PHONY: clean-env
 clean-env: ## Remove the environments; the next target makes them again.
-	rm -rf .venv .venv.lock .tracking-servers .torch
+	rm -rf .venv .venv.lock .tracking-servers .model-signing .torch

@@ -159,16 +159,20 @@ def test_one_failing_check_fails_the_whole_and_hides_none(project, program, step
     assert results == {name: "FAILED" if name == step else "ok" for name in ("lint", "types", "imports", "pytest")}
 
 
+ENGINES = ("flink", "prism", "boot")
+
+
 @pytest.mark.parametrize(
     ("failing", "steps"),
     [
-        ("", ["flink", "prism", "boot", "test", "test-tracking", "referee ARGS=--report-absent --timeout 900"]),
-        ("flink", ["flink", "prism", "boot", "test", "test-tracking", "referee"]),
-        ("prism", ["flink", "prism", "boot", "test", "test-tracking", "referee"]),
-        ("boot", ["flink", "prism", "boot", "test", "test-tracking", "referee"]),
-        ("test", ["flink", "prism", "boot", "test"]),
-        ("test-tracking", ["flink", "prism", "boot", "test", "test-tracking"]),
-        ("referee", ["flink", "prism", "boot", "test", "test-tracking", "referee"]),
+        ("", [*ENGINES, "test", "test-tracking", "test-signing", "referee ARGS=--report-absent --timeout 900"]),
+        ("flink", [*ENGINES, "test", "test-tracking", "test-signing", "referee"]),
+        ("prism", [*ENGINES, "test", "test-tracking", "test-signing", "referee"]),
+        ("boot", [*ENGINES, "test", "test-tracking", "test-signing", "referee"]),
+        ("test", [*ENGINES, "test"]),
+        ("test-tracking", [*ENGINES, "test", "test-tracking"]),
+        ("test-signing", [*ENGINES, "test", "test-tracking", "test-signing"]),
+        ("referee", [*ENGINES, "test", "test-tracking", "test-signing", "referee"]),
     ],
 )
 def test_ci_runs_the_tests_and_the_referee_wherever_it_is_called_from(project, failing, steps):
@@ -191,7 +195,7 @@ def test_ci_runs_the_tests_and_the_referee_wherever_it_is_called_from(project, f
     assert all(line.startswith(f"make {step}") for line, step in zip(called, steps, strict=True))
     assert all(line.endswith(f" in {project}") for line in called)
     # An engine that cannot be had only leaves tests out.
-    assert done.returncode == (7 if failing in ("test", "test-tracking", "referee") else 0)
+    assert done.returncode == (7 if failing in ("test", "test-tracking", "test-signing", "referee") else 0)
     assert ("Flink's job server cannot be had" in done.stdout) == (failing == "flink")
 
 

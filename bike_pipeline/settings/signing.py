@@ -1,4 +1,4 @@
-"""Who signs a pushed model, whose signatures are believed, and whether a model must have one."""
+"""Which key signs a pushed model, which public keys are trusted, and whether a signature is required."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from bike_pipeline.settings.section import Section
 
 
 class SigningSettings(Section):
-    """Who signs a pushed model, whose signatures are believed, and whether a model must have one.
+    """Which key signs a pushed model, which public keys are trusted, and whether a signature is required.
 
     The private key itself never stands in the settings. The variable BIKE_PIPELINE_SIGNING_KEY (the key as PEM text) or
     BIKE_PIPELINE_SIGNING_KEY_FILE (a file) goes before `key_file`.
 
     Attributes:
-        key_file: ed25519 private key as PEM; empty for `<workspace>/keys/signing.pem`, which is made at the first push.
-        trusted_keys: files with public keys (PEM) that are believed, besides the one that belongs to the key.
+        key_file: private key as PEM: ed25519, or on P-256, P-384 or P-521, which signs models and nothing for devices.
+            Empty for `<workspace>/keys/signing.pem`, which is made at the first push.
+        trusted_keys: files with public keys (PEM) that are trusted, besides those that belong to the key.
         require_signature: whether `serve`, `predict`, `promote`, `rollback`, `verify` and `push edge` refuse a version
-            without the signature of a believed key, or whose signed manifest does not name its version. Without it they
+            without the signature of a trusted key, or whose signed manifest does not name its version. Without it they
             only say so; what speaks against a version is refused either way.
     """
 

@@ -47,7 +47,6 @@ RUN = (
     "bike-pipeline lineage --run 20261124T073846-ce1584",
     "bike-pipeline lineage --format html --output lineage.html",
     "bike-pipeline lineage --format dot | dot -Tsvg > lineage.svg",
-    "openssl pkeyutl -verify -pubin -inkey signing.pub -rawin -in model_manifest.json -sigfile model_manifest.json.sig",
     "bike-pipeline gc --keep-blessed 2 --keep-days 14 --dry-run",
     "bike-pipeline push edge",
     "bike-pipeline push edge --channel beta --model 1795576597",
@@ -83,9 +82,6 @@ EXAMPLES = {
     "6c6cf0f3": "{key}",
     " | dot -Tsvg > lineage.svg": "",
     " > predicted.csv": "",
-    "-inkey signing.pub": "-inkey {signed}/signing.pub",
-    "-in model_manifest.json": "-in {signed}/model_manifest.json",
-    "-sigfile model_manifest.json.sig": "-sigfile {signed}/model_manifest.json.sig",
     "grpc://models.example.org": "grpc://127.0.0.1:{grpc}",
     "models.example.org:8501": "127.0.0.1:{rest}",
     "127.0.0.1:8501": "127.0.0.1:{rest}",
@@ -160,14 +156,9 @@ class Place:
         """What only this workspace knows: its newest pushed version and run, and a key."""
         served = self.folder / "workspace" / "serving" / "bike_demand"
         version = max((path.name for path in served.iterdir() if path.name.isdigit()), key=int)
-        (manifest,) = (served / version).rglob("model_manifest.json")
-        signed = self.folder / "signed"
-        signed.mkdir(exist_ok=True)
-        for path in (self.folder / "workspace" / "keys" / "signing.pub", *manifest.parent.glob(f"{manifest.name}*")):
-            shutil.copy(path, signed)
         run = json.loads(self.call("bike-pipeline runs --json").stdout)[0]["run_id"]
         key = next(iter(re.findall(r"\b[0-9a-f]{8}\b", self.call("bike-pipeline api-key list").stdout)), "")
-        return {"version": version, "run": run, "key": key, "signed": str(signed)}
+        return {"version": version, "run": run, "key": key}
 
     def type_all(self, documented: Iterable[str], **ports: int) -> dict[str, str]:
         """Type what pages tell, one after the other, and return what each answers; the first that fails fails here."""
@@ -267,8 +258,6 @@ def test_every_command_of_a_block_is_run_or_named_with_a_reason() -> None:
 
 
 def test_the_commands_of_the_pages_do_what_they_say(place: Place) -> None:
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is missing")
     place.type_all(RUN)
     for written in (
         "run.html",
