@@ -162,17 +162,17 @@ def _complete(values: dict[str, Any], valid: dict[str, Any], absent: dict[str, A
     """Put in what the date says, where it is absent."""
     dated = valid[features.DATE]
 
-    def fill(name: str, said: Any, known: Any) -> None:
+    def fill(name: str, found: Any, known: Any) -> None:
         taken = absent[name] & known
-        values[name][taken] = said[taken]
+        values[name][taken] = found[taken]
         valid[name] = valid[name] | taken
         absent[name] = absent[name] & ~taken
 
     # Columns of a table cannot be written into.
     for name in _FROM_DATE:
         values[name] = values[name].copy()
-    for name, said in calendar_of(values[features.DATE]).items():
-        fill(name, said, dated)
+    for name, found in calendar_of(values[features.DATE]).items():
+        fill(name, found, dated)
         # A date that is none has been told; what it should have said is not missing besides.
         absent[name] = absent[name] & (dated | absent[features.DATE])
     known = dated & valid["weekday"] & valid["holiday"]

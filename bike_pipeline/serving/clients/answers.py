@@ -96,3 +96,35 @@ def rentals(values: Any, rows: int, where: str) -> npt.NDArray[np.float32]:
 def no_answer(what: str, where: str) -> ServerFailureError:
     """Return the error for something that no server of this model answers."""
     return ServerFailureError(what, where=where, fix="check that the address is a model server's, and the model's name")
+
+
+def statuses(response: Any) -> list[VersionStatus]:
+    """Return what a GetModelStatusResponse says of each version."""
+    from bike_pipeline.serving import protos
+
+    state, code = protos.get_model_status_pb2.ModelVersionStatus.State, protos.error_codes_pb2.Code
+    return [
+        VersionStatus(one.version, state.Name(one.state), code.Name(one.status.error_code), one.status.error_message)
+        for one in response.model_version_status
+    ]
+
+
+def model_metadata(model: str, version: int, definitions: Any) -> ModelMetadata:
+    """Return what a SignatureDefMap says of a version."""
+    signatures = {
+        name: SignatureInfo(_tensors(one.inputs), _tensors(one.outputs))
+        for name, one in definitions.signature_def.items()
+    }
+    return ModelMetadata(model, version, signatures)
+
+
+def _tensors(infos: Any) -> dict[str, TensorInfo]:
+    from bike_pipeline.serving.protos import types_pb2
+
+    return {
+        name: TensorInfo(
+            types_pb2.DataType.Name(one.dtype),
+            None if one.tensor_shape.unknown_rank else tuple(dim.size for dim in one.tensor_shape.dim),
+        )
+        for name, one in infos.items()
+    }

@@ -72,7 +72,7 @@ class Connection:
     @property
     def where(self) -> str:
         """The address for people."""
-        scheme = next(name for name, said in _SCHEMES.items() if said == (self.protocol, self.tls))
+        scheme = next(name for name, spoken in _SCHEMES.items() if spoken == (self.protocol, self.tls))
         return f"{scheme}://{self.authority}"
 
     @property

@@ -132,14 +132,14 @@ def timed_out(seconds: float, where: str) -> TimedOutError:
 def error_of(code: str, message: str, where: str, retry_after: float | None = None) -> ClientError:
     """Return the error for what a server answered; of its message the first line is kept."""
     lines = message.strip().splitlines()
-    said = lines[0].strip().rstrip(".")[:_LONGEST] if lines else ""
-    if code == "INVALID_ARGUMENT" and _UNKNOWN_LABEL in said.lower():
+    text = lines[0].strip().rstrip(".")[:_LONGEST] if lines else ""
+    if code == "INVALID_ARGUMENT" and _UNKNOWN_LABEL in text.lower():
         kind, fix = _CLASSES["NOT_FOUND"]
-    elif code == "RESOURCE_EXHAUSTED" and _TOO_LARGE in said.lower():
+    elif code == "RESOURCE_EXHAUSTED" and _TOO_LARGE in text.lower():
         kind, fix = BadRequestError, "send fewer rows in one request: serving.client.rows_per_request"
     else:
         kind, fix = _CLASSES.get(code, (ServerFailureError, "look at the server's log"))
-    error = kind(f"{said or 'no further words'} ({code})", where=where, fix=fix)
+    error = kind(f"{text or 'no further words'} ({code})", where=where, fix=fix)
     error.code = code
     error.retry_after = retry_after
     return error

@@ -6,12 +6,9 @@ Source: TensorFlow Serving's "RESTful API" (client request and response formats)
 from __future__ import annotations
 
 import contextlib
-import datetime
-import email.utils
 import functools
 import http.client
 import json
-import math
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -26,14 +23,7 @@ from urllib3 import exceptions
 
 from bike_pipeline import features
 from bike_pipeline.serving.clients import answers
-from bike_pipeline.serving.clients.answers import (
-    Arrays,
-    ModelMetadata,
-    SignatureInfo,
-    TensorInfo,
-    VersionStatus,
-    no_answer,
-)
+from bike_pipeline.serving.clients.answers import Arrays, ModelMetadata, VersionStatus, no_answer
 from bike_pipeline.serving.clients.connection import Connection
 from bike_pipeline.serving.clients.core import Client, Exchange, Rentals, Value
 from bike_pipeline.serving.clients.deadline import Deadline
@@ -93,10 +83,24 @@ class RestMessages:
         return answers.rentals(values, rows, self._connection.where)
 
     def _status(self, body: bytes) -> list[VersionStatus]:
-        return self._reading(body, lambda found: [_version(one) for one in found["model_version_status"]])
+        kind = self._protos().get_model_status_pb2.GetModelStatusResponse
+        return self._reading(body, lambda found: answers.statuses(_message(found, kind)))
 
     def _metadata(self, body: bytes) -> ModelMetadata:
-        return self._reading(body, _metadata)
+        kind = self._protos().get_model_metadata_pb2.SignatureDefMap
+
+        def read(found: Any) -> ModelMetadata:
+            spec, signatures = found["model_spec"], _message(found["metadata"]["signature_def"], kind)
+            return answers.model_metadata(spec["name"], int(spec["version"]), signatures)
+
+        return self._reading(body, read)
+
+    @staticmethod
+    def _protos() -> Any:
+        # A prediction over REST does without.
+        from bike_pipeline.serving import protos
+
+        return protos
 
     def _reading(self, body: bytes, read: Callable[[Any], Value]) -> Value:
         where = self._connection.where
@@ -131,45 +135,21 @@ def read(exchange: Exchange[Value], status: int, headers: Mapping[str, str], bod
 
 
 def retry_after(value: str | None) -> float | None:
-    """Return the seconds that a Retry-After header asks to wait (RFC 9110, section 10.2.3); None if it says nothing."""
-    if not value:
-        return None
+    """Return the seconds that a Retry-After header asks to wait; None if it says nothing."""
     try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            when = email.utils.parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        if when.tzinfo is None:
-            when = when.replace(tzinfo=datetime.UTC)
-        seconds = (when - datetime.datetime.now(datetime.UTC)).total_seconds()
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+        return urllib3.Retry().parse_retry_after(value) if value else None
+    except exceptions.InvalidHeader:
+        return None
 
 
-def _version(found: Any) -> VersionStatus:
-    status = found.get("status", {})
-    return VersionStatus(
-        int(found["version"]), found["state"], status.get("error_code", "OK"), status.get("error_message", "")
-    )
+def _message(found: Any, kind: Any) -> Any:
+    """Return a JSON value as a protocol buffer, or raise a TypeError for what is none."""
+    from google.protobuf import json_format
 
-
-def _metadata(found: Any) -> ModelMetadata:
-    signatures = found["metadata"]["signature_def"]["signature_def"]
-    read_signatures = {
-        name: SignatureInfo(_tensors(one.get("inputs", {})), _tensors(one.get("outputs", {})))
-        for name, one in signatures.items()
-    }
-    return ModelMetadata(found["model_spec"]["name"], int(found["model_spec"]["version"]), read_signatures)
-
-
-def _tensors(found: Any) -> dict[str, TensorInfo]:
-    infos = {}
-    for name, one in found.items():
-        shape = one.get("tensor_shape", {})
-        sizes = None if shape.get("unknown_rank") else tuple(int(size["size"]) for size in shape.get("dim", ()))
-        infos[name] = TensorInfo(one["dtype"], sizes)
-    return infos
+    try:
+        return json_format.ParseDict(found, kind(), ignore_unknown_fields=True)
+    except json_format.ParseError as error:
+        raise TypeError(str(error)) from None
 
 
 class _Punctual:
@@ -196,14 +176,6 @@ class _Encrypted(_Punctual, urllib3.connection.HTTPSConnection):
     """With TLS."""
 
 
-class _PlainPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Plain
-
-
-class _EncryptedPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _Encrypted
-
-
 def _end(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
@@ -215,11 +187,15 @@ class RestClient(Client):
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection, RestMessages(connection))
         context = connection.ssl_context()
-        self._pool: urllib3.HTTPConnectionPool = (
-            _PlainPool(connection.host, connection.port, maxsize=_KEPT)
-            if context is None
-            else _EncryptedPool(connection.host, connection.port, maxsize=_KEPT, ssl_context=context)
-        )
+        self._pool: urllib3.HTTPConnectionPool
+        if context is None:
+            self._pool = urllib3.HTTPConnectionPool(connection.host, connection.port, maxsize=_KEPT)
+            self._pool.ConnectionCls = _Plain
+        else:
+            self._pool = urllib3.HTTPSConnectionPool(
+                connection.host, connection.port, maxsize=_KEPT, ssl_context=context
+            )
+            self._pool.ConnectionCls = _Encrypted
         self._headers = {"content-type": "application/json", "accept": "application/json", **connection.credentials}
 
     def _send(self, exchange: Exchange[Value], seconds: float) -> Value:

@@ -11,7 +11,7 @@ import numpy as np
 from bike_pipeline import features
 from bike_pipeline.serving import protos
 from bike_pipeline.serving.clients import answers
-from bike_pipeline.serving.clients.answers import Arrays, ModelMetadata, SignatureInfo, TensorInfo, VersionStatus
+from bike_pipeline.serving.clients.answers import Arrays, ModelMetadata, VersionStatus
 from bike_pipeline.serving.clients.connection import Connection
 from bike_pipeline.serving.clients.core import Client, Exchange, Rentals, Value
 from bike_pipeline.serving.clients.errors import TRUST, ClientError, error_of, timed_out
@@ -39,7 +39,7 @@ class GrpcMessages:
     def status(self) -> Exchange[list[VersionStatus]]:
         request = protos.get_model_status_pb2.GetModelStatusRequest()
         self._specify(request.model_spec)
-        return Exchange("GetModelStatus", MODEL, request, self._status)
+        return Exchange("GetModelStatus", MODEL, request, answers.statuses)
 
     def metadata(self) -> Exchange[ModelMetadata]:
         request = protos.get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
@@ -85,36 +85,11 @@ class GrpcMessages:
             values = np.concatenate([values, np.full(rows - len(values), values[-1], np.float32)])
         return answers.rentals(values, rows, where)
 
-    def _status(self, response: Any) -> list[VersionStatus]:
-        states = protos.get_model_status_pb2.ModelVersionStatus.State
-        return [
-            VersionStatus(
-                one.version,
-                states.Name(one.state),
-                protos.error_codes_pb2.Code.Name(one.status.error_code),
-                one.status.error_message,
-            )
-            for one in response.model_version_status
-        ]
-
     def _metadata(self, response: Any) -> ModelMetadata:
         found = protos.get_model_metadata_pb2.SignatureDefMap()
         if not response.metadata["signature_def"].Unpack(found):
             raise answers.no_answer("the metadata hold no signatures", self._connection.where)
-        signatures = {
-            name: SignatureInfo(self._tensors(one.inputs), self._tensors(one.outputs))
-            for name, one in found.signature_def.items()
-        }
-        return ModelMetadata(response.model_spec.name, response.model_spec.version.value, signatures)
-
-    def _tensors(self, infos: Any) -> dict[str, TensorInfo]:
-        return {
-            name: TensorInfo(
-                types_pb2.DataType.Name(one.dtype),
-                None if one.tensor_shape.unknown_rank else tuple(dim.size for dim in one.tensor_shape.dim),
-            )
-            for name, one in infos.items()
-        }
+        return answers.model_metadata(response.model_spec.name, response.model_spec.version.value, found)
 
 
 def error(failure: Any, connection: Connection) -> ClientError:
@@ -133,9 +108,9 @@ def error(failure: Any, connection: Connection) -> ClientError:
     except ValueError:
         seconds = None
     # gRPC puts what failed on every address before the words of the last one.
-    said = str(failure.details() or "").rpartition("last error: ")[2]
-    found = error_of(code, said, connection.where, seconds if seconds is not None and seconds >= 0 else None)
-    if "handshake" in said.lower() or "certificate" in said.lower():
+    details = str(failure.details() or "").rpartition("last error: ")[2]
+    found = error_of(code, details, connection.where, seconds if seconds is not None and seconds >= 0 else None)
+    if "handshake" in details.lower() or "certificate" in details.lower():
         found.give_up(TRUST)
     return found
 

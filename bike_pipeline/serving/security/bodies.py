@@ -17,7 +17,7 @@ _KEY = web.RequestKey("body", bytes)
 ENCODINGS = "gzip, deflate"
 
 
-def at_hand(request: web.Request) -> bytes:
+def arrived(request: web.Request) -> bytes:
     """Return a short body that is there already and not packed; else nothing."""
     content = request.content
     if not content.is_eof() or content.total_bytes > _SHORT or hdrs.CONTENT_ENCODING in request.headers:

@@ -4,20 +4,75 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from typing import TYPE_CHECKING
 
+from bike_pipeline.serving.security import api_keys
 from bike_pipeline.serving.security.arriving import Arriving
-from bike_pipeline.serving.security.authentication import Authenticator, demand
-from bike_pipeline.serving.security.identity import SCOPES, Client, Refusal
+from bike_pipeline.serving.security.identity import ADMIN, SCOPES, Client, Refusal
 from bike_pipeline.serving.security.paths import model_roots
 from bike_pipeline.serving.security.rate import RateLimit
 from bike_pipeline.serving.security.shares import Shares
+from bike_pipeline.serving.security.tokens import Tokens
+from bike_pipeline.serving.security.watched_file import WatchedFiles
 
 if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
 
 EVERYBODY = Client("everybody", "everybody", frozenset(SCOPES))
 _log = logging.getLogger(__name__)
+
+_BEARER = "bearer "
+
+
+class Authenticator:
+    """Tells who asks; if no method is configured, everybody is let in with every scope."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings.serving.security.authentication
+        self.required = bool(self.settings.methods)
+        path = settings.api_key_file
+        self._keys = WatchedFiles([path], lambda: api_keys.read(path)) if "api_keys" in self.settings.methods else None
+        self._tokens = Tokens(self.settings.jwt) if "jwt" in self.settings.methods else None
+
+    def client(self, authorization: str, api_key: str, peer: str) -> Client:
+        """Return who asks, or refuse: nothing, or nothing valid, proves it.
+
+        Args:
+            authorization: the header `Authorization`, or the metadata of that name; empty for none.
+            api_key: the header `X-API-Key`, or the metadata of that name; empty for none.
+            peer: the address that the request came from, without its port.
+        """
+        if not self.required:
+            return Client(f"peer:{peer}", peer, frozenset(SCOPES))
+        bearer = authorization[len(_BEARER) :].strip() if authorization[: len(_BEARER)].lower() == _BEARER else ""
+        presented = api_key or bearer
+        if not presented:
+            raise Refusal(401, "UNAUTHENTICATED", f"No credentials: send {self._how()}.")
+        found = None
+        if self._keys is not None:
+            found = self._keys.get().find(presented, time.time())
+        if found is None and self._tokens is not None and bearer:
+            found = self._tokens.find(bearer)
+        if found is None:
+            # Which part was wrong (unknown, expired, revoked) is for the keys' owner to look up, not for who asks.
+            raise Refusal(401, "UNAUTHENTICATED", "The credentials are not valid, or not any more.")
+        return found
+
+    def _how(self) -> str:
+        ways = []
+        if self._keys is not None:
+            ways.append("an API key as `X-API-Key` or as bearer token in `Authorization`")
+        if self._tokens is not None:
+            ways.append("a JSON Web Token as bearer token in `Authorization`")
+        return ", or ".join(ways)
+
+
+def demand(client: Client, scope: str) -> None:
+    """Let a client pass that has the scope, or refuse it."""
+    if scope not in client.scopes:
+        what = "change what is served" if scope == ADMIN else "ask this"
+        raise Refusal(403, "PERMISSION_DENIED", f"These credentials may not {what}: they lack the scope `{scope}`.")
 
 
 class Guard:

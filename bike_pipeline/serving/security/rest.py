@@ -85,7 +85,7 @@ async def _admitted(guard: Guard, open_path: str, request: web.Request, handler:
         return await handler(request)
     with Share(guard.shares, client.id if client is not EVERYBODY else f"peer:{request.remote}") as share:
         # A short body has arrived with its headers; it holds no more than its connection does.
-        body = bodies.at_hand(request) or await bodies.read(request, share, guard.limits.read_seconds)
+        body = bodies.arrived(request) or await bodies.read(request, share, guard.limits.read_seconds)
         if len(body) <= SMALL:
             check_json(body, guard.limits)
         bodies.keep(request, body)
@@ -191,9 +191,9 @@ class _Connection(RequestHandler):
     ) -> web.StreamResponse:
         # It logs, and refuses to answer where an answer has begun.
         super().handle_error(request, status, exc, message)
-        said = "The request is no HTTP that this server understands."
+        message = "The request is no HTTP that this server understands."
         if isinstance(exc, LineTooLong):
-            said = "The request line or a header is too long."
+            message = "The request line or a header is too long."
         elif status != 400:
-            said = "Internal error."
-        return _closing(error_response(status, said))
+            message = "Internal error."
+        return _closing(error_response(status, message))

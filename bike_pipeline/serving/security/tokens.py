@@ -85,8 +85,8 @@ class Tokens:
 
 def _client(claims: Mapping[str, Any]) -> Client:
     # `scope` is one text with blanks (RFC 8693, 4.2); Azure and Okta write `scp`, some of them as a list.
-    said = claims.get("scope", claims.get("scp", ""))
-    names = said.split() if isinstance(said, str) else [str(each) for each in said]
+    scopes = claims.get("scope", claims.get("scp", ""))
+    names = scopes.split() if isinstance(scopes, str) else [str(each) for each in scopes]
     subject = str(claims["sub"])[:200]
     return Client(f"jwt:{subject}", subject, frozenset(names) & frozenset(SCOPES))
 

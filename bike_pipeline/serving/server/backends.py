@@ -80,7 +80,7 @@ def _sizes(max_rows: int) -> tuple[int, ...]:
     return tuple(1 << power for power in range(max_rows.bit_length()) if 1 << power <= max_rows)
 
 
-def candidates(folder: Path, wanted: Sequence[str]) -> list[str]:
+def exports_by_speed(folder: Path, wanted: Sequence[str]) -> list[str]:
     """Return the exports of a version that may answer, the fastest first.
 
     Args:
@@ -121,7 +121,7 @@ def fastest_export(folder: Path, signature: Signature, wanted: Sequence[str], ma
     """
     if not _takes_raw_features(signature):
         return None
-    for name in candidates(folder, wanted):
+    for name in exports_by_speed(folder, wanted):
         place = folder / EXPORTS_FOLDER / name
         try:
             _same_file(folder, name)

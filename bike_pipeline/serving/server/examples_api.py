@@ -14,7 +14,7 @@ from bike_pipeline.serving.protos import classification_pb2, example_pb2, input_
 from bike_pipeline.serving.server import signatures
 from bike_pipeline.serving.server.batching import Outputs
 from bike_pipeline.serving.server.json_format import written
-from bike_pipeline.serving.server.json_values import Request, from_base64, in_utf8, is_base64, shown, type_of
+from bike_pipeline.serving.server.json_values import Request, excerpt, from_base64, in_utf8, is_base64, type_of
 from bike_pipeline.serving.server.served_version import ServedVersion
 from bike_pipeline.serving.server.signatures import Signature
 from bike_pipeline.serving.server.statuses import Code, StatusError, invalid
@@ -144,13 +144,13 @@ def input_of(request: Request) -> Any:
         examples = found.example_list_with_context.examples
     if "examples" not in body:
         raise invalid(
-            f"JSON Value: {shown(body)} When method is classify, key 'examples' is expected and was not found"
+            f"JSON Value: {excerpt(body)} When method is classify, key 'examples' is expected and was not found"
         )
     rows = body["examples"]
     if not isinstance(rows, list):
-        raise invalid(f"JSON Value: {shown(body)} Expecting 'examples' value to be an list/array")
+        raise invalid(f"JSON Value: {excerpt(body)} Expecting 'examples' value to be an list/array")
     if not rows:
-        raise invalid(f"JSON Value: {shown(body)} 'examples' value is an empty array")
+        raise invalid(f"JSON Value: {excerpt(body)} 'examples' value is an empty array")
     examples.extend(_example(row) for row in rows)
     return found
 

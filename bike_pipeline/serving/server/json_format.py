@@ -16,7 +16,7 @@ import orjson
 
 from bike_pipeline.serving.server import json_values, tensors
 from bike_pipeline.serving.server.batching import Column, Columns, Outputs
-from bike_pipeline.serving.server.json_values import Request, parse, shown
+from bike_pipeline.serving.server.json_values import Request, excerpt, parse
 from bike_pipeline.serving.server.signatures import Signature, TensorSpec
 from bike_pipeline.serving.server.statuses import StatusError, invalid
 from bike_pipeline.serving.server.tensors import Array
@@ -38,8 +38,8 @@ def inputs_of(request: Request, signature: Signature) -> tuple[Columns, int | No
         raise invalid(f"Failed to get input map for signature: {request.signature or 'DEFAULT'}")
     if has_rows and has_columns:
         raise invalid(
-            f"JSON Value: {shown(body)} Not formatted correctly expecting only one of 'inputs' or 'instances' keys to "
-            "exist "
+            f"JSON Value: {excerpt(body)} Not formatted correctly expecting only one of 'inputs' or 'instances' keys "
+            "to exist "
         )
     row: tuple[Any, ...] | None = None
     if has_rows:
@@ -60,9 +60,9 @@ def inputs_of(request: Request, signature: Signature) -> tuple[Columns, int | No
 
 def _from_instances(rows: Any, body: Any, signature: Signature) -> dict[str, Column]:
     if not isinstance(rows, list):
-        raise invalid(f"JSON Value: {shown(body)} Excepting 'instances' to be an list/array")
+        raise invalid(f"JSON Value: {excerpt(body)} Excepting 'instances' to be an list/array")
     if not rows:
-        raise invalid(f"JSON Value: {shown(body)} No values in 'instances' array")
+        raise invalid(f"JSON Value: {excerpt(body)} No values in 'instances' array")
     specs = signature.inputs
     if not isinstance(rows[0], dict) and len(specs) > 1:
         raise invalid(
@@ -92,7 +92,7 @@ def _check_objects(rows: list[Any], specs: Mapping[str, TensorSpec]) -> None:
                 if key not in names:
                     raise _element(number, key, invalid(f"JSON object: does not have named input: {key}"))
             raise invalid(
-                f"Failed to process element: {number} of 'instances' list. JSON object: {shown(row)} keys must be "
+                f"Failed to process element: {number} of 'instances' list. JSON object: {excerpt(row)} keys must be "
                 f"equal to: {','.join(names)}"
             )
 

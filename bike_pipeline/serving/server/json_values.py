@@ -66,11 +66,11 @@ def parse(content: bytes) -> Request:
     except orjson.JSONDecodeError as error:
         body = _parse_leniently(content, error)
     if not isinstance(body, dict):
-        raise invalid(f"JSON Value: {shown(body)} Is not object")
+        raise invalid(f"JSON Value: {excerpt(body)} Is not object")
     name = body.get("signature_name", "")
     if not isinstance(name, str):
         raise invalid(
-            f"JSON Value: {shown(body)} not formatted correctly. 'signature_name' key must be a string value."
+            f"JSON Value: {excerpt(body)} not formatted correctly. 'signature_name' key must be a string value."
         )
     return Request(body, name)
 
@@ -131,7 +131,7 @@ def type_of(value: Any) -> str:
     return names.get(type(value), "Number")
 
 
-def shown(value: Any) -> str:
+def excerpt(value: Any) -> str:
     """Return a JSON value as an error shows it, cut where it is long."""
     try:
         text = orjson.dumps(value).decode()
@@ -188,7 +188,7 @@ def _flatten(value: Any, level: int, shape: list[int], dtype: int, flat: list[An
     if not isinstance(value, list):
         if level != rank:
             raise invalid(
-                f"JSON Value: {shown(value)} found at incorrect level: {level + 1} in the JSON DOM. Expected at "
+                f"JSON Value: {excerpt(value)} found at incorrect level: {level + 1} in the JSON DOM. Expected at "
                 f"level: {rank}"
             )
         flat.append(_scalar(value, dtype))
@@ -221,8 +221,8 @@ def _scalar(value: Any, dtype: int) -> Any:
         if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
             return value
     elif kind not in _KNOWN and not isinstance(value, dict):
-        raise StatusError(Code.UNIMPLEMENTED, f"Conversion of JSON Value: {shown(value)} to type: {kind}")
-    raise invalid(f"JSON Value: {shown(value)} Type: {type_of(value)} is not of expected type: {kind}")
+        raise StatusError(Code.UNIMPLEMENTED, f"Conversion of JSON Value: {excerpt(value)} to type: {kind}")
+    raise invalid(f"JSON Value: {excerpt(value)} Type: {type_of(value)} is not of expected type: {kind}")
 
 
 def in_utf8(text: str) -> bytes:
@@ -236,7 +236,7 @@ def in_utf8(text: str) -> bytes:
 def from_base64(value: dict[str, Any]) -> bytes:
     """Return the bytes that a JSON object stands for, or refuse it."""
     if not is_base64(value):
-        raise invalid(f"JSON Value: {shown(value)} not formatted correctly for base64 data")
+        raise invalid(f"JSON Value: {excerpt(value)} not formatted correctly for base64 data")
     text = value["b64"]
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)

@@ -62,8 +62,8 @@ def load(folder: Path, settings: ServerSettings) -> LoadedVersion:
             than those on record, a warm-up request that fails.
     """
     unproven = _sound(folder)
-    for said in unproven:
-        _log.warning("%s is not verified: %s", folder, said)
+    for reason in unproven:
+        _log.warning("%s is not verified: %s", folder, reason)
     found, definitions = signatures.read(folder)
     version = LoadedVersion(folder, found, definitions, unproven)
     default = found.get(signatures.DEFAULT)

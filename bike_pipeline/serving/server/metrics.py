@@ -34,7 +34,7 @@ class Counter:
         """Yield its lines."""
         yield f"# TYPE {_PREFIX}{self.name} counter"
         for values, count in self.counts.items():
-            yield f"{_PREFIX}{self.name}{{{_shown(self.labels, values)}}} {count}"
+            yield f"{_PREFIX}{self.name}{{{_labels(self.labels, values)}}} {count}"
 
 
 class Histogram:
@@ -61,16 +61,16 @@ class Histogram:
         name = f"{_PREFIX}{self.name}"
         yield f"# TYPE {name} histogram"
         for values, counts in self._counts.items():
-            shown = _shown(self.labels, values)
+            labels = _labels(self.labels, values)
             total = 0
             for bound, count in zip((*self._buckets, None), counts, strict=True):
                 total += count
-                yield f'{name}_bucket{{{shown},le="{"+Inf" if bound is None else f"{bound:g}"}"}} {total}'
-            yield f"{name}_sum{{{shown}}} {self._sums[values]:g}"
-            yield f"{name}_count{{{shown}}} {total}"
+                yield f'{name}_bucket{{{labels},le="{"+Inf" if bound is None else f"{bound:g}"}"}} {total}'
+            yield f"{name}_sum{{{labels}}} {self._sums[values]:g}"
+            yield f"{name}_count{{{labels}}} {total}"
 
 
-def _shown(names: Labels, values: Labels) -> str:
+def _labels(names: Labels, values: Labels) -> str:
     return ",".join(f'{name}="{_escaped(value)}"' for name, value in zip(names, values, strict=True))
 
 

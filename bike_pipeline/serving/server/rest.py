@@ -83,10 +83,12 @@ class RestApi:
                 return web.Response(body=self._document, content_type=_JSON)
             if found := _MODEL.fullmatch(path):
                 model, version, place, metadata = found.groups()
-                return self._told(_decoded(model), _number(version), _decoded(place), metadata)
+                return self._model_info(_decoded(model), _number(version), _decoded(place), metadata)
         raise invalid(f"Malformed request: {request.method} {path}")
 
-    def _told(self, name: str | None, number: int | None, label: str | None, metadata: str | None) -> web.Response:
+    def _model_info(
+        self, name: str | None, number: int | None, label: str | None, metadata: str | None
+    ) -> web.Response:
         if not name:
             raise invalid("Missing model name in request.")
         if metadata:

@@ -43,11 +43,11 @@ def recorded(folder, **formats):
 )
 def test_the_fastest_export_that_passed_is_chosen(tmp_path, formats, wanted, expected):
     recorded(tmp_path, **formats)
-    assert backends.candidates(tmp_path, wanted) == expected
+    assert backends.exports_by_speed(tmp_path, wanted) == expected
 
 
 def test_a_version_without_exports_has_no_candidates(tmp_path):
-    assert backends.candidates(tmp_path, ()) == []
+    assert backends.exports_by_speed(tmp_path, ()) == []
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"formats": {"a": 1}}'], ids=["empty", "list", "number"])
@@ -55,7 +55,7 @@ def test_a_damaged_record_of_exports_is_a_broken_version(tmp_path, text):
     recorded(tmp_path)
     (tmp_path / "assets.extra" / "exports" / "parity.json").write_text(text)
     with pytest.raises(StatusError, match=r"parity\.json cannot be read") as caught:
-        backends.candidates(tmp_path, ())
+        backends.exports_by_speed(tmp_path, ())
     assert caught.value.code is Code.DATA_LOSS
 
 
