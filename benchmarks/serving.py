@@ -25,8 +25,7 @@ from benchmarks.processes import timed
 from benchmarks.serving_measures import Drained, Memory, Round, Swaps, median
 from benchmarks.serving_processes import MODEL, embedded, peer
 from bike_pipeline.model_registry import ModelRegistry, layout
-from bike_pipeline.serving.server.backends import EXPORTS_FOLDER
-from bike_pipeline.serving.server.tensorflow_backend import SAVED_MODEL
+from bike_pipeline.serving.server.backends import EXPORTS_FOLDER, SAVED_MODEL
 
 # One row a request. How many times as many answers as FastAPI gives with the same LiteRT file and orjson, and as our
 # own stacks give where they read the request and answer a constant: half of that leaves as much to us as to them.

@@ -19,7 +19,7 @@ from bike_pipeline.edge import exports
 from bike_pipeline.errors import ConfigurationError, EdgeError, ModelError, VerificationError
 from bike_pipeline.model_registry import ModelRegistry, layout, model_signature, signing, verification
 from bike_pipeline.serving.server import loading
-from bike_pipeline.serving.server.statuses import StatusError
+from bike_pipeline.serving.statuses import StatusError
 from bike_pipeline.settings import load_settings
 from bike_pipeline.settings.serving_server import ServerSettings
 

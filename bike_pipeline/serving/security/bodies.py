@@ -7,8 +7,8 @@ import zlib
 
 from aiohttp import hdrs, web
 
-from bike_pipeline.serving.security.identity import Refusal
-from bike_pipeline.serving.security.shares import Share
+from bike_pipeline.serving.security.limits import Share
+from bike_pipeline.serving.statuses import Code, StatusError, invalid
 
 # What is unpacked at once: short enough to do it within the event loop, and else a step in a thread.
 _SHORT = 64 * 1024
@@ -34,12 +34,14 @@ async def read(request: web.Request, share: Share, seconds: float) -> bytes:
         seconds: how long the body may take to arrive.
 
     Raises:
-        Refusal: it is too large, does not arrive in time, is packed in an unknown way or not as it says, or its client
-            holds too much.
+        StatusError: it is too large, does not arrive in time, is packed in an unknown way or not as it says, or its
+            client holds too much.
     """
     encoding = request.headers.get(hdrs.CONTENT_ENCODING, "").strip().lower()
     if encoding not in {"", "identity", "gzip", "x-gzip", "deflate"}:
-        raise Refusal(415, "INVALID_ARGUMENT", f"This Content-Encoding is not supported; send one of: {ENCODINGS}.")
+        raise StatusError(
+            Code.INVALID_ARGUMENT, f"This Content-Encoding is not supported; send one of: {ENCODINGS}.", status=415
+        )
     most = request.client_max_size
     length = request.content_length
     if length is not None:
@@ -69,7 +71,7 @@ async def _arriving(request: web.Request, share: Share, seconds: float) -> bytes
                 body += piece
         return bytes(body)
     except TimeoutError:
-        raise Refusal(408, "DEADLINE_EXCEEDED", "The request's body did not arrive in time.") from None
+        raise StatusError(Code.DEADLINE_EXCEEDED, "The request's body did not arrive in time.", status=408) from None
     finally:
         # Whoever keeps the error of a body that was left keeps this frame, but not the body.
         body.clear()
@@ -104,7 +106,7 @@ async def _unpacked(body: bytes, encoding: str, share: Share, most: int) -> byte
     except zlib.error:
         unpacker = zlib.decompressobj(bits)
     if not unpacker.eof:
-        raise Refusal(400, "INVALID_ARGUMENT", "The request's body cannot be read.")
+        raise invalid("The request's body cannot be read.")
     return b"".join(found)
 
 
@@ -119,6 +121,8 @@ def keep(request: web.Request, body: bytes) -> None:
     request[_KEY] = body
 
 
-def too_large(limit: int) -> Refusal:
+def too_large(limit: int) -> StatusError:
     """Return the refusal of a body that is larger than that many bytes."""
-    return Refusal(413, "RESOURCE_EXHAUSTED", f"The request's body is larger than {limit} bytes; send several.")
+    return StatusError(
+        Code.RESOURCE_EXHAUSTED, f"The request's body is larger than {limit} bytes; send several.", status=413
+    )

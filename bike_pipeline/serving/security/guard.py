@@ -8,13 +8,12 @@ import time
 from typing import TYPE_CHECKING
 
 from bike_pipeline.serving.security import api_keys
-from bike_pipeline.serving.security.arriving import Arriving
-from bike_pipeline.serving.security.identity import ADMIN, SCOPES, Client, Refusal
+from bike_pipeline.serving.security.identity import ADMIN, SCOPES, Client
+from bike_pipeline.serving.security.limits import Arriving, RateLimit, Shares
 from bike_pipeline.serving.security.paths import model_roots
-from bike_pipeline.serving.security.rate import RateLimit
-from bike_pipeline.serving.security.shares import Shares
 from bike_pipeline.serving.security.tokens import Tokens
 from bike_pipeline.serving.security.watched_file import WatchedFiles
+from bike_pipeline.serving.statuses import Code, StatusError
 
 if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
@@ -48,7 +47,7 @@ class Authenticator:
         bearer = authorization[len(_BEARER) :].strip() if authorization[: len(_BEARER)].lower() == _BEARER else ""
         presented = api_key or bearer
         if not presented:
-            raise Refusal(401, "UNAUTHENTICATED", f"No credentials: send {self._how()}.")
+            raise StatusError(Code.UNAUTHENTICATED, f"No credentials: send {self._how()}.")
         found = None
         if self._keys is not None:
             found = self._keys.get().find(presented, time.time())
@@ -56,7 +55,7 @@ class Authenticator:
             found = self._tokens.find(bearer)
         if found is None:
             # Which part was wrong (unknown, expired, revoked) is for the keys' owner to look up, not for who asks.
-            raise Refusal(401, "UNAUTHENTICATED", "The credentials are not valid, or not any more.")
+            raise StatusError(Code.UNAUTHENTICATED, "The credentials are not valid, or not any more.")
         return found
 
     def _how(self) -> str:
@@ -72,7 +71,7 @@ def demand(client: Client, scope: str) -> None:
     """Let a client pass that has the scope, or refuse it."""
     if scope not in client.scopes:
         what = "change what is served" if scope == ADMIN else "ask this"
-        raise Refusal(403, "PERMISSION_DENIED", f"These credentials may not {what}: they lack the scope `{scope}`.")
+        raise StatusError(Code.PERMISSION_DENIED, f"These credentials may not {what}: they lack the scope `{scope}`.")
 
 
 class Guard:
@@ -103,13 +102,13 @@ class Guard:
             peer: the address that the request came from, without its port; empty if it is not known yet.
 
         Raises:
-            Refusal: who asks is unknown, may not, or asks too often.
+            StatusError: who asks is unknown, may not, or asks too often.
         """
         if self.is_open:
             return EVERYBODY
         try:
             client = self.authentication.client(authorization, api_key, peer)
-        except Refusal:
+        except StatusError:
             # Guessing has a rate, too: that of the address. Who has a key is not held up by a neighbour who has none.
             if peer:
                 self.rate.take(f"peer:{peer}")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bike_pipeline.serving.security.identity import Refusal
+from bike_pipeline.serving.statuses import Code, StatusError, invalid
 
 if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
@@ -45,11 +45,11 @@ def check_model_config(config: Any, roots: Sequence[str]) -> None:
     """Let a ModelServerConfig pass that names only models and folders below the roots, and no log file."""
     for model in config.model_config_list.config:
         if not _MODEL_NAME.fullmatch(model.name) or not model.name.strip("."):
-            raise Refusal(400, "INVALID_ARGUMENT", "A model's name consists of up to 255 letters, digits and _ . -")
+            raise invalid("A model's name consists of up to 255 letters, digits and _ . -")
         if not is_below(model.base_path, roots):
             # The same answer for what exists and what does not.
-            raise Refusal(
-                403, "PERMISSION_DENIED", f"The base path of {model.name} is outside of what this server may load."
+            raise StatusError(
+                Code.PERMISSION_DENIED, f"The base path of {model.name} is outside of what this server may load."
             )
         if model.logging_config.log_collector_config.filename_prefix:
-            raise Refusal(400, "INVALID_ARGUMENT", "This server writes no file that a request names.")
+            raise invalid("This server writes no file that a request names.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bike_pipeline import features
-from bike_pipeline.serving.security.identity import Refusal
+from bike_pipeline.serving.statuses import StatusError, invalid
 
 if TYPE_CHECKING:
     from bike_pipeline.settings.serving_security import LimitSettings
@@ -34,7 +34,7 @@ def check_json(body: bytes, limits: LimitSettings) -> None:
         return
     depth, opened = _brackets(body)
     if depth > limits.json_depth:
-        raise Refusal(400, "INVALID_ARGUMENT", f"The JSON is nested deeper than {limits.json_depth} levels.")
+        raise invalid(f"The JSON is nested deeper than {limits.json_depth} levels.")
     if opened > limits.rows * _LISTS_A_ROW + _LISTS_AROUND:
         raise _too_many_rows(limits.rows)
 
@@ -59,5 +59,5 @@ def check_rows(rows: int, most: int) -> None:
         raise _too_many_rows(most)
 
 
-def _too_many_rows(rows: int) -> Refusal:
-    return Refusal(400, "INVALID_ARGUMENT", f"The request holds more than {rows} rows; send several.")
+def _too_many_rows(rows: int) -> StatusError:
+    return invalid(f"The request holds more than {rows} rows; send several.")

@@ -14,9 +14,10 @@ from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 
 from bike_pipeline.serving.security import bodies
 from bike_pipeline.serving.security.guard import EVERYBODY, Guard, report
-from bike_pipeline.serving.security.identity import PREDICT, Refusal
+from bike_pipeline.serving.security.identity import PREDICT
+from bike_pipeline.serving.security.limits import Share
 from bike_pipeline.serving.security.request_size import SMALL, check_json
-from bike_pipeline.serving.security.shares import Share
+from bike_pipeline.serving.statuses import StatusError
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _aiohttp_log = logging.getLogger("aiohttp.server")
@@ -46,8 +47,8 @@ def middleware_of(guard: Guard) -> Callable[[web.Request, Handler], Awaitable[we
                 response: web.StreamResponse = web.Response(headers=_PREFLIGHT)
             else:
                 response = await _admitted(guard, open_path, request, handler)
-        except Refusal as refusal:
-            response = _refused(refusal)
+        except StatusError as refusal:
+            response = refused(refusal)
         except web.HTTPException as answer:
             # The router's: a path or a method that does not exist.
             response = error_response(answer.status, answer.reason, _allow(answer))
@@ -117,7 +118,8 @@ def _allow(answer: web.HTTPException) -> dict[str, str]:
     return {"Allow": answer.headers["Allow"]} if "Allow" in answer.headers else {}
 
 
-def _refused(refusal: Refusal) -> web.Response:
+def refused(refusal: StatusError) -> web.Response:
+    """Return an error as TF Serving says it, and what it lacks words for."""
     headers = {}
     if refusal.retry_after:
         headers["Retry-After"] = str(math.ceil(refusal.retry_after))

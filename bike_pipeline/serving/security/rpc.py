@@ -13,14 +13,16 @@ import grpc
 from grpc import aio
 
 from bike_pipeline.serving.security.guard import Guard, report
-from bike_pipeline.serving.security.identity import ADMIN, PREDICT, Refusal
+from bike_pipeline.serving.security.identity import ADMIN, PREDICT
+from bike_pipeline.serving.security.limits import Share
 from bike_pipeline.serving.security.paths import check_model_config
 from bike_pipeline.serving.security.request_size import SMALL
-from bike_pipeline.serving.security.shares import Share
+from bike_pipeline.serving.statuses import StatusError, invalid
 
 # Who calls, from the interceptor to the handler; empty where everybody may.
 _CLIENT: ContextVar[str] = ContextVar("client", default="")
 _grpc_log = logging.getLogger("grpc._cython.cygrpc")
+CODES = {code.value[0]: code for code in grpc.StatusCode}
 _HEALTH = "/grpc.health.v1.Health/"
 RELOAD = "/tensorflow.serving.ModelService/HandleReloadConfigRequest"
 
@@ -48,7 +50,7 @@ class GuardInterceptor(aio.ServerInterceptor):  # type: ignore[misc]
                 client = self._guard.admit(ADMIN if method == RELOAD else PREDICT, authorization, api_key, "")
                 # The handler is called in the same task.
                 _CLIENT.set(client.id)
-            except Refusal as refusal:
+            except StatusError as refusal:
                 return _refusing(handler, refusal)
         known = self._wrapped.get(method)
         if known is None or known[0] is not handler:
@@ -83,7 +85,7 @@ class GuardInterceptor(aio.ServerInterceptor):  # type: ignore[misc]
                     if method == RELOAD:
                         check_model_config(_reload_request(request).config, guard.roots)
                     return await behaviour(request, context)
-            except Refusal as refusal:
+            except StatusError as refusal:
                 await _abort(context, refusal)
             except (aio.AbortError, aio.InternalError):
                 raise
@@ -115,7 +117,7 @@ def _reload_request(request: Any) -> Any:
     try:
         return model_management_pb2.ReloadConfigRequest.FromString(request)
     except DecodeError:
-        raise Refusal(400, "INVALID_ARGUMENT", "The message is not what this method takes.") from None
+        raise invalid("The message is not what this method takes.") from None
 
 
 def _credentials(metadata: Iterable[tuple[str, str | bytes]]) -> tuple[str, str]:
@@ -132,7 +134,7 @@ def _address(peer: str) -> str:
     return peer.rpartition(":")[0]
 
 
-async def _abort(context: Any, refusal: Refusal) -> None:
+async def _abort(context: Any, refusal: StatusError) -> None:
     trailing: tuple[tuple[str, str], ...] = ()
     if refusal.retry_after:
         milliseconds = math.ceil(refusal.retry_after * 1000)
@@ -141,10 +143,10 @@ async def _abort(context: Any, refusal: Refusal) -> None:
             ("grpc-retry-pushback-ms", str(milliseconds)),
             ("retry-after", str(math.ceil(refusal.retry_after))),
         )
-    await context.abort(getattr(grpc.StatusCode, refusal.code), refusal.message, trailing)
+    await context.abort(CODES[refusal.code], refusal.message, trailing)
 
 
-def _refusing(handler: Any, refusal: Refusal) -> Any:
+def _refusing(handler: Any, refusal: StatusError) -> Any:
     """Return a handler that refuses, whatever the call takes, as one of many messages: of these it reads none."""
 
     async def refuse(_request: Any, context: Any) -> None:

@@ -7,15 +7,15 @@ import time
 from collections.abc import Mapping
 from types import TracebackType
 
+from bike_pipeline.serving.security.limits import take_rows
 from bike_pipeline.serving.security.request_size import check_rows
-from bike_pipeline.serving.security.shares import take_rows
 from bike_pipeline.serving.server import signatures, tensors
 from bike_pipeline.serving.server.batching import Column, Columns, Outputs
 from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.model_versions import ModelVersions
 from bike_pipeline.serving.server.served_version import ServedVersion
 from bike_pipeline.serving.server.signatures import Signature
-from bike_pipeline.serving.server.statuses import Code, StatusError, invalid
+from bike_pipeline.serving.statuses import Code, StatusError, invalid
 
 
 class Counted:
@@ -80,7 +80,7 @@ class Answering:
 
         Raises:
             StatusError: the model refuses, too many wait, or it took too long.
-            Refusal: they are more rows than one request, or one client at the same time, may have.
+            StatusError: they are more rows than one request, or one client at the same time, may have.
         """
         counted = rows
         if counted is None:

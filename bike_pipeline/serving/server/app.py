@@ -12,11 +12,25 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import grpc
+from aiohttp import web
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
 from bike_pipeline.errors import ConfigurationError, ServerError
 from bike_pipeline.exporting.formats import registry
 from bike_pipeline.model_registry import signing
 from bike_pipeline.serving import security
-from bike_pipeline.serving.server.statuses import StatusError
+from bike_pipeline.serving.security.rest import Runner
+from bike_pipeline.serving.server.answering import Answering
+from bike_pipeline.serving.server.grpc_services import MODEL_SERVICE, PREDICTION_SERVICE, GrpcApi
+from bike_pipeline.serving.server.metrics import Metrics
+from bike_pipeline.serving.server.model_versions import ModelVersions
+from bike_pipeline.serving.server.openapi import document
+from bike_pipeline.serving.server.parsing import Parsing
+from bike_pipeline.serving.server.rest import RestApi, application
+from bike_pipeline.serving.server.served_version import Threads
+from bike_pipeline.serving.server.version_policy import ModelConfig
+from bike_pipeline.serving.statuses import StatusError
 
 if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
@@ -42,13 +56,6 @@ class Server:
                 where=settings.serving_path,
                 fix="mount the bucket and name its folder in serving.base_path, or let TF Serving serve it",
             )
-        # Imported here: TF Serving's messages and the web framework are not needed to ask for help.
-        from bike_pipeline.serving.server.answering import Answering
-        from bike_pipeline.serving.server.metrics import Metrics
-        from bike_pipeline.serving.server.model_versions import ModelVersions
-        from bike_pipeline.serving.server.parsing import Parsing
-        from bike_pipeline.serving.server.served_version import Threads
-
         self._settings = settings
         self._server = settings.serving.server
         if self._server.rest_port == self._server.grpc_port != 0:
@@ -75,24 +82,31 @@ class Server:
         self._answering = ThreadPoolExecutor(1, "answering")
         self.metrics = Metrics()
         threads = Threads(self._loader, self._answering)
-        self.versions = ModelVersions(self._server, threads, self.metrics, self._tell_health)
+        self.versions = ModelVersions(self._server, threads, self.metrics, self._health_changed)
         self._parsing = Parsing(self._server.request_timeout_seconds)
         limits = settings.serving.security.limits
-        self._limits = limits
-        self.answers = Answering(self.versions, self.metrics, limits.rows)
+        answers = Answering(self.versions, self.metrics, limits.rows)
+        self._rest_api = RestApi(answers, self._parsing, limits, self._server.metrics, document(settings))
+        self._grpc_api = GrpcApi(answers, self._parsing, limits)
         self.rest_port = self.grpc_port = 0
         self._grpc: Any = None
-        self._grpc_api: Any = None
-        self._runner: Any = None
-        self._rest_api: Any = None
-        self._site: Any = None
-        self._health: Any = None
+        self._runner: Runner | None = None
+        self._health = health.aio.HealthServicer()
         self._health_tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Listen, and serve what is there; a `ServerError` says that a port is taken."""
+        server = self._server
+        config = ModelConfig(
+            name=self._settings.serving.model_name,
+            base_path=Path(self._settings.serving_path),
+            policy=server.version_policy,
+            latest=server.latest_versions,
+            specific=server.specific_versions,
+            labels=server.labels,
+        )
         try:
-            await self.versions.configure([self._config()])
+            await self.versions.configure([config])
         except StatusError as error:
             # A broken version is no reason to stop: it is told by the status, and the next one may serve.
             _log.error("%s", error.message)
@@ -103,7 +117,7 @@ class Server:
         except BaseException:
             await self._close(drain_seconds=0.0)
             raise
-        self._tell_health()
+        self._health_changed()
         self._watching = asyncio.ensure_future(self.versions.watch())
 
     async def stop(self) -> None:
@@ -111,7 +125,7 @@ class Server:
         self._watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._watching
-        await self._tell(serving=False)
+        await self._set_health(serving=False)
         # Nobody new over REST, and whoever is there is told; then the same over gRPC, which cannot tell.
         await self._site.stop()
         self._rest_api.draining = True
@@ -128,25 +142,7 @@ class Server:
         self._answering.shutdown()
         self._parsing.close()
 
-    def _config(self) -> Any:
-        from bike_pipeline.serving.server.version_policy import ModelConfig
-
-        server = self._server
-        return ModelConfig(
-            name=self._settings.serving.model_name,
-            base_path=Path(self._settings.serving_path),
-            policy=server.version_policy,
-            latest=server.latest_versions,
-            specific=server.specific_versions,
-            labels=server.labels,
-        )
-
     async def _start_grpc(self) -> None:
-        import grpc
-        from grpc_health.v1 import health, health_pb2_grpc
-
-        from bike_pipeline.serving.server.grpc_services import GrpcApi
-
         # TF Serving takes messages of any size; we take what the REST API takes.
         limit = self._server.max_request_bytes
         self._grpc = grpc.aio.server(
@@ -159,11 +155,9 @@ class Server:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        self._grpc_api = api = GrpcApi(self.answers, self._parsing, self._limits)
-        self._grpc.add_generic_rpc_handlers(api.handlers())
-        self._health = health.aio.HealthServicer()
+        self._grpc.add_generic_rpc_handlers(self._grpc_api.handlers())
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        await self._tell(serving=False)
+        await self._set_health(serving=False)
         address = address_of(self._server.host, self._server.grpc_port)
         credentials = self._grpc_credentials
         try:
@@ -177,16 +171,7 @@ class Server:
         await self._grpc.start()
 
     async def _start_rest(self) -> None:
-        from aiohttp import web
-
-        from bike_pipeline.serving.security.rest import Runner
-        from bike_pipeline.serving.server.openapi import document
-        from bike_pipeline.serving.server.rest import RestApi, application
-
-        self._rest_api = api = RestApi(
-            self.answers, self._parsing, self._limits, self._server.metrics, document(self._settings)
-        )
-        app, handler = application(api, self._middlewares, self._server.max_request_bytes)
+        app, handler = application(self._rest_api, self._middlewares, self._server.max_request_bytes)
         self._runner = Runner(
             app,
             handler,
@@ -204,18 +189,12 @@ class Server:
             raise _cannot_listen(address, "serving.server.rest_port", error.errno) from None
         self.rest_port = self._runner.addresses[0][1]
 
-    def _tell_health(self) -> None:
-        if self._health is None:
-            return
-        task = asyncio.ensure_future(self._tell(serving=self.versions.ready))
+    def _health_changed(self) -> None:
+        task = asyncio.ensure_future(self._set_health(serving=self.versions.ready))
         self._health_tasks.add(task)
         task.add_done_callback(self._health_tasks.discard)
 
-    async def _tell(self, serving: bool) -> None:
-        from grpc_health.v1 import health_pb2
-
-        from bike_pipeline.serving.server.grpc_services import MODEL_SERVICE, PREDICTION_SERVICE
-
+    async def _set_health(self, serving: bool) -> None:
         state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for service in ("", PREDICTION_SERVICE, MODEL_SERVICE):
             await self._health.set(service, state)

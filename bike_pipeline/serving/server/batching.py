@@ -23,8 +23,8 @@ import numpy as np
 from bike_pipeline.serving.server.backends import Backend
 from bike_pipeline.serving.server.metrics import ModelMetrics
 from bike_pipeline.serving.server.signatures import Signature
-from bike_pipeline.serving.server.statuses import Code, StatusError
 from bike_pipeline.serving.server.tensors import Array, numpy_type
+from bike_pipeline.serving.statuses import Code, StatusError
 from bike_pipeline.settings.serving_server import BatchingSettings
 
 # Longest call that may hold the event loop up, in seconds.

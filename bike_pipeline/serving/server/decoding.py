@@ -1,6 +1,6 @@
-"""What large messages hold, found out in the process beside the server (see `parsing`): few names, and arrays.
+"""What messages hold; of large ones it is found out in the process beside the server (see `parsing`).
 
-Every function is called with the message first, and raises what is answered: a Refusal for what is too deep or holds
+Every function is called with the message first, and raises what is answered: a StatusError for what is too deep, holds
 too much, a StatusError for what cannot be read.
 """
 
@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from bike_pipeline.serving.protos import classification_pb2, inference_pb2, predict_pb2, regression_pb2
-from bike_pipeline.serving.security.request_size import check_json, check_rows
+from bike_pipeline.serving.security.request_size import SMALL, check_json, check_rows
 from bike_pipeline.serving.server import examples_api, json_format, tensors
 from bike_pipeline.serving.server.answering import signature_of
 from bike_pipeline.serving.server.batching import Columns
 from bike_pipeline.serving.server.json_format import Format
 from bike_pipeline.serving.server.signatures import Signature
-from bike_pipeline.serving.server.statuses import invalid
 from bike_pipeline.serving.server.tensors import Array
+from bike_pipeline.serving.statuses import invalid
 from bike_pipeline.settings.serving_security import LimitSettings
 
 # More than any signature has; each costs the server itself some time.
@@ -33,30 +33,34 @@ _EXAMPLES = {
 
 def rest_readable(content: bytes, limits: LimitSettings) -> None:
     """Refuse a REST body that cannot be read, whatever it asks for."""
-    check_json(content, limits)
-    json_format.parse(content)
+    _parsed(content, limits)
+
+
+def _parsed(content: bytes, limits: LimitSettings) -> json_format.Request:
+    if len(content) > SMALL:
+        # The guard has looked at the others.
+        check_json(content, limits)
+    return json_format.parse(content)
 
 
 def rest_predict(
     content: bytes, limits: LimitSettings, found: Mapping[str, Signature]
 ) -> tuple[str, Columns, int | None, Format]:
     """Return signature, inputs, rows and format of a predict request to a version with these signatures."""
-    check_json(content, limits)
-    parsed = json_format.parse(content)
+    parsed = _parsed(content, limits)
     signature = signature_of(found, parsed.signature, rest=True)
     columns, rows, form = json_format.inputs_of(parsed, signature)
-    if isinstance(columns, tuple):
-        return signature.name, columns, rows, form
-    check_rows(tensors.most_rows(columns), limits.rows)
-    kinds = {name: tensors.numpy_type(spec.dtype) for name, spec in signature.inputs.items()}
-    # Lists are dear to hand over.
-    return signature.name, {name: np.asarray(column, kinds[name]) for name, column in columns.items()}, rows, form
+    if not isinstance(columns, tuple) and len(content) > SMALL:
+        check_rows(tensors.most_rows(columns), limits.rows)
+        # Lists are dear to hand over.
+        kinds = {name: tensors.numpy_type(spec.dtype) for name, spec in signature.inputs.items()}
+        columns = {name: np.asarray(column, kinds[name]) for name, column in columns.items()}
+    return signature.name, columns, rows, form
 
 
 def rest_examples(content: bytes, limits: LimitSettings) -> tuple[str, dict[str, Array]]:
     """Return the signature's name and the inputs of a classify or regress request."""
-    check_json(content, limits)
-    parsed = json_format.parse(content)
+    parsed = _parsed(content, limits)
     columns = examples_api.columns_of(examples_api.input_of(parsed))
     check_rows(tensors.most_rows(columns), limits.rows)
     return parsed.signature, columns

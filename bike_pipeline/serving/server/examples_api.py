@@ -17,8 +17,8 @@ from bike_pipeline.serving.server.json_format import written
 from bike_pipeline.serving.server.json_values import Request, excerpt, from_base64, in_utf8, is_base64, type_of
 from bike_pipeline.serving.server.served_version import ServedVersion
 from bike_pipeline.serving.server.signatures import Signature
-from bike_pipeline.serving.server.statuses import Code, StatusError, invalid
 from bike_pipeline.serving.server.tensors import Array
+from bike_pipeline.serving.statuses import Code, StatusError, invalid
 
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"

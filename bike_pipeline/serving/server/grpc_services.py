@@ -32,13 +32,12 @@ from bike_pipeline.serving.server.batching import Columns
 from bike_pipeline.serving.server.parsing import Parsing
 from bike_pipeline.serving.server.served_version import ServedVersion
 from bike_pipeline.serving.server.signatures import Signature
-from bike_pipeline.serving.server.statuses import Code, StatusError, invalid
 from bike_pipeline.serving.server.tensors import Array
+from bike_pipeline.serving.statuses import Code, StatusError, invalid
 from bike_pipeline.settings.serving_security import LimitSettings
 
 PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
 MODEL_SERVICE = "tensorflow.serving.ModelService"
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
 # Bytes of a message that holds nothing for a model, such as the configuration of many models.
 _MOST_WITHOUT_INPUTS = 1 << 20
 
@@ -106,7 +105,7 @@ class GrpcApi:
     def _handler(
         self, answer: Answer, kind: Any, decode: Callable[..., Any] | None = None, *arguments: Any
     ) -> grpc.RpcMethodHandler:
-        """Return a handler whose errors are statuses; what else is raised, the guard before it answers.
+        """Return a handler; the guard before it answers what is raised.
 
         Args:
             answer: called with the request; with that of a large message, which is parsed elsewhere, and its inputs.
@@ -127,10 +126,7 @@ class GrpcApi:
             if self._draining:
                 self._refused += 1
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
-            try:
-                response = await answer(*await parsed(message))
-            except StatusError as error:
-                await context.abort(_CODES[int(error.code)], error.message)
+            response = await answer(*await parsed(message))
             content: bytes = response.SerializeToString()
             return content
 

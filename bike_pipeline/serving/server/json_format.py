@@ -18,8 +18,8 @@ from bike_pipeline.serving.server import json_values, tensors
 from bike_pipeline.serving.server.batching import Column, Columns, Outputs
 from bike_pipeline.serving.server.json_values import Request, excerpt, parse
 from bike_pipeline.serving.server.signatures import Signature, TensorSpec
-from bike_pipeline.serving.server.statuses import StatusError, invalid
 from bike_pipeline.serving.server.tensors import Array
+from bike_pipeline.serving.statuses import StatusError, invalid
 
 Format = Literal["row", "column"]
 # Within what every type of a plain signature holds.

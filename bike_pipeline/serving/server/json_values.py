@@ -22,8 +22,8 @@ import numpy as np
 import orjson
 
 from bike_pipeline.serving.server import tensors
-from bike_pipeline.serving.server.statuses import Code, StatusError, invalid
 from bike_pipeline.serving.server.tensors import Array
+from bike_pipeline.serving.statuses import Code, StatusError, invalid
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # A text, which is left as it is, or a number that JSON does not know.

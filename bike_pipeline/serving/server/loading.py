@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,21 @@ from bike_pipeline import features
 from bike_pipeline.errors import BikePipelineError
 from bike_pipeline.model_registry import verification
 from bike_pipeline.modeling.golden import read_golden
-from bike_pipeline.serving.server import backends, signatures, tensorflow_backend, tensors, warmup
+from bike_pipeline.serving.protos import prediction_log_pb2
+from bike_pipeline.serving.server import backends, signatures, tensors
 from bike_pipeline.serving.server.backends import Backend
 from bike_pipeline.serving.server.batching import quick_rows
 from bike_pipeline.serving.server.signatures import Signature
-from bike_pipeline.serving.server.statuses import Code, StatusError
+from bike_pipeline.serving.statuses import Code, StatusError
 from bike_pipeline.settings.serving_server import ServerSettings
 
 GOLDEN_FILE = backends.EXPORTS_FOLDER / "golden.json"
 # Golden rows were answered by TensorFlow; another float32 runtime differs by rounding, another model by far more.
 _GOLDEN_TOLERANCE = 1e-3
+WARM_UP_FILE = Path("assets.extra", "tf_serving_warmup_requests")
+# TF Serving's own limit (servables/tensorflow/saved_model_warmup_util.h).
+_MAX_RECORDS = 1000
+
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +73,7 @@ def load(folder: Path, settings: ServerSettings) -> LoadedVersion:
     found, definitions = signatures.read(folder)
     version = LoadedVersion(folder, found, definitions, unproven)
     default = found.get(signatures.DEFAULT)
-    if default and tuple(settings.backends) != (tensorflow_backend.SAVED_MODEL,):
+    if default and tuple(settings.backends) != (backends.SAVED_MODEL,):
         export = backends.fastest_export(folder, default, settings.backends, settings.batching.max_rows)
         if export:
             version.ready[default.name] = _ready(export, default, settings)
@@ -82,12 +88,12 @@ def add_tensorflow(version: LoadedVersion, settings: ServerSettings) -> None:
     """Load the SavedModel and let it answer every signature that nothing else answers."""
     if version.ready:
         _sound(version.folder)
-    session = tensorflow_backend.load_saved_model(version.folder)
+    session = backends.load_saved_model(version.folder)
     for name, signature in version.signatures.items():
         if name in version.ready:
             continue
         try:
-            backend = tensorflow_backend.TensorFlowBackend(session, signature, version.definitions[name])
+            backend = backends.TensorFlowBackend(session, signature, version.definitions[name])
         except StatusError as error:
             _log.warning("%s: the signature %s cannot be run: %s", version.folder, name, error)
             continue
@@ -154,12 +160,12 @@ def _golden(version: LoadedVersion) -> None:
 
 def _is_quantized(folder: Path, name: str) -> bool:
     record = backends.parity_of(folder).get(name, {})
-    return name != tensorflow_backend.SAVED_MODEL and record.get("precision") != "float32"
+    return name != backends.SAVED_MODEL and record.get("precision") != "float32"
 
 
 def _warm_up(version: LoadedVersion) -> None:
     left_out = 0
-    for request in warmup.requests(version.folder):
+    for request in warm_up_requests(version.folder):
         name = request.model_spec.signature_name or signatures.DEFAULT
         if name not in version.ready:
             left_out += 1
@@ -172,3 +178,40 @@ def _warm_up(version: LoadedVersion) -> None:
         )
     if left_out:
         _log.info("%s: %s warm-up requests need TensorFlow, which is not loaded yet", version.folder, left_out)
+
+
+def warm_up_requests(folder: Path) -> Iterator[Any]:
+    """Yield the PredictRequests among a version's warm-up requests; none if there is no such file."""
+    path = folder / WARM_UP_FILE
+    if not path.exists():
+        return
+    for number, content in enumerate(_records(path)):
+        if number == _MAX_RECORDS:
+            raise StatusError(
+                Code.INVALID_ARGUMENT, f"Number of warmup records exceeds the maximum ({_MAX_RECORDS}) at {path.name}"
+            )
+        log = prediction_log_pb2.PredictionLog()
+        try:
+            log.ParseFromString(content)
+        except Exception as error:  # noqa: BLE001 - protobuf's DecodeError, whose place differs between its releases
+            raise StatusError(
+                Code.DATA_LOSS, f"Failed to parse warmup record {number} from {path.name} ({type(error).__name__})"
+            ) from None
+        if log.HasField("predict_log"):
+            yield log.predict_log.request
+
+
+def _records(path: Path) -> Iterator[bytes]:
+    """Yield a TFRecord file's records: length, its checksum, the content, its checksum (tensorflow/core/lib/io).
+
+    The checksums are not looked at: a pushed version's files are held to its fingerprint as a whole.
+    """
+    content = path.read_bytes()
+    start = 0
+    while start < len(content):
+        head = content[start : start + 12]
+        length = struct.unpack("<Q", head[:8])[0] if len(head) == 12 else len(content)
+        if start + 12 + length + 4 > len(content):
+            raise StatusError(Code.DATA_LOSS, f"{path.name} is cut short")
+        yield content[start + 12 : start + 12 + length]
+        start += 12 + length + 4

@@ -9,7 +9,7 @@ from google.protobuf import json_format
 
 from bike_pipeline.serving.protos import get_model_metadata_pb2, get_model_status_pb2
 from bike_pipeline.serving.server.served_version import ServedVersion
-from bike_pipeline.serving.server.statuses import invalid
+from bike_pipeline.serving.statuses import invalid
 
 _FIELD = "signature_def"
 

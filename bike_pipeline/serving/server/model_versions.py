@@ -17,8 +17,8 @@ from bike_pipeline.model_registry.deployment import STABLE
 from bike_pipeline.serving.server import version_policy
 from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.served_version import ServedVersion, State, Threads
-from bike_pipeline.serving.server.statuses import Code, StatusError, invalid
 from bike_pipeline.serving.server.version_policy import ModelConfig
+from bike_pipeline.serving.statuses import Code, StatusError, invalid
 from bike_pipeline.settings.serving_server import ServerSettings
 
 _log = logging.getLogger(__name__)

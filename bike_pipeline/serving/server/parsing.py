@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
-from bike_pipeline.serving.server.statuses import Code, StatusError
+from bike_pipeline.serving.statuses import Code, StatusError
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")

@@ -13,9 +13,8 @@ from aiohttp import hdrs, web
 
 from bike_pipeline.serving.security import bodies
 from bike_pipeline.serving.security.request_size import SMALL
-from bike_pipeline.serving.security.rest import METRICS_PATH, expect_later
+from bike_pipeline.serving.security.rest import METRICS_PATH, expect_later, refused
 from bike_pipeline.serving.server import (
-    answering,
     decoding,
     examples_api,
     json_format,
@@ -25,8 +24,7 @@ from bike_pipeline.serving.server import (
 from bike_pipeline.serving.server.answering import Answering
 from bike_pipeline.serving.server.metrics import CONTENT_TYPE
 from bike_pipeline.serving.server.parsing import Parsing
-from bike_pipeline.serving.server.served_version import ServedVersion
-from bike_pipeline.serving.server.statuses import StatusError, http_status, invalid
+from bike_pipeline.serving.statuses import StatusError, invalid
 from bike_pipeline.settings.serving_security import LimitSettings
 
 # tensorflow_serving/model_servers/http_rest_api_util.cc: the path as it was sent, whose names are decoded afterwards.
@@ -35,11 +33,6 @@ _PREDICT = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?
 _MODEL = re.compile(r"/v1/models(?:/([^/:]+))?(?:/versions/(\d+)|/labels/([^/:]+))?(/metadata)?", _FLAGS)
 _EXAMPLES = {"classify": ("Classify", examples_api.CLASSIFY), "regress": ("Regress", examples_api.REGRESS)}
 _JSON = "application/json"
-
-
-def error_response(error: StatusError) -> web.Response:
-    """Return an error as TF Serving says it."""
-    return web.Response(status=http_status(error.code), body=orjson.dumps({"error": error.message}), content_type=_JSON)
 
 
 class RestApi:
@@ -61,7 +54,7 @@ class RestApi:
         try:
             response = await self._answer(request)
         except StatusError as error:
-            response = error_response(error)
+            response = refused(error)
         if self.draining:
             # Told with its answer, a client does not send the next request to a connection that is about to end.
             response.force_close()
@@ -100,45 +93,34 @@ class RestApi:
     async def _predict(self, request: web.Request, name: str, number: int | None, label: str | None) -> web.Response:
         with self._answers.counting(name, "REST"):
             content = bodies.of(request)
-            if len(content) > SMALL:
-                body = await self._predicted_large(content, name, number, label)
-            else:
+            try:
+                version = self._versions.find(name, number, label)
+            except StatusError:
                 # As TF Serving: what cannot be read is told before what is not there.
-                parsed = json_format.parse(content)
-                with self._versions.find(name, number, label) as version:
-                    body = await self._predicted(parsed, version)
-            return web.Response(body=body, content_type=_JSON)
-
-    async def _predicted(self, parsed: json_format.Request, version: ServedVersion) -> bytes:
-        signature = answering.signature_of(version.loaded.signatures, parsed.signature, rest=True)
-        columns, rows, form = json_format.inputs_of(parsed, signature)
-        return json_format.response(await self._answers.predict(version, signature, columns, rows), form)
-
-    async def _predicted_large(self, content: bytes, name: str, number: int | None, label: str | None) -> bytes:
-        try:
-            version = self._versions.find(name, number, label)
-        except StatusError:
-            await self._parsing.run(decoding.rest_readable, content, self._limits)
-            raise
-        with version:
-            there = version.loaded.signatures
-            chosen, columns, rows, form = await self._parsing.run(decoding.rest_predict, content, self._limits, there)
-            return json_format.response(await self._answers.predict(version, there[chosen], columns, rows), form)
+                await self._read(decoding.rest_readable, content)
+                raise
+            with version:
+                found = version.loaded.signatures
+                chosen, columns, rows, form = await self._read(decoding.rest_predict, content, found)
+                outputs = await self._answers.predict(version, found[chosen], columns, rows)
+                return web.Response(body=json_format.response(outputs, form), content_type=_JSON)
 
     async def _examples(
         self, request: web.Request, verb: str, name: str, number: int | None, label: str | None
     ) -> web.Response:
         api, method = _EXAMPLES[verb]
         with self._answers.counting(name, "REST", api):
-            content = bodies.of(request)
-            if len(content) > SMALL:
-                chosen, columns = await self._parsing.run(decoding.rest_examples, content, self._limits)
-            else:
-                chosen, columns = decoding.rest_examples(content, self._limits)
+            chosen, columns = await self._read(decoding.rest_examples, bodies.of(request))
             with self._versions.find(name, number, label) as version:
                 signature = examples_api.signature_of(version, chosen, method)
                 outputs, rows = await self._answers.examples(version, signature, columns)
             return web.Response(body=examples_api.response(method, outputs, rows), content_type=_JSON)
+
+    async def _read(self, read: Callable[..., Any], content: bytes, *arguments: Any) -> Any:
+        """Return what a function of `decoding` makes of a body, a large one in the other process."""
+        if len(content) > SMALL:
+            return await self._parsing.run(read, content, self._limits, *arguments)
+        return read(content, self._limits, *arguments)
 
 
 @functools.lru_cache(256)

@@ -15,7 +15,7 @@ from bike_pipeline.serving.server.batching import Batcher
 from bike_pipeline.serving.server.loading import LoadedVersion
 from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.signatures import Signature
-from bike_pipeline.serving.server.statuses import Code, StatusError
+from bike_pipeline.serving.statuses import Code, StatusError
 from bike_pipeline.settings.serving_server import ServerSettings
 
 _log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bike_pipeline.serving.protos import saved_model_pb2, types_pb2
-from bike_pipeline.serving.server.statuses import Code, StatusError
+from bike_pipeline.serving.statuses import Code, StatusError
 
 DEFAULT = "serving_default"
 # The tag that TF Serving loads unless another is configured.

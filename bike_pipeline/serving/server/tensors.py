@@ -17,7 +17,7 @@ import numpy.typing as npt
 from bike_pipeline.serving.protos import tensor_pb2, types_pb2
 from bike_pipeline.serving.security.request_size import check_rows
 from bike_pipeline.serving.server.signatures import Signature, TensorSpec
-from bike_pipeline.serving.server.statuses import StatusError, invalid
+from bike_pipeline.serving.statuses import StatusError, invalid
 
 Array = npt.NDArray[Any]
 
@@ -71,7 +71,7 @@ def to_array(proto: Any, alias: str, most_rows: int | None = None) -> Array:
 
     Raises:
         StatusError: it is no tensor: bytes of another length, a type that cannot be sent, an open shape.
-        Refusal: it says that it has more rows than that.
+        StatusError: it says that it has more rows than that.
     """
     error = invalid(f"tensor parsing error: {alias}")
     if proto.dtype not in _KINDS or proto.tensor_shape.unknown_rank:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bike_pipeline.model_registry import ModelRegistry
-from bike_pipeline.serving.server.statuses import invalid
+from bike_pipeline.serving.statuses import invalid
 
 
 @dataclass(frozen=True)

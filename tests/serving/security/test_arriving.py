@@ -11,8 +11,8 @@ import pytest
 from grpc._cython import cygrpc
 
 from bike_pipeline.serving import security
-from bike_pipeline.serving.security import arriving
-from bike_pipeline.serving.security.identity import Refusal
+from bike_pipeline.serving.security import limits
+from bike_pipeline.serving.statuses import Code, StatusError
 from tests.serving.security.small_server import run, settings_of
 
 
@@ -33,7 +33,7 @@ def test_a_call_that_is_cancelled_before_its_error_leaves_no_traceback(tmp_path,
         await context.abort(grpc.StatusCode.NOT_FOUND, "no such model")
 
     async def refuses(_request, _context):
-        raise Refusal(429, "RESOURCE_EXHAUSTED", "too often")
+        raise StatusError(Code.RESOURCE_EXHAUSTED, "too often")
 
     async def asks(behaviour):
         (interceptor,) = security.grpc_interceptors(settings_of(tmp_path))
@@ -59,8 +59,8 @@ def test_a_call_that_is_cancelled_before_its_error_leaves_no_traceback(tmp_path,
 
 
 def test_slow_messages_are_few_and_those_of_whom_they_are_most_go_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(arriving, "_SLOW_SECONDS", 0.1)
-    limits = settings_of(tmp_path, "limits.bodies_bytes=3000", "limits.read_seconds=1").serving.security.limits
+    monkeypatch.setattr(limits, "_SLOW_SECONDS", 0.1)
+    most = settings_of(tmp_path, "limits.bodies_bytes=3000", "limits.read_seconds=1").serving.security.limits
 
     class Slow:
         async def read(self):
@@ -71,14 +71,14 @@ def test_slow_messages_are_few_and_those_of_whom_they_are_most_go_first(tmp_path
             return b"message"
 
     async def asks():
-        found = arriving.Arriving(limits, 1000)
+        found = limits.Arriving(most, 1000)
         clients = ["greedy"] * 6 + ["other"]
         began = time.monotonic()
         reads = [asyncio.create_task(found.read(Slow(), client)) for client in clients]
         assert await found.read(Quick(), "third") == b"message"
         ended = await asyncio.gather(*reads, return_exceptions=True)
         assert time.monotonic() - began < 30
-        return [(client, refusal.code) for client, refusal in zip(clients, ended, strict=True)]
+        return [(client, refusal.code.name) for client, refusal in zip(clients, ended, strict=True)]
 
     ended = run(asks())
     # Three may be slow: two of the greedy client's six and the other one's, which are ended when they take too long.

@@ -5,9 +5,9 @@ import json
 import pytest
 from hypothesis import given, settings, strategies
 
-from bike_pipeline.serving.security.identity import Refusal
-from bike_pipeline.serving.security.rate import RateLimit
+from bike_pipeline.serving.security.limits import RateLimit
 from bike_pipeline.serving.security.request_size import check_json
+from bike_pipeline.serving.statuses import StatusError
 from bike_pipeline.settings.serving_security import LimitSettings
 
 LIMITS = LimitSettings(json_depth=8, rows=100)
@@ -22,7 +22,7 @@ def depth_of(value):
 def refused(body):
     try:
         check_json(body, LIMITS)
-    except Refusal as refusal:
+    except StatusError as refusal:
         return refusal.status == 400
     return False
 
@@ -80,7 +80,7 @@ def test_a_bucket_empties_fills_at_its_rate_and_never_beyond_its_size():
         while True:
             try:
                 rate.take(client)
-            except Refusal as refusal:
+            except StatusError as refusal:
                 return count if refusal.status == 429 else None, refusal.retry_after
             count += 1
 
@@ -100,7 +100,7 @@ def test_the_memory_of_rates_is_bounded_and_keeps_those_who_ask_most_recently():
     for number in range(99):
         rate.take(str(number))
     for number in range(100):
-        with pytest.raises(Refusal):
+        with pytest.raises(StatusError):
             rate.take("first")
         rate.take(f"more {number}") if number < 50 else None
     assert len(rate._buckets) == 100

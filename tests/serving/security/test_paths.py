@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies
 
-from bike_pipeline.serving.security.identity import Refusal
 from bike_pipeline.serving.security.paths import check_model_config, is_below, model_roots
+from bike_pipeline.serving.statuses import Code, StatusError
 from bike_pipeline.settings import load_settings
 
 ROOTS = ("/models/bikes", "s3://store/bikes")
@@ -48,9 +48,9 @@ def config(**fields):
 )
 def test_a_base_path_outside_of_the_roots_is_refused_with_the_same_words(path):
     assert not is_below(path, ROOTS)
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(StatusError) as refusal:
         check_model_config(config(base_path=path), ROOTS)
-    assert refusal.value.code == "PERMISSION_DENIED"
+    assert refusal.value.code is Code.PERMISSION_DENIED
     assert refusal.value.message == "The base path of bikes is outside of what this server may load."
 
 
@@ -73,15 +73,15 @@ def test_whatever_passes_is_below_a_root_for_the_system_too(parts):
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../../etc", "a/b", "a\0b", "a" * 256, "a:b", "ü", "a b", "a%2fb"])
 def test_a_model_name_that_is_no_plain_name_is_refused(name):
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(StatusError) as refusal:
         check_model_config(config(name=name), ROOTS)
-    assert refusal.value.code == "INVALID_ARGUMENT"
+    assert refusal.value.code is Code.INVALID_ARGUMENT
 
 
 def test_a_log_file_that_a_request_names_is_never_written():
     found = config()
     found.model_config_list.config[0].logging_config.log_collector_config.filename_prefix = "/tmp/x"
-    with pytest.raises(Refusal, match="writes no file"):
+    with pytest.raises(StatusError, match="writes no file"):
         check_model_config(found, ROOTS)
 
 

@@ -15,11 +15,10 @@ import atheris
 
 with atheris.instrument_imports(include=["bike_pipeline.serving"]):
     from bike_pipeline.serving.protos import predict_pb2
-    from bike_pipeline.serving.security.identity import Refusal
     from bike_pipeline.serving.security.request_size import check_json
     from bike_pipeline.serving.server import json_format, tensors
     from bike_pipeline.serving.server.signatures import Signature, TensorSpec
-    from bike_pipeline.serving.server.statuses import StatusError
+    from bike_pipeline.serving.statuses import StatusError
     from bike_pipeline.settings.serving_security import LimitSettings
 
 LIMITS = LimitSettings(rows=1000)
@@ -71,7 +70,7 @@ def _read_message(content: bytes) -> None:
 
 def read(content: bytes) -> None:
     """Read one request as the server does."""
-    with contextlib.suppress(StatusError, Refusal):
+    with contextlib.suppress(StatusError):
         (_read_message if content[:1] == b"p" else _read_json)(content[1:])
 
 

@@ -11,7 +11,7 @@ import pytest
 from bike_pipeline.serving.protos import types_pb2
 from bike_pipeline.serving.server import json_format
 from bike_pipeline.serving.server.signatures import Signature, TensorSpec
-from bike_pipeline.serving.server.statuses import Code, StatusError
+from bike_pipeline.serving.statuses import Code, StatusError
 
 INT, FLOAT, STRING = types_pb2.DT_INT64, types_pb2.DT_FLOAT, types_pb2.DT_STRING
 

@@ -12,8 +12,8 @@ import pytest
 from bike_pipeline.modeling.golden import are_sound, golden_rows, with_broken_rows
 from bike_pipeline.modeling.saved_model import input_signature
 from bike_pipeline.serving.protos import prediction_log_pb2
-from bike_pipeline.serving.server import backends, loading, tensors, warmup
-from bike_pipeline.serving.server.statuses import Code, StatusError
+from bike_pipeline.serving.server import backends, loading, tensors
+from bike_pipeline.serving.statuses import Code, StatusError
 from bike_pipeline.settings.serving_server import ServerSettings
 from tests.serving.running import row, with_export
 
@@ -155,7 +155,7 @@ def test_golden_rows_of_a_broken_sensor_are_asked_too(version):
 
 def write_warmup(version, *logs, cut=0):
     content = b"".join(struct.pack("<QI", len(log), 0) + log + b"\x00" * 4 for log in logs)
-    path = version / warmup.FILE
+    path = version / loading.WARM_UP_FILE
     path.write_bytes(content[: len(content) - cut])
 
 
@@ -193,8 +193,8 @@ def test_a_warm_up_request_that_fails_is_a_broken_version(version, logs, cut, me
 def test_tensorflows_own_record_file_is_read(version):
     import tensorflow as tf
 
-    with tf.io.TFRecordWriter(str(version / warmup.FILE)) as writer:
+    with tf.io.TFRecordWriter(str(version / loading.WARM_UP_FILE)) as writer:
         writer.write(log_of(row(8, 0.5)))
         writer.write(prediction_log_pb2.PredictionLog().SerializeToString())
-    (request,) = warmup.requests(version)
+    (request,) = loading.warm_up_requests(version)
     assert request.inputs["hr"].int64_val == [8]

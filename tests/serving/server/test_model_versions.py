@@ -13,8 +13,8 @@ from bike_pipeline.serving.server.loading import LoadedVersion
 from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.model_versions import ModelVersions
 from bike_pipeline.serving.server.served_version import State, Threads
-from bike_pipeline.serving.server.statuses import Code, StatusError
 from bike_pipeline.serving.server.version_policy import ModelConfig
+from bike_pipeline.serving.statuses import Code, StatusError
 from bike_pipeline.settings.serving_server import ServerSettings
 
 NAME = "m"

@@ -8,7 +8,7 @@ import pytest
 from bike_pipeline.serving.protos import tensor_pb2, types_pb2
 from bike_pipeline.serving.server import tensors
 from bike_pipeline.serving.server.signatures import Signature, TensorSpec
-from bike_pipeline.serving.server.statuses import Code, StatusError
+from bike_pipeline.serving.statuses import Code, StatusError
 
 TYPES = [
     "bfloat16", "bool", "complex64", "complex128", "float16", "float32", "float64", "int8", "int16", "int32", "int64",

@@ -8,8 +8,8 @@ import pytest
 
 from bike_pipeline.serving.protos import model_server_config_pb2
 from bike_pipeline.serving.server import version_policy
-from bike_pipeline.serving.server.statuses import StatusError
 from bike_pipeline.serving.server.version_policy import ModelConfig
+from bike_pipeline.serving.statuses import StatusError
 
 PRESENT = {number: Path(f"/models/m/{number}") for number in (3, 1, 10, 2)}
 

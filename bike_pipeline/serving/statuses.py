@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from enum import IntEnum
+from typing import Any
 
 
 class Code(IntEnum):
@@ -49,22 +51,29 @@ _HTTP = {
 _LONGEST = 2000
 
 
-def http_status(code: Code) -> int:
-    """Return the HTTP status that TF Serving answers with."""
-    return _HTTP.get(code, 500)
-
-
 class StatusError(Exception):
-    """A request that is answered with an error: its canonical code, and what the client is told."""
+    """A request that is answered with an error.
 
-    def __init__(self, code: Code, message: str) -> None:
+    Attributes:
+        code: the canonical code.
+        message: what the client is told.
+        status: the HTTP status, by default the one that TF Serving answers with.
+        retry_after: seconds to wait before asking again; 0 if waiting does not help.
+    """
+
+    def __init__(self, code: Code, message: str, *, status: int = 0, retry_after: float = 0.0) -> None:
         self.code = code
         self.message = _sendable(message)
+        self.status = status or _HTTP.get(code, 500)
+        self.retry_after = retry_after
         super().__init__(self.message)
 
-    def __reduce__(self) -> tuple[type[StatusError], tuple[Code, str]]:
-        """Rebuild it from both (see `parsing`)."""
-        return type(self), (self.code, self.message)
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The process that parses large messages raises them, too.
+        return functools.partial(type(self), status=self.status, retry_after=self.retry_after), (
+            self.code,
+            self.message,
+        )
 
 
 def _sendable(message: str) -> str:

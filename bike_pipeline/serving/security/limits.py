@@ -1,0 +1,224 @@
+"""How much clients may ask: how often one, what all requests under way hold, and gRPC messages on their way in.
+
+One event loop uses all of it, without a lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bike_pipeline.serving.statuses import Code, StatusError, invalid
+
+if TYPE_CHECKING:
+    from bike_pipeline.settings.serving_security import LimitSettings
+
+# So few rows are not worth counting: how many requests may wait is limited, too.
+_FEW_ROWS = 128
+# A message that takes longer may be a large one.
+_SLOW_SECONDS = 1.0
+
+
+class RateLimit:
+    """A bucket of requests for each client; one event loop uses it, without a lock."""
+
+    def __init__(self, rate: float, burst: int, clients: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin with full buckets.
+
+        Args:
+            rate: requests a second that fill a bucket again; 0 for no limit.
+            burst: size of a bucket, in requests.
+            clients: most buckets in memory. Beyond it the one that was used least recently goes, which forgives that
+                client what it had used up.
+            clock: seconds since any fixed moment.
+        """
+        self._rate = rate
+        self._burst = float(burst)
+        self._clients = clients
+        self._clock = clock
+        # Client to (requests left, when that was so); the least recently used one comes first.
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, client: str) -> None:
+        """Take one request out of a client's bucket, or refuse: it is empty; the refusal says how long to wait."""
+        if not self._rate:
+            return
+        left = self._left(client)
+        allowed = left >= 1.0
+        self._buckets[client] = (left - 1.0 if allowed else left, self._clock())
+        self._buckets.move_to_end(client)
+        if len(self._buckets) > self._clients:
+            self._buckets.popitem(last=False)
+        if not allowed:
+            raise self._refusal(left)
+
+    def _left(self, client: str) -> float:
+        now = self._clock()
+        left, then = self._buckets.get(client, (self._burst, now))
+        return min(self._burst, left + (now - then) * self._rate)
+
+    def _refusal(self, left: float) -> StatusError:
+        return StatusError(
+            Code.RESOURCE_EXHAUSTED,
+            f"Too many requests: {self._rate:g} a second are allowed.",
+            retry_after=(1.0 - left) / self._rate,
+        )
+
+
+class Shares:
+    """What requests under way hold; one event loop uses it, without a lock.
+
+    Attributes:
+        held_bytes: bytes of all bodies together.
+        held: bytes and rows of each client with requests under way.
+    """
+
+    def __init__(self, limits: LimitSettings, largest: int) -> None:
+        """Begin with nothing; a client that holds nothing may always send one request of the `largest` size."""
+        self.held_bytes = 0
+        self.held: dict[str, Counter[str]] = {"bytes": Counter(), "rows": Counter()}
+        self._most_bytes = max(limits.bodies_bytes, largest)
+        self._most_of_one = {
+            "bytes": max(limits.client_bytes, largest),
+            "rows": max(limits.client_rows, limits.rows),
+        }
+
+    def take(self, client: str, kind: str, count: int) -> None:
+        """Let a client hold more bytes or rows, or refuse: it holds too many already, or all together do."""
+        held = self.held[kind][client] + count
+        if held > self._most_of_one[kind]:
+            raise StatusError(
+                Code.RESOURCE_EXHAUSTED,
+                f"More than {self._most_of_one[kind]} {kind} of this client are under way; wait for their answers.",
+                retry_after=1.0,
+            )
+        if kind == "bytes":
+            if self.held_bytes + count > self._most_bytes:
+                busy = "The server holds as many large requests as it may; try again."
+                raise StatusError(Code.UNAVAILABLE, busy, retry_after=1.0)
+            self.held_bytes += count
+        self.held[kind][client] = held
+
+    def release(self, client: str, taken: Counter[str]) -> None:
+        """Take back what a request held."""
+        self.held_bytes -= taken["bytes"]
+        for kind, count in taken.items():
+            self.held[kind][client] -= count
+            if not self.held[kind][client]:
+                del self.held[kind][client]
+
+
+class Share:
+    """What one request holds, from its body to its answer; what is small is not counted.
+
+    Used as a context manager, once, in a task of its own; within it `CURRENT` is this share.
+    """
+
+    __slots__ = ("_client", "_shares", "_taken")
+
+    def __init__(self, shares: Shares, client: str) -> None:
+        self._shares = shares
+        self._client = client
+        self._taken: Counter[str] | None = None
+
+    def __enter__(self) -> Share:
+        CURRENT.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._taken:
+            self._shares.release(self._client, self._taken)
+
+    def take(self, kind: str, count: int) -> None:
+        """Hold more, see `Shares.take`."""
+        self._shares.take(self._client, kind, count)
+        if self._taken is None:
+            self._taken = Counter()
+        self._taken[kind] += count
+
+
+# The share of the request that is being answered.
+CURRENT: ContextVar[Share | None] = ContextVar("share", default=None)
+
+
+def take_rows(count: int) -> None:
+    """Hold more rows for the request that is being answered, or refuse; outside of the guard nothing is held."""
+    if count > _FEW_ROWS and (share := CURRENT.get()) is not None:
+        share.take("rows", count)
+
+
+@dataclass(slots=True, eq=False)
+class _Message:
+    client: str
+    since: float
+    task: Any
+    refusal: StatusError | None = None
+
+
+class Arriving:
+    """Reads messages. All that take longer than a second together may be as large as all bodies may be together."""
+
+    def __init__(self, limits: LimitSettings, largest: int) -> None:
+        self._most_slow = max(1, limits.bodies_bytes // largest)
+        self._seconds = limits.read_seconds
+        self._messages: set[_Message] = set()
+        self._looking = False
+        # Whoever only counts rows does without gRPC.
+        from grpc import aio
+
+        self._no_message = aio.EOF
+
+    async def read(self, context: Any, client: str) -> Any:
+        """Return the one message of a call, or refuse: it is late, too many others are slow, or there is none."""
+        message = _Message(client, time.monotonic(), asyncio.current_task())
+        self._messages.add(message)
+        if not self._looking:
+            self._looking = True
+            asyncio.get_running_loop().call_later(_SLOW_SECONDS / 4, self._look)
+        try:
+            found = await context.read()
+        except asyncio.CancelledError:
+            if message.refusal is None:
+                raise
+            message.task.uncancel()
+            raise message.refusal from None
+        finally:
+            self._messages.discard(message)
+        if found is self._no_message:
+            raise invalid("The call has no message.")
+        return found
+
+    def _look(self) -> None:
+        """End what takes too long, and of too many slow messages the last ones of whom they are most."""
+        self._looking = bool(self._messages)
+        if not self._looking:
+            return
+        now = time.monotonic()
+        waiting = [each for each in self._messages if each.refusal is None]
+        for message in waiting:
+            if now - message.since > self._seconds:
+                late = "The message did not arrive in time."
+                _end(message, StatusError(Code.DEADLINE_EXCEEDED, late, status=408))
+        slow = sorted(
+            (each for each in waiting if each.refusal is None and now - each.since > _SLOW_SECONDS),
+            key=lambda each: each.since,
+        )
+        of_client = Counter(each.client for each in slow)
+        while len(slow) > self._most_slow:
+            (most, _) = of_client.most_common(1)[0]
+            last = next(each for each in reversed(slow) if each.client == most)
+            slow.remove(last)
+            of_client[most] -= 1
+            busy = "The server takes in as many large messages as it may; try again."
+            _end(last, StatusError(Code.UNAVAILABLE, busy, retry_after=1.0))
+        asyncio.get_running_loop().call_later(_SLOW_SECONDS / 4, self._look)
+
+
+def _end(message: _Message, refusal: StatusError) -> None:
+    message.refusal = refusal
+    message.task.cancel()
