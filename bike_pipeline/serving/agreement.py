@@ -17,10 +17,10 @@ class Agreement:
     """How far two models are apart.
 
     Attributes:
-        rows: rows that both models predicted; 0 where the files of one are gone.
+        rows: rows that both models predicted; 0 if the files of one are gone.
         different_rows: rows whose predictions differ in any bit.
         largest_difference: of the predictions, in rentals an hour; None without predictions.
-        metrics: the largest difference of each metric over all slices; empty where one was never evaluated.
+        metrics: the largest difference of each metric over all slices; empty if one was never evaluated.
         same_slices: whether both were measured on the same slices with the same rows.
         identical: whether all predictions are the same, bit for bit, and the metrics too but for the order of sums.
             Without predictions or without metrics it is False.
@@ -44,10 +44,10 @@ def agreement_of(
     """Compare two models.
 
     Args:
-        first: folder of the first SavedModel; None where its files are gone.
+        first: folder of the first SavedModel; None if its files are gone.
         second: folder of the second.
         columns: the rows to predict, one sequence a column.
-        first_metrics: the first model's metrics, a mapping a slice; None where it was never evaluated.
+        first_metrics: the first model's metrics, a mapping a slice; None if it was never evaluated.
         second_metrics: those of the second.
     """
     import numpy as np

@@ -159,7 +159,7 @@ def _text(value: Any) -> str | None:
 
 
 def _complete(values: dict[str, Any], valid: dict[str, Any], absent: dict[str, Any]) -> None:
-    """Put in what the date says, where it is absent."""
+    """Put in what the date says, if it is absent."""
     dated = valid[features.DATE]
 
     def fill(name: str, found: Any, known: Any) -> None:

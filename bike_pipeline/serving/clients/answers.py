@@ -28,7 +28,6 @@ class VersionStatus:
 
     @property
     def available(self) -> bool:
-        """Whether it answers."""
         return self.state == "AVAILABLE"
 
 

@@ -29,7 +29,7 @@ _SCHEMES: dict[str, tuple[Protocol, bool]] = {
     "grpc": ("grpc", False),
     "grpcs": ("grpc", True),
 }
-_FORM = "write it as host:port, with http://, https://, grpc:// or grpcs:// before it where that is to be said"
+_FORM = "write it as host:port, with http://, https://, grpc:// or grpcs:// before it if need be"
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,10 @@ class Connection:
 
     @property
     def authority(self) -> str:
-        """Host and port as they stand in an address."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def where(self) -> str:
-        """The address for people."""
         scheme = next(name for name, spoken in _SCHEMES.items() if spoken == (self.protocol, self.tls))
         return f"{scheme}://{self.authority}"
 

@@ -78,11 +78,8 @@ class Client(ABC):
         return (self._messages.predict(part) for part in answers.parts(typed, self.connection.rows_per_request))
 
     def _answer(self, exchange: Exchange[Value], deadline: Deadline) -> Value:
-        from tenacity import Retrying
-
         where = self.connection.where
-        arguments = self.connection.retries.arguments(deadline)
-        return Retrying(**arguments)(lambda: self._send(exchange, deadline.remaining(where)))
+        return self.connection.retries.run(lambda: self._send(exchange, deadline.remaining(where)), deadline)
 
     def answer(self, exchange: Exchange[Value]) -> Value:
         """Send a request as it is, tried again if that is sound, and return the value of its answer."""
@@ -103,7 +100,6 @@ class Client(ABC):
         return self.answer(self._messages.status())
 
     def metadata(self) -> ModelMetadata:
-        """Return what the model takes and gives."""
         return self.answer(self._messages.metadata())
 
     def healthy(self) -> bool:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TypeVar
 
 from bike_pipeline.serving.clients.errors import ClientError, timed_out
 
-if TYPE_CHECKING:
-    from tenacity import RetryCallState
+Value = TypeVar("Value")
 
 
 class Deadline:
@@ -29,7 +29,6 @@ class Deadline:
         return left
 
     def left(self) -> float:
-        """Return the seconds that are left; less than 0 if it is over."""
         return self._ends - self._clock()
 
 
@@ -46,36 +45,19 @@ class RetryPolicy:
     first: float = 0.05
     longest: float = 2.0
 
-    def arguments(self, deadline: Deadline) -> dict[str, Any]:
-        """Return the arguments of `tenacity.Retrying` and `tenacity.AsyncRetrying` for one request."""
-        from tenacity import retry_if_exception, wait_random_exponential
-
-        jitter = wait_random_exponential(multiplier=self.first, max=self.longest)
-
-        def wait(state: RetryCallState) -> float:
-            asked = _error_of(state).retry_after
-            return jitter(state) if asked is None else asked
-
-        def stop(state: RetryCallState) -> bool:
-            return state.attempt_number >= self.attempts or state.upcoming_sleep >= deadline.left()
-
-        return {
-            "retry": retry_if_exception(lambda error: isinstance(error, ClientError) and error.retryable),
-            "wait": wait,
-            "stop": stop,
-            "retry_error_callback": _give_up,
-        }
-
-
-def _error_of(state: RetryCallState) -> ClientError:
-    assert state.outcome is not None
-    error = state.outcome.exception()
-    assert isinstance(error, ClientError)
-    return error
-
-
-def _give_up(state: RetryCallState) -> None:
-    error = _error_of(state)
-    if state.attempt_number > 1:
-        error.what = f"{error.what}, {state.attempt_number} tries"
-    raise error
+    def run(self, send: Callable[[], Value], deadline: Deadline, sleep: Callable[[float], None] = time.sleep) -> Value:
+        """Return what `send` returns, called again after each error that another try may mend."""
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return send()
+            except ClientError as error:
+                wait = error.retry_after
+                if wait is None:
+                    wait = random.uniform(0, min(self.longest, self.first * 2.0 ** (attempt - 1)))  # noqa: S311
+                if not error.retryable or attempt >= self.attempts or wait >= deadline.left():
+                    if attempt > 1:
+                        error.what = f"{error.what}, {attempt} tries"
+                    raise
+            sleep(wait)

@@ -22,9 +22,9 @@ CODE_OF_STATUS = {
     504: "DEADLINE_EXCEEDED",
 }
 TRUST = "check serving.client's ca_file, certificate and key, and whether the server speaks TLS"
-# TF Serving answers INVALID_ARGUMENT where a label is not known.
+# TF Serving answers INVALID_ARGUMENT if a label is not known.
 _UNKNOWN_LABEL = "version label"
-# gRPC's own words where a message is larger than the server takes.
+# gRPC's own words if a message is larger than the server takes.
 _TOO_LARGE = "message larger than max"
 _LONGEST = 300
 
@@ -34,7 +34,7 @@ class ClientError(ServerError):
 
     Attributes:
         code: canonical name of the error, as gRPC calls it: "NOT_FOUND".
-        retry_after: seconds after which the server wants to be asked again; None where it did not say.
+        retry_after: seconds after which the server wants to be asked again; None if it did not say.
         may_be_tried_again: whether the same request may succeed when it is sent again.
     """
 
@@ -44,7 +44,6 @@ class ClientError(ServerError):
 
     @property
     def retryable(self) -> bool:
-        """Whether to send the request again."""
         return self.may_be_tried_again and not self._final
 
     def give_up(self, fix: str) -> None:
@@ -63,7 +62,7 @@ class UnavailableError(ClientError):
 
 
 class OverloadedError(ClientError):
-    """The server has too much to do, or this client asks too often; sent again only where it says when."""
+    """The server has too much to do, or this client asks too often; sent again only if it says when."""
 
     code = "RESOURCE_EXHAUSTED"
 

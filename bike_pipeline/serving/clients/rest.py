@@ -78,7 +78,7 @@ class RestMessages:
         return self._reading(body, lambda found: self._outputs(found["outputs"], rows))
 
     def _outputs(self, outputs: Any, rows: int) -> Rentals:
-        # Only where a signature has one output, its name is left out.
+        # Only if a signature has one output, its name is left out.
         values = outputs[features.LABEL] if isinstance(outputs, dict) else outputs
         return answers.rentals(values, rows, self._connection.where)
 

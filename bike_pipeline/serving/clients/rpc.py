@@ -81,7 +81,7 @@ class GrpcMessages:
             return answers.rentals(np.frombuffer(tensor.tensor_content, "<f4"), rows, where)
         values = np.asarray(tensor.float_val, np.float32)
         if 0 < len(values) < rows:
-            # TensorProto: where fewer values stand than there are elements, the last one is repeated.
+            # TensorProto: if fewer values stand than there are elements, the last one is repeated.
             values = np.concatenate([values, np.full(rows - len(values), values[-1], np.float32)])
         return answers.rentals(values, rows, where)
 

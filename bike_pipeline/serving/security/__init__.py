@@ -111,14 +111,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-__all__ = [
-    "exposure",
-    "grpc_credentials",
-    "grpc_interceptors",
-    "grpc_options",
-    "rest_middlewares",
-    "rest_options",
-    "ssl_context",
-]

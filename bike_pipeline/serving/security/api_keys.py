@@ -34,10 +34,8 @@ class ApiKey:
 
     Attributes:
         id: names the key in lists and logs; eight hexadecimal digits.
-        name: whose it is.
-        scopes: what it may ask: `predict`, `admin` or both.
         sha256: SHA-256 of the file's salt and the key, hexadecimal; empty once it is revoked.
-        created: when it was made, ISO 8601, UTC.
+        created: when it was made, ISO 8601, UTC, as all times.
         not_before: from when on it is let in.
         expires: until when; empty for no end.
         revoked: when it was revoked; empty for not.
@@ -148,12 +146,7 @@ def create(
 ) -> tuple[ApiKey, str]:
     """Make a key, write its hash into the file, and return both; the key itself is kept nowhere.
 
-    Args:
-        path: the key file, made if it is absent.
-        name: whose key it is.
-        scopes: what it may ask, see `identity.SCOPES`.
-        not_before: from when on it is let in; None for now.
-        expires: until when; None for no end.
+    It is let in from `not_before`, or now, until it `expires`, or for ever; for its scopes see `identity.SCOPES`.
     """
     now = datetime.now(UTC).replace(microsecond=0)
     if not _NAME.fullmatch(name):

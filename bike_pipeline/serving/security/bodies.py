@@ -13,7 +13,8 @@ from bike_pipeline.serving.statuses import Code, StatusError, invalid
 # What is unpacked at once: short enough to do it within the event loop, and else a step in a thread.
 _SHORT = 64 * 1024
 _STEP = 1024 * 1024
-_KEY = web.RequestKey("body", bytes)
+# Where the guard leaves to the handler what it has read; nothing if there is no body, or must be none.
+BODY = web.RequestKey("body", bytes)
 ENCODINGS = "gzip, deflate"
 
 
@@ -108,17 +109,6 @@ async def _unpacked(body: bytes, encoding: str, share: Share, most: int) -> byte
     if not unpacker.eof:
         raise invalid("The request's body cannot be read.")
     return b"".join(found)
-
-
-def of(request: web.Request) -> bytes:
-    """Return the body that the guard has read; nothing where the request has none or must not have one."""
-    found: bytes = request.get(_KEY, b"")
-    return found
-
-
-def keep(request: web.Request, body: bytes) -> None:
-    """Leave a body to the handler."""
-    request[_KEY] = body
 
 
 def too_large(limit: int) -> StatusError:

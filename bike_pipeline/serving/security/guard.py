@@ -38,8 +38,8 @@ class Authenticator:
         """Return who asks, or refuse: nothing, or nothing valid, proves it.
 
         Args:
-            authorization: the header `Authorization`, or the metadata of that name; empty for none.
-            api_key: the header `X-API-Key`, or the metadata of that name; empty for none.
+            authorization: the header or metadata `Authorization`; empty for none.
+            api_key: the header or metadata `X-API-Key`; empty for none.
             peer: the address that the request came from, without its port.
         """
         if not self.required:
@@ -93,16 +93,13 @@ class Guard:
         self.roots = model_roots(settings)
 
     def admit(self, scope: str, authorization: str, api_key: str, peer: str) -> Client:
-        """Return who asks, having taken one request out of the client's rate.
+        """Return who asks, having taken one request out of the client's rate, or refuse.
 
         Args:
             scope: what the request needs, see `identity.SCOPES`.
             authorization: see `Authenticator.client`, as for the key.
             api_key: the key.
             peer: the address that the request came from, without its port; empty if it is not known yet.
-
-        Raises:
-            StatusError: who asks is unknown, may not, or asks too often.
         """
         if self.is_open:
             return EVERYBODY

@@ -48,26 +48,17 @@ class RateLimit:
         """Take one request out of a client's bucket, or refuse: it is empty; the refusal says how long to wait."""
         if not self._rate:
             return
-        left = self._left(client)
+        now = self._clock()
+        left, then = self._buckets.get(client, (self._burst, now))
+        left = min(self._burst, left + (now - then) * self._rate)
         allowed = left >= 1.0
-        self._buckets[client] = (left - 1.0 if allowed else left, self._clock())
+        self._buckets[client] = (left - 1.0 if allowed else left, now)
         self._buckets.move_to_end(client)
         if len(self._buckets) > self._clients:
             self._buckets.popitem(last=False)
         if not allowed:
-            raise self._refusal(left)
-
-    def _left(self, client: str) -> float:
-        now = self._clock()
-        left, then = self._buckets.get(client, (self._burst, now))
-        return min(self._burst, left + (now - then) * self._rate)
-
-    def _refusal(self, left: float) -> StatusError:
-        return StatusError(
-            Code.RESOURCE_EXHAUSTED,
-            f"Too many requests: {self._rate:g} a second are allowed.",
-            retry_after=(1.0 - left) / self._rate,
-        )
+            often = f"Too many requests: {self._rate:g} a second are allowed."
+            raise StatusError(Code.RESOURCE_EXHAUSTED, often, retry_after=(1.0 - left) / self._rate)
 
 
 class Shares:
@@ -105,7 +96,6 @@ class Shares:
         self.held[kind][client] = held
 
     def release(self, client: str, taken: Counter[str]) -> None:
-        """Take back what a request held."""
         self.held_bytes -= taken["bytes"]
         for kind, count in taken.items():
             self.held[kind][client] -= count
@@ -135,7 +125,6 @@ class Share:
             self._shares.release(self._client, self._taken)
 
     def take(self, kind: str, count: int) -> None:
-        """Hold more, see `Shares.take`."""
         self._shares.take(self._client, kind, count)
         if self._taken is None:
             self._taken = Counter()

@@ -89,7 +89,7 @@ async def _admitted(guard: Guard, open_path: str, request: web.Request, handler:
         body = bodies.arrived(request) or await bodies.read(request, share, guard.limits.read_seconds)
         if len(body) <= SMALL:
             check_json(body, guard.limits)
-        bodies.keep(request, body)
+        request[bodies.BODY] = body
         return await handler(request)
 
 
@@ -171,7 +171,7 @@ class Runner(web.AppRunner):
         if self._handler is not None:
             # Its requests are those that the application makes.
             server.request_handler = cast("Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]", self._handler)
-        # aiohttp has no setting for what answers where there is no request yet.
+        # aiohttp has no setting for what answers if there is no request yet.
         server.__class__ = _Server
         return server
 
@@ -191,7 +191,7 @@ class _Connection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        # It logs, and refuses to answer where an answer has begun.
+        # It logs, and refuses to answer if an answer has begun.
         super().handle_error(request, status, exc, message)
         message = "The request is no HTTP that this server understands."
         if isinstance(exc, LineTooLong):

@@ -19,7 +19,7 @@ from bike_pipeline.serving.security.paths import check_model_config
 from bike_pipeline.serving.security.request_size import SMALL
 from bike_pipeline.serving.statuses import StatusError, invalid
 
-# Who calls, from the interceptor to the handler; empty where everybody may.
+# Who calls, from the interceptor to the handler; empty if everybody may.
 _CLIENT: ContextVar[str] = ContextVar("client", default="")
 _grpc_log = logging.getLogger("grpc._cython.cygrpc")
 CODES = {code.value[0]: code for code in grpc.StatusCode}

@@ -44,7 +44,7 @@ class WatchedFiles(Generic[Content]):
         self._content = read()
 
     def get(self) -> Content:
-        """Return the content, read again first where a file changed since the last look."""
+        """Return the content, read again first if a file changed since the last look."""
         # Whoever finds another thread reading takes what is there.
         if self._clock() >= self._next_look and self._lock.acquire(blocking=False):
             try:

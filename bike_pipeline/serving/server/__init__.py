@@ -1,1 +1,1 @@
-"""The embedded model server: TF Serving's protocols over gRPC and REST, without TensorFlow where an export answers."""
+"""The embedded model server: TF Serving's protocols over gRPC and REST, without TensorFlow if an export answers."""

@@ -44,13 +44,7 @@ class Counted:
 
 
 class Answering:
-    """Asks models on behalf of requests.
-
-    Attributes:
-        versions: the models.
-        metrics: what was asked and how long it took.
-        max_rows: most rows in one request.
-    """
+    """Asks models on behalf of requests of at most `max_rows`, and counts them."""
 
     def __init__(self, versions: ModelVersions, metrics: Metrics, max_rows: int) -> None:
         self.versions = versions
@@ -58,13 +52,7 @@ class Answering:
         self.max_rows = max_rows
 
     def counting(self, model: str, entrypoint: str, api: str = "Predict") -> Counted:
-        """Return what counts a request to a model.
-
-        Args:
-            model: the name in the request.
-            entrypoint: REST or GRPC.
-            api: Predict, Classify, Regress or MultiInference.
-        """
+        """Return what counts a request; the API is Predict, Classify, Regress or MultiInference."""
         return Counted(self.metrics, model if model in self.versions.models else "unknown", entrypoint, api)
 
     async def predict(
@@ -109,11 +97,7 @@ class Answering:
 
 
 def signature_of(found: Mapping[str, Signature], name: str, rest: bool) -> Signature:
-    """Return the signature that a predict request asks for, the default one if it names none.
-
-    Raises:
-        StatusError: there is no such signature; TF Serving's REST API and gRPC say so with different codes.
-    """
+    """Return the signature that a predict request asks for, or refuse; REST and gRPC do so with different codes."""
     name = name or signatures.DEFAULT
     signature = found.get(name)
     if signature is None and rest:

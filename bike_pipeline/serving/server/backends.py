@@ -44,7 +44,7 @@ class Backend(Protocol):
 
     Attributes:
         name: the format that answers.
-        sizes: numbers of rows that a call is padded to, ascending; empty where any number is as good.
+        sizes: numbers of rows that a call is padded to, ascending; empty if any number is as good.
         any_shape: whether it takes inputs of other shapes than the signature says.
     """
 
@@ -76,7 +76,7 @@ class ExportBackend:
             _log.warning("%s answers a row that is not finite; put right here, a new push does without", folder)
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
-        """Return the predicted rentals an hour as the model's only output; NaN where an input is not finite."""
+        """Return the predicted rentals an hour as the model's only output; NaN if an input is not finite."""
         rows = len(next(iter(inputs.values())))
         answers = np.asarray(self._of_size.get(rows, self._any).predict(inputs))
         if self._invents:
@@ -197,7 +197,6 @@ class TensorFlowBackend:
             raise StatusError(Code.UNIMPLEMENTED, _first_line(error)) from None
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run the signature."""
         try:
             answers = self._call(*(np.asarray(inputs[name], kind) for name, kind in self._kinds.items()))
         except self._tf.errors.OpError as error:

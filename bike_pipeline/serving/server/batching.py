@@ -112,17 +112,14 @@ class Batcher:
         self._metrics = metrics
 
     def submit(self, columns: Columns, rows: int | None) -> asyncio.Future[Outputs]:
-        """Return the future answer of one request.
+        """Return the future answer of one request, or refuse it: too many wait already.
 
         Args:
             columns: every input of the signature, of its type.
             rows: how many rows each of them has; None if the request is to be answered alone (`tensors.rows_of`).
-
-        Raises:
-            StatusError: too many requests wait already; as the answer, also that it took too long.
         """
         if len(self._waiting) >= self._max_waiting:
-            # What TF Serving says where its batching queue is full.
+            # What TF Serving says if its batching queue is full.
             raise StatusError(Code.UNAVAILABLE, "The batch scheduling queue to which this task was submitted is full")
         answer: asyncio.Future[Outputs] = self._loop.create_future()
         self._waiting.append(_Waiting(columns, rows or 0, rows is None, answer, time.perf_counter()))

@@ -1,6 +1,6 @@
 """Classify, Regress and MultiInference: tf.Examples in, classes or values out, for signatures that are made for it.
 
-Which tensors such a signature has, and what is said where one is missing, follows TF Serving's classifier.cc,
+Which tensors such a signature has, and what is said if one is missing, follows TF Serving's classifier.cc,
 regressor.cc and multi_inference.cc. A signature of another method is answered as not implemented.
 """
 
@@ -61,7 +61,7 @@ def _serialized(proto: Any) -> list[bytes]:
     context = b""
     kind = proto.WhichOneof("kind")
     if kind == "example_list_with_context":
-        # As bytes: what an example says again counts, and the model sees both where it is a list.
+        # As bytes: what an example says again counts, and the model sees both if it is a list.
         context = proto.example_list_with_context.context.SerializeToString()
     examples = getattr(proto, kind).examples if kind else ()
     if not examples:

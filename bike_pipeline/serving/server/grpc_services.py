@@ -69,7 +69,6 @@ class GrpcApi:
         self._refused = 0
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
-        """Return what a `grpc.aio` server is to be given."""
         prediction = {
             "Predict": self._handler(self._predict, predict_pb2.PredictRequest, decoding.grpc_predict),
             "GetModelMetadata": self._handler(self._metadata, get_model_metadata_pb2.GetModelMetadataRequest),

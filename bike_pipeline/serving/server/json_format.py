@@ -77,7 +77,7 @@ def _from_instances(rows: Any, body: Any, signature: Signature) -> dict[str, Col
             raise invalid(f"Expecting value/list but got object at item {number} of input list")
     name, spec = next(iter(specs.items()))
     column = _instances_column(rows, "", spec)
-    # Bytes are objects, too: the check above lets a list of them pass where there are several inputs.
+    # Bytes are objects, too: the check above lets a list of them pass if there are several inputs.
     tensors.check_names([name], specs)
     return {name: column}
 

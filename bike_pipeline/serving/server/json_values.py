@@ -76,7 +76,7 @@ def parse(content: bytes) -> Request:
 
 
 def _refusal(error: orjson.JSONDecodeError) -> StatusError:
-    # orjson counts in characters, but the place itself is right where everything before it is ASCII.
+    # orjson counts in characters, but the place itself is right if everything before it is ASCII.
     return invalid(f"JSON Parse error: {_SAID.get(error.msg, error.msg)} at offset: {error.pos}")
 
 
@@ -132,7 +132,7 @@ def type_of(value: Any) -> str:
 
 
 def excerpt(value: Any) -> str:
-    """Return a JSON value as an error shows it, cut where it is long."""
+    """Return a JSON value as an error shows it, cut if it is long."""
     try:
         text = orjson.dumps(value).decode()
     except orjson.JSONEncodeError:
@@ -177,7 +177,7 @@ def array(value: Any, dtype: int) -> Array:
     if tensors.name_of(dtype) in _FLOATS:
         values = np.array(flat, np.float64)
     else:
-        # Through int64 where the type is narrower: C's cast wraps.
+        # Through int64 if the type is narrower: C's cast wraps.
         values = np.array(flat, np.int64 if made.dtype.kind in "iu" and made.dtype.itemsize < 4 else made.dtype)
     with np.errstate(over="ignore"):
         return values.astype(made.dtype).reshape(shape)

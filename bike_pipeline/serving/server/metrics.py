@@ -27,11 +27,9 @@ class Counter:
         self.counts: dict[Labels, int] = {}
 
     def add(self, labels: Labels, amount: int = 1) -> None:
-        """Add to the count of these labels."""
         self.counts[labels] = self.counts.get(labels, 0) + amount
 
     def lines(self) -> Iterable[str]:
-        """Yield its lines."""
         yield f"# TYPE {_PREFIX}{self.name} counter"
         for values, count in self.counts.items():
             yield f"{_PREFIX}{self.name}{{{_labels(self.labels, values)}}} {count}"
@@ -48,7 +46,6 @@ class Histogram:
         self._sums: dict[Labels, float] = {}
 
     def add(self, labels: Labels, value: float) -> None:
-        """Count one value."""
         counts = self._counts.get(labels)
         if counts is None:
             counts = self._counts[labels] = [0] * (len(self._buckets) + 1)
@@ -93,14 +90,12 @@ class Metrics:
         self.load_attempts = Counter("load_attempt_count", ("model_name", "status"))
 
     def text(self) -> bytes:
-        """Return everything in Prometheus' text format."""
         from prometheus_client import REGISTRY, generate_latest
 
         ours = [line for metric in vars(self).values() for line in metric.lines()]
         return "\n".join([*ours, ""]).encode() + generate_latest(REGISTRY)
 
     def of_model(self, name: str) -> ModelMetrics:
-        """Return where one model's batches are counted."""
         return ModelMetrics(self, name)
 
 
@@ -108,26 +103,15 @@ class ModelMetrics:
     """Counts the batches of one model."""
 
     def __init__(self, metrics: Metrics, name: str) -> None:
-        """Count for this model."""
         self._metrics = metrics
         self._name = (name,)
 
     def batch(self, rows: int, waited: Iterable[float]) -> None:
-        """Count a batch.
-
-        Args:
-            rows: its rows.
-            waited: how long each of its requests waited, in seconds.
-        """
+        """Count a batch, and for how many seconds each of its requests waited."""
         self._metrics.batch_size.add(self._name, rows)
         for seconds in waited:
             self._metrics.queuing_latency.add(self._name, seconds * 1e6)
 
     def ran(self, backend: str, seconds: float) -> None:
-        """Count a call of the model.
-
-        Args:
-            backend: what answered.
-            seconds: how long it took.
-        """
+        """Count a call of a backend, in seconds."""
         self._metrics.runtime_latency.add((*self._name, "Predict", backend), seconds * 1e6)

@@ -34,7 +34,7 @@ class Model:
         self.config = config
         self.labels: dict[str, int] = {}
         self.versions: dict[int, ServedVersion] = {}
-        # What a request that names no version gets, where it is available; None for the newest one.
+        # What a request that names no version gets, if it is available; None for the newest one.
         self.preferred: int | None = None
         # The version that it gets: that one, or the newest that is available.
         self.latest: ServedVersion | None = None
@@ -63,7 +63,6 @@ class Model:
         self._forget(wanted)
 
     async def stop(self) -> None:
-        """Unload every version."""
         versions = self.available()
         self.latest = None
         await asyncio.gather(*self._unloading, *(version.unload() for version in versions))
@@ -151,7 +150,6 @@ class ModelVersions:
 
     @property
     def ready(self) -> bool:
-        """Whether every model has a version that answers."""
         return bool(self.models) and all(model.latest for model in self.models.values())
 
     async def configure(self, configs: Iterable[ModelConfig], there: bool = False) -> None:
@@ -223,7 +221,6 @@ class ModelVersions:
                 self._on_change()
 
     async def stop(self) -> None:
-        """Unload everything."""
         await asyncio.gather(*(model.stop() for model in self.models.values()))
 
     async def _look_at(self, model: Model) -> None:
@@ -241,13 +238,17 @@ class ModelVersions:
             ready = {version.number for version in model.available()}
             self.label(model, {label: number for label, number in config.labels.items() if number in ready})
 
-    def find(self, name: str, number: int | None = None, label: str | None = None) -> ServedVersion:
-        """Return the version that a request asks for, the newest if it names none, if it is available."""
+    def _named(self, name: str, number: int | None, label: str | None) -> tuple[Model | None, int | None]:
         model = self.models.get(name)
         if label is not None:
             number = model.labels.get(label) if model else None
             if number is None:
                 raise invalid(f"Unrecognized servable version label: {label}")
+        return model, number
+
+    def find(self, name: str, number: int | None = None, label: str | None = None) -> ServedVersion:
+        """Return the version that a request asks for, the newest if it names none, if it is available."""
+        model, number = self._named(name, number, label)
         if number is None:
             found = model.latest if model else None
             if found is None:
@@ -260,11 +261,7 @@ class ModelVersions:
 
     def statuses(self, name: str, number: int | None = None, label: str | None = None) -> list[ServedVersion]:
         """Return the versions that a status request asks for, the newest first."""
-        model = self.models.get(name)
-        if label is not None:
-            number = model.labels.get(label) if model else None
-            if number is None:
-                raise invalid(f"Unrecognized servable version label: {label}")
+        model, number = self._named(name, number, label)
         if number is not None:
             if model is None or number not in model.versions:
                 raise StatusError(Code.NOT_FOUND, f"Could not find version {number} of model {name}")

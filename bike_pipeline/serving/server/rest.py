@@ -92,7 +92,7 @@ class RestApi:
 
     async def _predict(self, request: web.Request, name: str, number: int | None, label: str | None) -> web.Response:
         with self._answers.counting(name, "REST"):
-            content = bodies.of(request)
+            content = request.get(bodies.BODY, b"")
             try:
                 version = self._versions.find(name, number, label)
             except StatusError:
@@ -110,7 +110,7 @@ class RestApi:
     ) -> web.Response:
         api, method = _EXAMPLES[verb]
         with self._answers.counting(name, "REST", api):
-            chosen, columns = await self._read(decoding.rest_examples, bodies.of(request))
+            chosen, columns = await self._read(decoding.rest_examples, request.get(bodies.BODY, b""))
             with self._versions.find(name, number, label) as version:
                 signature = examples_api.signature_of(version, chosen, method)
                 outputs, rows = await self._answers.examples(version, signature, columns)
@@ -125,7 +125,7 @@ class RestApi:
 
 @functools.lru_cache(256)
 def _asked(path: str) -> tuple[str, str, int | None, str | None] | None:
-    """Return verb, model, version and label of the path of a POST; None where it is none of these."""
+    """Return verb, model, version and label of the path of a POST; None if it is none of these."""
     found = _PREDICT.fullmatch(path)
     if found is None:
         return None

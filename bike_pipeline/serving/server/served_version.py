@@ -76,12 +76,11 @@ class ServedVersion:
 
     @property
     def backends(self) -> dict[str, str]:
-        """What answers, by signature."""
         return {name: batcher.backend.name for name, batcher in self._batchers.items()}
 
     @property
     def unproven(self) -> tuple[str, ...]:
-        """What nothing proves of its files, in words; none where it is not in memory."""
+        """What nothing proves of its files, in words; none if it is not in memory."""
         return self._loaded.unproven if self._loaded else ()
 
     async def load(self) -> None:
@@ -136,7 +135,7 @@ class ServedVersion:
             self._unused.set()
 
     def ready_batcher(self, signature: str) -> Batcher | None:
-        """Return what answers a signature, where that is in memory."""
+        """Return what answers a signature, if that is in memory."""
         return self._batchers.get(signature)
 
     async def batcher(self, signature: Signature) -> Batcher:

@@ -52,12 +52,11 @@ class Signature:
 
     @cached_property
     def plain_kinds(self) -> tuple[Any, ...]:
-        """The types of `plain`."""
         return tuple(kind for _, kind in self.plain)
 
     @cached_property
     def plain_values(self) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
-        """Takes the values of `plain` out of an object, in their order; a KeyError where one is missing."""
+        """Takes the values of `plain` out of an object, in their order; a KeyError if one is missing."""
         names = [name for name, _ in self.plain]
         if len(names) > 1:
             return itemgetter(*names)

@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from bike_pipeline.serving.protos import tensor_pb2, types_pb2
+from bike_pipeline.serving.protos import types_pb2
 from bike_pipeline.serving.security.request_size import check_rows
 from bike_pipeline.serving.server.signatures import Signature, TensorSpec
 from bike_pipeline.serving.statuses import StatusError, invalid
@@ -109,7 +109,7 @@ def to_array(proto: Any, alias: str, most_rows: int | None = None) -> Array:
 
 
 def _sized(flat: Array, size: int, kind: Any) -> Array:
-    """Cut values to a size, or fill them up with the last one; with the type's zero where there is none."""
+    """Cut values to a size, or fill them up with the last one; with the type's zero if there is none."""
     if len(flat) >= size:
         return flat[:size]
     filled = np.empty(size, kind)
@@ -233,10 +233,3 @@ def fill(proto: Any, array: Array) -> None:
     else:
         values = flat
     getattr(proto, field).extend(values.tolist() if isinstance(values, np.ndarray) else values)
-
-
-def to_proto(array: Array) -> Any:
-    """Return an array as a `tensorflow.TensorProto`."""
-    proto = tensor_pb2.TensorProto()
-    fill(proto, array)
-    return proto

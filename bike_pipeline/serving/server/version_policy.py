@@ -16,7 +16,6 @@ class ModelConfig:
     """What is configured for one model.
 
     Attributes:
-        base_path: the folder of its versions.
         policy: which versions are served; `promoted` is resolved into `specific` at every look (see `resolved`).
         latest: how many of the newest, with the policy `latest`.
         specific: which ones, with the policy `specific`.
@@ -57,7 +56,7 @@ def wanted(config: ModelConfig, present: Mapping[int, Path]) -> dict[int, Path]:
 
 
 def absent(config: ModelConfig, present: Mapping[int, Path]) -> str:
-    """Say which versions are meant to be served and not there; empty where none is missing."""
+    """Say which versions are meant to be served and not there; empty if none is missing."""
     if not present:
         return f"model {config.name} has no version in {config.base_path}"
     missing = sorted(set(config.specific) - present.keys()) if config.policy == "specific" else []

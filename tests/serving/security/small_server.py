@@ -44,7 +44,7 @@ async def _rest(request):
     if request.path == "/teapot":
         raise web.HTTPMethodNotAllowed("BREW", ["GET"])
     if request.path == MANY:
-        return web.json_response({"bytes": len(bodies.of(request))})
+        return web.json_response({"bytes": len(request.get(bodies.BODY, b""))})
     return web.json_response({"path": request.path})
 
 

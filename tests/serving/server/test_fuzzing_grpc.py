@@ -50,7 +50,7 @@ def golden_request():
     request = predict_pb2.PredictRequest()
     request.model_spec.name = "bike_demand"
     for name, values in GOLDEN.items():
-        request.inputs[name].CopyFrom(tensors.to_proto(values))
+        tensors.fill(request.inputs[name], values)
     return request
 
 
@@ -142,7 +142,7 @@ def request(draw):
     if draw(strategies.integers(0, 5)) == 0:
         found.model_spec.signature_name = draw(strategies.sampled_from(["serving_default", "", "../x", "\0"]))
     for name, values in GOLDEN.items():
-        found.inputs[name].CopyFrom(tensors.to_proto(values[:rows]))
+        tensors.fill(found.inputs[name], values[:rows])
     for _ in range(draw(strategies.integers(0, 2))):
         name = draw(strategies.sampled_from([*NAMES, "casual", ""]))
         if draw(strategies.integers(0, 4)) == 0:

@@ -60,7 +60,7 @@ def message_of(count, signature=""):
     for name, value in row(8, 0.5).items():
         values = np.arange(count) % 24 if name == "hr" else np.full(count, value)
         kind = np.float32 if isinstance(value, float) else np.int64
-        request.inputs[name].CopyFrom(tensors.to_proto(values.astype(kind)))
+        tensors.fill(request.inputs[name], values.astype(kind))
     return request
 
 

@@ -165,7 +165,7 @@ def log_of(values, signature=""):
     request.model_spec.name, request.model_spec.signature_name = "bike_demand", signature
     for name, value in values.items():
         kind = np.float32 if isinstance(value, float) else np.int64
-        request.inputs[name].CopyFrom(tensors.to_proto(np.array([value], kind)))
+        tensors.fill(request.inputs[name], np.array([value], kind))
     return log.SerializeToString()
 
 

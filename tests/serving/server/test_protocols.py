@@ -62,7 +62,7 @@ def request_of(columns, signature="", rows=slice(None)):
     request.model_spec.name = MODEL
     request.model_spec.signature_name = signature
     for name, values in columns.items():
-        request.inputs[name].CopyFrom(tensors.to_proto(np.asarray(values[rows])))
+        tensors.fill(request.inputs[name], np.asarray(values[rows]))
     return request
 
 
@@ -112,8 +112,8 @@ def test_a_broken_sensor_is_answered_with_nan_over_every_protocol(model_server, 
     assert [status for status, _ in over_rest] == [200, 200]
     plain, records = predict_pb2.PredictRequest(), predict_pb2.PredictRequest()
     for name, values in mixed.items():
-        plain.inputs[name].CopyFrom(tensors.to_proto(values))
-    records.inputs["examples"].CopyFrom(tensors.to_proto(np.array(warmup._examples(mixed), object)))
+        tensors.fill(plain.inputs[name], values)
+    tensors.fill(records.inputs["examples"], np.array(warmup._examples(mixed), object))
     plain.model_spec.name = records.model_spec.name = MODEL
     records.model_spec.signature_name = "serving_examples"
     for answers in (

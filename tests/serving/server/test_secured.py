@@ -81,7 +81,7 @@ def request_of(columns):
     request = predict_pb2.PredictRequest()
     request.model_spec.name = MODEL
     for name, values in columns.items():
-        request.inputs[name].CopyFrom(tensors.to_proto(np.asarray(values)))
+        tensors.fill(request.inputs[name], np.asarray(values))
     return request
 
 

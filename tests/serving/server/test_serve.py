@@ -54,7 +54,7 @@ def request_of(*rows, signature="", **spec):
     request.model_spec.signature_name = signature
     for name in rows[0]:
         kind = np.float32 if isinstance(rows[0][name], float) else np.int64
-        request.inputs[name].CopyFrom(tensors.to_proto(np.array([one[name] for one in rows], kind)))
+        tensors.fill(request.inputs[name], np.array([one[name] for one in rows], kind))
     if "version" in spec:
         request.model_spec.version.value = spec["version"]
     if "label" in spec:
@@ -335,7 +335,7 @@ def test_a_cancelled_call_hurts_nobody(simple_server):
 def test_an_output_filter_chooses_among_the_outputs(simple_server, stub):
     request = predict_pb2.PredictRequest(output_filter=["length", "text_bytes"])
     request.model_spec.name, request.model_spec.signature_name = MODEL, "texts"
-    request.inputs["text"].CopyFrom(tensors.to_proto(np.array([b"ab", b"\xff"], object)))
+    tensors.fill(request.inputs["text"], np.array([b"ab", b"\xff"], object))
     response = stub.Predict(request, timeout=120)
     assert set(response.outputs) == {"length", "text_bytes"}
     assert tensors.to_array(response.outputs["text_bytes"], "").tolist() == [b"ab", b"\xff"]
@@ -358,7 +358,7 @@ def test_a_bad_example_does_not_fail_its_neighbour(simple_server, stub):
     def request(*examples):
         found = predict_pb2.PredictRequest()
         found.model_spec.name, found.model_spec.signature_name = MODEL, "serving_examples"
-        found.inputs["examples"].CopyFrom(tensors.to_proto(np.array(examples, object)))
+        tensors.fill(found.inputs["examples"], np.array(examples, object))
         return found
 
     good = request(example_of(row(8, 0.5)))
@@ -433,9 +433,9 @@ def test_grpc_errors_are_tf_servings(stub):
     assert "input size does not match signature: 10!=11" in details
     assert details.endswith("Sent extra: {}. Missing but required: {hr}.")
     other = request_of(row(8, 0.5))
-    other.inputs["hr"].CopyFrom(tensors.to_proto(np.array([8], np.int32)))
+    tensors.fill(other.inputs["hr"], np.array([8], np.int32))
     assert "hr is expected to be int64 but int32" in refused(stub.Predict, other)[1]
-    other.inputs["hr"].CopyFrom(tensors.to_proto(np.array([8, 9])))
+    tensors.fill(other.inputs["hr"], np.array([8, 9]))
     assert "inconsistent batch size" in refused(stub.Predict, other)[1]
     metadata = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["x"])
     metadata.model_spec.name = MODEL
