@@ -18,8 +18,6 @@ from bike_pipeline.exporting.formats.base import Source
 from bike_pipeline.exporting.formats.registry import format_of
 from bike_pipeline.model_registry import ModelRegistry, layout, model_signature
 from bike_pipeline.modeling.golden import golden_rows
-from bike_pipeline.serving.protos import tensor_pb2
-from bike_pipeline.serving.server import tensors
 
 MODEL = "bike_demand"
 
@@ -187,10 +185,3 @@ def push(base: Path, model: Path, version: int) -> Path:
     registry = ModelRegistry(base / MODEL)
     registry.add(model, version, record, lambda folder: model_signature.write(folder, {}, None, version))
     return registry.folder(version)
-
-
-def proto_of(array):
-    """Return an array as the `tensorflow.TensorProto` that the server would answer it as."""
-    proto = tensor_pb2.TensorProto()
-    tensors.fill(proto, array)
-    return proto

@@ -9,7 +9,6 @@ from bike_pipeline.serving.protos import tensor_pb2, types_pb2
 from bike_pipeline.serving.server import tensors
 from bike_pipeline.serving.server.signatures import Signature, TensorSpec
 from bike_pipeline.serving.statuses import Code, StatusError
-from tests.serving.running import proto_of
 
 TYPES = [
     "bfloat16", "bool", "complex64", "complex128", "float16", "float32", "float64", "int8", "int16", "int32", "int64",
@@ -39,7 +38,7 @@ def test_what_is_written_tensorflow_reads(name):
     import tensorflow as tf
 
     values = values_of(name)
-    np.testing.assert_array_equal(tf.make_ndarray(proto_of(values)), values)
+    np.testing.assert_array_equal(tf.make_ndarray(filled(values)), values)
 
 
 def test_strings_travel_both_ways():
@@ -47,7 +46,13 @@ def test_strings_travel_both_ways():
 
     values = np.array([b"\x00\xff", "ü".encode()], dtype=object)
     assert tensors.to_array(tf.make_tensor_proto(values), "x").tolist() == values.tolist()
-    assert tf.make_ndarray(proto_of(values)).tolist() == values.tolist()
+    assert tf.make_ndarray(filled(values)).tolist() == values.tolist()
+
+
+def filled(values):
+    proto = tensor_pb2.TensorProto()
+    tensors.fill(proto, values)
+    return proto
 
 
 def proto_of(dtype, shape, **fields):
@@ -86,7 +91,7 @@ def test_what_is_no_tensor_is_refused(proto):
 def test_nothing_is_cast():
     spec = TensorSpec(types_pb2.DT_INT64, (-1,))
     with pytest.raises(StatusError, match="hr is expected to be int64 but int32 is provided"):
-        tensors.column(proto_of(np.array([1], np.int32)), spec, "hr")
+        tensors.column(filled(np.array([1], np.int32)), spec, "hr")
 
 
 def test_a_model_that_takes_nothing_but_rows_says_which_input_is_none():
@@ -115,5 +120,5 @@ def test_few_values_and_many_and_bytes_are_the_same_column():
     spec = TensorSpec(types_pb2.DT_FLOAT, (-1,))
     for count in (1, 16, 17, 1000):
         values = np.linspace(0, 1, count, dtype=np.float32)
-        for proto in (proto_of(values), tf.make_tensor_proto(values)):
+        for proto in (filled(values), tf.make_tensor_proto(values)):
             np.testing.assert_array_equal(np.asarray(tensors.column(proto, spec, "x"), np.float32), values)
