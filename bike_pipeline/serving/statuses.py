@@ -30,7 +30,7 @@ class Code(IntEnum):
 
 
 # TF Serving's table (model_servers/http_server.cc); what is not in it is 500.
-_HTTP = {
+HTTP_STATUSES = {
     Code.OK: 200,
     Code.INVALID_ARGUMENT: 400,
     Code.FAILED_PRECONDITION: 400,
@@ -64,7 +64,7 @@ class StatusError(Exception):
     def __init__(self, code: Code, message: str, *, status: int = 0, retry_after: float = 0.0) -> None:
         self.code = code
         self.message = _sendable(message)
-        self.status = status or _HTTP.get(code, 500)
+        self.status = status or HTTP_STATUSES.get(code, 500)
         self.retry_after = retry_after
         super().__init__(self.message)
 

@@ -5,21 +5,14 @@ from __future__ import annotations
 from typing import ClassVar
 
 from bike_pipeline.errors import ServerError
+from bike_pipeline.serving.statuses import HTTP_STATUSES
 
 # Status codes of REST by the canonical name of the error that TF Serving answers them for, and what proxies add.
 CODE_OF_STATUS = {
-    400: "INVALID_ARGUMENT",
-    401: "UNAUTHENTICATED",
-    403: "PERMISSION_DENIED",
-    404: "NOT_FOUND",
+    **{status: code.name for code, status in reversed(HTTP_STATUSES.items())},
     408: "DEADLINE_EXCEEDED",
     409: "ABORTED",
     413: "INVALID_ARGUMENT",
-    429: "RESOURCE_EXHAUSTED",
-    499: "CANCELLED",
-    501: "UNIMPLEMENTED",
-    503: "UNAVAILABLE",
-    504: "DEADLINE_EXCEEDED",
 }
 TRUST = "check serving.client's ca_file, certificate and key, and whether the server speaks TLS"
 # TF Serving answers INVALID_ARGUMENT if a label is not known.
@@ -103,9 +96,10 @@ class ServerFailureError(ClientError):
 
 
 _CLASSES: dict[str, tuple[type[ClientError], str]] = {
-    "INVALID_ARGUMENT": (BadRequestError, "compare the request with the model's signature"),
-    "FAILED_PRECONDITION": (BadRequestError, "compare the request with the model's signature"),
-    "OUT_OF_RANGE": (BadRequestError, "compare the request with the model's signature"),
+    **dict.fromkeys(
+        ("INVALID_ARGUMENT", "FAILED_PRECONDITION", "OUT_OF_RANGE"),
+        (BadRequestError, "compare the request with the model's signature"),
+    ),
     "NOT_FOUND": (UnknownModelError, "check serving.model_name, the version or the label, and what the server serves"),
     "UNAUTHENTICATED": (UnauthenticatedError, "set BIKE_SERVING_TOKEN or BIKE_SERVING_API_KEY to what it accepts"),
     "PERMISSION_DENIED": (UnauthenticatedError, "ask for the right, or set another token or API key"),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.errors import ConfigurationError
-from bike_pipeline.serving.security.watched_file import WatchedFiles
+from bike_pipeline.serving.security.watched_file import WatchedFiles, content_of
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -53,29 +53,23 @@ def read(tls: TlsSettings) -> Identity:
     Raises:
         ConfigurationError: a file is missing, no PEM, expired or not yet valid, or the key is another one's.
     """
-    chain, key = _bytes(tls.certificate_file), _bytes(tls.key_file)
+    chain, key = (
+        content_of(tls.certificate_file, "serving.security.tls"),
+        content_of(tls.key_file, "serving.security.tls"),
+    )
     certificates = _certificates(chain, tls.certificate_file)
     for certificate in certificates:
         _check_dates(certificate, tls.certificate_file)
     _check_key(key, tls.key_file)
     authorities = b""
     if tls.client_ca_file:
-        authorities = _bytes(tls.client_ca_file)
+        authorities = content_of(tls.client_ca_file, "serving.security.tls")
         for certificate in _certificates(authorities, tls.client_ca_file):
             _check_dates(certificate, tls.client_ca_file)
     left = certificates[0].not_valid_after_utc - datetime.now(UTC)
     if left < _EXPIRES_SOON:
         _log.warning("%s: the certificate ends in %d days", tls.certificate_file, left.days)
     return Identity(chain, key, authorities, _context(tls, chain, key, authorities))
-
-
-def _bytes(path: str) -> bytes:
-    try:
-        return Path(path).expanduser().read_bytes()
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot read it ({error.strerror or error})", where=path, fix="correct serving.security.tls"
-        ) from None
 
 
 def _certificates(pem: bytes, where: str) -> Sequence[Certificate]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.serving.security.identity import SCOPES, Client
-from bike_pipeline.serving.security.watched_file import WatchedFiles
+from bike_pipeline.serving.security.watched_file import WatchedFiles, content_of
 
 if TYPE_CHECKING:
     from bike_pipeline.settings.serving_security import JwtSettings
@@ -25,6 +25,7 @@ _SECRET_BYTES = 32
 # The kinds of JWK (RFC 7518, 6.1; RFC 8037) that sign with each family of algorithms.
 _KEY_TYPES = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP", "HS": "oct"}
 _ONLY_KEY = ""
+_SETTING = "serving.security.authentication.jwt"
 
 
 class Tokens:
@@ -91,23 +92,12 @@ def _client(claims: Mapping[str, Any]) -> Client:
     return Client(f"jwt:{subject}", subject, frozenset(names) & frozenset(SCOPES))
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot read the issuer's key ({error.strerror or error})",
-            where=str(path),
-            fix="correct serving.security.authentication.jwt",
-        ) from None
-
-
 def _read_key(path: Path, algorithms: tuple[str, ...]) -> Mapping[str, Any]:
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-    content = _read(path)
+    content = content_of(str(path), _SETTING)
     if algorithms[0].startswith("HS"):
         secret = content.strip()
         if len(secret) < _SECRET_BYTES or secret.startswith(b"-----BEGIN"):
@@ -142,7 +132,7 @@ def _read_key_set(path: Path, algorithms: tuple[str, ...]) -> Mapping[str, Any]:
     allowed = {_KEY_TYPES[name[:2]] for name in algorithms}
     found: dict[str, Any] = {}
     try:
-        for each in orjson.loads(_read(path))["keys"]:
+        for each in orjson.loads(content_of(str(path), _SETTING))["keys"]:
             # A set also holds keys for encryption, and for algorithms that are not ours.
             if each.get("kty") not in allowed or each.get("use", "sig") != "sig" or not each.get("kid"):
                 continue

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from bike_pipeline.errors import BikePipelineError
+from bike_pipeline.errors import BikePipelineError, ConfigurationError
 
 Content = TypeVar("Content")
 _log = logging.getLogger(__name__)
@@ -62,11 +62,8 @@ class WatchedFiles(Generic[Content]):
         self._state = state
         try:
             self._content = self._read()
-        except BikePipelineError as error:
-            _log.error("%s The last good state stays in force.", error)
-            return
-        except OSError as error:
-            _log.error("%s. The last good state stays in force.", error)
+        except (BikePipelineError, OSError) as error:
+            _log.error("%s. The last good state stays in force.", str(error).removesuffix("."))
             return
         self.generation += 1
         _log.warning("read again: %s", ", ".join(str(path) for path in self._paths))
@@ -81,3 +78,12 @@ def _look_at(path: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def content_of(path: str, setting: str) -> bytes:
+    """Return what a file holds, or say that it cannot be read and which setting names it."""
+    try:
+        return Path(path).expanduser().read_bytes()
+    except OSError as error:
+        reason = f"cannot read it ({error.strerror or error})"
+        raise ConfigurationError(reason, where=path, fix=f"correct {setting}") from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from types import TracebackType
 
 from bike_pipeline.serving.security.limits import take_rows
 from bike_pipeline.serving.security.request_size import check_rows
@@ -30,7 +29,7 @@ class Counted:
     def __enter__(self) -> Counted:
         return self
 
-    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, _: object, error: BaseException | None, trace: object) -> None:
         if error is None:
             code = Code.OK
         elif isinstance(error, StatusError):

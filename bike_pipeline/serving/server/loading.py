@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,8 +34,7 @@ _MAX_RECORDS = 1000
 _log = logging.getLogger(__name__)
 
 
-@dataclass
-class Ready:
+class Ready(NamedTuple):
     """A signature's backend, and the most rows that it answers too quickly to be worth a thread; 0 for none."""
 
     backend: Backend

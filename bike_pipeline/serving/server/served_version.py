@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from types import TracebackType
+from typing import NamedTuple
 
 from bike_pipeline.serving.server import loading
 from bike_pipeline.serving.server.batching import Batcher
@@ -31,8 +30,7 @@ class State(IntEnum):
     END = 50
 
 
-@dataclass(frozen=True)
-class Threads:
+class Threads(NamedTuple):
     """Where work happens that the event loop must not wait for: reading and loading, and long calls of models."""
 
     loading: Executor
@@ -127,9 +125,7 @@ class ServedVersion:
         self._unused.clear()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._users -= 1
         if not self._users:
             self._unused.set()

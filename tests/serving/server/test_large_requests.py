@@ -118,6 +118,17 @@ def test_a_large_body_with_a_fault_is_refused_as_a_small_one_is(server, body, st
     assert found == (400 if {said} & {"JSON Parse error", "more than 65536 rows"} or "deeper" in said else 404)
 
 
+def test_what_is_refused_is_counted_as_what_it_is(server):
+    body = json.dumps({"inputs": {name: [value] * 70_000 for name, value in row(8, 0.5).items()}})
+    assert asked(server, body)[0] == 400
+    connection = http.client.HTTPConnection(server.rest, timeout=120)
+    with contextlib.closing(connection):
+        connection.request("GET", "/monitoring/prometheus/metrics")
+        counts = connection.getresponse().read().decode()
+    assert f'request_count{{model_name="{MODEL}",status="INVALID_ARGUMENT"}}' in counts
+    assert 'status="INTERNAL"' not in counts
+
+
 def test_a_large_message_with_a_fault_is_refused_as_a_small_one_is(server):
     assert called(server, b"\xff" * 100_000)[0] == "INVALID_ARGUMENT"
     missing = message_of(ROWS)
