@@ -433,8 +433,10 @@ def test_grpc_errors_are_tf_servings(stub):
     assert "input size does not match signature: 10!=11" in details
     assert details.endswith("Sent extra: {}. Missing but required: {hr}.")
     other = request_of(row(8, 0.5))
+    other.inputs["hr"].Clear()
     tensors.fill(other.inputs["hr"], np.array([8], np.int32))
     assert "hr is expected to be int64 but int32" in refused(stub.Predict, other)[1]
+    other.inputs["hr"].Clear()
     tensors.fill(other.inputs["hr"], np.array([8, 9]))
     assert "inconsistent batch size" in refused(stub.Predict, other)[1]
     metadata = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["x"])
