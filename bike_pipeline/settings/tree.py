@@ -20,7 +20,11 @@ from bike_pipeline.settings.signing import SigningSettings
 from bike_pipeline.settings.tracking import TrackingSettings
 from bike_pipeline.settings.training import TrainingSettings
 
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
+PACKAGE_ROOT = Path(__file__).resolve().parents[1]
+# The folder that holds configs/. In a checkout the package has a link to it; an installed package holds it itself.
+PROJECT_ROOT = (PACKAGE_ROOT / "configs").resolve().parent
+# Where a person looks for what make fetches and for the notebooks' workspace: the checkout, else the current folder.
+FETCHED_ROOT = Path.cwd() if PROJECT_ROOT == PACKAGE_ROOT else PROJECT_ROOT
 
 
 class Settings(Section):
@@ -29,7 +33,7 @@ class Settings(Section):
     Attributes:
         pipeline_name: name of the pipeline in ML Metadata and on every runner.
         workspace: folder for everything the product writes; relative to the folder it is called in.
-        schema_file: the curated schema; relative to the project.
+        schema_file: the curated schema; relative to the folder that holds configs/ (see `PROJECT_ROOT`).
         seed: seeds every random number generator of a run.
     """
 

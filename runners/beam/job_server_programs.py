@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from bike_pipeline.errors import MissingExtraError
-from bike_pipeline.settings import PROJECT_ROOT
+from bike_pipeline.settings import FETCHED_ROOT
 from bike_pipeline.settings.beam import BeamSettings
 
 ENGINES: Final = ("flink", "spark")
@@ -31,7 +31,7 @@ def jar_path(beam: BeamSettings, engine: str) -> Path:
     named = (beam.flink if engine == "flink" else beam.spark).job_server_jar
     if named:
         return Path(named).expanduser()
-    folder = Path(beam.job_server.folder).expanduser() if beam.job_server.folder else PROJECT_ROOT / ".job-servers"
+    folder = Path(beam.job_server.folder).expanduser() if beam.job_server.folder else FETCHED_ROOT / ".job-servers"
     _, name, number = artifact(beam, engine).split(":")
     return folder / f"{name}-{number}.jar"
 

@@ -19,7 +19,7 @@ def product(tmp_path_factory: pytest.TempPathFactory, run_halves: Halves) -> Pro
     """A copy of the project that may be edited, with one run behind it."""
     folder = tmp_path_factory.mktemp("edited")
     for name in ("bike_pipeline", "runners", "configs"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     return Product(run_halves.copied(1, folder / "workspace"), folder)
 
 

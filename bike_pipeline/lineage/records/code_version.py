@@ -40,8 +40,11 @@ class CodeVersion:
 def source_files(root: Path = PROJECT_ROOT) -> dict[str, str]:
     """Return the SHA-256 of every Python file of the package and the runners, by its path in the project."""
     # In a checkout the package's `runners` is a link to the folder beside it; installed, it is a folder of its own.
-    found = sorted(path for room in ("bike_pipeline", "runners") for path in (root / room).rglob("*.py"))
-    names = [re.sub("^bike_pipeline/runners/", "runners/", path.relative_to(root).as_posix()) for path in found]
+    checkout = (root / "bike_pipeline").is_dir()
+    # An installed package is a root itself.
+    top, rooms = (root, ("bike_pipeline", "runners")) if checkout else (root.parent, (root.name,))
+    found = sorted(path for room in rooms for path in (top / room).rglob("*.py"))
+    names = [re.sub("^bike_pipeline/runners/", "runners/", path.relative_to(top).as_posix()) for path in found]
     return {
         name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sorted(zip(names, found, strict=True))
     }
@@ -53,7 +56,7 @@ def hash_of(files: dict[str, str]) -> str:
 
 
 def code_version(root: Path = PROJECT_ROOT) -> CodeVersion:
-    """Return the version of the code in `root`, the folder that holds the package."""
+    """Return the version of the code in `root`, the folder that holds configs/."""
     files = source_files(root)
     commit, dirty = _commit(root)
     return CodeVersion(__version__, commit, dirty, hash_of(files), files)
