@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from bike_pipeline.settings import PROJECT_ROOT, Settings, load_settings
+from bike_pipeline.settings import FETCHED_ROOT, Settings, load_settings
 from bike_pipeline.use_cases import cluster, compression, data, gc, promotion, reproduction, verification
 from bike_pipeline.use_cases import doctor as doctor_
 from bike_pipeline.use_cases import export as export_
@@ -77,7 +77,7 @@ class Workspace:
         """
         workspace = cls(config=os.environ.get("BIKE_PIPELINE_CONFIG") or None)
         named = os.environ.get("BIKE_PIPELINE_WORKSPACE")
-        folder = Path(named) if named else PROJECT_ROOT / workspace.settings.workspace.expanduser()
+        folder = Path(named) if named else FETCHED_ROOT / workspace.settings.workspace.expanduser()
         workspace.settings = workspace.settings.model_copy(update={"workspace": folder.expanduser().absolute()})
         return workspace
 
