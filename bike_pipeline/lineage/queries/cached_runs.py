@@ -23,12 +23,7 @@ PROPERTY = "unchanged_while"
 
 @dataclass(frozen=True)
 class PreviousRun:
-    """A run, and what its end kept for the next one.
-
-    Attributes:
-        run_id: its name.
-        kept: a text; None where nothing was kept.
-    """
+    """A run, and the text that its end kept for the next one, if it kept any."""
 
     run_id: str
     kept: str | None
@@ -39,10 +34,7 @@ class RecordedStage:
     """A stage of an earlier run.
 
     Attributes:
-        name: id of the stage.
-        execution: its execution.
-        contexts: the contexts it belongs to, without the run's own.
-        events: its events.
+        contexts: those it belongs to, without the run's own.
         driven: names of the properties that its driver added; an execution that is answered from the cache has none.
     """
 
@@ -86,16 +78,10 @@ def trained_models(lineage: Lineage, run_id: str) -> list[int]:
 def driven_properties(
     lineage: Lineage, run_id: str, parameters: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, list[str]] | None:
-    """Return the names of the properties that drivers added, by stage.
+    """Return the names of the properties that drivers added in a run that ended well, by stage.
 
-    Args:
-        lineage: the metadata store.
-        run_id: a run that ended well.
-        parameters: MLMD value by name of every parameter that the definition gives each stage.
-
-    Returns:
-        The names; None where a driver put a value of its own over one of the definition's, so that a repetition would
-        not know which.
+    `parameters` has the MLMD value by name of every parameter that the definition gives each stage. None if a driver
+    put a value of its own over one of the definition's, so that a repetition would not know which.
     """
     driven = {}
     for execution in lineage.executions_of(run_id):
@@ -107,13 +93,7 @@ def driven_properties(
 
 
 def recorded_stages(lineage: Lineage, run_id: str, driven: Mapping[str, list[str]]) -> list[RecordedStage]:
-    """Return the stages of a run, in order.
-
-    Args:
-        lineage: the metadata store.
-        run_id: the run.
-        driven: see `driven_properties`.
-    """
+    """Return the stages of a run, in order; see `driven_properties`."""
     executions = lineage.executions_of(run_id)
     events = lineage.store.get_events_by_execution_ids([execution.id for execution in executions])
     found = []

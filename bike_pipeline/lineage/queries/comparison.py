@@ -20,13 +20,9 @@ _METRICS = ("mae", "rmse", "rmsle", "bias", "calibration")
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that is not the same.
+    """One thing (a file, a setting, a slice and metric) that two models do not share; "" if one has none.
 
-    Attributes:
-        part: "data", "schema", "features", "code", "settings", "environment" or "metrics".
-        name: what it is: a file, a setting, a slice and metric.
-        before: its value of the first model; "" where it has none.
-        after: that of the second.
+    `part` is "data", "schema", "features", "code", "settings", "environment" or "metrics".
     """
 
     part: str
@@ -37,15 +33,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models held against each other.
-
-    Attributes:
-        first: MLMD id of the first model.
-        second: that of the second.
-        same: the parts that do not differ.
-        differences: everything that does.
-        unknown: what cannot be compared, in words.
-    """
+    """Two models by their MLMD ids: the parts that do not differ, everything that does, what cannot be compared."""
 
     first: int
     second: int

@@ -39,10 +39,8 @@ class Payload:
     Attributes:
         artifact_id: MLMD id; 0 for files that no artifact has.
         kind: type of the artifact, or `UNRECORDED`.
-        uri: where its files are.
-        size: their size in bytes.
-        free: whether they are freed.
-        reason: why they are kept, or "" where they are freed.
+        size: in bytes.
+        reason: why they are kept; "" if they are freed.
     """
 
     artifact_id: int
@@ -68,14 +66,7 @@ def plan(
     newest blessed models, whatever a run at work reads or writes, and whatever was made or read in the last days, by a
     run that found it in the cache too.
 
-    Args:
-        lineage: the store.
-        history: the same, read into memory.
-        pipeline_root: folder of the artifacts; nothing outside of it is ever freed.
-        serving_path: base path of the served model.
-        keep_blessed: how many of the newest blessed models keep their lineage.
-        keep_days: days.
-        now: the time that the days count from.
+    Nothing outside of `pipeline_root` is ever freed. `keep_days` count back from `now`.
     """
     root = Path(pipeline_root).resolve()
     since = ((now or datetime.now(UTC)) - timedelta(days=keep_days)).timestamp() * 1000

@@ -34,11 +34,7 @@ class Node:
     Attributes:
         key: unique in the graph: "artifact-7", "stage-5", "span-1/2".
         kind: "artifact", "stage" or "span".
-        name: the artifact's type, the stage's name, or "span 1 version 2".
-        detail: what is worth saying of it, in words.
-        uri: where its files are; "" for a stage.
         payload: of an artifact, "there", "freed", "missing" or "remote"; else "".
-        run: of a stage, the run that it belongs to.
         time: when it was made, ISO 8601 in UTC; "" for a span.
     """
 
@@ -70,22 +66,14 @@ class Graph:
     roots: list[str] = field(default_factory=list)
 
     def after(self, key: str) -> list[Edge]:
-        """Return the edges that lead away from a node."""
         return [edge for edge in self.edges if edge.source == key]
 
     def before(self, key: str) -> list[Edge]:
-        """Return the edges that lead to a node."""
         return [edge for edge in self.edges if edge.target == key]
 
 
 def graph_of(lineage: Lineage, history: History, roots: Iterable[int]) -> Graph:
-    """Return the lineage of artifacts.
-
-    Args:
-        lineage: the store.
-        history: the same, read into memory.
-        roots: ids of the artifacts that are asked for.
-    """
+    """Return the lineage of the artifacts with the ids `roots`."""
     wanted = [i for i in roots if i in history.artifacts]
     artifacts, executions = history.lineage_of(wanted)
     graph = Graph(roots=[f"artifact-{i}" for i in wanted])

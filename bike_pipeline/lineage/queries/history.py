@@ -34,17 +34,14 @@ _FREED = (pb.Artifact.MARKED_FOR_DELETION, pb.Artifact.DELETED)
 
 
 class History:
-    """The graph of artifacts and executions.
+    """The graph of artifacts and executions, each by id.
 
     Attributes:
-        artifacts: every artifact by id.
-        executions: every execution by id.
-        stage: name of the stage by execution id; "" where none is recorded.
+        stage: name of the stage by execution id; "" if none is recorded.
         last_used: time of the last event of each artifact, in milliseconds since the epoch.
     """
 
     def __init__(self, lineage: Lineage) -> None:
-        """Read the whole store."""
         store = lineage.store
         self.artifacts: dict[int, pb.Artifact] = {artifact.id: artifact for artifact in store.get_artifacts()}
         self.executions: dict[int, pb.Execution] = {execution.id: execution for execution in store.get_executions()}
@@ -118,16 +115,10 @@ class History:
         return None
 
     def lineage_of(self, starts: Iterable[int]) -> tuple[set[int], set[int]]:
-        """Return all artifacts and executions that artifacts come from, and the gates that looked at them.
+        """Return the ids of all artifacts and executions that artifacts come from, and of the gates that read them.
 
         A model's gates are the evaluations and pushes that read it; those of data are their statistics, the validator
         and the data gate. The model that a warm start began from belongs to it with all of its own lineage.
-
-        Args:
-            starts: artifact ids.
-
-        Returns:
-            Artifact ids and execution ids.
         """
         artifacts: set[int] = set()
         executions: set[int] = set()

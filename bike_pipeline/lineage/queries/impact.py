@@ -15,16 +15,13 @@ class Sighting:
     """A model that saw the rows.
 
     Attributes:
-        model_id: MLMD id of the model.
-        trained_at: when, ISO 8601 in UTC.
-        span: the span that was asked for.
-        version: the version of it that the model saw.
+        trained_at: ISO 8601 in UTC.
+        version: the version of the span that the model saw.
         role: "trained on" (as the newest span), "trained on as history", or "through the warm start of model N".
-        carried_over: rows of the version that was asked for that this later version took over; None where it is the
-            version itself, or where the span store does not tell.
-        blessed: whether it was blessed; None where it was never evaluated.
+        carried_over: rows of the version that was asked for that this later version took over; None if it is the
+            version itself, or if the span store does not tell.
+        blessed: None if it was never evaluated.
         served_versions: the versions it was pushed as.
-        serving: whether it serves now.
     """
 
     model_id: int
@@ -40,13 +37,9 @@ class Sighting:
 
 @dataclass(frozen=True)
 class Impact:
-    """The models that saw a span version.
+    """The models that saw a span version (None: any), oldest first; one that saw it in two ways stands there twice.
 
-    Attributes:
-        span: the span.
-        version: the version; None for every one.
-        sightings: the models, oldest first; one that saw it in two ways stands there twice.
-        notes: what could not be told, in words.
+    `notes` say what could not be told.
     """
 
     span: int
@@ -73,15 +66,7 @@ def impact_of(
     """Return every model that saw the rows of a span version: directly, as history, corrected, or by a warm start.
 
     A later version of a span carries rows of the one before it over, so models trained on it count too, with the number
-    of rows that were carried over.
-
-    Args:
-        lineage: the store.
-        history: the same, read into memory.
-        span: the span.
-        version: its version; None for all of them.
-        store_uri: folder or URL of the span store.
-        serving_path: base path of which it is told which model serves; see `Lineage.models`.
+    of rows that were carried over. `version` None asks for all of them; `serving_path` as in `Lineage.models`.
 
     Raises:
         DataError: neither a recorded run nor the store knows the span version.

@@ -14,23 +14,16 @@ from bike_pipeline.model_registry import ModelRegistry
 
 @dataclass(frozen=True)
 class FoundModel:
-    """A model that somebody asked for.
-
-    Attributes:
-        model_id: MLMD id of the Model artifact.
-        push: its newest push; None where it was never pushed.
-    """
+    """A model that somebody asked for, by its MLMD id, and its newest push, if there was one."""
 
     model_id: int
     push: ServedModel | None
 
 
 def pushed_folder(serving_path: str, name: str | None) -> Path | None:
-    """Return a pushed version's local folder, as it is now; None where only ML Metadata can tell.
+    """Return the local folder of a version, of a folder's name, or (None) of the version that serves, as it is now.
 
-    Args:
-        serving_path: base path of the served model.
-        name: a version, a folder, or None for the version that serves.
+    None if only ML Metadata can tell.
 
     Raises:
         ModelError: nothing serves.

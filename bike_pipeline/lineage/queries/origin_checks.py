@@ -13,13 +13,7 @@ from bike_pipeline.model_registry.manifest import Check
 def checks_of(lineage: Lineage, model_id: int, store_uri: str) -> list[Check]:
     """Return a check for the outputs of all stages behind a model, and one for each span that it was made of.
 
-    Args:
-        lineage: the metadata store that knows the model.
-        model_id: MLMD id of the model.
-        store_uri: the span store.
-
-    Returns:
-        None for a model of a release that did not seal outputs. Files that `gc` freed are counted and not missed.
+    None for a model of a release that did not seal outputs. Files that `gc` freed are counted and not missed.
     """
     history = History(lineage)
     found, _ = history.lineage_of([model_id])

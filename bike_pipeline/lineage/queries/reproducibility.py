@@ -26,14 +26,9 @@ _FOREIGN_MODEL = -1
 
 @dataclass(frozen=True)
 class Match:
-    """One thing that made the model, held against what is here.
+    """One thing that made the model, held against what is here, and whether the model cannot be made again without it.
 
-    Attributes:
-        part: "record", "code", "settings", "schema", "data", "environment" or "baseline".
-        name: what it is.
-        same: whether it is the same here.
-        needed: whether the model cannot be made again without it.
-        detail: what was found, in words.
+    `part` is "record", "code", "settings", "schema", "data", "environment" or "baseline".
     """
 
     part: str
@@ -48,8 +43,7 @@ class Origin:
     """All that made a model, as it is on record.
 
     Attributes:
-        model_id: MLMD id of the model.
-        source: code, settings, environment and seed; None where the run has no record.
+        source: code, settings, environment and seed; None if the run has no record.
         window: the spans it was made of; see `evidence.window_of`.
         missing: what the record lacks, in words.
         baseline: the model it was held against, and began from where warm start was on, as BaselineLookup found it.
@@ -82,13 +76,7 @@ def origin_of(lineage: Lineage, history: History, model_id: int) -> Origin:
 
 
 def matches(origin: Origin, store_uri: str, project: Path = PROJECT_ROOT) -> list[Match]:
-    """Hold everything that made a model against what is here, hash by hash.
-
-    Args:
-        origin: what made the model.
-        store_uri: the span store.
-        project: the folder that holds the package and the settings.
-    """
+    """Hold everything that made a model against what is in the span store and in `project`, hash by hash."""
     source = origin.source
     found = [Match("record", text, same=False, needed=True, detail="not on record") for text in origin.missing]
     if source is not None:

@@ -36,15 +36,7 @@ _MEANINGS = {
 
 @dataclass(frozen=True)
 class StageExplanation:
-    """Why a stage did what it did.
-
-    Attributes:
-        name: the stage.
-        state: "done", "cached", "failed", "interrupted" or "running".
-        seconds: its length.
-        why: in words.
-        error: what went wrong; "" where nothing did.
-    """
+    """Why a stage did what it did, and what went wrong; its state is one of `STATE_NAMES`."""
 
     name: str
     state: str
@@ -103,13 +95,7 @@ def _root(lineage: Lineage, run: RunRecord) -> str:
 
 
 def explain_stages(lineage: Lineage, run: RunRecord, before: RunRecord | None) -> list[StageExplanation]:
-    """Return why every stage of a run did what it did, in order.
-
-    Args:
-        lineage: the metadata store.
-        run: the run.
-        before: the run that it is compared with; None where it was the first.
-    """
+    """Return why every stage of a run did what it did, in order; `before` is None for the first run."""
     earlier = {stage.name: stage.execution_id for stage in before.stages} if before else {}
     found = []
     for stage in run.stages:

@@ -89,14 +89,7 @@ def stage_summary(stage: str, outputs: Outputs) -> str:
 def run_result(
     lineage: Lineage, run_id: str, stages: Sequence[StageResult], path_of: Callable[[str], str] = str
 ) -> RunResult:
-    """Return what a run came to, whose every stage has ended well.
-
-    Args:
-        lineage: the store that holds the run.
-        run_id: its name.
-        stages: its stages, in order.
-        path_of: where an artifact's URI is seen from here.
-    """
+    """Return what a run came to, whose every stage has ended well; `path_of` tells where a URI is seen from here."""
     by_name = {stage.name: stage for stage in stages}
     pushed = lineage.outputs(by_name[LAST_STAGE].execution_id)["pushed_model"][0]
     evaluation = lineage.outputs(by_name[Stage.EVALUATOR].execution_id)["evaluation"][0]

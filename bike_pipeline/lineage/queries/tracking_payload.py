@@ -36,14 +36,12 @@ class TrackingPayload:
 
     Attributes:
         run_id: the run that evaluated the model; a run that was answered from the cache gives the one before.
-        started_ms: when it began, milliseconds since the epoch.
-        ended_ms: when it ended.
+        started_ms: milliseconds since the epoch, as `ended_ms`.
         parameters: the settings, flat: text by dotted name.
         metrics: the candidate's metrics by name, those of a slice as `slicing/value/metric`, the baseline's below
             `baseline/`; errors in rentals an hour, rmsle in log units, bias and calibration as shares.
-        tags: where all of it came from.
         decisions: what was measured and decided, as the Evaluator wrote it.
-        pushes: the pushes of its model, oldest first.
+        pushes: of its model, oldest first.
     """
 
     run_id: str
@@ -57,11 +55,7 @@ class TrackingPayload:
 
 
 def tracking_payload(lineage: Lineage, run_id: str | None = None) -> TrackingPayload:
-    """Return a run as a tracking server is told it.
-
-    Args:
-        lineage: the store that holds the run.
-        run_id: its name; without it, the newest run that came to an evaluation.
+    """Return a run, or else the newest run that came to an evaluation, as a tracking server is told it.
 
     Raises:
         MetadataError: there is no such run, or it came to no evaluation.

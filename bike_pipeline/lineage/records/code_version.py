@@ -23,10 +23,9 @@ class CodeVersion:
     """The code of a run.
 
     Attributes:
-        version: version of the package.
-        commit: git commit; "" where it is not known.
-        dirty: whether the code differs from that commit; None where that is not known.
-        source_sha256: SHA-256 over names and contents of all source files.
+        commit: git commit; "" if it is not known.
+        dirty: whether the code differs from that commit; None if that is not known.
+        source_sha256: over names and contents of all source files.
         files: SHA-256 of each source file, by its path in the project.
     """
 

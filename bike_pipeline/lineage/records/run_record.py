@@ -53,16 +53,12 @@ class RunSource:
     """What a run was made of.
 
     Attributes:
-        run_id: the run's name.
-        runner: the name of the runner.
-        command: how `bike-pipeline` was called, without secrets; "" where something else began the run.
-        code: the code.
+        command: how `bike-pipeline` was called, without secrets; "" if something else began the run.
         settings: the resolved settings, as plain values.
-        settings_sha256: SHA-256 of the settings' canonical JSON.
+        settings_sha256: of the settings' canonical JSON.
         environment: "python", "platform" and the version of each package of `PACKAGES`.
         features: the feature contract, one dictionary a column.
-        schema_sha256: SHA-256 of the curated schema's file.
-        seed: the random seed.
+        schema_sha256: of the curated schema's file.
     """
 
     run_id: str

@@ -24,22 +24,13 @@ _CHUNK = 8 * 1024 * 1024
 def seal_of(uri: str) -> str:
     """Return the seal of an artifact's files as they are now: JSON from each file's name to its SHA-256.
 
-    Args:
-        uri: path or address of the artifact; the name of an artifact that is one file is "".
-
-    Raises:
-        OSError: a file cannot be read.
+    The name of an artifact that is one file is "".
     """
     return json.dumps(_hashes(uri), sort_keys=True)
 
 
 def difference(uri: str, seal: str | None) -> str:
-    """Return in words how an artifact's files differ from its seal; "" where they do not.
-
-    Args:
-        uri: path or address of the artifact.
-        seal: what `seal_of` returned when it was written; None where it was never sealed, which is a difference.
-    """
+    """Return in words how an artifact's files differ from its seal (none is a difference too); "" if they do not."""
     try:
         sealed = json.loads(seal or "")
         if not isinstance(sealed, dict):
@@ -64,11 +55,7 @@ def difference(uri: str, seal: str | None) -> str:
 def check(uri: str, seal: str | None, reader: str, key: str) -> None:
     """Refuse an artifact whose files are not those that its stage wrote.
 
-    Args:
-        uri: path or address of the artifact.
-        seal: what is on record of it.
-        reader: the stage or command that would use it, for the error.
-        key: what the artifact is to its reader.
+    `reader` is the stage or command that would use it, and `key` what it is to that.
 
     Raises:
         VerificationError: a file was changed, added or taken away, or there is no seal.

@@ -17,9 +17,6 @@ def command_line(argv: Sequence[str] | None = None) -> str:
 
     Of `--set NAME=VALUE` only the name is told: the run's record holds the resolved settings. User and password in a
     URL are left out.
-
-    Args:
-        argv: the program and its arguments; None for those of this process.
     """
     program, *given = sys.argv if argv is None else argv
     path = PurePath(program)

@@ -30,14 +30,10 @@ class SpanFiles:
     """A span that was read.
 
     Attributes:
-        span: its number.
-        version: its version.
         role: "train, eval" or "history".
-        content_sha256: content address of its rows.
-        manifest_sha256: SHA-256 of its manifest; "" where it was not recorded.
-        files: SHA-256 by name, from the span store.
-        source: where the rows came from, from the span store.
-        problem: why the files are not known; "" where they are.
+        manifest_sha256: "" if it was not recorded.
+        files: SHA-256 by name, from the span store, as `source`.
+        problem: why the files are not known; "" if they are.
     """
 
     span: int
@@ -55,13 +51,11 @@ class LineageReport:
     """All that is known of a model or a run.
 
     Attributes:
-        title: what it is.
-        facts: name and value of everything recorded about it, in the order in which it is told.
+        facts: name and value of everything recorded about it, in the order in which it is shown.
         spans: the data it was made of, oldest first.
-        gates: the evaluation's decisions; None where it was never evaluated.
-        metrics: the candidate's metrics, a dictionary a slice; None where it was never evaluated.
+        gates: the evaluation's decisions; None if it was never evaluated.
+        metrics: the candidate's metrics, a dictionary a slice; None if it was never evaluated.
         settings: those that differ from the defaults or, of a run, from the run before.
-        graph: its lineage.
         missing: what its record lacks, in words.
     """
 

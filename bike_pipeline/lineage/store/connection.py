@@ -91,11 +91,7 @@ _SERVER_ERROR = re.compile(r"mysql_|Failed to establish connection to Metadata s
 
 
 def connection_config(address: str, create: bool = True) -> pb.ConnectionConfig:
-    """Return how to connect to a store; user and password of a server come from the environment.
-
-    Args:
-        address: see the module.
-        create: make the database or file where there is none.
+    """Return how to connect to a store; `create` makes it. User and password of a server are in the environment.
 
     Raises:
         MetadataError: user or password are not there, or the address is of another kind.
@@ -130,11 +126,7 @@ def _port(parts: SplitResult) -> int:
 
 
 def _account(address: str) -> tuple[str, str]:
-    """Return user and password from the environment.
-
-    Raises:
-        MetadataError: one of them is not there, or the password's file cannot be read.
-    """
+    """Return user and password from the environment."""
     user, password = os.environ.get(METADATA_USER), os.environ.get(METADATA_PASSWORD)
     file = os.environ.get(METADATA_PASSWORD_FILE)
     if password is None and file:
@@ -155,12 +147,7 @@ def _account(address: str) -> tuple[str, str]:
 
 
 def open_at(address: str, create: bool = False, upgrade: bool = False) -> metadata_store.MetadataStore:
-    """Open the store at an address.
-
-    Args:
-        address: see the module.
-        create: make the store where there is none; otherwise its absence is an error.
-        upgrade: bring a store of an older release up to this one's schema.
+    """Open the store at an address; make it (`create`), bring one of an older release up to this schema (`upgrade`).
 
     Raises:
         MetadataError: there is none, it cannot be reached, or it is damaged, locked or of another release.
@@ -217,11 +204,7 @@ def _is_free(config: pb.ConnectionConfig) -> bool:
 
 
 def _reach(address: str) -> None:
-    """Ask for a plain connection first: MLMD tells an absent server from a wrong password in no way.
-
-    Raises:
-        MetadataError: nobody answers there.
-    """
+    """Ask for a plain connection first: MLMD tells an absent server from a wrong password in no way."""
     parts = urlsplit(address)
     try:
         socket.create_connection((parts.hostname, _port(parts)), timeout=_PATIENCE).close()

@@ -20,13 +20,11 @@ class ServedModel:
     """A pushed model.
 
     Attributes:
-        model_id: MLMD id of the Model artifact that was pushed.
-        model_uri: folder of that artifact.
+        model_id: MLMD id of the Model artifact that was pushed; `model_uri` is its folder.
         version: version number under the serving base path.
         destination: folder it was pushed to.
         fingerprint: SHA-256 over the pushed files.
         metric_set: hash of the metrics and slices it was blessed by.
-        pushed_at: when, UTC.
         exports_fingerprint: SHA-256 over its exports (see `model_folder.exports_fingerprint`); "" where there are none.
     """
 
@@ -56,12 +54,9 @@ class RunRecord:
     """One run of the pipeline.
 
     Attributes:
-        run_id: the pipeline run's name in MLMD.
-        started: when, UTC.
+        started: UTC.
         state: "done", "failed", "interrupted" or "running".
-        span: the span it trained on; 0 where it never came to know.
-        version: that span's version.
-        stages: its executions, in order.
+        span: the span it trained on; 0 if it never came to know. `version` is that span's.
         outcome: "pushed as version N", "not blessed", "nothing new" or the error.
     """
 
@@ -79,17 +74,13 @@ class ModelRecord:
     """One trained model.
 
     Attributes:
-        model_id: MLMD id of the Model artifact.
-        uri: its folder.
-        trained: when, UTC.
-        span: the span it was trained on.
-        version: that span's version.
-        blessed: True, False, or None where it was never evaluated.
-        served_version: the serving version it was pushed as; None where it was not.
+        trained: UTC.
+        version: of the span that it was trained on.
+        blessed: None if it was never evaluated.
+        served_version: the version it was pushed as.
         serving: whether it is the one served now.
         metrics: overall metrics on its eval split, in rentals.
-        wrong: why it does not serve although it is promoted: its files are gone, or not those that were pushed; "" for
-            every other model.
+        wrong: why it does not serve although it is promoted: its files are gone, or not those that were pushed.
     """
 
     model_id: int

@@ -38,12 +38,7 @@ class Places:
     """The folder of a store's file, and the folders that it lay in before."""
 
     def __init__(self, root: Path, before: tuple[str, ...] = ()) -> None:
-        """Name them.
-
-        Args:
-            root: the folder, absolute.
-            before: where it was before, as the records of earlier releases have it.
-        """
+        """Name the folder as it is now, absolute, and those of before, as the records of earlier releases have them."""
         own = str(root).rstrip("/")
         self._place, self._in_json = f"{own}/", json.dumps(f"{own}/")[1:-1]
         both = {self._place, self._in_json}
@@ -54,7 +49,6 @@ class Places:
 
     @staticmethod
     def of(file: Path) -> Places:
-        """Return the places of a store's file."""
         return Places(file.parent, _moved_from(file))
 
     def shorten(self, text: str) -> str:
@@ -100,7 +94,6 @@ class LocatedStore(metadata_store.MetadataStore):  # type: ignore[misc]
     """ML Metadata's store, whose records of what lies beside its file can be moved with it."""
 
     def __init__(self, config: pb.ConnectionConfig, enable_upgrade_migration: bool = False) -> None:
-        """Open a store; see `MetadataStore`."""
         super().__init__(config, enable_upgrade_migration)
         self.places = Places.of(Path(config.sqlite.filename_uri)) if config.HasField("sqlite") else None
 

@@ -14,10 +14,7 @@ def refuse_a_lost_store(settings: Settings, accepted: bool = False) -> None:
     """Refuse to go on where the workspace's own store is gone or empty, and the workspace shows that there was one.
 
     Without it a run would know of no earlier model, and would train, push and promote as if it were the first.
-
-    Args:
-        settings: where the store and the served models are; a server, or a file elsewhere, is not looked for.
-        accepted: whether a new store may be begun all the same.
+    A server, or a file elsewhere, is not looked for. `accepted`: a new store may be begun all the same.
 
     Raises:
         MetadataError: that is so.

@@ -11,12 +11,7 @@ from bike_pipeline.lineage.store.metadata_store import CACHED, CANCELED, ERROR_P
 
 
 def execution_type(name: str, base_type: int) -> pb.ExecutionType:
-    """Return the type of an execution.
-
-    Args:
-        name: of the type.
-        base_type: MLMD's number of the system type that it specializes; 0 for none.
-    """
+    """Return the type of an execution; `base_type` is MLMD's number of the system type that it specializes, or 0."""
     kind = pb.ExecutionType(name=name)
     if base_type:
         kind.base_type = base_type
@@ -26,9 +21,7 @@ def execution_type(name: str, base_type: int) -> pb.ExecutionType:
 def close_interrupted(lineage: Lineage, run_id: str) -> None:
     """Mark what a killed process left as running: the lock is ours, so no run of this workspace can be going on.
 
-    Args:
-        lineage: the metadata store; runs of other workspaces may be going on in it.
-        run_id: the last run of this workspace; "" where there was none.
+    Runs of other workspaces may be, in the same store; so only the last run of this one (or "") is looked at.
     """
     left = [execution for execution in lineage.executions_of(run_id) if execution.last_known_state == RUNNING]
     for execution in left:
@@ -69,14 +62,9 @@ def put_execution(
     contexts: Sequence[pb.Context],
     reuse_contexts: bool = False,
 ) -> int:
-    """Write an execution with its artifacts in one transaction; return its id.
+    """Write an execution with its artifacts in one transaction; return its id. With an id, it is written over.
 
-    Args:
-        lineage: the metadata store.
-        execution: what to write; with an id it is written over.
-        linked: inputs and outputs; of each event, its kind and its key count.
-        contexts: what it belongs to.
-        reuse_contexts: look contexts without an id up by type and name.
+    Of each event of `linked`, its kind and its key count. `reuse_contexts` looks contexts without an id up by name.
 
     Raises:
         ml_metadata.errors.AlreadyExistsError: another execution of that type has its name.
@@ -97,11 +85,7 @@ def record_cached(
 ) -> None:
     """Write down that a run was handed an artifact of an earlier one, and all that led to it, as answered from a cache.
 
-    Args:
-        lineage: the metadata store.
-        run_id: the run.
-        artifact_id: what it was handed.
-        contexts_of: returns what a stage's executions belong to in this run.
+    `contexts_of` returns what a stage's executions belong to in this run.
     """
     producer = lineage.producer(artifact_id)
     if producer is None:
