@@ -21,6 +21,7 @@ from bike_pipeline.edge.fetching import BUNDLE_LIMIT, read_channel
 from bike_pipeline.edge.trust import FORMAT, UpdateError
 from bike_pipeline.errors import BusyError, EdgeError
 from bike_pipeline.storage.atomic_files import replace_file, storage_error
+from bike_pipeline.storage.locks import file_lock
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -103,14 +104,13 @@ def publish(
         BusyError: another push to the channel does not end.
         StorageError: the folder cannot be written; devices find what was current.
     """
-    from filelock import FileLock, Timeout
-
     if len(bundle.archive) > BUNDLE_LIMIT:
         raise EdgeError(f"the bundle has {len(bundle.archive)} bytes; a device takes {BUNDLE_LIMIT} at most")
     folder = base / channel
     try:
         (folder / "bundles").mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock", timeout=_LOCK_SECONDS):
+        busy = BusyError("another push to this channel is running", where=str(folder), fix="push again later")
+        with file_lock(folder / ".lock", busy, seconds=_LOCK_SECONDS):
             before = _before(folder, trusted, sequence)
             place = folder / "bundles" / f"{bundle.sha256}.tar"
             if not place.exists() or place.read_bytes() != bundle.archive:
@@ -132,8 +132,6 @@ def publish(
             signature = base64.b64encode(signer.sign(text.encode())).decode()
             envelope = {"payload": text, "signature": signature, "key_id": signer.key_id}
             replace_file(folder / CHANNEL_FILE, (json.dumps(envelope, indent=1) + "\n").encode())
-    except Timeout:
-        raise BusyError("another push to this channel is running", where=str(folder), fix="push again later") from None
     except OSError as error:
         raise storage_error(error, "write", folder) from None
     return Published(folder, True, payload)

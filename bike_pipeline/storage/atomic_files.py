@@ -21,6 +21,7 @@ _FIXES = {
     errno.EPERM: "give this user the right to write there, or choose another folder",
     errno.EROFS: "choose a folder on a file system that can be written",
     errno.ENOTDIR: "a part of that path is a file: choose another folder",
+    errno.EEXIST: "a file is in the way: choose another folder",
     errno.ENOENT: "check the path",
 }
 

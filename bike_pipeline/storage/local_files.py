@@ -11,6 +11,7 @@ from pathlib import Path
 from bike_pipeline.errors import BusyError, StorageError
 from bike_pipeline.storage.atomic_files import storage_error, sync_folder, sync_tree, write_and_sync
 from bike_pipeline.storage.files import LOCK_SECONDS
+from bike_pipeline.storage.locks import file_lock
 
 ASIDE = ".writing"
 LOCK = ".lock"
@@ -68,26 +69,15 @@ class LocalFiles:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the lock file; the operating system frees it when the process dies."""
-        import filelock
-
-        lock = filelock.FileLock(self._root / LOCK, timeout=self._lock_seconds)
-        try:
-            self._root.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except filelock.Timeout:
-            raise BusyError(
-                f"another process has been writing there for {self._lock_seconds:g} seconds",
-                where=str(self._root),
-                fix="wait for it to end and run this again",
-            ) from None
-        except OSError as error:
-            raise storage_error(error, "lock", self._root) from error
-        try:
+        busy = BusyError(
+            f"another process has been writing there for {self._lock_seconds:g} seconds",
+            where=str(self._root),
+            fix="wait for it to end and run this again",
+        )
+        with file_lock(self._root / LOCK, busy, seconds=self._lock_seconds):
             # Whoever writes holds the lock, so whatever stands here belongs to a writer that died.
             self._clear()
             yield
-        finally:
-            lock.release()
 
     def publish(self, folder: str, fill: Callable[[Path], None], commit: str) -> None:  # noqa: ARG002 (appears at once)
         """Write the files aside, flush them and their folders, and rename the whole."""

@@ -53,7 +53,7 @@ def compress(
     """
     from bike_pipeline.lean_imports import lean_imports
     from bike_pipeline.lineage.queries.model_lookup import find_model
-    from bike_pipeline.storage.workspace_lock import workspace_lock
+    from bike_pipeline.storage.locks import workspace_lock
     from bike_pipeline.use_cases.metadata import lineage_of
 
     own = settings.exporting.compression

@@ -45,7 +45,7 @@ def collect_garbage(
     from bike_pipeline.lineage.queries.history import History
     from bike_pipeline.lineage.records.last_run import last_run
     from bike_pipeline.lineage.store.writing import close_interrupted
-    from bike_pipeline.storage.workspace_lock import workspace_lock
+    from bike_pipeline.storage.locks import workspace_lock
     from bike_pipeline.use_cases.metadata import lineage_of
 
     # A store that is not there must not make a workspace.

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from bike_pipeline.commands import compress
 from bike_pipeline.errors import BusyError, ConfigurationError, ExportError, ModelError
 from bike_pipeline.settings.compression import Method
-from bike_pipeline.storage.workspace_lock import workspace_lock
+from bike_pipeline.storage.locks import workspace_lock
 from bike_pipeline.use_cases.compression import METHODS
 from tests.conftest import ROOT
 from tests.recording import Recorder

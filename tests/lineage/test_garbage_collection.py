@@ -23,7 +23,7 @@ from bike_pipeline.lineage.queries.model_lookup import find_model
 from bike_pipeline.lineage.reports.lineage_report import report_of_model
 from bike_pipeline.lineage.store.metadata_store import Lineage
 from bike_pipeline.settings import PROJECT_ROOT
-from bike_pipeline.storage.workspace_lock import workspace_lock
+from bike_pipeline.storage.locks import workspace_lock
 from tests.lineage.world import FIRST, SECOND, Runs
 from tests.recording import Recorder
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from bike_pipeline.storage.atomic_files import storage_error, sync_folder
+from bike_pipeline.storage.atomic_files import storage_error, sync_folder, sync_tree
 
 _INCOMING = ".incoming-"
 
@@ -59,12 +58,7 @@ class NewResult:
             OSError: it cannot be written; the results before are untouched.
         """
         before = _numbers(self._base)
-        for path in (*self.folder.rglob("*"), self.folder):
-            if path.is_dir():
-                sync_folder(path)
-            else:
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
+        sync_tree(self.folder)
         target = self._base / str(self._number)
         self.folder.rename(target)
         sync_folder(self._base)

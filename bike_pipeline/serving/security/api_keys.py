@@ -10,15 +10,17 @@ import math
 import re
 import secrets
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bike_pipeline.errors import ConfigurationError
+from bike_pipeline.errors import BusyError, ConfigurationError
 from bike_pipeline.serving.security.identity import SCOPES, Client
 from bike_pipeline.storage.atomic_files import replace_file, storage_error
+from bike_pipeline.storage.locks import FOREVER, file_lock
 
 # Where a key stands in a leaked log or repository, secret scanners find it by this.
 PREFIX = "bike_"
@@ -186,15 +188,16 @@ def revoke(path: Path, key_id: str) -> ApiKey:
     return gone
 
 
-def _locked(path: Path) -> Any:
-    from filelock import FileLock
-
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise storage_error(error, "write", path) from None
     # Two people who make keys at the same moment both find theirs in the file.
-    return FileLock(path.with_name(f".{path.name}.lock"), mode=0o600)
+    busy = BusyError("another process changes the keys", where=str(path), fix="try again")
+    with file_lock(path.with_name(f".{path.name}.lock"), busy, seconds=FOREVER, mode=0o600):
+        yield
 
 
 def _write(path: Path, salt: bytes, keys: Iterable[ApiKey]) -> None:
