@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from bike_pipeline.commands.output import table
-from bike_pipeline.exporting.acceptance.report import shown_size
+from bike_pipeline.exporting.acceptance.report import size_in_words
 
 _NUMBERS = ("max difference", "mean", "max relative", "golden row", "RMSE", "MAE +")
 _SPEEDS = ("size", "cold start", "one row", "rows/s")
@@ -50,7 +50,7 @@ def _cells(entry: dict[str, Any]) -> list[str]:
         _number(entry["rmse"], ".2f"),
         _share(entry["mae_increase"]),
         "-" if slice_increase is None else f"{_share(slice_increase)} {entry['worst_slice']}",
-        shown_size(entry["size_bytes"]),
+        size_in_words(entry["size_bytes"]),
         f"{entry['cold_start_ms']:,.0f} ms{'' if entry['own_process'] else ' *'}",
         f"{entry['latency_us']:,.1f} µs",
         f"{entry['rows_per_second']:,.0f}",

@@ -21,12 +21,11 @@ from tfx.utils import io_utils, path_utils
 
 from bike_pipeline import features
 from bike_pipeline.components.artifact_types import Exports
-from bike_pipeline.exporting.acceptance.decision import Limits
-from bike_pipeline.exporting.acceptance.edge_gate import with_edge_gate
-from bike_pipeline.exporting.acceptance.report import Report, summary, write_report
+from bike_pipeline.exporting import export_run
+from bike_pipeline.exporting.acceptance.report import ExportReport, summary, write_report
 from bike_pipeline.exporting.compression.candidates import Trying
 from bike_pipeline.exporting.compression.material import Material
-from bike_pipeline.exporting.export_run import EVALUATED_COLUMNS, Rows, build_matrix
+from bike_pipeline.exporting.export_run import EVALUATED_COLUMNS
 from bike_pipeline.exporting.formats import registry
 from bike_pipeline.exporting.formats.base import Source
 from bike_pipeline.exporting.formats.compressed import Compressing
@@ -85,31 +84,30 @@ class ExporterExecutor(base_executor.BaseExecutor):
         folder = Path(output.uri)
         folder.mkdir(parents=True, exist_ok=True)
         if not model_utils.is_model_blessed(artifact_utils.get_single_instance(input_dict["model_blessing"])):
-            report = Report({}, {}, 0, model.id, blessed=False, reason="the model is not blessed: nothing is exported")
+            reason = "the model is not blessed: nothing is exported"
+            report = ExportReport({}, {}, 0, model.id, blessed=False, reason=reason)
+            write_report(report, folder)
         else:
             formats = registry.formats_of(settings.all_formats)
             evaluation = EvaluationSettings.model_validate_json(exec_properties["evaluation"])
-            folder_of_model = Path(path_utils.serving_model_dir(model.uri))
+            model_folder = Path(path_utils.serving_model_dir(model.uri))
             source = Source(
-                folder_of_model,
+                model_folder,
                 _sampled(input_dict, TRAIN, settings.calibration_rows),
-                _compressing(folder_of_model, input_dict, exec_properties, settings, evaluation),
+                _compressing(model_folder, input_dict, exec_properties, settings, evaluation),
             )
-            limits = Limits.of(settings, evaluation)
-            matrix = build_matrix(
+            evaluated = _read(input_dict, EVAL, EVALUATED_COLUMNS)
+            report = export_run.run(
                 formats,
                 source,
-                Rows(_evaluated(input_dict)),
-                limits,
+                evaluated,
+                settings,
+                evaluation,
                 folder,
-                golden_rows=settings.golden_rows,
-                seconds=settings.timeout,
                 model_id=model.id,
                 blessed=True,
                 saved_model_here=True,
             )
-            report = with_edge_gate(matrix, formats, evaluation, limits, source.saved_model, folder)
-        write_report(report, folder)
         plain = report.as_json()
         output.set_string_custom_property(REPORT_PROPERTY, json.dumps(plain))
         output.set_string_custom_property(SUMMARY_PROPERTY, summary(plain))
@@ -163,10 +161,6 @@ def _compressing(
     )
     graph = Path(artifact_utils.get_single_uri(input_dict["transform_graph"]))
     return Compressing(Material(model, graph, read(HISTORY, TRAIN), read(EVAL)), methods, trying)
-
-
-def _evaluated(input_dict: dict[str, list[types.Artifact]]) -> dict[str, Any]:
-    return _read(input_dict, EVAL, EVALUATED_COLUMNS)
 
 
 class Exporter(base_component.BaseComponent):

@@ -1,126 +1,135 @@
-"""The parity matrix: every format exported, loaded, held against the SavedModel, measured and decided, in one run."""
+"""An export run: every format exported, loaded, held against the SavedModel, measured and accepted or not."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
-
 from bike_pipeline import features, progress
 from bike_pipeline.errors import BikePipelineError, ExportError, MissingExtraError
-from bike_pipeline.exporting import worker
-from bike_pipeline.exporting.acceptance import not_finite, quality
+from bike_pipeline.exporting import workers
+from bike_pipeline.exporting.acceptance import quality
 from bike_pipeline.exporting.acceptance.decision import Limits, decide
-from bike_pipeline.exporting.acceptance.measurements import Measured, Speed, measure
-from bike_pipeline.exporting.acceptance.parity import compare
-from bike_pipeline.exporting.acceptance.report import SAVED_MODEL, FormatReport, Report, size_and_sha256, write_golden
-from bike_pipeline.exporting.formats.base import Columns, Format, Predictions, Source
-from bike_pipeline.exporting.processes import WaitingProcess
+from bike_pipeline.exporting.acceptance.measurements import Measurement, Speed, measure
+from bike_pipeline.exporting.acceptance.parity import compare, not_finite_fault
+from bike_pipeline.exporting.acceptance.report import (
+    SAVED_MODEL,
+    EdgeGate,
+    ExportReport,
+    FormatReport,
+    size_and_sha256,
+    write_golden,
+    write_report,
+)
+from bike_pipeline.exporting.formats import frozen_graph
+from bike_pipeline.exporting.formats.base import Columns, Format, Source
 from bike_pipeline.modeling import golden, slice_sums
+from bike_pipeline.settings import EvaluationSettings, ExportingSettings
 
 # What the rows of the eval split must hold: the model's inputs, the label, and what slices are taken by.
 EVALUATED_COLUMNS = tuple(dict.fromkeys((*(f.name for f in features.MODEL_INPUTS), *slice_sums.COLUMNS)))
 
 
-@dataclass(frozen=True)
-class Rows:
-    """The rows that formats are checked with.
+class _Run:
+    """What was made and measured of each format, or why not.
 
-    Attributes:
-        evaluated: rows of the eval split, each of `EVALUATED_COLUMNS` of shape (rows,).
+    This process converts what TensorFlow converts; the workers measure beside it, one format after the other.
     """
 
-    evaluated: dict[str, npt.NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """What came of all formats.
-
-    Attributes:
-        report: the report, the edge gate not decided yet.
-        sums: errors by slice and format, of every format that answered.
-    """
-
-    report: Report
-    sums: slice_sums.Measured
-
-
-class _Exports:
-    """One run over the formats."""
-
-    def __init__(self, source: Source, rows: Rows, folder: Path, work: Path, seconds: float) -> None:
-        self.source, self.rows, self.folder, self.seconds = source, rows, folder, seconds
-        self._work = work
+    def __init__(self, source: Source, inputs: Columns, golden_rows: Columns, folder: Path, seconds: float) -> None:
+        assert source.shared
+        self._source, self._inputs, self._golden = source, inputs, golden_rows
+        self._shared, self.folder, self._seconds = source.shared, folder, seconds
         self.failures: dict[str, str] = {}
         self.not_here: set[str] = set()
-        self.measured: dict[str, Measured] = {}
+        self.measured: dict[str, Measurement] = {}
 
-    def export(self, format_: Format) -> bool:
-        """Export a format and return whether it did."""
-        target = self.folder / format_.name
-        target.mkdir()
+    def of(self, formats: Sequence[Format], saved_model_here: bool) -> None:
+        """Export and measure formats, of which the first is the SavedModel."""
+        for name, columns in (
+            (workers.GOLDEN, self._golden),
+            (workers.EVALUATED, self._inputs),
+            (workers.CALIBRATION, self._source.calibration),
+        ):
+            workers.write_columns(self._shared, name, columns)
+        total = 2 * len(formats)
+        with workers.Workers(self._shared) as process:
+            here, apart = ([f for f in formats if f.in_process is wanted] for wanted in (True, False))
+            for number, format_ in enumerate(here):
+                progress.report(number / total, f"exporting {format_.title}")
+                self._here(process, format_, measured=format_.name == SAVED_MODEL and saved_model_here)
+            self._apart(process, apart)
+            for number, format_ in enumerate(apart, start=len(here)):
+                progress.report(number / total, f"exporting {format_.title}")
+                if self._attempt(format_, lambda f=format_: self._exported(process, f)):  # type: ignore[misc]
+                    self._submit(process, format_, "measure")
+            for number, format_ in enumerate(formats, start=len(formats)):
+                progress.report(number / total, f"measuring {format_.title}")
+                if format_.name not in self.failures and format_.name not in self.measured:
+                    self._attempt(format_, lambda f=format_: self._answers(process, f))  # type: ignore[misc]
+            for name in (f"{format_.name}-{verb}" for format_ in formats for verb in ("export", "measure")):
+                if output := process.output(name).strip():
+                    logging.getLogger(__name__).info("%s: %s", name, output)
+
+    def _here(self, process: workers.Workers, format_: Format, measured: bool) -> None:
+        """Export a format in this process, and measure it there or hand it over for that."""
+        if not self._attempt(format_, lambda: self._export_here(format_)):
+            return
+        if measured:
+            self._attempt(format_, lambda: self._measure_here(format_))
+        else:
+            self._submit(process, format_, "measure")
+
+    def _apart(self, process: workers.Workers, formats: Sequence[Format]) -> None:
+        """Hand the exports over that other libraries make."""
+        if formats:
+            frozen_graph.share(self._source)
+        for format_ in formats:
+            (self.folder / format_.name).mkdir()
+            self._submit(process, format_, "export")
+
+    def _attempt(self, format_: Format, step: Callable[[], None]) -> bool:
+        """Take a step and return whether it succeeded; whatever a library raises costs its own format only."""
         try:
-            if format_.in_process:
-                format_.export(self.source, target)
-            else:
-                with WaitingProcess(self._work, f"{format_.name}-export") as process:
-                    process.do(self._job(format_, "export"), self.seconds)
-            size_and_sha256(target, format_.file)
-        except Exception as error:  # noqa: BLE001 (whatever a library raises costs its own format only)
-            self._failed(format_, error, f"it wrote no {format_.file}")
+            step()
+        except Exception as error:  # noqa: BLE001 (as it says)
+            exported = (self.folder / format_.name / format_.file).is_file()
+            self.failures[format_.name] = _reason(
+                error, "it cannot be loaded" if exported else f"it wrote no {format_.file}"
+            )
+            if isinstance(error, MissingExtraError):
+                self.not_here.add(format_.name)
             return False
         return True
 
-    def measure_here(self, format_: Format, golden_rows: Columns) -> None:
-        """Measure a format in this process."""
-        self._take(format_, lambda: measure(format_, self.folder / format_.name, golden_rows, self._inputs()))
+    def _submit(self, process: workers.Workers, format_: Format, verb: str) -> None:
+        job = {"verb": verb, "format": format_.name, "folder": str(self.folder / format_.name)}
+        job |= {"rows": str(self._shared), "source": str(self._source.saved_model)}
+        process.submit(f"{format_.name}-{verb}", {**job, "seconds": self._seconds})
 
-    def measure(self, format_: Format, process: WaitingProcess) -> None:
-        """Measure a format in a process of its own."""
+    def _export_here(self, format_: Format) -> None:
+        target = self.folder / format_.name
+        target.mkdir()
+        format_.export(self._source, target)
+        size_and_sha256(target, format_.file)
 
-        def answers() -> Measured:
-            speed = process.do(self._job(format_, "measure"), self.seconds)
-            found = worker.read_columns(self._work, f"{format_.name}-answers")
-            del speed["tensorflow"]
-            return Measured(found[worker.GOLDEN], found[worker.MIXED], found[worker.EVALUATED], Speed(**speed))
+    def _measure_here(self, format_: Format) -> None:
+        self.measured[format_.name] = measure(lambda: self._source.loaded, self._golden, self._inputs)
 
-        self._take(format_, answers)
+    def _exported(self, process: workers.Workers, format_: Format) -> None:
+        process.result(f"{format_.name}-export")
+        size_and_sha256(self.folder / format_.name, format_.file)
 
-    def _take(self, format_: Format, answers: Any) -> None:
-        try:
-            self.measured[format_.name] = answers()
-        except Exception as error:  # noqa: BLE001 (as above)
-            self._failed(format_, error, "it cannot be loaded")
-
-    def _failed(self, format_: Format, error: Exception, otherwise: str) -> None:
-        self.failures[format_.name] = _reason(error, otherwise)
-        if isinstance(error, MissingExtraError):
-            self.not_here.add(format_.name)
-
-    def _inputs(self) -> Columns:
-        return {f.name: self.rows.evaluated[f.name] for f in features.MODEL_INPUTS}
-
-    def keep_rows(self, golden_rows: Columns) -> None:
-        """Write the rows down for other processes."""
-        worker.write_columns(self._work, worker.GOLDEN, golden_rows)
-        worker.write_columns(self._work, worker.EVALUATED, self._inputs())
-        worker.write_columns(self._work, worker.CALIBRATION, self.source.calibration)
-
-    def _job(self, format_: Format, verb: str) -> dict[str, str]:
-        return {
-            "verb": verb,
-            "format": format_.name,
-            "folder": str(self.folder / format_.name),
-            "rows": str(self._work),
-            "source": str(self.source.saved_model),
-        }
+    def _answers(self, process: workers.Workers, format_: Format) -> None:
+        speed = process.result(f"{format_.name}-measure")
+        del speed["tensorflow"]
+        found = workers.read_columns(self._shared, f"{format_.name}-answers")
+        golden_rows, mixed, evaluated = (found[name] for name in (workers.GOLDEN, workers.MIXED, workers.EVALUATED))
+        self.measured[format_.name] = Measurement(golden_rows, mixed, evaluated, Speed(**speed))
 
 
 def _reason(error: Exception, otherwise: str) -> str:
@@ -134,29 +143,27 @@ def _reason(error: Exception, otherwise: str) -> str:
     return f"{otherwise} ({type(error).__name__}: {first})"
 
 
-def build_matrix(
+def run(
     formats: Sequence[Format],
     source: Source,
-    rows: Rows,
-    limits: Limits,
+    evaluated: Columns,
+    settings: ExportingSettings,
+    evaluation: EvaluationSettings,
     folder: Path,
     *,
-    golden_rows: int,
-    seconds: float,
     model_id: int,
     blessed: bool,
     saved_model_here: bool,
-) -> Matrix:
-    """Export, load, check, measure and decide every format.
+) -> ExportReport:
+    """Export, load, check, measure and accept every format, and write `golden.json` and `parity.json`.
 
     Args:
         formats: the formats, the SavedModel among them.
         source: the model.
-        rows: rows for errors.
-        limits: what formats are held to.
-        folder: where each format's folder and `golden.json` are written; it exists.
-        golden_rows: how many golden rows.
-        seconds: how long a format may take in a process of its own.
+        evaluated: rows of the eval split, each of `EVALUATED_COLUMNS` of shape (rows,).
+        settings: limits, rows and seconds.
+        evaluation: the gate in front of serving, which devices are held to as well.
+        folder: where each format's folder and the two files are written; it exists.
         model_id: MLMD id of the model.
         blessed: whether it is blessed.
         saved_model_here: measure the SavedModel in this process, which has loaded TensorFlow already; else in one of
@@ -165,81 +172,70 @@ def build_matrix(
     Raises:
         ExportError: the SavedModel itself cannot be exported or loaded: there is nothing to hold others against.
     """
-    asked = golden.golden_rows(golden_rows)
-    first = next(format_ for format_ in formats if format_.name == SAVED_MODEL)
-    others = [format_ for format_ in formats if format_.name != SAVED_MODEL]
-    with tempfile.TemporaryDirectory(prefix="bike-exports-") as temporary, ExitStack() as open_:
-        run = _Exports(source, rows, folder, Path(temporary), seconds)
-        apart = others if saved_model_here else [first, *others]
-        processes = {f.name: open_.enter_context(WaitingProcess(Path(temporary), f.name)) for f in apart}
-        run.keep_rows(asked)
-        done = 0
-
-        def tell(format_: Format, verb: str) -> None:
-            nonlocal done
-            progress.report(done / (2 * len(formats)), f"{verb} {format_.title}")
-            done += 1
-
-        exported = []
-        for format_ in (first, *others):
-            tell(format_, "exporting")
-            if run.export(format_):
-                exported.append(format_)
-        for format_ in exported:
-            tell(format_, "measuring")
-            if format_.name in processes:
-                run.measure(format_, processes[format_.name])
-            else:
-                run.measure_here(format_, asked)
-        for name, process in processes.items():
-            if said := process.said().strip():
-                logging.getLogger(__name__).info("%s: %s", name, said)
-    if SAVED_MODEL in run.failures:
+    golden_rows = golden.golden_rows(settings.golden_rows)
+    limits = Limits.of(settings, evaluation)
+    ordered = sorted(formats, key=lambda format_: format_.name != SAVED_MODEL)
+    with tempfile.TemporaryDirectory(prefix="bike-exports-") as shared:
+        inputs = {f.name: evaluated[f.name] for f in features.MODEL_INPUTS}
+        done = _Run(replace(source, shared=Path(shared)), inputs, golden_rows, folder, settings.timeout)
+        done.of(ordered, saved_model_here)
+    if SAVED_MODEL in done.failures:
         raise ExportError(
-            f"the SavedModel itself cannot be exported: {run.failures[SAVED_MODEL]}",
+            f"the SavedModel itself cannot be exported: {done.failures[SAVED_MODEL]}",
             where=str(source.saved_model),
             fix="train again with --no-cache",
         )
-    if wrong := not_finite.wrong_answers(golden.with_broken_rows(asked), run.measured[SAVED_MODEL]):
+    reference = done.measured[SAVED_MODEL]
+    if fault := not_finite_fault(golden.with_broken_rows(golden_rows), reference):
         raise ExportError(
-            f"the SavedModel {wrong}",
+            f"the SavedModel {fault}",
             where=str(source.saved_model),
             fix="run the pipeline: it trains a model that answers NaN there, which models of earlier releases do not",
         )
-    described = write_golden(folder, asked, golden.broken_rows(), run.measured[SAVED_MODEL].golden, golden.SEED)
-    sums = quality.sums_by_format(
-        source.saved_model, rows.evaluated, {name: found.evaluated for name, found in run.measured.items()}
-    )
+    written = write_golden(folder, golden_rows, golden.broken_rows(), reference.golden, golden.SEED)
+    answers = {name: measured.evaluated for name, measured in done.measured.items()}
+    sums = quality.sums_by_format(source.saved_model, evaluated, answers)
     entries = {}
     for format_ in formats:
         entry = FormatReport(
             passed=False,
-            reason=run.failures.get(format_.name, ""),
+            reason=done.failures.get(format_.name, ""),
             title=format_.title,
             file=format_.file,
             precision=format_.precision,
-            own_process=format_.name in processes,
-            not_here=format_.name in run.not_here,
+            own_process=not (saved_model_here and format_.name == SAVED_MODEL),
+            not_here=format_.name in done.not_here,
         )
-        if format_.name in run.measured:
-            entry = _entry(entry, format_.name, run, sums, asked, limits)
+        if format_.name in done.measured:
+            entry = _judged(entry, format_.name, done, sums, golden_rows, limits)
         entries[format_.name] = entry
-    report = Report(formats=entries, golden=described, eval_rows=sums.rows, model_id=model_id, blessed=blessed)
-    return Matrix(report, sums)
+    report = ExportReport(formats=entries, golden=written, eval_rows=sums.rows, model_id=model_id, blessed=blessed)
+    # TFMA is imported here, beside nothing that is measured.
+    from bike_pipeline.exporting.acceptance.edge_gate import edge_gates
+
+    gates = edge_gates(report, sums, formats, evaluation, limits, source.saved_model, folder)
+    if not blessed:
+        gates = {name: EdgeGate(blessed=False, format=name, reason="the model is not blessed") for name in gates}
+    if gates:
+        report = replace(report, edge_gate=next(iter(gates.values())), edge_gates=gates)
+    write_report(report, folder)
+    return report
 
 
-def _entry(
-    entry: FormatReport, name: str, run: _Exports, sums: slice_sums.Measured, asked: Columns, limits: Limits
+def _judged(
+    entry: FormatReport, name: str, done: _Run, sums: slice_sums.Measured, golden_rows: Columns, limits: Limits
 ) -> FormatReport:
-    measured, reference = run.measured[name], run.measured[SAVED_MODEL]
+    measured, reference = done.measured[name], done.measured[SAVED_MODEL]
     parity = compare(reference.golden, measured.golden)
-    found = quality.quality_of(sums, name, limits.min_rows)
-    passed, reason = decide(entry.precision, parity, found, limits)
-    if passed and (wrong := not_finite.wrong_answers(golden.with_broken_rows(asked), measured)):
-        passed, reason = False, f"it {wrong}"
+    errors = quality.quality_of(sums, name, limits.min_rows)
+    passed, reason = decide(entry.precision, parity, errors, limits)
+    if passed and (fault := not_finite_fault(golden.with_broken_rows(golden_rows), measured)):
+        passed, reason = False, f"it {fault}"
     if name == SAVED_MODEL and passed:
         reason = "every other format is held against it"
-    size, sha256 = size_and_sha256(run.folder / name, entry.file)
+    size, sha256 = size_and_sha256(done.folder / name, entry.file)
+    worst = parity.worst_row
+    row: dict[str, Any] = {column: float(str(values[worst])) for column, values in golden_rows.items()}
     return replace(
         entry,
         passed=passed,
@@ -247,18 +243,13 @@ def _entry(
         size_bytes=size,
         sha256=sha256,
         parity=parity,
-        worst_golden_row=_row(asked, parity.worst_row, reference.golden, measured.golden),
-        mae=found.mae,
-        rmse=found.rmse,
-        mae_increase=found.mae_increase,
-        worst_slice=found.worst_slice or None,
-        worst_slice_mae_increase=found.worst_slice_mae_increase,
+        worst_golden_row={**row, "expected": float(reference.golden[worst]), "answer": float(measured.golden[worst])},
+        mae=errors.mae,
+        rmse=errors.rmse,
+        mae_increase=errors.mae_increase,
+        worst_slice=errors.worst_slice or None,
+        worst_slice_mae_increase=errors.worst_slice_mae_increase,
         cold_start_ms=measured.speed.cold_start_ms,
         latency_us=measured.speed.latency_us,
         rows_per_second=measured.speed.rows_per_second,
     )
-
-
-def _row(asked: Columns, row: int, expected: Predictions, answers: Predictions) -> dict[str, float]:
-    values = {name: float(str(column[row])) for name, column in asked.items()}
-    return {**values, "expected": float(expected[row]), "answer": float(answers[row])}

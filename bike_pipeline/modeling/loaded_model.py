@@ -20,7 +20,11 @@ _CHUNK = 65_536
 
 
 class LoadedModel:
-    """A SavedModel in this process, asked through its served signature."""
+    """A SavedModel in this process, asked through its served signature.
+
+    Attributes:
+        signature: the served signature, TensorFlow's concrete function.
+    """
 
     def __init__(self, folder: str | Path) -> None:
         """Load the SavedModel in `folder`."""
@@ -31,7 +35,7 @@ class LoadedModel:
         self._tf = tf
         with plain_folder(folder) as path:
             self._model = tf.saved_model.load(path)
-        self._signature = self._model.signatures["serving_default"]
+        self.signature = self._model.signatures["serving_default"]
 
     def predict(self, columns: Mapping[str, Sequence[Any] | npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
         """Return the predicted rentals an hour, shape (rows,).
@@ -44,5 +48,5 @@ class LoadedModel:
         parts = []
         for start in range(0, rows, _CHUNK):
             chunk = {name: self._tf.constant(values[start : start + _CHUNK]) for name, values in arrays.items()}
-            parts.append(self._signature(**chunk)[features.LABEL].numpy())
+            parts.append(self.signature(**chunk)[features.LABEL].numpy())
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,30 +128,20 @@ def _measured(settings: Settings, formats: list[Format], model: ModelToExport, f
     from bike_pipeline.lean_imports import lean_imports
 
     with lean_imports(google_cloud=True):
-        from bike_pipeline.exporting.acceptance.decision import Limits
-        from bike_pipeline.exporting.acceptance.edge_gate import with_edge_gate
-        from bike_pipeline.exporting.acceptance.report import EdgeGate, write_report
-        from bike_pipeline.exporting.export_run import Rows, build_matrix
+        from bike_pipeline.exporting import export_run
         from bike_pipeline.exporting.formats.base import Source
 
-        limits = Limits.of(settings.exporting, settings.evaluation)
-        matrix = build_matrix(
+        report = export_run.run(
             formats,
             Source(model.saved_model, model.calibration),
-            Rows(model.evaluated),
-            limits,
+            model.evaluated,
+            settings.exporting,
+            settings.evaluation,
             folder,
-            golden_rows=settings.exporting.golden_rows,
-            seconds=settings.exporting.timeout,
             model_id=model.model_id,
             blessed=model.blessed,
             saved_model_here=False,
         )
-        report = with_edge_gate(matrix, formats, settings.evaluation, limits, model.saved_model, folder)
-        if not model.blessed:
-            refused = EdgeGate(blessed=False, format=report.edge_gate.format, reason="the model is not blessed")
-            report = replace(report, edge_gate=refused, edge_gates=dict.fromkeys(report.edge_gates, refused))
-        write_report(report, folder)
     return report.as_json()
 
 

@@ -205,18 +205,19 @@ def test_a_missing_extra_says_what_to_install_and_the_run_goes_on(
 
 
 def test_litert_is_measured_where_tensorflow_was_never_imported(world: World, tmp_path: Path) -> None:
-    from bike_pipeline.exporting import worker
-    from bike_pipeline.exporting.processes import WaitingProcess
+    from bike_pipeline.exporting import workers
 
     found = world.export("tflite_float32")
     asked = golden_rows(200)
-    for name in (worker.GOLDEN, worker.EVALUATED):
-        worker.write_columns(tmp_path, name, asked)
-    job = {"verb": "measure", "folder": "", "rows": str(tmp_path), "source": ""}
+    for name in (workers.GOLDEN, workers.EVALUATED):
+        workers.write_columns(tmp_path, name, asked)
+    job = {"verb": "measure", "rows": str(tmp_path), "source": "", "seconds": 300}
     seen = {}
-    for name in ("tflite_float32", "saved_model"):
-        with WaitingProcess(tmp_path, name) as process:
-            seen[name] = process.do({**job, "format": name, "folder": str(found.folder / name)}, 300)["tensorflow"]
+    with workers.Workers(tmp_path) as process:
+        for name in ("tflite_float32", "saved_model"):
+            process.submit(name, {**job, "format": name, "folder": str(found.folder / name)})
+        for name in ("saved_model", "tflite_float32"):
+            seen[name] = process.result(name)["tensorflow"]
     assert seen == {"tflite_float32": False, "saved_model": True}
 
 

@@ -45,7 +45,8 @@ def full_size(few_rows: dict[str, Any], transform_graph: Path, tmp_path_factory:
     saved_model.write(model, str(transform_graph), str(path), {})
     served, golden = LoadedModel(path), golden_rows(1_000)
     inputs = {f.name: few_rows[f.name] for f in features.MODEL_INPUTS}
-    return FullSize(Source(path, inputs), golden, served.predict(golden), few_rows, served.predict({**inputs}))
+    source = Source(path, inputs, shared=tmp_path_factory.mktemp("shared"))
+    return FullSize(source, golden, served.predict(golden), few_rows, served.predict({**inputs}))
 
 
 @pytest.fixture(scope="session")

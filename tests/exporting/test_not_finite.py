@@ -88,7 +88,8 @@ def test_rows_as_records_of_bytes_are_answered_alike(full_size: Any) -> None:
 
     mixed = with_broken_rows(full_size.golden)
     serialized = encode(pa.RecordBatch.from_pydict({name: pa.array(values) for name, values in mixed.items()}))
-    served = full_size.source.loaded.signatures["serving_examples"](examples=tf.constant(serialized))
+    model = tf.saved_model.load(str(full_size.source.saved_model))
+    served = model.signatures["serving_examples"](examples=tf.constant(serialized))
     answers, sound = served[features.LABEL].numpy(), are_sound(mixed)
     assert (np.isnan(answers) == ~sound).all()
     np.testing.assert_allclose(answers[sound], full_size.answers, rtol=1e-5)

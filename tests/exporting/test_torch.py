@@ -15,6 +15,7 @@ import pytest
 
 from bike_pipeline import extras
 from bike_pipeline.errors import ExportError, MissingExtraError
+from bike_pipeline.exporting.acceptance.parity import compare
 from bike_pipeline.exporting.formats import frozen_graph
 from bike_pipeline.exporting.formats import torch as torch_format
 from bike_pipeline.exporting.formats.base import Source
@@ -40,7 +41,7 @@ def folders(full_size: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 @pytest.mark.parametrize("name", FORMATS)
 def test_raw_features_get_the_saved_models_answers(name: str, full_size: Any, folders: dict[str, Path]) -> None:
     found = format_of(name)
-    parity = found.check(found.load(folders[name]), full_size.golden, full_size.answers)
+    parity = compare(full_size.answers, found.load(folders[name]).predict(full_size.golden))
     assert parity.rows == 1_000
     assert parity.max_relative_difference <= 1e-5
     assert [path.name for path in folders[name].iterdir()] == [found.file]
@@ -76,7 +77,7 @@ def test_a_broken_file_is_one_clear_error(name: str, tmp_path: Path) -> None:
 
 
 def test_every_operation_of_the_serving_graph_has_a_counterpart(full_size: Any) -> None:
-    operations = frozen_graph.read(full_size.source.saved_model).operations
+    operations = frozen_graph.read(full_size.source).operations
     assert len(operations) > 50
     assert [operation.name for operation in operations if not torch_format._known(operation)] == []
 

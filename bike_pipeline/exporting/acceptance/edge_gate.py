@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from bike_pipeline.exporting.acceptance.decision import Limits
-from bike_pipeline.exporting.acceptance.report import SAVED_MODEL, EdgeGate, Report
-from bike_pipeline.exporting.export_run import Matrix
+from bike_pipeline.exporting.acceptance.report import SAVED_MODEL, EdgeGate, ExportReport
 from bike_pipeline.exporting.formats.base import Format
 from bike_pipeline.exporting.formats.tflite import SIGNATURE, Tflite
 from bike_pipeline.modeling import evaluation, tfma_output
@@ -29,27 +27,31 @@ EVALUATIONS_FOLDER = "tfma"
 DECISIONS_FILE = "decisions.json"
 
 
-def with_edge_gate(
-    matrix: Matrix, formats: Sequence[Format], settings: EvaluationSettings, limits: Limits, model: Path, folder: Path
-) -> Report:
-    """Return the report with the verdict on each LiteRT format that passed; the first of them is that of the model.
+def edge_gates(
+    report: ExportReport,
+    sums: Measured,
+    formats: Sequence[Format],
+    settings: EvaluationSettings,
+    limits: Limits,
+    model: Path,
+    folder: Path,
+) -> dict[str, EdgeGate]:
+    """Return the verdict on each LiteRT format that passed; the first of them is that of the model.
 
     Args:
-        matrix: what came of all formats.
+        report: what came of all formats.
+        sums: errors by slice and format.
         formats: the formats, in the order of the settings.
         settings: the gate in front of serving.
         limits: what formats may lose.
         model: the SavedModel.
         folder: where the exports are; TFMA's files go below.
     """
-    gates = {
-        format_.name: _judged(matrix, format_, _held_to(settings, limits), model, folder)
+    return {
+        format_.name: _verdict(sums, format_, _held_to(settings, limits), model, folder)
         for format_ in formats
-        if isinstance(format_, Tflite) and matrix.report.formats[format_.name].passed
+        if isinstance(format_, Tflite) and report.formats[format_.name].passed
     }
-    if not gates:
-        return matrix.report
-    return replace(matrix.report, edge_gate=next(iter(gates.values())), edge_gates=gates)
 
 
 def _held_to(settings: EvaluationSettings, limits: Limits) -> EvaluationSettings:
@@ -61,21 +63,17 @@ def _held_to(settings: EvaluationSettings, limits: Limits) -> EvaluationSettings
     return settings.model_copy(update={"change_thresholds": changes})
 
 
-def _judged(matrix: Matrix, format_: Format, settings: EvaluationSettings, model: Path, folder: Path) -> EdgeGate:
+def _verdict(sums: Measured, format_: Format, settings: EvaluationSettings, model: Path, folder: Path) -> EdgeGate:
     names = {format_.name: evaluation.CANDIDATE, SAVED_MODEL: evaluation.BASELINE}
     measured = Measured(
-        {(key, names[name]): sums for (key, name), sums in matrix.sums.sums.items() if name in names},
-        matrix.sums.naive_errors,
+        {(key, names[name]): found for (key, name), found in sums.sums.items() if name in names}, sums.naive_errors
     )
     config = evaluation.eval_config(settings)
     for spec in config.model_specs:
         if spec.name == evaluation.CANDIDATE:
             spec.model_type, spec.signature_name = "tf_lite", SIGNATURE
     output = folder / EVALUATIONS_FOLDER / format_.name
-    locations = {
-        evaluation.CANDIDATE: str(folder / format_.name),
-        evaluation.BASELINE: str(model),
-    }
+    locations = {evaluation.CANDIDATE: str(folder / format_.name), evaluation.BASELINE: str(model)}
     by_tfma = tfma_output.judge(str(output), measured, config, locations, "")
     decisions = evaluation.decide(
         settings,
@@ -92,7 +90,7 @@ def _judged(matrix: Matrix, format_: Format, settings: EvaluationSettings, model
         reason = f"TFMA and all of {binding} binding thresholds bless {format_.title}"
     else:
         reason = f"TFMA does not bless {format_.title}"
-    told = {"blessed": blessed, "blessed_by_tfma": by_tfma, "reason": reason}
-    told["decisions"] = [{**vars(decision), "reason": decision.reason} for decision in decisions]
-    (output / DECISIONS_FILE).write_text(json.dumps(told, indent=2), encoding="utf-8")
+    verdict = {"blessed": blessed, "blessed_by_tfma": by_tfma, "reason": reason}
+    verdict["decisions"] = [{**vars(decision), "reason": decision.reason} for decision in decisions]
+    (output / DECISIONS_FILE).write_text(json.dumps(verdict, indent=2), encoding="utf-8")
     return EdgeGate(blessed=blessed, format=format_.name, reason=reason)

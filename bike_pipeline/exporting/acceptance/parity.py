@@ -1,4 +1,4 @@
-"""How far an exported model is from the SavedModel, on the same rows."""
+"""How far an exported model is from the SavedModel, on the same rows, and whether it answers NaN where it must."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from bike_pipeline.exporting.acceptance.measurements import Measurement
+from bike_pipeline.exporting.formats.base import Columns
+from bike_pipeline.modeling.golden import are_sound
+
 # Below one rental an hour a relative difference says nothing: the hour is empty either way.
 SMALLEST_DENOMINATOR = 1.0
+# A batch of another size is added up in another order, and one of another range is quantized otherwise.
+_ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -53,3 +59,23 @@ def compare(reference: npt.NDArray[np.float32], answers: npt.NDArray[np.float32]
         wape=float(difference.sum()) / total,
         worst_row=int(relative.argmax()),
     )
+
+
+def not_finite_fault(mixed: Columns, measured: Measurement) -> str:
+    """Return what a model does wrong with rows that are not finite, as half a sentence; "" if nothing is wrong.
+
+    Every such row must be answered with NaN, and no other row of the batch otherwise for it.
+
+    Args:
+        mixed: the golden rows with broken ones among them.
+        measured: its answers to these, and to the golden rows alone.
+    """
+    sound = are_sound(mixed)
+    invented = np.flatnonzero(~sound & ~np.isnan(measured.mixed))
+    if len(invented):
+        row = int(invented[0])
+        broken = next(f"{name} is {values[row]}" for name, values in mixed.items() if not np.isfinite(values[row]))
+        return f"answers {measured.mixed[row]:.6g} where {broken}, instead of NaN"
+    if not np.allclose(measured.mixed[sound], measured.golden, rtol=_ROUNDING, atol=_ROUNDING):
+        return "answers rows otherwise where a row of the same batch is not finite"
+    return ""

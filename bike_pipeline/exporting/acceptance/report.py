@@ -45,9 +45,9 @@ class FormatReport:
         mae_increase: (MAE - SavedModel's MAE) / SavedModel's MAE.
         worst_slice: the slice with the largest increase among those with enough rows to decide.
         worst_slice_mae_increase: its increase.
-        cold_start_ms: see `measuring.Speed`.
-        latency_us: see `measuring.Speed`.
-        rows_per_second: see `measuring.Speed`.
+        cold_start_ms: see `measurements.Speed`.
+        latency_us: see `measurements.Speed`.
+        rows_per_second: see `measurements.Speed`.
         own_process: whether it was measured in a process of its own; where not, the cold start is without the import
             of TensorFlow.
         not_here: whether it failed because an optional part that it needs is not installed on this machine.
@@ -90,7 +90,7 @@ class EdgeGate:
 
 
 @dataclass(frozen=True)
-class Report:
+class ExportReport:
     """What came of all formats of one model.
 
     Attributes:
@@ -123,7 +123,7 @@ class Report:
         return plain
 
 
-def write_report(report: Report, folder: Path) -> None:
+def write_report(report: ExportReport, folder: Path) -> None:
     """Write `parity.json`, and a mark where the model was not blessed."""
     (folder / PARITY_FILE).write_text(json.dumps(report.as_json(), indent=2) + "\n", encoding="utf-8")
     if not report.blessed:
@@ -147,8 +147,8 @@ def write_golden(folder: Path, rows: Columns, broken: Columns, answers: Predicti
     golden = {"columns": parts[0], features.LABEL: [_shortest(v) for v in answers], NOT_FINITE: {"columns": parts[1]}}
     content = json.dumps(golden, allow_nan=False).encode()
     (folder / GOLDEN_FILE).write_bytes(content)
-    told = {"rows": len(answers), "not_finite_rows": len(parts[1][features.HOUR]), "seed": seed}
-    return {**told, "file": GOLDEN_FILE, "sha256": hashlib.sha256(content).hexdigest()}
+    counted = {"rows": len(answers), "not_finite_rows": len(parts[1][features.HOUR]), "seed": seed}
+    return {**counted, "file": GOLDEN_FILE, "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def _shortest(value: Any) -> int | float | str:
@@ -169,7 +169,7 @@ def size_and_sha256(folder: Path, file: str) -> tuple[int, str]:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()), sha256
 
 
-def shown_size(size_bytes: float) -> str:
+def size_in_words(size_bytes: float) -> str:
     """Return a size for people."""
     return f"{size_bytes / 1024:,.0f} kB"
 
@@ -183,7 +183,7 @@ def summary(report: Mapping[str, Any]) -> str:
     if report["reason"]:
         return str(report["reason"])
     formats = report["formats"]
-    good = [f"{e['title']} {shown_size(e['size_bytes'])}" for e in formats.values() if e["passed"]]
+    good = [f"{e['title']} {size_in_words(e['size_bytes'])}" for e in formats.values() if e["passed"]]
     bad = [f"{e['title']} NOT: {e['reason']}" for e in formats.values() if not e["passed"]]
     edge = "edge: blessed" if report["edge_gate"]["blessed"] else f"edge: NOT blessed, {report['edge_gate']['reason']}"
     return "; ".join(filter(None, (", ".join(good), *bad, edge)))

@@ -13,17 +13,16 @@ from typing import Any, Self
 
 from bike_pipeline import features, progress
 from bike_pipeline.errors import BikePipelineError, MissingExtraError
-from bike_pipeline.exporting import worker
+from bike_pipeline.exporting import workers
 from bike_pipeline.exporting.acceptance import quality
 from bike_pipeline.exporting.acceptance.measurements import predict_all
 from bike_pipeline.exporting.acceptance.report import SAVED_MODEL
 from bike_pipeline.exporting.compression.material import Material, Teacher
 from bike_pipeline.exporting.compression.methods import PLAIN, compressed
 from bike_pipeline.exporting.compression.rule import Candidate
-from bike_pipeline.exporting.formats import registry
+from bike_pipeline.exporting.formats import frozen_graph, registry
 from bike_pipeline.exporting.formats.base import Columns, Format, Loaded, Source
-from bike_pipeline.exporting.interleaved import medians_by_round, one_core
-from bike_pipeline.exporting.processes import WaitingProcess
+from bike_pipeline.exporting.timing import medians_by_round, one_core
 from bike_pipeline.settings.compression import CompressionSettings, Method
 from bike_pipeline.settings.exporting import ExportingSettings
 from bike_pipeline.settings.training import TrainingSettings
@@ -112,12 +111,11 @@ def measure(
     """
     candidates, loaded = [], {}
     formats = registry.formats_of(trying.compression.formats)
-    with tempfile.TemporaryDirectory(prefix="bike-compress-") as temporary:
-        work = Path(temporary)
-        worker.write_columns(work, worker.CALIBRATION, calibration)
+    with tempfile.TemporaryDirectory(prefix="bike-compress-") as temporary, workers.Workers(Path(temporary)) as process:
         for number, (method, (parameters, sparsity)) in enumerate(models.items()):
             progress.report(0.5 + number / (2 * len(models)), f"exporting and measuring {method}")
-            source = Source(folder / method / MODEL_FOLDER, calibration)
+            source = Source(folder / method / MODEL_FOLDER, calibration, shared=_made(Path(temporary) / method))
+            workers.write_columns(Path(temporary) / method, workers.CALIBRATION, calibration)
             for format_ in formats:
                 target = _made(folder / method / format_.name)
                 found = Candidate(
@@ -128,7 +126,7 @@ def measure(
                     sparsity=sparsity,
                 )
                 try:
-                    _export(format_, source, target, work, trying.timeout)
+                    _export(format_, source, target, process, trying.timeout)
                     content = (target / format_.file).read_bytes()
                     loaded[found.name] = format_.load(target)
                     # Without a time of day in its header: the same file has the same size.
@@ -141,19 +139,15 @@ def measure(
     return _measured(candidates, loaded, material, trying)
 
 
-def _export(format_: Format, source: Source, target: Path, work: Path, seconds: float) -> None:
+def _export(format_: Format, source: Source, target: Path, process: workers.Workers, seconds: float) -> None:
     if format_.in_process:
         format_.export(source, target)
         return
-    job = {
-        "verb": "export",
-        "format": format_.name,
-        "folder": str(target),
-        "rows": str(work),
-        "source": str(source.saved_model),
-    }
-    with WaitingProcess(work, f"{target.parent.name}-{format_.name}") as process:
-        process.do(job, seconds)
+    frozen_graph.share(source)
+    name = f"{target.parent.name}-{format_.name}"
+    job = {"verb": "export", "format": format_.name, "folder": str(target), "seconds": seconds}
+    process.submit(name, {**job, "rows": str(source.shared), "source": str(source.saved_model)})
+    process.result(name)
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""What every export format does: `export` a model, `load` it again, `check` it against the SavedModel."""
+"""What every export format does: `export` a model, and `load` it again."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from bike_pipeline.exporting.acceptance.parity import Parity, compare
-from bike_pipeline.storage.literal_paths import plain_folder
+from bike_pipeline.modeling.loaded_model import LoadedModel
 
 if TYPE_CHECKING:
     from bike_pipeline.exporting.formats.compressed import Compressing
@@ -27,26 +26,32 @@ Precision = Literal["float32", "float16", "int8", "compressed"]
 
 @dataclass(frozen=True)
 class Source:
-    """The model to export.
+    """The model to export. What several formats begin with is made once, when the first one asks for it.
 
     Attributes:
         saved_model: folder of the SavedModel, with the trained Keras model in its `assets.extra`.
         calibration: rows of the training span, one array of shape (rows,) for each of the model's inputs; int64 or
             float32. What quantization learns its ranges from.
         compression: what a smaller model is made of; None where none is asked for.
+        shared: folder of intermediate files that formats of other processes find too; None for none.
     """
 
     saved_model: Path
     calibration: Columns
     compression: Compressing | None = None
+    shared: Path | None = None
 
     @functools.cached_property
-    def loaded(self) -> Any:
-        """The SavedModel in this process, loaded once for all formats that TensorFlow converts."""
-        import tensorflow as tf
+    def loaded(self) -> LoadedModel:
+        """The SavedModel in this process."""
+        return LoadedModel(self.saved_model)
 
-        with plain_folder(self.saved_model) as folder:
-            return tf.saved_model.load(folder)
+    @functools.cached_property
+    def frozen(self) -> Any:
+        """The signature that takes raw features, as a concrete function whose variables are constants."""
+        from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+        return convert_variables_to_constants_v2(self.loaded.signature)
 
 
 class Loaded(Protocol):
@@ -66,7 +71,7 @@ class Format(abc.ABC):
     Attributes:
         name: the name in the settings; also the name of the folder that holds its files.
         title: what people call it, for tables.
-        precision: what its numbers are kept in; decides what `check` holds it to.
+        precision: what its numbers are kept in; decides which limits it is held to.
         extra: the optional part of the product that it needs; empty where it needs none.
         file: the file, relative to its folder, that a runtime loads.
         in_process: whether `export` uses TensorFlow alone, so that it may run in the process that has it loaded. Every
@@ -98,13 +103,3 @@ class Format(abc.ABC):
             ExportError: the file cannot be loaded.
             MissingExtraError: the optional part it needs is not installed.
         """
-
-    def check(self, loaded: Loaded, golden: Columns, reference: Predictions) -> Parity:
-        """Compare the loaded model with the SavedModel on golden rows.
-
-        Args:
-            loaded: what `load` returned.
-            golden: the golden rows.
-            reference: the SavedModel's answers, shape (rows,), in rentals an hour.
-        """
-        return compare(reference, loaded.predict(golden))

@@ -6,8 +6,9 @@ number of layers or another width is another list, and no line of the generator 
 
 from __future__ import annotations
 
+import contextlib
+import pickle
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,9 @@ import numpy.typing as npt
 
 from bike_pipeline import features
 from bike_pipeline.errors import ExportError
-from bike_pipeline.storage.literal_paths import plain_folder
+from bike_pipeline.exporting.formats.base import Source
 
-SIGNATURE = "serving_default"
+_SHARED_FILE = "graph.pickle"
 # An operator passes its first input on, or rearranges nothing within a row; its other inputs are of no account.
 _ALIASES = ("Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot")
 _RESHAPES = ("Reshape", "ExpandDims", "Squeeze")
@@ -158,18 +159,29 @@ def _constants_of(graph: Any) -> set[str]:
     return found
 
 
-def read(saved_model: Path) -> FrozenGraph:
-    """Read the served signature of a SavedModel, with all variables as numbers.
+def read(source: Source) -> FrozenGraph:
+    """Return the served signature with all variables as numbers, or what `share` left of it.
 
     Raises:
         ExportError: a tensor of it has no fixed size within a row.
     """
-    import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+    shared = source.shared / _SHARED_FILE if source.shared else None
+    if shared and shared.is_file():
+        graph: FrozenGraph = pickle.loads(shared.read_bytes())  # noqa: S301 (this run's own file)
+        return graph
+    return _read(source.frozen)
 
-    with plain_folder(saved_model) as folder:
-        loaded = tf.saved_model.load(folder)
-    function = convert_variables_to_constants_v2(loaded.signatures[SIGNATURE])
+
+def share(source: Source) -> None:
+    """Leave the graph where processes without TensorFlow find it; a model that has none is refused where it is read."""
+    if source.shared:
+        with contextlib.suppress(ExportError):
+            (source.shared / _SHARED_FILE).write_bytes(pickle.dumps(read(source)))
+
+
+def _read(function: Any) -> FrozenGraph:
+    import tensorflow as tf
+
     # A graph of its own: a session runs no function's graph.
     graph = tf.Graph()
     with graph.as_default():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import subprocess
@@ -92,17 +91,20 @@ def convert(source: Source, path: Path) -> None:
     Raises:
         ExportError: an operator has no counterpart in ONNX; names it and its layer.
     """
-    folder = source.saved_model.resolve()
-    written_at = (folder / "saved_model.pb").stat()
-    content = _converted(folder, (written_at.st_ino, written_at.st_mtime_ns))
+    shared = source.shared / FILE if source.shared else None
+    if shared and shared.is_file():
+        content = shared.read_bytes()
+    else:
+        # Several formats begin with the same file, and a conversion takes seconds.
+        content = _converted(source.saved_model.resolve())
+        if shared:
+            shared.write_bytes(content)
     scratch = path.with_name(f".{path.name}")
     scratch.write_bytes(content)
     scratch.replace(path)
 
 
-# Several formats begin with the same file, and a conversion takes seconds.
-@functools.lru_cache(maxsize=4)
-def _converted(saved_model: Path, _written_at: tuple[int, int]) -> bytes:
+def _converted(saved_model: Path) -> bytes:
     import onnx
 
     with tempfile.TemporaryDirectory() as scratch:

@@ -16,11 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from bike_pipeline import extras, features
-from bike_pipeline.errors import ExportError
-from bike_pipeline.exporting.calibration import with_extremes
 from bike_pipeline.exporting.formats.base import Columns, Source
 from bike_pipeline.exporting.formats.onnx import FILE, Float32, Session, convert
-from bike_pipeline.exporting.formats.tflite_quantized import SMALLEST_LAYER
+from bike_pipeline.exporting.formats.quantization import SMALLEST_LAYER, nothing_to_quantize, with_extremes
 
 _DENSE = ("Gemm", "MatMul")
 
@@ -53,11 +51,7 @@ def _quantize(plain: str, prepared: str, quantized: str, source: Source) -> None
     quant_pre_process(plain, prepared, skip_symbolic_shape=True)
     layers = _large_dense_layers(prepared)
     if not layers:
-        raise ExportError(
-            f"no dense layer has {SMALLEST_LAYER} weights or more, so there is nothing to quantize",
-            where=str(source.saved_model),
-            fix="use onnx_float32: it is as small",
-        )
+        raise nothing_to_quantize(source, "onnx_float32")
     with _without_advice():
         quantization.quantize_static(
             prepared,

@@ -15,10 +15,9 @@ import numpy as np
 
 from bike_pipeline import extras, features
 from bike_pipeline.errors import ExportError
-from bike_pipeline.exporting.calibration import with_extremes
 from bike_pipeline.exporting.formats import onnx
 from bike_pipeline.exporting.formats.base import Columns, Format, Predictions, Source
-from bike_pipeline.exporting.formats.tflite_quantized import SMALLEST_LAYER
+from bike_pipeline.exporting.formats.quantization import SMALLEST_LAYER, nothing_to_quantize, with_extremes
 
 # The graph; the weights stand beside it, in model.bin.
 FILE = "model.xml"
@@ -120,11 +119,7 @@ class Int8(Float32):
 
         large = {node.get_friendly_name() for node in model.get_ops() if _weights(node) >= SMALLEST_LAYER}
         if not large:
-            raise ExportError(
-                f"no dense layer has {SMALLEST_LAYER} weights or more, so there is nothing to quantize",
-                where=str(source.saved_model),
-                fix="use openvino_float32: it is as small",
-            )
+            raise nothing_to_quantize(source, "openvino_float32")
         small = {node.get_friendly_name() for node in model.get_ops() if node.get_type_name() == _DENSE} - large
         others = {node.get_type_name() for node in model.get_ops()} - {_DENSE, *_NO_OPERATIONS}
         rows = with_extremes(source.calibration)

@@ -6,6 +6,7 @@ name, so no client repeats the transforms.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from bike_pipeline.exporting.formats.operators import unsupported
 
 FILE = "model.tflite"
 SIGNATURE = "serving_default"
+# What TensorFlow wraps the graph's own names in.
+_CALLS = re.compile(rb"(StatefulPartitionedCall|PartitionedCall)/")
 # Rows in one call: bounds memory on large files.
 _CHUNK = 16_384
 
@@ -86,6 +89,9 @@ class Interpreter:
 def convert(source: Source, title: str, **options: Any) -> bytes:
     """Return the signature that takes raw features as a LiteRT file; builtin operators only.
 
+    From the frozen signature: the converter's own way writes a SavedModel and loads it twice for each file, which takes
+    six times as long, and its reading of a Keras 3 SavedModel leaves variables unfrozen.
+
     Args:
         source: the model.
         title: what people call the format, for errors.
@@ -96,15 +102,16 @@ def convert(source: Source, title: str, **options: Any) -> bytes:
     """
     import tensorflow as tf
 
-    # From the loaded signature: the converter's own reading of a Keras 3 SavedModel leaves variables unfrozen.
-    loaded = source.loaded
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([loaded.signatures[SIGNATURE]], loaded)
+    function = source.frozen
+    converter = tf.compat.v1.lite.TFLiteConverter(function.graph.as_graph_def(), function.inputs, function.outputs)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     converter.target_spec.supported_types = options.pop("types", [])
+    # What it adds says how the file was made, and would be added by parsing all of it once more.
+    converter.exclude_conversion_metadata = True
     for name, value in options.items():
         setattr(converter, name, value)
     try:
-        return bytes(converter.convert())
+        return _with_signature(converter.convert())
     # The converter's own class has no public name; every error of it carries the operators it stumbled over.
     except Exception as error:
         operators = [
@@ -119,6 +126,31 @@ def convert(source: Source, title: str, **options: Any) -> bytes:
             where=str(source.saved_model),
             fix="see the log for what TensorFlow's converter said",
         ) from error
+
+
+def _with_signature(content: bytes) -> bytes:
+    """Return the file with the signature that clients call, which a frozen graph has lost, and with shorter names."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model: Any = schema.ModelT.InitFromPackedBuf(content, 0)
+    (graph,) = model.subgraphs
+    for tensor in graph.tensors:
+        tensor.name = _CALLS.sub(b"", tensor.name)
+
+    def entry(name: str | bytes, index: int) -> Any:
+        mapped = schema.TensorMapT()
+        mapped.name, mapped.tensorIndex = name, int(index)
+        return mapped
+
+    signature = schema.SignatureDefT()
+    signature.signatureKey, signature.subgraphIndex = SIGNATURE, 0
+    signature.inputs = [entry(graph.tensors[index].name, index) for index in graph.inputs]
+    signature.outputs = [entry(features.LABEL, index) for index in graph.outputs]
+    model.signatureDefs = [signature]
+    builder = flatbuffers.Builder(len(content))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
 
 
 class Tflite(Format):

@@ -15,13 +15,9 @@ import warnings
 from typing import Any
 
 from bike_pipeline import extras, features
-from bike_pipeline.errors import ExportError
-from bike_pipeline.exporting.calibration import with_extremes
 from bike_pipeline.exporting.formats.base import Source
+from bike_pipeline.exporting.formats.quantization import SMALLEST_LAYER, nothing_to_quantize, with_extremes
 from bike_pipeline.exporting.formats.tflite import SIGNATURE, Tflite, convert
-
-# A layer with fewer weights saves nothing worth its error.
-SMALLEST_LAYER = 1_024
 
 
 class Int8(Tflite):
@@ -37,11 +33,7 @@ class Int8(Tflite):
         content = convert(source, self.title)
         outputs = _large_dense_layers(content)
         if not outputs:
-            raise ExportError(
-                f"no dense layer has {SMALLEST_LAYER} weights or more, so there is nothing to quantize",
-                where=str(source.saved_model),
-                fix="use tflite_float32: it is as small",
-            )
+            raise nothing_to_quantize(source, "tflite_float32")
         # The quantizer prints its progress, and warns that it keeps all tensors, which is what calibration is.
         with (
             contextlib.redirect_stdout(io.StringIO()),

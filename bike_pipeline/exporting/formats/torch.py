@@ -111,7 +111,7 @@ def _module(source: Source, title: str) -> Any:
     """
     import torch
 
-    graph = frozen_graph.read(source.saved_model)
+    graph = frozen_graph.read(source)
     unknown = [(operation.kind, operation.name) for operation in graph.operations if not _known(operation)]
     if unknown:
         raise unsupported(title, unknown, source.saved_model)

@@ -115,7 +115,7 @@ class CSource(Format):
         from bike_pipeline.exporting.formats.c.generator import Body
         from bike_pipeline.exporting.formats.c.operators import HELPERS
 
-        graph = frozen_graph.read(source.saved_model)
+        graph = frozen_graph.read(source)
         body = Body(graph)
         helpers = "\n".join(text for name, text in HELPERS.items() if name in body.helpers)
         code = templates.code(helpers, "\n".join(body.tables), body.statements)

@@ -1,4 +1,4 @@
-"""The rows that quantization learns its ranges from: those of the training span, and both ends of every feature.
+"""What int8 formats share: which layers are worth it, and the rows that they learn their ranges from.
 
 Activations are clipped to what calibration saw. A span of one year holds neither the next year nor a hurricane, and a
 model that was calibrated without them answers nonsense there; so every end of every feature's range stands in a row of
@@ -7,25 +7,30 @@ its own, beside what an ordinary hour holds.
 
 from __future__ import annotations
 
+import numpy as np
+
 from bike_pipeline import features
-from bike_pipeline.exporting.formats.base import Columns
+from bike_pipeline.errors import ExportError
+from bike_pipeline.exporting.formats.base import Columns, Source
 from bike_pipeline.modeling.golden import LAST_YEAR
 
+# A layer with fewer weights saves nothing worth its error.
+SMALLEST_LAYER = 1_024
 # How many ordinary hours each end of a range is tried with.
 ROWS_PER_END = 4
 
 
+def nothing_to_quantize(source: Source, instead: str) -> ExportError:
+    """Return the error of a model whose dense layers are all small, with the format to use `instead`."""
+    return ExportError(
+        f"no dense layer has {SMALLEST_LAYER} weights or more, so there is nothing to quantize",
+        where=str(source.saved_model),
+        fix=f"use {instead}: it is as small",
+    )
+
+
 def with_extremes(columns: Columns) -> Columns:
-    """Return the rows, followed by `ROWS_PER_END` copies of some of them for each end of each feature's range.
-
-    Args:
-        columns: rows of the training span, one array of shape (rows,) for each of the model's inputs, with rows ≥ 1.
-
-    Returns:
-        The same columns and types, each of shape (rows + 2 · features · `ROWS_PER_END`,).
-    """
-    import numpy as np
-
+    """Return the rows, at least one, followed by `ROWS_PER_END` of them for each end of each feature's range."""
     rows = len(columns[features.MODEL_INPUTS[0].name])
     ends = [
         (feature.name, end)

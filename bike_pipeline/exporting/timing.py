@@ -1,4 +1,4 @@
-"""Several calls timed in turns on one core, so that a machine that gets slower slows all of them."""
+"""How long calls take: medians, and several calls in turns on one core, so that a slower machine slows all of them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,20 @@ import numpy as np
 
 # Calls until caches, branch prediction and lazily made buffers have settled.
 WARM_UP = 20
-# A median settles long before; the seconds bound what a slow call may cost in a round.
-CALLS, SECONDS = 1000, 0.1
+# A median settles long before; the seconds bound what a slow call may cost.
+CALLS, SECONDS = 2000, 0.1
 _FEWEST = 5
+
+
+def median_seconds(call: Callable[[], object], calls: int = CALLS) -> float:
+    """Return the median time of up to `calls` calls, in seconds."""
+    taken: list[float] = []
+    ends = time.perf_counter() + SECONDS
+    while len(taken) < _FEWEST or (len(taken) < calls and time.perf_counter() < ends):
+        began = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - began)
+    return float(np.median(taken))
 
 
 @contextmanager
@@ -36,19 +47,9 @@ def medians_by_round(calls: Mapping[str, Callable[[], object]], rounds: int) -> 
         rounds: how often each takes its turn, at least 1.
     """
     for call in calls.values():
-        _median(call, WARM_UP)
+        median_seconds(call, WARM_UP)
     found: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            found[name].append(_median(call, CALLS))
+            found[name].append(median_seconds(call))
     return found
-
-
-def _median(call: Callable[[], object], most: int) -> float:
-    taken: list[float] = []
-    ends = time.perf_counter() + SECONDS
-    while len(taken) < _FEWEST or (len(taken) < most and time.perf_counter() < ends):
-        began = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - began)
-    return float(np.median(taken))
