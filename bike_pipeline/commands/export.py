@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bike_pipeline.commands.options import formats_option, json_option, model_option, settings_options
-from bike_pipeline.commands.output import answer, captured, log_file, progress_on
+from bike_pipeline.commands.output import Parts, answer, captured, log_file, progress_on
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.console import RenderableType
-
     from bike_pipeline.settings import Settings
     from bike_pipeline.use_cases.export import Export
 
@@ -31,14 +27,7 @@ if TYPE_CHECKING:
     help="Write to this folder instead of <workspace>/exports/<model>.",
 )
 @click.option("--force", is_flag=True, help="Export a model that was not blessed; the exports are marked as such.")
-def command(
-    settings: Settings,
-    formats: Sequence[str] | None,
-    model: str | None,
-    as_json: bool,
-    output: Path | None,
-    force: bool,
-) -> None:
+def command(settings: Settings, as_json: bool, **options: Any) -> None:
     """Export a model to each format, check it against the SavedModel, and measure it.
 
     The folder holds a folder a format, parity.json and golden.json; it appears whole or not at all. Ends with exit code
@@ -49,13 +38,13 @@ def command(
     log = log_file(settings, "export")
     with captured(log) as screen:
         with progress_on(screen, silent=as_json):
-            made = export(settings, model, formats=formats, output=output, force=force)
+            made = export(settings, **options)
         document = {"folder": made.folder, **made.report}
-        answer(document, lambda _: [*_view(made), f"log: {log}"], as_json, screen)
+        answer(document, lambda _: [_view(made), f"log: {log}"], as_json, screen)
     made.require()
 
 
-def _view(made: Export) -> Sequence[RenderableType]:
+def _view(made: Export) -> Parts:
     from rich.text import Text
 
     from bike_pipeline.commands.parity_table import parity_table

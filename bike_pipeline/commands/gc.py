@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bike_pipeline.commands.options import FiniteRange, json_option, settings_options
-from bike_pipeline.commands.output import answer, table
+from bike_pipeline.commands.output import Parts, answer, table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.console import RenderableType
-
     from bike_pipeline.settings import Settings
     from bike_pipeline.use_cases.gc import GarbageCollection
 
@@ -37,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Only say what would be freed.")
 @click.option("--wait", is_flag=True, help="Wait for a run in this workspace instead of refusing.")
 @json_option
-def command(settings: Settings, keep_blessed: int, keep_days: float, dry_run: bool, wait: bool, as_json: bool) -> None:
+def command(settings: Settings, as_json: bool, **options: Any) -> None:
     """Free the files of old artifacts; their records stay, and `lineage` says what is gone.
 
     Never freed is what the lineage of the model that serves needs, or that of its baseline. Pushed models in the
@@ -45,11 +41,11 @@ def command(settings: Settings, keep_blessed: int, keep_days: float, dry_run: bo
     """
     from bike_pipeline.use_cases.gc import collect_garbage
 
-    found = collect_garbage(settings, keep_blessed=keep_blessed, keep_days=keep_days, dry_run=dry_run, wait=wait)
+    found = collect_garbage(settings, **options)
     answer(found, lambda _: _view(found, settings.pipeline_root), as_json)
 
 
-def _view(found: GarbageCollection, root: str) -> Sequence[RenderableType]:
+def _view(found: GarbageCollection, root: str) -> Parts:
     freed = "would be freed" if found.dry_run else "freed"
     groups: dict[tuple[str, str], list[int]] = {}
     for payload in found.artifacts:

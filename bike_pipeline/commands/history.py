@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from bike_pipeline.commands.options import json_option, settings_options
-from bike_pipeline.commands.output import answer, table
+from bike_pipeline.commands.output import Parts, answer, table
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from bike_pipeline.model_registry.deployment import Change
     from bike_pipeline.settings import Settings
 
@@ -26,7 +24,7 @@ def command(settings: Settings, as_json: bool) -> None:
     answer(history(settings), _view, as_json)
 
 
-def _view(changes: list[Change]) -> RenderableType:
+def _view(changes: list[Change]) -> Parts:
     if not changes:
         return "no promotion is recorded yet"
     rows = []

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 from bike_pipeline.commands.options import cluster_option, json_option, settings_options
-from bike_pipeline.commands.output import answer, as_document
+from bike_pipeline.commands.output import Parts, answer, as_document
 from bike_pipeline.commands.output import show as print_parts
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from bike_pipeline.settings import Settings
     from bike_pipeline.use_cases.lineage import Form
 
@@ -74,10 +71,10 @@ def show(
 
     if impact is not None:
         seen = lineage.impact(settings, impact, cluster=cluster)
-        _write([as_document(seen)] if form == "json" else lineage_text.impact_text(seen), output)
+        _write(as_document(seen) if form == "json" else lineage_text.impact_text(seen), output)
         return
     report = lineage.lineage_report(settings, model, run_id=run_id, cluster=cluster)
-    _write([lineage_text.report_text(report)] if form == "text" else [lineage.rendered(report, form)], output)
+    _write(lineage_text.report_text(report) if form == "text" else lineage.rendered(report, form), output)
 
 
 @command.command()
@@ -93,7 +90,7 @@ def diff(settings: Settings, first: str, second: str, as_json: bool) -> None:
     answer(compare(settings, first, second), lineage_text.comparison_text, as_json)
 
 
-def _write(parts: Sequence[RenderableType], output: Path | None) -> None:
+def _write(parts: Parts, output: Path | None) -> None:
     """Print, or write to a file."""
     if output is None:
         print_parts(parts)

@@ -30,9 +30,8 @@ _LOOKING: dict[str, str] = {
 
 def report_text(report: LineageReport) -> RenderableType:
     """Return a report as rich renders it; without a terminal it is plain text."""
-    parts: list[RenderableType] = [Text(report.title, style="bold")]
     facts = [(Text(name, style="dim"), value) for name, value in report.facts]
-    parts.append(table(("name", "value"), facts, header=False))
+    parts: list[RenderableType] = [Text(report.title, style="bold"), table(("name", "value"), facts, header=False)]
     parts += [Text(f"not on record: {text}", style="yellow") for text in report.missing]
     if report.gates:
         parts += [Text("\ngates", style="bold"), _gates(report.gates)]

@@ -7,13 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from bike_pipeline.commands.options import cluster_option, json_option, settings_options
-from bike_pipeline.commands.output import BLESSED, METRIC_NAMES, answer, table
+from bike_pipeline.commands.output import BLESSED, METRIC_NAMES, Parts, answer, table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.console import RenderableType
-
     from bike_pipeline.lineage.store.entities import ModelRecord
     from bike_pipeline.settings import Settings
 
@@ -29,7 +25,7 @@ def command(settings: Settings, cluster: bool, as_json: bool) -> None:
     answer(models(settings, cluster=cluster), _view, as_json)
 
 
-def _view(found: list[ModelRecord]) -> Sequence[RenderableType]:
+def _view(found: list[ModelRecord]) -> Parts:
     rows = []
     for model in found:
         served = "-" if model.served_version is None else str(model.served_version)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias, TypeVar
 
 import click
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
 
 Result = TypeVar("Result")
+# What a result is shown as: texts, one a line, what rich renders, and lists of these.
+Parts: TypeAlias = "RenderableType | Sequence[Parts]"
 METRIC_NAMES = {"mae": "MAE", "rmse": "RMSE", "rmsle": "RMSLE", "bias": "bias", "calibration": "calibration"}
 BLESSED = {True: "yes", False: "no", None: "not evaluated"}
 
@@ -57,7 +59,7 @@ def table(
 
 def answer(
     result: Result,
-    view: Callable[[Result], RenderableType | Sequence[RenderableType]],
+    view: Callable[[Result], Parts],
     as_json: bool,
     stream: TextIO | None = None,
 ) -> None:
@@ -75,15 +77,17 @@ def as_document(result: object) -> str:
     return json.dumps(plain if found is result else plain[0], indent=2, default=str)
 
 
-def show(parts: RenderableType | Sequence[RenderableType], stream: TextIO | None = None) -> None:
+def show(parts: Parts, stream: TextIO | None = None) -> None:
     """Print texts one a line, without breaking them, and anything else as rich renders it."""
-    for part in parts if isinstance(parts, list | tuple) else [parts]:
-        if isinstance(part, str):
-            click.echo(part, file=stream)
-        else:
-            from rich.text import Text
+    if isinstance(parts, list | tuple):
+        for part in parts:
+            show(part, stream)
+    elif isinstance(parts, str):
+        click.echo(parts, file=stream)
+    else:
+        from rich.text import Text
 
-            console_on(stream or sys.stdout).print(part, soft_wrap=isinstance(part, Text))
+        console_on(stream or sys.stdout).print(parts, soft_wrap=isinstance(parts, Text))
 
 
 def log_file(settings: Settings, name: str) -> Path:

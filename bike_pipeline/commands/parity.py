@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from bike_pipeline.commands.options import formats_option, json_option, model_option, settings_options
-from bike_pipeline.commands.output import answer, captured, log_file, progress_on
+from bike_pipeline.commands.output import Parts, answer, captured, log_file, progress_on
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from rich.console import RenderableType
 
     from bike_pipeline.settings import Settings
     from bike_pipeline.use_cases.export import ParityMatrix
@@ -36,10 +34,10 @@ def command(settings: Settings, formats: Sequence[str] | None, model: str | None
     with captured(log) as screen:
         with progress_on(screen, silent=as_json):
             found = parity(settings, model, formats)
-        answer(found.report, lambda _: [*_view(found), f"log: {log}"], as_json, screen)
+        answer(found.report, lambda _: [_view(found), f"log: {log}"], as_json, screen)
 
 
-def _view(found: ParityMatrix) -> Sequence[RenderableType]:
+def _view(found: ParityMatrix) -> Parts:
     from bike_pipeline.commands.parity_table import parity_table
 
     golden, evaluated = found.report["golden"]["rows"], found.report["eval_rows"]

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bike_pipeline.commands.options import json_option, settings_options
-from bike_pipeline.commands.output import answer, captured, table
+from bike_pipeline.commands.output import Parts, answer, captured, table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.console import RenderableType
-
     from bike_pipeline.settings import Settings
     from bike_pipeline.use_cases.push_edge import PublishedBundle
 
@@ -45,15 +41,7 @@ def command() -> None:
     help="The channel file's number, if the file of now was lost; devices take none below what they have seen.",
 )
 @json_option
-def edge(
-    settings: Settings,
-    channel: str,
-    version: int | None,
-    force: bool,
-    output: Path | None,
-    sequence: int | None,
-    as_json: bool,
-) -> None:
+def edge(settings: Settings, as_json: bool, **options: Any) -> None:
     """Publish a signed bundle of a pushed model to a channel of devices.
 
     The channel is a folder of static files: serve it with any web server, and let devices run
@@ -63,12 +51,12 @@ def edge(
 
     # LiteRT tells which delegate it made each time that it loads a model.
     with captured(settings.logs_path / "push.log") as screen:
-        made = push_edge(settings, channel, version=version, force=force, output=output, sequence=sequence)
+        made = push_edge(settings, **options)
         document = {"folder": made.folder, "changed": made.changed, **made.payload}
         answer(document, lambda _: _view(made), as_json, screen)
 
 
-def _view(made: PublishedBundle) -> Sequence[RenderableType]:
+def _view(made: PublishedBundle) -> Parts:
     payload, manifest = made.payload, made.manifest
     model, bundle = manifest["model"], payload["bundle"]
     gate = f"FORCED: {manifest['edge_gate'].get('reason', '')}" if manifest["forced"] else "passed"

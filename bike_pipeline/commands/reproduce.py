@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from bike_pipeline.commands.options import FiniteRange, json_option, settings_options
-from bike_pipeline.commands.output import answer, captured, console_on, log_file, show, table
+from bike_pipeline.commands.output import Parts, answer, captured, console_on, log_file, show, table
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from bike_pipeline.lineage.queries.reproducibility import Match
     from bike_pipeline.serving.agreement import Agreement
     from bike_pipeline.settings import Settings
@@ -65,12 +63,12 @@ def command(
     made.require(tolerance)
 
 
-def _matches(found: list[Match]) -> RenderableType:
+def _matches(found: list[Match]) -> Parts:
     rows = [("✔" if m.same else "✘" if m.needed else "·", m.part, m.name, m.detail) for m in found]
     return table(("mark", "part", "name", "detail"), rows, header=False)
 
 
-def _agreement(agreement: Agreement) -> RenderableType:
+def _agreement(agreement: Agreement) -> Parts:
     from bike_pipeline.use_cases.reproduction import predictions_in_words
 
     metrics = ", ".join(f"{name} {value:.3g}" for name, value in agreement.metrics.items())

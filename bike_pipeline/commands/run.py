@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -32,14 +32,7 @@ if TYPE_CHECKING:
 )
 @json_option
 def command(
-    settings: Settings,
-    runner: str,
-    local: bool,
-    no_cache: bool,
-    accept_baseline_reset: bool,
-    wait: bool,
-    demo: Literal["first", "second"] | None,
-    as_json: bool,
+    settings: Settings, no_cache: bool, demo: Literal["first", "second"] | None, as_json: bool, **options: Any
 ) -> None:
     """Run the pipeline on the newest span.
 
@@ -57,15 +50,7 @@ def command(
                 show(run_view.ingested_half(half), screen)
         try:
             with run_view.view_on(console, silent=as_json) as view:
-                result = run(
-                    settings,
-                    runner=runner,
-                    observer=view,
-                    cache=not no_cache,
-                    accept_baseline_reset=accept_baseline_reset,
-                    wait=wait,
-                    local=local,
-                )
+                result = run(settings, observer=view, cache=not no_cache, **options)
         except BikePipelineError as error:
             failure = {"error": str(error), "exit_code": error.exit_code, "log": str(log)}
             answer(failure, lambda _: f"log: {log}", as_json, screen)

@@ -53,15 +53,12 @@ class LinesView(RunObserver):
         self._console = console
 
     def loading(self) -> None:
-        """Say that the start takes a while."""
         self._console.print("loading TensorFlow and TFX …")
 
     def planned(self, stages: list[str]) -> None:
-        """Say how many stages there are."""
         self._console.print(f"{len(stages)} stages: {' → '.join(stages)}", soft_wrap=True)
 
     def finished(self, result: StageResult) -> None:
-        """Print the stage's line."""
         line = f"{result.name:18s} {result.state:8s} {result.seconds:7.1f} s  {result.outcome}"
         self._console.print(Text(line.rstrip()), soft_wrap=True)
 
@@ -89,30 +86,24 @@ class TableView(RunObserver):
         return self
 
     def __exit__(self, *error: Any) -> None:
-        """Draw a last time and leave the table standing."""
         self._running = {}
         self._live.__exit__(*error)
 
     def loading(self) -> None:
-        """Show that the start takes a while."""
         self._doing = "loading TensorFlow and TFX"
 
     def planned(self, stages: list[str]) -> None:
-        """Show every stage as waiting."""
         self._rows = {name: StageResult(name, 0, "waiting", 0.0, "") for name in stages}
 
     def started(self, stage: str) -> None:
-        """Show a stage as running."""
         self._running[stage] = (time.monotonic(), "")
 
     def progressed(self, stage: str, fraction: float, text: str) -> None:
-        """Show what a running stage is doing."""
         filled = round(fraction * 10)
         began, _ = self._running.get(stage, (time.monotonic(), ""))
         self._running[stage] = (began, f"{'━' * filled}{'╌' * (10 - filled)} {text}")
 
     def finished(self, result: StageResult) -> None:
-        """Show how a stage ended."""
         self._running.pop(result.name, None)
         self._rows[result.name] = result
 

@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from bike_pipeline.commands.options import cluster_option, json_option, settings_options
-from bike_pipeline.commands.output import answer, table
+from bike_pipeline.commands.output import Parts, answer, table
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from bike_pipeline.lineage.store.entities import RunRecord
     from bike_pipeline.settings import Settings
 
@@ -29,7 +27,7 @@ def command(settings: Settings, cluster: bool, as_json: bool) -> None:
     answer(runs(settings, cluster=cluster), _view, as_json)
 
 
-def _view(found: list[RunRecord]) -> Table:
+def _view(found: list[RunRecord]) -> Parts:
     rows = []
     for run in found:
         ran = sum(stage.state in ("done", "failed") for stage in run.stages)

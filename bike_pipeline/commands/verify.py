@@ -8,13 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from bike_pipeline.commands.options import json_option, settings_options
-from bike_pipeline.commands.output import answer, table
+from bike_pipeline.commands.output import Parts, answer, table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.console import RenderableType
-
     from bike_pipeline.settings import Settings
     from bike_pipeline.use_cases.verification import Verification
 
@@ -44,6 +40,6 @@ def command(settings: Settings, public_keys: tuple[Path, ...], as_json: bool, mo
     found.require()
 
 
-def _view(found: Verification) -> Sequence[RenderableType]:
+def _view(found: Verification) -> Parts:
     rows = [("✘" if not c.passed else "?" if c.doubt else "✔", c.name, c.detail) for c in found.checks]
     return [found.folder, table(("mark", "check", "detail"), rows, header=False)]

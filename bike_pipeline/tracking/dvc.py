@@ -26,12 +26,7 @@ _IGNORED = b"/version-*/\n"
 def write_version(store: SpanStore, span: int, version: int, folder: Path, remote: Path) -> Path:
     """Write a version for DVC and return the `.dvc` file; what is there already is kept, so that it may be done again.
 
-    Args:
-        store: the span store.
-        span: span number.
-        version: version number.
-        folder: folder of the `.dvc` files; they stand in it as the versions stand in the store.
-        remote: folder that DVC pulls from.
+    `.dvc` files stand in `folder` as the versions stand in the store; `remote` is the folder that DVC pulls from.
 
     Raises:
         DataError: the version does not exist, or a file of it is gone or was changed.

@@ -27,8 +27,6 @@ def send_to_mlflow(settings: Settings, run: TrackingPayload) -> Sent:
     """Send a run to MLflow; one that is there already is not sent again.
 
     Raises:
-        ConfigurationError: no server is named.
-        MissingExtraError: the extra `tracking` is not installed.
         TrackingError: the server cannot be reached, refuses, or takes longer than the settings allow.
     """
     from bike_pipeline.tracking.mlflow_sender import Message, Sent
@@ -40,12 +38,8 @@ def send_to_mlflow(settings: Settings, run: TrackingPayload) -> Sent:
         )
     extras.require("tracking", "sending runs to MLflow")
     _connect(tracking.uri)
-    message = Message(
-        tracking.uri,
-        tracking.experiment or settings.pipeline_name,
-        tracking.registered_model or settings.serving.model_name,
-        asdict(run),
-    )
+    experiment, model = tracking.experiment or settings.pipeline_name, tracking.registered_model
+    message = Message(tracking.uri, experiment, model or settings.serving.model_name, asdict(run))
     try:
         done = subprocess.run(
             [sys.executable, "-m", "bike_pipeline.tracking.mlflow_sender"],
@@ -88,10 +82,7 @@ def _connect(uri: str) -> None:
 
 
 def after_run(settings: Settings, run_id: str) -> str:
-    """Send a run that has just ended, if a server is named; return what came of it in one line, "" for nothing.
-
-    Whatever goes wrong is one line, and its traceback goes to standard error, the run's log.
-    """
+    """Send a run that has just ended, if a server is named; return what came of it, or went wrong, in one line."""
     if not settings.tracking.mlflow.uri:
         return ""
     try:

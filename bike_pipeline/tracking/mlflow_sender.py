@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 ALIAS = "serving"
-DECISIONS = "decisions.json"
 PUSHED_VERSION_TAG = f"{TAG_PREFIX}pushed_version"
 # MLflow's limit for the value of a parameter; a tag may be longer.
 _LONGEST_VALUE = 6000
@@ -34,14 +33,7 @@ _REQUEST_SECONDS = "10"
 
 @dataclass(frozen=True)
 class Message:
-    """A run for a tracking server.
-
-    Attributes:
-        uri: the server's address.
-        experiment: name of the experiment; made if it is not there.
-        registered_model: name in the model registry; made if it is not there.
-        run: a `TrackingPayload` as a dictionary.
-    """
+    """A run (a `TrackingPayload` as a dictionary) for a server; experiment and registered model are made if need be."""
 
     uri: str
     experiment: str
@@ -51,15 +43,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Sent:
-    """What came of it.
-
-    Attributes:
-        mlflow_run: id of the run at the server.
-        created: whether it is new there.
-        registered: pushed versions that were registered now.
-        serving: the pushed version that the alias `serving` names now; 0 if the model has none.
-        notes: what the server did not take, in words.
-    """
+    """What came of it: versions that were registered now, the one that the alias names (or 0), what was not taken."""
 
     mlflow_run: str
     created: bool
@@ -78,11 +62,7 @@ class Sent:
 
 
 def send(message: Message) -> Sent:
-    """Send the run; what the server has already is left as it is, so that it may be sent again.
-
-    Raises:
-        mlflow.exceptions.MlflowException: the server cannot be reached or refuses.
-    """
+    """Send the run; what the server has already is left as it is, so that it may be sent again."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", _REQUEST_SECONDS)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     # Nothing but the server that was named is asked.
@@ -116,7 +96,7 @@ def _run(client: MlflowClient, message: Message, notes: list[str]) -> tuple[Any,
         [RunTag(name, value) for name, value in own["tags"].items()],
     )
     with _noting(notes, "artifacts"):
-        client.log_dict(run.info.run_id, own["decisions"], DECISIONS)
+        client.log_dict(run.info.run_id, own["decisions"], "decisions.json")
     client.set_terminated(run.info.run_id, "FINISHED", own["ended_ms"])
     return run, True
 
@@ -131,40 +111,38 @@ def _noting(notes: list[str], what: str) -> Iterator[None]:
         notes.append(f"{what} not taken ({first_words(error, 200)})")
 
 
-def _experiment(client: MlflowClient, message: Message) -> str:
+@contextlib.contextmanager
+def _unless_there() -> Iterator[None]:
+    """Pass over what exists already: another process may be a moment faster."""
     from mlflow.exceptions import MlflowException
 
-    name, location = message.experiment, None
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _experiment(client: MlflowClient, message: Message) -> str:
+    location = None
     if message.uri.startswith(_DATABASE_FILE):
         # Beside the file; MLflow would take the folder that a run happens to be called in.
         file = Path(message.uri.removeprefix(_DATABASE_FILE))
         location = (file.absolute().parent / "artifacts").as_uri()
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        try:
-            return str(client.create_experiment(name, location))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            # Another process was a moment faster.
-            found = client.get_experiment_by_name(name)
-            if found is None:
-                raise
+    if client.get_experiment_by_name(message.experiment) is None:
+        with _unless_there():
+            client.create_experiment(message.experiment, location)
+    found: Any = client.get_experiment_by_name(message.experiment)
     return str(found.experiment_id)
 
 
 def _register(client: MlflowClient, message: Message, run: Any, notes: list[str]) -> tuple[list[int], int]:
     """Register each push that the registry does not know, and move the alias to the newest; it never goes back."""
-    from mlflow.exceptions import MlflowException
-
     name, pushes = message.registered_model, message.run["pushes"]
     if not pushes:
         return [], 0
-    try:
+    with _unless_there():
         client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
     versions = _versions(client, name)
     registered = []
     for push in pushes:
@@ -206,7 +184,7 @@ def _versions(client: MlflowClient, name: str) -> dict[int, str]:
     return {int(version): registered for version, registered in pushed.items() if version.isdigit()}
 
 
-def main(_: Sequence[str] = ()) -> int:
+def main() -> int:
     """Read a message, send it, and print what came of it; return the process's exit code."""
     # Libraries print; the answer must stay alone on standard output.
     answers, sys.stdout = sys.stdout, sys.stderr

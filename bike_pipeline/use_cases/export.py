@@ -22,12 +22,7 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class ParityMatrix:
-    """What came of each format of a model.
-
-    Attributes:
-        model_id: MLMD id of the model.
-        report: the content of `parity.json`.
-    """
+    """What came of each format of a model; `report` is the content of `parity.json`."""
 
     model_id: int
     report: dict[str, Any]
@@ -60,17 +55,18 @@ def export(
     output: Path | None = None,
     force: bool = False,
 ) -> Export:
-    """Export a model to formats; the folder appears whole or not at all. Progress goes to `progress.listening`.
+    """Export a model to formats; the folder appears whole or not at all, and replaces exports that are there.
+
+    Progress is reported to `bike_pipeline.progress`.
 
     Args:
-        settings: where records, spans and served models are; limits and default formats.
-        model: a served version, a model's number, a pushed folder, or None for the model that serves.
-        formats: names of formats, or "all"; None is those of the settings.
-        output: the folder; None is <workspace>/exports/<model>. Exports that are there are replaced.
+        settings: limits, and the formats if none are named.
+        model: see `use_cases`.
+        formats: names of formats, or "all".
+        output: the folder; None is <workspace>/exports/<model>.
         force: export a model that was not blessed, marked as such.
 
     Raises:
-        ConfigurationError: a format does not exist.
         ExportError: the model was not blessed, its files are gone, or the SavedModel itself cannot be exported.
         StorageError: the folder holds something else, or cannot be written.
     """
@@ -106,8 +102,8 @@ def parity(settings: Settings, model: str | None = None, formats: Sequence[str] 
     from bike_pipeline.use_cases.model_files import model_to_export
 
     chosen = _formats(settings, formats)
+    found = model_to_export(settings, model)
     with tempfile.TemporaryDirectory(prefix="bike-parity-") as folder:
-        found = model_to_export(settings, model)
         return ParityMatrix(found.model_id, _measured(settings, chosen, found, Path(folder)))
 
 

@@ -12,13 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GarbageCollection:
-    """What was freed, or would be.
-
-    Attributes:
-        dry_run: whether nothing was freed.
-        freed_bytes: size of the files that are freed.
-        artifacts: every artifact with files, whether they are freed, and why not.
-    """
+    """What was freed, or with `dry_run` would be: every artifact with files, and why they are kept."""
 
     dry_run: bool
     freed_bytes: int
@@ -36,10 +30,6 @@ def collect_garbage(
         keep_days: keep what was made, or read from the cache, in so many days.
         dry_run: free nothing.
         wait: wait for a run in this workspace instead of raising BusyError.
-
-    Raises:
-        MetadataError: there is no metadata store, or it cannot be opened.
-        BusyError: a run holds the workspace.
     """
     from bike_pipeline.lineage.queries import garbage_collection
     from bike_pipeline.lineage.queries.history import History

@@ -17,11 +17,7 @@ Form = Literal["json", "dot", "html"]
 
 
 def runs(settings: Settings, *, cluster: bool = False) -> list[RunRecord]:
-    """Return every run, oldest first; `cluster` reads the store of kubeflow.metadata.
-
-    Raises:
-        MetadataError: there is no metadata store, or it cannot be opened; so of every function here.
-    """
+    """Return every run, oldest first."""
     from bike_pipeline.use_cases.metadata import lineage_of
 
     return lineage_of(settings, cluster).runs()
@@ -39,18 +35,7 @@ def models(settings: Settings, *, cluster: bool = False) -> list[ModelRecord]:
 def lineage_report(
     settings: Settings, model: str | None = None, *, run_id: str | None = None, cluster: bool = False
 ) -> LineageReport:
-    """Return the way from a model, or from a run, back to the rows and the code, with its gates and metrics.
-
-    Args:
-        settings: where records, spans and served models are.
-        model: a served version, a model's number, a pushed folder, or None for the model that serves.
-        run_id: a run instead of a model.
-        cluster: read the store of kubeflow.metadata.
-
-    Raises:
-        ModelError: there is no such model.
-        MetadataError: there is no such run.
-    """
+    """Return the way from a model, or instead from a run, back to the rows and the code, with gates and metrics."""
     from bike_pipeline.lineage.queries.history import History
     from bike_pipeline.lineage.queries.model_lookup import find_model
     from bike_pipeline.lineage.reports.lineage_report import report_of_model, report_of_run
@@ -81,11 +66,7 @@ def rendered(report: LineageReport, form: Form) -> str:
 
 
 def impact(settings: Settings, span: str, *, cluster: bool = False) -> Impact:
-    """Return every model that saw the rows of "SPAN" or "SPAN/VERSION", as history too.
-
-    Raises:
-        DataError: that names no span.
-    """
+    """Return every model that saw the rows of "SPAN" or "SPAN/VERSION", as history too."""
     from bike_pipeline.lineage.queries.history import History
     from bike_pipeline.lineage.queries.impact import impact_of, parse_span
     from bike_pipeline.use_cases.metadata import lineage_of
@@ -96,11 +77,7 @@ def impact(settings: Settings, span: str, *, cluster: bool = False) -> Impact:
 
 
 def compare(settings: Settings, first: str, second: str) -> Comparison:
-    """Return what changed from one model to another: data, schema, features, code, settings, metrics.
-
-    Raises:
-        ModelError: there is no such model.
-    """
+    """Return what changed from one model to another: data, schema, features, code, settings, metrics."""
     from bike_pipeline.lineage.queries import comparison
     from bike_pipeline.lineage.queries.history import History
     from bike_pipeline.lineage.queries.model_lookup import find_model
@@ -114,14 +91,7 @@ def compare(settings: Settings, first: str, second: str) -> Comparison:
 def explain_run(settings: Settings, run_id: str | None = None, output: Path | None = None) -> Path:
     """Write one HTML page that tells what a run did, and why; return the file.
 
-    Args:
-        settings: where records and spans are.
-        run_id: the run; None is the newest.
-        output: the file; None is one in <workspace>/reports.
-
-    Raises:
-        MetadataError: there is no such run.
-        StorageError: the page cannot be written.
+    By default that is the newest run, and a file in <workspace>/reports.
     """
     from bike_pipeline.lineage.reports.run_page import as_page, explain
     from bike_pipeline.storage.atomic_files import replace_file

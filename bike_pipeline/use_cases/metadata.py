@@ -14,11 +14,7 @@ if TYPE_CHECKING:
 
 
 def lineage_of(settings: Settings, cluster: bool = False) -> Lineage:
-    """Open the metadata store: the workspace's, or that of `kubeflow.metadata`.
-
-    Raises:
-        MetadataError: there is none, or it cannot be opened.
-    """
+    """Open the metadata store: the workspace's, or that of `kubeflow.metadata`."""
     import logging
 
     from bike_pipeline.lineage.store.connection import open_at

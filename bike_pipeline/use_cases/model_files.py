@@ -19,15 +19,7 @@ SAVED_MODEL_FOLDER = "Format-Serving"
 
 @dataclass(frozen=True)
 class ModelToExport:
-    """A trained model.
-
-    Attributes:
-        model_id: MLMD id of the model.
-        saved_model: folder of the SavedModel.
-        blessed: whether it was blessed.
-        calibration: rows of its training span, each of the model's inputs of shape (rows,).
-        evaluated: rows of its eval split, each of `matrix.EVALUATED_COLUMNS` of shape (rows,).
-    """
+    """A trained model, with rows of its training span (the model's inputs) and of its eval split, of shape (rows,)."""
 
     model_id: int
     saved_model: Path
@@ -37,16 +29,11 @@ class ModelToExport:
 
 
 def model_to_export(settings: Settings, name: str | None) -> ModelToExport:
-    """Return the model that is meant.
-
-    Args:
-        settings: where records, spans and served models are, and how many rows calibrate.
-        name: a served version, a model's number, a pushed folder, or None for the model that serves.
+    """Return the model that is meant (see `use_cases`).
 
     Raises:
         DataError: the span that it was trained on is not in the store any more.
         ExportError: its files or the record of its data are gone.
-        ModelError: there is no such model.
     """
     from bike_pipeline.lineage.queries.model_lookup import find_model
     from bike_pipeline.use_cases.metadata import lineage_of
@@ -62,13 +49,8 @@ def model_to_export(settings: Settings, name: str | None) -> ModelToExport:
     blessed = any(m.model_id == chosen.model_id and m.blessed is True for m in lineage.models())
     train, evaluated = _rows(settings, lineage, chosen.model_id)
     every = max(1, len(next(iter(train.values()))) // settings.exporting.calibration_rows)
-    return ModelToExport(
-        chosen.model_id,
-        saved_model,
-        blessed,
-        {column: values[::every] for column, values in train.items()},
-        evaluated,
-    )
+    calibration = {column: values[::every] for column, values in train.items()}
+    return ModelToExport(chosen.model_id, saved_model, blessed, calibration, evaluated)
 
 
 def changed(artifact: Artifact) -> str:

@@ -24,7 +24,7 @@ def predict(
     """Return the predicted rentals an hour, one number a record.
 
     Args:
-        settings: where the model is; how servers are spoken to.
+        settings: where the model is, and how servers are spoken to.
         records: what is known of each hour; its date stands for year, month, weekday and, with holiday, working day.
         version: a version of the model; None is the promoted one.
         server: a model server that speaks TF Serving's protocols, such as "host:8501" or "grpc://host:8500"; None loads
@@ -35,7 +35,6 @@ def predict(
 
     Raises:
         ModelError: a record is wrong, or there is no such model.
-        ServerError: the server cannot be reached or refuses.
     """
     from bike_pipeline.serving.records import to_columns
 

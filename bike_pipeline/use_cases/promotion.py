@@ -25,7 +25,6 @@ def promote(settings: Settings, version: int | None = None, label: str = "stable
         The change; None if the version has the label already.
 
     Raises:
-        ConfigurationError: no server takes such a label.
         ModelError: there is no such version, or its files are not those that were pushed.
         ServerError: it does not pass, or a server does not follow.
     """
@@ -40,11 +39,7 @@ def promote(settings: Settings, version: int | None = None, label: str = "stable
 
 
 def version_to_promote(settings: Settings, version: int | None) -> int:
-    """Return the version, or the newest pushed one for None.
-
-    Raises:
-        ModelError: nothing is pushed.
-    """
+    """Return the version, or the newest pushed one for None."""
     from bike_pipeline.model_registry import ModelRegistry
 
     if version is None:
@@ -55,12 +50,7 @@ def version_to_promote(settings: Settings, version: int | None) -> int:
 
 
 def rollback(settings: Settings, to: int | None = None, label: str = "stable", reason: str = "") -> Change:
-    """Give a label back to a version that had it before; None is the one before. Nothing is loaded for it.
-
-    Raises:
-        ModelError: no version had the label before, or that one is gone or damaged.
-        ServerError: a server does not follow.
-    """
+    """Give a label back to a version that had it before; None is the one before. Nothing is loaded for it."""
     from bike_pipeline.model_registry import signing
     from bike_pipeline.rollout import promotion
     from bike_pipeline.rollout.targets import RolloutTargets

@@ -14,14 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PublishedBundle:
-    """A channel after a push.
-
-    Attributes:
-        folder: the channel's folder of static files.
-        changed: whether devices find something new.
-        payload: the content of the channel file.
-        manifest: the content of the bundle's manifest.
-    """
+    """A channel after a push: its folder, whether devices find something new, its file, the bundle's manifest."""
 
     folder: str
     changed: bool
@@ -49,7 +42,6 @@ def push_edge(
         sequence: the channel file's number, if the file of now was lost.
 
     Raises:
-        ModelError: there is no such version.
         EdgeError: it is not what was signed, the edge gate refused it, or a device would refuse the bundle.
     """
     from bike_pipeline.edge import bundle, exports

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from bike_pipeline.errors import ConfigurationError, VerificationError
 
 if TYPE_CHECKING:
-    from bike_pipeline.lineage.queries.reproducibility import Match
+    from bike_pipeline.lineage.queries.model_lookup import FoundModel
+    from bike_pipeline.lineage.queries.reproducibility import Match, Origin
+    from bike_pipeline.lineage.store.metadata_store import Lineage
     from bike_pipeline.run_events import RunObserver
     from bike_pipeline.serving.agreement import Agreement
     from bike_pipeline.settings import Settings
@@ -19,15 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reproducibility:
-    """What made a model, against what is here.
-
-    Attributes:
-        model_id: MLMD id of the model.
-        at_hand: whether everything that is needed is here.
-        matches: each part, such as the code or a span, with whether it is the same.
-        commit: the commit that made it; "" if that is not known.
-        dirty: whether the tree had changes that were not committed.
-    """
+    """What made a model against what is here, part by part; `commit` is "" if it is not known."""
 
     model_id: int
     at_hand: bool
@@ -84,33 +78,25 @@ def predictions_in_words(agreement: Agreement) -> str:
 
 
 def reproducibility(settings: Settings, model: str | None = None) -> Reproducibility:
-    """Compare what made a model with what is here; nothing is run.
+    """Compare what made a model with what is here; nothing is run."""
+    from bike_pipeline.lineage.queries.reproducibility import matches
 
-    Args:
-        settings: where records and spans are.
-        model: a served version, a model's number, a pushed folder, or None for the model that serves.
+    _, _, origin = _origin(settings, model)
+    found = matches(origin, settings.store_uri)
+    code = origin.source.code if origin.source else None
+    at_hand = all(match.same for match in found if match.needed)
+    return Reproducibility(origin.model_id, at_hand, found, code.commit if code else "", bool(code and code.dirty))
 
-    Raises:
-        ModelError: there is no such model.
-        MetadataError: there is no metadata store, or it cannot be opened.
-    """
+
+def _origin(settings: Settings, model: str | None) -> tuple[Lineage, FoundModel, Origin]:
     from bike_pipeline.lineage.queries.history import History
     from bike_pipeline.lineage.queries.model_lookup import find_model
-    from bike_pipeline.lineage.queries.reproducibility import matches, origin_of
+    from bike_pipeline.lineage.queries.reproducibility import origin_of
     from bike_pipeline.use_cases.metadata import lineage_of
 
     lineage = lineage_of(settings)
     chosen = find_model(lineage, settings.serving_path, model)
-    origin = origin_of(lineage, History(lineage), chosen.model_id)
-    found = matches(origin, settings.store_uri)
-    code = origin.source.code if origin.source else None
-    return Reproducibility(
-        chosen.model_id,
-        all(match.same for match in found if match.needed),
-        found,
-        code.commit if code else "",
-        bool(code and code.dirty),
-    )
+    return lineage, chosen, origin_of(lineage, History(lineage), chosen.model_id)
 
 
 def reproduce(
@@ -125,14 +111,13 @@ def reproduce(
 
     Args:
         settings: where records and spans are.
-        model: a served version, a model's number, a pushed folder, or None for the model that serves.
+        model: see `use_cases`.
         anyway: run even if code, settings, schema or data differ.
         scratch: an empty folder to work in, which is kept; None is one that is removed.
         observer: learns how the run goes.
 
     Raises:
         VerificationError: something that made the model is not at hand.
-        ConfigurationError: the scratch folder is not empty.
         BikePipelineError: as `use_cases.run.run`.
     """
     if scratch is not None and scratch.exists() and any(scratch.iterdir()):
@@ -149,18 +134,14 @@ def reproduce(
 
 def _run_and_compare(settings: Settings, model: str | None, folder: Path, observer: RunObserver | None) -> Reproduction:
     from bike_pipeline.lineage.queries.evidence import evidence_of
-    from bike_pipeline.lineage.queries.history import History
-    from bike_pipeline.lineage.queries.model_lookup import find_model
-    from bike_pipeline.lineage.queries.reproducibility import origin_of, scratch_settings
+    from bike_pipeline.lineage.queries.reproducibility import scratch_settings
     from bike_pipeline.run_events import RunObserver
     from bike_pipeline.serving.agreement import agreement_of
     from bike_pipeline.use_cases.metadata import lineage_of
     from bike_pipeline.use_cases.model_files import SAVED_MODEL_FOLDER, payload_of
     from bike_pipeline.use_cases.run import runner_class
 
-    lineage = lineage_of(settings)
-    chosen = find_model(lineage, settings.serving_path, model)
-    origin = origin_of(lineage, History(lineage), chosen.model_id)
+    lineage, chosen, origin = _origin(settings, model)
     own = scratch_settings(origin, settings.store_uri, folder)
     runner_class("local")(own, observer or RunObserver()).run(enable_cache=False)
     scratch_lineage = lineage_of(own)

@@ -27,12 +27,7 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class CompletedRun(RunResult):
-    """What a run came to, and what came after it.
-
-    Attributes:
-        promoted_version: the version that serves now; None if none does.
-        tracking: what MLflow was told, in one line; "" if no server is named.
-    """
+    """What a run came to, the version that serves after it, and what came of sending it to MLflow, in one line."""
 
     promoted_version: int | None
     tracking: str
@@ -81,11 +76,7 @@ def run(
 
 
 def runner_class(name: str) -> type[Runner]:
-    """Return the runner of a name: one of ours, or an entry point of `RUNNERS_GROUP`.
-
-    Raises:
-        ConfigurationError: there is none.
-    """
+    """Return the runner of a name: one of ours, or an entry point of `RUNNERS_GROUP`."""
     match name:
         case "local":
             from bike_pipeline.runners.local_runner import LocalRunner
@@ -113,16 +104,7 @@ def runner_class(name: str) -> type[Runner]:
 
 @dataclass(frozen=True)
 class IngestedHalf:
-    """A half of the embedded data in the span store.
-
-    Attributes:
-        number: 1 is 2011, 2 is 2012.
-        span: the span that holds it.
-        version: its version.
-        rows: rows of that version.
-        created: whether it is new; False if it was there already.
-        tracking: what was written for DVC, in one line; "" if that is off.
-    """
+    """A half of the embedded data (1 is 2011, 2 is 2012) in the span store, and what was written for DVC, in a line."""
 
     number: int
     span: int

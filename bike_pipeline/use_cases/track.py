@@ -19,13 +19,7 @@ class Tracked:
 
 
 def track(settings: Settings, run_id: str | None = None) -> Tracked:
-    """Send a run to MLflow; None is the newest that came to an evaluation. What is there is not sent twice.
-
-    Raises:
-        ConfigurationError: no server is named.
-        MetadataError: there is no such run.
-        TrackingError: the server cannot be reached, refuses, or takes too long.
-    """
+    """Send a run to MLflow; None is the newest that came to an evaluation. Errors as of `send_to_mlflow`."""
     from bike_pipeline.lineage.queries.tracking_payload import tracking_payload
     from bike_pipeline.tracking.hooks import send_to_mlflow
     from bike_pipeline.use_cases.metadata import lineage_of

@@ -28,14 +28,7 @@ _OTHER_KEY = (
 
 @dataclass(frozen=True)
 class Verification:
-    """The checks of a pushed model.
-
-    Attributes:
-        folder: the model.
-        passed: whether all checks passed.
-        checks: those of the folder, then those of what it was made of.
-        sound: whether those of the folder passed.
-    """
+    """The checks of a pushed model: those of its folder, which is `sound` if they pass, and of what it was made of."""
 
     folder: str
     passed: bool
@@ -58,14 +51,7 @@ class Verification:
 def verify(settings: Settings, model: str | None = None, public_keys: Sequence[Path] = ()) -> Verification:
     """Check a pushed model against its signed manifest; a version of this workspace also against what it was made of.
 
-    Args:
-        settings: where served models, records and spans are.
-        model: a served version, a model's number, a folder, or None for the version that serves.
-        public_keys: believe only these keys (PEM files); none are those of the settings.
-
-    Raises:
-        ModelError: there is no such model, or it was never pushed.
-        ConfigurationError: a file holds no public key.
+    `public_keys` are PEM files, the only keys that are believed then; without them those of the settings are.
     """
     from bike_pipeline.model_registry import signing, verification
 
