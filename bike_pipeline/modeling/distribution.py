@@ -22,22 +22,45 @@ from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.modeling import rows
 
 Loss = Callable[[keras.KerasTensor, keras.KerasTensor], keras.KerasTensor]
+Step = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def row_orders(count: int, batch_size: int, epochs: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Yield each epoch's order of the rows: a new one, seeded; the last batch is filled up from the epoch's first rows.
-
-    Args:
-        count: number of rows.
-        batch_size: rows a step, at most `count`.
-        epochs: how many orders.
-        seed: seeds the orders.
-    """
+    """Yield each epoch's order of `count` rows, seeded; the last batch is filled up from the epoch's first rows."""
     filled = math.ceil(count / batch_size) * batch_size - count
     generator = np.random.default_rng(seed)
     for _ in range(epochs):
         order = generator.permutation(count)
         yield np.concatenate([order, order[:filled]])
+
+
+def run_epochs(step: Step, count: int, batch_size: int, epochs: int, seed: int) -> Iterator[float]:
+    """Run a step for each batch of `count` rows and yield the mean loss of each epoch.
+
+    One call runs a whole epoch in the graph, which Keras's `fit` does less directly: for a model this small its tracing
+    and feeding cost more than the steps.
+
+    Args:
+        step: from the places of a batch's rows and the number of the step to the loss.
+        count: number of rows.
+        batch_size: rows a step, at most `count`.
+        epochs: passes over the rows.
+        seed: seeds their orders.
+    """
+    steps = math.ceil(count / batch_size)
+
+    @tf.function(autograph=False, jit_compile=False)
+    def epoch(order: tf.Tensor, done: tf.Tensor) -> tf.Tensor:
+        def body(index: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return index + 1, total + step(order[index * batch_size : (index + 1) * batch_size], done + index)
+
+        _, total = tf.while_loop(
+            lambda index, _: index < steps, body, (tf.constant(0), tf.constant(0.0)), parallel_iterations=1
+        )
+        return total / float(steps)
+
+    for number, order in enumerate(row_orders(count, batch_size, epochs, seed)):
+        yield float(epoch(tf.constant(order), tf.constant(number * steps)))
 
 
 def mirrored() -> tf.distribute.Strategy:
@@ -62,7 +85,7 @@ def scope(strategy: tf.distribute.Strategy | None) -> contextlib.AbstractContext
     return strategy.scope() if strategy else contextlib.nullcontext()
 
 
-class _Place:
+class _ReplicaRows:
     """Where a replica's rows stand in the step that is traced; read by its dropout layers."""
 
     rows: int = 0
@@ -77,8 +100,7 @@ class _DropoutOfStep(keras.layers.Layer):
     Input and output: (rows of the replica, units).
     """
 
-    def __init__(self, dropout: keras.layers.Dropout, place: _Place) -> None:
-        """Take the rate and the seed of a layer that has not drawn yet, or goes on from where it is."""
+    def __init__(self, dropout: keras.layers.Dropout, place: _ReplicaRows) -> None:
         super().__init__(name=dropout.name)
         self._rate = float(dropout.rate)
         self._seed = dropout.seed_generator.state.numpy().astype(np.int32)
@@ -93,15 +115,6 @@ class _DropoutOfStep(keras.layers.Layer):
         ones = tf.ones((self._place.rows, inputs.shape[1]), inputs.dtype)
         mask = tf.nn.experimental.stateless_dropout(ones, rate=self._rate, seed=seed)
         return inputs * mask[self._place.start : self._place.stop]
-
-
-def _for_replicas(model: keras.Model, place: _Place) -> keras.Model:
-    """Return a model of the same layers and weights, whose dropout knows the rows of the step."""
-
-    def kept(layer: keras.layers.Layer) -> keras.layers.Layer:
-        return _DropoutOfStep(layer, place) if isinstance(layer, keras.layers.Dropout) else layer
-
-    return keras.models.clone_model(model, clone_function=kept)
 
 
 def fit(
@@ -141,18 +154,21 @@ def fit(
             where="training.batch_size",
             fix="train on more rows, in larger batches, or with fewer workers",
         )
-    place = _Place()
+    place = _ReplicaRows()
+
+    def of_replica(layer: keras.layers.Layer) -> keras.layers.Layer:
+        return _DropoutOfStep(layer, place) if isinstance(layer, keras.layers.Dropout) else layer
+
     with strategy.scope():
-        replica_model = _for_replicas(model, place)
+        # The same layers and weights, with dropout that knows the rows of the step.
+        replica_model = keras.models.clone_model(model, clone_function=of_replica)
         optimizer.build(model.trainable_variables)
     data = {name: tf.constant(values) for name, values in inputs.items()}
     labels = tf.constant(label)
-    count = rows.count(inputs)
-    steps = math.ceil(count / batch_size)
     bounds = tf.constant(np.linspace(0, batch_size, replicas + 1).round().astype(np.int32))
 
     @tf.autograph.experimental.do_not_convert
-    def step(batch: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+    def of_replicas(batch: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         place.rows, place.step = batch_size, number
         place.start, place.stop = bounds[replica], bounds[replica + 1]
@@ -166,20 +182,11 @@ def fit(
         optimizer.apply(tape.gradient(value, model.trainable_variables), model.trainable_variables)
         return value
 
-    @tf.function(autograph=False, jit_compile=False)
-    def epoch(order: tf.Tensor, done: tf.Tensor) -> tf.Tensor:
-        def body(index: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            batch = order[index * batch_size : (index + 1) * batch_size]
-            values = strategy.run(step, args=(batch, done + index))
-            return index + 1, total + strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
+    def step(batch: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+        values = strategy.run(of_replicas, args=(batch, number))
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
 
-        _, total = tf.while_loop(
-            lambda index, _: index < steps, body, (tf.constant(0), tf.constant(0.0)), parallel_iterations=1
-        )
-        return total / float(steps)
-
-    for number, order in enumerate(row_orders(count, batch_size, epochs, seed)):
-        yield float(epoch(tf.constant(order), tf.constant(number * steps)))
+    yield from run_epochs(step, rows.count(inputs), batch_size, epochs, seed)
     optimizer.finalize_variable_values(model.trainable_variables)
 
 

@@ -6,18 +6,16 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import apache_beam as beam
-import numpy as np
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
 from bike_pipeline import features
 from bike_pipeline.modeling import metrics, saved_model, tfma_output
-from bike_pipeline.modeling.slices import HOUR_BAND, OVERALL, SLICINGS
+from bike_pipeline.modeling.slices import OVERALL, SLICINGS
 from bike_pipeline.settings import EvaluationSettings
 from bike_pipeline.storage.literal_paths import as_pattern
 
@@ -69,24 +67,6 @@ def eval_config(settings: EvaluationSettings) -> config_pb2.EvalConfig:
                 overall.threshold.change_threshold.direction = config_pb2.MetricDirection.LOWER_IS_BETTER
         added.per_slice_thresholds.append(overall)
     return config
-
-
-def custom_extractors(eval_shared_model: Any, eval_config: Any, tensor_adapter_config: Any) -> list[Any]:
-    """TFX's hook: TFMA's own extractors, and after the features the hour band of each row."""
-    extractors = tfma.default_extractors(
-        eval_shared_model=eval_shared_model,
-        eval_config=eval_config,
-        tensor_adapter_config=tensor_adapter_config,
-    )
-    stage = tfma.extractors.Extractor("AddHourBand", beam.Map(_add_hour_band))
-    return [extractors[0], stage, *extractors[1:]]
-
-
-def _add_hour_band(extracts: dict[str, Any]) -> dict[str, Any]:
-    hours = np.asarray(extracts[tfma.FEATURES_KEY][features.HOUR])
-    starts = np.asarray(features.HOUR_BANDS)
-    added = {**extracts[tfma.FEATURES_KEY], HOUR_BAND: starts[np.searchsorted(starts, hours, side="right") - 1]}
-    return {**extracts, tfma.FEATURES_KEY: added}
 
 
 def read_metrics(evaluation_path: str, model_name: str) -> SliceMetrics:
@@ -183,65 +163,35 @@ def _within(value: float, lower: float | None, upper: float) -> bool:
 def decide(
     settings: EvaluationSettings, candidate: SliceMetrics, baseline: SliceMetrics | None, naive_mae: float
 ) -> list[Decision]:
-    """Apply every threshold of the settings.
+    """Apply every threshold of the settings; the candidate passes if all binding decisions passed.
 
     Args:
         settings: thresholds and the fewest rows of a slice that decides.
         candidate: the candidate's metrics by slice.
-        baseline: the baseline's, on the same rows; None where there is no baseline, so that change thresholds rest.
+        baseline: the baseline's, on the same rows; None if there is no baseline, so that change thresholds rest.
         naive_mae: MAE of the naive baseline on the same rows, in rentals.
-
-    Returns:
-        Every decision; the candidate passes where all binding ones passed.
     """
-    return list(_decisions(settings, candidate, baseline, naive_mae))
-
-
-def _decisions(
-    settings: EvaluationSettings, candidate: SliceMetrics, baseline: SliceMetrics | None, naive_mae: float
-) -> Iterator[Decision]:
-    for limit in settings.value_thresholds:
-        if not any(key[0] == limit.slicing for key in candidate):
-            # A threshold on slices that were not measured must not pass unseen.
-            yield Decision("value", limit.metric, limit.slicing, "", math.nan, limit.lower, limit.upper, 0, True, False)
-        for (slicing, value), rows, binding in _slices(
-            candidate, limit.slicing, settings.min_rows.get(limit.slicing, 1)
-        ):
-            got = candidate[slicing, value].get(limit.metric, math.nan)
-            passed = _within(got, limit.lower, limit.upper)
-            yield Decision("value", limit.metric, slicing, value, got, limit.lower, limit.upper, rows, binding, passed)
-    for change in settings.change_thresholds if baseline is not None else ():
-        assert baseline is not None
-        if not any(key[0] == change.slicing for key in candidate):
-            yield Decision(
-                "change", change.metric, change.slicing, "", math.nan, None, change.max_increase, 0, True, False
-            )
-        for (slicing, value), rows, binding in _slices(
-            candidate, change.slicing, settings.min_rows.get(change.slicing, 1)
-        ):
-            before = baseline.get((slicing, value), {}).get(change.metric, math.nan)
-            now = candidate[slicing, value].get(change.metric, math.nan)
-            increase = (now - before) / before if before else math.nan
-            passed = _within(increase, None, change.max_increase)
-            yield Decision(
-                "change", change.metric, slicing, value, increase, None, change.max_increase, rows, binding, passed
-            )
-    overall = candidate[OVERALL, ""]
+    limits = [("value", limit.metric, limit.slicing, limit.lower, limit.upper) for limit in settings.value_thresholds]
+    if baseline is not None:
+        limits += [("change", c.metric, c.slicing, None, c.max_increase) for c in settings.change_thresholds]
+    decisions = []
+    for kind, metric, slicing, lower, upper in limits:
+        # A threshold on slices that were not measured must not pass unseen.
+        for key in sorted(key for key in candidate if key[0] == slicing) or [(slicing, "")]:
+            measured = candidate.get(key, {})
+            value, rows = measured.get(metric, math.nan), int(measured.get(ROWS, 0))
+            if kind == "change" and baseline is not None:
+                before = baseline.get(key, {}).get(metric, math.nan)
+                value = (value - before) / before if before else math.nan
+            binding = not measured or slicing == OVERALL or rows >= settings.min_rows.get(slicing, 1)
+            passed = _within(value, lower, upper)
+            decisions.append(Decision(kind, metric, *key, value, lower, upper, rows, binding, passed))
+    overall, upper = candidate[OVERALL, ""], settings.max_mae_to_mean
     # A naive MAE that is no number is no evidence; one of zero is not beaten by anything.
     ratio = overall["mae"] / naive_mae if naive_mae and math.isfinite(naive_mae) else math.nan
-    limit_ = settings.max_mae_to_mean
-    yield Decision(
-        "reference", "mae", OVERALL, "", ratio, None, limit_, int(overall[ROWS]), True, _within(ratio, None, limit_)
-    )
-
-
-def _slices(
-    measured: Mapping[tuple[str, str], Mapping[str, float]], slicing: str, min_rows: int
-) -> Iterator[tuple[tuple[str, str], int, bool]]:
-    keys = sorted(key for key in measured if key[0] == slicing)
-    for key in keys:
-        rows = int(measured[key].get(ROWS, 0))
-        yield key, rows, slicing == OVERALL or rows >= min_rows
+    passed = _within(ratio, None, upper)
+    decisions.append(Decision("reference", "mae", OVERALL, "", ratio, None, upper, int(overall[ROWS]), True, passed))
+    return decisions
 
 
 def report(

@@ -121,37 +121,19 @@ def _fit(
     epochs: int,
     seed: int,
 ) -> Iterator[float]:
-    """Train in place and yield the mean loss of each epoch.
-
-    The rows stay in memory and one call runs a whole epoch in the graph, which Keras's `fit` does less directly: for a
-    model this small its tracing and feeding cost more than the steps.
-    """
+    """Train in place, with the rows in memory, and yield the mean loss of each epoch."""
     data = {name: tf.constant(values) for name, values in inputs.items()}
     labels = tf.constant(label)
-    count = len(label)
-    steps = math.ceil(count / batch_size)
     optimizer.build(model.trainable_variables)
 
-    @tf.autograph.experimental.do_not_convert
-    def step(chosen: tf.Tensor) -> tf.Tensor:
+    def step(chosen: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             output = model({name: tf.gather(values, chosen) for name, values in data.items()}, training=True)
             value = loss(tf.gather(labels, chosen), output) + tf.add_n(model.losses)
         optimizer.apply(tape.gradient(value, model.trainable_variables), model.trainable_variables)
         return value
 
-    @tf.function(autograph=False, jit_compile=False)
-    def epoch(order: tf.Tensor) -> tf.Tensor:
-        def body(index: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return index + 1, total + step(order[index * batch_size : (index + 1) * batch_size])
-
-        _, total = tf.while_loop(
-            lambda index, _: index < steps, body, (tf.constant(0), tf.constant(0.0)), parallel_iterations=1
-        )
-        return total / float(steps)
-
-    for order in distribution.row_orders(count, batch_size, epochs, seed):
-        yield float(epoch(tf.constant(order)))
+    yield from distribution.run_epochs(step, len(label), batch_size, epochs, seed)
     optimizer.finalize_variable_values(model.trainable_variables)
 
 

@@ -347,6 +347,7 @@ def test_the_files_errors_are_those_that_tfma_measures_by_itself(world: World) -
     import tensorflow_model_analysis as tfma
     from tfx_bsl.tfxio import tf_example_record
 
+    from benchmarks.plain_tfx.module import custom_extractors
     from bike_pipeline.modeling import evaluation
 
     found = world.export("tflite_dynamic_range")
@@ -377,7 +378,7 @@ def test_the_files_errors_are_those_that_tfma_measures_by_itself(world: World) -
                 eval_shared_model=shared,
                 eval_config=config,
                 output_path=output,
-                extractors=evaluation.custom_extractors(shared, config, source.TensorAdapterConfig()),
+                extractors=custom_extractors(shared, config, source.TensorAdapterConfig()),
                 tensor_adapter_config=source.TensorAdapterConfig(),
             )
         )

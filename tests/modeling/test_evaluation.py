@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 import tensorflow_model_analysis as tfma
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from bike_pipeline.modeling import evaluation, metrics
+from bike_pipeline.modeling import evaluation, metrics, slices
 from bike_pipeline.settings import EvaluationSettings, load_settings
 
 GOOD = {"mae": 40.0, "rmse": 60.0, "rmsle": 0.4, "bias": 0.05, "calibration": 1.05}
@@ -187,9 +188,7 @@ def test_tfma_is_given_every_overall_threshold_and_no_other(base):
     ("hour", "band"), [(0, 0), (5, 0), (6, 6), (9, 6), (10, 10), (15, 10), (16, 16), (19, 16), (20, 20), (23, 20)]
 )
 def test_every_hour_has_its_band(hour, band):
-    extracts = evaluation._add_hour_band({tfma.FEATURES_KEY: {"hr": [[hour]]}, "other": 1})
-    assert extracts[tfma.FEATURES_KEY]["hour_band"].tolist() == [[band]]
-    assert extracts["other"] == 1
+    assert slices.values_of({"hr": np.array([hour])}, slices.HOUR_BAND).tolist() == [band]
 
 
 def test_a_changed_set_of_metrics_is_another_metric_set(monkeypatch):
