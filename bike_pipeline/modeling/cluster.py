@@ -8,6 +8,7 @@ cluster is put together from these.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from collections.abc import Mapping, Sequence
@@ -27,19 +28,14 @@ _EXAMPLE = '{"cluster": {"worker": ["host-0:2222", "host-1:2222"]}, "task": {"ty
 
 @dataclass(frozen=True)
 class Cluster:
-    """The processes that train one model together.
-
-    Attributes:
-        workers: their addresses, host:port; the first is the chief's.
-        index: which of them this process is.
-    """
+    """The addresses (host:port) of the processes that train one model together, and which of them this one is."""
 
     workers: tuple[str, ...]
     index: int
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process is the one that writes the model."""
+        """Whether this process, the first, is the one that writes the model."""
         return self.index == 0
 
     def tf_config(self) -> str:
@@ -48,11 +44,8 @@ class Cluster:
 
     def silent(self, seconds: float) -> tuple[str, ...]:
         """Return the other workers that nobody answers at, each asked for at most `seconds`."""
-        return tuple(
-            address
-            for index, address in enumerate(self.workers)
-            if index != self.index and not _answers(address, seconds)
-        )
+        others = (address for index, address in enumerate(self.workers) if index != self.index)
+        return tuple(address for address in others if not _answers(address, seconds))
 
 
 def _answers(address: str, seconds: float) -> bool:
@@ -73,18 +66,15 @@ def _is_address(value: Any) -> bool:
     return bool(host) and port.isascii() and port.isdigit() and 0 < int(port) < 65536
 
 
-def _checked(workers: Sequence[Any], index: Any, where: str) -> Cluster:
+def _checked(workers: Sequence[Any], index: int, where: str) -> Cluster:
     for address in workers:
         if not _is_address(address):
             raise _wrong(f"{address!r} is no host:port", where)
     if len(set(workers)) != len(workers):
         raise _wrong("two workers have the same address", where)
     if len(workers) < 2:
-        raise _wrong(
-            f"multi-worker training needs at least two workers, and there {'is one' if workers else 'are none'}", where
-        )
-    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(workers):
-        raise _wrong(f"the index is {index!r}, and there are {len(workers)} workers", where)
+        count = "is one" if workers else "are none"
+        raise _wrong(f"multi-worker training needs at least two workers, and there {count}", where)
     return Cluster(tuple(workers), index)
 
 
@@ -106,11 +96,10 @@ def from_tf_config(text: str) -> Cluster:
     kind, index = task.get("type"), task.get("index")
     if kind not in cluster:
         raise _wrong(f"the task's type is {kind!r}, and the cluster has {', '.join(cluster) or 'no tasks'}")
-    lists = [cluster.get(name, []) for name in ("chief", "worker")]
-    if not all(isinstance(addresses, list) for addresses in lists) or len(lists[0]) > 1:
+    chief, workers = (cluster.get(name, []) for name in ("chief", "worker"))
+    if not isinstance(chief, list) or not isinstance(workers, list) or len(chief) > 1:
         raise _wrong("'worker' must be a list of addresses, and 'chief' a list of one")
-    chief, workers = lists
-    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(cluster[kind]):
+    if type(index) is not int or not 0 <= index < len(cluster[kind]):
         raise _wrong(f"the task's index is {index!r}, and there are {len(cluster[kind])} tasks of the type {kind}")
     return _checked([*chief, *workers], index + len(chief) if kind == "worker" else index, TF_CONFIG)
 
@@ -126,7 +115,6 @@ def from_train_job(environment: Mapping[str, str], nodes: int, port: int) -> Clu
     Raises:
         ConfigurationError: a variable is missing or the index is not below `nodes`.
     """
-    values = []
     for name in (JOBSET_NAME, REPLICATED_JOB_NAME, COMPLETION_INDEX):
         if not environment.get(name):
             raise ConfigurationError(
@@ -134,8 +122,7 @@ def from_train_job(environment: Mapping[str, str], nodes: int, port: int) -> Clu
                 where=name,
                 fix=f"start the workers by a TrainJob on the runtime in configs/kubernetes/, or set {TF_CONFIG}",
             )
-        values.append(environment[name])
-    job_set, job, index = values
+    job_set, job, index = (environment[name] for name in (JOBSET_NAME, REPLICATED_JOB_NAME, COMPLETION_INDEX))
     workers = [f"{job_set}-{job}-0-{number}.{job_set}:{port}" for number in range(nodes)]
     if not index.isdigit() or int(index) >= nodes:
         raise ConfigurationError(
@@ -152,12 +139,9 @@ def on_this_machine(count: int) -> list[Cluster]:
     The ports are drawn together, so that none is drawn twice; between this call and the workers' start another program
     may take one, and the worker then says so.
     """
-    sockets = [socket.socket() for _ in range(count)]
-    try:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         workers = tuple(f"127.0.0.1:{one.getsockname()[1]}" for one in sockets)
-    finally:
-        for one in sockets:
-            one.close()
     return [Cluster(workers, index) for index in range(count)]

@@ -38,14 +38,7 @@ def run_epochs(step: Step, count: int, batch_size: int, epochs: int, seed: int) 
     """Run a step for each batch of `count` rows and yield the mean loss of each epoch.
 
     One call runs a whole epoch in the graph, which Keras's `fit` does less directly: for a model this small its tracing
-    and feeding cost more than the steps.
-
-    Args:
-        step: from the places of a batch's rows and the number of the step to the loss.
-        count: number of rows.
-        batch_size: rows a step, at most `count`.
-        epochs: passes over the rows.
-        seed: seeds their orders.
+    and feeding cost more than the steps. `step` takes the places of a batch's rows and the number of the step.
     """
     steps = math.ceil(count / batch_size)
 
@@ -130,18 +123,8 @@ def fit(
 ) -> Iterator[float]:
     """Train in place over the strategy's replicas and yield the mean loss of each epoch.
 
-    Every process holds all rows, and all of them visit them in the same order; what travels are gradients.
-
-    Args:
-        strategy: model and optimizer were made in its scope.
-        model: from inputs to (rows,).
-        optimizer: its averages become the weights at the end.
-        loss: the mean over rows of (label, output).
-        inputs: arrays by input name, first dimension rows.
-        label: (rows,).
-        batch_size: rows a step, over all replicas; at most the number of rows.
-        epochs: passes over the rows.
-        seed: seeds the orders of the rows.
+    Every process holds all rows, and all of them visit them in the same order; what travels are gradients. Model and
+    optimizer are made in the strategy's scope; the other arguments are those of `training.fit`.
 
     Raises:
         ConfigurationError: a step has fewer rows than there are replicas.

@@ -34,12 +34,7 @@ def name(cluster: Cluster) -> str:
 
 
 def meet(cluster: Cluster, job: str, seconds: float) -> None:
-    """Return when all workers of the cluster are there.
-
-    Args:
-        cluster: who trains together.
-        job: what this worker is to train; must be the same text for all.
-        seconds: how long to wait.
+    """Return when all workers of the cluster are there, within `seconds`; `job` must be the same text for all.
 
     Raises:
         PeerLostError: a worker did not come in time.
@@ -101,10 +96,9 @@ def _await_all(cluster: Cluster, job: str, seconds: float, deadline: float) -> N
                 connection, _ = server.accept()
             except TimeoutError:
                 absent = [index for index in range(1, len(cluster.workers)) if index not in arrived]
-                failure = _missing(cluster, seconds, absent)
                 for waiting in arrived.values():
                     _send(waiting, {"missing": absent})
-                raise failure from None
+                raise _missing(cluster, seconds, absent) from None
             stack.enter_context(connection)
             hello = _receive(connection, min(HELLO_SECONDS, deadline - time.monotonic()))
             index = hello.get("index")

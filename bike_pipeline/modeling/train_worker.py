@@ -35,7 +35,7 @@ ANSWER_SECONDS = 2.0
 PARTIAL = ".partial"
 
 
-def _say(**event: Any) -> None:
+def _print_event(**event: Any) -> None:
     sys.stdout.write(json.dumps(event) + "\n")
     sys.stdout.flush()
 
@@ -47,14 +47,14 @@ def _end(error: BikePipelineError | None = None) -> NoReturn:
     """
     if error is not None:
         parts = {"what": error.what, "where": error.where, "fix": error.fix, "exit_code": int(error.exit_code)}
-        _say(error=parts, peer_lost=isinstance(error, PeerLostError))
+        _print_event(error=parts, peer_lost=isinstance(error, PeerLostError))
         sys.stderr.write(f"error: {error}\n")
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(error.exit_code if error is not None else ExitCode.OK)
 
 
-def _lost(cluster: Cluster) -> PeerLostError:
+def _peer_lost(cluster: Cluster) -> PeerLostError:
     silent = cluster.silent(ANSWER_SECONDS)
     reason = f"no answer from {', '.join(silent)}" if silent else "a worker ended or hangs"
     return PeerLostError(
@@ -97,7 +97,7 @@ def _work(job: TrainingJob, cluster: Cluster) -> None:
         tf.errors.InternalError,
     ) as error:
         sys.stderr.write(f"{error}\n")
-        raise _lost(cluster) from None
+        raise _peer_lost(cluster) from None
 
 
 def _train(job: TrainingJob, cluster: Cluster, strategy: Any) -> None:
@@ -110,17 +110,10 @@ def _train(job: TrainingJob, cluster: Cluster, strategy: Any) -> None:
             "there is a model already", where=job.model_dir, fix="name a folder that does not exist"
         )
     columns, newest = training_rows.read_to_train(job.examples, job.schema_file)
-    listener = (lambda fraction, text: _say(progress=fraction, text=text)) if cluster.is_chief else None
+    listener = (lambda fraction, text: _print_event(progress=fraction, text=text)) if cluster.is_chief else None
     with progress.listening(listener) if listener else contextlib.nullcontext():
         section = job.training.model_dump(mode="json")
-        trained = training.train(
-            columns,
-            job.transform_graph,
-            section,
-            job.seed,
-            job.base_model or None,
-            strategy,
-        )
+        trained = training.train(columns, job.transform_graph, section, job.seed, job.base_model or None, strategy)
         if cluster.is_chief:
             partial = job.model_dir.rstrip("/") + PARTIAL
             if tf.io.gfile.exists(partial):

@@ -38,11 +38,7 @@ class TrainingJob(Section):
 
     @classmethod
     def from_json(cls, text: str) -> TrainingJob:
-        """Return the job that the JSON describes.
-
-        Raises:
-            ConfigurationError: it is no JSON, or a part is unknown, missing or wrong.
-        """
+        """Return the job that the JSON describes; a ConfigurationError names the part that is wrong."""
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:

@@ -74,7 +74,6 @@ class _Workers:
         """End whatever still runs."""
         for process in self.processes:
             process.kill()
-        for process in self.processes:
             process.wait()
 
 
@@ -84,22 +83,22 @@ def _error(parts: dict[str, Any]) -> BikePipelineError:
     return kind(parts["what"], where=parts["where"], fix=parts["fix"])
 
 
-def _failure(workers: _Workers, said: dict[int, dict[str, Any]]) -> BikePipelineError:
-    """Return the reason at its root: a worker that only lost another one knows it least."""
+def _root_cause(workers: _Workers, errors: dict[int, dict[str, Any]]) -> BikePipelineError:
+    """Return the error that the others follow from: a worker that only lost another one knows it least."""
     failed = workers.failed()
     for index in failed:
-        if index in said and not said[index].get("peer_lost"):
-            return _error(said[index]["error"])
+        if index in errors and not errors[index].get("peer_lost"):
+            return _error(errors[index]["error"])
     for index in failed:
         status = workers.processes[index].returncode
-        if index not in said:
+        if index not in errors:
             how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
             return StageError(
                 f"worker {index} of {len(workers.processes)} ended by {how}",
                 where=Stage.TRAINER,
-                fix="the log holds what it said last; after mending, run again: finished stages are not repeated",
+                fix="its last lines are in the log; after mending, run again: finished stages are not repeated",
             )
-    return _error(said[failed[0]]["error"])
+    return _error(errors[failed[0]]["error"])
 
 
 def run(job: TrainingJob) -> None:
@@ -120,7 +119,7 @@ def run(job: TrainingJob) -> None:
     count = job.training.workers
     logging.info("Training in %d processes on this machine.", count)
     workers = _Workers(job, clusters.on_this_machine(count))
-    said: dict[int, dict[str, Any]] = {}
+    errors: dict[int, dict[str, Any]] = {}
     deadline: float | None = None
     try:
         while workers.running() or not workers.events.empty():
@@ -130,7 +129,7 @@ def run(job: TrainingJob) -> None:
                 pass
             else:
                 if "error" in event:
-                    said[index] = event
+                    errors[index] = event
                 elif "progress" in event:
                     progress.report(event["progress"], f"{event['text']} ({count} workers)")
             if workers.failed():
@@ -138,6 +137,6 @@ def run(job: TrainingJob) -> None:
                 if time.monotonic() > deadline:
                     break
         if workers.failed():
-            raise _failure(workers, said)
+            raise _root_cause(workers, errors)
     finally:
         workers.end()
