@@ -43,12 +43,7 @@ _DATE = (1980, 1, 1, 0, 0, 0)
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle, ready to be published.
-
-    Attributes:
-        archive: the tar archive.
-        manifest: its manifest.
-    """
+    """A bundle, ready to be published: the tar archive and its manifest."""
 
     archive: bytes
     manifest: dict[str, Any]
@@ -146,11 +141,7 @@ def build(
 
 
 def prove(bundle: Bundle, key: Ed25519PublicKey) -> None:
-    """Take a bundle as a device does: unpack it, check every byte, run its golden rows in a process of its own.
-
-    Raises:
-        EdgeError: a device would refuse it.
-    """
+    """Take a bundle as a device does, golden rows included; raise an EdgeError if a device would refuse it."""
     with tempfile.TemporaryDirectory(prefix="bike-edge-") as aside:
         archive, folder = Path(aside) / "bundle.tar", Path(aside) / "bundle"
         archive.write_bytes(bundle.archive)

@@ -36,13 +36,7 @@ _RENEWED = {"sequence": 0, "expires": ""}
 
 @dataclass(frozen=True)
 class Published:
-    """What a push to a channel did.
-
-    Attributes:
-        folder: the channel's folder.
-        changed: whether devices will find something new.
-        payload: the content of the channel file.
-    """
+    """What a push did: the channel's folder, whether devices will find something new, and what channel.json holds."""
 
     folder: Path
     changed: bool
@@ -54,7 +48,6 @@ def current(folder: Path, trusted: Mapping[str, Ed25519PublicKey]) -> dict[str, 
 
     Raises:
         EdgeError: its file is damaged or signed with an unknown key, so its sequence cannot be continued.
-        StorageError: it cannot be read.
     """
     path = folder / CHANNEL_FILE
     try:

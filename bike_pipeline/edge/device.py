@@ -93,9 +93,7 @@ class Device:
     def update(self, channel_url: str, retry: bool = False) -> dict[str, Any]:
         """Bring the device to what the channel names; every failure leaves what is current.
 
-        Args:
-            channel_url: address of the channel's folder, or a copy of it on this machine.
-            retry: try a bundle again that this device refused before.
+        `retry` tries a bundle again that this device refused before.
         """
         base = address_of(channel_url)
         with self._locked():
@@ -123,7 +121,7 @@ class Device:
             return {"changed": True, "sequence": payload["sequence"], **self._told(sha256)}
 
     def start(self) -> Path:
-        """Return the folder to serve from: the current bundle, or the one before where it is not good any more."""
+        """Return the folder to serve from: the current bundle, or the one before if that is not good any more."""
         current = self.current()
         if current and self._is_good(current):
             return self.releases / current
@@ -137,7 +135,7 @@ class Device:
         raise UpdateError(f"{self.state}: there is no good bundle; run update")
 
     def current(self) -> str | None:
-        """Return the SHA-256 of the current bundle; None where there is none."""
+        """Return the SHA-256 of the current bundle; None if there is none."""
         return self._linked("current")
 
     def status(self) -> dict[str, Any]:
@@ -292,7 +290,7 @@ def run(arguments: argparse.Namespace) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; return 0, 19 where nothing was changed because something failed, 9 without a runtime."""
+    """Run the command line; return 0, 19 if something failed and nothing was changed, 9 without a runtime."""
     try:
         result = run(_parser().parse_args(arguments))
     except ImportError as error:

@@ -26,8 +26,8 @@ class DeviceExports:
     """The exports of a pushed version that a device can use.
 
     Attributes:
-        folder: where they lie, one folder a format.
-        formats: what `parity.json` says of each that passed.
+        folder: one folder a format.
+        formats: the entry of each format in `parity.json` that passed.
         litert: names of those that LiteRT runs.
         model_format: the one that the bundle serves.
         gate: the verdict of the edge gate: "blessed", "format", "reason".

@@ -61,12 +61,12 @@ def now() -> datetime:
 
 
 def expires_of(payload: dict[str, Any]) -> datetime | None:
-    """Return when a channel file stops counting; None where an earlier release signed it, which set no date."""
+    """Return when a channel file expires; None if an earlier release signed it, which set no date."""
     return datetime.fromisoformat(payload["expires"]) if "expires" in payload else None
 
 
 def check_versions(minimum: dict[str, str]) -> None:
-    """Raise an UpdateError where something that the bundle needs is absent or too old here."""
+    """Raise an UpdateError if something that the bundle needs is absent or too old here."""
     for name, wanted in minimum.items():
         try:
             found = ".".join(map(str, sys.version_info[:3])) if name == "python" else version(name.replace("_", "-"))
@@ -81,7 +81,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def download(url: str, target: Path, size: int, sha256: str) -> None:
-    """Fetch a file of known size and hash; what a broken connection left in `target` is gone on from."""
+    """Fetch a file of known size and hash, continuing what a broken connection left in `target`."""
     deadline, problem = time.monotonic() + DOWNLOAD_SECONDS, "it is not complete"
     for attempt in range(ATTEMPTS):
         there = target.stat().st_size if target.exists() else 0

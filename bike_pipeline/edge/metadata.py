@@ -35,10 +35,10 @@ def input_order(content: bytes) -> list[str]:
 def with_metadata(
     content: bytes, contract: Mapping[str, Any], about: Mapping[str, str], associated: Mapping[str, bytes]
 ) -> bytes:
-    """Return a LiteRT model with metadata in it and files appended to it as a zip archive.
+    """Return a LiteRT model, its weights unchanged, with metadata in it and files appended to it as a zip archive.
 
     Args:
-        content: the model; its weights stay as they are.
+        content: the model.
         contract: see `contract.feature_contract`.
         about: "name", "description", "version", "author" and "license".
         associated: files by name.

@@ -32,7 +32,7 @@ def read_key(path: Path) -> Any:
 
 
 def check_signature(key: Any, content: bytes, signature: bytes, what: str) -> None:
-    """Raise an UpdateError where the signature of the content is not the key's."""
+    """Raise an UpdateError if the signature of the content is not the key's."""
     from cryptography.exceptions import InvalidSignature
 
     try:

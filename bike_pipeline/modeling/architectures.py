@@ -34,16 +34,13 @@ class LevelKnots(layers.Layer):
 
 
 def build(hidden_units: Sequence[int], embedding_dimensions: int, dropout: float, mean_log_label: float) -> keras.Model:
-    """Return the untrained model.
+    """Return the untrained model, from the transformed features (see `preprocessing_fn`) to log(1 + rentals), (batch,).
 
     Args:
         hidden_units: width of each dense layer.
         embedding_dimensions: largest width of an embedding.
         dropout: share of hidden units dropped in training.
-        mean_log_label: mean of log(1 + rentals) over the training rows; where the output starts from.
-
-    Returns:
-        A model from the transformed features (see `preprocessing_fn`) to log(1 + rentals), shape (batch,).
+        mean_log_label: mean of log(1 + rentals) over the training rows, where the output starts from.
     """
     inputs = {preprocessing.DENSE: keras.Input((preprocessing.DENSE_WIDTH,), name=preprocessing.DENSE)}
     parts = [inputs[preprocessing.DENSE]]

@@ -16,16 +16,10 @@ COVERAGE = "coverage"
 def unjudged(
     settings: EvaluationSettings, candidate: SliceMetrics, trained: RowsBySlice, decisions: Sequence[Decision]
 ) -> Iterator[Decision]:
-    """Yield a decision for every slice that training saw and that no binding limit judges.
+    """Yield a decision for every slice of `trained` (what training saw) that no binding limit judges.
 
-    One that the eval split lacks fails where the settings do not say that it may be missing: a model may be as wrong
-    there as it likes, and no number would tell.
-
-    Args:
-        settings: which slices may be missing, and from how many rows on one decides.
-        candidate: the candidate's metrics by slice.
-        trained: rows by slice of what it was trained on.
-        decisions: what was decided.
+    One that the eval split lacks fails unless the settings let it be missing: a model may be as wrong there as it
+    likes, and no number would tell.
     """
     judged = {(decision.slicing, decision.slice) for decision in decisions if decision.binding}
     for slicing, values in trained.items():
@@ -54,24 +48,17 @@ def unjudged(
 def warnings(
     settings: EvaluationSettings, candidate: SliceMetrics, baseline: SliceMetrics | None, decisions: Sequence[Decision]
 ) -> list[str]:
-    """Return, in words, each slice that is too small to decide and on which the candidate is much worse.
-
-    Args:
-        settings: how much worse is much, and from how many rows on a slice decides.
-        candidate: the candidate's metrics by slice.
-        baseline: the baseline's; None where there is none.
-        decisions: what was decided.
-    """
-    told = []
+    """Return, in words, each slice that is too small to decide and on which the candidate is much worse."""
+    found = []
     for decision in decisions:
         if decision.kind != "change" or decision.binding or decision.value <= settings.warn_increase:
             continue
         key = (decision.slicing, decision.slice)
         now, before = (part.get(key, {}).get(decision.metric, math.nan) for part in (candidate, baseline or {}))
         fewest = settings.min_rows.get(decision.slicing, 1)  # type: ignore[call-overload]
-        told.append(
+        found.append(
             f"{features.slice_name(*key)}: {decision.metric} {now:.1f} against {before:.1f} of the baseline "
             f"({decision.value:+.0%}) on {decision.rows:,} rows; fewer than the {fewest:,} of evaluation.min_rows, so "
             "it does not decide: look at it before you rely on the model there"
         )
-    return told
+    return found

@@ -70,11 +70,7 @@ def eval_config(settings: EvaluationSettings) -> config_pb2.EvalConfig:
 
 
 def read_metrics(evaluation_path: str, model_name: str) -> SliceMetrics:
-    """Return what TFMA measured for one model.
-
-    Args:
-        evaluation_path: folder of the ModelEvaluation artifact.
-        model_name: "candidate" or "baseline"; TFMA knows the candidate without a baseline as "".
+    """Return what TFMA measured for "candidate" or "baseline" (TFMA knows the candidate without a baseline as "").
 
     Raises:
         ValueError: there are no metrics for it, or no overall slice.

@@ -79,12 +79,8 @@ def are_sound(rows: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
 def read_golden(path: Path) -> tuple[dict[str, list[float]], list[float]]:
     """Return the rows of a pushed version's `golden.json` by column, and the model's answers in rentals an hour.
 
-    Rows with a number that is not finite stand last, with NaN for their answer; a version that an earlier release
-    pushed has none.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError, KeyError, TypeError: it is of another form, or an answer on record is not finite.
+    Rows with a number that is not finite stand last, with NaN for their answer; older versions have none. An OSError,
+    ValueError, KeyError or TypeError says that the file is not of this form.
     """
     golden = json.loads(path.read_text(encoding="utf-8"))
     answers = [float(value) for value in golden[features.LABEL]]

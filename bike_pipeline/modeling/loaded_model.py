@@ -38,11 +38,7 @@ class LoadedModel:
         self.signature = self._model.signatures["serving_default"]
 
     def predict(self, columns: Mapping[str, Sequence[Any] | npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
-        """Return the predicted rentals an hour, shape (rows,).
-
-        Args:
-            columns: one sequence of the same length for each of the model's inputs.
-        """
+        """Return the predicted rentals an hour, shape (rows,), of one sequence for each of the model's inputs."""
         arrays = {f.name: np.asarray(columns[f.name], _DTYPES[f.kind]) for f in features.MODEL_INPUTS}
         rows = len(next(iter(arrays.values())))
         parts = []

@@ -29,12 +29,7 @@ FORMULAS: dict[str, Callable[[Sums], float]] = {
 
 
 def terms_of(label: npt.ArrayLike, prediction: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Return what the six sums (see `FORMULAS`) add up, shape (6, rows).
-
-    Args:
-        label: rentals, shape (rows,).
-        prediction: rentals, shape (rows,).
-    """
+    """Return what the six sums (see `FORMULAS`) add up, shape (6, rows), of rentals, each of shape (rows,)."""
     y, p = np.asarray(label, np.float64).ravel(), np.asarray(prediction, np.float64).ravel()
     error = p - y
     log_error = np.log1p(p) - np.log1p(y)
@@ -81,77 +76,55 @@ class _SumsCombiner(beam.CombineFn):
         return {self._key: accumulator}
 
 
-def _computations(metric: str) -> Callable[..., list[Any]]:
-    def create(
-        name: str = "",
-        eval_config: Any = None,
-        model_name: str = "",
-        output_name: str = "",
-        **_: Any,
+METRICS: dict[str, type[_CountMetric]] = {}
+
+
+class _CountMetric(metric_types.Metric):
+    """One of `FORMULAS`. TFMA looks class names up among its own metrics first: none of ours may share a name there."""
+
+    metric = ""
+
+    def __init_subclass__(cls, metric: str) -> None:
+        super().__init_subclass__()
+        cls.metric = metric
+        METRICS[metric] = cls
+
+    def __init__(self, name: str = "") -> None:
+        super().__init__(metric_util.merge_per_key_computations(self._computations), name=name or self.metric)
+
+    @classmethod
+    def _computations(
+        cls, name: str = "", eval_config: Any = None, model_name: str = "", output_name: str = "", **_: Any
     ) -> list[Any]:
         key = metric_types.MetricKey(name=name, model_name=model_name, output_name=output_name)
         sums_key = metric_types.MetricKey(name=_SUMS, model_name=model_name, output_name=output_name)
 
         def result(found: dict[Any, Sums]) -> dict[Any, float]:
-            return {key: metrics_of(found[sums_key])[metric]}
+            return {key: metrics_of(found[sums_key])[cls.metric]}
 
         # TFMA merges equal computations, so the sums are taken once for all five metrics.
+        sums = _SumsCombiner(sums_key, eval_config)
         return [
-            metric_types.MetricComputation(
-                keys=[sums_key], preprocessors=None, combiner=_SumsCombiner(sums_key, eval_config)
-            ),
+            metric_types.MetricComputation(keys=[sums_key], preprocessors=None, combiner=sums),
             metric_types.DerivedMetricComputation(keys=[key], result=result),
         ]
 
-    return create
 
-
-class _CountMetric(metric_types.Metric):
-    # TFMA looks class names up among its own metrics first: none of ours may share a name with one of them.
-    METRIC = ""
-
-    def __init__(self, name: str = "") -> None:
-        computations = metric_util.merge_per_key_computations(_computations(self.METRIC))
-        super().__init__(computations, name=name or self.METRIC)
-
-
-class CountMeanAbsoluteError(_CountMetric):
+class CountMeanAbsoluteError(_CountMetric, metric="mae"):
     """MAE, in rentals."""
 
-    METRIC = "mae"
 
-
-class CountRootMeanSquaredError(_CountMetric):
+class CountRootMeanSquaredError(_CountMetric, metric="rmse"):
     """RMSE, in rentals."""
 
-    METRIC = "rmse"
 
-
-class CountRootMeanSquaredLogError(_CountMetric):
+class CountRootMeanSquaredLogError(_CountMetric, metric="rmsle"):
     """RMSLE, in log units."""
 
-    METRIC = "rmsle"
 
-
-class CountRelativeBias(_CountMetric):
+class CountRelativeBias(_CountMetric, metric="bias"):
     """Share by which all predictions together exceed all labels together."""
 
-    METRIC = "bias"
 
-
-class CountCalibration(_CountMetric):
+class CountCalibration(_CountMetric, metric="calibration"):
     """All predictions together over all labels together."""
-
-    METRIC = "calibration"
-
-
-METRICS: dict[str, type[_CountMetric]] = {
-    metric.METRIC: metric
-    for metric in (
-        CountMeanAbsoluteError,
-        CountRootMeanSquaredError,
-        CountRootMeanSquaredLogError,
-        CountRelativeBias,
-        CountCalibration,
-    )
-}

@@ -20,11 +20,11 @@ _NEWEST = f"{_TABLE}_of_the_newest_span"
 
 @dataclass(frozen=True)
 class NaiveBaseline:
-    """Mean rentals by (working day, hour of day).
+    """Mean rentals by (working day, hour of day), tables of shape (2, 24) in rentals.
 
     Attributes:
-        table: (2, 24) float64, rentals; cells without rows hold the mean of all rows.
-        newest: the same of the newest span's rows alone; None where these are all of them.
+        table: of all rows; cells without rows hold the mean of all rows.
+        newest: of the newest span's rows alone; None if these are all of them.
     """
 
     table: npt.NDArray[np.float64]
@@ -32,13 +32,7 @@ class NaiveBaseline:
 
     @classmethod
     def fit(cls, hour: Array, workingday: Array, label: Array, newest: int | None = None) -> Self:
-        """Return the means of the given rows, each argument of shape (rows,).
-
-        Args:
-            hour: hours of the day.
-            workingday: 1 on working days.
-            label: rentals.
-            newest: how many of the rows, the last ones, are the newest span's; None for all.
+        """Return the means of rows, each argument of shape (rows,); the last `newest` rows are the newest span's.
 
         Raises:
             ValueError: there are no rows.
@@ -55,19 +49,11 @@ class NaiveBaseline:
         means = np.where(count > 0, total / np.maximum(count, 1), values.mean())
         return cls(means.reshape(2, 24))
 
-    def predict(self, hour: Array, workingday: Array) -> npt.NDArray[np.float64]:
-        """Return the mean for each row, shape (rows,), in rentals."""
-        return self.table[np.asarray(workingday, np.int64), np.asarray(hour, np.int64)]
-
     def errors(self, hour: Array, workingday: Array, label: Array) -> npt.NDArray[np.float64]:
-        """Return the sums of the absolute errors on the given rows, in rentals, of `table` and `newest`; shape (2,)."""
+        """Return Σ|error| on the given rows, in rentals, of `table` and `newest`; shape (2,)."""
         row, column = np.asarray(workingday, np.int64), np.asarray(hour, np.int64)
         tables = (self.table, self.table if self.newest is None else self.newest)
         return np.array([np.abs(table[row, column] - np.asarray(label, np.float64)).sum() for table in tables])
-
-    def mean_absolute_error(self, hour: Array, workingday: Array, label: Array) -> float:
-        """Return the mean absolute error on the given rows, in rentals, of the table that fits them better."""
-        return float(self.errors(hour, workingday, label).min() / len(label))
 
     def to_json(self) -> str:
         """Return the tables as JSON."""
@@ -77,11 +63,7 @@ class NaiveBaseline:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Return what `to_json` wrote.
-
-        Raises:
-            ValueError: the text is not such a table.
-        """
+        """Return what `to_json` wrote; other text is a ValueError."""
         try:
             stored = json.loads(text)
             tables = [np.asarray(stored[name], np.float64) for name in (_TABLE, _NEWEST) if name in (_TABLE, *stored)]

@@ -55,14 +55,9 @@ class Learnt(NamedTuple):
 def to_learn_from(inputs: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
     """Return of each row what `Learnt` is made of: the mean of the first over all rows, the maximum of the second.
 
-    Beam cuts batches by its own clock, and sums in a column's own type, float32, differed with every run. Sums in
-    float64 differ far below what float32 can tell, so a run can be repeated.
-
-    Args:
-        inputs: raw columns by name, each of shape (batch,): `WEATHER`, yr and mnth; int64 or float32.
-
-    Returns:
-        Weather and its squares, (batch, 2 · number of `WEATHER`) float64, and the month, (batch,) float32.
+    Weather and its squares, (batch, 2 · number of `WEATHER`) float64, and the month, (batch,) float32. Beam cuts
+    batches by its own clock, and sums in a column's own type, float32, differed with every run. Sums in float64 differ
+    far below what float32 can tell, so a run can be repeated.
     """
     weather = tf.cast(_weather(inputs), tf.float64)
     return tf.concat([weather, weather * weather], axis=1), _months(inputs)
@@ -89,12 +84,7 @@ def _z_scores(columns: tf.Tensor, moments: tf.Tensor) -> tf.Tensor:
 
 
 def transformed(inputs: Mapping[str, tf.Tensor], learnt: Learnt) -> dict[str, tf.Tensor]:
-    """Return the transformed features and the label, as `preprocessing_fn` describes them.
-
-    Args:
-        inputs: raw columns by name, each of shape (batch,); int64 or float32.
-        learnt: what the training rows say.
-    """
+    """Return the transformed features and the label of raw columns, as `preprocessing_fn` describes them."""
     hour = _code(inputs["hr"], "hr")
     outputs: dict[str, tf.Tensor] = {
         "hour_workingday": hour + HOURS * _code(inputs["workingday"], "workingday"),
@@ -117,10 +107,7 @@ def transformed(inputs: Mapping[str, tf.Tensor], learnt: Learnt) -> dict[str, tf
 
 
 def preprocessing_fn(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Return the transformed features and the label.
-
-    Args:
-        inputs: raw columns by name, each of shape (batch,); int64 or float32.
+    """Return the transformed features and the label of raw columns, each of shape (batch,), int64 or float32.
 
     Returns:
         `dense` (batch, 13) float32: z-scores of the weather clipped at ±4, two flags, sine and cosine of the hour,

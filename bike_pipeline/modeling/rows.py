@@ -23,12 +23,9 @@ Columns = dict[str, npt.NDArray[Any]]
 
 
 def to_columns(batches: Iterable[pa.RecordBatch], names: Iterable[str], where: str = Stage.TRAINER) -> Columns:
-    """Return the named columns of all batches, each of shape (rows,); int64 or float32.
+    """Return the named columns of all batches, each of shape (rows,), int64 or float32, for the stage `where`.
 
-    Args:
-        batches: record batches whose columns are lists with one value a row, as TFXIO reads tf.Examples.
-        names: the columns to keep.
-        where: the stage that reads them, for errors.
+    A column of a batch is a list with one value a row, as TFXIO reads tf.Examples.
 
     Raises:
         DataError: a column is absent or a row lacks its value.
@@ -71,23 +68,16 @@ def chunks(columns: Mapping[str, npt.NDArray[Any]], size: int) -> Iterator[Colum
 
 
 def columns_file(shard: str) -> str:
-    """Return where the rows of a shard of tf.Examples stand as Parquet.
-
-    Args:
-        shard: path of the shard, `<artifact>/Split-<name>/data_tfrecord-….gz`.
-    """
+    """Return where the rows of a shard of tf.Examples (`<artifact>/Split-<name>/data_tfrecord-….gz`) are Parquet."""
     folder, name = os.path.split(shard)
     artifact, split = os.path.split(folder)
     return os.path.join(artifact, COLUMNS_FOLDER, split, name.replace(".gz", ".parquet"))
 
 
 def shards(split_folder: str) -> list[str]:
-    """Return the files of a split's tf.Examples, in their order.
+    """Return the files of tf.Examples in `<artifact>/Split-<name>`, in their order.
 
     The folder is listed and not globbed: its path may hold what a pattern gives another meaning.
-
-    Args:
-        split_folder: `<artifact>/Split-<name>`.
     """
     import tensorflow as tf
 
@@ -95,11 +85,7 @@ def shards(split_folder: str) -> list[str]:
 
 
 def readable_files(split_folder: str) -> list[str]:
-    """Return the files to read a split's rows from, in their order: the Parquet files, else the tf.Examples.
-
-    Args:
-        split_folder: `<artifact>/Split-<name>`.
-    """
+    """Return the files to read a split's rows from, in their order: the Parquet files, else the tf.Examples."""
     import tensorflow as tf
 
     examples = shards(split_folder)
@@ -108,11 +94,7 @@ def readable_files(split_folder: str) -> list[str]:
 
 
 def check_count(stage: str, split: str, read: int, written: int) -> None:
-    """Refuse to go on where a stage read another number of rows than ExampleGen wrote; the source is not to blame.
-
-    Raises:
-        StageError: the numbers differ.
-    """
+    """Raise a StageError if a stage read another number of rows than ExampleGen wrote."""
     if read != written:
         raise StageError(
             f"it read {read:,} rows of split '{split}' where ExampleGen wrote {written:,}",
@@ -130,8 +112,8 @@ def record_batches(
     Args:
         path: the file.
         size: most rows of a batch.
-        names: the columns to read; all where it is None.
-        schema: what tf.Examples are decoded by; their own types where it is None.
+        names: the columns to read; None for all.
+        schema: what tf.Examples are decoded by; None for their own types.
 
     Raises:
         DataError: the file is damaged.
@@ -148,7 +130,7 @@ def record_batches(
 
 
 def damaged(path: str, error: Exception) -> DataError:
-    """Return what is said of a file of examples that does not hold what was written into it."""
+    """Return the error for a file of examples that does not hold what was written into it."""
     return DataError(
         f"the file is damaged since it was written ({first_words(error, 200)})",
         where=path,

@@ -61,16 +61,10 @@ class Transform:
 
 
 def zero_or_nan(raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """Return what makes an answer NaN where an input is not finite: 0 for every other row, so that it stays as it is.
+    """Return 0 for each row of raw features, shape (batch,) float32, and NaN if an input is not finite.
 
     To be added behind all else. Runtimes differ in what clipping, quantization and the exponential make of NaN, and a
     clipped infinity looks like a hot day; none of them touches a difference and a sum in float32.
-
-    Args:
-        raw: raw features by name, each of shape (batch,).
-
-    Returns:
-        Shape (batch,), float32.
     """
     # In one tensor, which the transforms make as well. Of columns one by one, LiteRT's converter takes x - x for 0.
     numbers = tf.stack([raw[f.name] for f in features.MODEL_INPUTS if f.kind == "float"], axis=1)
@@ -78,13 +72,9 @@ def zero_or_nan(raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
 
 
 def write(model: keras.Model, transform_graph: str, path: str, extra_files: dict[str, str]) -> None:
-    """Write the trained model with the transform graph in front of it, and TF Serving's warm-up requests beside it.
+    """Write the model (to log(1 + rentals)) with the transform graph in front of it and TF Serving's warm-up beside it.
 
-    Args:
-        model: from transformed features to log(1 + rentals).
-        transform_graph: folder of the TransformGraph artifact.
-        path: folder to write to; must not exist.
-        extra_files: text files by name for `assets.extra`.
+    The folder `path` must not exist; `extra_files` are texts by name for `assets.extra`.
     """
     transform = Transform(
         transform_graph, [f.name for f in features.MODEL_INPUTS], [tensor.name for tensor in model.inputs]
@@ -114,10 +104,7 @@ def write(model: keras.Model, transform_graph: str, path: str, extra_files: dict
 
 
 def signature_of(path: str) -> dict[str, Any]:
-    """Return what a SavedModel's signatures take and give: {signature: {"inputs": {name: dtype}, "outputs": …}}.
-
-    Reads the file's proto only; nothing is loaded.
-    """
+    """Return a SavedModel's signatures, {signature: {"inputs": {name: dtype}, "outputs": …}}; nothing is loaded."""
     from tensorflow.core.protobuf import saved_model_pb2
 
     proto = saved_model_pb2.SavedModel()

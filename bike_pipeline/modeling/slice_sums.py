@@ -1,4 +1,4 @@
-"""What an evaluation reads off one file of examples: the sums that every metric is made of, by slice and model.
+"""The sums that every metric is made of, by slice and model, of one file of examples.
 
 Predictions come through the served signature, in batches; slices are taken by counting and not a row at a time. The
 sums of a file depend on nothing but the file and the models, so files may be measured anywhere and in any order.
@@ -33,10 +33,10 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Job:
-    """One file to measure.
+    """One file of examples (gzipped TFRecords) to measure.
 
     Attributes:
-        path: gzipped TFRecords of tf.Examples.
+        path: the file.
         models: folder of each model's SavedModel by its name.
         naive_baseline: folder of the SavedModel that carries the naive baseline.
     """
@@ -98,13 +98,7 @@ def measure(job: Job) -> Measured:
 
 
 def sums_of_batch(columns: Mapping[str, Array], predictions: Mapping[str, Array], naive: NaiveBaseline) -> Measured:
-    """Return the sums of some rows.
-
-    Args:
-        columns: the label and the columns that slices are taken by, each of shape (rows,).
-        predictions: rentals by model, each of shape (rows,).
-        naive: the naive baseline.
-    """
+    """Return the sums of rows: `columns` holds the label and `SLICING_COLUMNS`, `predictions` rentals by model."""
     label = np.asarray(columns[features.LABEL], np.float64)
     terms = {name: metrics.terms_of(label, prediction) for name, prediction in predictions.items()}
     sums: dict[tuple[SliceKey, str], metrics.Sums] = {

@@ -24,12 +24,7 @@ RowsBySlice = dict[str, dict[str, int]]
 
 
 def values_of(columns: Mapping[str, Array], slicing: str) -> npt.NDArray[np.int64]:
-    """Return the slice of each row, shape (rows,).
-
-    Args:
-        columns: `SLICING_COLUMNS`, each of shape (rows,).
-        slicing: one of `SLICINGS`.
-    """
+    """Return the slice of each row, shape (rows,), for one of `SLICINGS`."""
     values = np.asarray(columns[SLICING_COLUMNS[slicing]], np.int64)
     if slicing == HOUR_BAND:
         starts = np.asarray(features.HOUR_BANDS)
@@ -64,11 +59,7 @@ def to_json(rows: RowsBySlice) -> str:
 
 
 def from_json(text: str) -> RowsBySlice:
-    """Return what `to_json` wrote.
-
-    Raises:
-        ValueError: the text says nothing of a slicing.
-    """
+    """Return what `to_json` wrote; text that lacks a slicing is a ValueError."""
     try:
         rows = json.loads(text)["rows_by_slice"]
         return {slicing: {str(value): int(count) for value, count in rows[slicing].items()} for slicing in SLICINGS}

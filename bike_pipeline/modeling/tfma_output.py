@@ -29,11 +29,11 @@ MetricsBySlice = dict[tuple[Any, ...], dict[metric_types.MetricKey, float]]
 def judge(
     folder: str, measured: Measured, config: config_pb2.EvalConfig, models: dict[str, str], data_location: str
 ) -> bool:
-    """Let TFMA validate, write its files, and return its verdict.
+    """Let TFMA validate, write its files into a folder, and return its verdict.
 
     Args:
         folder: where its files are written.
-        measured: the sums, of "candidate" and, where there is one, "baseline".
+        measured: the sums, of "candidate" and, if there is one, "baseline".
         config: TFMA's configuration.
         models: where the models are, by the same names.
         data_location: where the examples are, for display.
@@ -56,7 +56,7 @@ def metrics_by_slice(measured: Measured, names: dict[str, str], baseline: str | 
     Args:
         measured: the sums.
         names: from the model names in the sums to TFMA's.
-        baseline: TFMA's name of the baseline, so that the differences to it are metrics too; None where there is none.
+        baseline: TFMA's name of the baseline, to which differences are metrics too; None if there is none.
     """
     found: MetricsBySlice = {}
     for (key, model), sums in sorted(measured.sums.items(), key=str):
@@ -96,16 +96,7 @@ def write(
     data_location: str,
     model_locations: dict[str, str],
 ) -> None:
-    """Write the files of an evaluation.
-
-    Args:
-        folder: the ModelEvaluation artifact's folder.
-        by_slice: every metric.
-        validation: TFMA's verdict.
-        config: TFMA's configuration.
-        data_location: where the examples are, for display.
-        model_locations: where the models are by TFMA's names, for display.
-    """
+    """Write the files of an evaluation into the ModelEvaluation artifact's folder; locations are for display."""
     tf.io.gfile.makedirs(folder)
     metrics_file = os.path.join(folder, f"{tfma.METRICS_KEY}-00000-of-00001.tfrecord")
     with tf.io.TFRecordWriter(metrics_file) as writer:

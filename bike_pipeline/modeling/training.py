@@ -30,12 +30,7 @@ LARGEST_LOG = 9.0
 
 
 def transformed(columns: rows.Columns, transform_graph: str) -> rows.Columns:
-    """Return the transformed features and the label of raw rows, as `preprocessing_fn` describes them.
-
-    Args:
-        columns: the raw rows, as `training_rows.read` returns them.
-        transform_graph: folder of the TransformGraph artifact.
-    """
+    """Return the transformed features and the label of raw rows (see `preprocessing_fn`)."""
     outputs = (preprocessing.DENSE, *preprocessing.CODES, preprocessing.MONTHS_BEFORE_END, features.LABEL)
     transform = saved_model.Transform(transform_graph, RAW_NAMES, outputs)
     parts: dict[str, list[npt.NDArray[Any]]] = {}
@@ -49,10 +44,8 @@ def loss_of(label: npt.NDArray[Any]) -> distribution.Loss:
     """Return half the squared log error over its variance plus half the Poisson loss over the mean label.
 
     The first follows RMSLE, the second MAE and RMSE; alone, each loses on the other's metrics. The Poisson term is the
-    negative log-likelihood of a count with mean exp(p), up to a constant.
-
-    Args:
-        label: rentals of the training rows, which give variance and mean; shape (rows,).
+    negative log-likelihood of a count with mean exp(p), up to a constant. Variance and mean are those of `label`, the
+    rentals of the training rows.
     """
     # A constant label has no variance; the loss must not divide by it.
     variance, mean = max(float(np.log1p(label).var()), 1e-6), max(float(label.mean()), 1e-6)
@@ -90,7 +83,7 @@ def fit(
         training: `epochs`, `batch_size`, `learning_rate` and `weight_decay`, as in the settings' section `training`.
         seed: seeds the order of the rows.
         loss: from a batch of targets and the model's answers to a scalar.
-        strategy: the replicas to train over; none for one device.
+        strategy: the replicas to train over; None for one device.
         after_epoch: called with the number of epochs done; not over replicas.
     """
     with distribution.scope(strategy):
@@ -162,7 +155,7 @@ def _write_events(losses: Sequence[float], training: dict[str, Any], count: int,
 
 
 def _warm_start(model: keras.Model, base_model: str | None) -> bool:
-    """Take over the weights of the served model where its architecture is the same; say whether that was done."""
+    """Take over the weights of the served model if its architecture is the same; return whether that was done."""
     path = os.path.join(base_model, saved_model.EXTRA_FOLDER, saved_model.KERAS_FILE) if base_model else ""
     if not path or not tf.io.gfile.exists(path):
         logging.warning("Warm start: there is no serving model to start from; training from the beginning.")
@@ -183,21 +176,18 @@ def train(
     base_model: str | None = None,
     strategy: tf.distribute.Strategy | None = None,
 ) -> tuple[keras.Model, list[float]]:
-    """Return a model trained on raw rows.
+    """Return a model trained on raw rows with the label, and the mean loss of each epoch.
 
     The result is the same for the same arguments on the same machine: every generator is seeded and TensorFlow's
     operations are made deterministic. Over several replicas it is the same but for the order of sums.
 
     Args:
-        columns: raw rows by column name, with the label.
+        columns: the raw rows.
         transform_graph: folder of the TransformGraph artifact.
         training: the `training` section of the settings.
         seed: seeds Python, numpy and TensorFlow.
-        base_model: folder of the SavedModel to start from, where warm start is on.
-        strategy: the replicas to train over; none for one device.
-
-    Returns:
-        The model and the mean loss of each epoch.
+        base_model: folder of the SavedModel to start from, with warm start.
+        strategy: the replicas to train over; None for one device.
 
     Raises:
         ConfigurationError: a step has fewer rows than there are replicas.
@@ -253,10 +243,7 @@ def write(
 
 
 def run_fn(fn_args: Any) -> None:
-    """TFX's entry point for training.
-
-    Args:
-        fn_args: TFX's FnArgs. `custom_config` holds `training` (that section of the settings) and `seed`.
+    """TFX's entry point for training; `custom_config` holds the settings' section `training`, and `seed`.
 
     Raises:
         DataError: the examples lack a column or there are none.

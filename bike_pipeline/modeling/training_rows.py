@@ -22,14 +22,11 @@ def read(examples: Sequence[str], schema_file: str) -> rows.Columns:
 
 
 def read_to_train(examples: Sequence[str], schema_file: str) -> tuple[rows.Columns, int]:
-    """Return the raw rows of an Examples artifact, with the label, in the order of its files.
+    """Return the raw rows of an Examples artifact in its files' order, and how many of them are the last pattern's.
 
     Args:
         examples: file patterns, `<artifact>/Split-<name>/*` each; the last one is the newest span's train split.
         schema_file: the schema, as text proto; tf.Examples without their rows as Parquet are decoded by it.
-
-    Returns:
-        The rows, and how many of them, the last ones, are the last pattern's.
 
     Raises:
         DataError: the examples lack a column or there are none.
@@ -59,9 +56,7 @@ def _schema(path: str) -> Any:
 def evidence(columns: rows.Columns, newest: int | None = None) -> dict[str, str]:
     """Return what the Evaluator must know of the rows that a model was trained on, as text files by name.
 
-    Args:
-        columns: the rows.
-        newest: how many of them, the last ones, are the newest span's; None for all.
+    The last `newest` rows are the newest span's; None for all.
     """
     naive = naive_baseline.NaiveBaseline.fit(columns["hr"], columns["workingday"], columns[features.LABEL], newest)
     return {

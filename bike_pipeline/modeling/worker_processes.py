@@ -104,7 +104,7 @@ def _root_cause(workers: _Workers, errors: dict[int, dict[str, Any]]) -> BikePip
 def run(job: TrainingJob) -> None:
     """Train in `job.training.workers` processes on this machine and return when the model is written.
 
-    Progress is the chief's. Where one worker fails, the others are ended and nothing of a model is left in its place.
+    Progress is the chief's. If one worker fails, the others are ended and nothing of a model is left in its place.
 
     Raises:
         ConfigurationError: TF_CONFIG is set: workers elsewhere cannot know where this run's artifacts are.

@@ -34,15 +34,10 @@ class ServedVersions:
 
 
 def files(settings: Settings, folder: Path, served: ServedVersions | None = None) -> dict[str, str]:
-    """Return the content of every file by its name.
-
-    Args:
-        settings: the settings.
-        folder: where they will stand; compose.yaml names the serving base path relative to it.
-        served: what is promoted; needed with the policy `promoted`.
+    """Return the content of every file of `folder` by its name; compose.yaml names the base path relative to it.
 
     Raises:
-        ConfigurationError: the policy is `promoted` and nothing is.
+        ConfigurationError: the policy is `promoted`, and `served`, what is promoted, is empty.
     """
     configuration = settings.serving.configuration
     content = {

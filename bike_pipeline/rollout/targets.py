@@ -197,11 +197,7 @@ class _Server:
         return [version for version, (found, _) in states.items() if found == ready]
 
     def wait(self, wanted: ServedVersions) -> None:
-        """Return when the versions that have a label are available.
-
-        Raises:
-            ServerError: one does not load, or not in time.
-        """
+        """Return when the versions that have a label are available; one that does not load in time is a ServerError."""
         kinds = self._status.ModelVersionStatus
         end = time.monotonic() + self._seconds
         needed = set(wanted.labels.values()) or set(wanted.versions)
