@@ -103,7 +103,7 @@ def _observer(settings: Settings) -> Callable[[Submission], None]:
 def _parameters(texts: tuple[str, ...]) -> dict[str, Any]:
     import yaml
 
-    from bike_pipeline.settings.strict_yaml import problem_of, read_yaml, values_of
+    from bike_pipeline.settings.strict_yaml import problem_of, read_yaml, resolved_all
 
     values: dict[str, Any] = {}
     for text in texts:
@@ -111,7 +111,7 @@ def _parameters(texts: tuple[str, ...]) -> dict[str, Any]:
         if not equals or not key.strip():
             raise ConfigurationError(f"'{text}' is not key=value", where="--parameter", fix="write --parameter span=2")
         try:
-            values[key.strip()] = values_of(read_yaml(value))
+            values[key.strip()] = resolved_all(read_yaml(value))
         except (yaml.YAMLError, ValueError) as error:
             raise ConfigurationError(
                 f"the value of {key} is not valid YAML ({problem_of(error)})", where="--parameter", fix="quote it"

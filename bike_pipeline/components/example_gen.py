@@ -22,7 +22,6 @@ from tfx.types import artifact_utils, component_spec, standard_artifacts
 
 from bike_pipeline.components import beam_engine, driver, example_shards
 from bike_pipeline.data.spans import SpanStore
-from bike_pipeline.data.window import identity_of, window_of
 from bike_pipeline.errors import DataError
 from bike_pipeline.stages import EVAL, HISTORY, MANIFESTS_PROPERTY, ROWS_PROPERTY, SPLITS, TRAIN, WINDOW_PROPERTY
 
@@ -49,13 +48,13 @@ class SpanDriver(driver.Driver):
             DataError: the store holds no span.
         """
         properties = dict(execution_info.exec_properties)
-        versions = window_of(SpanStore(properties["input_base"]), properties["history_spans"])
+        versions = SpanStore(properties["input_base"]).window(properties["history_spans"])
         newest = versions[-1]
         resolved = {
             "span": newest.span,
             "version": newest.version,
             "input_fingerprint": newest.manifest.content_sha256,
-            WINDOW_PROPERTY: json.dumps(identity_of(versions), sort_keys=True),
+            WINDOW_PROPERTY: json.dumps([version.identity for version in versions], sort_keys=True),
         }
         result = driver_output_pb2.DriverOutput()
         for key, value in resolved.items():

@@ -120,11 +120,7 @@ def from_bytes(content: bytes, where: str) -> CalendarSums:
 
 
 def of_batch(batch: pa.RecordBatch) -> CalendarSums:
-    """Return the sums of a record batch: every column a list with one value a row, dates as ISO text.
-
-    Raises:
-        DataError: a column is absent or a row lacks its value.
-    """
+    """Return the sums of a record batch: every column a list with one value a row, dates as ISO text."""
     import pyarrow as pa
 
     columns = {}

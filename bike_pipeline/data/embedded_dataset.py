@@ -49,16 +49,9 @@ def split_demo(target_dir: Path) -> tuple[Path, Path]:
 
 
 def fetch_original(target: Path, *, url: str | None = None, timeout: float = 60.0) -> Path:
-    """Download the original archive and write its hourly table to `target` (LF line ends), once every check passed.
+    """Download the original archive, check its hourly table, and write that to `target` with LF line ends.
 
-    Args:
-        target: the CSV file to write.
-        url: address of the zip archive; UCI's own without it.
-        timeout: seconds to wait for the site to answer.
-
-    Raises:
-        DataError: the site does not answer, the archive is damaged or holds no hour.csv, or the content is not the
-            published one.
+    `url` is UCI's own by default; `timeout` is in seconds.
     """
     from bike_pipeline.data.sources.http_url import download
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bike_pipeline.data.contract import CheckedRows, check_rows
 from bike_pipeline.data.sources.registry import read_source
-from bike_pipeline.data.span_version import SpanVersion
+from bike_pipeline.data.span_version import Addition
 from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.errors import DataError
 from bike_pipeline.settings import Settings
@@ -15,36 +15,19 @@ _MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
-class IngestResult:
-    """The outcome of an ingest.
+class IngestResult(Addition):
+    """What became of an upload, and how many of its rows broke the contract and were rejected."""
 
-    Attributes:
-        version: the version of a span that holds the rows.
-        created: whether it is new; False if the same rows were there already.
-        rejected: rows of this upload that broke the contract.
-        notes: what the user should know.
-    """
-
-    version: SpanVersion
-    created: bool
-    rejected: int
-    notes: tuple[str, ...]
+    rejected: int = 0
 
 
 def ingest(settings: Settings, source: str, *, query: str | None = None, span: int | None = None) -> IngestResult:
     """Read a source, check its rows, and add what passed to the span store as a new version.
 
-    An upload is held in memory as a whole, about 600 bytes a row at its peak.
-
-    Args:
-        settings: `data` and the store's place are used.
-        source: file, folder or address; see `sources/registry.py`.
-        query: the SQL text, for databases.
-        span: the span that the rows are; without it the time range decides.
+    An upload is held in memory as a whole, about 600 bytes a row at its peak; arguments: `use_cases.data.ingest`.
 
     Raises:
         DataError: the source cannot be read, too many of its rows break the contract, or they fit into no span.
-        BusyError: another ingest is at work.
         StorageError: something cannot be read or written; the store is as it was.
     """
     store = SpanStore(settings.store_uri)
@@ -69,7 +52,7 @@ def ingest(settings: Settings, source: str, *, query: str | None = None, span: i
     if rows.skipped:
         more = f" and {len(rows.skipped) - _MOST_NAMED} more" if len(rows.skipped) > _MOST_NAMED else ""
         notes.append(f"not read, being no CSV or Parquet file: {', '.join(rows.skipped[:_MOST_NAMED])}{more}")
-    return IngestResult(added.version, added.created, checked.rejected.num_rows, tuple(notes))
+    return IngestResult(added.version, added.created, tuple(notes), checked.rejected.num_rows)
 
 
 def _most_frequent(checked: CheckedRows) -> str:

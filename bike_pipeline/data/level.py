@@ -5,18 +5,15 @@ Weeks are any seven days in a row, so that one is found wherever it begins; each
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
+import pandas as pd
 
 from bike_pipeline.data import calendar_sums
 from bike_pipeline.data.calendar_sums import LABEL, ROWS, CalendarSums
 from bike_pipeline.settings.data import GateLimits
-
-Array = npt.NDArray[Any]
 
 WEEK = 7
 # So many weeks on each side are a level; of the earlier ones one may lack, of the later ones none: the last would be a
@@ -36,73 +33,58 @@ def jumps(
     The last weeks of the `history`, the spans before it, are held against the span's first.
     """
     start = int(span.dates[0])
-    reach = WEEK * LEVEL_WEEKS
-    weeks, first = _weeks(calendar_sums.total([history, span]), start - reach)
-    place = first + np.arange(len(weeks))
+    weeks = _weeks(calendar_sums.total([history, span]), start - WEEK * LEVEL_WEEKS)
 
-    neighbours = np.stack([_moved(weeks, n * WEEK) for n in NEIGHBOURS])
-    ratio = np.exp(weeks - _median(neighbours, 2))
-    after = np.isfinite(neighbours[2:]).any(axis=0)
+    around = _shifted(weeks, NEIGHBOURS)
+    ratio = (weeks - _median(around, 2)).apply(np.exp)
     # The last weeks have only one side, and a year ends with a lull that no following week puts into proportion.
-    lowest = np.where(after, 1 / limits.label_week_down, 1 / limits.label_week_down**2)
-    judged = np.isfinite(ratio) & (place > start - WEEK)
-    for wrong, name in (
-        (judged & (ratio > limits.label_week_up), "label_week_up"),
-        (judged & (ratio < lowest), "label_week_down"),
-    ):
-        if wrong.any():
-            began, factor = _worst(place, ratio, wrong)
-            told = f"in the week from {began} the label is {factor:.2f} times that of the weeks around it"
-            yield "LABEL_WEEK_LEVEL", f"{told}; {_allowed(limits, name)}"
+    followed = around[[1, 2]].notna().any(axis=1)
+    lowest = 1 / limits.label_week_down ** np.where(followed, 1, 2)
+    judged = weeks.index > start - WEEK
+    for name, wrong in (("label_week_up", ratio > limits.label_week_up), ("label_week_down", ratio < lowest)):
+        if (wrong & judged).any():
+            began, factor = _farthest(ratio[wrong & judged])
+            reason = f"in the week from {began} the label is {factor:.2f} times that of the weeks around it"
+            yield "LABEL_WEEK_LEVEL", f"{reason}; {_allowed(limits, name)}"
 
-    later = _median(np.stack([_moved(weeks, n * WEEK) for n in range(LEVEL_WEEKS)]), LEVEL_WEEKS)
-    earlier = _median(np.stack([_moved(weeks, -n * WEEK) for n in range(1, LEVEL_WEEKS + 1)]), FEWEST_EARLIER)
-    step = np.exp(later - earlier)
-    judged = np.isfinite(step) & (place >= start)
-    for wrong, name in (
-        (judged & (step > limits.label_step_up), "label_step_up"),
-        (judged & (step < 1 / limits.label_step_down), "label_step_down"),
+    later = _median(_shifted(weeks, range(LEVEL_WEEKS)), LEVEL_WEEKS)
+    earlier = _median(_shifted(weeks, range(-LEVEL_WEEKS, 0)), FEWEST_EARLIER)
+    step = (later - earlier).apply(np.exp)
+    judged = weeks.index >= start
+    for name, wrong in (
+        ("label_step_up", step > limits.label_step_up),
+        ("label_step_down", step < 1 / limits.label_step_down),
     ):
-        if wrong.any():
-            began, factor = _worst(place, step, wrong)
-            told = f"from {began} on the label is {factor:.2f} times that of the {LEVEL_WEEKS} weeks before"
-            yield "LABEL_STEP", f"{told}; {_allowed(limits, name)}"
+        if (wrong & judged).any():
+            began, factor = _farthest(step[wrong & judged])
+            reason = f"from {began} on the label is {factor:.2f} times that of the {LEVEL_WEEKS} weeks before"
+            yield "LABEL_STEP", f"{reason}; {_allowed(limits, name)}"
 
 
 def _allowed(limits: GateLimits, name: str) -> str:
     return f"gate.limits.{name} lets a factor of {getattr(limits, name):g} pass"
 
 
-def _weeks(sums: CalendarSums, first: int) -> tuple[Array, int]:
-    """Return log(mean label) of the seven days from each day on, NaN where a day is absent, and the first day."""
+def _weeks(sums: CalendarSums, first: int) -> pd.Series[float]:
+    """Return log(mean label) of the seven days from each day on, by day since 1970-01-01; NaN if one of them lacks."""
     kept = sums.dates >= first
-    dates, days = sums.dates[kept], sums.days[kept]
-    first = int(dates[0])
-    dense = np.full((int(dates[-1]) - first + 1, 2), np.nan)
-    dense[dates - first] = days[:, [ROWS, LABEL]]
-    if len(dense) < WEEK:
-        return np.full(len(dense), np.nan), first
-    week = np.lib.stride_tricks.sliding_window_view(dense, WEEK, axis=0).sum(axis=-1)
-    return np.log(np.maximum(week[:, 1] / week[:, 0], LEAST)), first
+    days = pd.DataFrame(sums.days[kept][:, [ROWS, LABEL]], index=sums.dates[kept], columns=["rows", "label"])
+    days = days.reindex(range(days.index[0], days.index[-1] + 1))
+    week = days.rolling(WEEK).sum().shift(1 - WEEK)
+    return (week["label"] / week["rows"]).clip(lower=LEAST).apply(np.log)
 
 
-def _moved(values: Array, by: int) -> Array:
-    """Return `values[i + by]` at i, NaN where there is none."""
-    found = np.full(len(values), np.nan)
-    if abs(by) < len(values):
-        found[max(0, -by) : len(values) - max(0, by)] = values[max(0, by) : len(values) + min(0, by)]
-    return found
+def _shifted(weeks: pd.Series[float], by: range | tuple[int, ...]) -> pd.DataFrame:
+    """Return, for each day, the weeks that begin so many weeks later."""
+    return pd.DataFrame({n: weeks.shift(-n * WEEK) for n in by})
 
 
-def _median(values: Array, fewest: int) -> Array:
-    """Return the median of each column over its rows that are there; NaN where these are fewer than `fewest`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        found: Array = np.nanmedian(values, axis=0)
-    return np.where(np.isfinite(values).sum(axis=0) >= fewest, found, np.nan)
+def _median(weeks: pd.DataFrame, fewest: int) -> pd.Series[float]:
+    """Return the median of those weeks that are there; NaN if these are fewer than `fewest`."""
+    return weeks.median(axis=1).where(weeks.count(axis=1) >= fewest)
 
 
-def _worst(place: Array, factors: Array, wrong: Array) -> tuple[str, float]:
-    """Return the date and the factor where it is farthest from 1."""
-    worst = np.flatnonzero(wrong)[np.abs(np.log(factors[wrong])).argmax()]
-    return calendar_sums.iso_date(place[worst]), float(factors[worst])
+def _farthest(factors: pd.Series[float]) -> tuple[str, float]:
+    """Return the date and the factor that is farthest from 1."""
+    day = factors.apply(np.log).abs().idxmax()
+    return calendar_sums.iso_date(int(day)), float(factors[day])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -20,7 +23,7 @@ from bike_pipeline.data.manifest import (
     render_manifest,
 )
 from bike_pipeline.data.quarantine import quarantine_csv
-from bike_pipeline.data.rows import csv_bytes, parquet_bytes, split_by_time, time_range
+from bike_pipeline.data.rows import content_sha256, csv_bytes, parquet_bytes, split_by_time, time_range
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,21 +46,10 @@ def build_payload(
     parent: VersionNumber | None,
     from_parent: int,
 ) -> dict[str, bytes]:
-    """Return the content of every file of a version by its path in it.
+    """Return the content of every file of a version by its path in it; a DataError for fewer than two days.
 
-    Args:
-        number: the span and version it will be.
-        rows: its rows, in time order.
-        address: their content address.
-        checked: the row checks of the upload.
-        source: where the upload came from.
-        eval_fraction: share of the days that is the eval split.
-        data_format: what the files of its rows are.
-        parent: the version that it corrects, if any.
-        from_parent: how many rows come from that one.
-
-    Raises:
-        DataError: the rows are of fewer than two days.
+    `rows` are in time order, `address` is their content address, `from_parent` says how many come from the `parent`,
+    the version that this one corrects; `checked` and `source` are the upload's.
     """
     train, evaluation = split_by_time(rows, eval_fraction, source.location)
     payload = {**_files("train", train, data_format), **_files("eval", evaluation, data_format)}
@@ -90,6 +82,25 @@ def build_payload(
         },
     )
     return {**payload, MANIFEST: render_manifest(manifest)}
+
+
+def manifest_mismatch(manifest: Manifest, rows: Mapping[Split, pa.Table], quarantine: bytes | None) -> str:
+    """Return what a manifest says that the rows of each split and the quarantine do not, in words; "" if they agree."""
+    import pyarrow as pa
+
+    counts = manifest.rows
+    for split, table in rows.items():
+        promised = counts.train if split == "train" else counts.eval
+        if table.num_rows != promised:
+            return f"{promised:,} rows in the split {split}, which holds {table.num_rows:,}"
+        if time_range(table) != (manifest.time_range[split].first, manifest.time_range[split].last):
+            return f"other first and last hours of the split {split}"
+    rejected = sum(1 for _ in csv.DictReader(io.StringIO((quarantine or b"").decode(), newline="")))
+    if rejected != counts.rejected:
+        return f"{counts.rejected:,} rejected rows, while {rejected:,} are in quarantine"
+    if content_sha256(pa.concat_tables(rows.values())) != manifest.content_sha256:
+        return "another content address"
+    return ""
 
 
 def _files(split: Split, rows: pa.Table, data_format: DataFormat) -> dict[str, bytes]:

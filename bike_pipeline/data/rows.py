@@ -73,18 +73,19 @@ def rows_from_parquet(content: bytes, where: str) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    fix = "restore the file from a backup"
     try:
         # Arrow's reading threads can outlive the read and then abort a process that ends at once (arrow#34314).
         table = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False).read(use_threads=False)
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"the stored rows cannot be read ({error})", where=where, fix=fix) from error
+        raise _unreadable(error, where) from error
     expected = pa.schema([(feature.name, _kinds()[feature.kind]) for feature in features.FEATURES])
     if not table.schema.equals(expected):
-        raise DataError(
-            "the stored rows cannot be read (other columns or types than the feature contract's)", where=where, fix=fix
-        )
+        raise _unreadable("other columns or types than the feature contract's", where)
     return table
+
+
+def _unreadable(reason: object, where: str) -> DataError:
+    return DataError(f"the stored rows cannot be read ({reason})", where=where, fix="restore the file from a backup")
 
 
 def _kinds() -> dict[str, pa.DataType]:
@@ -100,7 +101,7 @@ def rows_from_csv(content: bytes, where: str) -> pa.Table:
 
     kinds = _kinds()
     try:
-        table = pc.read_csv(
+        return pc.read_csv(
             pa.py_buffer(content),
             # Arrow's reading threads can outlive the read and then abort a process that ends at once (arrow#34314).
             read_options=pc.ReadOptions(use_threads=False, block_size=max(len(content), 1)),
@@ -111,10 +112,7 @@ def rows_from_csv(content: bytes, where: str) -> pa.Table:
             ),
         )
     except (pa.ArrowInvalid, KeyError) as error:
-        raise DataError(
-            f"the stored rows cannot be read ({error})", where=where, fix="restore the file from a backup"
-        ) from error
-    return table
+        raise _unreadable(error, where) from error
 
 
 def content_sha256(table: pa.Table) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 from bike_pipeline.data.manifest import Manifest, Split, render_manifest
 from bike_pipeline.data.payload import QUARANTINE
@@ -25,6 +26,17 @@ class SpanVersion:
     def files(self, split: Split) -> list[str]:
         """Return the absolute paths or addresses of a split's files, in the order of their rows."""
         return [f"{self.uri}/{name}" for name in self.names(split)]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes this version the same as another: span, version, content hash and rows by split."""
+        rows = self.manifest.rows
+        return {
+            "span": self.span,
+            "version": self.version,
+            "content_sha256": self.manifest.content_sha256,
+            "rows": {"train": rows.train, "eval": rows.eval},
+        }
 
     @property
     def manifest_sha256(self) -> str:

@@ -26,11 +26,10 @@ from bike_pipeline.data.manifest import (
     parse_manifest,
     render_manifest,
 )
-from bike_pipeline.data.payload import MANIFEST, QUARANTINE, build_payload
+from bike_pipeline.data.payload import MANIFEST, QUARANTINE, build_payload, manifest_mismatch
 from bike_pipeline.data.placement import HIGHEST_NUMBER, SpanRange, assign_span
 from bike_pipeline.data.quarantine import quarantine_csv
 from bike_pipeline.data.rows import content_sha256, merge_rows, rows_from_csv, rows_from_parquet, time_range
-from bike_pipeline.data.span_checks import manifest_mismatch, missing_manifest
 from bike_pipeline.data.span_version import Addition, SpanVersion
 from bike_pipeline.errors import DataError
 from bike_pipeline.storage.files import LOCK_SECONDS, Files, open_files, write_tree
@@ -75,7 +74,7 @@ class SpanStore:
         """
         whole, other = self._versions(span)
         if other and self._files.at_once:
-            raise missing_manifest(span, other[0], self._files.uri(_folder(span, other[0])), at_once=True)
+            raise self._without_manifest(span, other[0])
         return whole
 
     def _versions(self, span: int) -> tuple[list[int], list[int]]:
@@ -87,8 +86,15 @@ class SpanStore:
         """Refuse a store with a version that has no manifest: it was taken away, or its upload did not end."""
         for span in _numbers(self._files.folders(""), _SPAN):
             for version in self._versions(span)[1]:
-                where = self._files.uri(_folder(span, version))
-                raise missing_manifest(span, version, where, at_once=self._files.at_once)
+                raise self._without_manifest(span, version)
+
+    def _without_manifest(self, span: int, version: int) -> DataError:
+        why = "it was taken away" if self._files.at_once else "it was taken away, or an ingest did not come to its end"
+        return DataError(
+            f"version {version} of span {span} has no {MANIFEST}: {why}",
+            where=self._files.uri(_folder(span, version)),
+            fix="restore it from a backup, or move the folder away",
+        )
 
     def latest(self, span: int | None = None) -> SpanVersion:
         """Return the highest version of a span, or of the highest span; a DataError if there is none."""
@@ -103,6 +109,15 @@ class SpanStore:
                 f"there is no span {span}", where=self.uri, fix="`bike-pipeline data list` shows what is there"
             )
         return self.get(span, versions[-1])
+
+    def window(self, history_spans: int) -> list[SpanVersion]:
+        """Return what a run reads now: the newest span and `history_spans` before it, oldest first, newest versions."""
+        numbers = self.spans()
+        if not numbers:
+            raise DataError(
+                "the span store is empty", where=self.uri, fix="ingest data first: `bike-pipeline data ingest FILE`"
+            )
+        return [self.latest(number) for number in numbers[-1 - history_spans :]]
 
     def get(self, span: int, version: int) -> SpanVersion:
         """Return a version; a DataError if it does not exist or its manifest was changed."""
@@ -194,12 +209,8 @@ class SpanStore:
     ) -> Addition:
         """Add the accepted rows of an upload (at least one); the same rows never make two versions.
 
-        Args:
-            checked: the outcome of the row checks.
-            source: where the rows came from.
-            eval_fraction: share of the span's days that is the eval split.
-            data_format: what the files of a new version's rows are.
-            span: the span that the rows are, if it is named; see `placement.py`.
+        `eval_fraction` is the share of the span's days that is the eval split; `span` is what the rows are, if that is
+        named (see `placement.py`).
 
         Raises:
             DataError: the rows fit into no span, or are of fewer than two days.

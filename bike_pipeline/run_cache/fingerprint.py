@@ -30,11 +30,10 @@ def inputs_of(settings: Settings, package: Path = PACKAGE_ROOT) -> Parts | None:
         (the spans, versions and content hashes that ExampleGen would read, and their files hold).
     """
     from bike_pipeline.data.spans import SpanStore
-    from bike_pipeline.data.window import identity_of, window_of
 
     try:
         store = SpanStore(settings.store_uri)
-        window = window_of(store, settings.data.history_spans)
+        window = store.window(settings.data.history_spans)
         for entry in window:
             store.check_files(entry.span, entry.version)
         return {
@@ -53,7 +52,7 @@ def inputs_of(settings: Settings, package: Path = PACKAGE_ROOT) -> Parts | None:
             "runners": tree_hash(package / "runners"),
             "environment": _hash(sys.version, _distributions()),
             "schema": hashlib.sha256(settings.schema_path.read_bytes()).hexdigest(),
-            "window": _hash(identity_of(window)),
+            "window": _hash([version.identity for version in window]),
         }
     except (BikePipelineError, OSError):
         # The ordinary way meets the same obstacle, and says what it is and how to mend it.

@@ -23,7 +23,7 @@ FLINK_LOCAL = "[local]"
 _SPARK_LOCAL = re.compile(r"^local(\[(\d+|\*)\])?$")
 _SPARK_MASTER = re.compile(r"^(local(\[(\d+|\*)\])?|spark://[^\s/]+:\d+|yarn|k8s://\S+)$")
 _OWN_HOSTS = ("localhost", "127.0.0.1", "::1")
-# Flags that a setting of its own stands for: said twice, one of the two would silently lose.
+# Flags that a setting of its own stands for: given twice, one of the two would silently lose.
 _OWN_FLAGS = {
     "runner": "beam.engine",
     "job_endpoint": "beam.job_server.endpoint",
@@ -47,8 +47,7 @@ class DirectSettings(Section):
     """Beam's own runner on this machine.
 
     Attributes:
-        workers: how many workers a Beam pipeline gets.
-        mode: where they are: in this process one after the other, in threads, or in processes of their own.
+        mode: where the workers are: in this process one after the other, in threads, or in processes of their own.
     """
 
     workers: Count
@@ -67,12 +66,9 @@ class WorkerSettings(Section):
     Attributes:
         environment: LOOPBACK: the workers are this process; DOCKER: containers of `image`; PROCESS: `command` is
             started on each machine; EXTERNAL: a worker pool that listens at `address`.
-        image: container image with this package and all it needs (the project's Dockerfile); Dataflow's workers run
-            in it as well.
-        command: program that starts a worker, for PROCESS.
-        address: host:port of the worker pool, for EXTERNAL.
-        setup_file: path of this project's setup.py: the workers build and install the package from it, where the
-            image does not hold it.
+        image: container image with this package and all it needs (the project's Dockerfile), also for Dataflow.
+        setup_file: path of this project's setup.py: the workers build and install the package from it, if the image
+            does not hold it.
         processes: worker processes on each machine.
     """
 
@@ -97,9 +93,8 @@ class JobServerSettings(Section):
     Attributes:
         endpoint: host:port of one that runs already; empty: a run starts its own and stops it at its end.
         folder: where `make flink` and `make spark` put the jars; empty: `.job-servers` in the project.
-        version: Beam version of the jars; empty: the version that is installed here.
+        version: Beam version of the jars; empty: the installed one.
         java: the Java program, 17 or newer.
-        start_seconds: how long a start may take.
     """
 
     endpoint: Address | Literal[""] = ""
@@ -115,7 +110,6 @@ class FlinkSettings(Section):
     Attributes:
         master: address of the cluster's REST endpoint (host:port), or "[local]" for a cluster inside the job server.
         version: Flink version of the job server; it must be the cluster's.
-        parallelism: how many of Flink's tasks work at once.
         job_server_jar: path of the jar; empty: the one in `job_server.folder`.
     """
 
@@ -133,12 +127,7 @@ class FlinkSettings(Section):
 
 
 class SparkSettings(Section):
-    """Apache Spark 3.
-
-    Attributes:
-        master: "local", "local[N]", "spark://host:port", "yarn" or "k8s://…".
-        job_server_jar: path of the jar; empty: the one in `job_server.folder`.
-    """
+    """Apache Spark 3; `job_server_jar` as Flink's."""
 
     master: str
     job_server_jar: str = ""
@@ -152,20 +141,9 @@ class SparkSettings(Section):
 
 
 class DataflowSettings(Section):
-    """Google Cloud Dataflow; see its documentation for what each value may be.
+    """Google Cloud Dataflow; its documentation says what each value may be, and an empty one or 0 is its default.
 
-    Attributes:
-        project: Google Cloud project.
-        region: where the workers run.
-        temp_location: gs:// folder for temporary files.
-        staging_location: gs:// folder for what workers load; empty: below `temp_location`.
-        service_account: e-mail of the account that the workers run as; empty: the project's default.
-        machine_type: kind of worker machines; empty: Dataflow's choice.
-        max_workers: most worker machines.
-        disk_size_gb: disk of each; 0: Dataflow's choice.
-        network: VPC network; empty: the project's default.
-        subnetwork: subnetwork, as URL or regions/REGION/subnetworks/NAME; empty: the network's.
-        public_ips: whether the workers get public addresses.
+    `temp_location` and `staging_location` are gs:// folders; `service_account` is the e-mail of the workers' account.
     """
 
     project: Annotated[str, Field(pattern=r"^(|([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9])$")] = ""
@@ -189,12 +167,7 @@ class BeamSettings(Section):
             "dataflow".
         stages_at_once: how many independent stages run at the same time.
         pipeline_root: folder of the artifacts that the workers can reach as well; empty: `<workspace>/artifacts`.
-        direct: Beam's own runner; every runner of this project uses it where it runs Beam on one machine.
-        workers: how user code reaches the workers of the other engines.
-        job_server: the process that hands jobs to Flink or Spark.
-        flink: Apache Flink.
-        spark: Apache Spark.
-        dataflow: Google Cloud Dataflow.
+        direct: Beam's own runner; every runner of this project uses it to run Beam on one machine.
         pipeline_args: further flags for Beam, as they are.
     """
 
@@ -272,7 +245,4 @@ class BeamSettings(Section):
             "PROCESS": json.dumps({"command": self.workers.command}),
             "EXTERNAL": self.workers.address,
         }.get(environment, "")
-        options: dict[str, str] = {"environment_type": environment}
-        if config:
-            options["environment_config"] = config
-        return options
+        return {"environment_type": environment} | ({"environment_config": config} if config else {})

@@ -13,13 +13,7 @@ Minimized = Literal["size", "compressed_size", "latency"]
 
 
 class PruningSettings(Section):
-    """Magnitude pruning of the dense layers.
-
-    Attributes:
-        sparsity: share of their weights that become zero.
-        epochs: passes over the training rows meanwhile.
-        learning_rate: peak of the schedule.
-    """
+    """Magnitude pruning: the share of the dense layers' weights that becomes zero, and the training meanwhile."""
 
     sparsity: Annotated[float, Field(gt=0.0, lt=1.0)]
     epochs: Count
@@ -32,7 +26,6 @@ class DistillationSettings(Section):
     Attributes:
         hidden_units: width of each of the student's dense layers.
         embedding_dimensions: largest width of its embeddings.
-        epochs: passes over the training rows.
         learning_rate: peak of the schedule.
         teacher_weight: share of the loss against the blessed model's answers; the rest is against the labels.
     """
@@ -45,12 +38,7 @@ class DistillationSettings(Section):
 
 
 class QuantizationAwareSettings(Section):
-    """Further training in which the dense layers see themselves in eight bits.
-
-    Attributes:
-        epochs: passes over the training rows.
-        learning_rate: peak of the schedule.
-    """
+    """Further training in which the dense layers see themselves in eight bits."""
 
     epochs: Count
     learning_rate: Positive
@@ -69,9 +57,6 @@ class CompressionSettings(Section):
         minimize: what decides among those within the limits: bytes of the model's file, the same after gzip (what a
             device downloads), or the time of one row.
         rounds: how often the candidates' latencies are measured in turns; the median counts.
-        pruning: how weights are taken away.
-        distillation: how a student is trained.
-        quantization_aware: how the model is prepared for eight bits.
     """
 
     methods: tuple[Method, ...]

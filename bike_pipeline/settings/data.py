@@ -97,7 +97,6 @@ class GateSettings(Section):
         severities: severity by anomaly type (TFDV's or one of `GateKind`), by feature, or by `feature:TYPE` (the most
             precise entry wins).
         min_rows: fewest rows by split; a split with fewer is an error.
-        limits: what a span may differ by from its calendar and its history.
     """
 
     default_severity: Severity

@@ -12,13 +12,7 @@ Version = Annotated[str, Field(pattern=r"^\d+(\.\d+){0,2}$")]
 
 
 class MinimumVersions(Section):
-    """What a device must have at least; an update that finds less is refused there.
-
-    Attributes:
-        python: Python.
-        ai_edge_litert: the package ai-edge-litert.
-        numpy: the package numpy.
-    """
+    """Versions that a device must have at least; it refuses an update if it has less."""
 
     python: Version
     ai_edge_litert: Version
@@ -30,14 +24,11 @@ class EdgeSettings(Section):
 
     Attributes:
         base_path: folder of the channels, which a web server serves as static files; empty for `<workspace>/edge`.
-        valid_days: days until a channel file expires. A device refuses an expired one, so push again before; it shows
-            that updates are withheld.
         author: who stands as the author in the models' metadata.
         license: what stands as their licence.
         golden_tolerance: of a float32 model, largest |difference| / max(rentals, 1) between a device and this machine
             on a golden row. Above `exporting.max_relative_difference`, since other processors round otherwise.
         reduced_golden_tolerance: the same of all other models, whose kernels differ between processors.
-        minimum: what a device must have.
     """
 
     base_path: str = ""

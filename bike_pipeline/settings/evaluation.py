@@ -56,10 +56,7 @@ class ValueThreshold(Section):
 class ChangeThreshold(Section):
     """A limit on how much worse than the baseline an error metric may be, on the same rows.
 
-    Attributes:
-        metric: an error metric.
-        slicing: "overall" or the name of a slicing.
-        max_increase: largest passing (candidate - baseline) / baseline.
+    `max_increase` is the largest passing (candidate - baseline) / baseline.
     """
 
     metric: Literal["mae", "rmse", "rmsle"]
@@ -71,11 +68,10 @@ class EvaluationSettings(Section):
     """The gate in front of serving.
 
     Attributes:
-        value_thresholds: absolute limits.
         change_thresholds: limits against the baseline; they bind as soon as there is a baseline.
         max_mae_to_mean: largest passing MAE as a share of that of the training rows' mean by hour and working day.
         min_rows: for each slicing, the rows from which on a slice decides; smaller ones are reported only.
-        may_be_missing: for each slicing, the slices that the eval split may lack although training saw them; where it
+        may_be_missing: for each slicing, the slices that the eval split may lack although training saw them; if it
             lacks another, the candidate is not blessed.
         warn_increase: from which (candidate - baseline) / baseline on a slice that does not decide is warned of.
     """

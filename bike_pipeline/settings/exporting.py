@@ -20,7 +20,6 @@ class ExportingSettings(Section):
         max_relative_difference: of float32 formats, largest |difference| / max(rentals, 1) on a golden row.
         max_mae_increase: of other formats, largest (MAE - SavedModel's MAE) / SavedModel's MAE on the eval split.
         max_slice_mae_increase: the same on the worst slice that has enough rows to decide (`evaluation.min_rows`).
-        compression: which smaller models are made of it, and the rule that chooses one.
         timeout: seconds that a format may take to be exported, and again to be measured, in a process of its own.
     """
 

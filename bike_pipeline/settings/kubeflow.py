@@ -27,12 +27,7 @@ ROOT_SCHEMES: Final = ("minio", "s3", "gs")
 
 
 class Accelerator(Section):
-    """GPUs or other devices.
-
-    Attributes:
-        type: the cluster's resource name ("nvidia.com/gpu"), or Vertex AI's ("NVIDIA_L4").
-        count: how many.
-    """
+    """GPUs or other devices; `type` is the cluster's resource name ("nvidia.com/gpu"), or Vertex AI's ("NVIDIA_L4")."""
 
     type: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9./_-]*$")]
     count: Count = 1
@@ -50,13 +45,8 @@ class Toleration(Section):
 class StageResources(Section):
     """What one stage gets; a stage's own entry is laid over `default_resources` key by key.
 
-    Attributes:
-        cpu: limit and request in Kubernetes' notation ("2", "500m").
-        memory: limit and request ("4Gi").
-        accelerator: devices; none by default.
-        node_selector: labels that a node must carry.
-        tolerations: taints that are tolerated.
-        retries: how often a failed task is started again.
+    `cpu` and `memory` are limit and request in Kubernetes' notation ("2", "500m"; "4Gi"); `retries` says how often a
+    failed task is started again.
     """
 
     cpu: Cpu | None = None
@@ -71,8 +61,8 @@ class Volume(Section):
     """A persistent volume claim that every stage mounts.
 
     Attributes:
-        claim: the claim's name; it exists already, and allows ReadWriteMany where stages run on several nodes.
-        mount_path: where containers see it.
+        claim: the claim's name; it exists already, and allows ReadWriteMany if stages run on several nodes.
+        mount_path: its place in the containers.
         sub_path: a folder inside it; empty for its root.
     """
 
@@ -89,12 +79,7 @@ class Secret(Section):
 
 
 class ClusterMetadata(Section):
-    """Where ML Metadata is in the cluster: one of the two.
-
-    Attributes:
-        sqlite_file: a file on a mounted volume; for one run at a time.
-        mysql: a server; for anything else.
-    """
+    """Where ML Metadata is in the cluster: a file on a mounted volume (for one run at a time), or a server."""
 
     sqlite_file: str = ""
     mysql: MySql | None = None
@@ -108,9 +93,7 @@ class ClusterMetadata(Section):
     @property
     def address(self) -> str:
         """The store as one address, without user and password."""
-        if self.mysql is None:
-            return f"sqlite://{self.sqlite_file}"
-        return f"mysql://{self.mysql.host}:{self.mysql.port}/{self.mysql.database}"
+        return self.mysql.address if self.mysql else f"sqlite://{self.sqlite_file}"
 
 
 class VertexSettings(Section):
@@ -134,22 +117,17 @@ class KubeflowSettings(Section):
 
     Attributes:
         image: the container image with this package; every stage runs in it.
-        image_pull_policy: when a node fetches it.
         image_pull_secrets: secrets for a private registry.
         project_folder: the project's folder in the image, which holds `configs/`.
         service_account: the Kubernetes service account of a run's pods; empty for the installation's default.
         pipeline_root: object store for artifacts (minio://, s3:// or gs://).
         artifact_folder: a folder below a volume for artifacts instead of the object store; empty for the object store.
-        volumes: claims that every stage mounts.
         span_store: folder or URL of the span store as the containers see it.
         serving_folder: base folder of served models as the containers see it, on a volume.
-        metadata: where ML Metadata is.
         environment: plain environment variables of every stage; no secrets.
         secrets: secrets as environment variables.
         caching: let KFP answer stages from earlier runs. Stages that look at data or models from outside never are.
-        default_resources: what a stage gets where it has no entry of its own.
-        resources: entries by stage.
-        vertex: what only Vertex AI asks for.
+        default_resources: what a stage gets if it has no entry of its own in `resources`.
         client: how `submit` and `schedule` reach the cluster.
     """
 
@@ -185,15 +163,13 @@ class KubeflowSettings(Section):
         if not re.match(r"^[a-z0-9]+://", self.span_store):
             _below("span_store", self.span_store, mounts)
         variables = [variable for secret in self.secrets for variable in secret.keys.values()]
-        if twice := sorted(
-            {v for v in (*variables, *self.environment) if (*variables, *self.environment).count(v) > 1}
-        ):
+        named = [*variables, *self.environment]
+        if twice := sorted({name for name in named if named.count(name) > 1}):
             raise ValueError(f"environment and secrets: set twice: {', '.join(twice)}")
         if METADATA_PASSWORD in self.environment:
             raise ValueError(f"environment: {METADATA_PASSWORD} belongs into `secrets`, else it stands in the spec")
-        known = {*variables, *self.environment}
         passwords = {METADATA_PASSWORD, METADATA_PASSWORD_FILE}
-        if self.metadata.mysql is not None and (METADATA_USER not in known or not known & passwords):
+        if self.metadata.mysql is not None and (METADATA_USER not in named or not passwords & set(named)):
             raise ValueError(
                 f"metadata.mysql: `secrets` must set {METADATA_USER} and {METADATA_PASSWORD} "
                 f"(or `environment` {METADATA_PASSWORD_FILE})"

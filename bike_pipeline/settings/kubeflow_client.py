@@ -21,9 +21,9 @@ class KubeflowClientSettings(Section):
         endpoint: address of the API; empty for `KF_PIPELINES_ENDPOINT`, then the cluster that this process runs in,
             then the current context of the kubeconfig.
         ui_endpoint: address of the web pages, for the links that are printed; empty for `endpoint`.
-        namespace: where Kubeflow Pipelines is installed; used only where no endpoint is given.
+        namespace: where Kubeflow Pipelines is installed; used only without an endpoint, as is `kube_context`.
         user_namespace: the profile that experiments, pipelines and runs belong to; empty on a single-user installation.
-        kube_context: context of the kubeconfig; empty for the current one. Used only where no endpoint is given.
+        kube_context: context of the kubeconfig; empty for the current one.
         experiment: the experiment that runs are listed under; empty for the pipeline's name.
         authentication: `none`; `token` (a bearer token); `cookies` (of a signed-in browser session);
             `service_account` (the audience-bound token that the kubelet mounts and renews); `iap` (Google's
@@ -33,8 +33,7 @@ class KubeflowClientSettings(Section):
         iap_client_id: OAuth client id of the proxy.
         ca_cert: file with the certificates to trust (PEM); empty for Mozilla's.
         verify_tls: off only for a test installation with a self-signed certificate.
-        request_timeout_seconds: longest wait for one answer, in seconds.
-        poll_seconds: how often `--wait` asks, in seconds.
+        poll_seconds: how often `--wait` asks.
     """
 
     endpoint: Annotated[str, Field(pattern=r"^(https?://\S+)?$")]

@@ -82,14 +82,9 @@ def _explain(error: ValidationError, where: str) -> ConfigurationError:
 
 
 def load_settings(config: Path | str | None = None, assignments: tuple[str, ...] = ()) -> Settings:
-    """Return the settings of `configs/base.yaml` with an overlay file and single assignments merged over them.
+    """Return the settings of `configs/base.yaml`, an overlay file and single `key.path=value` texts (values are YAML).
 
-    Args:
-        config: an overlay file, or None.
-        assignments: `key.path=value` texts; values are YAML.
-
-    Raises:
-        ConfigurationError: a file is missing or not YAML, or a setting is unknown, missing or wrong.
+    Each is merged over the one before; a ConfigurationError names what is missing, unknown or wrong.
     """
     values = _read_yaml(BASE_FILE)
     where = str(BASE_FILE)

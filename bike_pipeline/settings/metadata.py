@@ -28,13 +28,17 @@ class MySql(Section):
     port: Port = 3306
     database: DatabaseName = "bike_metadata"
 
+    @property
+    def address(self) -> str:
+        """The server as one address, without user and password."""
+        return f"mysql://{self.host}:{self.port}/{self.database}"
+
 
 class MetadataSettings(Section):
     """Where ML Metadata is: a file or a server.
 
     Attributes:
         sqlite_file: a file of its own; empty for `<workspace>/metadata.sqlite`. For one run at a time.
-        mysql: a MySQL or MariaDB server.
         ca_file: certificate authority that the server's certificate must come from; empty: as the server has it.
         upgrade: bring a store of an older release up to this one's schema when a run opens it.
     """
@@ -55,7 +59,5 @@ class MetadataSettings(Section):
     @property
     def server_address(self) -> str:
         """The server as one address, without user and password; "" where the store is a file."""
-        if self.mysql is None:
-            return ""
         authority = f"?{urlencode({'ca': self.ca_file})}" if self.ca_file else ""
-        return f"mysql://{self.mysql.host}:{self.mysql.port}/{self.mysql.database}{authority}"
+        return f"{self.mysql.address}{authority}" if self.mysql else ""

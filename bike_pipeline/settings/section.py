@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from bike_pipeline.settings.strict_yaml import fitted
+from bike_pipeline.settings.strict_yaml import coerce
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -24,4 +24,4 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _of_its_kind(cls, value: Any, info: ValidationInfo) -> Any:
-        return fitted(value, cls.model_fields[str(info.field_name)].annotation)
+        return coerce(value, cls.model_fields[str(info.field_name)].annotation)

@@ -2,7 +2,7 @@
 
 PyYAML follows YAML 1.1, where `010` is 8, `1:30` is 90, `no` is false and of two equal keys the last wins. And a reader
 that knows no types turns `version: 1.20` into the number 1.2. Here a scalar without quotes stays a `Plain` text, and
-`fitted` makes of it what the setting asks for.
+`coerce` makes of it what the setting asks for.
 """
 
 from __future__ import annotations
@@ -94,11 +94,7 @@ _Loader.add_constructor(None, _unknown)
 
 
 def read_yaml(text: str) -> Any:
-    """Return the one document of a YAML text.
-
-    Returns:
-        Dictionaries (keys are texts), lists, texts (what stood in quotes or in a block) and `Plain` scalars; None where
-        there is no document.
+    """Return the one document of a YAML text: dictionaries (keys are texts), lists, texts and `Plain` scalars, or None.
 
     Raises:
         yaml.YAMLError: it is not YAML, a key stands there twice, or it is nested too deeply.
@@ -114,7 +110,7 @@ def problem_of(error: Exception) -> str:
     return getattr(error, "problem", None) or str(error).partition("\n")[0] or "not YAML"
 
 
-def value_of(plain: Plain) -> Any:
+def resolved(plain: Plain) -> Any:
     """Return what a scalar without quotes is where nothing says what it should be, by YAML 1.2's core schema.
 
     Raises:
@@ -138,42 +134,34 @@ def value_of(plain: Plain) -> Any:
     return float("nan") if plain in _NAN else str(plain)
 
 
-def values_of(value: Any) -> Any:
-    """Return a value from `read_yaml` with every `Plain` scalar as `value_of` reads it.
-
-    Raises:
-        ValueError: as `value_of`.
-    """
+def resolved_all(value: Any) -> Any:
+    """Return a value from `read_yaml` with every `Plain` scalar as `resolved` reads it."""
     if isinstance(value, dict):
-        return {key: values_of(entry) for key, entry in value.items()}
+        return {key: resolved_all(entry) for key, entry in value.items()}
     if isinstance(value, list):
-        return [values_of(entry) for entry in value]
-    return value_of(value) if isinstance(value, Plain) else value
+        return [resolved_all(entry) for entry in value]
+    return resolved(value) if isinstance(value, Plain) else value
 
 
-def fitted(value: Any, wanted: Any) -> Any:
+def coerce(value: Any, annotation: Any) -> Any:
     """Return a value with its `Plain` scalars turned into what a type annotation asks for.
 
-    Where a text is meant, it is the text as it was written. Where a number or a truth value is meant, nothing else is
-    taken for one: neither a text in quotes, nor `true` for 1, nor 1 for `true`.
-
-    Args:
-        value: a value from `read_yaml`, or any other, which only the last rule holds for.
-        wanted: the annotation of the setting.
+    A text stays as it was written. For a number or a truth value nothing else is taken: neither a text in quotes, nor
+    `true` for 1, nor 1 for `true`.
 
     Raises:
         ValueError: it is of another kind than is meant, or ambiguous.
     """
-    arms = _arms(wanted)
+    arms = _alternatives(annotation)
     for arm in arms:
         inner = get_args(arm)
         if isinstance(value, list) and get_origin(arm) in (tuple, list):
-            return [fitted(entry, inner[0]) for entry in value]
+            return [coerce(entry, inner[0]) for entry in value]
         if isinstance(value, dict) and get_origin(arm) is dict:
-            return {key: fitted(entry, inner[1]) for key, entry in value.items()}
-    kinds = _scalar_kinds(wanted)
+            return {key: coerce(entry, inner[1]) for key, entry in value.items()}
+    kinds = _scalar_kinds(annotation)
     if isinstance(value, Plain):
-        value = str(value) if str in kinds and value not in NULLS else value_of(value)
+        value = str(value) if str in kinds and value not in NULLS else resolved(value)
     if not kinds or str in kinds or object in kinds:
         return value
     if isinstance(value, bool) and bool not in kinds:
@@ -186,20 +174,20 @@ def fitted(value: Any, wanted: Any) -> Any:
     return value
 
 
-def _arms(wanted: Any) -> tuple[Any, ...]:
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
     """Return the alternatives of an annotation, without what `Annotated` adds."""
-    while get_origin(wanted) is Annotated:
-        wanted = get_args(wanted)[0]
-    if get_origin(wanted) in (Union, types.UnionType):
-        return tuple(arm for inner in get_args(wanted) for arm in _arms(inner))
-    return (wanted,)
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) in (Union, types.UnionType):
+        return tuple(arm for inner in get_args(annotation) for arm in _alternatives(inner))
+    return (annotation,)
 
 
 @lru_cache(maxsize=1024)
-def _scalar_kinds(wanted: Any) -> frozenset[type]:
+def _scalar_kinds(annotation: Any) -> frozenset[type]:
     """Return which kinds of scalars an annotation takes; `object` where it is none of them alone."""
     kinds: set[type] = set()
-    for arm in _arms(wanted):
+    for arm in _alternatives(annotation):
         if get_origin(arm) is Literal:
             kinds |= {type(choice) for choice in get_args(arm)}
         elif isinstance(arm, type) and issubclass(arm, str | PurePath):

@@ -61,12 +61,7 @@ class DvcSettings(Section):
 
 
 class TrackingSettings(Section):
-    """What is kept of runs and data beside the pipeline.
-
-    Attributes:
-        mlflow: where runs are told to MLflow.
-        dvc: where span versions are written for DVC.
-    """
+    """What is kept of runs and data beside the pipeline."""
 
     mlflow: MlflowSettings = MlflowSettings()
     dvc: DvcSettings = DvcSettings()

@@ -15,17 +15,16 @@ class TrainingSettings(Section):
     """The model and how it is trained.
 
     Attributes:
-        epochs: passes over the training rows.
         batch_size: rows a step, over all replicas.
         learning_rate: peak of the schedule (warm-up, then cosine).
         weight_decay: AdamW's decay.
         hidden_units: width of each dense layer of the trunk.
         embedding_dimensions: largest width of a categorical embedding.
         dropout: share of hidden units dropped in training.
-        warm_start: begin from the weights of the serving model where its architecture is the same.
+        warm_start: begin from the weights of the serving model if its architecture is the same.
         strategy: where the steps run: `none` on one device, `mirrored` on every GPU of one machine, `multi_worker` in
             several processes, each with its machine's devices.
-        workers: processes of `multi_worker`, where no TF_CONFIG names them.
+        workers: processes of `multi_worker`, if no TF_CONFIG names them.
         worker_timeout: seconds that a worker of `multi_worker` waits for the others before it gives up.
     """
 

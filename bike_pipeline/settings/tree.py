@@ -59,6 +59,10 @@ class Settings(Section):
         """The workspace as an absolute path."""
         return self.workspace.expanduser().absolute()
 
+    def _place(self, named: str, *usual: str) -> Path:
+        """Return the absolute path that a setting names, or the usual one in the workspace."""
+        return Path(named).expanduser().absolute() if named else self.workspace_path.joinpath(*usual)
+
     @property
     def store_uri(self) -> str:
         """Folder or URL of the span store."""
@@ -71,13 +75,12 @@ class Settings(Section):
 
     @property
     def metadata_file(self) -> Path:
-        """SQLite file of ML Metadata, where `metadata` names no server."""
-        own = self.metadata.sqlite_file
-        return Path(own).expanduser().absolute() if own else self.workspace_path / "metadata.sqlite"
+        """SQLite file of ML Metadata, if `metadata` names no server."""
+        return self._place(self.metadata.sqlite_file, "metadata.sqlite")
 
     @property
     def metadata_address(self) -> str:
-        """Where ML Metadata is, as one address without user and password (see `lineage.connection`)."""
+        """The place of ML Metadata as one address without user and password (see `lineage.store.connection`)."""
         return self.metadata.server_address or self.metadata_file.as_uri().replace("file:", "sqlite:", 1)
 
     @property
@@ -94,34 +97,30 @@ class Settings(Section):
     @property
     def edge_path(self) -> Path:
         """Folder of the channels that devices fetch from."""
-        named = self.edge.base_path
-        return Path(named).expanduser().absolute() if named else self.workspace_path / "edge"
+        return self._place(self.edge.base_path, "edge")
 
     @property
     def signing_key_file(self) -> Path:
-        """The private key that signs pushed models, where no environment variable names another."""
-        named = self.signing.key_file
-        return Path(named).expanduser().absolute() if named else self.workspace_path / "keys" / "signing.pem"
+        """The private key that signs pushed models, if no environment variable names another."""
+        return self._place(self.signing.key_file, "keys", "signing.pem")
 
     @property
     def api_key_file(self) -> Path:
         """Hashes of the API keys that the embedded server lets in."""
-        named = self.serving.security.authentication.api_key_file
-        return Path(named).expanduser().absolute() if named else self.workspace_path / "keys" / "api-keys.json"
+        return self._place(self.serving.security.authentication.api_key_file, "keys", "api-keys.json")
 
     @property
     def dvc_path(self) -> Path:
         """Folder of the span versions' `.dvc` files."""
-        named = self.tracking.dvc.folder
-        return Path(named).expanduser().absolute() if named else self.workspace_path / "dvc"
+        return self._place(self.tracking.dvc.folder, "dvc")
 
     @property
     def dvc_remote(self) -> Path:
         """Folder that DVC pulls span versions from."""
-        named = self.tracking.dvc.remote
-        return Path(named).expanduser().absolute() if named else self.dvc_path / "remote"
+        return self._place(self.tracking.dvc.remote or str(self.dvc_path / "remote"))
 
     @property
     def schema_path(self) -> Path:
         """The curated schema as an absolute path."""
-        return self.schema_file if self.schema_file.is_absolute() else PROJECT_ROOT / self.schema_file
+        # An absolute path stays what it is.
+        return PROJECT_ROOT / self.schema_file

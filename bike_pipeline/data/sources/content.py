@@ -7,7 +7,7 @@ import hashlib
 import re
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from bike_pipeline.data.manifest import SourceFileRecord, SourceRecord
 from bike_pipeline.data.sources.csv_file import check_text, read_csv
@@ -54,21 +54,11 @@ def text_of(content: bytes, name: str) -> str:
     return text.decode("utf-8-sig")
 
 
-@dataclass(frozen=True)
-class SelectedFiles:
-    """What of a folder is read.
+def select_files(files: Iterable[str], folders: Iterable[str], where: str) -> tuple[list[str], tuple[str, ...]]:
+    """Return the CSV and Parquet files of a folder in the order in which they are read, and what else is in it.
 
-    Attributes:
-        files: names of the files that are read, in the order of their names with numbers compared as numbers.
-        skipped: other names in the folder, but for hidden ones and the marks that engines leave (`_SUCCESS`).
-    """
-
-    files: tuple[str, ...]
-    skipped: tuple[str, ...]
-
-
-def select_files(files: Iterable[str], folders: Iterable[str], where: str) -> SelectedFiles:
-    """Choose what of a folder is read: its CSV and Parquet files, whatever the case of their suffix.
+    The case of a suffix does not matter, and numbers in names count as numbers. Hidden names and the marks that
+    engines leave (`_SUCCESS`) are not among the rest.
 
     Raises:
         DataError: there is nothing to read, or columns are laid out as folders.
@@ -88,10 +78,10 @@ def select_files(files: Iterable[str], folders: Iterable[str], where: str) -> Se
         more = ", …" if len(left) > _MOST_NAMED else ""
         holds = f"; it holds {', '.join(left[:_MOST_NAMED])}{more}" if left else ""
         raise DataError(f"the folder holds no {', '.join(SUFFIXES)} file{holds}", where=where, fix="check the address")
-    return SelectedFiles(tuple(sorted(chosen, key=by_number)), left)
+    return sorted(chosen, key=_by_number), left
 
 
-def by_number(name: str) -> list[tuple[int, int | str]]:
+def _by_number(name: str) -> list[tuple[int, int | str]]:
     """Return a sort key that puts part-2 before part-10."""
     return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"([0-9]+)", name) if part]
 
@@ -99,16 +89,9 @@ def by_number(name: str) -> list[tuple[int, int | str]]:
 def read_contents(
     contents: Iterable[tuple[str, bytes]], kind: str, location: str, skipped: tuple[str, ...] = ()
 ) -> tuple[SourceRows, SourceRecord]:
-    """Return the rows of several files in the order given, and where they came from.
+    """Return the rows of several files in the order given, each a name (without credentials) and its content.
 
-    Args:
-        contents: name (without credentials) and content of each file.
-        kind: see `SourceRecord`.
-        location: path or address without credentials.
-        skipped: what else there is, and is not read.
-
-    Raises:
-        DataError: a file is damaged, empty, or does not fit the feature contract.
+    `kind` and `location` are `SourceRecord`'s, `skipped` is what else there is and is not read.
     """
     parts, files = [], []
     for name, content in contents:

@@ -19,13 +19,10 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def read_csv(content: bytes, name: str) -> SourceRows:
-    """Cut CSV content into rows.
+    """Cut CSV content into rows; a DataError if it has none, or a header that fits no row or not the contract.
 
     UTF-8 with or without a byte order mark, comma as separator, LF, CRLF or CR as line end, optional double quotes.
     Blank lines are skipped. A line with another number of fields than the header becomes a `BrokenLine`.
-
-    Raises:
-        DataError: it is empty, has no row, is no UTF-8 text, or its header does not fit the contract or any row.
     """
     content = content.removeprefix(_BOM)
     check_text(content, name)

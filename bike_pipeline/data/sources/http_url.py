@@ -20,12 +20,7 @@ TIMEOUT = 60.0
 def download(url: str, *, timeout: float = TIMEOUT) -> bytes:
     """Return the whole body behind an http(s) address; user and password in it are sent as basic authentication.
 
-    Args:
-        url: http or https address.
-        timeout: seconds to wait for each answer of the server.
-
-    Raises:
-        DataError: the address is not one, the server cannot be reached, refuses, or breaks off.
+    `timeout` is in seconds, for each answer of the server.
     """
     where = without_credentials(url)
     try:

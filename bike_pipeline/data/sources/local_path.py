@@ -13,23 +13,18 @@ from bike_pipeline.storage.atomic_files import storage_error
 
 
 def read_local_path(source: str) -> tuple[SourceRows, SourceRecord]:
-    """Return the rows of a file, or of every `*.csv`, `*.csv.gz` and `*.parquet` file of a folder, by name and number.
-
-    Raises:
-        DataError: there is no such file, the folder holds none or lays columns out as folders, or one does not fit the
-            feature contract.
-    """
+    """Return the rows of a file, or of every `*.csv`, `*.csv.gz` and `*.parquet` file of a folder."""
     path = Path(source).expanduser()
     if path.is_dir():
         try:
             entries = [(entry.name, entry.is_dir()) for entry in path.iterdir()]
         except OSError as error:
             raise storage_error(error, "read", path) from error
-        chosen = select_files(
+        names, skipped = select_files(
             [name for name, down in entries if not down], [name for name, down in entries if down], source
         )
-        paths = [path / name for name in chosen.files]
-        return read_contents(_contents(paths), "folder", str(path.absolute()), chosen.skipped)
+        paths = [path / name for name in names]
+        return read_contents(_contents(paths), "folder", str(path.absolute()), skipped)
     if not path.exists():
         raise DataError("no such file or folder", where=source, fix="check the path")
     return read_contents(_contents([path]), "file", str(path.absolute()))

@@ -13,11 +13,7 @@ from bike_pipeline.storage.file_systems import open_file_system, without_credent
 
 
 def read_object_storage(source: str) -> tuple[SourceRows, SourceRecord]:
-    """Return the rows of one file, or of every `*.csv`, `*.csv.gz` and `*.parquet` file of a folder (a prefix).
-
-    Raises:
-        DataError: there is none, it cannot be read, or it does not fit the feature contract.
-    """
+    """Return the rows of one file, or of every `*.csv`, `*.csv.gz` and `*.parquet` file of a folder (a prefix)."""
     location = without_credentials(source)
     file_system, path = open_file_system(source)
     try:
@@ -32,9 +28,9 @@ def read_object_storage(source: str) -> tuple[SourceRows, SourceRecord]:
         )
     names = {full.rstrip("/").rpartition("/")[2]: full for full in entries}
     folders = [name for name, full in names.items() if entries[full]]
-    chosen = select_files(names.keys() - set(folders), folders, location)
-    contents = _contents(file_system, [names[name] for name in chosen.files], location)
-    return read_contents(contents, "object_storage", location, chosen.skipped)
+    files, skipped = select_files(names.keys() - set(folders), folders, location)
+    contents = _contents(file_system, [names[name] for name in files], location)
+    return read_contents(contents, "object_storage", location, skipped)
 
 
 def _entries(file_system: Any, path: str) -> dict[str, bool]:

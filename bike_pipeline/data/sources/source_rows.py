@@ -65,13 +65,10 @@ def similar_name(name: str, names: Iterable[str]) -> str:
 
 
 def check_columns(names: Sequence[str], where: str) -> tuple[str, ...]:
-    """Return the columns of a source that the feature contract does not know, sorted.
+    """Return the columns of a source that the contract does not know, sorted; a DataError if one of its own is missing.
 
-    They are ignored, not refused: exports often carry a station or a load date, and a column that is never read cannot
-    reach a model.
-
-    Raises:
-        DataError: a column of the contract is missing or there twice, or another sign than a comma separates them.
+    Others are ignored, not refused: exports often carry a station or a load date, and a column that is never read
+    cannot reach a model.
     """
     missing = [name for name in features.COLUMNS if name not in names]
     if missing:
@@ -104,11 +101,7 @@ def check_columns(names: Sequence[str], where: str) -> tuple[str, ...]:
 
 
 def join_rows(parts: Sequence[SourceRows], where: str) -> SourceRows:
-    """Return the rows of several files as one, in the order given.
-
-    Raises:
-        DataError: the files store a column under types that do not go together.
-    """
+    """Return the rows of several files as one, in the order given."""
     import numpy as np
     import pyarrow as pa
 

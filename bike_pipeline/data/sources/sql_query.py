@@ -41,10 +41,6 @@ def read_sql_query(source: str, query: str | None) -> tuple[SourceRows, SourceRe
     """Return the rows of a query. Rows must come in time order, so the query should end in ORDER BY dteday, hr.
 
     Nothing is written: SQLite files are opened read-only, and no transaction is committed.
-
-    Raises:
-        DataError: the database cannot be read, the query fails or returns no row, or other columns than the contract's.
-        MissingExtraError: the database's driver is not installed.
     """
     import sqlalchemy
     from sqlalchemy import exc
