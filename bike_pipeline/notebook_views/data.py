@@ -12,49 +12,32 @@ from bike_pipeline import features
 from bike_pipeline.lineage.queries.feature_statistics import FeatureStatistics, read_statistics, shift
 from bike_pipeline.lineage.queries.run_changes import baseline_examples, statistics_of
 from bike_pipeline.lineage.store.entities import StageRecord
-from bike_pipeline.notebook_views.elements import (
-    BEFORE,
-    DAYS,
-    MARK,
-    NEW,
-    PHYSICAL,
-    SOFT,
-    Html,
-    Picture,
-    canvas,
-    physical,
-    table,
-)
+from bike_pipeline.lineage.store.metadata_store import Artifact
+from bike_pipeline.notebook_views import elements as ui
+from bike_pipeline.notebook_views.elements import Html, Picture
 from bike_pipeline.stages import Stage
 from bike_pipeline.use_cases.champion import Champion
 
-_PARTS = {"history": BEFORE, "train": NEW, "eval": MARK}
+_PARTS = {"history": ui.BEFORE, "train": ui.NEW, "eval": ui.MARK}
 # Codes that all get a tick of their own.
 _MONTHS = 12
 _STYLES: tuple[dict[str, Any], ...] = (
-    {"color": NEW, "alpha": 0.45},
-    {"facecolor": "none", "edgecolor": MARK, "lw": 1.4},
+    {"color": ui.NEW, "alpha": 0.45},
+    {"facecolor": "none", "edgecolor": ui.MARK, "lw": 1.4},
 )
 
 
 def spans(champion: Champion) -> Html:
     """Return every version of every span in the store."""
+    head = ("span", "first hour", "last hour", "train rows", "eval rows", "rejected", "source", "content")
     rows = []
     for found in champion.store.all_versions():
-        manifest = found.manifest
-        rows.append(
-            (
-                f"{found.span} version {found.version}",
-                f"{manifest.first:%Y-%m-%d %H:00}",
-                f"{manifest.last:%Y-%m-%d %H:00}",
-                manifest.rows.train,
-                manifest.rows.eval,
-                manifest.rows.rejected,
-                Path(manifest.source.location).name,
-                f"{manifest.content_sha256[:16]}…",
-            )
-        )
-    return table(("span", "first hour", "last hour", "train rows", "eval rows", "rejected", "source", "content"), rows)
+        manifest, counts = found.manifest, found.manifest.rows
+        hours = (f"{moment:%Y-%m-%d %H:00}" for moment in (manifest.first, manifest.last))
+        source, content = Path(manifest.source.location).name, f"{manifest.content_sha256[:16]}…"
+        name = f"{found.span} version {found.version}"
+        rows.append((name, *hours, counts.train, counts.eval, counts.rejected, source, content))
+    return ui.table(head, rows)
 
 
 def contract() -> Html:
@@ -66,12 +49,12 @@ def contract() -> Html:
         "key": "places a row",
     }
     rows = [(f.name, f.meaning, f.unit, use[f.role]) for f in features.FEATURES]
-    return table(("column", "meaning", "unit of the stored value", "used as"), rows)
+    return ui.table(("column", "meaning", "unit of the stored value", "used as"), rows)
 
 
 def timeline(champion: Champion) -> Picture:
     """Return rentals by day, coloured by what the model that serves did with them."""
-    figure, (axis,) = canvas(1, 1, (11, 3.4), "Rentals by day")
+    figure, (axis,) = ui.canvas(1, 1, (11, 3.4), "Rentals by day")
     for part, color in _PARTS.items():
         rows = champion.rows[champion.rows["part"] == part]
         if len(rows):
@@ -87,13 +70,13 @@ def timeline(champion: Champion) -> Picture:
 
 def rhythm(champion: Champion) -> Picture:
     """Return mean rentals by hour and day of the week, and by hour on working days and others."""
-    figure, (left, right) = canvas(1, 2, (11, 3.6), "The rhythm of a week")
+    figure, (left, right) = ui.canvas(1, 2, (11, 3.6), "The rhythm of a week")
     grid = champion.rows.pivot_table(features.LABEL, "weekday", features.HOUR, aggfunc="mean").reindex(range(7))
     image = left.imshow(grid.to_numpy(), aspect="auto", cmap="Blues", vmin=0)
-    left.set(yticks=range(7), yticklabels=DAYS, xlabel="hour of the day", title="mean rentals an hour")
+    left.set(yticks=range(7), yticklabels=ui.DAYS, xlabel="hour of the day", title="mean rentals an hour")
     left.spines[:].set_visible(False)
     figure.colorbar(image, ax=left, shrink=0.9).outline.set_visible(False)
-    for working, color, name in ((1, NEW, "working days"), (0, MARK, "weekends and holidays")):
+    for working, color, name in ((1, ui.NEW, "working days"), (0, ui.MARK, "weekends and holidays")):
         by_hour = champion.rows[champion.rows["workingday"] == working].groupby(features.HOUR)[features.LABEL]
         low, high = by_hour.quantile(0.1), by_hour.quantile(0.9)
         right.fill_between(low.index, low.to_numpy(), high.to_numpy(), color=color, alpha=0.15, lw=0)
@@ -107,17 +90,17 @@ def rhythm(champion: Champion) -> Picture:
 
 def weather(champion: Champion) -> Picture:
     """Return mean rentals by temperature, humidity, wind and kind of weather, in physical units."""
-    figure, axes = canvas(1, 4, (12, 3.2), "Rentals and the weather (dots: mean; bars: share of hours)")
+    figure, axes = ui.canvas(1, 4, (12, 3.2), "Rentals and the weather (dots: mean; bars: share of hours)")
     label = champion.rows[features.LABEL].to_numpy(np.float64)
     for axis, name in zip(axes, ("temp", "hum", "windspeed"), strict=False):
-        values = physical(name, champion.rows[name].to_numpy(np.float64))
+        values = ui.physical(name, champion.rows[name].to_numpy(np.float64))
         edges = np.linspace(values.min(), values.max(), 13)
         place = np.clip(np.digitize(values, edges) - 1, 0, len(edges) - 2)
         counts = np.bincount(place, minlength=len(edges) - 1)
         means = np.bincount(place, label, len(edges) - 1) / np.maximum(counts, 1)
         middle = (edges[:-1] + edges[1:]) / 2
         _mean_over_share(axis, middle, means, counts, width=float(np.diff(edges)[0] * 0.9))
-        axis.set(xlabel=PHYSICAL[name][2])
+        axis.set(xlabel=ui.PHYSICAL[name][2])
     kinds = champion.rows.groupby("weathersit")[features.LABEL].agg(["mean", "size"]).reindex(sorted(features.WEATHER))
     _mean_over_share(
         axes[3], np.arange(4), kinds["mean"].to_numpy(), kinds["size"].fillna(0).to_numpy(), width=0.8, line=""
@@ -130,18 +113,22 @@ def weather(champion: Champion) -> Picture:
 
 def _mean_over_share(axis: Any, at: Any, means: Any, counts: Any, width: float, line: str = "-") -> None:
     top = float(np.nanmax(means)) * 1.1
-    axis.bar(at, counts / counts.max() * top * 0.5, width=width, color=SOFT)
+    axis.bar(at, counts / counts.max() * top * 0.5, width=width, color=ui.SOFT)
     shown = counts > 0
-    axis.plot(at[shown], means[shown], f"o{line}", color=NEW, ms=4, lw=1)
+    axis.plot(at[shown], means[shown], f"o{line}", color=ui.NEW, ms=4, lw=1)
     axis.set_ylim(0, top)
 
 
-def _statistics(champion: Champion) -> tuple[dict[str, FeatureStatistics], dict[str, FeatureStatistics]]:
-    """Return statistics of the train and eval split that the serving model was made of."""
+def _statistics(champion: Champion, examples: Artifact | None) -> dict[str, dict[str, FeatureStatistics]]:
+    """Return what StatisticsGen measured of each split of some examples."""
+    found = statistics_of(champion.lineage, examples) if examples is not None else None
+    return {split: read_statistics(found.uri, split) if found else {} for split in ("train", "eval")}
+
+
+def _own_statistics(champion: Champion) -> dict[str, dict[str, FeatureStatistics]]:
     trainer = champion.lineage.producer(champion.model_id)
     examples = champion.lineage.inputs(trainer.id).get("examples", []) if trainer else []
-    found = statistics_of(champion.lineage, examples[0]) if examples else None
-    return (read_statistics(found.uri, "train"), read_statistics(found.uri, "eval")) if found else ({}, {})
+    return _statistics(champion, examples[0] if examples else None)
 
 
 def distributions(champion: Champion) -> Picture:
@@ -149,14 +136,14 @@ def distributions(champion: Champion) -> Picture:
 
     Measured values as StatisticsGen counted them; codes, which its ten buckets would mix, as they are in the rows.
     """
-    statistics = _statistics(champion)
+    statistics = _own_statistics(champion)
     columns = 4
     lines = -(-len(features.INPUTS) // columns)
-    figure, axes = canvas(
+    figure, axes = ui.canvas(
         lines, columns, (12, 2.1 * lines), "Every input, on training rows (blue) and eval rows (line)"
     )
     for axis, feature in zip(axes, features.INPUTS, strict=False):
-        for part, found, style in zip(("train", "eval"), statistics, _STYLES, strict=True):
+        for (part, found), style in zip(statistics.items(), _STYLES, strict=True):
             if feature.kind == "int":
                 values = champion.rows.loc[champion.rows["part"] == part, feature.name].to_numpy()
                 codes, counts = np.unique(values, return_counts=True)
@@ -165,9 +152,9 @@ def distributions(champion: Champion) -> Picture:
                 axis.set_xticks(ticks if len(ticks) <= _MONTHS else ticks[::4])
             elif feature.name in found:
                 low, high, rows = np.array(found[feature.name].buckets).T
-                edges = physical(feature.name, np.append(low, high[-1]))
+                edges = ui.physical(feature.name, np.append(low, high[-1]))
                 axis.stairs(rows / rows.sum(), edges, fill=True, **style)
-        unit = PHYSICAL[feature.name][2].rpartition(", ")[2] if feature.name in PHYSICAL else feature.unit
+        unit = ui.PHYSICAL[feature.name][2].rpartition(", ")[2] if feature.name in ui.PHYSICAL else feature.unit
         axis.set(yticks=[])
         axis.set_title(f"{feature.name}, {unit}", fontsize=10)
         axis.spines["left"].set_visible(False)
@@ -178,8 +165,10 @@ def distributions(champion: Champion) -> Picture:
 
 def mean_shifts(champion: Champion) -> Html:
     """Return how far each input's mean lies from that of the rows which the model before was trained on."""
-    train, evaluated = _statistics(champion)
-    before = _statistics_before(champion)
+    train, evaluated = _own_statistics(champion).values()
+    trained_in = champion.evidence["model"]["run_id"]
+    run = next((found for found in champion.runs if found.run_id == trained_in), None)
+    before = _statistics(champion, baseline_examples(champion.lineage, run) if run else None)["train"]
     rows = []
     for feature in features.INPUTS:
         if feature.name in train:
@@ -190,15 +179,7 @@ def mean_shifts(champion: Champion) -> Html:
                 cells.append("-" if moved_by is None or not np.isfinite(moved_by) else f"{moved_by:+.2f}")
             rows.append((feature.name, feature.unit, *cells))
     head = ("column", "unit", "mean", "std", "missing", "rows of the model before", "eval rows")
-    return table(head, rows, "Training rows, and how far other rows' means lie from them, in standard deviations")
-
-
-def _statistics_before(champion: Champion) -> dict[str, FeatureStatistics]:
-    trained_in = champion.evidence["model"]["run_id"]
-    run = next((found for found in champion.runs if found.run_id == trained_in), None)
-    examples = baseline_examples(champion.lineage, run) if run else None
-    found = statistics_of(champion.lineage, examples) if examples is not None else None
-    return read_statistics(found.uri, "train") if found is not None else {}
+    return ui.table(head, rows, "Training rows, and how far other rows' means lie from them, in standard deviations")
 
 
 def gate_findings(champion: Champion) -> Html:
@@ -211,11 +192,11 @@ def gate_findings(champion: Champion) -> Html:
                 found = _found_by_gate(champion, stage)
                 seen.update([(run.span, run.version)] if found else [])
                 rows += [(f"{run.span} version {run.version}", *cells) for cells in found]
-    return table(("span", "finding", "column", "reason"), rows)
+    return ui.table(("span", "finding", "column", "reason"), rows)
 
 
 def _found_by_gate(champion: Champion, stage: StageRecord) -> list[tuple[str, str, str]]:
-    """Return finding, column and reason; nothing where neither an error nor a report is left."""
+    """Return finding, column and reason; nothing if neither an error nor a report is left."""
     if stage.state == "failed":
         return [("✘ refused", "", stage.error)]
     reports = champion.lineage.outputs(stage.execution_id).get("report", [])
@@ -230,13 +211,13 @@ def _found_by_gate(champion: Champion, stage: StageRecord) -> list[tuple[str, st
 
 def leaks(champion: Champion) -> Picture:
     """Return why two columns never reach the model: together they are the label."""
-    figure, axes = canvas(1, len(features.LEAKS) + 1, (11, 3.2), "Known only when the hour is over")
+    figure, axes = ui.canvas(1, len(features.LEAKS) + 1, (11, 3.2), "Known only when the hour is over")
     sample = champion.rows.iloc[:: max(1, len(champion.rows) // 3000)]
     label = sample[features.LABEL].to_numpy(np.float64)
     columns = [(name, sample[name].to_numpy(np.float64)) for name in features.LEAKS]
     columns.append((" + ".join(features.LEAKS), np.sum([values for _, values in columns], axis=0)))
     for axis, (name, values) in zip(axes, columns, strict=True):
-        axis.scatter(values, label, s=3, color=NEW, alpha=0.3, lw=0)
+        axis.scatter(values, label, s=3, color=ui.NEW, alpha=0.3, lw=0)
         axis.set(xlabel=f"{name}, rentals", title=f"correlation {np.corrcoef(values, label)[0, 1]:.2f}")
     axes[0].set(ylabel="cnt, rentals an hour")
     return Picture(figure, "the label against casual, registered and their sum")

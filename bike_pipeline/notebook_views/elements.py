@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any
+
+from bike_pipeline.pages import render
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,18 +26,6 @@ NEW, BEFORE, MARK, GOOD, BAD, SOFT = "#2f6fbf", "#b8bec6", "#c2571a", "#1a7f37",
 # Pixels of a picture for each that it takes on the page: sharp on dense screens.
 _DENSITY = 2
 _DPI = 80
-# Letters of a cell that is never broken into lines.
-_SHORT = 25
-_TABLE = (
-    "<style>.bike-table{{border-collapse:collapse;margin:.3em 0}}"
-    ".bike-table th,.bike-table td{{text-align:left!important;"
-    "padding:.2em 1em .2em 0!important;border-bottom:1px solid #8886;vertical-align:top}}"
-    ".bike-table td.number,.bike-table th.number{{text-align:right!important;font-variant-numeric:tabular-nums;"
-    "white-space:nowrap}}.bike-table caption{{text-align:left;font-weight:600;padding:.2em 0}}"
-    ".bike-table td.short{{white-space:nowrap}}.bike-table .good{{color:#1a7f37}}"
-    ".bike-table .bad{{color:#b3261e;font-weight:600}}"
-    '.bike-table code{{overflow-wrap:anywhere}}</style><table class="bike-table">{}</table>'
-)
 
 
 def physical(name: str, value: Any) -> Any:
@@ -49,12 +38,10 @@ class Picture:
     """A figure, with what it shows in words for those who cannot see it."""
 
     def __init__(self, figure: Figure, words: str) -> None:
-        """Keep the figure and its description."""
         self.figure = figure
         self.words = words
 
     def __repr__(self) -> str:
-        """Return what the picture shows, in words."""
         return f"picture: {self.words}"
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
@@ -68,12 +55,10 @@ class Html:
     """A piece of a page, and the same in plain text."""
 
     def __init__(self, html: str, text: str) -> None:
-        """Keep both."""
         self.html = html
         self.text = text
 
     def __repr__(self) -> str:
-        """Return the plain text."""
         return self.text
 
     def _repr_html_(self) -> str:
@@ -81,17 +66,7 @@ class Html:
 
 
 def canvas(rows: int, columns: int, size: tuple[float, float], title: str) -> tuple[Figure, list[Axes]]:
-    """Return an empty figure in the notebooks' style and its axes, row by row.
-
-    Args:
-        rows: rows of axes.
-        columns: axes a row.
-        size: width and height in inches.
-        title: stands above; "" for none.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
+    """Return an empty figure of a size in inches, in the notebooks' style, and its axes, row by row."""
     from bike_pipeline.extras import require
 
     require("notebooks", "a picture in a notebook")
@@ -109,24 +84,30 @@ def canvas(rows: int, columns: int, size: tuple[float, float], title: str) -> tu
     return figure, axes
 
 
+def colors(name: str) -> Any:
+    """Return one of matplotlib's colour maps, from 0 to 1."""
+    import matplotlib
+
+    return matplotlib.colormaps[name]
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "") -> Html:
     """Return a table: numbers stand to the right, long hexadecimal texts are set as code, "✔" and "✘" have a colour."""
     lines = [[_text(value) for value in row] for row in rows]
-    kinds = [[_kind(value) for value in row] for row in lines]
-    numeric = [bool(lines) and all(row[i] == "number" for row in kinds) for i in range(len(head))]
-    heads = "".join(f"<th{' class=number' if n else ''}>{escape(h)}</th>" for h, n in zip(head, numeric, strict=True))
-    body = "".join(
-        f"<tr>{''.join(map(_cell, row, kind, numeric))}</tr>" for row, kind in zip(lines, kinds, strict=True)
-    )
-    named = f"<caption>{escape(caption)}</caption>" if caption else ""
+    kinds = [[_kind(text) for text in row] for row in lines]
+    # A column of numbers holds nothing else.
+    columns = ["number" if kinds and {row[i] for row in kinds} == {"number"} else "" for i in range(len(head))]
+    cells = [
+        [(text, column if kind == "number" else kind) for text, kind, column in zip(line, row, columns, strict=True)]
+        for line, row in zip(lines, kinds, strict=True)
+    ]
     text = "\n".join([*([caption] if caption else []), "\t".join(head), *("\t".join(row) for row in lines)])
-    return Html(_TABLE.format(f"{named}<thead><tr>{heads}</tr></thead><tbody>{body}</tbody>"), text)
+    return Html(render("cell.html", caption=caption, heads=list(zip(head, columns, strict=True)), rows=cells), text)
 
 
 def sentence(text: str, good: bool | None = None) -> Html:
-    """Return a sentence that stands out: green for good news, red for bad, plain where it is neither."""
-    color = {True: GOOD, False: BAD, None: "inherit"}[good]
-    return Html(f'<p style="font-size:1.1em;font-weight:600;color:{color}">{escape(text)}</p>', text)
+    """Return a sentence that stands out: green for good news, red for bad, plain if it is neither."""
+    return Html(render("cell.html", verdict=text, kind={True: "good", False: "bad", None: ""}[good]), text)
 
 
 def _text(value: Any) -> str:
@@ -144,14 +125,6 @@ def _kind(text: str) -> str:
     if plain.isdigit() or text == "-":
         return "number"
     return "code" if len(text) >= 32 and all(letter in "0123456789abcdef" for letter in text) else ""
-
-
-def _cell(text: str, kind: str, numeric: bool) -> str:
-    if kind == "code":
-        return f"<td><code>{text}</code></td>"
-    short = "short" if len(text) < _SHORT else ""
-    classes = " ".join(filter(None, (("number" if numeric else "") if kind == "number" else kind, short)))
-    return f'<td class="{classes}">{escape(text)}</td>' if classes else f"<td>{escape(text)}</td>"
 
 
 def summary(champion: Champion) -> Html:

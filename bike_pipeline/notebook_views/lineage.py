@@ -12,52 +12,27 @@ from bike_pipeline.lineage.reports.graph_svg import as_svg
 from bike_pipeline.lineage.reports.lineage_report import UNCOMMITTED, LineageReport, report_of_model
 from bike_pipeline.lineage.store.entities import utc_text
 from bike_pipeline.model_registry import ModelRegistry, verification
-from bike_pipeline.notebook_views.elements import (
-    BAD,
-    BEFORE,
-    GOOD,
-    MARK,
-    NEW,
-    Html,
-    Picture,
-    canvas,
-    physical,
-    sentence,
-    table,
-)
+from bike_pipeline.notebook_views import elements as ui
+from bike_pipeline.notebook_views.elements import Html, Picture
+from bike_pipeline.pages import render
 from bike_pipeline.use_cases.champion import Champion
 from bike_pipeline.use_cases.verification import trusted_keys
 
-# The drawing's own shapes, coloured for white paper; a notebook's theme must not reach into it.
-_DRAWING = (
-    "<style>.bike-lineage{{background:#fff;border:1px solid #d0d7de;border-radius:6px;"
-    "overflow-x:auto;text-align:center}}"
-    ".bike-lineage text{{font:13px system-ui,sans-serif;text-anchor:middle;fill:#1b1f24}}"
-    ".bike-lineage text.small{{font-size:10px}}.bike-lineage rect{{stroke:#d0d7de}}"
-    ".bike-lineage .artifact rect{{fill:#dbeafe}}.bike-lineage .stage rect{{fill:#e7e5e4}}"
-    ".bike-lineage .span rect{{fill:#dcfce7}}.bike-lineage .root rect{{stroke:#1b1f24;stroke-width:2}}"
-    ".bike-lineage .gone rect{{stroke-dasharray:4 3;stroke:#b3261e;fill:none}}"
-    ".bike-lineage .edge{{fill:none;stroke:#1b1f24;opacity:.35}}.bike-lineage svg{{max-width:100%;height:auto}}</style>"
-    '<div class="bike-lineage">{}</div>'
-)
 _OWN_KEY = (
     "this workspace's own key, since signing.trusted_keys names none: that shows that nothing changed since the push, "
     "not who pushed; name the public key that you were given"
 )
-_ROLES = {"trained on": NEW, "trained on as history": BEFORE}
+_ROLES = {"trained on": ui.NEW, "trained on as history": ui.BEFORE}
 
 
 def answer(champion: Champion) -> Html:
     """Return one answer of the served model: the last hour that it was judged on."""
-    hour = champion.rows[champion.rows["part"] == "eval"].iloc[[-1]]
-    answer = float(champion.predict(hour)[0])
-    row = hour.iloc[0]
-    weather = f"{physical('temp', row['temp']):.0f} °C, {features.WEATHER[int(row['weathersit'])]}"
-    told = (
-        f"For {row['time']:%Y-%m-%d %H:00} ({weather}) "
-        f"version {champion.push.version} answers {answer:.1f} rentals; {int(row[features.LABEL])} were counted."
+    hour = champion.evaluated.iloc[-1]
+    weather = f"{ui.physical('temp', hour['temp']):.0f} °C, {features.WEATHER[int(hour['weathersit'])]}"
+    return ui.sentence(
+        f"For {hour['time']:%Y-%m-%d %H:00} ({weather}) version {champion.push.version} answers "
+        f"{hour['predicted']:.1f} rentals; {int(hour[features.LABEL])} were counted."
     )
-    return sentence(told)
 
 
 def report(champion: Champion) -> LineageReport:
@@ -73,36 +48,38 @@ def verified(champion: Champion) -> Html:
     if not champion.settings.signing.trusted_keys:
         rows.append(("held against", _OWN_KEY))
     passed = all(check.passed for check in checks)
-    return table(("check", "what was found"), rows, "Every check passed" if passed else "NOT verified")
+    return ui.table(("check", "what was found"), rows, "Every check passed" if passed else "NOT verified")
 
 
-def facts(told: LineageReport) -> Html:
+def facts(report: LineageReport) -> Html:
     """Return what the run that made the model was made of."""
-    rows = [(f"✘ {name}" if UNCOMMITTED in text else name, text) for name, text in told.facts]
-    return table(("what", "on record"), [*rows, *(("✘ not on record", text) for text in told.missing)])
+    rows = [(f"✘ {name}" if UNCOMMITTED in text else name, text) for name, text in report.facts]
+    return ui.table(("what", "on record"), [*rows, *(("✘ not on record", text) for text in report.missing)])
 
 
-def graph(told: LineageReport) -> Html:
+def graph(report: LineageReport) -> Html:
     """Return the way from the rows to the model; point at a box to read more."""
-    shapes = [node.name for node in told.graph.nodes.values()]
-    return Html(_DRAWING.format(as_svg(told.graph)), f"picture: lineage of {told.title}: {', '.join(shapes)}")
+    shapes = [node.name for node in report.graph.nodes.values()]
+    return Html(
+        render("cell.html", drawing=as_svg(report.graph)), f"picture: lineage of {report.title}: {', '.join(shapes)}"
+    )
 
 
-def files(told: LineageReport) -> Html:
+def files(report: LineageReport) -> Html:
     """Return every file of the data with its SHA-256."""
     rows = []
-    for span in told.spans:
+    for span in report.spans:
         name = f"{span.span} version {span.version}"
         rows.append((name, span.role, "manifest", span.manifest_sha256 or "✘ not recorded"))
         rows += [(name, span.role, file, sha256) for file, sha256 in span.files.items()]
         rows += [(name, span.role, f"✘ {span.problem}", "")] if span.problem else []
-    return table(("span", "used as", "file", "SHA-256"), rows)
+    return ui.table(("span", "used as", "file", "SHA-256"), rows)
 
 
-def rows_on_disk(champion: Champion, told: LineageReport) -> Html:
+def rows_on_disk(champion: Champion, report: LineageReport) -> Html:
     """Return whether the rows in the store still are those on record, every byte read again."""
     rows = []
-    for span in told.spans:
+    for span in report.spans:
         try:
             found = champion.store.verify(span.span, span.version)
             same = found.manifest_sha256 == span.manifest_sha256
@@ -110,14 +87,14 @@ def rows_on_disk(champion: Champion, told: LineageReport) -> Html:
         except BikePipelineError as error:
             result = f"✘ {error}"
         rows.append((f"{span.span} version {span.version}", result))
-    return table(("span", "read again now"), rows)
+    return ui.table(("span", "read again now"), rows)
 
 
-def gates(told: LineageReport) -> Html:
+def gates(report: LineageReport) -> Html:
     """Return every gate's decision with its reason, those that failed first."""
-    decisions = sorted(told.gates["decisions"], key=lambda d: (d["passed"], not d["binding"])) if told.gates else []
+    decisions = sorted(report.gates["decisions"], key=lambda d: (d["passed"], not d["binding"])) if report.gates else []
     rows = [(_mark(entry), entry["reason"]) for entry in decisions]
-    return table(("decision", "gate and reason"), rows)
+    return ui.table(("decision", "gate and reason"), rows)
 
 
 def _mark(entry: dict[str, Any]) -> str:
@@ -127,15 +104,15 @@ def _mark(entry: dict[str, Any]) -> str:
 def rows_by_model(champion: Champion) -> Picture:
     """Return which model saw which rows, and how."""
     versions = sorted({(e["span"], e["version"]) for _, window in champion.history.windows() for e in window})
-    figure, (axis,) = canvas(1, 1, (11, 1.4 + 0.45 * len(versions)), "Which model saw which rows")
+    figure, (axis,) = ui.canvas(1, 1, (11, 1.4 + 0.45 * len(versions)), "Which model saw which rows")
     models = [model.model_id for model in champion.models]
     for line, (span, version) in enumerate(versions):
         for seen in impact_of(champion.lineage, champion.history, span, version, champion.settings.store_uri).sightings:
-            color = _ROLES.get(seen.role, MARK)
+            color = _ROLES.get(seen.role, ui.MARK)
             axis.scatter(models.index(seen.model_id), line, s=220, marker="s", color=color, zorder=2)
     for number, model in enumerate(champion.models):
         if model.serving:
-            axis.axvspan(number - 0.4, number + 0.4, color=GOOD, alpha=0.12, lw=0)
+            axis.axvspan(number - 0.4, number + 0.4, color=ui.GOOD, alpha=0.12, lw=0)
     axis.set(
         xticks=range(len(models)),
         xticklabels=[f"model {m.model_id}\n{_fate(m)}" for m in champion.models],
@@ -144,7 +121,7 @@ def rows_by_model(champion: Champion) -> Picture:
         xlim=(-0.6, len(models) - 0.4),
         ylim=(len(versions) - 0.5, -0.5),
     )
-    for role, color in (*_ROLES.items(), ("through a warm start", MARK)):
+    for role, color in (*_ROLES.items(), ("through a warm start", ui.MARK)):
         axis.scatter([], [], s=60, marker="s", color=color, label=role)
     axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
     return Picture(figure, "which model saw which span version")
@@ -166,7 +143,7 @@ def impact(champion: Champion, span: int) -> Html:
          ", ".join(map(str, s.served_versions)) or "never", "✘ yes" if s.serving else "no")
         for s in found.sightings
     ]  # fmt: skip
-    return table(("model", "trained", "how it saw the rows", "served as", "serves now"), rows)
+    return ui.table(("model", "trained", "how it saw the rows", "served as", "serves now"), rows)
 
 
 def changed(champion: Champion) -> Html:
@@ -179,28 +156,32 @@ def changed(champion: Champion) -> Html:
     ]
     earlier = [push.model_id for push in own if push.model_id != champion.model_id]
     if not earlier:
-        return sentence("This is the first model that was pushed; there is none before it to compare with.")
+        return ui.sentence("This is the first model that was pushed; there is none before it to compare with.")
     found = compare(champion.lineage, champion.history, earlier[-1], champion.model_id)
     rows = [(entry.part, entry.name, entry.before or "(none)", entry.after or "(none)") for entry in found.differences]
     rows += [("the same", ", ".join(found.same), "", "")] if found.same else []
     rows += [("✘ not known", text, "", "") for text in found.unknown]
-    return table(("part", "what", f"model {found.first}", f"model {found.second}"), rows)
+    return ui.table(("part", "what", f"model {found.first}", f"model {found.second}"), rows)
 
 
-def decisions(told: LineageReport) -> Picture:
+def decisions(report: LineageReport) -> Picture:
     """Return every binding gate: how much of its limit is used up, and the change against the model before."""
-    binding = [e for e in (told.gates["decisions"] if told.gates else []) if e["binding"] and e["value"] is not None]
+    binding = [
+        e for e in (report.gates["decisions"] if report.gates else []) if e["binding"] and e["value"] is not None
+    ]
     limits = [entry for entry in binding if entry["kind"] != "change"]
     changes = [entry for entry in binding if entry["kind"] == "change"]
     lines = max(len(limits), len(changes), 3)
-    figure, (left, right) = canvas(1, 2, (12, 1.1 + 0.24 * lines), "Every gate: a bar that crosses its red line fails")
+    figure, (left, right) = ui.canvas(
+        1, 2, (12, 1.1 + 0.24 * lines), "Every gate: a bar that crosses its red line fails"
+    )
     for line, entry in enumerate(limits):
-        left.barh(line, _used(entry), color=NEW if entry["passed"] else BAD, height=0.7)
-    left.axvline(1, color=BAD, lw=1.4)
+        left.barh(line, _used(entry), color=ui.NEW if entry["passed"] else ui.BAD, height=0.7)
+    left.axvline(1, color=ui.BAD, lw=1.4)
     left.set_title("share of the limit that is used up", fontsize=10)
     for line, entry in enumerate(changes):
-        right.barh(line, 100 * entry["value"], color=NEW if entry["passed"] else BAD, height=0.7)
-        right.plot([100 * entry["upper"]] * 2, [line - 0.45, line + 0.45], color=BAD, lw=1.4)
+        right.barh(line, 100 * entry["value"], color=ui.NEW if entry["passed"] else ui.BAD, height=0.7)
+        right.plot([100 * entry["upper"]] * 2, [line - 0.45, line + 0.45], color=ui.BAD, lw=1.4)
     right.axvline(0, color="black", lw=0.6)
     right.set_title("error against the model before, %" if changes else "there was no model before", fontsize=10)
     for axis, shown in ((left, limits), (right, changes)):

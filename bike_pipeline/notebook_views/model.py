@@ -8,20 +8,8 @@ import numpy as np
 
 from bike_pipeline import features
 from bike_pipeline.lineage.queries.evidence import decisions_of, evaluation_of
-from bike_pipeline.notebook_views.elements import (
-    BAD,
-    BEFORE,
-    DAYS,
-    GOOD,
-    MARK,
-    NEW,
-    Html,
-    Picture,
-    canvas,
-    physical,
-    sentence,
-    table,
-)
+from bike_pipeline.notebook_views import elements as ui
+from bike_pipeline.notebook_views.elements import Html, Picture
 from bike_pipeline.use_cases.champion import Champion
 
 _SLICINGS = ("hour_band", "workingday", "season", "weathersit")
@@ -48,23 +36,25 @@ def models(champion: Champion) -> Html:
         )
         for model in champion.models
     ]
-    return table(("model", "trained", "newest span", "blessed", "served", "MAE", "RMSE"), rows)
+    return ui.table(("model", "trained", "newest span", "blessed", "served", "MAE", "RMSE"), rows)
 
 
 def against_before(champion: Champion) -> Picture:
     """Return the model's MAE beside that of the one it replaced, on the same rows: overall and by slice."""
     report = evaluation(champion)
     before = {(row["slicing"], row["slice"]): row for row in report["baseline_metrics"]}
-    figure, axes = canvas(1, len(_SLICINGS) + 1, (13, 3.6), "Mean absolute error, rentals an hour (in brackets: hours)")
+    figure, axes = ui.canvas(
+        1, len(_SLICINGS) + 1, (13, 3.6), "Mean absolute error, rentals an hour (in brackets: hours)"
+    )
     for axis, slicing in zip(axes, ("overall", *_SLICINGS), strict=True):
         chosen = [row for row in report["candidate_metrics"] if row["slicing"] == slicing]
         chosen.sort(key=lambda row: float(row["slice"] or 0))
         at = np.arange(len(chosen))
         new = [row["mae"] for row in chosen]
         old = [before.get((slicing, row["slice"]), {}).get("mae", np.nan) for row in chosen]
-        axis.barh(at - 0.2, new, 0.38, color=NEW, label="the model that serves")
+        axis.barh(at - 0.2, new, 0.38, color=ui.NEW, label="the model that serves")
         if before:
-            axis.barh(at + 0.2, old, 0.38, color=BEFORE, label="the one before")
+            axis.barh(at + 0.2, old, 0.38, color=ui.BEFORE, label="the one before")
         for line, value in enumerate(new):
             axis.text(value, line - 0.2, f" {value:.1f}", va="center", fontsize=8)
         names = [f"{features.slice_name(slicing, row['slice'])} ({int(row['rows']):,})" for row in chosen]
@@ -74,7 +64,7 @@ def against_before(champion: Champion) -> Picture:
         axis.margins(x=0.2)
     mean = report["hourly_mean_mae"]
     if mean is not None:
-        axes[0].axvline(mean, color=MARK, lw=1.4, label="mean by hour and working day")
+        axes[0].axvline(mean, color=ui.MARK, lw=1.4, label="mean by hour and working day")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return Picture(figure, "mean absolute error by slice, beside the model before")
@@ -83,15 +73,15 @@ def against_before(champion: Champion) -> Picture:
 def errors_over_runs(champion: Champion) -> Picture:
     """Return every model's MAE in the order of training, with what became of it."""
     shown = [model for model in champion.models if "mae" in model.metrics]
-    figure, (axis,) = canvas(1, 1, (11, 3), "Every model that was judged: MAE on the eval rows of its span")
+    figure, (axis,) = ui.canvas(1, 1, (11, 3), "Every model that was judged: MAE on the eval rows of its span")
     for at, model in enumerate(shown):
-        color = GOOD if model.serving else (NEW if model.blessed else BAD)
+        color = ui.GOOD if model.serving else (ui.NEW if model.blessed else ui.BAD)
         axis.bar(at, model.metrics["mae"], color=color, width=0.6)
         axis.text(at, model.metrics["mae"], f"{model.metrics['mae']:.1f}", ha="center", va="bottom", fontsize=9)
     axis.set(xticks=range(len(shown)), ylabel="rentals an hour")
     axis.set_xticklabels([f"model {model.model_id}\nspan {model.span} version {model.version}" for model in shown])
     axis.margins(y=0.15)
-    for color, name in ((GOOD, "serves now"), (NEW, "blessed before"), (BAD, "refused")):
+    for color, name in ((ui.GOOD, "serves now"), (ui.NEW, "blessed before"), (ui.BAD, "refused")):
         axis.bar(0, 0, color=color, label=name)
     axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
     return Picture(figure, "MAE of every model that was judged")
@@ -103,11 +93,13 @@ def measured_again(champion: Champion) -> Html:
     now = float(np.abs(rows["predicted"] - rows[features.LABEL]).mean())
     recorded = next((r["mae"] for r in evaluation(champion)["candidate_metrics"] if r["slicing"] == "overall"), None)
     if recorded is None:
-        return sentence(f"Computed now: {now:.3f} rentals an hour. Nothing is on record to compare with.", good=False)
+        return ui.sentence(
+            f"Computed now: {now:.3f} rentals an hour. Nothing is on record to compare with.", good=False
+        )
     # Float32 sums in another order differ far below a thousandth of a rental.
     same = abs(now - recorded) < 1e-3
     told = f"MAE on record: {recorded:.3f} rentals an hour. Computed now, over {len(rows):,} hours: {now:.3f}."
-    return sentence(f"{told} {'The same.' if same else 'NOT the same.'}", good=same)
+    return ui.sentence(f"{told} {'The same.' if same else 'NOT the same.'}", good=same)
 
 
 def weeks(champion: Champion) -> Picture:
@@ -123,12 +115,12 @@ def weeks(champion: Champion) -> Picture:
             whole[start] = week
     ranked = sorted(whole.values(), key=lambda week: float(week["error"].mean()))
     chosen = [("best", ranked[0]), ("worst", ranked[-1])] if ranked else [("only", rows)]
-    figure, axes = canvas(
+    figure, axes = ui.canvas(
         len(chosen), 1, (12, 2.7 * len(chosen)), "A good week and a bad one, on rows it never learnt from"
     )
     for axis, (name, week) in zip(axes, chosen, strict=True):
-        axis.fill_between(week.index, week[features.LABEL], color=BEFORE, lw=0, label="counted")
-        axis.plot(week.index, week["predicted"], color=NEW, lw=1.5, label="predicted")
+        axis.fill_between(week.index, week[features.LABEL], color=ui.BEFORE, lw=0, label="counted")
+        axis.plot(week.index, week["predicted"], color=ui.NEW, lw=1.5, label="predicted")
         axis.set_title(
             f"{name} week, from {week.index[0]:%A, %d %B %Y}: MAE {week['error'].mean():.1f}", loc="left", fontsize=10
         )
@@ -141,7 +133,7 @@ def weeks(champion: Champion) -> Picture:
 def agreement(champion: Champion) -> Picture:
     """Return predicted against counted, and where in the week the model is too high or too low."""
     rows = champion.evaluated
-    figure, (left, right) = canvas(1, 2, (12, 4), "")
+    figure, (left, right) = ui.canvas(1, 2, (12, 4), "")
     top = float(max(rows["predicted"].max(), rows[features.LABEL].max()))
     left.hexbin(
         rows[features.LABEL],
@@ -152,13 +144,13 @@ def agreement(champion: Champion) -> Picture:
         extent=(0, top, 0, top),
         mincnt=1,
     )
-    left.plot([0, top], [0, top], color=MARK, lw=1)
+    left.plot([0, top], [0, top], color=ui.MARK, lw=1)
     left.set(xlabel="counted, rentals an hour", ylabel="predicted", title="darker: more hours (logarithmic)")
     grid = rows.assign(error=rows["predicted"] - rows[features.LABEL]).pivot_table("error", "weekday", features.HOUR)
     limit = float(np.nanmax(np.abs(grid.to_numpy())))
     image = right.imshow(grid.reindex(range(7)).to_numpy(), aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit)
     right.set(
-        yticks=range(7), yticklabels=DAYS, xlabel="hour of the day", title="mean error: red too high, blue too low"
+        yticks=range(7), yticklabels=ui.DAYS, xlabel="hour of the day", title="mean error: red too high, blue too low"
     )
     right.spines[:].set_visible(False)
     figure.colorbar(image, ax=right, shrink=0.9, label="rentals an hour").outline.set_visible(False)
@@ -176,9 +168,9 @@ def worst_hours(champion: Champion, count: int = 10) -> Html:
             f"{row['predicted']:.0f}",
             f"{row['error']:+.0f}",
             features.WEATHER[int(row["weathersit"])],
-            f"{physical('temp', row['temp']):.0f} °C",
+            f"{ui.physical('temp', row['temp']):.0f} °C",
             "yes" if row["holiday"] else "",
         )
         for _, row in rows.iterrows()
     ]
-    return table(("hour", "counted", "predicted", "error", "weather", "temperature", "public holiday"), lines)
+    return ui.table(("hour", "counted", "predicted", "error", "weather", "temperature", "public holiday"), lines)

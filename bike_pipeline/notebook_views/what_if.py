@@ -12,20 +12,8 @@ import pandas as pd
 
 from bike_pipeline import features
 from bike_pipeline.errors import ModelError
-from bike_pipeline.notebook_views.elements import (
-    BAD,
-    BEFORE,
-    MARK,
-    NEW,
-    PHYSICAL,
-    SOFT,
-    Html,
-    Picture,
-    canvas,
-    physical,
-    sentence,
-    table,
-)
+from bike_pipeline.notebook_views import elements as ui
+from bike_pipeline.notebook_views.elements import Html, Picture
 from bike_pipeline.serving.records import to_columns
 from bike_pipeline.use_cases.champion import Champion
 
@@ -41,8 +29,7 @@ def real_hour(champion: Champion) -> pd.Series[Any]:
     """Return the busiest hour, in clear weather on a working day, of those that the model was judged on."""
     rows = champion.rows[champion.rows["part"] == "eval"]
     clear = rows[(rows["weathersit"] == 1) & (rows["workingday"] == 1)]
-    chosen = clear if len(clear) else rows
-    return chosen.iloc[int(np.argmax(chosen[features.LABEL].to_numpy()))]
+    return (clear if len(clear) else rows).nlargest(1, features.LABEL).iloc[0]
 
 
 def hour_table(hour: pd.Series[Any]) -> Html:
@@ -50,18 +37,18 @@ def hour_table(hour: pd.Series[Any]) -> Html:
     rows = []
     for feature in features.MODEL_INPUTS:
         value = hour[feature.name]
-        if feature.name in PHYSICAL:
-            told = f"{physical(feature.name, value):.1f} {PHYSICAL[feature.name][2].rpartition(', ')[2]}"
+        if feature.name in ui.PHYSICAL:
+            told = f"{ui.physical(feature.name, value):.1f} {ui.PHYSICAL[feature.name][2].rpartition(', ')[2]}"
         else:
             told = features.WEATHER[int(value)] if feature.name == "weathersit" else str(int(value))
         rows.append((feature.name, feature.meaning, f"{value:.4g}", told))
     caption = f"{hour['time']:%A, %d %B %Y, %H:00}: {int(hour[features.LABEL])} rentals were counted"
-    return table(("input", "meaning", "as it is sent", "in words"), rows, caption)
+    return ui.table(("input", "meaning", "as it is sent", "in words"), rows, caption)
 
 
-def warmer(rows: pd.DataFrame, degrees: float) -> pd.DataFrame:
+def warmer(rows: pd.DataFrame, degrees: Any) -> pd.DataFrame:
     """Return rows with the air and how it feels warmer by so many °C, never beyond what can be sent."""
-    moved = {name: np.clip(rows[name] + degrees / PHYSICAL[name][0], 0.0, 1.0) for name in ("temp", "atemp")}
+    moved = {name: np.clip(rows[name] + degrees / ui.PHYSICAL[name][0], 0.0, 1.0) for name in ("temp", "atemp")}
     return rows.assign(**moved)
 
 
@@ -76,8 +63,8 @@ def similar_hours(champion: Champion, rows: pd.DataFrame) -> Any:
     known, asked = group(learnt), group(rows)
     counts = np.zeros(len(rows), np.int64)
     for key in np.unique(asked):
-        temperatures = np.sort(physical("temp", learnt["temp"].to_numpy()[known == key]))
-        place = physical("temp", rows["temp"].to_numpy()[asked == key])
+        temperatures = np.sort(ui.physical("temp", learnt["temp"].to_numpy()[known == key]))
+        place = ui.physical("temp", rows["temp"].to_numpy()[asked == key])
         above = np.searchsorted(temperatures, place + NEAR, side="right")
         counts[asked == key] = above - np.searchsorted(temperatures, place - NEAR, side="left")
     return counts
@@ -99,11 +86,13 @@ def one_change_each(champion: Champion, hour: pd.Series[Any]) -> Picture:
     ]
     rows = pd.concat([frame for _, frame in options], ignore_index=True)
     answers, counts = champion.predict(rows), similar_hours(champion, rows)
-    figure, (axis,) = canvas(1, 1, (10, 4.2), f"{hour['time']:%A, %d %B %Y, %H:00}, if one thing had been otherwise")
+    figure, (axis,) = ui.canvas(1, 1, (10, 4.2), f"{hour['time']:%A, %d %B %Y, %H:00}, if one thing had been otherwise")
     for line, (answer, count) in enumerate(zip(answers, counts, strict=True)):
         rare = count < FEW
-        color = NEW if line == 0 else (SOFT if rare else BEFORE)
-        axis.barh(line, answer, color=color, hatch="////" if rare else "", edgecolor=BAD if rare else color, height=0.7)
+        color = ui.NEW if line == 0 else (ui.SOFT if rare else ui.BEFORE)
+        axis.barh(
+            line, answer, color=color, hatch="////" if rare else "", edgecolor=ui.BAD if rare else color, height=0.7
+        )
         told = f"{answer:.0f}" + ("" if line == 0 else f" ({answer - answers[0]:+.0f})")
         if rare:
             told += f"   only {count} such hours seen" if count else "   no such hour seen"
@@ -114,7 +103,7 @@ def one_change_each(champion: Champion, hour: pd.Series[Any]) -> Picture:
     axis.set(
         yticks=range(len(options)), yticklabels=[name for name, _ in options], xlabel="predicted rentals in the hour"
     )
-    axis.axvline(hour[features.LABEL], color=MARK, lw=1.2, label="counted")
+    axis.axvline(hour[features.LABEL], color=ui.MARK, lw=1.2, label="counted")
     axis.legend(frameon=False, fontsize=9, loc="lower right")
     axis.invert_yaxis()
     axis.margins(x=0.3)
@@ -124,10 +113,10 @@ def one_change_each(champion: Champion, hour: pd.Series[Any]) -> Picture:
 def whole_day(champion: Champion, hour: pd.Series[Any]) -> Picture:
     """Return the day of an hour, hour by hour, as it was and under each kind of weather."""
     day = champion.rows[champion.rows["time"].dt.normalize() == hour["time"].normalize()]
-    figure, (axis,) = canvas(1, 1, (11, 3.8), f"{hour['time']:%A, %d %B %Y}, the whole day under another sky")
-    axis.fill_between(day[features.HOUR], day[features.LABEL], color=SOFT, lw=0, step="mid", label="counted")
+    figure, (axis,) = ui.canvas(1, 1, (11, 3.8), f"{hour['time']:%A, %d %B %Y}, the whole day under another sky")
+    axis.fill_between(day[features.HOUR], day[features.LABEL], color=ui.SOFT, lw=0, step="mid", label="counted")
     axis.plot(day[features.HOUR], champion.predict(day), color="black", lw=2, label="predicted, the weather as it was")
-    for code, color in zip(features.WEATHER, (NEW, BEFORE, MARK, BAD), strict=True):
+    for code, color in zip(features.WEATHER, (ui.NEW, ui.BEFORE, ui.MARK, ui.BAD), strict=True):
         changed = day.assign(weathersit=code)
         rare = bool(np.median(similar_hours(champion, changed)) < FEW)
         name = features.WEATHER[code] + (" (hardly ever seen)" if rare else "")
@@ -148,7 +137,7 @@ def partial_dependence(champion: Champion) -> Picture:
     rows = champion.rows[champion.rows["part"] == "eval"]
     rows = rows.iloc[:: max(1, len(rows) // 200)]
     learnt = champion.learnt
-    figure, axes = canvas(
+    figure, axes = ui.canvas(
         1, len(_PARTIAL) + 1, (13, 3.8), "What one input does, the others as they were (thin: single hours)"
     )
     top = float(champion.predict(rows).max()) * 1.1
@@ -156,16 +145,16 @@ def partial_dependence(champion: Champion) -> Picture:
         steps = np.arange(24) if name == features.HOUR else np.linspace(0, 1, 21)
         frames = [_held(rows, name, float(step)) for step in steps]
         answers = champion.predict(pd.concat(frames, ignore_index=True)).reshape(len(steps), len(rows))
-        at = steps if name == features.HOUR else physical(name, steps)
-        axis.plot(at, answers[:, ::10], color=BEFORE, lw=0.5, alpha=0.7)
-        axis.plot(at, answers.mean(axis=1), color=NEW, lw=2.2)
+        at = steps if name == features.HOUR else ui.physical(name, steps)
+        axis.plot(at, answers[:, ::10], color=ui.BEFORE, lw=0.5, alpha=0.7)
+        axis.plot(at, answers.mean(axis=1), color=ui.NEW, lw=2.2)
         width = float(at[1] - at[0])
-        values = learnt[name].to_numpy() if name == features.HOUR else physical(name, learnt[name].to_numpy())
+        values = learnt[name].to_numpy() if name == features.HOUR else ui.physical(name, learnt[name].to_numpy())
         counts, _ = np.histogram(values, np.append(at - width / 2, at[-1] + width / 2))
         for place in at[counts < FEW]:
-            axis.axvspan(place - width / 2, place + width / 2, color=BAD, alpha=0.12, lw=0)
-        axis.bar(at, -counts / counts.max() * top * 0.15, width=width * 0.9, color=SOFT)
-        axis.set(xlabel=PHYSICAL[name][2] if name in PHYSICAL else "hour of the day")
+            axis.axvspan(place - width / 2, place + width / 2, color=ui.BAD, alpha=0.12, lw=0)
+        axis.bar(at, -counts / counts.max() * top * 0.15, width=width * 0.9, color=ui.SOFT)
+        axis.set(xlabel=ui.PHYSICAL[name][2] if name in ui.PHYSICAL else "hour of the day")
         axis.axhline(0, color="black", lw=0.5)
         axis.set(ylim=(-0.17 * top, top), yticks=np.arange(0, top, 100))
         axis.margins(x=0)
@@ -180,9 +169,7 @@ def _held(rows: pd.DataFrame, name: str, value: float) -> pd.DataFrame:
         return rows.assign(hr=int(value))
     if name != "temp":
         return rows.assign(**{name: value})
-    # How warm it feels goes with how warm it is, by as many degrees.
-    degrees = (value - rows["temp"]) * PHYSICAL["temp"][0]
-    return rows.assign(temp=value, atemp=np.clip(rows["atemp"] + degrees / PHYSICAL["atemp"][0], 0.0, 1.0))
+    return warmer(rows, (value - rows["temp"]) * ui.PHYSICAL["temp"][0])
 
 
 def heat_wave(champion: Champion) -> Picture:
@@ -198,16 +185,17 @@ def heat_wave(champion: Champion) -> Picture:
         hours.append(np.bincount(rows[features.HOUR], answers, 24) / days)
         totals.append(float(answers.sum()) / days)
         strange.append(float((similar_hours(champion, rows) < FEW).mean()))
-        capped.append(float((summer["temp"] + step / PHYSICAL["temp"][0] > 1).mean()))
-    figure, (left, right) = canvas(
+        capped.append(float((summer["temp"] + step / ui.PHYSICAL["temp"][0] > 1).mean()))
+    figure, (left, right) = ui.canvas(
         1, 2, (12, 4), f"A heat wave: June to August, {days} days, made warmer by so many °C"
     )
+    heat = ui.colors("coolwarm")
     for step, curve in zip(degrees[::2], hours[::2], strict=True):
-        left.plot(curve, color=_heat(float(step) / 12), lw=1.8, label="as it was" if step == 0 else f"{step} °C warmer")
+        left.plot(curve, color=heat(step / 12), lw=1.8, label="as it was" if step == 0 else f"{step} °C warmer")
     left.set(xlabel="hour of the day", ylabel="predicted rentals an hour", ylim=(0, None), xticks=range(0, 24, 3))
     left.legend(frameon=False, fontsize=9)
     for step, total, share, cut in zip(degrees, totals, strange, capped, strict=True):
-        right.bar(step, total, width=1.5, color=_heat(float(step) / 12))
+        right.bar(step, total, width=1.5, color=heat(step / 12))
         words = f"{share:.0%}" + (f"\n{cut:.0%} cut" if cut >= 0.005 else "")
         right.text(float(step), total, words, ha="center", va="bottom", fontsize=8)
     right.set(xlabel="degrees warmer, °C", ylabel="predicted rentals a day", xticks=degrees)
@@ -219,19 +207,10 @@ def heat_wave(champion: Champion) -> Picture:
     return Picture(figure, "a summer made warmer: rentals by hour and day, and the share of hours never seen")
 
 
-def _heat(share: float) -> tuple[float, float, float]:
-    cold, hot = (0.18, 0.44, 0.75), (0.70, 0.15, 0.12)
-    return (
-        cold[0] + (hot[0] - cold[0]) * share,
-        cold[1] + (hot[1] - cold[1]) * share,
-        cold[2] + (hot[2] - cold[2]) * share,
-    )
-
-
 def rare_hours(champion: Champion) -> Html:
     """Return for which air temperature and weather the model has hardly anything to go by, in training hours."""
     learnt = champion.learnt
-    celsius = physical("temp", learnt["temp"].to_numpy())
+    celsius = ui.physical("temp", learnt["temp"].to_numpy())
     edges = [-np.inf, 0.0, 10.0, 20.0, 30.0, 35.0, np.inf]
     names = ("below 0 °C", "0 to 10 °C", "10 to 20 °C", "20 to 30 °C", "30 to 35 °C", "35 °C and more")
     rows = []
@@ -240,7 +219,7 @@ def rare_hours(champion: Champion) -> Html:
         rows.append((weather, *(f"✘ {count}" if count < FEW else f"{count:,}" for count in counts)))
     reach = f"from {celsius.min():.0f} to {celsius.max():.0f} °C"
     caption = f"Training hours by weather and temperature ({reach}); ✘: fewer than {FEW}"
-    return table(("weather", *names), rows, caption)
+    return ui.table(("weather", *names), rows, caption)
 
 
 def out_of_range(hour: pd.Series[Any], celsius: float) -> Html:
@@ -249,5 +228,5 @@ def out_of_range(hour: pd.Series[Any], celsius: float) -> Html:
     try:
         to_columns([record], f"{celsius:.0f} °C")
     except ModelError as error:
-        return sentence(f"Refused: {error}")
-    return sentence(f"{celsius:.0f} °C lies within the range of the contract.")
+        return ui.sentence(f"Refused: {error}")
+    return ui.sentence(f"{celsius:.0f} °C lies within the range of the contract.")

@@ -190,7 +190,7 @@ def test_the_same_examples_from_stores_of_either_format(
     for version, data_format in zip(SpanStore(store_uri).all_versions(), ("parquet", "csv"), strict=True):
         month = version.manifest.first.strftime("%Y-%m")
         settings = load_settings(assignments=(f"data.store={mixed}", f"data.format={data_format}"))
-        assert ingest(settings, str(month_file(month))).manifest.format == data_format
+        assert ingest(settings, str(month_file(month))).version.manifest.format == data_format
     made = generate(mixed, tmp_path / "examples")
     assert made.get_string_custom_property("window") == examples.get_string_custom_property("window")
     for split in ("train", "eval", "history"):
