@@ -39,8 +39,7 @@ def ingest(source: str, query: str | None, span: int | None, as_json: bool, sett
     """
     from bike_pipeline.use_cases import data
 
-    result = data.ingest(settings, source, query, span)
-    answer(_ingested(result) if as_json else result, _ingest_view, as_json)
+    answer(_document(data.ingest(settings, source, query, span)), _ingest_view, as_json)
 
 
 @command.command()
@@ -117,7 +116,7 @@ def verify(span: int | None, version: int | None, as_json: bool, settings: Setti
     answer(found, lambda _: lines, as_json)
 
 
-def _ingested(result: IngestResult) -> dict[str, Any]:
+def _document(result: IngestResult) -> dict[str, Any]:
     stored, rows = result.version, result.version.manifest.rows
     return {
         "span": stored.span,
@@ -136,22 +135,16 @@ def _ingested(result: IngestResult) -> dict[str, Any]:
     }
 
 
-def _ingest_view(result: Any) -> list[RenderableType]:
-    stored, manifest = result.version, result.version.manifest
-    rows = [
-        ("rows", f"{manifest.rows.total:,}"),
-        ("train", f"{manifest.rows.train:,}"),
-        ("eval", f"{manifest.rows.eval:,}"),
-        ("rejected", f"{result.rejected:,}"),
-        ("from", f"{manifest.first:%Y-%m-%d %H:00}"),
-        ("to", f"{manifest.last:%Y-%m-%d %H:00}"),
-    ]
+def _ingest_view(found: dict[str, Any]) -> list[RenderableType]:
+    counts = {"rows": "rows", "train": "train_rows", "eval": "eval_rows", "rejected": "rejected"}
+    rows = [(name, f"{found[key]:,}") for name, key in counts.items()]
+    rows += [(name, found[key][:16].replace("T", " ")) for name, key in (("from", "first"), ("to", "last"))]
     return [
-        f"Span {stored.span}, version {stored.version}: {'created' if result.created else 'already there'}",
+        f"Span {found['span']}, version {found['version']}: {'created' if found['created'] else 'already there'}",
         table(("what", "value"), rows, right=("value",), header=False),
-        f"stored in {stored.uri}",
-        *([f"rejected rows in {stored.quarantine}"] if result.created and stored.quarantine else []),
-        *(f"note: {note}" for note in result.notes),
+        f"stored in {found['uri']}",
+        *([f"rejected rows in {found['quarantine']}"] if found["created"] and found["quarantine"] else []),
+        *(f"note: {note}" for note in found["notes"]),
     ]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +10,12 @@ import click
 
 from bike_pipeline.commands.compile import compiled
 from bike_pipeline.commands.options import FiniteRange, json_option, settings_options
-from bike_pipeline.commands.output import as_document, console_on
+from bike_pipeline.commands.output import answer, as_document, show
 from bike_pipeline.errors import BikePipelineError, ConfigurationError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from bike_pipeline.settings import Settings
     from bike_pipeline.use_cases.cluster import Submission
 
@@ -49,55 +49,39 @@ def command(
 
     if timeout is not None and not wait:
         raise click.UsageError("--timeout goes with --wait.")
+    values, spec = _parameters(parameters), spec or compiled(settings)
     seen: list[Submission] = []
-    show = _observer(settings)
 
     def observe(now: Submission) -> None:
-        seen.append(now)
         if not as_json:
-            show(now)
+            show(_changes(seen[-1] if seen else None, now, settings.pipeline_name))
+        seen.append(now)
 
-    values = _parameters(parameters)
     try:
-        submit(
-            settings,
-            spec or compiled(settings),
-            name=name,
-            parameters=values,
-            wait=wait,
-            timeout=timeout,
-            observe=observe,
-        )
+        submit(settings, spec, name=name, parameters=values, wait=wait, timeout=timeout, observe=observe)
     except BikePipelineError as error:
         if as_json and seen:
             click.echo(as_document({**asdict(seen[-1]), "error": str(error), "exit_code": error.exit_code}))
         raise
-    if as_json:
-        click.echo(as_document(seen[-1]))
-    elif wait:
-        state = seen[-1].run.state
-        console_on(sys.stdout).print(f"run {state}", style=_STYLES.get(state, ""))
+    if as_json or wait:
+        answer(seen[-1], lambda now: _line(f"run {now.run.state}", now.run.state), as_json)
 
 
-def _observer(settings: Settings) -> Callable[[Submission], None]:
-    """Return what prints the run as it begins, and each change of a task's state as one line."""
-    console = console_on(sys.stdout)
-    before: dict[str, str] | None = None
+def _changes(before: Submission | None, now: Submission, pipeline: str) -> list[RenderableType]:
+    """Return the run as it begins, or each task whose state is another one, a line each."""
+    if before is None:
+        verb = "uploaded" if now.version.created else "already there:"
+        return [f"pipeline {pipeline}: {verb} version {now.version.name}", f"run {now.run.run_id}: {now.run.address}"]
+    changed = now.run.tasks.items() - before.run.tasks.items()
+    return [
+        _line(f"{task:20s} {state.lower()}", state) for task, state in now.run.tasks.items() if (task, state) in changed
+    ]
 
-    def show(now: Submission) -> None:
-        nonlocal before
-        if before is None:
-            before = {}
-            verb = "uploaded" if now.version.created else "already there:"
-            console.print(f"pipeline {settings.pipeline_name}: {verb} version {now.version.name}", soft_wrap=True)
-            console.print(f"run {now.run.run_id}: {now.run.address}", soft_wrap=True)
-            return
-        for task, state in now.run.tasks.items():
-            if before.get(task) != state:
-                console.print(f"{task:20s} {state.lower()}", style=_STYLES.get(state, ""), soft_wrap=True)
-        before = now.run.tasks
 
-    return show
+def _line(text: str, state: str) -> RenderableType:
+    from rich.text import Text
+
+    return Text(text, style=_STYLES.get(state, ""))
 
 
 def _parameters(texts: tuple[str, ...]) -> dict[str, Any]:

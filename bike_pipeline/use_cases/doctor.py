@@ -123,25 +123,22 @@ def _packages() -> Iterator[Check]:
     from packaging.requirements import Requirement
 
     try:
-        distribution = importlib.metadata.distribution(DISTRIBUTION)
+        needed = importlib.metadata.requires(DISTRIBUTION) or []
     except importlib.metadata.PackageNotFoundError:
-        yield _problem(DISTRIBUTION, InstallationError(f"{DISTRIBUTION} is not installed", fix=SET_UP))
-        return
-    yield Check(DISTRIBUTION, "ok", distribution.version)
-    for text in distribution.requires or ():
-        requirement = Requirement(text)
+        needed = []
+    for requirement in map(Requirement, (DISTRIBUTION, *needed)):
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
-        name = requirement.name
+        name, wanted = requirement.name, requirement.specifier
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             yield _problem(name, InstallationError(f"{name} is not installed", fix=SET_UP))
             continue
-        if requirement.specifier.contains(version, prereleases=True):
+        if wanted.contains(version, prereleases=True):
             yield Check(name, "ok", version)
         else:
-            what = f"{name} {version} is installed, {requirement.specifier} is needed"
+            what = f"{name} {version} is installed, {wanted} is needed"
             yield _problem(name, InstallationError(what, fix=SET_UP))
 
 
