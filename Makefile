@@ -100,9 +100,11 @@ test-android: setup ## Compile the edge bundle's Kotlin class against LiteRT's J
 	$(BIN)/python -m tools.android_kotlin
 
 .PHONY: lint
-lint: setup ## Look for mistakes and for code that is not formatted.
+lint: setup ## Look for mistakes in code, workflows and the Dockerfile, and for code that is not formatted.
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --quiet --check . || { echo "lint: some files are not formatted; run: make format" >&2; exit 1; }
+	$(BIN)/zizmor --offline --quiet .github
+	$(BIN)/hadolint Dockerfile
 
 .PHONY: format
 format: setup ## Format the code and mend what can be mended by rule.
@@ -146,10 +148,6 @@ image: ## Build the container image (needs docker or podman; TARGET=beam-worker 
 	echo "image: error: neither docker nor podman is on the PATH" >&2; \
 	echo "       fix: install one of them, or let CI build the Dockerfile" >&2; \
 	exit 1
-
-.PHONY: image-lint
-image-lint: setup ## Look for mistakes in the Dockerfile.
-	$(BIN)/hadolint Dockerfile
 
 .PHONY: flink
 flink: setup ## Fetch Beam's job server for Flink with Maven, once (ARGS="--set beam.flink.version=1.20").
