@@ -11,10 +11,10 @@ class StageResult:
 
     Attributes:
         name: id of the stage.
-        execution_id: MLMD id of its execution; 0 where it never came to one.
+        execution_id: MLMD id of its execution; 0 if it never came to one.
         state: "done", "cached", "failed" or "waiting" (not reached).
         seconds: wall time.
-        outcome: what came out, in a few words; the error where it failed.
+        outcome: what came out, in a few words; the error if it failed.
     """
 
     name: str
@@ -54,7 +54,7 @@ class RunResult:
             candidate was not blessed.
         newly_pushed: whether this very run pushed it.
         decisions: the evaluation's report (see `evaluation.report`).
-        destination: folder of the pushed version; "" where there is none.
+        destination: folder of the pushed version; "" if there is none.
     """
 
     run_id: str

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import bike_pipeline
 from bike_pipeline import Workspace
 from bike_pipeline.errors import ConfigurationError
+from bike_pipeline.run_events import RunResult
+from bike_pipeline.use_cases import promotion
 from tests.data.making import make_rows, to_csv
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_the_package_itself_loads_nothing_until_the_workspace_is_asked_for():
@@ -57,3 +64,46 @@ def test_the_doctor_looks_at_this_workspace(tmp_path):
     checks = {check.name: check for check in Workspace(tmp_path / "own").doctor()}
     assert checks["workspace"].state == "ok"
     assert str(tmp_path / "own") in checks["workspace"].found
+
+
+class _Elsewhere:
+    """A runner as a third party writes one."""
+
+    def __init__(self, settings, observer, wait=False):
+        self.observer = observer
+
+    def run(self, enable_cache=True, accept_baseline_reset=False):
+        self.observer.planned(["Trainer"])
+        return RunResult("run-1", (), None, False, {"cache": enable_cache}, "")
+
+
+def test_a_runner_of_a_third_party_is_found_by_its_entry_point(tmp_path, monkeypatch):
+    folder = tmp_path / "elsewhere-1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 1\n", encoding="utf-8")
+    point = f"[bike_pipeline.runners]\nelsewhere = {__name__}:_Elsewhere\n"
+    (folder / "entry_points.txt").write_text(point, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    workspace = Workspace(tmp_path / "workspace")
+    result = workspace.run(runner="elsewhere", cache=False)
+    # Not blessed is a result; nothing serves, and no other store than the workspace's own is asked.
+    assert (result.pushed_version, result.promoted_version, result.tracking) == (None, None, "")
+    assert result.decisions == {"cache": False}
+    with pytest.raises(ConfigurationError, match=r"no runner 'nowhere'.*beam, elsewhere, kubeflow, local"):
+        workspace.run(runner="nowhere")
+    with pytest.raises(ConfigurationError, match="--local belongs to --runner kubeflow"):
+        workspace.run(local=True)
+    assert not (tmp_path / "workspace").exists()
+
+
+def test_a_method_is_its_use_case_with_the_settings_filled_in():
+    shown = inspect.signature(Workspace("workspace").promote)
+    assert list(shown.parameters) == ["version", "label", "reason"]
+    assert Workspace.promote.__doc__ == promotion.promote.__doc__
+
+
+def test_the_page_names_every_method():
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    table = page[page.index("## What it can do") : page.index("## Results")]
+    named = set(re.findall(r"`(\w+)`", table))
+    assert named == {name for name in vars(Workspace) if not name.startswith("_")}

@@ -91,7 +91,7 @@ def show(parts: Parts, stream: TextIO | None = None) -> None:
 
 
 def log_file(settings: Settings, name: str) -> Path:
-    """Return where the log of a command that has one for each call is written."""
+    """Return the log file of one call of a command."""
     from datetime import UTC, datetime
 
     return settings.logs_path / f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.log"

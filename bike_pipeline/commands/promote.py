@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @json_option
 @click.argument("version", type=int, required=False)
 def command(settings: Settings, label: str, reason: str, as_json: bool, version: int | None) -> None:
-    """Promote VERSION, the newest pushed one by default: validate it where that was not done, then let it serve.
+    """Promote VERSION, the newest pushed one by default: validate it if that was not done, then let it serve.
 
     A version that does not pass is refused with exit code 20, and what was promoted before still is. The servers of
     serving.promotion.servers are told. With --json, null if there was no change to make.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @settings_options
 @click.option("--runner", default="local", show_default=True, help="Where to run.")
 @click.option("--local", is_flag=True, help="With --runner kubeflow: run the compiled spec on this machine.")
-@click.option("--no-cache", is_flag=True, help="Run every stage, even where nothing changed.")
+@click.option("--no-cache", is_flag=True, help="Run every stage, even if nothing changed.")
 @click.option(
     "--accept-baseline-reset",
     is_flag=True,
@@ -36,8 +36,8 @@ def command(
 ) -> None:
     """Run the pipeline on the newest span.
 
-    Ends with exit code 0 where a model serves the newest data, 5 where the data gate refused the data, 6 where the
-    candidate was not blessed (the serving model stays).
+    Ends with exit code 0 if the model is pushed, 5 if the data gate refused the data, 6 if the candidate was not
+    blessed (the model that serves stays).
     """
     from bike_pipeline.commands import run_view
     from bike_pipeline.use_cases.run import ingest_demo, run

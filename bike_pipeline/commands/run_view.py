@@ -69,7 +69,7 @@ class TableView(RunObserver):
     def __init__(self, console: Console) -> None:
         self._rows: dict[str, StageResult] = {}
         self._began = time.monotonic()
-        # When each running stage began, and what it last said of itself.
+        # When each running stage began, and its last report.
         self._running: dict[str, tuple[float, str]] = {}
         self._doing = "looking for what has changed"
         # What libraries write to the standard streams belongs into the log file, not above the table.

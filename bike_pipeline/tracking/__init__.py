@@ -1,1 +1,1 @@
-"""Tracking beside the pipeline: runs told to MLflow, span versions written for DVC."""
+"""Tracking beside the pipeline: runs sent to MLflow, span versions written for DVC."""

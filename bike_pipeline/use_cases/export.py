@@ -152,7 +152,7 @@ def _refuse_foreign(target: Path) -> None:
 
 
 def _before(target: Path) -> Path:
-    """Return where the exports that are being replaced stand for a moment."""
+    """Return the place of the exports that are being replaced, for a moment."""
     return target.with_name(f".{target.name}.before")
 
 

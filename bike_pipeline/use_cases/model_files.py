@@ -54,7 +54,7 @@ def model_to_export(settings: Settings, name: str | None) -> ModelToExport:
 
 
 def changed(artifact: Artifact) -> str:
-    """Return in words how an artifact differs from what its stage wrote; "" where an older release sealed nothing."""
+    """Return in words how an artifact differs from what its stage wrote; "" if an older release sealed nothing."""
     from bike_pipeline.lineage.records import sealing
     from bike_pipeline.lineage.store.metadata_store import prop
 
@@ -63,7 +63,7 @@ def changed(artifact: Artifact) -> str:
 
 
 def payload_of(lineage: Lineage, chosen: FoundModel) -> Path | None:
-    """Return a folder that holds the model's very files: the trained one, else the pushed one; None where none does."""
+    """Return a folder that holds the model's very files: the trained one, else the pushed one; None if none does."""
     from bike_pipeline.model_registry import is_intact, local_copy
 
     artifact = lineage.artifact(chosen.model_id)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def promote(settings: Settings, version: int | None = None, label: str = "stable", reason: str = "") -> Change | None:
-    """Validate a pushed version where that was not done, let it serve, and tell the servers of the settings.
+    """Validate a pushed version if that was not done, let it serve, and tell the servers of the settings.
 
     Args:
         settings: the settings.

@@ -55,12 +55,3 @@ def test_the_examples_of_the_page_run_in_their_order(run_halves: Halves, tmp_pat
         version,
     ):
         assert any(expected in line for line in lines), (expected, done.stdout)
-
-
-def test_the_page_names_every_method() -> None:
-    from bike_pipeline import Workspace
-
-    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
-    table = page[page.index("## What it can do") : page.index("## Results")]
-    named = set(re.findall(r"`(\w+)`", table))
-    assert named == {name for name in vars(Workspace) if not name.startswith("_")}
