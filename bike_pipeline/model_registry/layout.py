@@ -88,11 +88,7 @@ def is_intact(folder: str | Path, expected: str, exports: str | None = None) -> 
 
 
 def record_in(folder: Path) -> dict[str, Any] | None:
-    """Return what was written down at the push of the version in a local folder; None where there is no such record.
-
-    Raises:
-        StorageError: it cannot be read.
-    """
+    """Return what was written down at the push of the version in a local folder; None where there is no such record."""
     path = folder / PUSH_FILE
     try:
         content = path.read_bytes()

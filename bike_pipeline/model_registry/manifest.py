@@ -54,11 +54,7 @@ class NoManifestError(Exception):
 
 
 def read_file(path: Path) -> bytes:
-    """Return a file's content.
-
-    Raises:
-        NoManifestError: it is absent or cannot be read.
-    """
+    """Return a file's content."""
     try:
         return path.read_bytes()
     except FileNotFoundError:

@@ -47,9 +47,6 @@ def write(folder: Path, evidence: Mapping[str, Any], signer: Signer | None, vers
         evidence: what speaks for the model; see `lineage.queries.evidence`.
         signer: the key; None to list the files without a signature.
         version: the version that the folder becomes, so that it can pass as no other one.
-
-    Raises:
-        OSError: it cannot be written.
     """
     folders = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_dir())
     certificate = signer.certificate() if signer else {}
@@ -89,11 +86,7 @@ def _encoded(payload: bytes) -> bytes:
 
 
 def read(folder: Path, trusted: Mapping[str, PublicKey]) -> Manifest:
-    """Return what was signed of a version's folder.
-
-    Raises:
-        NoManifestError: there is nothing that can be read.
-    """
+    """Return what was signed of a version's folder."""
     content = read_file(folder / SIGNATURE_FILE)
     try:
         bundle = json.loads(content)

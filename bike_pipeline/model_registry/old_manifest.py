@@ -17,11 +17,7 @@ FORMAT = 1
 
 
 def read(folder: Path, trusted: Mapping[str, PublicKey]) -> Manifest:
-    """Return the manifest of a version's folder.
-
-    Raises:
-        NoManifestError: there is none that can be read.
-    """
+    """Return the manifest of a version's folder."""
     content = read_file(folder / OLD_MANIFEST_FILE)
     try:
         found = json.loads(content)

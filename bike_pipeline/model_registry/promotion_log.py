@@ -27,11 +27,7 @@ _KEYS = ("format", "labels", "versions", "previous", "change")
 
 
 def read(files: Files) -> Deployment | None:
-    """Return what is promoted; None if nobody ever recorded that, so that the newest version serves.
-
-    Raises:
-        StorageError: the file is damaged or cannot be read.
-    """
+    """Return what is promoted; None if nobody ever recorded that, so that the newest version serves."""
     content = files.read(STATE_FILE)
     if content is None:
         changes = _logged(files)
@@ -63,11 +59,7 @@ def read(files: Files) -> Deployment | None:
 
 
 def history(files: Files) -> list[Change]:
-    """Return every change, oldest first; what can be read of the log even if deployment.json cannot.
-
-    Raises:
-        StorageError: the log cannot be read.
-    """
+    """Return every change, oldest first; what can be read of the log even if deployment.json cannot."""
     changes = {change.revision: change for change in _logged(files)}
     try:
         state = read(files)
@@ -82,11 +74,7 @@ class Changes:
     """Changes what is promoted; made while the lock of `files` is held."""
 
     def __init__(self, files: Files, newest: int | None) -> None:
-        """Read the state, and begin it if there is none: the newest version serves so far.
-
-        Raises:
-            StorageError: it cannot be read or written.
-        """
+        """Read the state, and begin it if there is none: the newest version serves so far."""
         self._files = files
         found = read(files)
         if found is not None and found.change is not None:
@@ -96,11 +84,7 @@ class Changes:
             self.record("begin", STABLE, None, newest, "promotions are recorded from now on")
 
     def record(self, action: str, label: str, before: int | None, version: int | None, reason: str) -> Change:
-        """Make a change; see `Change`.
-
-        Raises:
-            StorageError: it cannot be written; what was promoted before still is.
-        """
+        """Make a change; see `Change`."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         change = Change(self.state.revision + 1, now, _who(), action, label, before, version, reason)
         self.state = self.state.after(change)

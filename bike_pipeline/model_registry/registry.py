@@ -27,6 +27,10 @@ class ModelRegistry:
     On a local folder a version appears by a rename. Object storage has none: there `saved_model.pb` is uploaded last,
     and a version without it, or without its push record, is absent for every reader here and for TF Serving.
 
+    Every method raises StorageError if the place cannot be read or written. Those that verify raise ConfigurationError
+    if a trusted key cannot be read, or a signature is required and there is no key; those that change something raise
+    BusyError while another process does.
+
     Attributes:
         base_path: local folder or address (s3://, gs://, …).
         local: the same as a local folder; None on object storage.
@@ -43,11 +47,7 @@ class ModelRegistry:
 
     @classmethod
     def of_version(cls, uri: str | Path) -> tuple[ModelRegistry, int]:
-        """Return the registry and the version of a version's folder or address.
-
-        Raises:
-            ValueError: it does not end with a version.
-        """
+        """Return the registry and the version of a version's folder or address."""
         base_path, _, version = str(uri).rstrip("/").rpartition("/")
         return cls(base_path), int(version)
 
@@ -56,11 +56,7 @@ class ModelRegistry:
         return f"{self.base_path}/{version}"
 
     def versions(self) -> list[int]:
-        """Return the version numbers, ascending.
-
-        Raises:
-            StorageError: they cannot be listed.
-        """
+        """Return the version numbers, ascending."""
         if self._files.at_once:
             return sorted(int(name) for name in self._files.folders() if _is_version(name))
         needed = {layout.MODEL_FILE, layout.PUSH_FILE}
@@ -81,18 +77,11 @@ class ModelRegistry:
         Args:
             version: the version.
             fresh: whether a copy must be what is there now, byte for byte; else its fingerprint is enough.
-
-        Raises:
-            StorageError: an address cannot be read, or holds no such version.
         """
         return self.local / str(version) if self.local else version_cache.cached(self._files, version, fresh=fresh)
 
     def push_record(self, version: int) -> dict[str, Any] | None:
-        """Return what was recorded at a version's push; None without such a record.
-
-        Raises:
-            StorageError: it cannot be read.
-        """
+        """Return what was recorded at a version's push; None without such a record."""
         content = self._files.read(f"{version}/{layout.PUSH_FILE}")
         return None if content is None else layout.parsed_record(content, f"{self.uri(version)}/{layout.PUSH_FILE}")
 
@@ -113,10 +102,6 @@ class ModelRegistry:
 
         Returns:
             The version's folder or address.
-
-        Raises:
-            StorageError: it cannot be written (permission, space), or the version exists.
-            BusyError: another process is pushing or promoting.
         """
 
         def fill(folder: Path) -> None:
@@ -138,11 +123,7 @@ class ModelRegistry:
         return self.uri(version)
 
     def fingerprint(self, version: int) -> str:
-        """Return the SHA-256 over names and contents of a version's model, without its exports and push files.
-
-        Raises:
-            StorageError: an address cannot be read, or holds no such version.
-        """
+        """Return the SHA-256 over names and contents of a version's model, without its exports and push files."""
         return layout.fingerprint(self.folder(version, fresh=True))
 
     def is_intact(self, version: int, fingerprint: str, exports: str | None = None) -> bool:
@@ -165,22 +146,11 @@ class ModelRegistry:
         return digest.hexdigest()
 
     def verify(self, version: int) -> Soundness:
-        """Check every byte of a version, its signature and its number against what was pushed.
-
-        Raises:
-            ConfigurationError: a trusted key cannot be read, or a signature is required and there is no key.
-            StorageError: the version cannot be read.
-        """
+        """Check every byte of a version, its signature and its number against what was pushed."""
         return verification.verify(self.folder(version, fresh=True))
 
     def require_sound(self, version: int) -> None:
-        """Refuse a version that is absent, changed, or lacks a proof that is required.
-
-        Raises:
-            ModelError: that is so.
-            ConfigurationError: a trusted key cannot be read.
-            StorageError: the version cannot be read.
-        """
+        """Raise ModelError for a version that is absent, changed, or lacks a proof that is required."""
         self._require(version)
         if self.push_record(version) is None:
             problem = f"the files are not those that were pushed: {layout.PUSH_FILE} is gone"
@@ -200,11 +170,7 @@ class ModelRegistry:
             raise ModelError(f"version {version} is not there", where=self.base_path, fix=choice)
 
     def problem(self, version: int) -> str:
-        """Return why a version cannot serve; "" if nothing speaks against it. One on object storage is not downloaded.
-
-        Raises:
-            ConfigurationError: a trusted key cannot be read.
-        """
+        """Return why a version cannot serve, "" if nothing speaks against it; nothing is downloaded for it."""
         try:
             if version not in self.versions():
                 return "its folder is gone"
@@ -215,32 +181,17 @@ class ModelRegistry:
             return f"it cannot be read ({error})"
 
     def deployment(self) -> Deployment | None:
-        """Return labels and statuses; None if no promotion was ever recorded, so that the newest version serves.
-
-        Raises:
-            StorageError: the state is damaged or cannot be read.
-        """
+        """Return labels and statuses; None if no promotion was ever recorded, so that the newest version serves."""
         return promotion_log.read(self._files)
 
     def serving(self) -> int | None:
-        """Return the version that serves: the promoted one, or the newest if no promotion was ever recorded.
-
-        Raises:
-            StorageError: the state cannot be read.
-        """
+        """Return the version that serves: the promoted one, or the newest if no promotion was ever recorded."""
         state = self.deployment()
         return max(self.versions(), default=None) if state is None else state.labels.get(STABLE)
 
     def history(self) -> list[Change]:
-        """Return every change of what is promoted, oldest first, as far as the log can be read.
-
-        Raises:
-            StorageError: the log cannot be read.
-        """
+        """Return every change of what is promoted, oldest first, as far as the log can be read."""
         return promotion_log.history(self._files)
-
-    # Each of the following raises BusyError while another process is pushing or promoting, and StorageError if the
-    # state cannot be read or written.
 
     @contextmanager
     def _changes(self) -> Iterator[promotion_log.Changes]:
@@ -254,22 +205,14 @@ class ModelRegistry:
                 pass
 
     def set_validated(self, version: int, *, passed: bool, reason: str) -> None:
-        """Record the outcome of a version's validation; a version that serves is left as it is.
-
-        Raises:
-            ModelError: there is no such version.
-        """
+        """Record the outcome of a version's validation; a version that serves is left as it is."""
         with self._changes() as changes:
             self._require(version)
             if changes.state.status(version) != PROMOTED:
                 changes.record("validate" if passed else "refuse", "", None, version, reason)
 
     def promote(self, version: int, label: str = STABLE, reason: str = "") -> Change | None:
-        """Give a label to a validated version; None if it has it already.
-
-        Raises:
-            ModelError: the version is absent, changed or not validated.
-        """
+        """Give a label to a validated version; None if it has it already, ModelError if it may not serve."""
         with self._changes() as changes:
             self.require_sound(version)
             state = changes.state
@@ -284,11 +227,7 @@ class ModelRegistry:
             return changes.record("promote", label, state.labels.get(label), version, reason)
 
     def rollback(self, to: int | None = None, label: str = STABLE, reason: str = "") -> Change:
-        """Give a label back to a version that had it before: `to`, or the newest earlier one that is still there.
-
-        Raises:
-            ModelError: nothing had it before, or that version is gone or damaged.
-        """
+        """Give a label back to `to`, or the newest earlier version that is there; ModelError if that may not serve."""
         with self._changes() as changes:
             now, earlier = changes.state.labels.get(label), changes.state.previous.get(label, ())
             if to is None:
@@ -322,11 +261,7 @@ def is_intact(uri: str | Path, fingerprint: str, exports: str | None = None) -> 
 
 
 def local_copy(uri: str | Path) -> Path:
-    """Return a local folder with the files of a version's folder or address.
-
-    Raises:
-        StorageError: an address cannot be read, or holds no such version.
-    """
+    """Return a local folder with the files of a version's folder or address."""
     if folder := local_path(uri):
         return folder
     registry, version = ModelRegistry.of_version(uri)

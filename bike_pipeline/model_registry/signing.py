@@ -2,7 +2,8 @@
 
 Devices and releases up to 0.1 verify ed25519 (RFC 8032), OpenSSF Model Signing ECDSA on a NIST curve (FIPS 186-5). One
 secret serves both: from an ed25519 key the P-256 key that signs models is derived. A key on a NIST curve signs models
-only.
+only. Every function raises ConfigurationError if a key that is named cannot be read or is of another kind, and
+StorageError if the local key cannot be written.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 KEY_VARIABLE = "BIKE_PIPELINE_SIGNING_KEY"
 KEY_FILE_VARIABLE = "BIKE_PIPELINE_SIGNING_KEY_FILE"
 _MAKE_ONE = "make one with: openssl genpkey -algorithm ed25519 -out FILE"
-# What this process was told: "key", the key file and whether it is made; "trust", the public keys that are believed and
-# whether nothing is used that none of them signed.
+# Stages get no settings but those of their cache key, and who signs is no part of that. "key": the key file, and
+# whether it is made; "trust": the trusted public keys, and whether nothing is used that none of them signed.
 _default: dict[str, Any] = {}
 _NO_TRUST: tuple[tuple[Path, ...], bool] = ((), False)
 
@@ -57,11 +58,7 @@ class Signer:
     _key: Ed25519PrivateKey | EllipticCurvePrivateKey
 
     def sign(self, content: bytes) -> bytes:
-        """Return the ed25519 signature of the content, 64 bytes, which devices verify.
-
-        Raises:
-            ConfigurationError: it is a key on a NIST curve.
-        """
+        """Return the ed25519 signature of the content, 64 bytes, which devices verify."""
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
         if not isinstance(self._key, Ed25519PrivateKey):
@@ -113,12 +110,7 @@ def ed25519_keys(trusted: Mapping[str, PublicKey]) -> dict[str, Ed25519PublicKey
 
 
 def model_keys(trusted: Mapping[str, PublicKey], certificate: Any) -> dict[str, EllipticCurvePublicKey]:
-    """Return the trusted keys that verify models, by id: those named, and one that a trusted ed25519 key certifies.
-
-    Args:
-        trusted: the trusted public keys by id.
-        certificate: what `Signer.certificate` made, unchecked.
-    """
+    """Return the trusted keys that verify models, by id, and that of a `Signer.certificate` that one of them made."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -148,40 +140,26 @@ def ecdsa(key: EllipticCurvePrivateKey | EllipticCurvePublicKey) -> ECDSA:
 
 
 def use_key_file(path: Path, *, make: bool) -> None:
-    """Name the key file of this process, which the environment variables go before.
-
-    Stages get no settings but those of their cache key, which who signs is no part of.
-
-    Args:
-        path: the private key.
-        make: make it where it is absent: right for the local key of a workspace, wrong for one that was configured.
-    """
+    """Name the key file of this process, which the environment variables go before; `make` it if it is absent."""
     _default["key"] = (path, make)
 
 
 def use(settings: Settings) -> None:
-    """Name what the settings say: the key file of this process, whom it believes, and whether it must.
-
-    The names of stages' parameters have no place for it, as with `use_key_file`.
-    """
+    """Take the key file of this process, the keys it trusts, and whether it must, from the settings."""
     use_key_file(settings.signing_key_file, make=not settings.signing.key_file)
     named = tuple(Path(name).expanduser() for name in settings.signing.trusted_keys)
     _default["trust"] = (named, settings.signing.require_signature)
 
 
 def required() -> bool:
-    """Return whether nothing is used that no believed key signed."""
+    """Return whether nothing is used that no trusted key signed."""
     return bool(_default.get("trust", _NO_TRUST)[1])
 
 
 def trusted_keys(*, without_own: bool = False) -> dict[str, PublicKey]:
-    """Return the public keys that are believed in this process by id: the signing key's own and those that were named.
+    """Return the public keys that this process trusts, by id: the signing key's own and those that are named.
 
-    Args:
-        without_own: whether a signing key that cannot be read is passed over: who only serves need not have it.
-
-    Raises:
-        ConfigurationError: a key cannot be read, or there is none although a signature is required.
+    With `without_own` a signing key that cannot be read is passed over: who only serves need not have it.
     """
     named, must = _default.get("trust", _NO_TRUST)
     try:
@@ -201,12 +179,7 @@ def trusted_keys(*, without_own: bool = False) -> dict[str, PublicKey]:
 
 
 def signer() -> Signer | None:
-    """Return the key that signs, made where that was asked for; None where none is configured.
-
-    Raises:
-        ConfigurationError: the configured key is absent or no ed25519 private key.
-        StorageError: the local key cannot be written.
-    """
+    """Return the key that signs, made if that was asked for; None if none is configured."""
     if text := os.environ.get(KEY_VARIABLE):
         return _signer(text.encode(), f"the variable {KEY_VARIABLE}", created=False)
     if named := os.environ.get(KEY_FILE_VARIABLE):
@@ -215,15 +188,14 @@ def signer() -> Signer | None:
 
 
 def check() -> None:
-    """Say now what would keep the configured key from signing later; a local key is not made for it.
-
-    Raises:
-        ConfigurationError: the configured key is absent or no ed25519 private key.
-    """
+    """Raise now what would keep the configured key from signing later; a local key is not made for it."""
     path, make = _default.get("key", (None, False))
-    configured = os.environ.get(KEY_VARIABLE) or os.environ.get(KEY_FILE_VARIABLE)
-    if configured or (path is not None and (path.exists() or not make)):
+    if _in_environment() or (path is not None and (path.exists() or not make)):
         signer()
+
+
+def _in_environment() -> bool:
+    return bool(os.environ.get(KEY_VARIABLE) or os.environ.get(KEY_FILE_VARIABLE))
 
 
 def _from_file(path: Path, make: bool) -> Signer:
@@ -234,14 +206,11 @@ def _from_file(path: Path, make: bool) -> Signer:
         content = path.read_bytes()
     except OSError as error:
         if make:
-            raise StorageError(
-                f"cannot write the signing key ({error.strerror or error})",
-                where=str(path),
-                fix="grant write permission there, or name a key in signing.key_file",
-            ) from None
-        raise ConfigurationError(
-            f"cannot read the signing key ({error.strerror or error})", where=str(path), fix=_MAKE_ONE
-        ) from None
+            problem = f"cannot write the signing key ({error.strerror or error})"
+            fix = "grant write permission there, or name a key in signing.key_file"
+            raise StorageError(problem, where=str(path), fix=fix) from None
+        problem = f"cannot read the signing key ({error.strerror or error})"
+        raise ConfigurationError(problem, where=str(path), fix=_MAKE_ONE) from None
     found = _signer(content, str(path), created=created)
     if make:
         # Beside the private key a crash, or an earlier release, may have left no public one.
@@ -304,11 +273,7 @@ def key_id_of(key: PublicKey) -> str:
 
 
 def read_public_keys(paths: Iterable[Path]) -> dict[str, PublicKey]:
-    """Return the public keys of PEM files by key id.
-
-    Raises:
-        ConfigurationError: a file is absent or holds no public key of a kind that signs here.
-    """
+    """Return the public keys of PEM files by key id."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -319,9 +284,8 @@ def read_public_keys(paths: Iterable[Path]) -> dict[str, PublicKey]:
         try:
             key = load_pem_public_key(path.read_bytes())
         except OSError as error:
-            raise ConfigurationError(
-                f"cannot read the public key ({error.strerror or error})", where=str(path), fix="check the path"
-            ) from None
+            problem = f"cannot read the public key ({error.strerror or error})"
+            raise ConfigurationError(problem, where=str(path), fix="check the path") from None
         except (ValueError, UnsupportedAlgorithm):
             key = None
         if not isinstance(key, Ed25519PublicKey | EllipticCurvePublicKey):
@@ -332,13 +296,9 @@ def read_public_keys(paths: Iterable[Path]) -> dict[str, PublicKey]:
 
 
 def own_public_keys() -> dict[str, PublicKey]:
-    """Return the public keys that belong to the key that signs here, by id; no key is made.
-
-    Raises:
-        ConfigurationError: the configured key is no private key that signs.
-    """
+    """Return the public keys that belong to the key that signs here, by id; no key is made."""
     path, make = _default.get("key", (None, False))
-    if not (os.environ.get(KEY_VARIABLE) or os.environ.get(KEY_FILE_VARIABLE)) and path is not None:
+    if path is not None and not _in_environment():
         public = [file for file in _public_files(path) if file.exists()]
         # Whoever only verifies has the public keys alone.
         if len(public) == len(_public_files(path)) or (public and not path.exists()):

@@ -38,11 +38,6 @@ def verify(folder: Path) -> Soundness:
     """Check a version's local folder, whose name is the version.
 
     What only lacks proof is a problem if this process must have a signature (`signing.required`).
-
-    Raises:
-        ConfigurationError: a trusted key cannot be read, or there is none where one is required.
-        StorageError: the push record cannot be read.
-        OSError: a file cannot be read.
     """
     required = signing.required()
     there = {name for name in layout.SIGNED_FILES if os.path.lexists(folder / name)}

@@ -29,9 +29,6 @@ def cached(files: Files, version: int, *, fresh: bool) -> Path:
         files: the model's base path.
         version: the version.
         fresh: compare the copy with what is there now, byte for byte; else its own fingerprint is enough.
-
-    Raises:
-        StorageError: the version is not there, or the copy cannot be written.
     """
     uri = files.uri(str(version))
     record = files.read(f"{version}/{layout.PUSH_FILE}")

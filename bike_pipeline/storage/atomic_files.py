@@ -9,6 +9,8 @@ import errno
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bike_pipeline.errors import StorageError
@@ -42,6 +44,15 @@ def storage_error(error: OSError, doing: str, where: str | os.PathLike[str]) -> 
     return StorageError(f"cannot {doing} it: {reason.lower()}", where=os.fspath(where), fix=fix)
 
 
+@contextmanager
+def one_error(doing: str, where: str | os.PathLike[str]) -> Iterator[None]:
+    """Raise whatever the operating system refuses in the block as a StorageError; see `storage_error`."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, doing, where) from error
+
+
 def _sync(path: str | os.PathLike[str], flags: int = 0) -> None:
     descriptor = os.open(path, os.O_RDONLY | flags)
     try:
@@ -51,20 +62,12 @@ def _sync(path: str | os.PathLike[str], flags: int = 0) -> None:
 
 
 def sync_folder(path: str | os.PathLike[str]) -> None:
-    """Flush a folder's entries to the disk, so that a rename in it survives a power cut.
-
-    Raises:
-        OSError: the folder cannot be opened or flushed.
-    """
+    """Flush a folder's entries to the disk, so that a rename in it survives a power cut."""
     _sync(path, os.O_DIRECTORY)
 
 
 def sync_tree(folder: Path) -> None:
-    """Flush every file and folder below `folder`, and itself, before it is renamed into its place.
-
-    Raises:
-        OSError: something cannot be opened or flushed.
-    """
+    """Flush every file and folder below `folder`, and itself, before it is renamed into its place."""
     for path in (*folder.rglob("*"), folder):
         _sync(path)
 
@@ -77,9 +80,6 @@ def write_and_sync(path: str | os.PathLike[str], content: bytes, *, append: bool
         content: what is written.
         append: keep what the file holds.
         mode: permissions of a file that is made, less the process's umask.
-
-    Raises:
-        OSError: the file cannot be written.
     """
     flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else os.O_TRUNC)
     with open(path, "ab" if append else "wb", opener=lambda name, _: os.open(name, flags, mode)) as file:
@@ -89,13 +89,9 @@ def write_and_sync(path: str | os.PathLike[str], content: bytes, *, append: bool
 
 
 def replace_file(target: Path, content: bytes, *, mode: int = 0o666) -> None:
-    """Write `content` beside `target`, flush it, and rename it into place; folders above it are made.
-
-    Raises:
-        StorageError: the folder cannot be made or the file cannot be written; the old file is untouched.
-    """
+    """Write `content` beside `target`, flush it, and rename it into place; folders above it are made."""
     aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    try:
+    with one_error("write", target):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             write_and_sync(aside, content, mode=mode)
@@ -104,16 +100,10 @@ def replace_file(target: Path, content: bytes, *, mode: int = 0o666) -> None:
             aside.unlink(missing_ok=True)
             raise
         sync_folder(target.parent)
-    except OSError as error:
-        raise storage_error(error, "write", target) from error
 
 
 def create_file(target: Path, content: bytes, *, mode: int = 0o600) -> bool:
-    """Create a file whole, unless it exists: return whether this call made it. Its folder is there.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Create a file whole, unless it exists: return whether this call made it. Its folder is there."""
     aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         write_and_sync(aside, content, mode=mode)

@@ -11,12 +11,7 @@ _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs":
 
 
 def open_file_system(url: str) -> tuple[Any, str]:
-    """Return the fsspec file system of `url` and the path in it.
-
-    Raises:
-        MissingExtraError: the package that reads this kind of address is not installed.
-        DataError: nothing reads this kind of address, or it is refused.
-    """
+    """Return the fsspec file system of `url` and the path in it."""
     import fsspec
 
     where = without_credentials(url)

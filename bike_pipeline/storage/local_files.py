@@ -5,11 +5,11 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bike_pipeline.errors import BusyError, StorageError
-from bike_pipeline.storage.atomic_files import storage_error, sync_folder, sync_tree, write_and_sync
+from bike_pipeline.storage.atomic_files import one_error, sync_folder, sync_tree, write_and_sync
 from bike_pipeline.storage.files import LOCK_SECONDS
 from bike_pipeline.storage.locks import file_lock
 
@@ -27,48 +27,34 @@ class LocalFiles:
         self._lock_seconds = lock_seconds
 
     def uri(self, path: str = "") -> str:
-        """Return the absolute path."""
         return str(self._root / path)
 
     def folders(self, path: str = "") -> list[str]:
-        """Return the names of the folders in `path`."""
         return [entry.name for entry in self._entries(path) if entry.is_dir()]
 
     def files(self, path: str = "", *, deep: bool = False) -> list[str]:
-        """Return the names of the files in `path`, or the paths of all below it."""
         folder = self._root / path
         if deep:
             return [found.relative_to(folder).as_posix() for found in folder.rglob("*") if found.is_file()]
         return [entry.name for entry in self._entries(path) if not entry.is_dir()]
 
     def _entries(self, path: str) -> list[Path]:
-        try:
+        with one_error("list", self._root / path), suppress(FileNotFoundError):
             return list((self._root / path).iterdir())
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise storage_error(error, "list", self._root / path) from error
+        return []
 
     def read(self, path: str) -> bytes | None:
-        """Return a file's content."""
-        try:
+        with one_error("read", self._root / path), suppress(FileNotFoundError, NotADirectoryError):
             return (self._root / path).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise storage_error(error, "read", self._root / path) from error
+        return None
 
     def download(self, path: str, target: Path) -> None:
-        """Copy every file below `path`."""
-        try:
+        with one_error("copy", self._root / path):
             if (self._root / path).is_dir():
                 shutil.copytree(self._root / path, target, dirs_exist_ok=True)
-        except OSError as error:
-            raise storage_error(error, "copy", self._root / path) from error
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the lock file; the operating system frees it when the process dies."""
         busy = BusyError(
             f"another process has been writing there for {self._lock_seconds:g} seconds",
             where=str(self._root),
@@ -80,7 +66,6 @@ class LocalFiles:
             yield
 
     def publish(self, folder: str, fill: Callable[[Path], None], commit: str) -> None:  # noqa: ARG002 (appears at once)
-        """Write the files aside, flush them and their folders, and rename the whole."""
         target = self._root / folder
         if target.exists():
             raise StorageError("it is there already", where=str(target), fix="run it again")
@@ -94,47 +79,33 @@ class LocalFiles:
                 sync_folder(parent)
 
     def replace(self, path: str, content: bytes) -> None:
-        """Write the file aside, flush it, and rename it."""
         with self._aside(self._root / path) as aside:
             write_and_sync(aside, content)
             aside.replace(self._root / path)
             sync_folder((self._root / path).parent)
 
     def append(self, path: str, content: bytes) -> None:
-        """Add to the file's end and flush it."""
-        try:
+        with one_error("write", self._root / path):
             write_and_sync(self._root / path, content, append=True)
-        except OSError as error:
-            raise storage_error(error, "write", self._root / path) from error
 
     def remove(self, path: str) -> None:
-        """Remove the file or the folder."""
-        try:
+        with one_error("remove", self._root / path):
             if (self._root / path).is_dir():
                 shutil.rmtree(self._root / path)
             else:
                 (self._root / path).unlink(missing_ok=True)
-        except OSError as error:
-            raise storage_error(error, "remove", self._root / path) from error
 
     @contextmanager
     def _aside(self, target: Path) -> Iterator[Path]:
         try:
-            (self._root / ASIDE).mkdir(exist_ok=True)
-            yield self._root / ASIDE / secrets.token_hex(8)
-        except OSError as error:
-            raise storage_error(error, "write", target) from error
+            with one_error("write", target):
+                (self._root / ASIDE).mkdir(exist_ok=True)
+                yield self._root / ASIDE / secrets.token_hex(8)
         finally:
             self._clear()
 
     def _clear(self) -> None:
         """Remove what was written aside; none of it is of use once its writer has ended."""
-        try:
+        with one_error("remove", self._root / ASIDE):
             if (self._root / ASIDE).exists():
                 shutil.rmtree(self._root / ASIDE)
-        except OSError as error:
-            raise StorageError(
-                f"what a stopped writer left cannot be removed ({error.strerror})",
-                where=str(self._root / ASIDE),
-                fix="remove the folder by hand",
-            ) from error

@@ -21,13 +21,13 @@ import secrets
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from bike_pipeline.errors import BikePipelineError, BusyError, StorageError
-from bike_pipeline.storage.atomic_files import storage_error
+from bike_pipeline.storage.atomic_files import one_error
 from bike_pipeline.storage.files import write_tree
 
 MARKER = ".writing.json"
@@ -49,7 +49,6 @@ class RemoteFiles:
         return f"{self._root}/{path}" if path else self._root
 
     def uri(self, path: str = "") -> str:
-        """Return the address with its scheme; fsspec keeps credentials out of it."""
         return str(self._fs.unstrip_protocol(self._at(path)))
 
     @contextmanager
@@ -60,48 +59,34 @@ class RemoteFiles:
             raise
         except Exception as error:  # each storage raises its own kinds
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise StorageError(
-                f"cannot {doing} it: {reason}",
-                where=self.uri(path),
-                fix="check the address, the credentials and the network",
-            ) from error
+            fix = "check the address, the credentials and the network"
+            raise StorageError(f"cannot {doing} it: {reason}", where=self.uri(path), fix=fix) from error
 
     def folders(self, path: str = "") -> list[str]:
-        """Return the names of the folders in `path`."""
         return self._names(path, "directory")
 
     def files(self, path: str = "", *, deep: bool = False) -> list[str]:
-        """Return the names of the files in `path`, or the paths of all below it."""
         if not deep:
             return self._names(path, "file")
-        with self._one_error("list", path):
-            self._fs.invalidate_cache()
-            try:
-                found = self._fs.find(self._at(path))
-            except FileNotFoundError:
-                return []
-        return [str(name)[len(self._at(path)) :].lstrip("/") for name in found]
+        return [str(name)[len(self._at(path)) :].lstrip("/") for name in self._listed(path, self._fs.find)]
 
     def _names(self, path: str, kind: str) -> list[str]:
-        with self._one_error("list", path):
+        entries = self._listed(path, self._fs.ls, detail=True)
+        return [str(e["name"]).rstrip("/").rpartition("/")[2] for e in entries if e["type"] == kind]
+
+    def _listed(self, path: str, how: Callable[..., Any], **options: Any) -> list[Any]:
+        with self._one_error("list", path), suppress(FileNotFoundError):
             # Listings are cached by fsspec; another process may have written since.
             self._fs.invalidate_cache()
-            try:
-                entries = self._fs.ls(self._at(path), detail=True)
-            except FileNotFoundError:
-                return []
-            return [str(e["name"]).rstrip("/").rpartition("/")[2] for e in entries if e["type"] == kind]
+            return list(how(self._at(path), **options))
+        return []
 
     def read(self, path: str) -> bytes | None:
-        """Return a file's content."""
-        with self._one_error("read", path):
-            try:
-                return bytes(self._fs.cat_file(self._at(path)))
-            except FileNotFoundError:
-                return None
+        with self._one_error("read", path), suppress(FileNotFoundError):
+            return bytes(self._fs.cat_file(self._at(path)))
+        return None
 
     def download(self, path: str, target: Path) -> None:
-        """Copy every file below `path`."""
         names = self.files(path, deep=True)
         with self._one_error("read", path):
             found = self._fs.cat([self._at(f"{path}/{name}") for name in names]) if names else {}
@@ -110,7 +95,6 @@ class RemoteFiles:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the marker file."""
         self._take_marker()
         try:
             yield
@@ -118,20 +102,15 @@ class RemoteFiles:
             self._drop_marker()
 
     def _take_marker(self) -> None:
-        token = secrets.token_hex(16)
-        mine = {
-            "token": token,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "since": datetime.now(UTC).isoformat(),
-        }
-        content = json.dumps(mine).encode()
+        token, since = secrets.token_hex(16), datetime.now(UTC).isoformat()
+        own = {"token": token, "host": socket.gethostname(), "pid": os.getpid(), "since": since}
+        content = json.dumps(own).encode()
         try:
             self._create(MARKER, content)
         except FileExistsError:
-            held = self.read(MARKER)
-            if held is not None and not _is_stale(held):
-                raise _busy(held, self.uri(MARKER)) from None
+            marker = self.read(MARKER)
+            if marker is not None and not _is_stale(marker):
+                raise _busy(marker, self.uri(MARKER)) from None
             self.remove(MARKER)
             try:
                 self._create(MARKER, content)
@@ -158,36 +137,29 @@ class RemoteFiles:
                 self._fs.pipe_file(self._at(path), content, mode="create")
 
     def remove(self, path: str) -> None:
-        """Remove the file or the folder."""
-        with self._one_error("remove", path):
-            try:
-                self._fs.rm(self._at(path), recursive=True)
-            except FileNotFoundError:
-                return
+        with self._one_error("remove", path), suppress(FileNotFoundError):
+            self._fs.rm(self._at(path), recursive=True)
 
     def _check_marker(self) -> None:
-        held = self.read(MARKER)
-        if held is None or _field(held, "token") != self._token:
+        marker = self.read(MARKER)
+        if marker is None or _field(marker, "token") != self._token:
             self._token = None
-            raise _busy(held, self.uri(MARKER))
+            raise _busy(marker, self.uri(MARKER))
 
     def _drop_marker(self) -> None:
-        held = self.read(MARKER)
-        if self._token is not None and held is not None and _field(held, "token") == self._token:
+        marker = self.read(MARKER)
+        if self._token is not None and marker is not None and _field(marker, "token") == self._token:
             self.remove(MARKER)
         self._token = None
 
     def publish(self, folder: str, fill: Callable[[Path], None], commit: str) -> None:
-        """Clear what an unfinished writer left in `folder`, write the payload, then the file that makes it count."""
         if self.read(f"{folder}/{commit}") is not None:
             raise StorageError("it is there already", where=self.uri(folder), fix="run it again")
         self.remove(folder)
         with tempfile.TemporaryDirectory(prefix="bike-writing-") as scratch:
             gathered = Path(scratch)
-            try:
+            with one_error("write", gathered):
                 fill(gathered)
-            except OSError as error:
-                raise storage_error(error, "write", gathered) from error
             for path in sorted(gathered.rglob("*")):
                 name = path.relative_to(gathered).as_posix()
                 if path.is_file() and name != commit:
@@ -199,12 +171,10 @@ class RemoteFiles:
                 raise StorageError("another writer made it first", where=self.uri(folder), fix="run it again") from None
 
     def replace(self, path: str, content: bytes) -> None:
-        """Write the object, which is one step."""
         self._check_marker()
         self._put(path, content)
 
     def append(self, path: str, content: bytes) -> None:
-        """Write the object anew with more at its end; nothing can be added to one."""
         self._check_marker()
         self._put(path, (self.read(path) or b"") + content)
 
@@ -233,8 +203,5 @@ def _is_stale(marker: bytes) -> bool:
 def _busy(marker: bytes | None, where: str) -> BusyError:
     who = f"process {_field(marker, 'pid')} on {_field(marker, 'host')}" if marker else "another process"
     since = f" since {_field(marker, 'since')}" if marker else ""
-    return BusyError(
-        f"{who} writes there{since}",
-        where=where,
-        fix="wait for it and run this again; if that process is dead, remove this file",
-    )
+    fix = "wait for it and run this again; if that process is dead, remove this file"
+    return BusyError(f"{who} writes there{since}", where=where, fix=fix)
