@@ -40,7 +40,7 @@ def project(tmp_path):
     (tmp_path / "tools" / "bootstrap.py").write_text("", encoding="utf-8")
     programs = tmp_path / ".venv" / "bin"
     programs.mkdir(parents=True)
-    for name in ("python", "ruff", "mypy", "lint-imports", "bike-pipeline"):
+    for name in ("python", "ruff", "zizmor", "hadolint", "mypy", "lint-imports", "bike-pipeline"):
         program = programs / name
         program.write_text(f'#!/bin/sh\necho "{name} $*" >> "{tmp_path}/calls"\nexit 0\n', encoding="utf-8")
         program.chmod(0o755)
@@ -137,7 +137,7 @@ def test_test_runs_every_check_and_is_quiet_about_itself(project):
     done = make("test", folder=project)
     assert done.returncode == 0, done.stderr
     called = [call.split()[0] for call in calls(project)]
-    assert called == ["python", "python", "ruff", "ruff", "mypy", "lint-imports", "python"]
+    assert called == ["python", "python", "ruff", "ruff", "zizmor", "hadolint", "mypy", "lint-imports", "python"]
     assert re.findall(r"^  (\w+) +(\w+) +\d+ s$", done.stdout, re.MULTILINE) == [
         ("lint", "ok"),
         ("types", "ok"),
@@ -148,7 +148,15 @@ def test_test_runs_every_check_and_is_quiet_about_itself(project):
 
 
 @pytest.mark.parametrize(
-    ("program", "step"), [("ruff", "lint"), ("mypy", "types"), ("lint-imports", "imports"), ("python", "pytest")]
+    ("program", "step"),
+    [
+        ("ruff", "lint"),
+        ("zizmor", "lint"),
+        ("hadolint", "lint"),
+        ("mypy", "types"),
+        ("lint-imports", "imports"),
+        ("python", "pytest"),
+    ],
 )
 def test_one_failing_check_fails_the_whole_and_hides_none(project, program, step):
     (project / ".venv" / "bin" / program).write_text("#!/bin/sh\necho 'what is wrong'\nexit 1\n", encoding="utf-8")
