@@ -42,10 +42,10 @@ def command() -> None:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["text", "json", "dot", "html"]),
+    type=click.Choice(["text", "json", "dot", "html", "card"]),
     default="text",
     show_default=True,
-    help="dot is for Graphviz; html is one page that needs no network.",
+    help="dot is for Graphviz; html and card (the model card) are one page that needs no network.",
 )
 @click.option("--output", type=click.Path(path_type=Path), default=None, help="Write to this file.")
 def show(
@@ -66,6 +66,8 @@ def show(
         raise click.UsageError("MODEL, --serving, --run and --impact exclude each other")
     if impact is not None and form not in ("text", "json"):
         raise click.UsageError("--impact knows the formats text and json")
+    if run_id is not None and form == "card":
+        raise click.UsageError("a card is a model's, not a run's")
     from bike_pipeline.commands import lineage_text
     from bike_pipeline.use_cases import lineage
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bike_pipeline.lineage.store.entities import ModelRecord, RunRecord
     from bike_pipeline.settings import Settings
 
-Form = Literal["json", "dot", "html"]
+Form = Literal["json", "dot", "html", "card"]
 
 
 def runs(settings: Settings, *, cluster: bool = False) -> list[RunRecord]:
@@ -49,7 +49,7 @@ def lineage_report(
 
 
 def rendered(report: LineageReport, form: Form) -> str:
-    """Return a report as a document: JSON, a graph for Graphviz, or one HTML page that needs no network."""
+    """Return a report as a document: JSON, a graph for Graphviz, or one page (the lineage, or a model's card)."""
     match form:
         case "json":
             from bike_pipeline.lineage.reports.lineage_report import report_as_json
@@ -63,6 +63,10 @@ def rendered(report: LineageReport, form: Form) -> str:
             from bike_pipeline.lineage.reports.lineage_report import as_page
 
             return as_page(report).rstrip("\n")
+        case "card":
+            from bike_pipeline.lineage.reports.lineage_report import as_card
+
+            return as_card(report).rstrip("\n")
 
 
 def impact(settings: Settings, span: str, *, cluster: bool = False) -> Impact:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,6 +21,7 @@ from bike_pipeline.lineage.queries.model_lookup import FoundModel, find_model
 from bike_pipeline.lineage.reports.graph_svg import as_svg
 from bike_pipeline.lineage.reports.lineage_report import (
     LineageReport,
+    as_card,
     as_page,
     report_as_json,
     report_of_model,
@@ -27,6 +29,7 @@ from bike_pipeline.lineage.reports.lineage_report import (
 )
 from bike_pipeline.lineage.store.metadata_store import Lineage
 from bike_pipeline.settings import load_settings
+from tests.lineage.test_run_page import Page
 from tests.lineage.world import FIRST, SECOND, Runs
 
 
@@ -241,3 +244,18 @@ def test_of_several_workspaces_on_one_store_each_has_its_own_serving_model(runs:
     assert find_model(lineage, own, str(SECOND + 5)).model_id == later.id
     with pytest.raises(ModelError, match="no model has been pushed yet"):
         find_model(lineage, "/nowhere/bike_demand", None)
+
+
+def test_a_model_card_says_what_the_model_is_how_good_it_is_and_what_it_is_not_for(runs: Runs) -> None:
+    report = model_report(runs)
+    assert report.gates is not None
+    assert report.metrics is not None
+    overall = f"overall 900 {report.metrics[0]['mae']:g}"
+    over = {**report.gates["decisions"][0], "passed": False, "binding": False, "reason": "mae, winter: +113.1 %"}
+    weak = replace(report, gates={**report.gates, "decisions": [over]})
+    words = Page(as_card(weak)).text
+    for text in ("Model card: model", "What it reads", "windspeed", "span", "What it is not for", overall):
+        assert text in words
+    assert "over its limit, reported only mae, winter: +113.1 %" in words
+    assert words.index("overall 900") < words.index("winter 900")
+    assert "It was never evaluated." in Page(as_card(replace(report, gates=None, metrics=None))).text

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bike_pipeline import features
 from bike_pipeline.errors import BikePipelineError, MetadataError
 from bike_pipeline.lineage.queries.evidence import decisions_of, evaluation_of, evidence_of, window_of
 from bike_pipeline.lineage.queries.graph import Graph, as_json, graph_of
@@ -214,3 +215,8 @@ def report_as_json(report: LineageReport) -> dict[str, Any]:
 def as_page(report: LineageReport) -> str:
     """Return a report as one HTML page that needs no network."""
     return render("lineage.html", title=f"Lineage of {report.title}", it=report, drawing=as_svg(report.graph))
+
+
+def as_card(report: LineageReport) -> str:
+    """Return a model's card: what it is, its data, how good it is and where, its limits, what it is not for."""
+    return render("model_card.html", title=f"Model card: {report.title}", it=report, inputs=features.MODEL_INPUTS)
