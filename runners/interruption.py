@@ -20,12 +20,6 @@ def interruptible(launch: Callable[[str], Result]) -> Iterator[Callable[[str], R
 
     Python drops an interrupt that falls into a destructor, and libraries catch what they should not; the run would go
     on to its end. The signal is still passed on at once to whoever handled it before.
-
-    Args:
-        launch: runs one stage to its end.
-
-    Raises:
-        KeyboardInterrupt: (the yielded function) the process was interrupted before the stage.
     """
     if threading.current_thread() is not threading.main_thread():
         # Only the main thread may set handlers.

@@ -20,14 +20,6 @@ class KubeflowRunner:
     name = "kubeflow"
 
     def __init__(self, settings: Settings, observer: RunObserver, wait: bool = False, local: bool = False) -> None:
-        """Prepare a run.
-
-        Args:
-            settings: the settings of the run.
-            observer: is told about every stage.
-            wait: wait for another run on the same workspace to end, instead of refusing.
-            local: run the compiled spec on this machine.
-        """
         self._settings = settings
         self._observer = observer
         self._wait = wait
@@ -48,17 +40,7 @@ class KubeflowRunner:
         return train_job(settings, job, name)
 
     def run(self, enable_cache: bool = True, accept_baseline_reset: bool = False) -> RunResult:
-        """Run the compiled spec on this machine.
-
-        Args:
-            enable_cache: without a meaning here: KFP's server is what caches.
-            accept_baseline_reset: see `create_pipeline`.
-
-        Raises:
-            BusyError: another run holds the workspace and `wait` is off.
-            ConfigurationError: a cluster was meant, or the pipeline cannot be compiled.
-            BikePipelineError: a task refused or failed; ML Metadata holds the reason.
-        """
+        """Run the compiled spec on this machine."""
         if not self._local:
             raise ConfigurationError(
                 "a run in a cluster is submitted, not run from here",

@@ -16,29 +16,12 @@ class LocalRunner:
     name = "local"
 
     def __init__(self, settings: Settings, observer: RunObserver, wait: bool = False) -> None:
-        """Prepare a run.
-
-        Args:
-            settings: the settings of the run.
-            observer: is told about every stage.
-            wait: wait for another run on the same workspace to end, instead of refusing.
-        """
         self._settings = settings
         self._observer = observer
         self._wait = wait
 
     def run(self, enable_cache: bool = True, accept_baseline_reset: bool = False) -> RunResult:
-        """Run the pipeline to its end.
-
-        Args:
-            enable_cache: answer stages from earlier runs where nothing changed.
-            accept_baseline_reset: see `create_pipeline`.
-
-        Raises:
-            BusyError: another run holds the workspace and `wait` is off.
-            StorageError: the workspace cannot be written.
-            BikePipelineError: a stage refused or failed; ML Metadata holds the reason.
-        """
+        """Run the pipeline to its end."""
         with workspace_lock(self._settings.workspace_path, self._wait):
             return run_pipeline(
                 self._settings,

@@ -22,7 +22,6 @@ class LocatedMetadata(metadata.Metadata):
     _store: Any
 
     def __enter__(self) -> LocatedMetadata:
-        """Connect."""
         super().__enter__()
         self._store = LocatedStore.around(self._store, self._connection_config)
         return self

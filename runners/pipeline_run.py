@@ -34,22 +34,7 @@ def run_pipeline(
     enable_cache: bool = True,
     accept_baseline_reset: bool = False,
 ) -> RunResult:
-    """Run the pipeline to its end, or record that nothing has changed; the caller holds the workspace.
-
-    Args:
-        settings: the settings of the run.
-        observer: is told about every stage.
-        make_beam_pipeline: makes the Beam pipelines of the stages that run on Beam.
-        at_once: how many stages may run at the same time.
-        runner: name of the runner, for the run's record.
-        pipeline_root: folder of the artifacts, where it is another one than the definition's.
-        enable_cache: answer stages from earlier runs where nothing changed.
-        accept_baseline_reset: see `create_pipeline`.
-
-    Raises:
-        BikePipelineError: a stage refused or failed; ML Metadata holds the reason.
-        MetadataError: the metadata store is gone, damaged, or cannot be opened.
-    """
+    """Run the pipeline to its end, or record that nothing has changed; the caller holds the workspace."""
     refuse_a_lost_store(settings, accept_baseline_reset)
     rerun = Rerun(settings, enable_cache, accept_baseline_reset, runner)
     answered = rerun.answer(observer)

@@ -20,9 +20,6 @@ def scratch(workspace: Path) -> Iterator[None]:
 
     Beam makes a folder for each pipeline that it only plans, exports and validation make theirs, and a process that is
     killed removes none. The caller holds the workspace, so what the note names is a dead run's.
-
-    Raises:
-        OSError: there is no room for temporary files, or the workspace cannot be written.
     """
     note = workspace / _NOTE
     _clear(note)

@@ -13,26 +13,14 @@ from bike_pipeline.lineage.records import sealing
 
 
 def check_inputs(stage: str, inputs: Mapping[str, Iterable[types.Artifact]]) -> None:
-    """Refuse inputs whose files are not those that their stages wrote.
-
-    Args:
-        stage: the stage that is about to read them.
-        inputs: artifacts by key, at the paths where the stage sees them.
-
-    Raises:
-        VerificationError: a file was changed, added or taken away, or an artifact was never sealed.
-    """
+    """Refuse inputs whose files are not those that their stages wrote."""
     for key, listed in inputs.items():
         for artifact in listed:
             sealing.check(artifact.uri, artifact.get_string_custom_property(sealing.SEAL_PROPERTY), stage, key)
 
 
 def seal_outputs(result: Any) -> None:
-    """Put the seal of its files on every artifact of an ExecutorOutput, at the paths where the stage wrote them.
-
-    Raises:
-        OSError: a file cannot be read.
-    """
+    """Put the seal of its files on every artifact of an ExecutorOutput, at the paths where the stage wrote them."""
     for listed in result.output_artifacts.values():
         for artifact in listed.artifacts:
             artifact.custom_properties[sealing.SEAL_PROPERTY].string_value = sealing.seal_of(artifact.uri)

@@ -47,7 +47,6 @@ class SerialMetadata(LocatedMetadata):
     """TFX's connection to ML Metadata, one stage at a time."""
 
     def __enter__(self) -> SerialMetadata:
-        """Wait for the turn, then connect."""
         _STORE_TURN.acquire()
         try:
             super().__enter__()
@@ -57,7 +56,6 @@ class SerialMetadata(LocatedMetadata):
         return self
 
     def __exit__(self, *error: Any) -> None:
-        """Give the turn to the next one."""
         try:
             super().__exit__(*error)
         finally:
@@ -68,27 +66,22 @@ class SerialObserver:
     """Passes on what stages tell, one call at a time."""
 
     def __init__(self, observer: RunObserver) -> None:
-        """Pass it on to `observer`."""
         self._observer = observer
         self._turn = threading.RLock()
 
     def planned(self, stages: list[str]) -> None:
-        """See `RunObserver`."""
         with self._turn:
             self._observer.planned(stages)
 
     def started(self, stage: str) -> None:
-        """See `RunObserver`."""
         with self._turn:
             self._observer.started(stage)
 
     def progressed(self, stage: str, fraction: float, text: str) -> None:
-        """See `RunObserver`."""
         with self._turn:
             self._observer.progressed(stage, fraction, text)
 
     def finished(self, result: StageResult) -> None:
-        """See `RunObserver`."""
         with self._turn:
             self._observer.finished(result)
 
@@ -99,14 +92,6 @@ class StageLauncher:
     def __init__(
         self, spec: Any, connection_config: Any, observer: RunObserver, make_beam_pipeline: MakeBeamPipeline
     ) -> None:
-        """Prepare the launches.
-
-        Args:
-            spec: the compiled pipeline (TFX's intermediate representation), its runtime parameters filled in.
-            connection_config: how to reach ML Metadata.
-            observer: is told about every stage.
-            make_beam_pipeline: makes the Beam pipelines of the stages that run on Beam.
-        """
         self._spec = spec
         self._deployment = runner_utils.extract_local_deployment_config(spec)
         self._connection_config = connection_config
@@ -162,10 +147,6 @@ class StageLauncher:
         """Refuse an answer from the cache whose files, or the rows it was made of, are not what they were.
 
         What the stage itself reads and writes is checked where it runs.
-
-        Raises:
-            DataError: a stored file of the span store was changed.
-            VerificationError: a file of an output was changed.
         """
         with SerialMetadata(self._connection_config) as store:
             lineage = Lineage(store.store)

@@ -159,7 +159,6 @@ class BaselineLookup(base_component.BaseComponent):
         accept_baseline_reset: bool = False,
         model: types.BaseChannel | None = None,
     ) -> None:
-        """Connect the lookup; without `model` it only finds, for a warm start."""
         super().__init__(
             BaselineLookupSpec(
                 model=model,

@@ -34,13 +34,7 @@ def is_remote(pipeline: Any) -> bool:
 
 
 def computes_in_process(pipeline: Any, rows: int, in_memory_rows: int) -> bool:
-    """Return whether a stage computes in its own process.
-
-    Args:
-        pipeline: a Beam pipeline from the stage's factory; it is looked at and never run.
-        rows: how many rows the stage reads.
-        in_memory_rows: the setting `data.in_memory_rows`.
-    """
+    """Return whether a stage computes in its own process."""
     return rows <= in_memory_rows and not is_remote(pipeline)
 
 

@@ -177,7 +177,6 @@ class DataGate(base_component.BaseComponent):
     def __init__(
         self, statistics: types.BaseChannel, schema: types.BaseChannel, anomalies: types.BaseChannel, gate: str
     ) -> None:
-        """Connect the gate; `gate` is that section of the settings as JSON."""
         super().__init__(
             DataGateSpec(
                 statistics=statistics,

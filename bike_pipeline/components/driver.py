@@ -11,6 +11,5 @@ class Driver(definition.BaseDriver, execution.BaseDriver):
     """Runs before the cache is asked: what it puts into the parameters is part of the cache key."""
 
     def __init__(self, metadata_handle: metadata.Metadata) -> None:
-        """Keep the connection that TFX hands to every driver."""
         definition.BaseDriver.__init__(self, metadata_handle)
         execution.BaseDriver.__init__(self, metadata_handle)

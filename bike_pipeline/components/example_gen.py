@@ -42,11 +42,7 @@ class SpanDriver(driver.Driver):
     """Finds the newest span and its newest version, and puts their identity into the execution's parameters."""
 
     def run(self, execution_info: data_types.ExecutionInfo) -> driver_output_pb2.DriverOutput:
-        """Return span, version, content hash and files of every span in the window.
-
-        Raises:
-            DataError: the store holds no span.
-        """
+        """Return span, version, content hash and files of every span in the window."""
         properties = dict(execution_info.exec_properties)
         versions = SpanStore(properties["input_base"]).window(properties["history_spans"])
         newest = versions[-1]
@@ -128,7 +124,6 @@ class SpanExampleGen(base_component.BaseComponent):
     DRIVER_CLASS = SpanDriver
 
     def __init__(self, input_base: str, history_spans: int, in_memory_rows: int) -> None:
-        """Name the store, the length of the history and the most rows for one process; see `DataSettings`."""
         super().__init__(
             SpanExampleGenSpec(
                 input_base=input_base,

@@ -55,9 +55,6 @@ def plan(store_uri: str, window: list[dict[str, Any]], folders: dict[str, str], 
         window: spans, rising, as the driver found them (`span` and `version`); all but the last are history.
         folders: folder of each split.
         output: folder of the artifact.
-
-    Raises:
-        DataError: a version does not exist or its manifest is damaged.
     """
     store = SpanStore(store_uri)
     sources: dict[str, list[tuple[dict[str, Any], Split]]] = {
@@ -111,10 +108,6 @@ def write(shard: Shard) -> int:
     """Write a shard and its rows as Parquet (see `rows.columns_file`), whole or not at all, and return how many rows.
 
     Any number of processes may try the same shard.
-
-    Raises:
-        DataError: the stored file is gone, was changed or cannot be read.
-        StorageError: the span store cannot be read.
     """
     import tensorflow as tf
 

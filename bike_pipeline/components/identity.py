@@ -19,12 +19,7 @@ _MODULES, _FUNCTIONS = ("module_path",), ("preprocessing_fn", "run_fn")
 def identified(component: Component, stage: Stage, *modules: str, **parameters: Any) -> Component:
     """Name a stage, and make its code and further parameters part of its cache key and of its record.
 
-    Args:
-        component: the stage.
-        stage: its name.
-        modules: further modules that it calls, beside those of its executor and driver and of the functions that it
-            names: those of plug-ins.
-        parameters: what decides its result and is none of its own parameters.
+    Its code is that of its executor, its driver, the functions that its parameters name, and `modules`: plug-ins.
     """
     component.with_id(stage.value)
     own = component.exec_properties

@@ -193,7 +193,6 @@ class Pusher(components.Pusher):
         exports: types.BaseChannel,
         push_destination: pusher_pb2.PushDestination,
     ) -> None:
-        """Connect the pusher."""
         base_component.BaseComponent.__init__(
             self,
             PusherSpec(

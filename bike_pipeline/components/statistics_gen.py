@@ -33,11 +33,7 @@ ROWS_PER_BATCH = 32_768
 
 
 def read_calendar(statistics: types.Artifact, split: str) -> CalendarSums:
-    """Return the sums by day and hour of a split.
-
-    Raises:
-        DataError: they are not there, or cannot be read.
-    """
+    """Return the sums by day and hour of a split."""
     path = calendar_sums.file_of(statistics.uri, split)
     if not fileio.exists(path):
         raise DataError("the sums by day are gone", where=path, fix="run again with --no-cache")

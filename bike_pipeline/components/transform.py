@@ -89,11 +89,7 @@ class TransformExecutor(base_beam_executor.BaseBeamExecutor):
 
 @contextlib.contextmanager
 def _literal(output: str, pipeline: Any) -> Iterator[str]:
-    """Have a folder to write the graph to, whose path TFT's steps on Beam do not take for a pattern.
-
-    Raises:
-        ConfigurationError: the artifact's own path is a pattern, and the workers may not see another one.
-    """
+    """Have a folder to write the graph to, whose path TFT's steps on Beam do not take for a pattern."""
     if "://" in output or as_pattern(output) == output:
         yield output
         return
@@ -109,11 +105,7 @@ def _literal(output: str, pipeline: Any) -> Iterator[str]:
 
 
 def _learn(files: list[str], schema: schema_pb2.Schema) -> preprocessing.Learnt:
-    """Return what the rows of the files say, summed in the files' order.
-
-    Raises:
-        DataError: the files hold no row.
-    """
+    """Return what the rows of the files say, summed in the files' order."""
     total, count, last_month = np.zeros(2 * len(preprocessing.WEATHER)), 0, -np.inf
     names = [*preprocessing.WEATHER, "yr", "mnth"]
     for path in files:

@@ -35,14 +35,6 @@ class Rerun:
     def __init__(
         self, settings: Settings, enable_cache: bool, accept_baseline_reset: bool, runner: str = "local"
     ) -> None:
-        """Take down what the run depends on, before it begins.
-
-        Args:
-            settings: the settings of the run.
-            enable_cache: whether stages may be answered from earlier runs.
-            accept_baseline_reset: whether a reset of the baseline is accepted.
-            runner: name of the runner, for the run's record.
-        """
         self._runner = runner
         self._settings = settings
         # A warm start depends on what serves, so it trains again each time; the two options are for one run only.
@@ -50,11 +42,7 @@ class Rerun:
         self._inputs = fingerprint.inputs_of(settings) if ordinary else None
 
     def answer(self, observer: RunObserver) -> RunResult | None:
-        """Record this run as a repetition of the one before, and return its result; None where it must really run.
-
-        Raises:
-            MetadataError: the metadata store cannot be opened.
-        """
+        """Record this run as a repetition of the one before, and return its result; None where it must really run."""
         if self._inputs is None:
             return None
         if self._settings.metadata.mysql is None and not self._settings.metadata_file.is_file():

@@ -62,14 +62,7 @@ def check(beam: BeamSettings) -> None:
 
 
 def overview(master: str) -> Overview:
-    """Return what the REST endpoint of a cluster answers to one GET of /overview.
-
-    Args:
-        master: host:port, or its URL.
-
-    Raises:
-        ClusterError: nothing answers within ten seconds, or what answers is not Flink.
-    """
+    """Return what the REST endpoint of a cluster answers to one GET of /overview."""
     where = f"beam.flink.master {master}"
     fix = "start the cluster, or correct host and port: they are those of its REST endpoint, 8081 by default"
     address = master if "://" in master else f"http://{master}"

@@ -53,11 +53,7 @@ def java_problem(java: str) -> str:
 
 
 def require(beam: BeamSettings, engine: str) -> Path:
-    """Return the jar to start.
-
-    Raises:
-        MissingExtraError: Java or the jar is missing.
-    """
+    """Return the jar to start."""
     if problem := java_problem(beam.job_server.java):
         raise MissingExtraError(
             f"engine {engine} needs Java {OLDEST_JAVA} or newer: {problem}",

@@ -29,9 +29,6 @@ _RESERVED = ("root",)
 def check(text: str) -> frozenset[str]:
     """Return the names of a spec's tasks, or stop where KFP would refuse the spec.
 
-    Args:
-        text: the compiled spec: YAML, the pipeline's document and, where there is one, the platform's.
-
     Raises:
         ConfigurationError: KFP would refuse it; the line has the first reason and the number of others.
         MissingExtraError: the extra `kubeflow` is not installed.

@@ -26,13 +26,6 @@ class KubeflowClient:
     """Uploads, runs and schedules the compiled pipeline; one connection for all calls."""
 
     def __init__(self, settings: Settings) -> None:
-        """Connect.
-
-        Raises:
-            ClusterError: Kubeflow Pipelines cannot be reached or refuses who we are.
-            ConfigurationError: a token, cookie or certificate file is missing, or there is no address.
-            MissingExtraError: the extra `kubeflow` is not installed.
-        """
         self._settings = settings
         self._own = settings.kubeflow.client
         self._client = connection.connect(self._own)
@@ -55,10 +48,6 @@ class KubeflowClient:
         Args:
             spec: the compiled spec (YAML; the platform document with it).
             description: shown beside a new version.
-
-        Raises:
-            ClusterError: the spec is refused, or the server fails.
-            ConfigurationError: the server would refuse the spec, now or when it is run.
         """
         pipeline, version = self._settings.pipeline_name, version_name(spec)
         self._tasks = acceptance.check(spec)
@@ -121,16 +110,7 @@ class KubeflowClient:
         return str(made.experiment_id)
 
     def start(self, version: Version, name: str, parameters: dict[str, Any] | None = None) -> Run:
-        """Start a run of a version.
-
-        Args:
-            version: what to run.
-            name: the run's display name.
-            parameters: values of the pipeline's runtime parameters.
-
-        Raises:
-            ClusterError: the run is refused (the spec is compiled for the cluster only now), or the server fails.
-        """
+        """Start a run of a version."""
         made = self._call(
             "starting the run",
             self._client.run_pipeline,
@@ -145,11 +125,7 @@ class KubeflowClient:
         return self._run(made)
 
     def run(self, run_id: str) -> Run:
-        """Return a run's state and that of the uploaded spec's tasks.
-
-        Raises:
-            ClusterError: there is no such run, or the server fails.
-        """
+        """Return a run's state and that of the uploaded spec's tasks."""
         return self._run(self._call("asking for the run", self._client.get_run, run_id))
 
     def wait(self, run_id: str, timeout: float | None, told: Callable[[Run], None]) -> Run:
@@ -159,9 +135,6 @@ class KubeflowClient:
             run_id: the run.
             timeout: longest wait, in seconds; None for no limit.
             told: is called with every answer that differs from the one before.
-
-        Raises:
-            ClusterError: the run did not end in time, or the server refuses or fails.
         """
         begin = time.monotonic()
         before: Run | None = None
@@ -194,11 +167,7 @@ class KubeflowClient:
         )
 
     def schedules(self, name: str = "") -> tuple[Schedule, ...]:
-        """Return the recurring runs of the pipeline's experiment, or those with one name.
-
-        Raises:
-            ClusterError: the server refuses or fails.
-        """
+        """Return the recurring runs of the pipeline's experiment, or those with one name."""
         experiment, found, token = self._experiment_id(), [], ""
         while True:
             page = self._call(
@@ -263,10 +232,6 @@ class KubeflowClient:
 
     def switch(self, name: str, action: str) -> tuple[Schedule, ...]:
         """Enable, disable or delete the schedules with a name.
-
-        Args:
-            name: the schedule.
-            action: `enable`, `disable` or `delete`.
 
         Raises:
             ConfigurationError: there is none of that name.

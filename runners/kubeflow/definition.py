@@ -16,11 +16,7 @@ Target = Literal["kubeflow", "vertex"]
 
 
 def cluster_settings(settings: Settings, target: Target) -> Settings:
-    """Return the settings with span store and serving folder as the containers of `target` see them.
-
-    Raises:
-        ConfigurationError: the target needs a setting that is empty, or Beam is to run elsewhere than in the tasks.
-    """
+    """Return the settings with span store and serving folder as the containers of `target` see them."""
     kubeflow = settings.kubeflow
     if settings.beam.engine != "direct":
         raise ConfigurationError(
@@ -73,11 +69,7 @@ def cluster_definition(settings: Settings, target: Target) -> Pipeline:
 
 
 def schema_in_image(settings: Settings) -> str:
-    """Return where the curated schema is in the image.
-
-    Raises:
-        ConfigurationError: it is not part of the project, so no image holds it.
-    """
+    """Return where the curated schema is in the image."""
     try:
         relative = settings.schema_path.resolve().relative_to(PROJECT_ROOT)
     except ValueError:

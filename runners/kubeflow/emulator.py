@@ -47,18 +47,9 @@ class Emulator:
         parameters: Mapping[str, Any],
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """Read the spec.
+        """Read the spec, to be run below `folder` with the artifacts at `root`, as the request for a run says it.
 
-        Args:
-            file: the compiled spec (YAML).
-            folder: where the object store and the tasks' folders are.
-            run_id: the run's id.
-            root: where the artifacts belong, as a request for a run says it; KFP reads no root in a spec.
-            parameters: values of the run's parameters; others keep their defaults.
-            environment: variables of every task, besides those of this process and of the spec.
-
-        Raises:
-            ConfigurationError: the spec is none that KFP's schema knows, or it holds what is not run here.
+        `environment` comes to every task beside the variables of this process and of the spec.
         """
         from google.protobuf import json_format
         from kfp.pipeline_spec import pipeline_spec_pb2 as pb
@@ -105,11 +96,7 @@ class Emulator:
         self._launcher.stop()
 
     def run_task(self, name: str, progress: Progress) -> None:
-        """Run one task to its end, as often as its retry policy allows.
-
-        Raises:
-            BikePipelineError: the last attempt failed; the error and exit code are those of the task.
-        """
+        """Run one task to its end, as often as its retry policy allows."""
         executor_input = self._executor_input(name)
         container = self._container(name)
         policy = self._tasks[name].get("retryPolicy", {})

@@ -85,11 +85,7 @@ _Dumper.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:y
 
 
 def load_all(text: str) -> list[Any]:
-    """Return the documents of a text as Go reads them.
-
-    Raises:
-        yaml.YAMLError: it is no YAML, or a mapping has a key that is no text or stands there twice.
-    """
+    """Return the documents of a text as Go reads them."""
     return list(yaml.load_all(text, Loader=_Loader))
 
 

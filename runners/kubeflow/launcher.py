@@ -58,7 +58,6 @@ class Launcher:
     """Runs the containers of one run."""
 
     def __init__(self, store: Mounts, environment: Mapping[str, str]) -> None:
-        """Remember the object store, and the variables of every container besides those of the spec."""
         self._store = store
         self._environment = dict(environment)
         self._processes: set[subprocess.Popen[str]] = set()
@@ -83,11 +82,6 @@ class Launcher:
 
     def launch(self, container: Container, executor_input: dict[str, Any], progress: Progress) -> dict[str, Any]:
         """Run a container to its end and return its outputs as KFP's store keeps them.
-
-        Args:
-            container: the task.
-            executor_input: what the driver says; it is changed.
-            progress: is told what the task tells of its progress.
 
         Raises:
             BikePipelineError: the command failed, or what it wrote cannot be taken.
@@ -213,11 +207,7 @@ def _stored(key: str, artifact: dict[str, Any]) -> dict[str, Any]:
 
 
 def _transfer(source: str, target: str) -> None:
-    """Copy a folder's files or a file through an object store; what is not there is passed over.
-
-    Raises:
-        OSError: a link names a folder: the launcher takes it for a file and fails.
-    """
+    """Copy a folder's files or a file through an object store; what is not there is passed over."""
     if Path(source).is_file():
         Path(os.path.dirname(target)).mkdir(exist_ok=True, parents=True)
         shutil.copyfile(source, target)

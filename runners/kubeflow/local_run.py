@@ -45,16 +45,7 @@ def on_this_machine(settings: Settings) -> Settings:
 
 
 def run_compiled(settings: Settings, observer: RunObserver, accept_baseline_reset: bool = False) -> RunResult:
-    """Compile the pipeline and run the compiled spec; the caller holds the workspace.
-
-    Args:
-        settings: the settings of the run.
-        observer: is told about every task.
-        accept_baseline_reset: value of the run's parameter of that name.
-
-    Raises:
-        BikePipelineError: a task refused or failed; ML Metadata holds the reason.
-    """
+    """Compile the pipeline and run the compiled spec; the caller holds the workspace."""
     extras.require("kubeflow", "running the compiled spec")
     from bike_pipeline.lineage.queries.stage_summaries import run_result
     from bike_pipeline.lineage.records.last_run import last_run, record_last_run
@@ -99,11 +90,7 @@ def run_compiled(settings: Settings, observer: RunObserver, accept_baseline_rese
 
 
 def _signing_key(settings: Settings) -> dict[str, str]:
-    """Return the variable that names the signing key, as a secret would set it in a cluster.
-
-    Raises:
-        ConfigurationError: the configured key cannot be used.
-    """
+    """Return the variable that names the signing key, as a secret would set it in a cluster."""
     from bike_pipeline.model_registry import signing
 
     signing.use(settings)

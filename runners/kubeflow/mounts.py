@@ -36,11 +36,7 @@ class Mounts:
         return cls(os.environ.get(ROOT_VARIABLE, "/"), artifact_folder)
 
     def path(self, uri: str) -> str:
-        """Return the path that a URI is seen at.
-
-        Raises:
-            ConfigurationError: it is in a store that KFP's launcher does not mount.
-        """
+        """Return the path that a URI is seen at."""
         scheme, separator, rest = uri.partition("://")
         if not separator or scheme not in FOLDERS:
             raise ConfigurationError(

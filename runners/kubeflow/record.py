@@ -42,7 +42,6 @@ class Store:
     """The metadata store, opened for one moment at a time."""
 
     def __init__(self, address: str) -> None:
-        """Remember the address; nothing is opened yet."""
         self.config = connection_config(address)
         self._file = urlsplit(address).path if address.startswith("sqlite:") else ""
         self._address = address
@@ -60,11 +59,7 @@ class Store:
 
     @contextmanager
     def opened(self) -> Iterator[metadata.Metadata]:
-        """Yield a connection.
-
-        Raises:
-            MetadataError: the store cannot be reached.
-        """
+        """Yield a connection."""
         with self.alone(), ExitStack() as stack:
             try:
                 handle = stack.enter_context(LocatedMetadata(self.config))
@@ -77,7 +72,6 @@ class Record:
     """What one task writes down."""
 
     def __init__(self, store: Store, task: Mapping[str, Any], run_id: str) -> None:
-        """Write for one task of one run into a store."""
         self.store = store
         self._task = task
         self._run_id = run_id

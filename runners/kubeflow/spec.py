@@ -61,11 +61,7 @@ def pipeline_spec(settings: Settings, target: Target) -> dict[str, Any]:
 
 
 def compile_definition(definition: Pipeline, image: str, target: Target) -> dict[str, Any]:
-    """Return the mended spec of any TFX pipeline, without what the settings add to it.
-
-    Raises:
-        ConfigurationError: it holds something that cannot be compiled.
-    """
+    """Return the mended spec of any TFX pipeline, without what the settings add to it."""
     from google.protobuf import json_format
     from tfx import version
     from tfx.orchestration.kubeflow.v2 import pipeline_builder

@@ -89,7 +89,6 @@ class Task:
     """One task, from the launcher's call to the file that the launcher reads."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
-        """Read the call."""
         self.task: dict[str, Any] = json.loads(arguments.task)
         self._input: dict[str, Any] = json.loads(arguments.executor_input)
         self._mounts = Mounts.of_environment(arguments.artifact_folder)
@@ -98,11 +97,7 @@ class Task:
         self._run_record: str = arguments.run_record
 
     def run(self) -> None:
-        """Run the task.
-
-        Raises:
-            BikePipelineError: the stage refused or failed; ML Metadata holds the reason.
-        """
+        """Run the task."""
         from bike_pipeline.runners.kubeflow.record import Record, Store
         from bike_pipeline.runners.stage_launcher import as_failure
 

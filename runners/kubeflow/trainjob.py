@@ -33,17 +33,7 @@ _LABELS: Final = {
 
 
 def train_job(settings: Settings, job: TrainingJob, name: str, runtime: str = RUNTIME) -> str:
-    """Return the manifest: a TrainingRuntime and a TrainJob on it, as YAML.
-
-    Args:
-        settings: `kubeflow` says what the pods are like, `kubeflow.resources.Trainer` what each of them gets.
-        job: what is trained, with every place below a volume.
-        name: the TrainJob's name.
-        runtime: the TrainingRuntime's name.
-
-    Raises:
-        ConfigurationError: a place is on no volume, the training is not `multi_worker`, or the name is no name.
-    """
+    """Return the manifest: a TrainingRuntime and a TrainJob on it, as YAML."""
     if job.training.strategy != "multi_worker":
         raise ConfigurationError(
             "a TrainJob trains with several workers", where="training.strategy", fix="set it to multi_worker"
