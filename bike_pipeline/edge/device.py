@@ -48,13 +48,13 @@ def check_in_child(folder: Path) -> None:
         )
     except subprocess.TimeoutExpired:
         raise RefusedError(f"the golden rows took more than {CHECK_SECONDS} seconds") from None
-    # LiteRT itself tells things there, too.
+    # LiteRT itself prints there, too.
     errors = [line.removeprefix("error: ") for line in done.stderr.splitlines() if line.startswith("error: ")]
-    told = errors[-1] if errors else f"the model ended its process with {done.returncode}"
+    reason = errors[-1] if errors else f"the model ended its process with {done.returncode}"
     if done.returncode == NO_RUNTIME:
-        raise UpdateError(told)
+        raise UpdateError(reason)
     if done.returncode:
-        raise RefusedError(told)
+        raise RefusedError(reason)
 
 
 def check_expiry(payload: dict[str, Any]) -> None:
@@ -104,21 +104,27 @@ class Device:
             if sha256 in memory["refused"] and not retry:
                 raise UpdateError(f"refused here before ({memory['refused'][sha256]}); --retry takes it again")
             check_versions(payload["minimum"])
-            if self.current() == sha256 and self._is_good(sha256):
-                # What an update left that was killed after its swap.
-                self._clean()
-                return {"changed": False, "sequence": payload["sequence"], **self._told(sha256)}
-            self._place(base, payload["bundle"])
-            try:
-                self.check(self.releases / sha256)
-            except RefusedError as error:
-                self._remember({**memory, "refused": {**memory["refused"], sha256: str(error)}})
-                raise
-            refused = {name: why for name, why in memory["refused"].items() if name != sha256}
-            self._remember({**memory, "refused": refused})
-            self._swap(sha256)
+            changed = self.current() != sha256 or not self._is_good(sha256)
+            if changed:
+                self._place(base, payload["bundle"])
+                refused = {name: why for name, why in memory["refused"].items() if name != sha256}
+                try:
+                    self.check(self.releases / sha256)
+                except RefusedError as error:
+                    self._remember({**memory, "refused": {**refused, sha256: str(error)}})
+                    raise
+                self._remember({**memory, "refused": refused})
+                self._swap(sha256)
+            # Also of what an update left that was killed after its swap.
             self._clean()
-            return {"changed": True, "sequence": payload["sequence"], **self._told(sha256)}
+            manifest = json.loads((self.releases / sha256 / MANIFEST).read_bytes())
+            return {
+                "changed": changed,
+                "sequence": payload["sequence"],
+                "bundle": sha256,
+                "model": manifest["model"],
+                "forced": manifest["forced"],
+            }
 
     def start(self) -> Path:
         """Return the folder to serve from: the current bundle, or the one before if that is not good any more."""
@@ -144,10 +150,9 @@ class Device:
 
     def _linked(self, name: str) -> str | None:
         try:
-            target = (self.state / name).readlink()
+            found = (self.state / name).readlink().name
         except OSError:
             return None
-        found = target.name
         return found if len(found) == _SHA256_LENGTH else None
 
     def _link(self, name: str, sha256: str) -> None:
@@ -179,10 +184,6 @@ class Device:
             print(f"{sha256[:12]} is not good: {error}", file=sys.stderr)
             return False
         return True
-
-    def _told(self, sha256: str) -> dict[str, Any]:
-        manifest = json.loads((self.releases / sha256 / MANIFEST).read_bytes())
-        return {"bundle": sha256, "model": manifest["model"], "forced": manifest["forced"]}
 
     def _memory(self) -> dict[str, Any]:
         try:
@@ -222,8 +223,7 @@ class Device:
         if self._is_whole(sha256):
             return
         archive, incoming = self.downloads / f"{sha256}.tar", self.releases / ".incoming"
-        if incoming.exists():
-            shutil.rmtree(incoming)
+        shutil.rmtree(incoming, ignore_errors=True)
         self.downloads.mkdir(parents=True, exist_ok=True)
         incoming.mkdir(parents=True)
         try:
@@ -234,11 +234,9 @@ class Device:
             archive.unlink(missing_ok=True)
             shutil.rmtree(incoming, ignore_errors=True)
             raise
-        for folder in (path for path in incoming.rglob("*") if path.is_dir()):
+        for folder in (incoming, *(path for path in incoming.rglob("*") if path.is_dir())):
             sync(folder)
-        sync(incoming)
-        if (self.releases / sha256).exists():
-            shutil.rmtree(self.releases / sha256)
+        shutil.rmtree(self.releases / sha256, ignore_errors=True)
         incoming.replace(self.releases / sha256)
         sync(self.releases)
 

@@ -1,4 +1,4 @@
-"""What the evaluation did not judge, and what it saw and may not decide: both must be said aloud."""
+"""What the evaluation did not judge, and what it saw and may not decide: both are reported."""
 
 from __future__ import annotations
 

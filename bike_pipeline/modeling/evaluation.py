@@ -77,7 +77,7 @@ def read_metrics(evaluation_path: str, model_name: str) -> SliceMetrics:
     """
     found: SliceMetrics = {}
     names = {model_name, ""} if model_name == CANDIDATE else {model_name}
-    # TFMA looks for files by pattern where it is given a folder.
+    # TFMA takes the folder for a pattern.
     for record in tfma.load_metrics(os.path.join(as_pattern(evaluation_path), tfma.METRICS_KEY)):
         key = _slice_key(record.slice_key)
         for entry in record.metric_keys_and_values:

@@ -43,7 +43,7 @@ def sums_of(label: npt.ArrayLike, prediction: npt.ArrayLike) -> Sums:
 
 
 def metrics_of(sums: Sums) -> dict[str, float]:
-    """Return every metric; NaN where it is not defined (no rows, or no rentals for bias and calibration)."""
+    """Return every metric; NaN if it is not defined (no rows, or no rentals for bias and calibration)."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return {name: float(formula(sums)) if sums[0] else math.nan for name, formula in FORMULAS.items()}
 

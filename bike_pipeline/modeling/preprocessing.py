@@ -3,7 +3,7 @@
 The same graph trains and serves. It takes numbers only and uses TensorFlow's plain arithmetic, so that it converts to
 every export format. What is learnt from the training rows comes from TFT's analyzers on Beam, or as numbers from
 whoever has the rows at hand (see `components.transform`). Codes outside their range are clipped into it: an edge device
-must not fail where a server answers.
+must not fail if a server answers.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ HELLO_SECONDS = 5.0
 
 
 class PeerLostError(StageError):
-    """Another worker is not there, or not any more; what is wrong is said there."""
+    """Another worker is absent or lost; its own log says why."""
 
 
 def name(cluster: Cluster) -> str:
@@ -76,7 +76,7 @@ def _send(connection: socket.socket, message: dict[str, Any]) -> None:
 
 
 def _receive(connection: socket.socket, seconds: float) -> dict[str, Any]:
-    """Return one message; empty where nothing comes in time, or something else than a message."""
+    """Return one message; empty if nothing comes in time, or something else than a message."""
     connection.settimeout(max(seconds, 0.001))
     try:
         with connection.makefile("rb") as file:

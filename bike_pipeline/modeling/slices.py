@@ -1,4 +1,4 @@
-"""The slices that a model is judged by: of which columns they are taken, and which of them some rows hold."""
+"""The slices that a model is judged by, and the rows of each."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     parser = argparse.ArgumentParser(prog="python -m bike_pipeline.modeling.train_worker", description=__doc__)
     parser.add_argument("--job", required=True, help="the training as JSON, see TrainingJob")
     parser.add_argument(
-        "--nodes", type=int, help="number of workers, where no TF_CONFIG names them: the pods of a TrainJob"
+        "--nodes", type=int, help="number of workers, if no TF_CONFIG names them: the pods of a TrainJob"
     )
     parser.add_argument("--port", type=int, default=PORT, help="where each of them listens (default: %(default)s)")
     parser.add_argument("--with-parent", action="store_true", help="end when standard input is closed")

@@ -142,7 +142,7 @@ def _schedule(training: dict[str, Any], count: int) -> keras.optimizers.schedule
 def _write_events(losses: Sequence[float], training: dict[str, Any], count: int, folder: str) -> None:
     """Write loss and learning rate of each epoch, by Keras's names, as TensorBoard reads them."""
     schedule, steps = _schedule(training, count), math.ceil(count / training["batch_size"])
-    # `tf.summary.scalar` writes the same, but only where the tensorboard package is installed.
+    # `tf.summary.scalar` writes the same, but only if the tensorboard package is installed.
     metadata = tf.compat.v1.SummaryMetadata(plugin_data={"plugin_name": "scalars"})
     metadata.data_class = _SCALAR
     writer = tf.summary.create_file_writer(folder)

@@ -204,7 +204,7 @@ def _trial_server(
         ready = _ready_message(process, begin + settings.start_seconds)
         seconds = time.monotonic() - begin
         if version not in ready["versions"]:
-            raise _TrialError(f"it cannot be served ({'; '.join(ready['problems']) or 'no reason was told'})")
+            raise _TrialError(f"it cannot be served ({'; '.join(ready['problems']) or 'no reason is known'})")
         yield process, int(ready["rest_port"]), seconds
     finally:
         process.terminate()
