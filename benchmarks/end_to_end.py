@@ -39,6 +39,8 @@ GOALS = (
 )
 # They train with other random numbers: so far apart may their errors be.
 QUALITY_TOLERANCE = 0.1
+# What stands between them in docs/benchmarks.md is written by `--page`.
+MARKS = ("<!-- generated: whole run -->", "<!-- end -->")
 IMPORTS, REST = "imports and start", "between and after the stages"
 
 
@@ -123,6 +125,36 @@ def second_span_table(first: dict[str, float], second: dict[str, tuple[str, floa
     for name, (state, seconds) in second.items():
         lines.append(f"{name:32s} {state:>8s} {seconds:6.1f} {first.get(name, 0.0):14.1f}")
     return "\n".join(lines)
+
+
+def markdown(measured: Measured) -> str:
+    """Return the figures as the tables of docs/benchmarks.md."""
+    lines = ["| | wall s | CPU s | memory MB |", "|---|---|---|---|"]
+    for name, runs in measured.timings.items():
+        wall, cpu = (statistics.median(getattr(t, time) for t in runs) for time in ("wall", "cpu"))
+        lines.append(f"| {name} | {wall:.1f} | {cpu:.1f} | {max(t.memory for t in runs):,.0f} |")
+    lines += ["", "| goal | median | rounds | at most | |", "|---|---|---|---|---|"]
+    for verdict in verdicts(measured.timings):
+        rounds = ", ".join(f"{figure:.2f}" for figure in verdict.figures)
+        reached = "reached" if verdict.reached else "**missed**"
+        lines.append(f"| {verdict.goal} | {verdict.median:.2f} | {rounds} | {verdict.limit:g} | {reached} |")
+    parts = {name: plots.parts_of(found) for name, found in measured.stages.items()}
+    lines += ["", f"| wall seconds | {' | '.join(parts)} |", "|---" * (len(parts) + 1) + "|"]
+    lines += [f"| {part} | {' | '.join(f'{found[part]:.1f}' for found in parts.values())} |" for part in plots.PARTS]
+    lines += ["", "| stage | second span | s | first span, s |", "|---|---|---|---|"]
+    first = measured.stages[OURS]
+    lines += [f"| {n} | {state} | {s:.1f} | {first.get(n, 0.0):.1f} |" for n, (state, s) in measured.second.items()]
+    mae = ", ".join(f"{name} {error:.1f}" for name, error in measured.mae.items())
+    return "\n".join([*lines, "", f"MAE on the eval split: {mae}."])
+
+
+def put_into(page: Path, text: str) -> None:
+    """Replace what stands between the page's two marks of generated text."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
+    after = rest.partition(MARKS[1])[2]
+    if not after:
+        raise SystemExit(f"error: {page} lacks the marks {' and '.join(MARKS)}")
+    page.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}", encoding="utf-8")
 
 
 def sound(mae: dict[str, float]) -> bool:
@@ -221,6 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3, help="rounds to run (default 3)")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--plot", type=Path, help="draw where each second goes into this PNG file")
+    parser.add_argument("--page", type=Path, help="write the tables into this page, docs/benchmarks.md")
     options = parser.parse_args(arguments)
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
@@ -235,6 +268,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         content = {**asdict(measured), "verdicts": [{**asdict(v), "reached": v.reached} for v in reached]}
         options.json.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    if options.page:
+        put_into(options.page, markdown(measured))
     if options.plot:
         plots.draw_stages(measured.stages, options.plot)
     if not sound(measured.mae):

@@ -34,25 +34,12 @@ def read_report(exports: Path) -> dict[str, Any]:
 
 
 def passed(exports: Path) -> list[str]:
-    """Return the names of the formats that may be pushed.
-
-    Raises:
-        ExportError: the report cannot be read.
-    """
+    """Return the names of the formats that may be pushed."""
     return [name for name, entry in read_report(exports)["formats"].items() if entry["passed"] is True]
 
 
 def add(exports: Path, version: Path) -> None:
-    """Copy the formats that passed, with the report and the golden rows, into the folder of a version.
-
-    Args:
-        exports: folder of the Exports artifact.
-        version: a version's folder, not served yet.
-
-    Raises:
-        ExportError: the report cannot be read.
-        OSError: a file cannot be copied.
-    """
+    """Copy the formats that passed, with the report and the golden rows, into the folder of a version."""
     target = version / EXPORTS_FOLDER
     names = passed(exports)
     target.mkdir(parents=True)

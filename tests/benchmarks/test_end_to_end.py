@@ -93,6 +93,26 @@ def test_figures_and_picture_are_written(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_tables_of_the_page_are_written_between_its_marks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    page = tmp_path / "benchmarks.md"
+    page.write_text("before\n<!-- generated: whole run -->\nold\n<!-- end -->\nafter\n", encoding="utf-8")
+    _run(monkeypatch, _timings(15, 60, 10), GOOD, "--page", str(page))
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    assert "old" not in text
+    assert "| wall, bike-pipeline run / plain TFX | 0.25 | 0.25, 0.25 | 0.25 | reached |" in text
+    assert "| training | 1.0 | 3.0 | 3.0 |" in text
+    page.write_text("no marks", encoding="utf-8")
+    with pytest.raises(SystemExit, match="lacks the marks"):
+        _run(monkeypatch, _timings(15, 60, 10), GOOD, "--page", str(page))
+
+
+def test_the_committed_page_has_the_marks() -> None:
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert all(page.count(mark) == 1 for mark in end_to_end.MARKS)
+
+
 def test_the_picture_leaves_no_second_out() -> None:
     for stages in STAGES.values():
         assert sum(plots.parts_of(stages).values()) == pytest.approx(sum(stages.values()))

@@ -36,17 +36,7 @@ def edge_gates(
     model: Path,
     folder: Path,
 ) -> dict[str, EdgeGate]:
-    """Return the verdict on each LiteRT format that passed; the first of them is that of the model.
-
-    Args:
-        report: what came of all formats.
-        sums: errors by slice and format.
-        formats: the formats, in the order of the settings.
-        settings: the gate in front of serving.
-        limits: what formats may lose.
-        model: the SavedModel.
-        folder: where the exports are; TFMA's files go below.
-    """
+    """Return the verdict on each LiteRT format that passed; the first of them is that of the model."""
     return {
         format_.name: _verdict(sums, format_, _held_to(settings, limits), model, folder)
         for format_ in formats

@@ -175,11 +175,7 @@ def size_in_words(size_bytes: float) -> str:
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """Return which formats passed, with their sizes, which did not, and the verdict on devices, in one line.
-
-    Args:
-        report: the content of `parity.json`.
-    """
+    """Return which formats passed, with their sizes, which did not, and the verdict on devices, in one line."""
     if report["reason"]:
         return str(report["reason"])
     formats = report["formats"]

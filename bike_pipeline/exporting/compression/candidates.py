@@ -60,17 +60,7 @@ class Trying:
 def write_models(
     methods: Sequence[Method], material: Material, trying: Trying, folder: Path
 ) -> dict[Method, tuple[int, float]]:
-    """Write every method's model as a SavedModel, `<method>/model`; return its parameters and its sparsity.
-
-    Args:
-        methods: the methods; `plain` is the blessed SavedModel itself.
-        material: what they are made of.
-        trying: how.
-        folder: where to write; it exists and is empty.
-
-    Raises:
-        ExportError: the blessed SavedModel does not hold its Keras model.
-    """
+    """Write every method's model as a SavedModel, `<method>/model`; return its parameters and its sparsity."""
     from bike_pipeline.exporting.compression.pruning import sparsity_of
     from bike_pipeline.modeling import saved_model
 
@@ -101,13 +91,6 @@ def measure(
     """Export every model to every format, in `<method>/<format>`, and measure all of them.
 
     A candidate that cannot be exported or loaded is told with its error and costs no other.
-
-    Args:
-        models: what `write_models` returned.
-        calibration: what quantization learns its ranges from.
-        material: the rows that decide.
-        trying: how.
-        folder: where the models are.
     """
     candidates, loaded = [], {}
     formats = registry.formats_of(trying.compression.formats)

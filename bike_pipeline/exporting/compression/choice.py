@@ -26,17 +26,6 @@ def choose(methods: Sequence[Method], material: Material, calibration: Columns, 
     """Make every candidate in `folder`, measure all of them on the eval split, and apply the rule.
 
     `folder` then holds `<method>/model` (a SavedModel), `<method>/<format>` and `compression.json` (`as_json`).
-
-    Args:
-        methods: what to try; the plain model is always a candidate.
-        material: the blessed model and its rows.
-        calibration: rows of the training span that quantization learns its ranges from.
-        trying: how candidates are made, and the rule.
-        folder: where to write; it exists and is empty.
-
-    Raises:
-        ExportError: the blessed SavedModel does not hold its Keras model.
-        ConfigurationError: a format is not there.
     """
     ordered: tuple[Method, ...] = (PLAIN, *(method for method in methods if method != PLAIN))
     models = write_models(ordered, material, trying, folder)
@@ -58,14 +47,7 @@ def refused(choice: Choice) -> ExportError:
 
 
 def as_json(choice: Choice, settings: CompressionSettings, rows: dict[str, int], seed: int) -> dict[str, Any]:
-    """Return what was measured and decided as plain values; None for what is not finite.
-
-    Args:
-        choice: what the rule came to.
-        settings: the limits and the methods' settings.
-        rows: rows by split, "train" and "eval".
-        seed: what the methods were seeded with.
-    """
+    """Return what was measured and decided as plain values; None for what is not finite."""
     table = [{**asdict(c), "reason": choice.reasons.get(c.name, "")} for c in choice.candidates]
     return {
         "winner": None if choice.winner is None else {"method": choice.winner.method, "format": choice.winner.format},

@@ -34,14 +34,7 @@ def loss_of(label: Any, teacher_weight: float) -> Loss:
 
 
 def train(teacher: Teacher, settings: DistillationSettings, further: dict[str, Any], seed: int) -> keras.Model:
-    """Return a student with the blessed model's inputs and output.
-
-    Args:
-        teacher: the blessed model and its rows.
-        settings: how small and how long.
-        further: `batch_size` and `weight_decay` of the settings' section `training`.
-        seed: seeds the student's weights and its training.
-    """
+    """Return a student with the blessed model's inputs and output."""
     target = np.stack([teacher.label, teacher.answers()], axis=1)
     training.repeatable(seed)
     # No dropout: a student this small has nothing to spare, and its teacher's answers hold it back from noise.

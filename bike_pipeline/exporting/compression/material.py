@@ -61,11 +61,7 @@ class Teacher:
         return cls(material.saved_model, inputs, label)
 
     def model(self) -> keras.Model:
-        """Return a fresh copy of the blessed Keras model, from transformed features to log(1 + rentals).
-
-        Raises:
-            ExportError: the SavedModel does not hold it.
-        """
+        """Return a fresh copy of the blessed Keras model, from transformed features to log(1 + rentals)."""
         import keras
 
         from bike_pipeline.modeling import saved_model

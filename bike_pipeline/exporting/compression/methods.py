@@ -17,15 +17,7 @@ PLAIN: Method = "plain"
 def compressed(
     method: Method, teacher: Teacher, settings: CompressionSettings, further: dict[str, Any], seed: int
 ) -> keras.Model:
-    """Return the model that a method makes of the blessed one.
-
-    Args:
-        method: its name; `plain` returns the blessed model as it is.
-        teacher: the blessed model and its rows.
-        settings: how each method works.
-        further: `batch_size` and `weight_decay` of the settings' section `training`.
-        seed: seeds weights and training; the same seed gives the same model on the same machine.
-    """
+    """Return the model that a method makes of the blessed one."""
     if method == "pruning":
         from bike_pipeline.exporting.compression import pruning
 

@@ -56,14 +56,7 @@ def prunable(model: keras.Model) -> list[keras.layers.Dense]:
 
 
 def train(teacher: Teacher, settings: PruningSettings, further: dict[str, Any], seed: int) -> keras.Model:
-    """Return the blessed model with a share of its dense weights at zero, trained further meanwhile.
-
-    Args:
-        teacher: the blessed model and its rows.
-        settings: how much and how long.
-        further: `batch_size` and `weight_decay` of the settings' section `training`.
-        seed: seeds the training.
-    """
+    """Return the blessed model with a share of its dense weights at zero, trained further meanwhile."""
     training.repeatable(seed)
     model = teacher.model()
     kept = [(layer, _Kept(tuple(layer.kernel.shape))) for layer in prunable(model)]

@@ -45,14 +45,7 @@ def _in_eight_bits(layer: keras.layers.Layer) -> keras.layers.Layer:
 
 
 def train(teacher: Teacher, settings: QuantizationAwareSettings, further: dict[str, Any], seed: int) -> keras.Model:
-    """Return the blessed model, trained further as if its dense layers had eight bits.
-
-    Args:
-        teacher: the blessed model and its rows.
-        settings: how long.
-        further: `batch_size` and `weight_decay` of the settings' section `training`.
-        seed: seeds the training.
-    """
+    """Return the blessed model, trained further as if its dense layers had eight bits."""
     training.repeatable(seed)
     model = teacher.model()
     rounding = keras.models.clone_model(model, clone_function=_in_eight_bits)

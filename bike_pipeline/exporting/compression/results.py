@@ -20,14 +20,7 @@ class NewResult:
     """
 
     def __init__(self, base: Path) -> None:
-        """Make the folder, and remove what a killed process left aside.
-
-        Args:
-            base: the folder of a model's results; only one process works in it at a time.
-
-        Raises:
-            StorageError: it cannot be written.
-        """
+        """Make the folder, and remove what a killed process left aside."""
         self._base = base
         self._number = max(_numbers(base), default=0) + 1
         self.folder = base / f"{_INCOMING}{self._number}"
@@ -52,11 +45,7 @@ class NewResult:
             raise storage_error(error, "write", self._base) from error
 
     def publish(self) -> Path:
-        """Flush the folder, rename it into its place, remove the results before, and return it.
-
-        Raises:
-            OSError: it cannot be written; the results before are untouched.
-        """
+        """Flush the folder, rename it into its place, remove the results before, and return it."""
         before = _numbers(self._base)
         sync_tree(self.folder)
         target = self._base / str(self._number)

@@ -105,10 +105,6 @@ def decide(candidates: Sequence[Candidate], settings: CompressionSettings) -> Ch
 
     Among the candidates within both limits the one with the least of `settings.minimize` wins; of equals the one with
     the smaller MAE, then the one that stands first.
-
-    Args:
-        candidates: what was measured.
-        settings: the limits and what to minimize.
     """
     kept_out = {candidate.name: _against_limits(candidate, settings) for candidate in candidates}
     within = [candidate for candidate in candidates if not kept_out[candidate.name]]

@@ -44,11 +44,7 @@ class Compressed(Tflite):
     in_process = True
 
     def export(self, source: Source, folder: Path) -> None:
-        """Make all candidates aside, and keep the winner's file with the table of why.
-
-        Raises:
-            ExportError: the source says nothing of compression, or no candidate is within the limits.
-        """
+        """Make all candidates aside, and keep the winner's file with the table of why."""
         if source.compression is None:
             raise ExportError(
                 "the compressed model is trained, which only a run of the pipeline does",

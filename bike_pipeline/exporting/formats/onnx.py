@@ -31,12 +31,7 @@ class Session:
     """An ONNX model in ONNX Runtime, on one thread."""
 
     def __init__(self, path: Path, title: str) -> None:
-        """Load the file.
-
-        Raises:
-            ExportError: it is no ONNX model, or needs operators that the runtime does not have.
-            MissingExtraError: ONNX Runtime is not installed.
-        """
+        """Load the file."""
         extras.require("exports", f"running {title}")
         import onnxruntime
 
@@ -82,15 +77,7 @@ class Float32(Format):
 
 
 def convert(source: Source, path: Path) -> None:
-    """Write the signature that takes raw features as an ONNX file whose batch may be of any size.
-
-    Args:
-        source: the model.
-        path: the file to write; appears only when it is complete.
-
-    Raises:
-        ExportError: an operator has no counterpart in ONNX; names it and its layer.
-    """
+    """Write the signature that takes raw features as an ONNX file whose batch may be of any size."""
     shared = source.shared / FILE if source.shared else None
     if shared and shared.is_file():
         content = shared.read_bytes()

@@ -38,12 +38,7 @@ class Request:
     """An OpenVINO model on one thread of the processor. One caller at a time."""
 
     def __init__(self, path: Path, title: str) -> None:
-        """Load and compile the graph.
-
-        Raises:
-            ExportError: it cannot be read or compiled.
-            MissingExtraError: OpenVINO is not installed.
-        """
+        """Load and compile the graph."""
         extras.require("openvino", f"running {title}")
         import openvino
 

@@ -26,12 +26,7 @@ _KINDS = {"int": np.int64, "float": np.float32}
 
 
 def require() -> None:
-    """Stop where TensorRT, its Python bindings' companion or a GPU is missing.
-
-    Raises:
-        MissingExtraError: a package is not installed.
-        ExportError: there is no driver or no GPU.
-    """
+    """Stop where TensorRT, its Python bindings' companion or a GPU is missing."""
     absent = [package for module, package in _PACKAGES.items() if not _is_there(module)]
     if absent:
         raise MissingExtraError(
@@ -67,15 +62,7 @@ def _gpu_lacking() -> str:
 
 
 def build(path: Path, source: Source) -> bytes:
-    """Return the engine of an ONNX file.
-
-    Args:
-        path: the ONNX file.
-        source: the model it was made from, for errors.
-
-    Raises:
-        ExportError: TensorRT lacks an operator, which is named with its layer, or cannot build the engine.
-    """
+    """Return the engine of an ONNX file."""
     import tensorrt
 
     logger = tensorrt.Logger(tensorrt.Logger.ERROR)
@@ -102,12 +89,7 @@ class Engine:
     """An engine on the first GPU. One caller at a time."""
 
     def __init__(self, path: Path) -> None:
-        """Load the engine and take the GPU memory of its largest batch.
-
-        Raises:
-            ExportError: it was built for another GPU or version of TensorRT, or is no engine.
-            MissingExtraError: a package is not installed.
-        """
+        """Load the engine and take the GPU memory of its largest batch."""
         require()
         import tensorrt
         from cuda.bindings import runtime
@@ -158,11 +140,7 @@ class Engine:
         return answers
 
     def _done(self, result: tuple[Any, ...]) -> Any:
-        """Return what a call of CUDA's runtime gave beside its status.
-
-        Raises:
-            ExportError: the status is an error.
-        """
+        """Return what a call of CUDA's runtime gave beside its status."""
         status, *values = result
         if int(status):
             raise ExportError(f"the GPU refuses a call ({status})", where="tensorrt", fix="see nvidia-smi")

@@ -25,9 +25,6 @@ def config(onnx_file: str) -> dict[str, Any]:
     """Return what an engine is built with.
 
     TF32, which TensorRT uses where it may, keeps 10 bits of a product's inputs; the check allows a difference of 1e-5.
-
-    Args:
-        onnx_file: name of the ONNX file.
     """
     return {
         "onnx": onnx_file,

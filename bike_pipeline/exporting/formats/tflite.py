@@ -33,11 +33,7 @@ class Interpreter:
     """
 
     def __init__(self, path: Path) -> None:
-        """Load the file.
-
-        Raises:
-            ExportError: it is no LiteRT model, lacks the signature, or needs operators that the runtime does not have.
-        """
+        """Load the file."""
         from ai_edge_litert import interpreter
 
         try:
@@ -96,9 +92,6 @@ def convert(source: Source, title: str, **options: Any) -> bytes:
         source: the model.
         title: what people call the format, for errors.
         options: attributes of TensorFlow's converter by name; `types` stands for `target_spec.supported_types`.
-
-    Raises:
-        ExportError: an operator has no builtin counterpart; names it and its layer.
     """
     import tensorflow as tf
 

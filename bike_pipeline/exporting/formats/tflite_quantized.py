@@ -3,7 +3,7 @@
 What holds nearly all weights and nearly all arithmetic becomes integer. The transforms, the last small layers, which
 add up the logarithm of the answer, and the exponential stay float32: an error of one step there is an error of 3 %
 in rentals. TensorFlow's own converter quantizes those too and loses 36 % of MAE on the embedded data
-(docs/export-formats.md).
+(docs/exports.md).
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import math
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -25,40 +26,27 @@ from bike_pipeline.exporting.formats.operators import unsupported
 _EXAMPLE_ROWS = 4
 # TensorFlow's operators whose torch counterpart takes the same inputs, by its name in `torch`.
 _SAME = {
-    "Abs": "abs",
-    "Add": "add",
+    **{
+        name: name.lower()
+        for name in re.findall(
+            r"\w+",
+            "Abs Add Cos Exp Expm1 Floor Log Log1p Maximum Minimum Mul Neg Relu Round Rsqrt Sigmoid Sin Sqrt Square "
+            "Sub Tanh",
+        )
+    },
     "AddV2": "add",
     "BiasAdd": "add",
-    "Cos": "cos",
     "Equal": "eq",
-    "Exp": "exp",
-    "Expm1": "expm1",
-    "Floor": "floor",
     "Greater": "gt",
     "GreaterEqual": "ge",
     "Less": "lt",
     "LessEqual": "le",
-    "Log": "log",
-    "Log1p": "log1p",
     "LogicalAnd": "logical_and",
     "LogicalNot": "logical_not",
     "LogicalOr": "logical_or",
-    "Maximum": "maximum",
-    "Minimum": "minimum",
-    "Mul": "mul",
-    "Neg": "neg",
     "NotEqual": "ne",
     "RealDiv": "div",
-    "Relu": "relu",
-    "Round": "round",
-    "Rsqrt": "rsqrt",
     "SelectV2": "where",
-    "Sigmoid": "sigmoid",
-    "Sin": "sin",
-    "Sqrt": "sqrt",
-    "Square": "square",
-    "Sub": "sub",
-    "Tanh": "tanh",
 }
 # Those that do not; see `_special`.
 _SPECIAL = ("Cast", "ConcatV2", "GatherV2", "MatMul", "Pack", "Reshape", "Sum", "Unpack")
@@ -104,11 +92,7 @@ def _known(operation: frozen_graph.Operation) -> bool:
 
 
 def _module(source: Source, title: str) -> Any:
-    """Return the serving graph as an `nn.Module` in evaluation mode.
-
-    Raises:
-        ExportError: an operator is unknown; names it and its layer.
-    """
+    """Return the serving graph as an `nn.Module` in evaluation mode."""
     import torch
 
     graph = frozen_graph.read(source)
@@ -150,17 +134,7 @@ class Module:
     """A saved module, on one thread."""
 
     def __init__(self, path: Path, title: str, load: Callable[[Any, str], Any]) -> None:
-        """Load the file.
-
-        Args:
-            path: the file.
-            title: what people call the format, for errors.
-            load: returns the module of torch and a path.
-
-        Raises:
-            ExportError: it cannot be loaded.
-            MissingExtraError: PyTorch is not installed.
-        """
+        """Load the file."""
         extras.require("torch", f"running {title}")
         import torch
 

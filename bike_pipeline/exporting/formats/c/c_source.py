@@ -29,11 +29,7 @@ _DTYPES = {"int64_t": np.int64, "float": np.float32}
 
 
 def compiler() -> list[str]:
-    """Return the C compiler's command: the variable CC, or `cc`.
-
-    Raises:
-        ExportError: it is not installed.
-    """
+    """Return the C compiler's command: the variable CC, or `cc`."""
     command = shlex.split(os.environ.get(COMPILER_VARIABLE, "")) or ["cc"]
     if shutil.which(command[0]) is None:
         raise ExportError(
@@ -45,16 +41,7 @@ def compiler() -> list[str]:
 
 
 def compiled(source: Path, target: Path, *flags: str) -> None:
-    """Compile C files of one model to a program or, with -shared, a library.
-
-    Args:
-        source: the C file.
-        target: what to write.
-        flags: further arguments of the compiler, which may be further C files.
-
-    Raises:
-        ExportError: there is no compiler, or it refuses the code.
-    """
+    """Compile C files of one model to a program or, with -shared, a library."""
     command = [*compiler(), *FLAGS, *flags, str(source), "-o", str(target), "-lm"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -128,15 +115,11 @@ class CSource(Format):
             FILE: code,
             HEADER: templates.header(fields, identity),
             "main.c": templates.program(fields),
-            "CMakeLists.txt": templates.CMAKE,
+            "CMakeLists.txt": templates.text_of("CMakeLists.txt"),
         }
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
 
     def load(self, folder: Path) -> _Answering:
-        """Compile it to a shared library and load that.
-
-        Raises:
-            ExportError: there is no C compiler, or it refuses the code.
-        """
+        """Compile it to a shared library and load that."""
         return _Answering(folder)

@@ -29,11 +29,7 @@ class Body:
     """Writes the tables and the statements of one row."""
 
     def __init__(self, graph: FrozenGraph) -> None:
-        """Generate the code.
-
-        Raises:
-            ExportError: an operator is unknown, or used in a form that is; it names the layer.
-        """
+        """Generate the code."""
         self.tables: list[str] = []
         self.statements: list[str] = []
         # The functions of `HELPERS` that the statements call.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bike_pipeline.exporting.formats.c.templates import text_of
+
 TYPES = {"float32": "float", "int64": "int64_t", "int32": "int32_t", "bool": "bool"}
 # What a feature's value becomes, element by element; {0}, {1} and {2} are the inputs.
 FLOAT_ONLY = {
@@ -49,50 +51,7 @@ ANY = {
     "SelectV2": "{0} ? {1} : {2}",
 }
 # Of C99, and of C++, which may compile the file as well; an operation in the graph may be called like them.
-KEYWORDS = [
-    "auto",
-    "bool",
-    "break",
-    "case",
-    "char",
-    "const",
-    "continue",
-    "default",
-    "delete",
-    "do",
-    "double",
-    "else",
-    "enum",
-    "extern",
-    "false",
-    "float",
-    "for",
-    "goto",
-    "if",
-    "inline",
-    "int",
-    "long",
-    "new",
-    "operator",
-    "register",
-    "restrict",
-    "return",
-    "short",
-    "signed",
-    "sizeof",
-    "static",
-    "struct",
-    "switch",
-    "template",
-    "this",
-    "true",
-    "typedef",
-    "union",
-    "unsigned",
-    "void",
-    "volatile",
-    "while",
-]
+KEYWORDS = text_of("keywords.txt").split()
 HELPERS = {
     "minimum": """\
 /* What is not a number stays so: a broken sensor must not look like an answer. */
