@@ -33,7 +33,7 @@ _PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_00
 _EPOCH = dt.date(1970, 1, 1).toordinal()
 _FIRST_DAY, _LAST_DAY = dt.date.min.toordinal() - _EPOCH, dt.date.max.toordinal() - _EPOCH
 _WANTED = {"int": "an integer", "float": "a number", "date": "a date (YYYY-MM-DD)"}
-_LONGEST_SHOWN = 40
+_LONGEST_TEXT = 40
 
 
 @dataclass(frozen=True)
@@ -73,27 +73,25 @@ def parse_column(feature: Feature, column: pa.ChunkedArray, where: str) -> tuple
         values, missing, wrong = _from_type(feature, array, where)
     valid = ~(missing | wrong)
 
-    def shown(row: int) -> str:
+    def text_of(row: int) -> str:
         text = _as_text(array[row])
-        return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+        return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
 
     problems = [
         Problem("missing", missing, lambda _: f"{feature.name}: missing"),
-        Problem("type", wrong, lambda row: f"{feature.name}: {_type_reason(shown(row), feature)}"),
+        Problem("type", wrong, lambda row: f"{feature.name}: {_type_reason(text_of(row), feature)}"),
     ]
     if feature.kind == "float":
         infinite = valid & ~np.isfinite(values)
         valid &= ~infinite
         values = np.where(valid, values, 0.0)
-        problems.append(Problem("not_finite", infinite, lambda row: f"{feature.name}: '{shown(row)}' is not finite"))
-    if feature.minimum is not None:
-        low = valid & (values < feature.minimum)
-        problems.append(Problem("range", low, lambda row: f"{feature.name}: {shown(row)} is below {feature.minimum:g}"))
-    if feature.maximum is not None:
-        high = valid & (values > feature.maximum)
-        problems.append(
-            Problem("range", high, lambda row: f"{feature.name}: {shown(row)} is above {feature.maximum:g}")
-        )
+        problems.append(Problem("not_finite", infinite, lambda row: f"{feature.name}: '{text_of(row)}' is not finite"))
+    low = valid & (values < (-np.inf if feature.minimum is None else feature.minimum))
+    high = valid & (values > (np.inf if feature.maximum is None else feature.maximum))
+    problems += [
+        Problem("range", low, lambda row: f"{feature.name}: {text_of(row)} is below {feature.minimum:g}"),
+        Problem("range", high, lambda row: f"{feature.name}: {text_of(row)} is above {feature.maximum:g}"),
+    ]
     return values, valid, [problem for problem in problems if problem.mask.any()]
 
 

@@ -165,7 +165,7 @@ def _repeats(share: float, where: str, limits: GateLimits) -> str:
 
 
 def _profile(split: str, sums: CalendarSums, reference: CalendarSums, limits: GateLimits) -> Iterator[Anomaly]:
-    """Yield where the label moved in a part of the day only: a level may grow, the day's shape stays."""
+    """Yield a finding if the label moved in a part of the day only: a level may grow, the day's shape stays."""
     ratios = _by_band(sums) / _by_band(reference)
     ratios = ratios[np.isfinite(ratios)]
     if not len(ratios):
@@ -183,7 +183,7 @@ def _profile(split: str, sums: CalendarSums, reference: CalendarSums, limits: Ga
 
 
 def _by_band(sums: CalendarSums) -> Array:
-    """Return the mean label of each of `features.HOUR_BANDS`, shape (bands,); NaN where a band has no rows."""
+    """Return the mean label of each of `features.HOUR_BANDS`, shape (bands,); NaN if a band has no rows."""
     parts = np.add.reduceat(sums.hours, features.HOUR_BANDS, axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         found: Array = parts[:, 1] / parts[:, 0]
@@ -241,7 +241,7 @@ def _weather(name: str, months: Array, now: Array, before: Array, limits: GateLi
 
 
 def _relation(months: Array, now: Array, history: CalendarSums, limits: GateLimits) -> Iterator[Anomaly]:
-    """Yield where atemp no longer follows temp as it did: the two are degrees, whatever the season."""
+    """Yield a finding if atemp no longer follows temp as it did: the two are degrees, whatever the season."""
     (t, tt), (a, aa) = (calendar_sums.weather_column(name) for name in ("temp", "atemp"))
     sums = history.days.sum(axis=0)
     means = sums / sums[ROWS]

@@ -29,7 +29,6 @@ def quarantine_table(rows: SourceRows, problems: Sequence[Problem], rejected: np
     """
     import numpy as np
     import pyarrow as pa
-    from pyarrow import compute
 
     index = np.flatnonzero(rejected)
     reasons: dict[int, list[str]] = {int(row): [] for row in index}
@@ -41,7 +40,9 @@ def quarantine_table(rows: SourceRows, problems: Sequence[Problem], rejected: np
     columns = {
         "file": pa.array([rows.names[file] for file in where], type=pa.string()),
         "line": pa.array(lines),
-        "reasons": pa.array([*("; ".join(said) for said in reasons.values()), *(line.reason for line in rows.broken)]),
+        "reasons": pa.array(
+            [*("; ".join(found) for found in reasons.values()), *(line.reason for line in rows.broken)], pa.string()
+        ),
         "text": pa.array([*([None] * len(index)), *(line.text for line in rows.broken)], type=pa.string()),
     }
     gap = pa.nulls(len(rows.broken), type=pa.string())
@@ -49,11 +50,7 @@ def quarantine_table(rows: SourceRows, problems: Sequence[Problem], rejected: np
     for name in features.COLUMNS:
         texts = taken.column(name).cast(pa.string()).chunks
         columns[name] = pa.chunked_array([*texts, gap], type=pa.string())
-    columns["reasons"] = columns["reasons"].cast(pa.string())
-    table = pa.table(columns)
-    return table.take(
-        compute.sort_indices(pa.table({"file": where, "line": lines}), [("file", "ascending"), ("line", "ascending")])
-    )
+    return pa.table(columns).take(pa.array(np.lexsort((lines, where))))
 
 
 def quarantine_csv(table: pa.Table) -> bytes:

@@ -25,7 +25,7 @@ def csv_bytes(table: pa.Table) -> bytes:
     """Return accepted rows as CSV: header, `features.COLUMNS` in order, LF, no quotes.
 
     Floats always carry a point or an exponent: CSV readers that guess types (TFX's CsvExampleGen) then see a float
-    column even where every value happens to be 0.
+    column even if every value happens to be 0.
     """
     buffer = io.BytesIO()
     buffer.write(HEADER)

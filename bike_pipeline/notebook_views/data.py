@@ -114,8 +114,8 @@ def weather(champion: Champion) -> Picture:
 def _mean_over_share(axis: Any, at: Any, means: Any, counts: Any, width: float, line: str = "-") -> None:
     top = float(np.nanmax(means)) * 1.1
     axis.bar(at, counts / counts.max() * top * 0.5, width=width, color=ui.SOFT)
-    shown = counts > 0
-    axis.plot(at[shown], means[shown], f"o{line}", color=ui.NEW, ms=4, lw=1)
+    present = counts > 0
+    axis.plot(at[present], means[present], f"o{line}", color=ui.NEW, ms=4, lw=1)
     axis.set_ylim(0, top)
 
 

@@ -84,11 +84,11 @@ def canvas(rows: int, columns: int, size: tuple[float, float], title: str) -> tu
     return figure, axes
 
 
-def colors(name: str) -> Any:
-    """Return one of matplotlib's colour maps, from 0 to 1."""
-    import matplotlib
+def heat() -> Any:
+    """Return colours from cold, at 0, to hot, at 1."""
+    from matplotlib.colors import LinearSegmentedColormap
 
-    return matplotlib.colormaps[name]
+    return LinearSegmentedColormap.from_list("heat", [NEW, BAD])
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "") -> Html:

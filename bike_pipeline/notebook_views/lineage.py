@@ -184,8 +184,8 @@ def decisions(report: LineageReport) -> Picture:
         right.plot([100 * entry["upper"]] * 2, [line - 0.45, line + 0.45], color=ui.BAD, lw=1.4)
     right.axvline(0, color="black", lw=0.6)
     right.set_title("error against the model before, %" if changes else "there was no model before", fontsize=10)
-    for axis, shown in ((left, limits), (right, changes)):
-        axis.set(yticks=range(len(shown)), yticklabels=[_gate_name(entry) for entry in shown])
+    for axis, entries in ((left, limits), (right, changes)):
+        axis.set(yticks=range(len(entries)), yticklabels=[_gate_name(entry) for entry in entries])
         axis.tick_params(axis="y", labelsize=8)
         axis.invert_yaxis()
     return Picture(figure, "how much of each gate's limit is used up, and the change against the model before")

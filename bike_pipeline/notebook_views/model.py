@@ -72,14 +72,14 @@ def against_before(champion: Champion) -> Picture:
 
 def errors_over_runs(champion: Champion) -> Picture:
     """Return every model's MAE in the order of training, with what became of it."""
-    shown = [model for model in champion.models if "mae" in model.metrics]
+    judged = [model for model in champion.models if "mae" in model.metrics]
     figure, (axis,) = ui.canvas(1, 1, (11, 3), "Every model that was judged: MAE on the eval rows of its span")
-    for at, model in enumerate(shown):
+    for at, model in enumerate(judged):
         color = ui.GOOD if model.serving else (ui.NEW if model.blessed else ui.BAD)
         axis.bar(at, model.metrics["mae"], color=color, width=0.6)
         axis.text(at, model.metrics["mae"], f"{model.metrics['mae']:.1f}", ha="center", va="bottom", fontsize=9)
-    axis.set(xticks=range(len(shown)), ylabel="rentals an hour")
-    axis.set_xticklabels([f"model {model.model_id}\nspan {model.span} version {model.version}" for model in shown])
+    axis.set(xticks=range(len(judged)), ylabel="rentals an hour")
+    axis.set_xticklabels([f"model {model.model_id}\nspan {model.span} version {model.version}" for model in judged])
     axis.margins(y=0.15)
     for color, name in ((ui.GOOD, "serves now"), (ui.NEW, "blessed before"), (ui.BAD, "refused")):
         axis.bar(0, 0, color=color, label=name)
@@ -98,8 +98,8 @@ def measured_again(champion: Champion) -> Html:
         )
     # Float32 sums in another order differ far below a thousandth of a rental.
     same = abs(now - recorded) < 1e-3
-    told = f"MAE on record: {recorded:.3f} rentals an hour. Computed now, over {len(rows):,} hours: {now:.3f}."
-    return ui.sentence(f"{told} {'The same.' if same else 'NOT the same.'}", good=same)
+    comparison = f"MAE on record: {recorded:.3f} rentals an hour. Computed now, over {len(rows):,} hours: {now:.3f}."
+    return ui.sentence(f"{comparison} {'The same.' if same else 'NOT the same.'}", good=same)
 
 
 def weeks(champion: Champion) -> Picture:

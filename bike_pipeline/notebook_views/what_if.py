@@ -17,7 +17,7 @@ from bike_pipeline.notebook_views.elements import Html, Picture
 from bike_pipeline.serving.records import to_columns
 from bike_pipeline.use_cases.champion import Champion
 
-# An hour counts as seen where at least so many training hours are like it.
+# An hour counts as seen if at least so many training hours are like it.
 FEW = 20
 # What "like it" means: as near in temperature as this, °C, in the same weather and band of the day.
 NEAR = 1.5
@@ -38,10 +38,10 @@ def hour_table(hour: pd.Series[Any]) -> Html:
     for feature in features.MODEL_INPUTS:
         value = hour[feature.name]
         if feature.name in ui.PHYSICAL:
-            told = f"{ui.physical(feature.name, value):.1f} {ui.PHYSICAL[feature.name][2].rpartition(', ')[2]}"
+            words = f"{ui.physical(feature.name, value):.1f} {ui.PHYSICAL[feature.name][2].rpartition(', ')[2]}"
         else:
-            told = features.WEATHER[int(value)] if feature.name == "weathersit" else str(int(value))
-        rows.append((feature.name, feature.meaning, f"{value:.4g}", told))
+            words = features.WEATHER[int(value)] if feature.name == "weathersit" else str(int(value))
+        rows.append((feature.name, feature.meaning, f"{value:.4g}", words))
     caption = f"{hour['time']:%A, %d %B %Y, %H:00}: {int(hour[features.LABEL])} rentals were counted"
     return ui.table(("input", "meaning", "as it is sent", "in words"), rows, caption)
 
@@ -71,7 +71,7 @@ def similar_hours(champion: Champion, rows: pd.DataFrame) -> Any:
 
 
 def one_change_each(champion: Champion, hour: pd.Series[Any]) -> Picture:
-    """Return the answers for an hour with one thing changed at a time; hatched where such hours were hardly seen."""
+    """Return the answers for an hour with one thing changed at a time; hatched if such hours were hardly seen."""
     base = pd.DataFrame([hour])
     options: list[tuple[str, pd.DataFrame]] = [
         ("as it was", base),
@@ -93,12 +93,12 @@ def one_change_each(champion: Champion, hour: pd.Series[Any]) -> Picture:
         axis.barh(
             line, answer, color=color, hatch="////" if rare else "", edgecolor=ui.BAD if rare else color, height=0.7
         )
-        told = f"{answer:.0f}" + ("" if line == 0 else f" ({answer - answers[0]:+.0f})")
+        label = f"{answer:.0f}" + ("" if line == 0 else f" ({answer - answers[0]:+.0f})")
         if rare:
-            told += f"   only {count} such hours seen" if count else "   no such hour seen"
+            label += f"   only {count} such hours seen" if count else "   no such hour seen"
         ground = {"facecolor": "white", "lw": 0, "pad": 1}
         axis.annotate(
-            told, (float(answer), line), (6, 0), textcoords="offset points", va="center", fontsize=9, bbox=ground
+            label, (float(answer), line), (6, 0), textcoords="offset points", va="center", fontsize=9, bbox=ground
         )
     axis.set(
         yticks=range(len(options)), yticklabels=[name for name, _ in options], xlabel="predicted rentals in the hour"
@@ -132,7 +132,7 @@ def whole_day(champion: Champion, hour: pd.Series[Any]) -> Picture:
 def partial_dependence(champion: Champion) -> Picture:
     """Return the mean answer over the eval rows with one input held at each value (Friedman 2001), and single hours.
 
-    Below each curve stand the training hours at that value; where there are fewer than 20 in a step, the ground is red.
+    Below each curve stand the training hours at that value; the ground is red if a step has fewer than 20.
     """
     rows = champion.rows[champion.rows["part"] == "eval"]
     rows = rows.iloc[:: max(1, len(rows) // 200)]
@@ -189,7 +189,7 @@ def heat_wave(champion: Champion) -> Picture:
     figure, (left, right) = ui.canvas(
         1, 2, (12, 4), f"A heat wave: June to August, {days} days, made warmer by so many °C"
     )
-    heat = ui.colors("coolwarm")
+    heat = ui.heat()
     for step, curve in zip(degrees[::2], hours[::2], strict=True):
         left.plot(curve, color=heat(step / 12), lw=1.8, label="as it was" if step == 0 else f"{step} °C warmer")
     left.set(xlabel="hour of the day", ylabel="predicted rentals an hour", ylim=(0, None), xticks=range(0, 24, 3))

@@ -56,7 +56,7 @@ class GateLimits(Section):
         stuck_days: largest share of a split's days within which the label hardly varies (LABEL_NEAR_CONSTANT).
         label_week_up: largest factor by which seven days' mean label exceeds that of the two weeks on each side
             (LABEL_WEEK_LEVEL).
-        label_week_down: the same for falling below it; its square where no week follows.
+        label_week_down: the same for falling below it; its square if no week follows.
         label_step_up: largest factor from the label of four weeks to that of the next four (LABEL_STEP).
         label_step_down: the same downwards.
         label_month: largest factor between a month's mean label and that month of the history (LABEL_MONTH_LEVEL).

@@ -34,7 +34,7 @@ class ExportingSettings(Section):
 
     @property
     def all_formats(self) -> tuple[str, ...]:
-        """What a run exports: the compressed model first where methods are set, so that it is what devices get."""
+        """What a run exports: the compressed model first if methods are set, so that it is what devices get."""
         return ("compressed", *self.formats) if self.compression.methods else self.formats
 
     @model_validator(mode="after")
@@ -44,5 +44,5 @@ class ExportingSettings(Section):
         if len(set(self.formats)) != len(self.formats):
             raise ValueError("formats: the same format stands there twice")
         if "compressed" in self.formats:
-            raise ValueError("formats: compressed is exported where compression.methods names a method; leave it out")
+            raise ValueError("formats: compressed is exported if compression.methods names a method; leave it out")
         return self

@@ -17,9 +17,13 @@ from bike_pipeline.settings.tree import PROJECT_ROOT, Settings
 BASE_FILE = PROJECT_ROOT / "configs" / "base.yaml"
 
 
+# By its text: programs load settings again and again, and nobody changes what is read.
+_parsed = functools.lru_cache(maxsize=4)(read_yaml)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = read_yaml(path.read_text(encoding="utf-8"))
+        content = _parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigurationError("no such configuration file", where=str(path), fix="check the path") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -71,8 +75,8 @@ def _explain(error: ValidationError, where: str) -> ConfigurationError:
     else:
         message = first["msg"].removeprefix("Value error, ")
         got = first.get("input")
-        shown = f" (got {shortened(repr(got))})" if isinstance(got, str | int | float | bool) else ""
-        what = f"{path}: {message}{shown}" if path else message
+        got_text = f" (got {shortened(repr(got))})" if isinstance(got, str | int | float | bool) else ""
+        what = f"{path}: {message}{got_text}" if path else message
     more = len(error.errors()) - 1
     if more:
         what += f" (and {more} more)"

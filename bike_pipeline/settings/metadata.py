@@ -58,6 +58,6 @@ class MetadataSettings(Section):
 
     @property
     def server_address(self) -> str:
-        """The server as one address, without user and password; "" where the store is a file."""
+        """The server as one address, without user and password; "" if the store is a file."""
         authority = f"?{urlencode({'ca': self.ca_file})}" if self.ca_file else ""
         return f"{self.mysql.address}{authority}" if self.mysql else ""

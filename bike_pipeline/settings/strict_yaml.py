@@ -111,7 +111,7 @@ def problem_of(error: Exception) -> str:
 
 
 def resolved(plain: Plain) -> Any:
-    """Return what a scalar without quotes is where nothing says what it should be, by YAML 1.2's core schema.
+    """Return what a scalar without quotes is if no setting asks for a type, by YAML 1.2's core schema.
 
     Raises:
         ValueError: readers of YAML disagree about it (`010`), or it is an integer of more than 64 bits.
@@ -185,7 +185,7 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
 
 @lru_cache(maxsize=1024)
 def _scalar_kinds(annotation: Any) -> frozenset[type]:
-    """Return which kinds of scalars an annotation takes; `object` where it is none of them alone."""
+    """Return which kinds of scalars an annotation takes; `object` if it is none of them alone."""
     kinds: set[type] = set()
     for arm in _alternatives(annotation):
         if get_origin(arm) is Literal:

@@ -12,7 +12,7 @@ from typing import Any
 
 from bike_pipeline import extras
 from bike_pipeline.errors import BikePipelineError, ClusterError, ConfigurationError
-from bike_pipeline.settings.kubeflow_client import KubeflowClientSettings
+from bike_pipeline.settings.kubeflow import KubeflowClientSettings
 
 ENDPOINT_VARIABLE = "KF_PIPELINES_ENDPOINT"
 UI_VARIABLE = "KF_PIPELINES_UI_ENDPOINT"

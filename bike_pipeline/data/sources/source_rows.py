@@ -76,11 +76,11 @@ def check_columns(names: Sequence[str], where: str) -> tuple[str, ...]:
             raise DataError(
                 f"its columns are separated by {called}, not by commas", where=where, fix="export it with commas"
             )
-        elsewise = {name: other for name in missing if (other := similar_name(name, names))}
-        if elsewise:
-            told = ", ".join(f"'{other}' for {name}" for name, other in elsewise.items())
+        others = {name: other for name in missing if (other := similar_name(name, names))}
+        if others:
+            found = ", ".join(f"'{other}' for {name}" for name, other in others.items())
             raise DataError(
-                f"its first line writes {told}", where=where, fix="write the names of the columns in lower case"
+                f"its first line writes {found}", where=where, fix="write the names of the columns in lower case"
             )
         if len(missing) == len(features.COLUMNS):
             raise DataError(
