@@ -46,10 +46,15 @@ def push_edge(
     """
     from bike_pipeline.edge import bundle, exports
     from bike_pipeline.edge import channel as channels
-    from bike_pipeline.model_registry import signing
+    from bike_pipeline.lineage.queries.model_lookup import pushed_folder
+    from bike_pipeline.model_registry import ModelRegistry, signing
     from bike_pipeline.use_cases.verification import trusted_keys
 
-    folder = _folder(settings, version)
+    folder = pushed_folder(settings.serving_path, None if version is None else str(version))
+    if folder is None:
+        present = ", ".join(map(str, ModelRegistry(settings.serving_path).versions()))
+        fix = f"choose one of {present}" if present else "run the pipeline first"
+        raise ModelError(f"version {version} is not there", where=settings.serving_path, fix=fix)
     trusted = trusted_keys(settings)
     signer = signing.signer()
     if signer is None:
@@ -64,20 +69,3 @@ def push_edge(
     base = output.expanduser().absolute() if output else settings.edge_path
     published = channels.publish(base, channel, built, signer, device_keys, settings.edge.valid_days, sequence)
     return PublishedBundle(str(published.folder), published.changed, published.payload, built.manifest)
-
-
-def _folder(settings: Settings, version: int | None) -> Path:
-    from bike_pipeline.model_registry import ModelRegistry
-
-    registry = ModelRegistry(settings.serving_path)
-    present = registry.versions()
-    promoted = registry.serving() if version is None else version
-    if not present or promoted is None:
-        raise ModelError("no model is served", where=settings.serving_path, fix="run the pipeline first")
-    if version is not None and version not in present:
-        raise ModelError(
-            f"version {version} is not there",
-            where=settings.serving_path,
-            fix=f"choose one of {', '.join(map(str, present))}",
-        )
-    return registry.folder(promoted)
