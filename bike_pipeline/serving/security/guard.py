@@ -120,3 +120,18 @@ def report(error: BaseException, request: str) -> str:
     request_id = secrets.token_hex(8)
     _log.error("request %s (%s) failed", request_id, request, exc_info=error)
     return f"Internal error; the server's log tells it under request id {request_id}."
+
+
+class Quiet(logging.Filter):
+    """Tells errors that any client can cause in a line: else any port scan fills the log with traces."""
+
+    def __init__(self, kind: type[BaseException], text: str) -> None:
+        super().__init__()
+        self._kind, self._text = kind, text
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], self._kind):
+            record.msg, record.args = f"{self._text}: %s", (type(record.exc_info[1]).__name__,)
+            record.exc_info = None
+            record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
+        return True

@@ -13,7 +13,7 @@ from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 
 from bike_pipeline.serving.security import bodies
-from bike_pipeline.serving.security.guard import EVERYBODY, Guard, report
+from bike_pipeline.serving.security.guard import EVERYBODY, Guard, Quiet, report
 from bike_pipeline.serving.security.identity import PREDICT
 from bike_pipeline.serving.security.limits import Share
 from bike_pipeline.serving.security.request_size import SMALL, check_json
@@ -21,6 +21,7 @@ from bike_pipeline.serving.statuses import StatusError
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _aiohttp_log = logging.getLogger("aiohttp.server")
+_QUIET = (Quiet(HttpProcessingError, "no HTTP request"), Quiet(ConnectionError, "a client went away"))
 # Looked up in every request: as the type of the own names, it need not be lowered each time.
 _API_KEY = type(hdrs.AUTHORIZATION)("X-API-Key")
 METRICS_PATH = "/monitoring/prometheus/metrics"
@@ -36,7 +37,8 @@ _PREFLIGHT = {
 def middleware_of(guard: Guard) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
     """Return the middleware that lets requests pass, or answers them itself with TF Serving's error JSON."""
     open_path = METRICS_PATH if guard.authentication.settings.open_metrics else ""
-    _aiohttp_log.addFilter(_without_traceback)
+    for quiet in _QUIET:
+        _aiohttp_log.addFilter(quiet)
 
     @web.middleware
     async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -101,17 +103,6 @@ def _takes_body(path: str) -> bool:
 def _forget(error: BaseException) -> None:
     """Let go of the frames of an error that aiohttp keeps with the connection, and so of what they hold."""
     error.__traceback__ = error.__context__ = error.__cause__ = None
-
-
-def _without_traceback(record: logging.LogRecord) -> bool:
-    """Tell a request that is no HTTP, or was left, in a line: else any port scan fills the log with traces."""
-    if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | ConnectionError):
-        gone = isinstance(record.exc_info[1], ConnectionError)
-        record.msg = "a client went away: %s" if gone else "no HTTP request: %s"
-        record.args = (type(record.exc_info[1]).__name__,)
-        record.exc_info = None
-        record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
-    return True
 
 
 def _allow(answer: web.HTTPException) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 from grpc import aio
 
-from bike_pipeline.serving.security.guard import Guard, report
+from bike_pipeline.serving.security.guard import Guard, Quiet, report
 from bike_pipeline.serving.security.identity import ADMIN, PREDICT
 from bike_pipeline.serving.security.limits import Share
 from bike_pipeline.serving.security.paths import check_model_config
@@ -22,6 +22,8 @@ from bike_pipeline.serving.statuses import StatusError, invalid
 # Who calls, from the interceptor to the handler; empty if everybody may.
 _CLIENT: ContextVar[str] = ContextVar("client", default="")
 _grpc_log = logging.getLogger("grpc._cython.cygrpc")
+# gRPC logs an answer that a cancelled call did not take as an unforeseen error.
+_QUIET = Quiet(aio.InternalError, "a client went away")
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 _HEALTH = "/grpc.health.v1.Health/"
 RELOAD = "/tensorflow.serving.ModelService/HandleReloadConfigRequest"
@@ -32,7 +34,7 @@ class GuardInterceptor(aio.ServerInterceptor):  # type: ignore[misc]
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
-        _grpc_log.addFilter(_without_traceback)
+        _grpc_log.addFilter(_QUIET)
         self._open_health = guard.authentication.settings.open_health
         self._wrapped: dict[str, tuple[Any, Any]] = {}
 
@@ -95,15 +97,6 @@ class GuardInterceptor(aio.ServerInterceptor):  # type: ignore[misc]
 
         # On the wire it is the same; here the message is read by the guard, and not before it is asked.
         return grpc.stream_unary_rpc_method_handler(guarded, handler.request_deserializer, handler.response_serializer)
-
-
-def _without_traceback(record: logging.LogRecord) -> bool:
-    """Tell an answer that a cancelled call did not take in a line: gRPC logs it as an unforeseen error."""
-    if record.exc_info and isinstance(record.exc_info[1], aio.InternalError):
-        record.msg, record.args = "a client went away: %s", (type(record.exc_info[1]).__name__,)
-        record.exc_info = None
-        record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
-    return True
 
 
 def _reload_request(request: Any) -> Any:

@@ -56,8 +56,11 @@ def signature_of(version: ServedVersion, name: str, method: str) -> Signature:
     return found
 
 
-def _serialized(proto: Any) -> list[bytes]:
-    """Return a `tensorflow.serving.Input` as serialized tf.Examples, the context before each of them."""
+def columns_of(proto: Any) -> dict[str, Array]:
+    """Return a `tensorflow.serving.Input` as the inputs of such a signature; refuse one without examples.
+
+    They are serialized tf.Examples, the context before each of them.
+    """
     context = b""
     kind = proto.WhichOneof("kind")
     if kind == "example_list_with_context":
@@ -66,14 +69,8 @@ def _serialized(proto: Any) -> list[bytes]:
     examples = getattr(proto, kind).examples if kind else ()
     if not examples:
         raise invalid("Input is empty.")
-    return [context + example.SerializeToString() for example in examples]
-
-
-def columns_of(proto: Any) -> dict[str, Array]:
-    """Return a `tensorflow.serving.Input` as the inputs of such a signature; refuse one without examples."""
-    examples = _serialized(proto)
     values = np.empty(len(examples), np.object_)
-    values[:] = examples
+    values[:] = [context + example.SerializeToString() for example in examples]
     return {_INPUTS: values}
 
 

@@ -104,18 +104,15 @@ class Parsing:
 def _answer(job: bytes, message: bytes) -> bytes:
     # Only the server writes to this pipe.
     function, arguments = pickle.loads(job)  # noqa: S301
+    answer: tuple[bool, Any]
     try:
-        answer: tuple[bool, Any] = (True, function(message, *arguments))
-        return pickle.dumps(answer, pickle.HIGHEST_PROTOCOL)
+        answer = (True, function(message, *arguments))
+    except StatusError as error:
+        answer = (False, error)
     except Exception as error:  # noqa: BLE001 - whatever it is belongs to that request
-        try:
-            # An error that cannot be rebuilt from its pickle would end the server's job instead.
-            content = pickle.dumps((False, error), pickle.HIGHEST_PROTOCOL)
-            pickle.loads(content)  # noqa: S301
-        except Exception:  # noqa: BLE001
-            text = "".join(traceback.format_exception(error))
-            return pickle.dumps((False, RuntimeError(text)), pickle.HIGHEST_PROTOCOL)
-        return content
+        # As text: an error that cannot be rebuilt from its pickle would end the server's job instead.
+        answer = (False, RuntimeError("".join(traceback.format_exception(error))))
+    return pickle.dumps(answer, pickle.HIGHEST_PROTOCOL)
 
 
 def main() -> None:
