@@ -40,7 +40,7 @@ def command(settings: Settings, **options: Any) -> None:
     """
     from bike_pipeline.settings import PROJECT_ROOT
 
-    if not (PROJECT_ROOT / "benchmarks" / "load").is_dir():
+    if not (PROJECT_ROOT / "benchmarks" / "load" / "report.py").is_file():
         raise ConfigurationError(
             "the load generators come with the source code, not with the installed package",
             where="bench-serving",

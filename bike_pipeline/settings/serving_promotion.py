@@ -6,12 +6,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from bike_pipeline.settings.section import Positive, Section
+from bike_pipeline.settings.section import FormatName, Positive, Section
 
 Address = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-\[\]:]+:\d{1,5}$")]
-
-
-FormatName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
 class ValidationSettings(Section):

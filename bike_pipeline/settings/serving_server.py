@@ -6,10 +6,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from bike_pipeline.settings.section import Count, Positive, Section
+from bike_pipeline.settings.section import Count, FormatName, Positive, Section
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
-FormatName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
 class BatchingSettings(Section):

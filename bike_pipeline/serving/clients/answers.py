@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,12 +73,6 @@ def arrays(columns: Columns) -> Arrays:
             f"shapes differ or are no columns: {sorted(shapes)}", where="columns", fix="give the same rows in each"
         )
     return found
-
-
-def parts(columns: Arrays, size: int) -> Iterator[Arrays]:
-    """Yield the rows in parts of at most `size` rows."""
-    for start in range(0, len(next(iter(columns.values()))), size):
-        yield {name: values[start : start + size] for name, values in columns.items()}
 
 
 def rentals(values: Any, rows: int, where: str) -> npt.NDArray[np.float32]:

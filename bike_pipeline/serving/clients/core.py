@@ -74,8 +74,9 @@ class Client(ABC):
         return Deadline(self.connection.timeout)
 
     def _requests(self, columns: Columns) -> Iterator[Exchange[Rentals]]:
-        typed = answers.arrays(columns)
-        return (self._messages.predict(part) for part in answers.parts(typed, self.connection.rows_per_request))
+        typed, size = answers.arrays(columns), self.connection.rows_per_request
+        for start in range(0, len(next(iter(typed.values()))), size):
+            yield self._messages.predict({name: values[start : start + size] for name, values in typed.items()})
 
     def _answer(self, exchange: Exchange[Value], deadline: Deadline) -> Value:
         where = self.connection.where
