@@ -30,9 +30,9 @@ class Change:
         at: when, UTC, ISO 8601.
         who: user and machine.
         action: "begin", "validate", "refuse", "promote" or "rollback".
-        label: the label it is about; "" where it is about none.
-        from_version: what had the label before; None where nothing had.
-        to_version: the version that it is about; None where nothing was pushed yet.
+        label: the label it is about; "" if it is about none.
+        from_version: what had the label before; None if nothing had.
+        to_version: the version that it is about; None if nothing was pushed yet.
         reason: why, in the words of whoever did it.
     """
 

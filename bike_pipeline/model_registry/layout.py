@@ -43,7 +43,7 @@ def fingerprint(folder: str | Path) -> str:
 
 
 def exports_fingerprint(folder: str | Path) -> str:
-    """Return the SHA-256 over a model's exports in `folder`; "" where there are none.
+    """Return the SHA-256 over a model's exports in `folder`; "" if there are none.
 
     How fast they were is left out: the same files measured again are the same exports.
     """
@@ -88,7 +88,7 @@ def is_intact(folder: str | Path, expected: str, exports: str | None = None) -> 
 
 
 def record_in(folder: Path) -> dict[str, Any] | None:
-    """Return what was written down at the push of the version in a local folder; None where there is no such record."""
+    """Return what was written down at the push of the version in a local folder; None if there is no such record."""
     path = folder / PUSH_FILE
     try:
         content = path.read_bytes()

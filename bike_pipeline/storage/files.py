@@ -60,7 +60,7 @@ class Files(Protocol):
             StorageError: the lock cannot be taken.
         """
 
-    # The lock is held for each of the following.
+    # Each of the following is called while the caller holds the lock.
 
     def publish(self, folder: str, fill: Callable[[Path], None], commit: str) -> None:
         """Create `folder` so that readers see all of it or nothing.

@@ -21,7 +21,7 @@ def as_pattern(path: str) -> str:
 
 @contextmanager
 def plain_folder(path: str | os.PathLike[str]) -> Iterator[str]:
-    """Have another path of a folder, which means the same as a pattern; the folder's own where that is so already.
+    """Have another path of a folder, which means the same as a pattern; the folder's own if that is so already.
 
     It is one of this process only, and ends with the block.
     """
