@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bike_pipeline.errors import StorageError
+from bike_pipeline.storage.files import Files
 
 # TF Serving takes a folder with this file for a version.
 MODEL_FILE = "saved_model.pb"
@@ -87,26 +88,14 @@ def is_intact(folder: str | Path, expected: str, exports: str | None = None) -> 
     )
 
 
-def record_in(folder: Path) -> dict[str, Any] | None:
-    """Return what was written down at the push of the version in a local folder; None if there is no such record."""
-    path = folder / PUSH_FILE
-    try:
-        content = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
+def push_record(files: Files, folder: str = "") -> dict[str, Any] | None:
+    """Return what was written down at the push of the version in `folder`; None if there is no such record."""
+    path = f"{folder}/{PUSH_FILE}".lstrip("/")
+    content = files.read(path)
+    if content is None:
         return None
-    except OSError as error:
-        raise _unreadable(error, str(path)) from None
-    return parsed_record(content, str(path))
-
-
-def parsed_record(content: bytes, where: str) -> dict[str, Any] | None:
-    """Return a push record from its bytes."""
     try:
         record = json.loads(content)
     except ValueError as error:
-        raise _unreadable(error, where) from None
+        raise StorageError(f"cannot read the push record ({error})", where=files.uri(path), fix="push again") from None
     return record if isinstance(record, dict) else None
-
-
-def _unreadable(error: Exception, where: str) -> StorageError:
-    return StorageError(f"cannot read the push record ({error})", where=where, fix="push again")

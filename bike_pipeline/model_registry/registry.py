@@ -82,8 +82,7 @@ class ModelRegistry:
 
     def push_record(self, version: int) -> dict[str, Any] | None:
         """Return what was recorded at a version's push; None without such a record."""
-        content = self._files.read(f"{version}/{layout.PUSH_FILE}")
-        return None if content is None else layout.parsed_record(content, f"{self.uri(version)}/{layout.PUSH_FILE}")
+        return layout.push_record(self._files, str(version))
 
     def add(
         self,

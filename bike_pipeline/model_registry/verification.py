@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from bike_pipeline.model_registry import layout, model_signature, old_manifest, signing
 from bike_pipeline.model_registry.evidence_checks import evidence_checks
 from bike_pipeline.model_registry.manifest import Check, Manifest, NoManifestError
+from bike_pipeline.storage.files import open_files
 
 if TYPE_CHECKING:
     from bike_pipeline.model_registry.signing import PublicKey
@@ -49,7 +50,7 @@ def verify(folder: Path) -> Soundness:
         gone = layout.SIGNATURE_FILE if layout.EVIDENCE_FILE in there else layout.OLD_MANIFEST_FILE
         problems, unproven = [f"its {gone} was taken away, {', '.join(sorted(there))} is there"], []
     else:
-        record = layout.record_in(folder)
+        record = layout.push_record(open_files(folder))
         problems, unproven = [] if record is None else _changes_since(folder, record), [_without_manifest(record)]
         problems = problems or (unproven if required else [])
     if not problems:

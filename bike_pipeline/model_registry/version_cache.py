@@ -31,15 +31,15 @@ def cached(files: Files, version: int, *, fresh: bool) -> Path:
         fresh: compare the copy with what is there now, byte for byte; else its own fingerprint is enough.
     """
     uri = files.uri(str(version))
-    record = files.read(f"{version}/{layout.PUSH_FILE}")
-    if record is None:
+    content = files.read(f"{version}/{layout.PUSH_FILE}")
+    if content is None:
         raise StorageError("this version is not there", where=uri, fix="`bike-pipeline models` lists what is pushed")
     try:
-        pushed = layout.parsed_record(record, uri) or {}
+        record = layout.push_record(files, str(version)) or {}
     except StorageError:
-        pushed = {}
-    expected, exports = str(pushed.get("fingerprint", "")), pushed.get("exports_fingerprint")
-    key = hashlib.sha256(f"{files.uri()}\0{expected}\0".encode() + record).hexdigest()[:32]
+        record = {}
+    expected, exports = str(record.get("fingerprint", "")), record.get("exports_fingerprint")
+    key = hashlib.sha256(f"{files.uri()}\0{expected}\0".encode() + content).hexdigest()[:32]
     target = cache_folder() / key / str(version)
     # The exports are files that answer, too.
     if not fresh and layout.is_intact(target, expected, exports):

@@ -15,6 +15,8 @@ LOCK_SECONDS = 60.0
 class Files(Protocol):
     """A folder of files, changed whole or not at all. All paths are relative to it, with forward slashes.
 
+    Every method raises StorageError if the place cannot be read or written; what was there before still is.
+
     Attributes:
         at_once: whether a folder appears with all of its files; else the file that is written last makes it count.
     """
@@ -25,75 +27,39 @@ class Files(Protocol):
         """Return the absolute path or address of `path`."""
 
     def folders(self, path: str = "") -> list[str]:
-        """Return the names of the folders in `path`; none if it does not exist.
-
-        Raises:
-            StorageError: it cannot be listed.
-        """
+        """Return the names of the folders in `path`; none if it does not exist."""
 
     def files(self, path: str = "", *, deep: bool = False) -> list[str]:
-        """Return the names of the files in `path`, or the paths of all below it; none if it does not exist.
-
-        Raises:
-            StorageError: it cannot be listed.
-        """
+        """Return the names of the files in `path`, or the paths of all below it; none if it does not exist."""
 
     def read(self, path: str) -> bytes | None:
-        """Return a file's content; None if it does not exist.
-
-        Raises:
-            StorageError: it cannot be read.
-        """
+        """Return a file's content; None if it does not exist."""
 
     def download(self, path: str, target: Path) -> None:
-        """Copy every file below `path` into the local folder `target`; nothing if it does not exist.
-
-        Raises:
-            StorageError: it cannot be read or written.
-        """
+        """Copy every file below `path` into the local folder `target`; nothing if it does not exist."""
 
     def lock(self) -> AbstractContextManager[None]:
-        """Keep every other writer out, and clear what dead writers left, if they cannot be at work any more.
-
-        Raises:
-            BusyError: another writer is at work.
-            StorageError: the lock cannot be taken.
-        """
+        """Keep every other writer out, and clear what dead writers left; BusyError if another one is at work."""
 
     # Each of the following is called while the caller holds the lock.
 
     def publish(self, folder: str, fill: Callable[[Path], None], commit: str) -> None:
-        """Create `folder` so that readers see all of it or nothing.
+        """Create `folder` so that readers see all of it or nothing; StorageError if it exists.
 
         Args:
             folder: the folder to create.
             fill: writes the files into a local folder.
             commit: the file that makes the folder count, written last.
-
-        Raises:
-            StorageError: it exists, or cannot be written; readers see nothing of it.
         """
 
     def replace(self, path: str, content: bytes) -> None:
-        """Write a file, whole or not at all.
-
-        Raises:
-            StorageError: it cannot be written; what was there still is.
-        """
+        """Write a file, whole or not at all."""
 
     def append(self, path: str, content: bytes) -> None:
-        """Add to a file's end; a crash may leave a part of it.
-
-        Raises:
-            StorageError: it cannot be written.
-        """
+        """Add to a file's end; a crash may leave a part of it."""
 
     def remove(self, path: str) -> None:
-        """Remove a file, or a folder with all below it; nothing if it does not exist.
-
-        Raises:
-            StorageError: it cannot be removed.
-        """
+        """Remove a file, or a folder with all below it; nothing if it does not exist."""
 
 
 def local_path(uri: str | os.PathLike[str]) -> Path | None:
