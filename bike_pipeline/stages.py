@@ -46,3 +46,5 @@ RESET: Final = "reset"
 # Of an evaluation: what was decided and why, as JSON; the file holds the same.
 DECISIONS_PROPERTY: Final = "decisions"
 DECISIONS_FILE: Final = "decisions.json"
+# Of the exports: the content of `parity.json`.
+PARITY_PROPERTY: Final = "parity"

@@ -33,9 +33,9 @@ from bike_pipeline.modeling import rows, training_rows
 from bike_pipeline.settings.evaluation import EvaluationSettings
 from bike_pipeline.settings.exporting import ExportingSettings
 from bike_pipeline.settings.training import TrainingSettings
-from bike_pipeline.stages import EVAL, HISTORY, ROWS_PROPERTY, TRAIN, Stage
+from bike_pipeline.stages import EVAL, HISTORY, PARITY_PROPERTY, ROWS_PROPERTY, TRAIN, Stage
 
-REPORT_PROPERTY, SUMMARY_PROPERTY = "parity", "formats"
+SUMMARY_PROPERTY = "formats"
 EDGE_PROPERTY, EDGE_REASON_PROPERTY = "edge_blessed", "edge_reason"
 # Rows of a file that are read at once.
 _ROWS_PER_BATCH = 65_536
@@ -109,7 +109,7 @@ class ExporterExecutor(base_executor.BaseExecutor):
                 saved_model_here=True,
             )
         plain = report.as_json()
-        output.set_string_custom_property(REPORT_PROPERTY, json.dumps(plain))
+        output.set_string_custom_property(PARITY_PROPERTY, json.dumps(plain))
         output.set_string_custom_property(SUMMARY_PROPERTY, summary(plain))
         output.set_int_custom_property(EDGE_PROPERTY, int(report.edge_gate.blessed))
         output.set_string_custom_property(EDGE_REASON_PROPERTY, report.edge_gate.reason)

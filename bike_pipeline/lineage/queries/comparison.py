@@ -112,7 +112,7 @@ def _metrics(metrics: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def _schema(history: History, model_id: int) -> dict[str, str] | None:
-    """Return what the schema says of each feature and domain, as text; None where its file is gone."""
+    """Return what the schema says of each feature and domain, as text; None if its file is gone."""
     from google.protobuf import text_format
     from tensorflow_metadata.proto.v0 import schema_pb2
 
@@ -127,12 +127,12 @@ def _schema(history: History, model_id: int) -> dict[str, str] | None:
         schema = text_format.Parse(files[0].read_text(encoding="utf-8"), schema_pb2.Schema())
     except (OSError, text_format.ParseError):
         return None
-    told = {f"feature {feature.name}": _one_line(feature) for feature in schema.feature}
-    told |= {f"domain {domain.name}": _one_line(domain) for domain in schema.string_domain}
+    entries = {f"feature {feature.name}": _one_line(feature) for feature in schema.feature}
+    entries |= {f"domain {domain.name}": _one_line(domain) for domain in schema.string_domain}
     rest = schema_pb2.Schema()
     rest.CopyFrom(schema)
     del rest.feature[:], rest.string_domain[:]
-    return {**told, "everything else": _one_line(rest)}
+    return {**entries, "everything else": _one_line(rest)}
 
 
 def _one_line(message: Any) -> str:

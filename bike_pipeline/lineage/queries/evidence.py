@@ -12,14 +12,18 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.lineage.records.run_record import RUN_CONTEXT, RunSource, source_of_run
 from bike_pipeline.lineage.store.metadata_store import Lineage, prop, time_of
-from bike_pipeline.stages import DECISIONS_FILE, DECISIONS_PROPERTY, MANIFESTS_PROPERTY, WINDOW_PROPERTY, Stage
+from bike_pipeline.stages import (
+    DECISIONS_FILE,
+    DECISIONS_PROPERTY,
+    MANIFESTS_PROPERTY,
+    PARITY_PROPERTY,
+    WINDOW_PROPERTY,
+)
 from bike_pipeline.storage.plain_json import finite
-
-EXPORTS_PROPERTY = "parity"
 
 
 def run_of(lineage: Lineage, execution_id: int) -> str:
-    """Return the name of the run that an execution belongs to; "" where there is none."""
+    """Return the name of the run that an execution belongs to; "" if there is none."""
     for context in lineage.store.get_contexts_by_execution(execution_id):
         if context.type == RUN_CONTEXT:
             return str(context.name)
@@ -29,7 +33,7 @@ def run_of(lineage: Lineage, execution_id: int) -> str:
 def window_of(examples: pb.Artifact) -> list[dict[str, Any]]:
     """Return the spans that an Examples artifact holds, oldest first.
 
-    Each is a dictionary of "span", "version", "content_sha256", "manifest_sha256" ("" where it was not recorded) and
+    Each is a dictionary of "span", "version", "content_sha256", "manifest_sha256" ("" if it was not recorded) and
     "rows" by split; the last one gave the splits train and eval, the others the history.
     """
     try:
@@ -54,14 +58,8 @@ def decisions_of(evaluation: pb.Artifact) -> dict[str, Any] | None:
 
 def evaluation_of(lineage: Lineage, model_id: int, pushed: bool) -> pb.Artifact | None:
     """Return a model's newest evaluation; for a pushed model the newest that blessed it."""
-    found = None
-    for execution in lineage.consumers(model_id, Stage.EVALUATOR):
-        outputs = lineage.outputs(execution.id)
-        if outputs.get("evaluation") and outputs.get("blessing"):
-            if pushed and prop(outputs["blessing"][0], "blessed") != 1:
-                continue
-            found = outputs["evaluation"][0]
-    return found
+    found = lineage.evaluation(model_id, pushed)
+    return found[0] if found else None
 
 
 def source_of_model(lineage: Lineage, model_id: int) -> tuple[RunSource | None, tuple[str, ...]]:
@@ -120,6 +118,6 @@ def exports_of_run(lineage: Lineage, execution_ids: Sequence[int]) -> dict[str, 
     """Return the content of `parity.json` of a run's exports, given its executions; None if it did not come to them."""
     for execution_id in execution_ids:
         for artifact in lineage.outputs(execution_id).get("exports", []):
-            text = prop(artifact, EXPORTS_PROPERTY)
+            text = prop(artifact, PARITY_PROPERTY)
             return json.loads(text) if text else None
     return None

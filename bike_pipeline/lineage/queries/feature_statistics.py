@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from bike_pipeline.data import calendar_sums
@@ -23,14 +24,7 @@ class FeatureStatistics:
     """One column of one split: numbers, or codes that are numbers.
 
     Attributes:
-        name: the column.
-        rows: rows that have it.
-        missing: rows that lack it.
-        mean: mean.
-        std: standard deviation.
-        low: smallest value.
-        median: median.
-        high: largest value.
+        rows: that have it; `missing` lack it.
         buckets: (from, to, rows): one a value for codes, hours, weekdays, months and other whole numbers of a narrow
             range, else ten equal buckets.
     """
@@ -47,7 +41,7 @@ class FeatureStatistics:
 
 
 def read_statistics(uri: str, split: str) -> dict[str, FeatureStatistics]:
-    """Return the statistics of one split by column; empty where the files are gone.
+    """Return the statistics of one split by column; empty if the files are gone.
 
     Raises:
         google.protobuf.message.DecodeError: the file is damaged.
@@ -105,7 +99,7 @@ def _by_value(rows: Mapping[int, float]) -> tuple[tuple[float, float, float], ..
 
 
 def _coded(name: str, texts: statistics_pb2.StringStatistics) -> FeatureStatistics | None:
-    """Return a column of codes, which TFDV counts by value; None where its values are no numbers."""
+    """Return a column of codes, which TFDV counts by value; None if its values are no numbers."""
     try:
         counts = sorted((float(bucket.label), bucket.sample_count) for bucket in texts.rank_histogram.buckets)
     except ValueError:
@@ -113,22 +107,16 @@ def _coded(name: str, texts: statistics_pb2.StringStatistics) -> FeatureStatisti
     rows = sum(count for _, count in counts)
     if not rows:
         return None
-    mean = sum(value * count for value, count in counts) / rows
-    below = 0.0
-    median = counts[-1][0]
-    for value, count in counts:
-        below += count
-        if below >= rows / 2:
-            median = value
-            break
+    values, weights = np.array(counts).T
+    mean = float(np.average(values, weights=weights))
     return FeatureStatistics(
         name=name,
         rows=int(texts.common_stats.num_non_missing),
         missing=int(texts.common_stats.num_missing),
         mean=mean,
-        std=math.sqrt(sum(count * (value - mean) ** 2 for value, count in counts) / rows),
+        std=math.sqrt(np.average((values - mean) ** 2, weights=weights)),
         low=counts[0][0],
-        median=median,
+        median=float(values[np.searchsorted(np.cumsum(weights), rows / 2)]),
         high=counts[-1][0],
         buckets=tuple((value - 0.5, value + 0.5, count) for value, count in counts),
     )

@@ -156,7 +156,7 @@ def _below(uri: str, root: Path) -> bool:
 
 
 def size_of(place: Path) -> int:
-    """Return the size of a file, or of all files below a folder, in bytes; 0 where there is nothing."""
+    """Return the size of a file, or of all files below a folder, in bytes; 0 if there is nothing."""
     if place.is_file():
         return place.stat().st_size
     return sum(path.lstat().st_size for path in place.rglob("*") if path.is_file() or path.is_symlink())

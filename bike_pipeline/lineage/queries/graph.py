@@ -13,8 +13,8 @@ from bike_pipeline.lineage.queries.evidence import run_of, window_of
 from bike_pipeline.lineage.queries.history import History, payload_state
 from bike_pipeline.lineage.store.metadata_store import STATE_NAMES, Lineage, prop, time_of
 
-# Custom properties of artifacts that say something to a person, in the words it is said in.
-_TOLD = {
+# Custom properties of artifacts that mean something to a person, and the words for them.
+_PROPERTY_WORDS = {
     "pushed_version": "version",
     "pushed_destination": "in",
     "blessed": "blessed",
@@ -101,31 +101,31 @@ def _add_spans(graph: Graph, reader: str, examples: pb.Artifact) -> None:
         role = "train, eval" if number == len(window) else "history"
         rows = sum(entry.get("rows", {}).values())
         manifest = entry["manifest_sha256"]
-        told = f"manifest sha256 {manifest}" if manifest else "manifest not recorded"
-        detail = f"{rows:,} rows, content {entry['content_sha256'][:16]}…, {told}"
+        words = f"manifest sha256 {manifest}" if manifest else "manifest not recorded"
+        detail = f"{rows:,} rows, content {entry['content_sha256'][:16]}…, {words}"
         graph.nodes[key] = Node(key, "span", f"span {entry['span']} version {entry['version']}", detail)
         graph.edges.append(Edge(key, reader, role))
 
 
 def _artifact(artifact: pb.Artifact) -> Node:
-    told = []
+    words = []
     span = prop(artifact, "span")
     if artifact.type == "Examples" and span:
-        told.append(f"span {span} version {prop(artifact, 'version')}")
+        words.append(f"span {span} version {prop(artifact, 'version')}")
     rows = prop(artifact, "rows_by_split")
     if rows:
-        told.append(", ".join(f"{count:,} {split}" for split, count in json.loads(rows).items()))
-    for name, word in _TOLD.items():
+        words.append(", ".join(f"{count:,} {split}" for split, count in json.loads(rows).items()))
+    for name, word in _PROPERTY_WORDS.items():
         value = prop(artifact, name)
         # TFX's validator keeps its verdicts as a structure; those are the data gate's to tell.
         if isinstance(value, str | int | float) and value != "":
-            shown = f"{value:.3f}" if isinstance(value, float) else str(value)
-            told.append(f"{word} {shown}".strip())
+            text = f"{value:.3f}" if isinstance(value, float) else str(value)
+            words.append(f"{word} {text}".strip())
     return Node(
         key=f"artifact-{artifact.id}",
         kind="artifact",
         name=artifact.type.removeprefix("bike."),
-        detail=", ".join(told),
+        detail=", ".join(words),
         uri=artifact.uri,
         payload=payload_state(artifact),
         time=time_of(artifact.create_time_since_epoch).isoformat(timespec="seconds"),
@@ -136,13 +136,13 @@ def _stage(lineage: Lineage, history: History, execution_id: int) -> Node:
     execution = history.executions[execution_id]
     seconds = (execution.last_update_time_since_epoch - execution.create_time_since_epoch) / 1000
     source = prop(execution, "source_hash")
-    told = [STATE_NAMES.get(execution.last_known_state, "unknown"), f"{seconds:.1f} s"]
-    told += [f"source {source[:16]}…"] if source else []
+    words = [STATE_NAMES.get(execution.last_known_state, "unknown"), f"{seconds:.1f} s"]
+    words += [f"source {source[:16]}…"] if source else []
     return Node(
         key=f"stage-{execution_id}",
         kind="stage",
         name=history.stage[execution_id] or execution.type.rpartition(".")[2],
-        detail=", ".join(told),
+        detail=", ".join(words),
         run=run_of(lineage, execution_id),
         time=time_of(execution.create_time_since_epoch).isoformat(timespec="seconds"),
     )

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ml_metadata import errors as mlmd_errors
 from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.lineage.queries.evidence import window_of
@@ -51,7 +50,7 @@ class History:
         self._outputs: dict[int, list[tuple[str, int]]] = defaultdict(list)
         self._made_by: dict[int, list[int]] = defaultdict(list)
         self._read_by: dict[int, list[int]] = defaultdict(list)
-        for context in _contexts(lineage, "node"):
+        for context in lineage.contexts("node"):
             for execution in store.get_executions_by_context(context.id):
                 self.stage[execution.id] = str(context.name.rpartition(".")[2])
         ids = sorted(self.executions)
@@ -149,13 +148,6 @@ class History:
         """Yield every Examples artifact with the spans that it holds, oldest first."""
         for examples in self.of_type("Examples"):
             yield examples, window_of(examples)
-
-
-def _contexts(lineage: Lineage, type_name: str) -> list[pb.Context]:
-    try:
-        return list(lineage.store.get_contexts_by_type(type_name))
-    except mlmd_errors.NotFoundError:
-        return []
 
 
 def payload_state(artifact: pb.Artifact) -> str:

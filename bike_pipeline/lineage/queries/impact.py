@@ -39,7 +39,7 @@ class Sighting:
 class Impact:
     """The models that saw a span version (None: any), oldest first; one that saw it in two ways stands there twice.
 
-    `notes` say what could not be told.
+    `notes` say what is not known.
     """
 
     span: int

@@ -44,11 +44,8 @@ def pushed_folder(serving_path: str, name: str | None) -> Path | None:
 def find_model(lineage: Lineage, serving_path: str, name: str | None) -> FoundModel:
     """Return the model that is meant.
 
-    Args:
-        lineage: the metadata store.
-        serving_path: base path of the served model, since workspaces may share one store; "" for any.
-        name: a served version, a model's number as `bike-pipeline models` lists it, a pushed folder, or None for the
-            model that serves now.
+    `name` is a served version, a model's number as `bike-pipeline models` lists it, a pushed folder, or None for the
+    model that serves now; of the base path, since workspaces may share one store ("" for any).
 
     Raises:
         ModelError: there is no such model.

@@ -90,12 +90,16 @@ def matches(origin: Origin, store_uri: str, project: Path = PROJECT_ROOT) -> lis
 
 
 def _code(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Match]:
-    changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    changed = _changed(before, now)
     for name in changed:
         detail = "is not here" if name not in now else "was not there then" if name not in before else "was changed"
         yield Match("code", name, same=False, needed=True, detail=detail)
     if before and not changed:
         yield Match("code", f"{len(before)} source files", same=True, needed=True, detail="the same SHA-256")
+
+
+def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    return [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
 
 
 def _settings(source: RunSource, project: Path) -> Iterator[Match]:
@@ -114,7 +118,7 @@ def _settings(source: RunSource, project: Path) -> Iterator[Match]:
 
 
 def _environment(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Match]:
-    changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    changed = _changed(before, now)
     for name in changed:
         detail = f"{before.get(name) or 'absent'} then, {now.get(name) or 'absent'} now"
         yield Match("environment", name, same=False, needed=False, detail=detail)
@@ -134,15 +138,10 @@ def span_match(entry: Mapping[str, Any], store_uri: str) -> Match:
     except (BikePipelineError, OSError) as error:
         return Match("data", name, same=False, needed=True, detail=str(error))
     same = found.manifest.content_sha256 == entry["content_sha256"]
-    if entry["manifest_sha256"]:
-        return Match(
-            "data",
-            name,
-            same and found.manifest_sha256 == entry["manifest_sha256"],
-            needed=True,
-            detail=f"manifest {_hashes(entry['manifest_sha256'], found.manifest_sha256)}",
-        )
     detail = f"content {_hashes(entry['content_sha256'], found.manifest.content_sha256)}"
+    if entry["manifest_sha256"]:
+        same = same and found.manifest_sha256 == entry["manifest_sha256"]
+        detail = f"manifest {_hashes(entry['manifest_sha256'], found.manifest_sha256)}"
     return Match("data", name, same, needed=True, detail=detail)
 
 

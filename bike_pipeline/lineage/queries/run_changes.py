@@ -159,7 +159,7 @@ def _named(key: str, artifacts: list[pb.Artifact]) -> str:
 
 
 def baseline_examples(lineage: Lineage, run: RunRecord) -> pb.Artifact | None:
-    """Return the examples that the baseline of a run was trained on; None where there was no baseline."""
+    """Return the examples that the baseline of a run was trained on; None if there was no baseline."""
     for stage in run.stages:
         if stage.name != Stage.BASELINE_LOOKUP:
             continue
@@ -172,7 +172,7 @@ def baseline_examples(lineage: Lineage, run: RunRecord) -> pb.Artifact | None:
 
 
 def statistics_of(lineage: Lineage, examples: pb.Artifact) -> pb.Artifact | None:
-    """Return the newest statistics of examples; None where none were taken."""
+    """Return the newest statistics of examples; None if none were taken."""
     for execution in reversed(lineage.consumers(examples.id, Stage.STATISTICS_GEN)):
         found = lineage.outputs(execution.id).get("statistics", [])
         if found:

@@ -46,8 +46,10 @@ def _evaluation(outputs: Outputs) -> str:
     evaluation, blessing = outputs["evaluation"][0], outputs["blessing"][0]
     verdict = "blessed" if prop(blessing, "blessed") == 1 else "NOT blessed"
     errors = {"MAE": prop(evaluation, "metric_mae"), "RMSE": prop(evaluation, "metric_rmse")}
-    told = ", ".join(f"{name} {'not a number' if value is None else f'{value:.1f}'}" for name, value in errors.items())
-    return f"{told}: {verdict}{_with_warnings(prop(evaluation, 'warnings'))}"
+    errors_text = ", ".join(
+        f"{name} {'not a number' if value is None else f'{value:.1f}'}" for name, value in errors.items()
+    )
+    return f"{errors_text}: {verdict}{_with_warnings(prop(evaluation, 'warnings'))}"
 
 
 def _exports(outputs: Outputs) -> str:
@@ -58,8 +60,8 @@ def _push(outputs: Outputs) -> str:
     pushed = outputs["pushed_model"][0]
     if prop(pushed, "pushed") != 1:
         return "nothing pushed"
-    said = [prop(pushed, name) for name in ("signature", "promotion")]
-    return ", ".join([f"version {prop(pushed, 'pushed_version')}", *(str(text) for text in said if text)])
+    notes = [prop(pushed, name) for name in ("signature", "promotion")]
+    return ", ".join([f"version {prop(pushed, 'pushed_version')}", *(str(text) for text in notes if text)])
 
 
 def _model(outputs: Outputs) -> str:
@@ -82,7 +84,7 @@ _SUMMARIES: dict[str, Callable[[Outputs], str]] = {
 
 
 def stage_summary(stage: str, outputs: Outputs) -> str:
-    """Return what came out of a stage; "" where there is nothing to say beyond that it is done."""
+    """Return what came out of a stage; "" if there is nothing to say beyond that it is done."""
     return _SUMMARIES[stage](outputs) if stage in _SUMMARIES and outputs else ""
 
 

@@ -1,4 +1,4 @@
-"""One run as a tracking server is told it: parameters, metrics by slice, tags, decisions, and what was pushed of it."""
+"""One run as a tracking server gets it: parameters, metrics by slice, tags, decisions, and what was pushed of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.errors import MetadataError
 from bike_pipeline.lineage.queries.evidence import decisions_of, run_of, window_of
-from bike_pipeline.lineage.records.run_record import RUN_CONTEXT, RunSource, flat, source_of_run
+from bike_pipeline.lineage.records.run_record import RunSource, flat, source_of_run
 from bike_pipeline.lineage.store.metadata_store import Lineage, prop
 from bike_pipeline.stages import Stage
 
@@ -55,7 +55,7 @@ class TrackingPayload:
 
 
 def tracking_payload(lineage: Lineage, run_id: str | None = None) -> TrackingPayload:
-    """Return a run, or else the newest run that came to an evaluation, as a tracking server is told it.
+    """Return a run, or else the newest run that came to an evaluation, as a tracking server gets it.
 
     Raises:
         MetadataError: there is no such run, or it came to no evaluation.
@@ -70,24 +70,18 @@ def tracking_payload(lineage: Lineage, run_id: str | None = None) -> TrackingPay
     source, _ = source_of_run(lineage.store, origin)
     models = lineage.inputs(execution.id).get("model", [])
     pushes = [push for push in lineage.pushes() if models and push.model_id == models[0].id]
-    executions = _executions(lineage, origin)
+    executions = lineage.executions_of(origin)
+    examples = [found for execution in executions for found in lineage.outputs(execution.id).get("examples", [])]
     return TrackingPayload(
         run_id=origin,
         started_ms=min(int(e.create_time_since_epoch) for e in executions),
         ended_ms=max(int(e.last_update_time_since_epoch) for e in executions),
         parameters=flat({k: v for k, v in source.settings.items() if k != "tracking"}) if source else {},
         metrics={**_metrics(report, "candidate_metrics", ""), **_metrics(report, "baseline_metrics", "baseline/")},
-        tags=_tags(origin, source, report, models[0].id if models else 0, _examples(lineage, executions)),
+        tags=_tags(origin, source, report, models[0].id if models else 0, examples[0] if examples else None),
         decisions=report,
         pushes=tuple(PushedVersion(push.version, push.destination, push.fingerprint) for push in pushes),
     )
-
-
-def _executions(lineage: Lineage, run_id: str) -> list[pb.Execution]:
-    context = lineage.store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
-    if context is None:
-        raise MetadataError(f"there is no run '{run_id}'", fix="`bike-pipeline runs` lists every run")
-    return sorted(lineage.store.get_executions_by_context(context.id), key=lambda execution: execution.id)
 
 
 def _evaluation(lineage: Lineage, run_id: str | None) -> tuple[pb.Execution, pb.Artifact]:
@@ -98,9 +92,12 @@ def _evaluation(lineage: Lineage, run_id: str | None) -> tuple[pb.Execution, pb.
             raise MetadataError("no run has come to an evaluation yet", fix="run the pipeline: `bike-pipeline run`")
         artifact = found[-1]
     else:
+        executions = lineage.executions_of(run_id)
+        if not executions:
+            raise MetadataError(f"there is no run '{run_id}'", fix="`bike-pipeline runs` lists every run")
         of_run = [
             artifact
-            for execution in _executions(lineage, run_id)
+            for execution in executions
             if lineage.stage_of(execution) == Stage.EVALUATOR
             for artifact in lineage.outputs(execution.id).get("evaluation", [])
         ]
@@ -114,13 +111,6 @@ def _evaluation(lineage: Lineage, run_id: str | None) -> tuple[pb.Execution, pb.
     if execution is None:
         raise MetadataError("the record of the evaluation is damaged", where=artifact.uri, fix="run the pipeline again")
     return execution, artifact
-
-
-def _examples(lineage: Lineage, executions: list[pb.Execution]) -> pb.Artifact | None:
-    for execution in executions:
-        for artifact in lineage.outputs(execution.id).get("examples", []):
-            return artifact
-    return None
 
 
 def _metrics(report: Mapping[str, Any], key: str, prefix: str) -> dict[str, float]:

@@ -70,7 +70,7 @@ def _commit(root: Path) -> tuple[str, bool | None]:
 
 
 def _git(root: Path, *arguments: str) -> str | None:
-    """Return what git says; None where there is no git, or it refuses."""
+    """Return what git says; None if there is no git, or it refuses."""
     # Taking the lock of the index, only to refresh it, could get in the way of somebody's commit.
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     try:

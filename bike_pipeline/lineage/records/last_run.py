@@ -9,7 +9,7 @@ _FILE = "last-run"
 
 
 def last_run(workspace: Path) -> str:
-    """Return the run's name in ML Metadata; "" where no run began here yet, or where the note of it is damaged."""
+    """Return the run's name in ML Metadata; "" if no run began here yet, or where the note of it is damaged."""
     try:
         return (workspace / _FILE).read_text(encoding="utf-8").strip()
     except (FileNotFoundError, UnicodeDecodeError):

@@ -96,7 +96,7 @@ def flat(values: Mapping[str, Any], above: str = "") -> dict[str, str]:
 
 
 def environment() -> dict[str, str]:
-    """Return the interpreter, the machine's kind, and the versions of the packages that matter ("" where absent)."""
+    """Return the interpreter, the machine's kind, and the versions of the packages that matter ("" if absent)."""
     found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
     for name in PACKAGES:
         try:
@@ -151,7 +151,7 @@ def record_run(store: metadata_store.MetadataStore, source: RunSource) -> None:
 
 
 def _context(store: metadata_store.MetadataStore, type_name: str, name: str) -> pb.Context:
-    """Return a context, made where it is not there; two writers at once make one."""
+    """Return a context, made if it is not there; two writers at once make one."""
     found = store.get_context_by_type_and_name(type_name, name)
     if found is None:
         type_id = store.put_context_type(pb.ContextType(name=type_name), can_add_fields=True, can_omit_fields=True)
@@ -174,7 +174,7 @@ def _keep(store: metadata_store.MetadataStore, content: Any) -> str:
 
 
 def runner_of(run: pb.Context) -> str:
-    """Return the name of a run's runner, "" where its record does not tell."""
+    """Return the name of a run's runner, "" if its record does not tell."""
     try:
         return str(json.loads(run.custom_properties[_RECORD].string_value)["runner"])
     except (ValueError, KeyError, TypeError):
@@ -219,7 +219,7 @@ def source_of_run(store: metadata_store.MetadataStore, run_id: str) -> tuple[Run
 
 
 def _kept(store: metadata_store.MetadataStore, name: str) -> Any:
-    """Return stored content; None where it is gone or is not what its SHA-256 says."""
+    """Return stored content; None if it is gone or is not what its SHA-256 says."""
     context = store.get_context_by_type_and_name(CONTENT_CONTEXT, name)
     text = context.custom_properties[_CONTENT].string_value if context is not None else ""
     return json.loads(text) if hashlib.sha256(text.encode()).hexdigest() == name else None

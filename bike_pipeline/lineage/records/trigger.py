@@ -13,16 +13,16 @@ _ACCOUNT = re.compile(r"://[^/@\s]+@")
 
 
 def command_line(argv: Sequence[str] | None = None) -> str:
-    """Return how `bike-pipeline` was called, in one line; "" where this process is another program.
+    """Return how `bike-pipeline` was called, in one line; "" if this process is another program.
 
-    Of `--set NAME=VALUE` only the name is told: the run's record holds the resolved settings. User and password in a
-    URL are left out.
+    Of `--set NAME=VALUE` only the name is recorded, since the run's record holds the resolved settings. User and
+    password in a URL are left out.
     """
     program, *given = sys.argv if argv is None else argv
     path = PurePath(program)
     if path.name != _PROGRAM and path.parts[-2:] != ("bike_pipeline", "cli.py"):
         return ""
-    said, is_setting = [_PROGRAM], False
+    words, is_setting = [_PROGRAM], False
     for argument in given:
         text = argument
         if is_setting or argument.startswith("--set="):
@@ -30,5 +30,5 @@ def command_line(argv: Sequence[str] | None = None) -> str:
             name, sign, _ = argument[start:].partition("=")
             text = f"{argument[:start]}{name}{sign}…" if sign else f"{argument[:start]}…"
         is_setting = argument == "--set"
-        said.append(_ACCOUNT.sub("://", text))
-    return " ".join(argument if "…" in argument else shlex.quote(argument) for argument in said)
+        words.append(_ACCOUNT.sub("://", text))
+    return " ".join(argument if "…" in argument else shlex.quote(argument) for argument in words)

@@ -169,19 +169,10 @@ def _source_facts(source: RunSource | None) -> list[tuple[str, str]]:
 def _spans(window: list[dict[str, Any]], store_uri: str) -> list[SpanFiles]:
     found = []
     for number, entry in enumerate(window, 1):
-        files, source, problem = _stored(entry, store_uri)
-        found.append(
-            SpanFiles(
-                span=int(entry["span"]),
-                version=int(entry["version"]),
-                role="train, eval" if number == len(window) else "history",
-                content_sha256=str(entry["content_sha256"]),
-                manifest_sha256=str(entry["manifest_sha256"]),
-                files=files,
-                source=source,
-                problem=problem,
-            )
-        )
+        role = "train, eval" if number == len(window) else "history"
+        content, manifest = str(entry["content_sha256"]), str(entry["manifest_sha256"])
+        stored = _stored(entry, store_uri)
+        found.append(SpanFiles(int(entry["span"]), int(entry["version"]), role, content, manifest, *stored))
     return found
 
 

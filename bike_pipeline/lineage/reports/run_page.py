@@ -37,10 +37,7 @@ class RunExplanation:
     """All that the page holds.
 
     Attributes:
-        run: the run.
         trigger: why it ran.
-        stages: why every stage did what it did.
-        report: its facts, gates, metrics and lineage.
         findings: what the data gate found, a dictionary each; None if it wrote no report.
         now: statistics of the run's training rows by column.
         before: those of the rows that the baseline was trained on; empty if there was none.
@@ -58,12 +55,7 @@ class RunExplanation:
 
 
 def explain(lineage: Lineage, run_id: str | None, store_uri: str) -> RunExplanation:
-    """Gather what is known of a run.
-
-    Args:
-        lineage: the metadata store.
-        run_id: the run; None for the newest.
-        store_uri: folder or URL of the span store.
+    """Gather what is known of a run, or (None) of the newest.
 
     Raises:
         MetadataError: there is no such run.

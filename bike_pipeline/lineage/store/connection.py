@@ -1,4 +1,4 @@
-"""Where an ML Metadata store is, said in one address without a secret, and how to connect to it.
+"""Where an ML Metadata store is, in one address without a secret, and how to connect to it.
 
 `sqlite:///FILE` or `mysql://HOST:PORT/NAME` (MySQL and MariaDB); `?ca=FILE` names the certificate authority that a
 server's certificate must come from.
@@ -39,7 +39,7 @@ _PATIENCE_FOR_TABLES = 20.0
 # What two writers at once may have to repeat, each time after a pause of two seconds on average.
 _RETRIES = 10
 _MEND_SERVER = "see that it runs and can be reached from here, then run again: finished stages are not repeated"
-# How often a store that was found locked is looked at again before that is told.
+# How often a store that was found locked is looked at again before it is an error.
 _LOOKS = 3
 _LOCKED = r"database is locked|SQLITE_BUSY|Concurrent writes aborted|Lock wait timeout|Deadlock found"
 # What MLMD and the database libraries say, and what it means: pattern, what is wrong, how to mend it.
@@ -214,7 +214,7 @@ def _reach(address: str) -> None:
         ) from None
 
 
-def _shown(address: str) -> str:
+def _location(address: str) -> str:
     return unquote(urlsplit(address).path) if address.startswith("sqlite:") else address
 
 
@@ -234,16 +234,16 @@ def cannot_open(address: str, error: Exception) -> MetadataError:
         text = "Access denied"
     known = _diagnosed(text)
     if known:
-        return MetadataError(f"cannot open the metadata store: {known[0]}", where=_shown(address), fix=known[1])
+        return MetadataError(f"cannot open the metadata store: {known[0]}", where=_location(address), fix=known[1])
     return MetadataError(
         f"cannot open the metadata store ({first_words(error)})",
-        where=_shown(address),
+        where=_location(address),
         fix="it is damaged or of another version: restore it from a backup or choose another one",
     )
 
 
 def failure_of(error: BaseException) -> MetadataError | None:
-    """Return what a person is told where an error in the middle of a run comes from the metadata store; else None."""
+    """Return the error for a person if an error in the middle of a run comes from the metadata store; else None."""
     cause: BaseException | None = error
     while cause is not None:
         text = str(cause).strip()

@@ -25,7 +25,7 @@ class ServedModel:
         destination: folder it was pushed to.
         fingerprint: SHA-256 over the pushed files.
         metric_set: hash of the metrics and slices it was blessed by.
-        exports_fingerprint: SHA-256 over its exports (see `model_folder.exports_fingerprint`); "" where there are none.
+        exports_fingerprint: SHA-256 over its exports (see `model_folder.exports_fingerprint`); "" if there are none.
     """
 
     model_id: int

@@ -1,4 +1,4 @@
-"""A metadata store that is gone from a workspace that had one: told, instead of begun anew without a word."""
+"""A metadata store that is gone from a workspace that had one: refused, instead of begun anew without a word."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def refuse_a_lost_store(settings: Settings, accepted: bool = False) -> None:
 
 
 def _trace(settings: Settings) -> str:
-    """Return what shows that the workspace had a store, in words; "" where nothing does."""
+    """Return what shows that the workspace had a store, in words; "" if nothing does."""
     if name := last_run(settings.workspace_path):
         return f"run {name} took place here"
     base_path = Path(settings.serving_path)

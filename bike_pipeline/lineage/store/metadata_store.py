@@ -18,7 +18,7 @@ from ml_metadata import errors as mlmd_errors
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as pb
 
-from bike_pipeline.lineage.records.run_record import runner_of
+from bike_pipeline.lineage.records.run_record import RUN_CONTEXT, runner_of
 from bike_pipeline.lineage.store.connection import open_at
 from bike_pipeline.lineage.store.entities import ModelRecord, RunRecord, ServedModel, StageRecord
 from bike_pipeline.model_registry import ModelRegistry
@@ -83,7 +83,7 @@ def _value(properties: Any, key: str) -> Any:
 
 
 def prop(artifact: pb.Artifact | pb.Execution, key: str) -> Any:
-    """Return a property or custom property of an artifact or execution, or None where it has none."""
+    """Return a property or custom property of an artifact or execution, or None if it has none."""
     found = _value(artifact.custom_properties, key)
     return found if found is not None else _value(artifact.properties, key)
 
@@ -96,12 +96,20 @@ class Lineage:
         self.store = store
 
     def artifacts(self, type_name: str) -> list[pb.Artifact]:
-        """Return all artifacts of a type, oldest first; none where the type was never used."""
+        """Return all artifacts of a type, oldest first; none if the type was never used."""
         try:
             found = self.store.get_artifacts_by_type(type_name)
         except mlmd_errors.NotFoundError:
             return []
         return sorted(found, key=lambda artifact: artifact.id)
+
+    def contexts(self, type_name: str) -> list[pb.Context]:
+        """Return all contexts of a type, oldest first; none if the type was never used."""
+        try:
+            found = self.store.get_contexts_by_type(type_name)
+        except mlmd_errors.NotFoundError:
+            return []
+        return sorted(found, key=lambda context: context.id)
 
     def producer(self, artifact_id: int) -> pb.Execution | None:
         """Return the execution that made an artifact; a cached execution only refers to it and is passed over."""
@@ -115,11 +123,6 @@ class Lineage:
         return min(made, key=lambda execution: execution.id) if made else None
 
     def artifact(self, artifact_id: int) -> pb.Artifact:
-        """Return an artifact by its id.
-
-        Raises:
-            LookupError: there is none.
-        """
         return self.store.get_artifacts_by_id([artifact_id])[0]
 
     def artifact_at(self, uri: str) -> pb.Artifact | None:
@@ -127,16 +130,11 @@ class Lineage:
         return max(self.store.get_artifacts_by_uri(uri), key=lambda artifact: artifact.id, default=None)
 
     def execution(self, execution_id: int) -> pb.Execution:
-        """Return an execution by its id.
-
-        Raises:
-            LookupError: there is none.
-        """
         return self.store.get_executions_by_id([execution_id])[0]
 
     def executions_of(self, run_id: str) -> list[pb.Execution]:
-        """Return the executions of a run in their order; none where the run is not on record."""
-        run = self.store.get_context_by_type_and_name("pipeline_run", run_id) if run_id else None
+        """Return the executions of a run in their order; none if the run is not on record."""
+        run = self.store.get_context_by_type_and_name(RUN_CONTEXT, run_id) if run_id else None
         found = self.store.get_executions_by_context(run.id) if run else []
         return sorted(found, key=lambda execution: execution.id)
 
@@ -201,14 +199,8 @@ class Lineage:
     def serving_model(self, serving_path: str = "") -> ServedModel | None:
         """Return the model that is served now: the promoted one, as far as its push is on record.
 
-        Where nobody ever recorded a promotion, that is the last one that was pushed.
-
-        Args:
-            serving_path: count only pushes to this base path, since workspaces may share one store; empty for all, of
-                which the last one is returned.
-
-        Raises:
-            StorageError: what is promoted cannot be read.
+        If nobody ever recorded a promotion, that is the last one that was pushed. Workspaces may share one store: only
+        pushes to the base path count, or (empty) the last of all.
         """
         pushes = [
             push for push in self.pushes() if not serving_path or os.path.dirname(push.destination) == serving_path
@@ -221,11 +213,7 @@ class Lineage:
 
     def runs(self) -> list[RunRecord]:
         """Return every run, oldest first."""
-        try:
-            contexts = self.store.get_contexts_by_type("pipeline_run")
-        except mlmd_errors.NotFoundError:
-            return []
-        return [self._run(context) for context in sorted(contexts, key=lambda context: context.id)]
+        return [self._run(context) for context in self.contexts(RUN_CONTEXT)]
 
     def _run(self, context: pb.Context) -> RunRecord:
         executions = sorted(self.store.get_executions_by_context(context.id), key=lambda execution: execution.id)
@@ -282,15 +270,9 @@ class Lineage:
         return f"stopped at {stages[-1].name}" if stages else ""
 
     def models(self, serving_path: str = "") -> list[ModelRecord]:
-        """Return every trained model, oldest first.
+        """Return every trained model, oldest first, and which of them serves at a base path.
 
-        Args:
-            serving_path: base path of which it is told which model serves, as `serving_model`, and whether its files
-                are there as they were pushed; empty for any base path, whose files are not looked at.
-
-        Raises:
-            StorageError: what is promoted cannot be read.
-            ConfigurationError: a key that is to be believed cannot be read.
+        That one's files are held against what was pushed; for any base path (empty) they are not looked at.
         """
         pushed = {push.model_id: push for push in self.pushes()}
         serving = self.serving_model(serving_path)
@@ -302,7 +284,7 @@ class Lineage:
                 continue
             examples = self.inputs(execution.id).get("examples", [])
             push = pushed.get(model.id)
-            blessed, metrics = self._evaluation(model.id, push is not None)
+            evaluation, blessed = self.evaluation(model.id, push is not None) or (None, None)
             promoted = serving is not None and serving.model_id == model.id
             records.append(
                 ModelRecord(
@@ -314,29 +296,26 @@ class Lineage:
                     blessed=blessed,
                     served_version=push.version if push else None,
                     serving=promoted and not wrong,
-                    metrics=metrics,
+                    metrics=_overall_metrics(evaluation) if evaluation else {},
                     wrong=wrong if promoted else "",
                 )
             )
         return records
 
-    def _evaluation(self, model_id: int, pushed: bool) -> tuple[bool | None, dict[str, float]]:
-        """Return a model's newest verdict and metrics; for a pushed one the newest that blessed it."""
-        found: tuple[bool | None, dict[str, float]] = (None, {})
+    def evaluation(self, model_id: int, pushed: bool) -> tuple[pb.Artifact, bool] | None:
+        """Return a model's newest evaluation and whether it blessed; for a pushed model the newest that did."""
+        found = None
         for execution in self.consumers(model_id, Stage.EVALUATOR):
             outputs = self.outputs(execution.id)
-            if "blessing" not in outputs or "evaluation" not in outputs:
-                continue
-            blessed = prop(outputs["blessing"][0], "blessed") == 1
-            if pushed and not blessed:
-                continue
-            properties = outputs["evaluation"][0].custom_properties
-            found = (
-                blessed,
-                {
-                    key.removeprefix("metric_"): value.double_value
-                    for key, value in properties.items()
-                    if key.startswith("metric_") and value.WhichOneof("value") == "double_value"
-                },
-            )
+            if "blessing" in outputs and "evaluation" in outputs:
+                blessed = prop(outputs["blessing"][0], "blessed") == 1
+                found = (outputs["evaluation"][0], blessed) if blessed or not pushed else found
         return found
+
+
+def _overall_metrics(evaluation: pb.Artifact) -> dict[str, float]:
+    return {
+        key.removeprefix("metric_"): value.double_value
+        for key, value in evaluation.custom_properties.items()
+        if key.startswith("metric_") and value.WhichOneof("value") == "double_value"
+    }

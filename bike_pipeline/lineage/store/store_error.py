@@ -1,4 +1,4 @@
-"""Whether an error comes from the metadata store, told without loading its library."""
+"""Whether an error comes from the metadata store, without loading its library."""
 
 from __future__ import annotations
 

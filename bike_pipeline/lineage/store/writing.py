@@ -31,7 +31,7 @@ def close_interrupted(lineage: Lineage, run_id: str) -> None:
 
 
 def record_failure(lineage: Lineage, run_id: str, stage: str, reason: str) -> int:
-    """Put the reason beside a failed stage; return its execution's id (0 where it was never registered).
+    """Put the reason beside a failed stage; return its execution's id (0 if it was never registered).
 
     What still stands as running was interrupted, and an answer from the cache that is refused is a failure.
     """
