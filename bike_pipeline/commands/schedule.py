@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -32,25 +32,14 @@ def command() -> None:
 @click.option("--replace", is_flag=True, help="Put it in the place of the one with this name.")
 @click.option("--catch-up", is_flag=True, help="Start one run for each missed time, too.")
 @json_option
-def create(
-    settings: Settings,
-    cron: str,
-    every: str,
-    name: str,
-    spec: Path | None,
-    replace: bool,
-    catch_up: bool,
-    as_json: bool,
-) -> None:
+def create(settings: Settings, cron: str, every: str, spec: Path | None, as_json: bool, **options: Any) -> None:
     """Upload the compiled pipeline and run it again and again, one run at a time."""
     from bike_pipeline.use_cases import cluster
 
     if bool(cron) == bool(every):
         raise click.UsageError("Give either --cron or --every.")
     cluster.check_times(cron, every)
-    made = cluster.schedule(
-        settings, spec or compiled(settings), cron=cron, every=every, name=name, replace=replace, catch_up=catch_up
-    )
+    made = cluster.schedule(settings, spec or compiled(settings), cron=cron, every=every, **options)
     line = f"schedule {made.schedule.name} ({made.schedule.trigger}) runs version {made.version.name}"
     answer(made, lambda _: line, as_json)
 

@@ -31,13 +31,7 @@ _STYLES = {"SUCCEEDED": "green", "FAILED": "bold red", "CANCELED": "bold red", "
 @click.option("--timeout", type=FiniteRange(min=0, min_open=True), help="With --wait: give up after SECONDS.")
 @json_option
 def command(
-    settings: Settings,
-    spec: Path | None,
-    name: str,
-    parameters: tuple[str, ...],
-    wait: bool,
-    timeout: float | None,
-    as_json: bool,
+    settings: Settings, spec: Path | None, parameters: tuple[str, ...], wait: bool, as_json: bool, **options: Any
 ) -> None:
     """Upload the compiled pipeline to Kubeflow Pipelines and run it there.
 
@@ -47,7 +41,7 @@ def command(
     """
     from bike_pipeline.use_cases.cluster import submit
 
-    if timeout is not None and not wait:
+    if options["timeout"] is not None and not wait:
         raise click.UsageError("--timeout goes with --wait.")
     values, spec = _parameters(parameters), spec or compiled(settings)
     seen: list[Submission] = []
@@ -58,7 +52,7 @@ def command(
         seen.append(now)
 
     try:
-        submit(settings, spec, name=name, parameters=values, wait=wait, timeout=timeout, observe=observe)
+        submit(settings, spec, parameters=values, wait=wait, observe=observe, **options)
     except BikePipelineError as error:
         if as_json and seen:
             click.echo(as_document({**asdict(seen[-1]), "error": str(error), "exit_code": error.exit_code}))
