@@ -9,6 +9,7 @@ import tensorflow as tf
 from bike_pipeline import features
 from bike_pipeline.errors import ModelError
 from bike_pipeline.model_registry import ModelRegistry, layout
+from bike_pipeline.modeling import loaded_model
 from bike_pipeline.serving import predictor
 
 NAMES = [feature.name for feature in features.MODEL_INPUTS]
@@ -29,7 +30,7 @@ def test_it_answers_what_the_served_signature_answers(base, exported, monkeypatc
     assert asked.version == 3
     np.testing.assert_allclose(asked.predict(rows), wanted, rtol=1e-5)
     as_lists = {name: values.tolist() for name, values in rows.items()}
-    monkeypatch.setattr(predictor, "_CHUNK", 7)
+    monkeypatch.setattr(loaded_model, "_CHUNK", 7)
     np.testing.assert_allclose(asked.predict(as_lists), wanted, rtol=1e-5)
 
 
