@@ -46,6 +46,7 @@ RUN = (
     "bike-pipeline explain-run 20260101T000000-aaaaaa --output run.html",
     "bike-pipeline lineage --run 20261124T073846-ce1584",
     "bike-pipeline lineage --format html --output lineage.html",
+    "bike-pipeline lineage --format card --output model-card.html",
     "bike-pipeline lineage --format dot | dot -Tsvg > lineage.svg",
     "bike-pipeline gc --keep-blessed 2 --keep-days 14 --dry-run",
     "bike-pipeline push edge",
@@ -262,6 +263,7 @@ def test_the_commands_of_the_pages_do_what_they_say(place: Place) -> None:
     for written in (
         "run.html",
         "lineage.html",
+        "model-card.html",
         "out",
         "configs/serving/compose.yaml",
         "workspace/kubeflow/bike-demand.json",
