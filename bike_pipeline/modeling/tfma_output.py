@@ -17,7 +17,7 @@ from tensorflow_model_analysis.proto import config_pb2, validation_result_pb2
 from tensorflow_model_analysis.writers import metrics_plots_and_validations_writer as tfma_writer
 
 from bike_pipeline.modeling import metrics
-from bike_pipeline.modeling.slice_sums import Measured, SliceKey
+from bike_pipeline.modeling.slice_sums import Measured
 from bike_pipeline.modeling.slices import OVERALL
 from bike_pipeline.storage.literal_paths import as_pattern
 
@@ -42,26 +42,32 @@ def judge(
     config = tfma.utils.update_eval_config_with_defaults(config, has_baseline=BASELINE in models, rubber_stamp=True)
     tfma.utils.verify_eval_config(config)
     names = {BASELINE if spec.is_baseline else CANDIDATE: spec.name for spec in config.model_specs}
-    by_slice = metrics_by_slice(measured, names, names.get(BASELINE))
-    validation = validate(by_slice, config)
-    locations = {names[name]: location for name, location in models.items()}
-    write(folder, by_slice, validation, config, data_location, locations)
+    by_slice = _metrics_by_slice(measured, names, names.get(BASELINE))
+    combine = tfma_writer.CombineValidations(config)
+    whole = combine.create_accumulator()
+    for item in by_slice.items():
+        whole = combine.add_input(whole, metrics_validator.validate_metrics(item, config))
+    run = config_pb2.EvalRun(
+        eval_config=config,
+        version=tfma.version.VERSION,
+        data_location=data_location,
+        file_format="tfrecords_gzip",
+        model_locations={names[name]: location for name, location in models.items()},
+    )
+    write(folder, by_slice, combine.extract_output(whole), run)
     verdict = tfma.load_validation_result(os.path.join(as_pattern(folder), tfma.VALIDATIONS_KEY))
     return bool(verdict.validation_ok)
 
 
-def metrics_by_slice(measured: Measured, names: dict[str, str], baseline: str | None) -> MetricsBySlice:
-    """Return every metric by TFMA's slice key and metric key.
+def _metrics_by_slice(measured: Measured, names: dict[str, str], baseline: str | None) -> MetricsBySlice:
+    """Return every metric by TFMA's slice key and metric key, and the differences to the baseline, if there is one.
 
-    Args:
-        measured: the sums.
-        names: from the model names in the sums to TFMA's.
-        baseline: TFMA's name of the baseline, to which differences are metrics too; None if there is none.
+    `names` leads from the model names in the sums to TFMA's, of which `baseline` is one.
     """
     found: MetricsBySlice = {}
     for (key, model), sums in sorted(measured.sums.items(), key=str):
         values = {EXAMPLE_COUNT: float(sums[0]), **metrics.metrics_of(sums)}
-        by_key = found.setdefault(_slice_key(key), {})
+        by_key = found.setdefault(() if key[0] == OVERALL else (key,), {})
         for metric, value in values.items():
             by_key[metric_types.MetricKey(name=metric, model_name=names[model])] = value
     if baseline is not None:
@@ -75,28 +81,13 @@ def metrics_by_slice(measured: Measured, names: dict[str, str], baseline: str | 
     return found
 
 
-def _slice_key(key: SliceKey) -> tuple[Any, ...]:
-    return () if key[0] == OVERALL else ((key[0], key[1]),)
-
-
-def validate(by_slice: MetricsBySlice, config: config_pb2.EvalConfig) -> validation_result_pb2.ValidationResult:
-    """Return TFMA's validation of the thresholds in `config`."""
-    combine = tfma_writer.CombineValidations(config)
-    whole = combine.create_accumulator()
-    for item in by_slice.items():
-        whole = combine.add_input(whole, metrics_validator.validate_metrics(item, config))
-    return combine.extract_output(whole)
-
-
 def write(
     folder: str,
     by_slice: MetricsBySlice,
     validation: validation_result_pb2.ValidationResult,
-    config: config_pb2.EvalConfig,
-    data_location: str,
-    model_locations: dict[str, str],
+    run: config_pb2.EvalRun,
 ) -> None:
-    """Write the files of an evaluation into the ModelEvaluation artifact's folder; locations are for display."""
+    """Write the files of an evaluation into the ModelEvaluation artifact's folder."""
     tf.io.gfile.makedirs(folder)
     metrics_file = os.path.join(folder, f"{tfma.METRICS_KEY}-00000-of-00001.tfrecord")
     with tf.io.TFRecordWriter(metrics_file) as writer:
@@ -107,12 +98,5 @@ def write(
         tf.io.TFRecordWriter(os.path.join(folder, f"{kind}-00000-of-00001.tfrecord")).close()
     with tf.io.TFRecordWriter(os.path.join(folder, f"{tfma.VALIDATIONS_KEY}.tfrecord")) as writer:
         writer.write(validation.SerializeToString())
-    run = config_pb2.EvalRun(
-        eval_config=config,
-        version=tfma.version.VERSION,
-        data_location=data_location,
-        file_format="tfrecords_gzip",
-        model_locations=model_locations,
-    )
     with tf.io.gfile.GFile(os.path.join(folder, "eval_config.json"), "w") as file:
         file.write(json_format.MessageToJson(run))

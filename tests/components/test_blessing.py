@@ -152,7 +152,10 @@ def test_what_tfma_refuses_is_not_blessed(world: World, monkeypatch: pytest.Monk
     from tensorflow_model_analysis.proto import validation_result_pb2
 
     refusal = validation_result_pb2.ValidationResult(validation_ok=False)
-    monkeypatch.setattr(evaluator.tfma_output, "validate", lambda *_: refusal)
+    write = evaluator.tfma_output.write
+    monkeypatch.setattr(
+        evaluator.tfma_output, "write", lambda folder, by_slice, _, run: write(folder, by_slice, refusal, run)
+    )
     evaluated = world.evaluate("refused", lookup("found", Path(world.model.uri)))
     assert all(decision["passed"] for decision in evaluated.report["decisions"] if decision["binding"])
     assert not blessed(evaluated)
@@ -362,7 +365,7 @@ def by_stock_tfx(world: World, baseline: Any, settings: EvaluationSettings) -> A
         {
             "eval_config": proto_utils.proto_to_json(evaluation.eval_config(settings)),
             "example_splits": json.dumps(["eval"]),
-            "module_path": "bike_pipeline.modeling.evaluation",
+            "module_path": "benchmarks.plain_tfx.module",
             "fairness_indicator_thresholds": "null",
         },
     )
