@@ -221,6 +221,19 @@ def test_litert_is_measured_where_tensorflow_was_never_imported(world: World, tm
     assert seen == {"tflite_float32": False, "saved_model": True}
 
 
+def test_one_saved_model_in_memory_serves_the_reference_and_every_conversion(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tensorflow as tf
+
+    loads = []
+    load = tf.saved_model.load
+    monkeypatch.setattr(tf.saved_model, "load", lambda *args, **options: loads.append(args) or load(*args, **options))
+    report = world.export("tflite_float32", "tflite_float16", "tflite_dynamic_range", "c_source").report
+    assert all(entry["passed"] for entry in report["formats"].values())
+    assert len(loads) == 1
+
+
 def test_a_format_that_never_ends_is_ended(world: World) -> None:
     entry = world.export("hangs", timeout=0.3).report["formats"]["hangs"]
     assert not entry["passed"]

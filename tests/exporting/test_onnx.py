@@ -127,6 +127,17 @@ def test_a_converter_that_writes_nothing_is_an_error(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_formats_of_other_processes_begin_with_the_file_that_is_there(
+    full_size: Any, folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def converted_again(*_: Any) -> bytes:
+        raise AssertionError("converted again")
+
+    monkeypatch.setattr(onnx_format, "_converted", converted_again)
+    format_of("onnx_float32").export(full_size.source, tmp_path)
+    assert (tmp_path / "model.onnx").read_bytes() == (folders["onnx_float32"] / "model.onnx").read_bytes()
+
+
 @pytest.mark.parametrize("name", INT8)
 def test_a_model_without_large_layers_is_not_said_to_be_quantized(name: str, exported: Any, tmp_path: Path) -> None:
     source = Source(exported.path, {f.name: exported.rows[f.name] for f in features.MODEL_INPUTS})

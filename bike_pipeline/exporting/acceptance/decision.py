@@ -15,14 +15,7 @@ from bike_pipeline.settings import EvaluationSettings, ExportingSettings
 
 @dataclass(frozen=True)
 class Limits:
-    """What a format is held to; see `ExportingSettings`.
-
-    Attributes:
-        max_relative_difference: of float32 formats, on golden rows.
-        max_mae_increase: of all others, on the eval split's labels.
-        max_slice_mae_increase: the same on the worst slice with enough rows.
-        min_rows: for each slicing, the rows from which on a slice decides.
-    """
+    """What a format is held to; see `ExportingSettings`."""
 
     max_relative_difference: float
     max_mae_increase: float

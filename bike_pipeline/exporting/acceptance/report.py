@@ -76,13 +76,7 @@ class FormatReport:
 
 @dataclass(frozen=True)
 class EdgeGate:
-    """Whether the model may go to devices: TFMA's verdict and every binding threshold, on a LiteRT model.
-
-    Attributes:
-        blessed: the verdict.
-        format: the format that was evaluated; "" where none was.
-        reason: why, in words.
-    """
+    """Whether the model may go to devices: TFMA's verdict and every binding threshold, on a LiteRT model."""
 
     blessed: bool
     format: str
@@ -91,18 +85,7 @@ class EdgeGate:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What came of all formats of one model.
-
-    Attributes:
-        formats: by name, in the order of the settings.
-        golden: the golden rows' number, seed and the SHA-256 of `golden.json`.
-        eval_rows: rows of the eval split.
-        model_id: MLMD id of the model.
-        blessed: whether the model was blessed; exports of others are for trying out and never pushed.
-        reason: why nothing was exported; "" where something was.
-        edge_gate: whether the model may go to devices.
-        edge_gates: the same for each LiteRT format.
-    """
+    """What came of all formats of one model."""
 
     formats: dict[str, FormatReport]
     golden: dict[str, Any]
@@ -112,10 +95,6 @@ class ExportReport:
     reason: str = ""
     edge_gate: EdgeGate = EdgeGate(blessed=False, format="", reason="no LiteRT format was exported")
     edge_gates: dict[str, EdgeGate] = field(default_factory=dict)
-
-    def passed(self) -> list[str]:
-        """Return the names of the formats that may be pushed."""
-        return [name for name, entry in self.formats.items() if entry.passed]
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain values; None for what is not finite, since JSON has no name for that."""

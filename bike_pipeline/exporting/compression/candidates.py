@@ -32,20 +32,15 @@ MODEL_FOLDER = "model"
 
 @dataclass(frozen=True)
 class Trying:
-    """How candidates are made and measured.
-
-    Attributes:
-        compression: the methods' settings, the formats, the limits.
-        further: `batch_size` and `weight_decay` of the settings' section `training`.
-        seed: seeds every method.
-        min_rows: for each slicing, the rows from which on a slice decides.
-        timeout: seconds that an export in a process of its own may take.
-    """
+    """How candidates are made and measured."""
 
     compression: CompressionSettings
+    # `batch_size` and `weight_decay` of the settings' section `training`.
     further: dict[str, Any]
     seed: int
+    # For each slicing, the rows from which on a slice decides.
     min_rows: dict[str, int]
+    # Seconds that an export in a process of its own may take.
     timeout: float
 
     @classmethod

@@ -39,13 +39,7 @@ class Material:
 
 @dataclass(frozen=True)
 class Teacher:
-    """The blessed model as it is trained further or taught from.
-
-    Attributes:
-        saved_model: folder of its SavedModel.
-        inputs: transformed features of the training rows, as `modeling.training.transformed` returns them.
-        label: rentals of the training rows, shape (rows,), float32.
-    """
+    """The blessed model as it is trained further or taught from."""
 
     saved_model: Path
     inputs: Columns

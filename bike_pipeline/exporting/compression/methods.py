@@ -18,16 +18,14 @@ def compressed(
     method: Method, teacher: Teacher, settings: CompressionSettings, further: dict[str, Any], seed: int
 ) -> keras.Model:
     """Return the model that a method makes of the blessed one."""
-    if method == "pruning":
-        from bike_pipeline.exporting.compression import pruning
+    if method == PLAIN:
+        return teacher.model()
+    from bike_pipeline.exporting.compression import distillation, pruning, quantization_aware
 
-        return pruning.train(teacher, settings.pruning, further, seed)
-    if method == "distillation":
-        from bike_pipeline.exporting.compression import distillation
-
-        return distillation.train(teacher, settings.distillation, further, seed)
-    if method == "quantization_aware":
-        from bike_pipeline.exporting.compression import quantization_aware
-
-        return quantization_aware.train(teacher, settings.quantization_aware, further, seed)
-    return teacher.model()
+    modules: dict[str, Any] = {
+        "pruning": pruning,
+        "distillation": distillation,
+        "quantization_aware": quantization_aware,
+    }
+    model: keras.Model = modules[method].train(teacher, getattr(settings, method), further, seed)
+    return model

@@ -53,13 +53,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Choice:
-    """What the rule came to.
-
-    Attributes:
-        winner: the candidate to ship; None where none is within the limits.
-        candidates: all of them, the winner included.
-        reasons: for each candidate, by its name, why it won or lost.
-    """
+    """What the rule came to."""
 
     winner: Candidate | None
     candidates: tuple[Candidate, ...]

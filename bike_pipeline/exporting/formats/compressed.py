@@ -22,13 +22,7 @@ from bike_pipeline.settings.compression import Method
 
 @dataclass(frozen=True)
 class Compressing:
-    """What the compressed model is made of, and how; see `format.Source`.
-
-    Attributes:
-        material: the blessed model, its transform graph, its rows.
-        methods: what to try beside the plain model.
-        trying: how, and the rule.
-    """
+    """What the compressed model is made of, and how; see `format.Source`."""
 
     material: Material
     methods: tuple[Method, ...]

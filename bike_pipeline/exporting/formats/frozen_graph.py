@@ -75,13 +75,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class FrozenGraph:
-    """The serving graph.
-
-    Attributes:
-        inputs: the raw features, in the contract's order.
-        operations: in the order in which they can be worked off.
-        output: the rentals.
-    """
+    """The serving graph."""
 
     inputs: tuple[Value, ...]
     operations: tuple[Operation, ...]
