@@ -11,7 +11,6 @@ from bike_pipeline.lean_imports import lean_imports, uncollected
 from bike_pipeline.lineage.store.lost_store import refuse_a_lost_store
 from bike_pipeline.run_cache.rerun import Rerun, new_run_id
 from bike_pipeline.run_events import RunObserver, RunResult
-from bike_pipeline.runners.beam_memory import remembered
 from bike_pipeline.runners.interruption import interruptible
 from bike_pipeline.runners.scratch import scratch
 from bike_pipeline.settings import Settings
@@ -43,7 +42,6 @@ def run_pipeline(
     observer.loading()
     with (
         lean_imports(google_cloud="gs://" in settings.model_dump_json()),
-        remembered(),
         scratch(settings.workspace_path),
     ):
         return _run(

@@ -62,28 +62,21 @@ class SerialMetadata(LocatedMetadata):
             _STORE_TURN.release()
 
 
-class SerialObserver:
+class SerialObserver(RunObserver):
     """Passes on what stages tell, one call at a time."""
 
     def __init__(self, observer: RunObserver) -> None:
-        self._observer = observer
-        self._turn = threading.RLock()
+        turn = threading.RLock()
 
-    def planned(self, stages: list[str]) -> None:
-        with self._turn:
-            self._observer.planned(stages)
+        def in_turn(tell: Callable[..., None]) -> Callable[..., None]:
+            def wait_and_tell(*told: Any) -> None:
+                with turn:
+                    tell(*told)
 
-    def started(self, stage: str) -> None:
-        with self._turn:
-            self._observer.started(stage)
+            return wait_and_tell
 
-    def progressed(self, stage: str, fraction: float, text: str) -> None:
-        with self._turn:
-            self._observer.progressed(stage, fraction, text)
-
-    def finished(self, result: StageResult) -> None:
-        with self._turn:
-            self._observer.finished(result)
+        for name in ("planned", "started", "progressed", "finished"):
+            setattr(self, name, in_turn(getattr(observer, name)))
 
 
 class StageLauncher:

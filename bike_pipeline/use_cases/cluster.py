@@ -164,13 +164,13 @@ def _client(settings: Settings) -> KubeflowClient:
 
 
 def _upload(settings: Settings, spec: Path) -> tuple[KubeflowClient, Version]:
-    from bike_pipeline.runners.kubeflow.client import check_spec
+    from bike_pipeline.runners.kubeflow import acceptance
 
     try:
         text = spec.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"cannot read it ({error})", where=str(spec), fix="check the path") from None
-    check_spec(text)
+    acceptance.check(text)
     client = _client(settings)
     return client, client.upload(text)
 

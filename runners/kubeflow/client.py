@@ -251,11 +251,6 @@ def version_name(spec: str) -> str:
     return f"{__version__}-{hashlib.sha256(spec.encode()).hexdigest()[:12]}"
 
 
-def check_spec(spec: str) -> None:
-    """Stop where Kubeflow Pipelines would refuse a spec; see `acceptance.check`."""
-    acceptance.check(spec)
-
-
 def check_outcome(run: Run) -> None:
     """Stop where a run that has ended did not succeed.
 

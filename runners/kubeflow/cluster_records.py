@@ -10,14 +10,7 @@ _BROKEN = ("FAILED", "CANCELED")
 
 @dataclass(frozen=True)
 class Version:
-    """A pipeline version on the server.
-
-    Attributes:
-        pipeline_id: the pipeline.
-        version_id: the version.
-        name: the version's name: the package's version and a hash of the spec.
-        created: whether this upload made it; False where the same spec was there.
-    """
+    """A pipeline version on the server; `created` is False where the same spec was there before the upload."""
 
     pipeline_id: str
     version_id: str
@@ -30,12 +23,10 @@ class Run:
     """A run as the server reports it.
 
     Attributes:
-        run_id: the run.
-        name: its display name.
         address: its page for people.
         state: v2beta1 RuntimeState, such as RUNNING.
         tasks: state of each task that was started, by name, in the order of their start.
-        error: the server's reason where the run failed.
+        error: the server's reason if the run failed.
     """
 
     run_id: str
@@ -53,15 +44,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A recurring run.
-
-    Attributes:
-        schedule_id: the recurring run.
-        name: its display name.
-        trigger: "cron …" or "every … s".
-        enabled: whether it starts runs.
-        version_id: the pipeline version that it runs.
-    """
+    """A recurring run; its trigger is "cron …" or "every … s"."""
 
     schedule_id: str
     name: str

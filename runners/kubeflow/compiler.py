@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from bike_pipeline import extras
-from bike_pipeline.errors import ConfigurationError, StorageError
+from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.runners.kubeflow import go_yaml
 from bike_pipeline.runners.kubeflow.definition import Target
 from bike_pipeline.runners.kubeflow.platform_document import platform_document
 from bike_pipeline.runners.kubeflow.spec import pipeline_spec
 from bike_pipeline.settings import Settings
+from bike_pipeline.storage.atomic_files import one_error, replace_file
 
 SUFFIXES: dict[Target, str] = {"kubeflow": ".yaml", "vertex": ".json"}
 
@@ -42,17 +42,9 @@ def compile_pipeline(settings: Settings, target: Target, output: Path | None = N
             f"the target '{target}' takes a {suffix} file", where=str(path), fix=f"name it {path.stem}{suffix}"
         )
     content = to_yaml(compiled(settings)) if target == "kubeflow" else to_json(vertex_job(settings))
-    try:
+    with one_error("write", path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        aside.write_text(content, encoding="utf-8")
-        aside.replace(path)
-    except OSError as error:
-        raise StorageError(
-            f"cannot write the compiled pipeline ({error.strerror or error})",
-            where=str(path),
-            fix="grant write permission, free space, or choose another file: --output FILE",
-        ) from None
+        replace_file(path, content.encode())
     return path
 
 

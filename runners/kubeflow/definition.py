@@ -28,12 +28,8 @@ def cluster_settings(settings: Settings, target: Target) -> Settings:
     if target == "vertex":
         vertex = kubeflow.vertex
         store, serving = vertex.span_store, vertex.serving_folder
-        for name, value in (
-            ("pipeline_root", vertex.pipeline_root),
-            ("serving_folder", vertex.serving_folder),
-            ("span_store", vertex.span_store),
-        ):
-            if not value:
+        for name in ("pipeline_root", "serving_folder", "span_store"):
+            if not getattr(vertex, name):
                 raise ConfigurationError(
                     "Vertex AI needs it and it is empty",
                     where=f"kubeflow.vertex.{name}",

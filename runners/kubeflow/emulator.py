@@ -16,6 +16,7 @@ command and the retries of the task. Where a run here differs from one in a clus
 
 from __future__ import annotations
 
+import graphlib
 import json
 import sys
 import time
@@ -80,16 +81,11 @@ class Emulator:
     @property
     def upstream(self) -> dict[str, list[str]]:
         """The tasks, each with those that must be done before it, in an order in which they can run."""
-        ordered: dict[str, list[str]] = {}
-        while len(ordered) < len(self._tasks):
-            before = len(ordered)
-            for name in sorted(self._tasks):
-                needed = self._tasks[name].get("dependentTasks", [])
-                if name not in ordered and all(other in ordered for other in needed):
-                    ordered[name] = needed
-            if len(ordered) == before:
-                raise ConfigurationError("these tasks wait for each other", where=", ".join(self._tasks))
-        return ordered
+        needed = {name: self._tasks[name].get("dependentTasks", []) for name in sorted(self._tasks)}
+        try:
+            return {name: needed[name] for name in graphlib.TopologicalSorter(needed).static_order()}
+        except graphlib.CycleError as error:
+            raise ConfigurationError("these tasks wait for each other", where=", ".join(error.args[1])) from None
 
     def stop(self) -> None:
         """End the processes of all tasks."""

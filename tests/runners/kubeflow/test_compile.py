@@ -256,7 +256,7 @@ def test_the_file_must_fit_the_target_and_be_writable(tmp_path):
     with pytest.raises(ConfigurationError, match=r"takes a \.yaml file"):
         compile_pipeline(settings, "kubeflow", tmp_path / "job.json")
     (tmp_path / "taken").write_text("a file", encoding="utf-8")
-    with pytest.raises(StorageError, match="cannot write the compiled pipeline"):
+    with pytest.raises(StorageError, match="cannot write it"):
         compile_pipeline(settings, "kubeflow", tmp_path / "taken" / "p.yaml")
 
 
