@@ -6,7 +6,7 @@ verifies it offline, with the public key only:
 
     model_signing verify key VERSION --signature VERSION/model.sig --public_key keys/model-signing.pub
 
-The format is written and read here with `cryptography` alone: the tool itself would bring fourteen packages and 50 MB
+The format is written and read here with `cryptography` alone: the tool itself would bring thirteen packages and 50 MB
 into every server (docs/decisions/0019-model-signing.md). Sources: the predicate is described in model-signing's
 `_signing/signing.py`, the envelope in secure-systems-lab/dsse, protocol v1.
 """
