@@ -22,7 +22,7 @@ NOT_OURS = {
     "kubectl": "needs a cluster; its manifests are checked by tests/test_kubernetes_manifests.py",
     "docker": "needs a container engine; compose.yaml is checked by tests/rollout/test_configuration.py",
     "curl": "its answer is checked by tests/end_to_end/test_documented_commands.py",
-    "openssl": "run by tests/end_to_end/test_documented_commands.py",
+    "model_signing": "run by tests/model_registry/test_model_signing_tool.py in an environment of its own",
     "python": "the edge bundle's own program; run by tests/end_to_end/test_edge_of_the_story.py",
     "bike-edge": "on a device; run by tests/end_to_end/test_edge_of_the_story.py",
     "dvc": "run by tests/tracking/test_servers.py in an environment of its own",
@@ -87,7 +87,7 @@ def test_the_pages_hold_commands_of_every_kind():
         "bike-pipeline",
         "make",
         "curl",
-        "openssl",
+        "model_signing",
     }
 
 

@@ -124,6 +124,7 @@ NOT_RUN = {
     "python bike-edge.pyz": "on a device; tests/end_to_end/test_edge_of_the_story.py runs it",
     "kubectl": "needs a cluster",
     "docker": "needs a container engine",
+    "model_signing": "tests/model_registry/test_model_signing_tool.py runs it in an environment of its own",
     "dvc": "tests/tracking/test_servers.py runs it in an environment of its own",
     "git clone": "clones over the network",
     "export": "sets a variable of the shell",
