@@ -106,8 +106,8 @@ def this_source() -> SourceTree:
 
 
 def tree_hash(folder: Path) -> str:
-    """Return the SHA-256 over all Python files below a folder, as they are at this moment."""
-    return _hash(folder, folder.rglob("*.py"))
+    """Return the SHA-256 over all files below a folder but compiled ones, as they are at this moment."""
+    return _hash(folder, (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"))
 
 
 def _hash(folder: Path, files: Iterable[Path]) -> str:

@@ -161,3 +161,12 @@ def test_a_whole_tree_is_hashed_with_its_names(package: Path, change: str) -> No
     before = module.tree_hash(package)
     CHANGES[change](package)
     assert module.tree_hash(package) != before
+
+
+def test_a_template_counts_for_an_unchanged_run_and_what_python_compiles_does_not(package: Path) -> None:
+    before = module.tree_hash(package)
+    (package / "modeling" / "__pycache__").mkdir()
+    (package / "modeling" / "__pycache__" / "rows.cpython-311.pyc").write_bytes(b"compiled")
+    assert module.tree_hash(package) == before
+    (package / "modeling" / "page.html").write_text("<p>another")
+    assert module.tree_hash(package) != before
