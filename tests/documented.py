@@ -16,8 +16,8 @@ _INLINE = re.compile(r"`((?:bike-pipeline|make|kubectl|bike-edge|docker) [^`]+)`
 _NAMED = re.compile(r"# ([\w./-]+\.ya?ml)\n")
 # What a line of a block begins with where it is to be typed and not an answer.
 _PROGRAMS = (
-    *("bike-pipeline", "bike-edge", "make", "python", "kubectl", "docker", "curl", "model_signing", "dvc", "git", "export"),
-    *("source", ".venv/bin/pre-commit", "REGENERATE_GOLDEN=1", "BIKE_SERVING_REST=127.0.0.1:8501"),
+    *("bike-pipeline", "bike-edge", "make", "python", "kubectl", "docker", "curl", "model_signing", "dvc", "git"),
+    *("export", "source", ".venv/bin/pre-commit", "REGENERATE_GOLDEN=1", "BIKE_SERVING_REST=127.0.0.1:8501"),
 )
 
 

@@ -9,18 +9,21 @@ from typing import Any
 import pytest
 
 from bike_pipeline.lineage.store.metadata_store import open_store
-from tests.end_to_end.conftest import ROOT, Halves, Product
+from tests.end_to_end.conftest import ROOT, Product
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def product(tmp_path_factory: pytest.TempPathFactory, run_halves: Halves) -> Product:
+def product(tmp_path_factory: pytest.TempPathFactory) -> Product:
     """A copy of the project that may be edited, with one run behind it."""
     folder = tmp_path_factory.mktemp("edited")
     for name in ("bike_pipeline", "runners", "configs"):
         shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    return Product(run_halves.copied(1, folder / "workspace"), folder)
+    product = Product(folder / "workspace", folder)
+    first = product.call("run", "--demo", "first", "--json")
+    assert first.code == 0, first.err
+    return product
 
 
 def _edit(path: Path, old: str, new: str) -> None:
