@@ -153,5 +153,6 @@ def test_every_kind_of_file_that_the_product_writes_is_documented(story: dict[st
     workspace = story["product"].workspace
     files = [path.relative_to(workspace).as_posix() for path in workspace.rglob("*") if path.is_file()]
     assert len(files) > 50
-    unknown = [name for name in files if not any(fnmatch(name, pattern) for pattern in patterns)]
-    assert unknown == ["imported.txt"], "the first is this test's own; name the others in docs/file-formats.md"
+    unknown = {name for name in files if not any(fnmatch(name, pattern) for pattern in patterns)}
+    # What the tests of the story put there themselves.
+    assert unknown <= {"imported.txt", "strict.yaml", "stuck.csv", "fifty.csv"}, "name them in docs/file-formats.md"
