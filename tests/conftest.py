@@ -55,6 +55,15 @@ class _ByFile(LoadScopeScheduling):
                 return fixtures[0]
         return name
 
+    def _reschedule(self, node: Any) -> None:
+        """Give a process enough to begin with: it starts a test when it knows the next one, or that there is none.
+
+        xdist gives one that takes the place of another a single unit, which may be a single test.
+        """
+        super()._reschedule(node)
+        while not node.shutting_down and self._pending_of(self.assigned_work[node]) < 2:
+            super()._reschedule(node)
+
     def remove_node(self, node: Any) -> str | None:
         """Hand the rest of what a process had to the others, and say in which test it ended; None if it had no more.
 

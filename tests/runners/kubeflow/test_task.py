@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from bike_pipeline.commands import doctor
 from bike_pipeline.errors import ConfigurationError, ExitCode
 from bike_pipeline.lineage.records.run_record import source_of_run
 from bike_pipeline.lineage.store.connection import open_at
@@ -19,6 +18,7 @@ from bike_pipeline.runners.kubeflow.mounts import ROOT_VARIABLE, Mounts
 from bike_pipeline.runners.kubeflow.platform_document import RUN_ID_VARIABLE
 from bike_pipeline.settings import load_settings
 from bike_pipeline.storage import cluster_volumes
+from bike_pipeline.use_cases import doctor
 
 GATE = {"pipeline": "bike-demand", "node": "DataGate", "integers": ["rows"]}
 
