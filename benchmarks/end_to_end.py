@@ -114,8 +114,8 @@ def table(timings: dict[str, list[Timing]]) -> str:
 def stage_table(stages: dict[str, dict[str, float]]) -> str:
     """Return the seconds by part of the work as text, one column a contestant."""
     parts = {name: plots.parts_of(found) for name, found in stages.items()}
-    lines = [f"{'seconds (last round)':32s}" + "".join(f"{name:>24s}" for name in stages)]
-    lines.extend(f"{part:32s}" + "".join(f"{found[part]:24.1f}" for found in parts.values()) for part in plots.PARTS)
+    lines = [f"{'seconds (last round)':32s}" + "".join(f"{name:>36s}" for name in stages)]
+    lines.extend(f"{part:32s}" + "".join(f"{found[part]:36.1f}" for found in parts.values()) for part in plots.PARTS)
     return "\n".join(lines)
 
 
