@@ -98,14 +98,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
-def _logging_settings() -> dict[str, Any]:
+def _logging_settings(config: pytest.Config) -> dict[str, Any]:
     """Return what decides whether a warning of the product is heard."""
     loggers = {
         name: (logger.level, logger.disabled, logger.propagate)
         for name, logger in logging.root.manager.loggerDict.items()
         if isinstance(logger, logging.Logger) and name.partition(".")[0] in ("bike_pipeline", "runners")
     }
+    capturing = config.pluginmanager.get_plugin("logging-plugin")
     return {
+        "caplog": max(capturing.caplog_handler.level, capturing.report_handler.level),
         "root": logging.root.level,
         "disable": logging.root.manager.disable,
         **{name: settings for name, settings in loggers.items() if settings != (logging.NOTSET, False, True)},
@@ -117,10 +119,13 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
     """Fail a test, or a fixture of it, that leaves logging so that the warnings of later tests are not heard."""
     expected = item.config.stash[_LOGGING]
     yield
-    left = _logging_settings()
+    left = _logging_settings(item.config)
     if left != expected:
         logging.root.setLevel(expected["root"])
         logging.disable(expected["disable"])
+        capturing = item.config.pluginmanager.get_plugin("logging-plugin")
+        capturing.caplog_handler.setLevel(expected["caplog"])
+        capturing.report_handler.setLevel(expected["caplog"])
         for name in left.keys() - expected.keys():
             logger = logging.getLogger(name)
             logger.setLevel(logging.NOTSET)
@@ -130,7 +135,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Keep how logging is set before anything runs."""
-    session.config.stash[_LOGGING] = _logging_settings()
+    session.config.stash[_LOGGING] = _logging_settings(session.config)
 
 
 def pytest_sessionfinish(exitstatus: int) -> None:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 CRASHING = """
 import os
@@ -40,8 +42,9 @@ def test_a_process_that_dies_costs_its_test_and_no_other(tmp_path: Path) -> None
     assert "1 failed, 14 passed" in told
 
 
-def test_a_test_that_silences_the_warnings_of_later_ones_fails(tmp_path: Path) -> None:
-    silencing = "import logging\n\ndef test_quiet():\n    logging.getLogger().setLevel(logging.ERROR)\n"
+@pytest.mark.parametrize("silenced", ["getLogger()", "getLogger().handlers[-1]"])
+def test_a_test_that_silences_the_warnings_of_later_ones_fails(silenced: str, tmp_path: Path) -> None:
+    silencing = f"import logging\n\ndef test_quiet():\n    logging.{silenced}.setLevel(logging.ERROR)\n"
     told = run_tests(tmp_path, test_a=silencing, test_b="def test_other():\n    pass\n")
     assert "logging was" in told
     assert "2 passed, 1 error" in told

@@ -120,7 +120,8 @@ class Int8(Float32):
         rows = with_extremes(source.calibration)
         # One batch: over several, NNCF takes the mean of their ranges, and the ends of the features drop out of it.
         batch = {f.name: rows[f.name] for f in features.MODEL_INPUTS}
-        nncf.set_log_level(logging.ERROR)
+        # Not nncf.set_log_level: it also sets the level of every handler there, those of others among them.
+        logging.getLogger("nncf").setLevel(logging.ERROR)
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             return nncf.quantize(
                 model,
