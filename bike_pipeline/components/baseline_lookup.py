@@ -99,7 +99,7 @@ class BaselineLookupExecutor(base_executor.BaseExecutor):
         output = artifact_utils.get_single_instance(output_dict["baseline_model"])
         baseline = json.loads(exec_properties[_RESOLVED])
         if not baseline:
-            _say(output, NONE, "no model has been pushed yet", 0)
+            _record_lookup(output, NONE, "no model has been pushed yet", 0)
             return
         version = int(baseline["version"])
         source = _payload(baseline)
@@ -108,7 +108,7 @@ class BaselineLookupExecutor(base_executor.BaseExecutor):
         if source and candidates:
             problem = _difference(baseline, source, candidates[0], exec_properties["metric_set"])
         if problem and exec_properties["accept_baseline_reset"]:
-            _say(output, RESET, f"reset accepted: version {version}: {problem}", version)
+            _record_lookup(output, RESET, f"reset accepted: version {version}: {problem}", version)
             return
         if problem:
             raise BaselineError(
@@ -117,10 +117,10 @@ class BaselineLookupExecutor(base_executor.BaseExecutor):
                 fix="if that is meant, run once with --accept-baseline-reset; the reset is recorded",
             )
         io_utils.copy_dir(source, path_utils.serving_model_dir(output.uri))
-        _say(output, FOUND, f"version {version} is serving", version)
+        _record_lookup(output, FOUND, f"version {version} is serving", version)
 
 
-def _say(output: types.Artifact, state: str, reason: str, version: int) -> None:
+def _record_lookup(output: types.Artifact, state: str, reason: str, version: int) -> None:
     output.set_string_custom_property(STATE_PROPERTY, state)
     output.set_string_custom_property(REASON_PROPERTY, reason)
     output.set_int_custom_property(VERSION_PROPERTY, version)

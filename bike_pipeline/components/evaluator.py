@@ -89,10 +89,10 @@ class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
         report["blessed_by_tfma"] = blessed_by_tfma
         report["blessed"] = blessed_by_tfma and report["blessed"]
         # A metric may be no number, for which neither JSON nor the metadata store has a name.
-        told = finite(report)
-        io_utils.write_string_file(os.path.join(output.uri, DECISIONS_FILE), json.dumps(told, indent=2))
+        finite_report = finite(report)
+        io_utils.write_string_file(os.path.join(output.uri, DECISIONS_FILE), json.dumps(finite_report, indent=2))
         # The file may be freed one day; what was decided, and why, stays on record.
-        output.set_string_custom_property(DECISIONS_PROPERTY, json.dumps(told))
+        output.set_string_custom_property(DECISIONS_PROPERTY, json.dumps(finite_report))
         for name, value in candidate[slices.OVERALL, ""].items():
             if math.isfinite(value):
                 output.set_float_custom_property(f"metric_{name}", float(value))

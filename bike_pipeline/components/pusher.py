@@ -138,7 +138,7 @@ class PusherExecutor(stock.Executor):
                 model_signature.write(incoming, evidence, signer, version)
 
             registry.add(source, version, record, complete)
-            pushed.set_string_custom_property("signature", _said(signer))
+            pushed.set_string_custom_property("signature", _signature_summary(signer))
         if targets:
             pushed.set_string_custom_property("promotion", promotion.after_push(base_path, version, targets))
         io_utils.copy_dir(source, pushed.uri)
@@ -164,7 +164,7 @@ def _fingerprint_when_pushed(exports: Path) -> str:
         return layout.exports_fingerprint(folder)
 
 
-def _said(signer: signing.Signer | None) -> str:
+def _signature_summary(signer: signing.Signer | None) -> str:
     if signer is None:
         return "NOT signed, no key is configured"
     return f"signed with a new key, {signer.origin}" if signer.created else "signed"

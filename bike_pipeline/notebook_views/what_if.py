@@ -143,7 +143,7 @@ def partial_dependence(champion: Champion) -> Picture:
     top = float(champion.predict(rows).max()) * 1.1
     for axis, name in zip(axes, (*_PARTIAL, features.HOUR), strict=True):
         steps = np.arange(24) if name == features.HOUR else np.linspace(0, 1, 21)
-        frames = [_held(rows, name, float(step)) for step in steps]
+        frames = [_with_value(rows, name, float(step)) for step in steps]
         answers = champion.predict(pd.concat(frames, ignore_index=True)).reshape(len(steps), len(rows))
         at = steps if name == features.HOUR else ui.physical(name, steps)
         axis.plot(at, answers[:, ::10], color=ui.BEFORE, lw=0.5, alpha=0.7)
@@ -164,7 +164,7 @@ def partial_dependence(champion: Champion) -> Picture:
     )
 
 
-def _held(rows: pd.DataFrame, name: str, value: float) -> pd.DataFrame:
+def _with_value(rows: pd.DataFrame, name: str, value: float) -> pd.DataFrame:
     if name == features.HOUR:
         return rows.assign(hr=int(value))
     if name != "temp":

@@ -60,7 +60,7 @@ class Rerun:
             return self._answer(lineage, observer)
         except (StoreError, BikePipelineError, OSError, ValueError, LookupError, TypeError) as error:
             # Whatever is odd about the records is for the ordinary way to meet.
-            _say(f"not answered from the run before: {type(error).__name__}: {error}")
+            _log_line(f"not answered from the run before: {type(error).__name__}: {error}")
             return None
 
     def _answer(self, lineage: Lineage, observer: RunObserver) -> RunResult | None:
@@ -70,17 +70,17 @@ class Rerun:
         # Other workspaces may write to the same store.
         before = cached_runs.previous_run(lineage, last_run(self._settings.workspace_path))
         if before.kept is None:
-            _say(f"run {before.run_id} left no record to compare with")
+            _log_line(f"run {before.run_id} left no record to compare with")
             return None
         kept = json.loads(before.kept)
         now = {**(self._inputs or {}), "serving": self._serving(lineage, before.run_id)}
         changed = [part for part in sorted({*now, *kept[_PARTS]}) if now.get(part) != kept[_PARTS].get(part)]
         if changed:
-            _say(f"changed since run {before.run_id}: {', '.join(changed)}")
+            _log_line(f"changed since run {before.run_id}: {', '.join(changed)}")
             return None
         stages = cached_runs.recorded_stages(lineage, before.run_id, kept[_DRIVEN])
         if missing := cached_runs.missing_output(lineage, stages):
-            _say(f"an output of run {before.run_id} is gone or changed: {missing}")
+            _log_line(f"an output of run {before.run_id} is gone or changed: {missing}")
             return None
         # All that can be odd about the earlier run shows before anything is recorded.
         repeated = cached_runs.cached_result(lineage, before.run_id, stages)
@@ -97,7 +97,7 @@ class Rerun:
             observer.finished(results[-1])
         result = replace(repeated, run_id=run_id, stages=tuple(results))
         self._keep(lineage, run_id, {})
-        _say(f"nothing has changed since run {before.run_id}; recorded as run {run_id}")
+        _log_line(f"nothing has changed since run {before.run_id}; recorded as run {run_id}")
         return result
 
     def keep(self, lineage: Lineage, run_id: str, parameters: Mapping[str, Mapping[str, Any]]) -> None:
@@ -112,7 +112,7 @@ class Rerun:
         if self._inputs is None:
             return
         if fingerprint.inputs_of(self._settings) != self._inputs:
-            _say("the run's inputs were changed while it ran; the next one looks at every stage")
+            _log_line("the run's inputs were changed while it ran; the next one looks at every stage")
             return
         from bike_pipeline.lineage.queries.cached_runs import driven_properties
         from bike_pipeline.lineage.store.connection import StoreError
@@ -123,7 +123,7 @@ class Rerun:
                 self._keep(lineage, run_id, driven)
         except (StoreError, BikePipelineError, OSError, LookupError) as error:
             # The run itself has ended well; without the record the next one only takes longer.
-            _say(f"nothing kept for the next run: {type(error).__name__}: {error}")
+            _log_line(f"nothing kept for the next run: {type(error).__name__}: {error}")
 
     def _keep(self, lineage: Lineage, run_id: str, driven: Mapping[str, list[str]]) -> None:
         from bike_pipeline.lineage.queries.cached_runs import keep_cache_key
@@ -161,6 +161,6 @@ class Rerun:
         return fingerprint.placeless(self._settings, registry.versions(), serving.version, record, signed, pushes)
 
 
-def _say(text: str) -> None:
+def _log_line(text: str) -> None:
     # Standard error is the run's log file.
     sys.stderr.write(f"re-run: {text}\n")

@@ -150,7 +150,7 @@ class Launcher:
 
     def _collect(self, container: Container, executor_input: dict[str, Any], seen: Mounts) -> dict[str, Any]:
         """Read what the task wrote, put its outputs into the object store and return what KFP's store keeps."""
-        told = _told(container.name, Path(executor_input["outputs"]["outputFile"]))
+        told = _executor_output(container.name, Path(executor_input["outputs"]["outputFile"]))
         artifacts = {}
         for key, listed in executor_input["outputs"].get("artifacts", {}).items():
             artifact = listed["artifacts"][0]
@@ -180,7 +180,7 @@ def _add_defaults(executor_input: dict[str, Any], component: Mapping[str, Any]) 
         executor_input["inputs"]["parameterValues"] = values
 
 
-def _told(name: str, file: Path) -> dict[str, Any]:
+def _executor_output(name: str, file: Path) -> dict[str, Any]:
     """Return what a task wrote into its output file; nothing where it wrote none."""
     from google.protobuf import json_format
     from kfp.pipeline_spec import pipeline_spec_pb2 as pb

@@ -44,7 +44,7 @@ def pipeline_spec(settings: Settings, target: Target) -> dict[str, Any]:
     spec = compile_definition(definition, settings.kubeflow.image, target)
     if target == "kubeflow":
         spec["defaultPipelineRoot"] = settings.kubeflow.pipeline_root
-    _say_where_schema_is(spec, settings)
+    _set_schema_path(spec, settings)
     for name, task in spec["root"]["dag"]["tasks"].items():
         executor = spec["deploymentSpec"]["executors"][
             spec["components"][task["componentRef"]["name"]]["executorLabel"]
@@ -73,7 +73,7 @@ def compile_definition(definition: Pipeline, image: str, target: Target) -> dict
         built = pipeline_builder.PipelineBuilder(
             definition, image, default_commands=list(COMMAND), use_pipeline_spec_2_1=True
         ).build()
-    except (KeyError, NotImplementedError, TypeError, ValueError) as error:
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ConfigurationError(
             f"TFX cannot compile the pipeline for Kubeflow ({error})", where="the pipeline definition"
         ) from error
@@ -173,7 +173,7 @@ def _task(definition: Pipeline, node: BaseNode) -> dict[str, Any]:
     }
 
 
-def _say_where_schema_is(spec: dict[str, Any], settings: Settings) -> None:
+def _set_schema_path(spec: dict[str, Any], settings: Settings) -> None:
     for task in spec["root"]["dag"]["tasks"].values():
         for source in task.get("inputs", {}).get("parameters", {}).values():
             constant = source.get("runtimeValue", {})

@@ -216,7 +216,7 @@ class Task:
             )
             for path in (information.tmp_dir, information.stateful_working_dir):
                 pathlib.Path(path).mkdir(parents=True)
-            with progress.listening(_tell):
+            with progress.listening(_print_progress):
                 result = python_executor_operator.run_with_executor(information, kind(self._context(information)))
         seal_outputs(result)
         return result
@@ -250,7 +250,7 @@ class Task:
         artifacts, values = {}, {}
         for key, listed in result.output_artifacts.items():
             proto = listed.artifacts[0]
-            artifacts[key] = {"artifacts": [{"uri": proto.uri, "metadata": _shown(proto)}]}
+            artifacts[key] = {"artifacts": [{"uri": proto.uri, "metadata": _property_values(proto)}]}
             kind = import_utils.import_class_by_path(self.task["outputs"][key])
             if key in self._input["outputs"].get("parameters", {}) and issubclass(kind, value_artifact.ValueArtifact):
                 value: types.Artifact = kind()
@@ -262,7 +262,7 @@ class Task:
             json.dump({"artifacts": artifacts, "parameterValues": values}, file)
 
 
-def _shown(proto: Any) -> dict[str, str | float]:
+def _property_values(proto: Any) -> dict[str, str | float]:
     """Return the properties of an artifact that are texts or numbers; KFP refuses nulls and covers the rest."""
     shown: dict[str, str | float] = {}
     for properties in (proto.custom_properties, proto.properties):
@@ -273,7 +273,7 @@ def _shown(proto: Any) -> dict[str, str | float]:
     return shown
 
 
-def _tell(fraction: float, text: str) -> None:
+def _print_progress(fraction: float, text: str) -> None:
     sys.stdout.write(f"{PROGRESS_MARK}{fraction:.3f} {text}\n")
     sys.stdout.flush()
 

@@ -38,13 +38,13 @@ def edge_gates(
 ) -> dict[str, EdgeGate]:
     """Return the verdict on each LiteRT format that passed; the first of them is that of the model."""
     return {
-        format_.name: _verdict(sums, format_, _held_to(settings, limits), model, folder)
+        format_.name: _verdict(sums, format_, _with_edge_limits(settings, limits), model, folder)
         for format_ in formats
         if isinstance(format_, Tflite) and report.formats[format_.name].passed
     }
 
 
-def _held_to(settings: EvaluationSettings, limits: Limits) -> EvaluationSettings:
+def _with_edge_limits(settings: EvaluationSettings, limits: Limits) -> EvaluationSettings:
     """Return the gate's settings with the SavedModel as the baseline, and what may be lost against it."""
     changes = (
         ChangeThreshold(metric="mae", max_increase=limits.max_mae_increase),

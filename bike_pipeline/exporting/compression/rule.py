@@ -69,7 +69,7 @@ def _amount(candidate: Candidate, minimize: Minimized) -> float:
     return math.inf if value is None or math.isnan(value) else float(value)
 
 
-def _shown(candidate: Candidate, minimize: Minimized) -> str:
+def _value_text(candidate: Candidate, minimize: Minimized) -> str:
     amount = _amount(candidate, minimize)
     return f"{amount:.1f} µs" if minimize == "latency" else f"{amount / 1024:.1f} kB"
 
@@ -111,7 +111,7 @@ def decide(candidates: Sequence[Candidate], settings: CompressionSettings) -> Ch
         elif candidate is winner:
             reasons[candidate.name] = f"least {_UNITS[minimize]} of {len(within)} within the limits"
         elif winner is not None:
-            shown = _shown(candidate, minimize), _shown(winner, minimize)
-            apart = "as much, and no smaller MAE" if shown[0] == shown[1] else f"{shown[0]}, the winner {shown[1]}"
+            values = _value_text(candidate, minimize), _value_text(winner, minimize)
+            apart = "as much, and no smaller MAE" if values[0] == values[1] else f"{values[0]}, the winner {values[1]}"
             reasons[candidate.name] = f"{_UNITS[minimize]}: {apart}"
     return Choice(winner, tuple(candidates), reasons)

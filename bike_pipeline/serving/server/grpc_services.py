@@ -157,7 +157,7 @@ class GrpcApi:
             rows = tensors.rows_of(columns, signature)
         outputs = await self._answers.predict(version, signature, columns, rows)
         response = predict_pb2.PredictResponse()
-        _tell_who(response.model_spec, version, signature.name)
+        _set_model_spec(response.model_spec, version, signature.name)
         for name in wanted or outputs:
             tensors.fill(response.outputs[name], outputs[name])
         return response
@@ -170,7 +170,7 @@ class GrpcApi:
             examples = columns or examples_api.columns_of(request.input)
             outputs, rows = await self._answers.examples(version, signature, examples)
             response.result.CopyFrom(examples_api.result_of(method, outputs, rows))
-            _tell_who(response.model_spec, version, signature.name)
+            _set_model_spec(response.model_spec, version, signature.name)
         return response
 
     async def _multi_inference(self, request: Any, columns: Examples | None = None) -> Any:
@@ -188,7 +188,7 @@ class GrpcApi:
                 answered = examples_api.result_of(task.method_name, outputs, rows)
                 is_regression = task.method_name == examples_api.REGRESS
                 (result.regression_result if is_regression else result.classification_result).CopyFrom(answered)
-                _tell_who(result.model_spec, version, signature.name)
+                _set_model_spec(result.model_spec, version, signature.name)
         return response
 
     async def _metadata(self, request: Any) -> Any:
@@ -223,7 +223,7 @@ def _task_signature(task: Any, request: Any, version: ServedVersion) -> Signatur
     return examples_api.signature_of(version, name, task.method_name)
 
 
-def _tell_who(spec: Any, version: ServedVersion, signature: str) -> None:
+def _set_model_spec(spec: Any, version: ServedVersion, signature: str) -> None:
     spec.name = version.model
     spec.version.value = version.number
     spec.signature_name = signature
