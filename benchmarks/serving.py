@@ -25,7 +25,7 @@ from benchmarks.processes import timed
 from benchmarks.serving_measures import Drained, Memory, Round, Swaps, median
 from benchmarks.serving_processes import MODEL, embedded, peer
 from bike_pipeline.model_registry import ModelRegistry, layout
-from bike_pipeline.serving.server.backends import EXPORTS_FOLDER, SAVED_MODEL
+from bike_pipeline.serving.server.backends import SAVED_MODEL
 
 # One row a request. How many times as many answers as FastAPI gives with the same LiteRT file and orjson, and as our
 # own stacks give where they read the request and answer a constant: half of that leaves as much to us as to them.
@@ -218,7 +218,7 @@ def measure(model: Path, folder: Path, rounds: int, seconds: float, requests: in
         backend = served.backends["serving_default"]
         if backend == SAVED_MODEL:
             raise SystemExit(f"error: no export of {model} answers, and a SavedModel is no fair comparison")
-        export = base / "1" / EXPORTS_FOLDER / backend
+        export = base / "1" / layout.EXPORTS_FOLDER / backend
         with peer("fastapi", export) as fastapi, peer("aiohttp", export) as aiohttp, peer("grpc", export) as grpc:
             asked: dict[str, Callable[[Load], Round]] = {
                 "rest": lambda load: serving_measures.over_rest(served, load),

@@ -58,7 +58,7 @@ def _addresses(started: Server, settings: Settings, as_json: bool) -> str:
     rest, grpc = address_of(host, started.rest_port), address_of(host, started.grpc_port)
     model = started.versions.models[settings.serving.model_name]
     versions = {str(version.number): version.backends for version in model.available()}
-    unproven = {str(version.number): version.unproven for version in model.available() if version.unproven}
+    unproven = {str(one.number): said for one in model.available() if (said := one.loaded.unproven)}
     log = str(settings.logs_path / "serve.log")
     if as_json:
         name = settings.serving.model_name

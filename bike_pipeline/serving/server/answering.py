@@ -75,7 +75,7 @@ class Answering:
             counted = tensors.most_rows(columns)
         check_rows(counted, self.max_rows)
         take_rows(counted)
-        batcher = version.ready_batcher(signature.name) or await version.batcher(signature)
+        batcher = version.batchers.get(signature.name) or await version.batcher(signature)
         if rows is None and not batcher.backend.any_shape:
             assert not isinstance(columns, tuple)
             raise tensors.unfitting(columns, signature)

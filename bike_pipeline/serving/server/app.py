@@ -22,13 +22,13 @@ from bike_pipeline.model_registry import signing
 from bike_pipeline.serving import security
 from bike_pipeline.serving.security.rest import Runner
 from bike_pipeline.serving.server.answering import Answering
+from bike_pipeline.serving.server.batching import Resources
 from bike_pipeline.serving.server.grpc_services import MODEL_SERVICE, PREDICTION_SERVICE, GrpcApi
 from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.model_versions import ModelVersions
 from bike_pipeline.serving.server.openapi import document
 from bike_pipeline.serving.server.parsing import Parsing
 from bike_pipeline.serving.server.rest import RestApi, application
-from bike_pipeline.serving.server.served_version import Threads
 from bike_pipeline.serving.server.version_policy import ModelConfig
 from bike_pipeline.serving.statuses import StatusError
 
@@ -81,8 +81,8 @@ class Server:
         self._loader = ThreadPoolExecutor(1, "loading")
         self._answering = ThreadPoolExecutor(1, "answering")
         self.metrics = Metrics()
-        threads = Threads(self._loader, self._answering)
-        self.versions = ModelVersions(self._server, threads, self.metrics, self._health_changed)
+        resources = Resources(self._server, self._loader, self._answering, self.metrics)
+        self.versions = ModelVersions(resources, self._health_changed)
         self._parsing = Parsing(self._server.request_timeout_seconds)
         limits = settings.serving.security.limits
         answers = Answering(self.versions, self.metrics, limits.rows)

@@ -7,7 +7,6 @@ against it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -22,6 +21,8 @@ from bike_pipeline.errors import BikePipelineError
 from bike_pipeline.exporting.formats.base import Loaded
 from bike_pipeline.exporting.formats.registry import format_of
 from bike_pipeline.lean_imports import uncollected
+from bike_pipeline.model_registry.layout import EXPORTS_FOLDER, PARITY_FILE
+from bike_pipeline.model_registry.model_signature import sha256_of
 from bike_pipeline.modeling import golden
 from bike_pipeline.serving.server import signatures
 from bike_pipeline.serving.server.signatures import SERVE, Signature
@@ -31,8 +32,6 @@ from bike_pipeline.storage.literal_paths import plain_folder
 
 Arrays = Mapping[str, Array]
 SAVED_MODEL = "saved_model"
-EXPORTS_FOLDER = Path("assets.extra", "exports")
-PARITY_FILE = "parity.json"
 # Rows of a batch under load, by which formats are compared: what is fastest for one row need not be for a batch.
 _BATCH_ROWS = 32
 
@@ -45,29 +44,42 @@ class Backend(Protocol):
     Attributes:
         name: the format that answers.
         sizes: numbers of rows that a call is padded to, ascending; empty if any number is as good.
+        quick_rows: most rows that it answers too quickly to be worth a thread; 0 for none.
         any_shape: whether it takes inputs of other shapes than the signature says.
+        exact: whether its answers are the SavedModel's own but for rounding.
     """
 
     name: str
-    sizes: tuple[int, ...]
-    any_shape: bool
+    sizes: tuple[int, ...] = ()
+    quick_rows: int = 0
+    any_shape: bool = False
+    exact: bool = True
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """Return every output of the signature for one array an input, of the signature's types."""
 
 
-class ExportBackend:
+class ExportBackend(Backend):
     """An exported model: raw features in, rentals out, no TensorFlow."""
 
-    any_shape = False
+    def __init__(self, name: str, folder: Path, record: Mapping[str, Any], max_rows: int) -> None:
+        """Load an export, or raise a `BikePipelineError`: it is not the measured one, or what it needs is not there.
 
-    def __init__(self, name: str, folder: Path, max_rows: int) -> None:
-        """Load the export in `folder`, or raise a `BikePipelineError`: it, or the part that it needs, is not there."""
+        Args:
+            name: its format.
+            folder: its own folder.
+            record: what is on record of it.
+            max_rows: most rows of one call.
+        """
+        form, path = format_of(name), folder / str(record.get("file", ""))
+        if sha256_of(path) != record.get("sha256"):
+            raise BikePipelineError("the file is not the one that was measured", where=str(path), fix="push again")
         self.name = name
-        form = format_of(name)
+        self.exact = record.get("precision") == "float32"
         # LiteRT allocates anew whenever the number of rows changes, which costs as much as answering: it gets a copy
         # for each of a few numbers of rows. The others take any number as it comes.
-        self.sizes = _sizes(max_rows) if name.startswith("tflite") else ()
+        powers = max_rows.bit_length() if name.startswith("tflite") else 0
+        self.sizes = tuple(1 << power for power in range(powers))
         self._any = form.load(folder)
         self._of_size: dict[int, Loaded] = {size: form.load(folder) for size in self.sizes}
         # Exports of earlier releases answer with a number what is none; they go on serving, with that put right.
@@ -84,25 +96,29 @@ class ExportBackend:
         return {features.LABEL: answers}
 
 
-def _sizes(max_rows: int) -> tuple[int, ...]:
-    return tuple(1 << power for power in range(max_rows.bit_length()) if 1 << power <= max_rows)
-
-
-def exports_by_speed(folder: Path, wanted: Sequence[str]) -> list[str]:
-    """Return the exports of a version that may answer, the fastest first.
+def exports_by_speed(folder: Path, wanted: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return what is on record of the exports of a version that may answer, by format, the fastest first.
 
     Args:
         folder: the version's folder.
         wanted: formats that may answer; empty for all in float32, whose numbers are the SavedModel's own.
     """
-    passed = {
-        name: _batch_seconds(found)
-        for name, found in parity_of(folder).items()
+    try:
+        formats = json.loads((folder / EXPORTS_FOLDER / PARITY_FILE).read_bytes())["formats"]
+        records = {str(name): dict(record) for name, record in formats.items()}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StatusError(Code.DATA_LOSS, f"{PARITY_FILE} cannot be read ({type(error).__name__})") from None
+    may_answer = [
+        name
+        for name, record in records.items()
         if name != SAVED_MODEL
-        and found.get("passed") is True
-        and (name in wanted if wanted else found.get("precision") == "float32")
-    }
-    return sorted(passed, key=lambda name: (passed[name], name))
+        and record.get("passed") is True
+        and (name in wanted if wanted else record.get("precision") == "float32")
+    ]
+    by_speed = sorted(may_answer, key=lambda name: (_batch_seconds(records[name]), name))
+    return {name: records[name] for name in by_speed}
 
 
 def _batch_seconds(record: Mapping[str, Any]) -> float:
@@ -111,50 +127,26 @@ def _batch_seconds(record: Mapping[str, Any]) -> float:
     return latency / 1e6 + _BATCH_ROWS / rate if latency and rate else np.inf
 
 
-def parity_of(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return what is on record of a version's exports, by format; empty if it has none."""
-    try:
-        formats = json.loads((folder / EXPORTS_FOLDER / PARITY_FILE).read_text(encoding="utf-8"))["formats"]
-        return {str(name): dict(found) for name, found in formats.items()}
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StatusError(Code.DATA_LOSS, f"{PARITY_FILE} cannot be read ({type(error).__name__})") from None
-
-
 def fastest_export(folder: Path, signature: Signature, wanted: Sequence[str], max_rows: int) -> ExportBackend | None:
     """Return the fastest export that passed parity and loads; None if there is none for this signature.
 
     An export whose file is not the one that was measured, or that does not load here, is passed over and logged.
     """
-    if not _takes_raw_features(signature):
+    # The exports carry `serving_default` of the bike model alone.
+    types = {f.name: np.dtype(np.int64 if f.kind == "int" else np.float32) for f in features.MODEL_INPUTS}
+    if (
+        signature.name != signatures.DEFAULT
+        or not signature.batches
+        or {name: np.dtype(numpy_type(spec.dtype)) for name, spec in signature.inputs.items()} != types
+        or set(signature.outputs) != {features.LABEL}
+    ):
         return None
-    for name in exports_by_speed(folder, wanted):
-        place = folder / EXPORTS_FOLDER / name
+    for name, record in exports_by_speed(folder, wanted).items():
         try:
-            _same_file(folder, name)
-            return ExportBackend(name, place, max_rows)
+            return ExportBackend(name, folder / EXPORTS_FOLDER / name, record, max_rows)
         except (BikePipelineError, OSError) as error:
             _log.warning("%s: %s does not answer: %s", folder, name, error)
     return None
-
-
-def _takes_raw_features(signature: Signature) -> bool:
-    """Whether the exports, which carry `serving_default` of the bike model alone, answer this signature."""
-    types = {f.name: np.dtype(np.int64 if f.kind == "int" else np.float32) for f in features.MODEL_INPUTS}
-    return (
-        signature.name == signatures.DEFAULT
-        and signature.batches
-        and {n: np.dtype(numpy_type(s.dtype)) for n, s in signature.inputs.items()} == types
-        and set(signature.outputs) == {features.LABEL}
-    )
-
-
-def _same_file(folder: Path, name: str) -> None:
-    record = parity_of(folder)[name]
-    path = folder / EXPORTS_FOLDER / name / str(record.get("file", ""))
-    if hashlib.sha256(path.read_bytes()).hexdigest() != record.get("sha256"):
-        raise BikePipelineError("the file is not the one that was measured", where=str(path), fix="push again")
 
 
 def load_saved_model(folder: Path) -> Any:
@@ -175,28 +167,33 @@ def load_saved_model(folder: Path) -> Any:
     return session
 
 
-class TensorFlowBackend:
+class TensorFlowBackend(Backend):
     """One signature of a SavedModel, run by TensorFlow."""
 
     name = SAVED_MODEL
-    sizes: tuple[int, ...] = ()
     any_shape = True
 
     def __init__(self, session: Any, signature: Signature, definition: Any) -> None:
         """Keep one signature of the session of `load_saved_model`; refuse what is no plain tensor of the graph."""
         import tensorflow as tf
+        from tensorflow.core.protobuf import config_pb2
 
         self._tf = tf
         # The callable does not keep the session alive.
         self._session = session
         self._outputs = tuple(signature.outputs)
+        options = config_pb2.CallableOptions()
         try:
             self._kinds = {name: np.dtype(numpy_type(spec.dtype)) for name, spec in signature.inputs.items()}
-            self._call = _callable(session, signature, definition)
+            options.feed.extend(definition.inputs[name].name for name in signature.inputs)
+            options.fetch.extend(definition.outputs[name].name for name in signature.outputs)
+            # `Session.run` would hold each input to the shape that Python knows of its tensor, which C++, and so TF
+            # Serving, does not. This is what Keras calls for the same purpose.
+            self._call = session._make_callable_from_options(options)  # noqa: SLF001
         except (KeyError, ValueError, TypeError, tf.errors.OpError) as error:
             raise StatusError(Code.UNIMPLEMENTED, _first_line(error)) from None
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, inputs: Arrays) -> dict[str, Array]:
         try:
             answers = self._call(*(np.asarray(inputs[name], kind) for name, kind in self._kinds.items()))
         except self._tf.errors.OpError as error:
@@ -205,17 +202,6 @@ class TensorFlowBackend:
         except (ValueError, TypeError) as error:
             raise invalid(_first_line(error)) from None
         return dict(zip(self._outputs, map(np.asarray, answers), strict=True))
-
-
-def _callable(session: Any, signature: Signature, definition: Any) -> Any:
-    from tensorflow.core.protobuf import config_pb2
-
-    options = config_pb2.CallableOptions()
-    options.feed.extend(definition.inputs[name].name for name in signature.inputs)
-    options.fetch.extend(definition.outputs[name].name for name in signature.outputs)
-    # `Session.run` would hold each input to the shape that Python knows of its tensor, which C++, and so TF Serving,
-    # does not. This is what Keras calls for the same purpose.
-    return session._make_callable_from_options(options)  # noqa: SLF001
 
 
 def _first_line(error: Exception) -> str:

@@ -10,22 +10,25 @@ next batch.
 from __future__ import annotations
 
 import asyncio
+import functools
+import itertools
 import logging
 import time
+import timeit
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bike_pipeline.serving.server.backends import Backend
-from bike_pipeline.serving.server.metrics import ModelMetrics
+from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.signatures import Signature
 from bike_pipeline.serving.server.tensors import Array, numpy_type
 from bike_pipeline.serving.statuses import Code, StatusError
-from bike_pipeline.settings.serving_server import BatchingSettings
+from bike_pipeline.settings.serving_server import ServerSettings
 
 # Longest call that may hold the event loop up, in seconds.
 _INLINE_SECONDS = 0.001
@@ -55,16 +58,27 @@ def quick_rows(backend: Backend, inputs: Mapping[str, Array]) -> int:
     quick = 0
     most = len(next(iter(inputs.values())))
     for size in backend.sizes or (1, 8, 64):
-        rows = {name: values[:size] for name, values in inputs.items()}
-        backend.run(rows)
-        took = []
-        for _ in range(3):
-            began = time.perf_counter()
-            backend.run(rows)
-            took.append(time.perf_counter() - began)
-        if min(took) < _INLINE_SECONDS and size <= most:
+        call = functools.partial(backend.run, {name: values[:size] for name, values in inputs.items()})
+        call()
+        if min(timeit.repeat(call, number=1, repeat=3)) < _INLINE_SECONDS and size <= most:
             quick = size
     return quick
+
+
+class Resources(NamedTuple):
+    """What all models of a server share.
+
+    Attributes:
+        settings: how it serves.
+        loading: the thread that reads and loads versions while the event loop goes on.
+        answering: the thread for long calls of models.
+        metrics: where all of it is counted.
+    """
+
+    settings: ServerSettings
+    loading: Executor
+    answering: Executor
+    metrics: Metrics
 
 
 class Batcher:
@@ -75,41 +89,20 @@ class Batcher:
         max_rows: most rows of one call; a request of more is asked for `in_parts`.
     """
 
-    def __init__(
-        self,
-        backend: Backend,
-        signature: Signature,
-        executor: Executor,
-        quick_rows: int,
-        limits: BatchingSettings,
-        timeout_seconds: float,
-        metrics: ModelMetrics,
-    ) -> None:
-        """Stand between requests and a backend.
-
-        Args:
-            backend: what answers.
-            signature: the signature that it answers.
-            executor: the thread for what takes long.
-            quick_rows: most rows that it answers too quickly to be worth a thread.
-            limits: most rows of one call, and most requests that wait.
-            timeout_seconds: longest time that a request waits.
-            metrics: where batches are counted.
-        """
+    def __init__(self, backend: Backend, signature: Signature, model: str, resources: Resources) -> None:
         self.backend = backend
+        self.max_rows = resources.settings.batching.max_rows
+        self._max_waiting = resources.settings.batching.max_waiting_requests
+        self._timeout = resources.settings.request_timeout_seconds
+        self._executor, self._metrics = resources.answering, resources.metrics
         self._loop = asyncio.get_running_loop()
+        self._model = (model,)
         self._signature = signature
         self._types = {name: np.dtype(numpy_type(spec.dtype)) for name, spec in signature.inputs.items()}
-        self._executor = executor
-        self.max_rows = limits.max_rows
-        self._max_waiting = limits.max_waiting_requests
         self._waiting: deque[_Waiting] = deque()
         self._running: list[_Waiting] = []
         self._turn, self._turns = 0, _FEWEST_TURNS
         self._scheduled = self._sweeping = False
-        self._quick_rows = quick_rows
-        self._timeout = timeout_seconds
-        self._metrics = metrics
 
     def submit(self, columns: Columns, rows: int | None) -> asyncio.Future[Outputs]:
         """Return the future answer of one request, or refuse it: too many wait already.
@@ -123,10 +116,13 @@ class Batcher:
             raise StatusError(Code.UNAVAILABLE, "The batch scheduling queue to which this task was submitted is full")
         answer: asyncio.Future[Outputs] = self._loop.create_future()
         self._waiting.append(_Waiting(columns, rows or 0, rows is None, answer, time.perf_counter()))
-        if not self._scheduled and not self._running:
+        self._schedule()
+        return answer
+
+    def _schedule(self) -> None:
+        if self._waiting and not self._scheduled and not self._running:
             self._scheduled = True
             self._loop.call_soon(self._next)
-        return answer
 
     async def in_parts(self, columns: Mapping[str, Column], rows: int) -> Outputs:
         """Return the outputs of a request whose rows are asked for in parts: others are answered between them."""
@@ -157,12 +153,11 @@ class Batcher:
         self._turns = min(self._turns * 2, _MOST_TURNS) if len(batch) > 1 else max(self._turns // 2, _FEWEST_TURNS)
         rows = sum(item.rows for item in batch)
         now = time.perf_counter()
-        self._metrics.batch(rows, [now - item.since for item in batch])
-        if rows <= self._quick_rows and not batch[0].alone:
-            self._deliver(batch, self._answer(batch))
-            if self._waiting:
-                self._scheduled = True
-                self._loop.call_soon(self._next)
+        self._metrics.batch_size.add(self._model, rows)
+        for item in batch:
+            self._metrics.queuing_latency.add(self._model, (now - item.since) * 1e6)
+        if rows <= self.backend.quick_rows and not batch[0].alone:
+            self._done(batch, self._answer(batch))
             return
         self._running = batch
         if not self._sweeping:
@@ -171,12 +166,17 @@ class Batcher:
             lambda done: self._done(batch, done.result())
         )
 
-    def _done(self, batch: list[_Waiting], answers: list[Outputs | StatusError]) -> None:
+    def _done(self, batch: list[_Waiting], answers: Sequence[Outputs | StatusError]) -> None:
         self._running = []
-        self._deliver(batch, answers)
-        if self._waiting:
-            self._scheduled = True
-            self._loop.call_soon(self._next)
+        for item, answer in zip(batch, answers, strict=True):
+            # Whoever asked may be gone.
+            if item.answer.done():
+                continue
+            if isinstance(answer, StatusError):
+                item.answer.set_exception(answer)
+            else:
+                item.answer.set_result(answer)
+        self._schedule()
 
     def _sweep(self) -> None:
         """End what waits too long; looked after only while a thread works, since all else is answered at once."""
@@ -203,17 +203,6 @@ class Batcher:
             rows += item.rows
         return batch
 
-    @staticmethod
-    def _deliver(batch: list[_Waiting], answers: Sequence[Outputs | StatusError]) -> None:
-        for item, answer in zip(batch, answers, strict=True):
-            # Whoever asked may be gone.
-            if item.answer.done():
-                continue
-            if isinstance(answer, StatusError):
-                item.answer.set_exception(answer)
-            else:
-                item.answer.set_result(answer)
-
     def _answer(self, batch: list[_Waiting]) -> list[Outputs | StatusError]:
         try:
             return list(self._run(batch))
@@ -227,29 +216,33 @@ class Batcher:
             return [StatusError(Code.INTERNAL, f"{self.backend.name} failed")]
 
     def _run(self, batch: list[_Waiting]) -> list[Outputs]:
-        total = sum(item.rows for item in batch)
-        if not total and not batch[0].alone:
-            return [self._empty() for _ in batch]
-        size = next((size for size in self.backend.sizes if size >= total), total)
-        inputs = self._inputs_of(batch, size - total)
-        began = time.perf_counter()
-        outputs = self.backend.run(inputs)
-        self._metrics.ran(self.backend.name, time.perf_counter() - began)
-        if len(batch) == 1:
-            return [{name: values[:total] for name, values in outputs.items()}] if size > total else [outputs]
-        answers: list[Outputs] = []
-        start = 0
-        for item in batch:
-            end = start + item.rows
-            answers.append({name: values[start:end] for name, values in outputs.items()})
-            start = end
-        return answers
+        total, padding = sum(item.rows for item in batch), 0
+        if total or batch[0].alone:
+            padding = next((size - total for size in self.backend.sizes if size >= total), 0)
+            inputs = self._inputs_of(batch, padding)
+            began = time.perf_counter()
+            outputs = self.backend.run(inputs)
+            took = (time.perf_counter() - began) * 1e6
+            self._metrics.runtime_latency.add((*self._model, "Predict", self.backend.name), took)
+        else:
+            outputs = {
+                name: np.zeros((0, *(spec.shape or ())[1:]), numpy_type(spec.dtype))
+                for name, spec in self._signature.outputs.items()
+            }
+        if len(batch) == 1 and not padding:
+            # A model may give another number of rows than it was given.
+            return [outputs]
+        ends = itertools.accumulate(item.rows for item in batch)
+        return [
+            {name: values[end - item.rows : end] for name, values in outputs.items()}
+            for item, end in zip(batch, ends, strict=True)
+        ]
 
     def _inputs_of(self, batch: list[_Waiting], padding: int) -> dict[str, Array]:
         """Return the joined inputs of a batch, filled up with the last row: one that the model knows how to answer."""
         columns = [item.columns for item in batch]
         if all(type(one) is tuple for one in columns):
-            rows = columns + columns[-1:] * padding if padding else columns
+            rows = columns + columns[-1:] * padding
             return {
                 name: np.array(values, kind)
                 for (name, kind), values in zip(self._types.items(), zip(*rows, strict=True), strict=True)
@@ -260,20 +253,11 @@ class Batcher:
         ]
         return {name: _joined([one[name] for one in named], kind, padding) for name, kind in self._types.items()}
 
-    def _empty(self) -> Outputs:
-        return {
-            name: np.zeros((0, *(spec.shape or ())[1:]), numpy_type(spec.dtype))
-            for name, spec in self._signature.outputs.items()
-        }
-
 
 def _joined(columns: list[Column], kind: np.dtype[Any], padding: int) -> Array:
     if all(isinstance(column, list) for column in columns):
         values = [value for column in columns for value in column]
-        if padding:
-            values += values[-1:] * padding
-        return np.array(values, kind)
+        return np.array(values + values[-1:] * padding, kind)
     arrays = [np.asarray(column, kind) for column in columns]
-    if padding:
-        arrays.append(np.repeat(next(a for a in reversed(arrays) if len(a))[-1:], padding, axis=0))
-    return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+    joined = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+    return np.concatenate([joined, np.repeat(joined[-1:], padding, axis=0)]) if padding else joined

@@ -7,38 +7,29 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from bike_pipeline import features
 from bike_pipeline.errors import BikePipelineError
 from bike_pipeline.model_registry import verification
+from bike_pipeline.model_registry.layout import EXPORTS_FOLDER
 from bike_pipeline.modeling.golden import read_golden
 from bike_pipeline.serving.protos import prediction_log_pb2
 from bike_pipeline.serving.server import backends, signatures, tensors
 from bike_pipeline.serving.server.backends import Backend
 from bike_pipeline.serving.server.batching import quick_rows
 from bike_pipeline.serving.server.signatures import Signature
-from bike_pipeline.serving.statuses import Code, StatusError
+from bike_pipeline.serving.statuses import Code, StatusError, invalid
 from bike_pipeline.settings.serving_server import ServerSettings
 
-GOLDEN_FILE = backends.EXPORTS_FOLDER / "golden.json"
 # Golden rows were answered by TensorFlow; another float32 runtime differs by rounding, another model by far more.
 _GOLDEN_TOLERANCE = 1e-3
 WARM_UP_FILE = Path("assets.extra", "tf_serving_warmup_requests")
 # TF Serving's own limit (servables/tensorflow/saved_model_warmup_util.h).
 _MAX_RECORDS = 1000
-
-
 _log = logging.getLogger(__name__)
-
-
-class Ready(NamedTuple):
-    """A signature's backend, and the most rows that it answers too quickly to be worth a thread; 0 for none."""
-
-    backend: Backend
-    quick_rows: int
 
 
 @dataclass
@@ -49,14 +40,14 @@ class LoadedVersion:
         signatures: by name.
         definitions: the same as SignatureDefs.
         unproven: what nothing proves of the files, in words.
-        ready: what answers, by signature; the signatures that are missing need TensorFlow, which is loaded on demand.
+        backends: what answers, by signature; those that are missing need TensorFlow, which is loaded on demand.
     """
 
     folder: Path
     signatures: Mapping[str, Signature]
     definitions: Mapping[str, Any]
     unproven: tuple[str, ...] = ()
-    ready: dict[str, Ready] = field(default_factory=dict)
+    backends: dict[str, Backend] = field(default_factory=dict)
 
 
 def load(folder: Path, settings: ServerSettings) -> LoadedVersion:
@@ -69,34 +60,33 @@ def load(folder: Path, settings: ServerSettings) -> LoadedVersion:
     unproven = _sound(folder)
     for reason in unproven:
         _log.warning("%s is not verified: %s", folder, reason)
-    found, definitions = signatures.read(folder)
-    version = LoadedVersion(folder, found, definitions, unproven)
-    default = found.get(signatures.DEFAULT)
+    version = LoadedVersion(folder, *signatures.read(folder), unproven)
+    default = version.signatures.get(signatures.DEFAULT)
     if default and tuple(settings.backends) != (backends.SAVED_MODEL,):
         export = backends.fastest_export(folder, default, settings.backends, settings.batching.max_rows)
         if export:
-            version.ready[default.name] = _ready(export, default, settings)
-    if not version.ready:
+            version.backends[default.name] = _warm(export, default, settings)
+    if not version.backends:
         add_tensorflow(version, settings)
-    _golden(version)
-    _warm_up(version)
+    _ask_golden_rows(version)
+    _replay_warm_up(version)
     return version
 
 
 def add_tensorflow(version: LoadedVersion, settings: ServerSettings) -> None:
     """Load the SavedModel and let it answer every signature that nothing else answers."""
-    if version.ready:
+    if version.backends:
         _sound(version.folder)
     session = backends.load_saved_model(version.folder)
     for name, signature in version.signatures.items():
-        if name in version.ready:
+        if name in version.backends:
             continue
         try:
             backend = backends.TensorFlowBackend(session, signature, version.definitions[name])
         except StatusError as error:
             _log.warning("%s: the signature %s cannot be run: %s", version.folder, name, error)
             continue
-        version.ready[name] = _ready(backend, signature, settings)
+        version.backends[name] = _warm(backend, signature, settings)
 
 
 def _sound(folder: Path) -> tuple[str, ...]:
@@ -110,70 +100,55 @@ def _sound(folder: Path) -> tuple[str, ...]:
     return found.unproven
 
 
-def _ready(backend: Backend, signature: Signature, settings: ServerSettings) -> Ready:
-    """Call a backend until it has made all that it makes on first use."""
-    numbers = all(spec.dtype != tensors.STRING for spec in signature.inputs.values())
-    if not signature.batches or not numbers:
-        # What valid strings or shapes would be, only the warm-up requests say.
-        return Ready(backend, 0)
-    rows = settings.batching.max_rows
-    inputs = {
-        name: np.zeros((rows, *(spec.shape or ())[1:]), tensors.numpy_type(spec.dtype))
-        for name, spec in signature.inputs.items()
-    }
-    try:
-        return Ready(backend, quick_rows(backend, inputs))
-    except StatusError:
-        # It takes other values, or other shapes than the signature says.
-        if backend.any_shape:
-            return Ready(backend, 0)
-        raise
+def _warm(backend: Backend, signature: Signature, settings: ServerSettings) -> Backend:
+    """Call a backend until it has made all that it makes on first use, and find out how quick it is."""
+    specs, rows = signature.inputs, settings.batching.max_rows
+    # What valid strings or shapes would be, only the warm-up requests say.
+    if signature.batches and all(spec.dtype != tensors.STRING for spec in specs.values()):
+        zeros = {n: np.zeros((rows, *(s.shape or ())[1:]), tensors.numpy_type(s.dtype)) for n, s in specs.items()}
+        try:
+            backend.quick_rows = quick_rows(backend, zeros)
+        except StatusError:
+            # It takes other values, or other shapes than the signature says.
+            if not backend.any_shape:
+                raise
+    return backend
 
 
-def _golden(version: LoadedVersion) -> None:
+def _ask_golden_rows(version: LoadedVersion) -> None:
     """Ask the golden rows, if the version brings some, or refuse other answers than theirs."""
-    path = version.folder / GOLDEN_FILE
-    ready = version.ready.get(signatures.DEFAULT)
-    if ready is None or not path.exists():
+    path = version.folder / EXPORTS_FOLDER / "golden.json"
+    backend = version.backends.get(signatures.DEFAULT)
+    if backend is None or not path.exists():
         return
-    signature = version.signatures[signatures.DEFAULT]
+    specs = version.signatures[signatures.DEFAULT].inputs
     try:
         columns, answers = read_golden(path)
-        inputs = {
-            name: np.array(columns[name], tensors.numpy_type(spec.dtype)) for name, spec in signature.inputs.items()
-        }
+        inputs = {name: np.array(columns[name], tensors.numpy_type(spec.dtype)) for name, spec in specs.items()}
         expected = np.array(answers, np.float64)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StatusError(Code.DATA_LOSS, f"{path.name} cannot be read ({type(error).__name__})") from None
-    got = ready.backend.run(inputs)[features.LABEL].astype(np.float64)
-    tolerance = np.inf if _is_quantized(version.folder, ready.backend.name) else _GOLDEN_TOLERANCE
+    got = backend.run(inputs)[features.LABEL].astype(np.float64)
     same = got.shape == expected.shape and (np.isnan(got) == np.isnan(expected)).all()
-    if same:
+    if same and backend.exact:
         apart = np.abs(got - expected) / np.maximum(np.abs(expected), 1.0)
-        same = (apart[~np.isnan(expected)] <= tolerance).all()
+        same = (apart[~np.isnan(expected)] <= _GOLDEN_TOLERANCE).all()
     if not same:
-        raise StatusError(
-            Code.DATA_LOSS, f"{ready.backend.name} answers the golden rows otherwise than when it was pushed"
-        )
+        raise StatusError(Code.DATA_LOSS, f"{backend.name} answers the golden rows otherwise than when it was pushed")
 
 
-def _is_quantized(folder: Path, name: str) -> bool:
-    record = backends.parity_of(folder).get(name, {})
-    return name != backends.SAVED_MODEL and record.get("precision") != "float32"
-
-
-def _warm_up(version: LoadedVersion) -> None:
+def _replay_warm_up(version: LoadedVersion) -> None:
     left_out = 0
     for request in warm_up_requests(version.folder):
         name = request.model_spec.signature_name or signatures.DEFAULT
-        if name not in version.ready:
+        if name not in version.backends:
             left_out += 1
             continue
-        spec = version.signatures[name].inputs
-        if set(request.inputs) != set(spec):
-            raise StatusError(Code.INVALID_ARGUMENT, "a warm-up request has other inputs than the signature")
-        version.ready[name].backend.run(
-            {alias: tensors.checked(proto, spec[alias], alias) for alias, proto in request.inputs.items()}
+        specs = version.signatures[name].inputs
+        if set(request.inputs) != set(specs):
+            raise invalid("a warm-up request has other inputs than the signature")
+        version.backends[name].run(
+            {alias: tensors.checked(proto, specs[alias], alias) for alias, proto in request.inputs.items()}
         )
     if left_out:
         _log.info("%s: %s warm-up requests need TensorFlow, which is not loaded yet", version.folder, left_out)
@@ -186,9 +161,7 @@ def warm_up_requests(folder: Path) -> Iterator[Any]:
         return
     for number, content in enumerate(_records(path)):
         if number == _MAX_RECORDS:
-            raise StatusError(
-                Code.INVALID_ARGUMENT, f"Number of warmup records exceeds the maximum ({_MAX_RECORDS}) at {path.name}"
-            )
+            raise invalid(f"Number of warmup records exceeds the maximum ({_MAX_RECORDS}) at {path.name}")
         log = prediction_log_pb2.PredictionLog()
         try:
             log.ParseFromString(content)

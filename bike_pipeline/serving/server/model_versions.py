@@ -7,7 +7,6 @@ no moment without a version. A version that does not load replaces nothing.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -15,11 +14,10 @@ from pathlib import Path
 from bike_pipeline.errors import StorageError
 from bike_pipeline.model_registry.deployment import STABLE
 from bike_pipeline.serving.server import version_policy
-from bike_pipeline.serving.server.metrics import Metrics
-from bike_pipeline.serving.server.served_version import ServedVersion, State, Threads
+from bike_pipeline.serving.server.batching import Resources
+from bike_pipeline.serving.server.served_version import ServedVersion, State, stamp
 from bike_pipeline.serving.server.version_policy import ModelConfig
 from bike_pipeline.serving.statuses import Code, StatusError, invalid
-from bike_pipeline.settings.serving_server import ServerSettings
 
 _log = logging.getLogger(__name__)
 # Versions at their end are kept for status requests, up to a number that no person reads through.
@@ -27,25 +25,24 @@ _MAX_ENDED = 100
 
 
 class Model:
-    """One model: its configuration and its versions."""
+    """One model: its configuration and its versions.
 
-    def __init__(self, config: ModelConfig, settings: ServerSettings, threads: Threads, metrics: Metrics) -> None:
-        self._metrics = metrics
+    Attributes:
+        preferred: what a request that names no version gets, if it is available; None for the newest one.
+        latest: what it gets: that one, or the newest that is available.
+        failed: the wanted versions that do not load.
+        absent: what is wanted and not there, in words.
+    """
+
+    def __init__(self, config: ModelConfig, resources: Resources) -> None:
         self.config = config
         self.labels: dict[str, int] = {}
         self.versions: dict[int, ServedVersion] = {}
-        # What a request that names no version gets, if it is available; None for the newest one.
         self.preferred: int | None = None
-        # The version that it gets: that one, or the newest that is available.
         self.latest: ServedVersion | None = None
-        # The wanted versions that do not load.
         self.failed: list[ServedVersion] = []
-        # What is wanted and not there, in words.
         self.absent = ""
-        self._settings = settings
-        self._threads = threads
-        self._stamps: dict[int, tuple[int, ...]] = {}
-        self._retry_at: dict[int, float] = {}
+        self._resources = resources
         self._unloading: set[asyncio.Task[None]] = set()
 
     def available(self) -> list[ServedVersion]:
@@ -60,7 +57,9 @@ class Model:
                 await self._load(number, wanted[number])
         self.failed = [version for number in wanted if (version := self.versions[number]).error]
         self._let_go(wanted)
-        self._forget(wanted)
+        ended = [n for n, version in sorted(self.versions.items()) if version.state is State.END and n not in wanted]
+        for number in ended[: max(0, len(ended) - _MAX_ENDED)]:
+            del self.versions[number]
 
     async def stop(self) -> None:
         versions = self.available()
@@ -69,27 +68,23 @@ class Model:
 
     def _is_due(self, number: int, folder: Path) -> bool:
         version = self.versions.get(number)
-        if version is None or (version.state is State.END and version.error is None):
+        if version is None or version.state is not State.END:
+            return version is None
+        if version.error is None:
             return True
-        if version.state is not State.END:
-            return False
-        if _stamp(folder) != self._stamps.get(number):
+        if stamp(folder) != version.stamp:
             # Somebody mended it.
             version.tries = 0
             return True
-        return version.tries <= self._settings.load_retries and asyncio.get_running_loop().time() >= self._retry_at.get(
-            number, 0.0
-        )
+        now = asyncio.get_running_loop().time()
+        return version.tries <= self._resources.settings.load_retries and now >= version.retry_at
 
     async def _load(self, number: int, folder: Path) -> None:
         known = self.versions.get(number)
-        version = ServedVersion(self.config.name, number, folder, self._settings, self._threads, self._metrics)
-        version.tries = known.tries if known else 0
+        version = ServedVersion(self.config.name, number, folder, self._resources, known.tries if known else 0)
         self.versions[number] = version
-        self._stamps[number] = _stamp(folder)
         await version.load()
         if version.error:
-            self._retry_at[number] = asyncio.get_running_loop().time() + self._settings.load_retry_seconds
             _log.error("%s version %s cannot be served: %s", self.config.name, number, version.error)
         else:
             _log.info("%s version %s is available (%s)", self.config.name, number, version.backends)
@@ -103,48 +98,23 @@ class Model:
     def _let_go(self, wanted: Mapping[int, Path]) -> None:
         available = self.available()
         unwanted = [version for version in available if version.number not in wanted]
-        keeps = self._settings.keep_last_version if not wanted else len(unwanted) == len(available)
-        if keeps:
+        if len(unwanted) == len(available) and (wanted or self._resources.settings.keep_last_version):
             return
         for version in unwanted:
-            version.close()
-            task = asyncio.ensure_future(version.unload())
+            task = version.unload()
             self._unloading.add(task)
             task.add_done_callback(self._unloading.discard)
             _log.info("%s version %s is unloaded", self.config.name, version.number)
         self._choose()
 
-    def _forget(self, wanted: Mapping[int, Path]) -> None:
-        ended = [n for n, version in sorted(self.versions.items()) if version.state is State.END and n not in wanted]
-        for number in ended[: max(0, len(ended) - _MAX_ENDED)]:
-            del self.versions[number]
-            self._stamps.pop(number, None)
-            self._retry_at.pop(number, None)
-
-
-def _stamp(folder: Path) -> tuple[int, ...]:
-    """Return what changes when a folder is replaced or its files are."""
-    with contextlib.suppress(OSError):
-        return tuple(
-            value
-            for path in sorted([folder, *folder.rglob("*")])
-            for found in [path.stat()]
-            for value in (found.st_ino, found.st_mtime_ns, found.st_size)
-        )
-    return ()
-
 
 class ModelVersions:
     """Every model of a server. All methods belong to the event loop's thread."""
 
-    def __init__(
-        self, settings: ServerSettings, threads: Threads, metrics: Metrics, on_change: Callable[[], None]
-    ) -> None:
+    def __init__(self, resources: Resources, on_change: Callable[[], None]) -> None:
         """Begin without models; `on_change` is called after versions came or went."""
         self.models: dict[str, Model] = {}
-        self._settings = settings
-        self._threads = threads
-        self._metrics = metrics
+        self._resources = resources
         self._on_change = on_change
         self._looking = asyncio.Lock()
 
@@ -171,7 +141,7 @@ class ModelVersions:
         async with self._looking:
             dropped = [self.models.pop(name) for name in [*self.models] if name not in wanted]
             for name, config in wanted.items():
-                model = self.models.setdefault(name, Model(config, self._settings, self._threads, self._metrics))
+                model = self.models.setdefault(name, Model(config, self._resources))
                 model.config = config
                 await self._look_at(model)
             absent = [text for name in wanted if there and (text := self.models[name].absent)]
@@ -197,7 +167,7 @@ class ModelVersions:
             version = model.versions.get(number)
             new = label not in model.labels
             if (version is None or version.state is not State.AVAILABLE) and not (
-                self._settings.allow_labels_on_unavailable and new
+                self._resources.settings.allow_labels_on_unavailable and new
             ):
                 raise StatusError(
                     Code.FAILED_PRECONDITION,
@@ -209,7 +179,7 @@ class ModelVersions:
     async def watch(self) -> None:
         """Look at every model's folder again and again, until cancelled."""
         while True:
-            await asyncio.sleep(self._settings.poll_seconds)
+            await asyncio.sleep(self._resources.settings.poll_seconds)
             async with self._looking:
                 for model in list(self.models.values()):
                     try:
@@ -226,11 +196,11 @@ class ModelVersions:
     async def _look_at(self, model: Model) -> None:
         loop = asyncio.get_running_loop()
         try:
-            config = await loop.run_in_executor(self._threads.loading, version_policy.resolved, model.config)
+            config = await loop.run_in_executor(self._resources.loading, version_policy.resolved, model.config)
         except StorageError as error:
             _log.warning("%s: what serves goes on serving: %s", model.config.name, error)
             return
-        present = await loop.run_in_executor(self._threads.loading, version_policy.folders, config.base_path)
+        present = await loop.run_in_executor(self._resources.loading, version_policy.folders, config.base_path)
         model.preferred = config.labels.get(STABLE) if model.config.policy == "promoted" else None
         model.absent = version_policy.absent(config, present)
         await model.reconcile(version_policy.wanted(config, present))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -65,17 +66,12 @@ def absent(config: ModelConfig, present: Mapping[int, Path]) -> str:
 
 def folders(base_path: Path) -> dict[int, Path]:
     """Return a model's version folders by number; a name may have leading zeros, and the first of two names counts."""
-    found: dict[int, Path] = {}
     try:
-        entries = sorted(base_path.iterdir())
+        entries = sorted(base_path.iterdir(), reverse=True)
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    for path in entries:
-        if path.name.isascii() and path.name.isdigit() and path.is_dir():
-            number = int(path.name)
-            if number < 1 << 63:
-                found.setdefault(number, path)
-    return found
+    numbered = {int(path.name): path for path in entries if re.fullmatch("[0-9]+", path.name) and path.is_dir()}
+    return {number: path for number, path in numbered.items() if number < 1 << 63}
 
 
 def from_proto(proto: Any) -> ModelConfig:
@@ -86,15 +82,11 @@ def from_proto(proto: Any) -> ModelConfig:
         raise invalid(f"model {proto.name}: this server has no platform {proto.model_platform}, only tensorflow")
     if not proto.base_path.startswith("/"):
         raise invalid(f"model {proto.name}: the base path must be an absolute local folder")
-    base_path = Path(proto.base_path)
     policy = proto.model_version_policy
-    kind = policy.WhichOneof("policy_choice") or "latest"
-    labels = dict(proto.version_labels)
-    if kind == "all":
-        return ModelConfig(proto.name, base_path, "all", labels=labels)
-    if kind == "specific":
-        if not policy.specific.versions:
-            raise invalid(f"model {proto.name}: the specific version policy names no version")
-        return ModelConfig(proto.name, base_path, "specific", specific=tuple(policy.specific.versions), labels=labels)
+    kind: Any = policy.WhichOneof("policy_choice") or "latest"
+    versions = tuple(policy.specific.versions)
+    if kind == "specific" and not versions:
+        raise invalid(f"model {proto.name}: the specific version policy names no version")
     # Zero stands for the default, which is one.
-    return ModelConfig(proto.name, base_path, "latest", latest=policy.latest.num_versions or 1, labels=labels)
+    count = policy.latest.num_versions or 1
+    return ModelConfig(proto.name, Path(proto.base_path), kind, count, versions, dict(proto.version_labels))

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from bike_pipeline.serving.protos import types_pb2
-from bike_pipeline.serving.server.batching import Batcher, quick_rows
+from bike_pipeline.serving.server.batching import Batcher, Resources, quick_rows
 from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.signatures import Signature, TensorSpec
 from bike_pipeline.serving.statuses import Code, StatusError, invalid
-from bike_pipeline.settings.serving_server import BatchingSettings
+from bike_pipeline.settings.serving_server import BatchingSettings, ServerSettings
 
 SIGNATURE = Signature(
     "serving_default",
@@ -54,9 +54,10 @@ def batched(test, backend, quick=1000, max_rows=64, max_waiting=1000, timeout=30
 
     async def run():
         limits = BatchingSettings(max_rows=max_rows, max_waiting_requests=max_waiting)
+        settings = ServerSettings(batching=limits, request_timeout_seconds=timeout)
+        backend.quick_rows = quick
         with ThreadPoolExecutor(1) as executor:
-            told = Metrics().of_model("m")
-            await test(Batcher(backend, signature, executor, quick, limits, timeout, told))
+            await test(Batcher(backend, signature, "m", Resources(settings, executor, executor, Metrics())))
 
     asyncio.run(run())
 

@@ -43,11 +43,11 @@ def recorded(folder, **formats):
 )
 def test_the_fastest_export_that_passed_is_chosen(tmp_path, formats, wanted, expected):
     recorded(tmp_path, **formats)
-    assert backends.exports_by_speed(tmp_path, wanted) == expected
+    assert list(backends.exports_by_speed(tmp_path, wanted)) == expected
 
 
 def test_a_version_without_exports_has_no_candidates(tmp_path):
-    assert backends.exports_by_speed(tmp_path, ()) == []
+    assert backends.exports_by_speed(tmp_path, ()) == {}
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"formats": {"a": 1}}'], ids=["empty", "list", "number"])
@@ -67,11 +67,11 @@ def version(simple_models, tmp_path):
 
 def answers_of(version, settings=None):
     loaded = loading.load(version, settings or ServerSettings())
-    ready = loaded.ready["serving_default"]
+    backend = loaded.backends["serving_default"]
     rows = [row(8, 0.5), row(3, 0.25)]
     types = {name: tensors.numpy_type(spec.dtype) for name, spec in loaded.signatures["serving_default"].inputs.items()}
-    outputs = ready.backend.run({name: np.array([one[name] for one in rows], kind) for name, kind in types.items()})
-    return ready.backend.name, outputs["cnt"].tolist()
+    outputs = backend.run({name: np.array([one[name] for one in rows], kind) for name, kind in types.items()})
+    return backend.name, outputs["cnt"].tolist()
 
 
 def test_the_export_answers(version):
@@ -131,7 +131,7 @@ def earlier(tmp_path_factory):
 
 @pytest.mark.parametrize("rows", [1, 16, 33])
 def test_an_export_of_an_earlier_release_still_answers_and_gives_nan_for_what_is_not_finite(earlier, rows, caplog):
-    backend = loading.load(earlier, ServerSettings()).ready["serving_default"].backend
+    backend = loading.load(earlier, ServerSettings()).backends["serving_default"]
     assert backend.name == "tflite_float32"
     assert "answers a row that is not finite" in caplog.text
     mixed = {name: values[1 : rows + 1] for name, values in with_broken_rows(golden_rows(200)).items()}

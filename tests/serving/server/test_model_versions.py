@@ -9,10 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from bike_pipeline.serving.server import loading
+from bike_pipeline.serving.server.batching import Resources
 from bike_pipeline.serving.server.loading import LoadedVersion
 from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.model_versions import ModelVersions
-from bike_pipeline.serving.server.served_version import State, Threads
+from bike_pipeline.serving.server.served_version import State
 from bike_pipeline.serving.server.version_policy import ModelConfig
 from bike_pipeline.serving.statuses import Code, StatusError
 from bike_pipeline.settings.serving_server import ServerSettings
@@ -62,7 +63,7 @@ def in_world(tmp_path, monkeypatch):
         async def main():
             server = ServerSettings(**{"load_retry_seconds": 1e6, "drain_seconds": 30.0, **settings})
             with ThreadPoolExecutor(2) as executor:
-                versions = ModelVersions(server, Threads(executor, executor), Metrics(), lambda: None)
+                versions = ModelVersions(Resources(server, executor, executor, Metrics()), lambda: None)
                 world = World(tmp_path / NAME, versions)
                 monkeypatch.setattr(loading, "load", world.load)
                 await test(world)
