@@ -1,85 +1,80 @@
-"""What both protocols do with a request: find the version and the signature, ask the model, count."""
+"""What both protocols do with a request: read it, find the signature, ask the model, count; and what a version says.
+
+Metadata and status of models are TF Serving's messages, which the REST API prints as JSON.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
+from google.protobuf import json_format
+
+from bike_pipeline.serving.protos import get_model_metadata_pb2, get_model_status_pb2
 from bike_pipeline.serving.security.limits import take_rows
 from bike_pipeline.serving.security.request_size import check_rows
-from bike_pipeline.serving.server import signatures, tensors
-from bike_pipeline.serving.server.batching import Column, Columns, Outputs
+from bike_pipeline.serving.server import examples_api, signatures, tensors
 from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.model_versions import ModelVersions
+from bike_pipeline.serving.server.parsing import Parsing
 from bike_pipeline.serving.server.served_version import ServedVersion
 from bike_pipeline.serving.server.signatures import Signature
+from bike_pipeline.serving.server.tensors import Column, Columns, Outputs
 from bike_pipeline.serving.statuses import Code, StatusError, invalid
+from bike_pipeline.settings.serving_security import LimitSettings
 
-
-class Counted:
-    """One request as the metrics count it, from here to its answer; a context manager."""
-
-    __slots__ = ("_api", "_began", "_entrypoint", "_metrics", "_model")
-
-    def __init__(self, metrics: Metrics, model: str, entrypoint: str, api: str) -> None:
-        self._metrics, self._model, self._entrypoint, self._api = metrics, model, entrypoint, api
-        self._began = time.perf_counter()
-
-    def __enter__(self) -> Counted:
-        return self
-
-    def __exit__(self, _: object, error: BaseException | None, trace: object) -> None:
-        if error is None:
-            code = Code.OK
-        elif isinstance(error, StatusError):
-            code = error.code
-        else:
-            # A request is cancelled if whoever asked is gone.
-            code = Code.CANCELLED if isinstance(error, asyncio.CancelledError) else Code.INTERNAL
-        self._metrics.request_count.add((self._model, code.name))
-        microseconds = (time.perf_counter() - self._began) * 1e6
-        self._metrics.request_latency.add((self._model, self._api, self._entrypoint), microseconds)
+_FIELD = "signature_def"
 
 
 class Answering:
-    """Asks models on behalf of requests of at most `max_rows`, and counts them."""
+    """Asks models on behalf of requests within the limits, and counts them; `parsing` reads what is large."""
 
-    def __init__(self, versions: ModelVersions, metrics: Metrics, max_rows: int) -> None:
-        self.versions = versions
-        self.metrics = metrics
-        self.max_rows = max_rows
+    def __init__(self, versions: ModelVersions, metrics: Metrics, parsing: Parsing, limits: LimitSettings) -> None:
+        self.versions, self.metrics, self.parsing, self.limits = versions, metrics, parsing, limits
 
-    def counting(self, model: str, entrypoint: str, api: str = "Predict") -> Counted:
-        """Return what counts a request; the API is Predict, Classify, Regress or MultiInference."""
-        return Counted(self.metrics, model if model in self.versions.models else "unknown", entrypoint, api)
+    @contextlib.contextmanager
+    def counting(self, model: str, entrypoint: str, api: str = "Predict") -> Iterator[None]:
+        """Count a request, from here to its answer; the API is Predict, Classify, Regress or MultiInference."""
+        began = time.perf_counter()
+        model = model if model in self.versions.models else "unknown"
+        code = Code.INTERNAL
+        try:
+            yield
+            code = Code.OK
+        except StatusError as error:
+            code = error.code
+            raise
+        except asyncio.CancelledError:
+            # Whoever asked is gone.
+            code = Code.CANCELLED
+            raise
+        finally:
+            self.metrics.request_count.add((model, code.name))
+            self.metrics.request_latency.add((model, api, entrypoint), (time.perf_counter() - began) * 1e6)
 
-    async def predict(
-        self, version: ServedVersion, signature: Signature, columns: Columns, rows: int | None
-    ) -> Outputs:
+    async def predict(self, version: ServedVersion, signature: Signature, columns: Columns) -> Outputs:
         """Return the outputs of one request.
 
         Args:
             version: what answers; the caller keeps it in memory.
             signature: the signature to run.
             columns: every input.
-            rows: their rows; None if the request is answered alone (`tensors.rows_of`).
 
         Raises:
             StatusError: the model refuses, too many wait, or it took too long.
             StatusError: they are more rows than one request, or one client at the same time, may have.
         """
-        counted = rows
-        if counted is None:
-            assert not isinstance(columns, tuple)
-            counted = tensors.most_rows(columns)
-        check_rows(counted, self.max_rows)
+        rows = tensors.rows_of(columns, signature)
+        counted = tensors.most_rows(columns) if rows is None else rows
+        check_rows(counted, self.limits.rows)
         take_rows(counted)
         batcher = version.batchers.get(signature.name) or await version.batcher(signature)
         if rows is None and not batcher.backend.any_shape:
-            assert not isinstance(columns, tuple)
             raise tensors.unfitting(columns, signature)
-        if rows is None or rows <= batcher.max_rows or isinstance(columns, tuple):
+        if isinstance(columns, tuple) or rows is None or rows <= batcher.max_rows:
             outputs = await batcher.submit(columns, rows)
         else:
             outputs = await batcher.in_parts(columns, rows)
@@ -87,32 +82,63 @@ class Answering:
         self.metrics.example_counts.add((version.model,), counted)
         return outputs
 
-    async def examples(
-        self, version: ServedVersion, signature: Signature, columns: Mapping[str, Column]
-    ) -> tuple[Outputs, int]:
-        """Return the outputs of a classify or regress signature, and the number of examples; see `predict`."""
-        rows = tensors.most_rows(columns)
-        return await self.predict(version, signature, columns, tensors.rows_of(columns, signature)), rows
+    async def examples(self, version: ServedVersion, signature: Signature, columns: Mapping[str, Column]) -> Any:
+        """Return the results of a classify or regress signature (see `examples_api.results_of`), and see `predict`."""
+        outputs = await self.predict(version, signature, columns)
+        return examples_api.results_of(signature.method, outputs, tensors.most_rows(columns))
 
 
 def signature_of(found: Mapping[str, Signature], name: str, rest: bool) -> Signature:
     """Return the signature that a predict request asks for, or refuse; REST and gRPC do so with different codes."""
     name = name or signatures.DEFAULT
-    signature = found.get(name)
-    if signature is None and rest:
+    if name in found:
+        return found[name]
+    if rest:
         raise invalid(f'Serving signature name: "{name}" not found in signature def')
-    if signature is None:
-        raise StatusError(Code.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
-    return signature
+    raise StatusError(Code.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
 
 
-def check_filter(wanted: list[str], signature: Signature) -> None:
-    """Refuse an output filter that names an output which the signature lacks, or one twice."""
-    for position, alias in enumerate(wanted):
-        if alias not in signature.outputs:
-            raise invalid(
-                f"output tensor alias not found in signature: {alias} Outputs expected to be in the set "
-                f"{{{','.join(signature.outputs)}}}."
-            )
-        if alias in wanted[:position]:
-            raise invalid(f"duplicate output tensor alias: {alias}")
+def status(versions: Iterable[ServedVersion]) -> Any:
+    """Return a GetModelStatusResponse."""
+    response = get_model_status_pb2.GetModelStatusResponse()
+    for version in versions:
+        entry = response.model_version_status.add(version=version.number, state=int(version.state))
+        entry.status.error_code = int(version.error.code) if version.error else 0
+        entry.status.error_message = version.error.message if version.error else ""
+    return response
+
+
+def metadata(version: ServedVersion, fields: Iterable[str]) -> Any:
+    """Return a GetModelMetadataResponse, or refuse fields that there are not."""
+    wanted = list(fields)
+    if not wanted:
+        raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
+    for name in wanted:
+        if name != _FIELD:
+            raise invalid(f"Metadata field {name} is not supported")
+    response = get_model_metadata_pb2.GetModelMetadataResponse()
+    response.model_spec.name = version.model
+    response.model_spec.version.value = version.number
+    response.metadata[_FIELD].Pack(_signatures(version))
+    return response
+
+
+def _signatures(version: ServedVersion) -> Any:
+    found = get_model_metadata_pb2.SignatureDefMap()
+    for name, definition in version.loaded.definitions.items():
+        found.signature_def[name].CopyFrom(definition)
+    return found
+
+
+def as_json(message: Any) -> dict[str, Any]:
+    """Return a message as JSON says it: fields by their own names, default values too, 64-bit numbers as texts."""
+    found: dict[str, Any] = json_format.MessageToDict(
+        message, always_print_fields_with_no_presence=True, preserving_proto_field_name=True
+    )
+    return found
+
+
+def metadata_json(version: ServedVersion) -> dict[str, Any]:
+    """Return a model's metadata as the REST API says it."""
+    spec = metadata(version, [_FIELD]).model_spec
+    return {"model_spec": as_json(spec), "metadata": {_FIELD: as_json(_signatures(version))}}

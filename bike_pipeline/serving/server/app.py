@@ -84,10 +84,9 @@ class Server:
         resources = Resources(self._server, self._loader, self._answering, self.metrics)
         self.versions = ModelVersions(resources, self._health_changed)
         self._parsing = Parsing(self._server.request_timeout_seconds)
-        limits = settings.serving.security.limits
-        answers = Answering(self.versions, self.metrics, limits.rows)
-        self._rest_api = RestApi(answers, self._parsing, limits, self._server.metrics, document(settings))
-        self._grpc_api = GrpcApi(answers, self._parsing, limits)
+        answers = Answering(self.versions, self.metrics, self._parsing, settings.serving.security.limits)
+        self._rest_api = RestApi(answers, self._server.metrics, document(settings))
+        self._grpc_api = GrpcApi(answers)
         self.rest_port = self.grpc_port = 0
         self._grpc: Any = None
         self._runner: Runner | None = None

@@ -26,7 +26,7 @@ import numpy as np
 from bike_pipeline.serving.server.backends import Backend
 from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.signatures import Signature
-from bike_pipeline.serving.server.tensors import Array, numpy_type
+from bike_pipeline.serving.server.tensors import Array, Column, Columns, Outputs, numpy_type
 from bike_pipeline.serving.statuses import Code, StatusError
 from bike_pipeline.settings.serving_server import ServerSettings
 
@@ -36,12 +36,6 @@ _INLINE_SECONDS = 0.001
 _FEWEST_TURNS, _MOST_TURNS = 4, 32
 _ENOUGH_REQUESTS = 16
 _log = logging.getLogger(__name__)
-
-# One input of one request: an array, or for plain rows a list of Python numbers, which is cheaper to join.
-Column = Array | list[Any]
-# All inputs of one request. A single plain row, the most frequent request, is its numbers in the signature's order.
-Columns = Mapping[str, Column] | tuple[Any, ...]
-Outputs = Mapping[str, Array]
 
 
 @dataclass(slots=True)

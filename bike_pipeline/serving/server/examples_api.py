@@ -6,27 +6,31 @@ regressor.cc and multi_inference.cc. A signature of another method is answered a
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from bike_pipeline.serving.protos import classification_pb2, example_pb2, input_pb2, regression_pb2
+from bike_pipeline.serving.protos import example_pb2, input_pb2, regression_pb2
 from bike_pipeline.serving.server import signatures
-from bike_pipeline.serving.server.batching import Outputs
-from bike_pipeline.serving.server.json_format import written
-from bike_pipeline.serving.server.json_values import Request, excerpt, from_base64, in_utf8, is_base64, type_of
+from bike_pipeline.serving.server.json_values import FLOAT_MAX, excerpt, from_base64, in_utf8, is_base64, type_of
 from bike_pipeline.serving.server.served_version import ServedVersion
 from bike_pipeline.serving.server.signatures import Signature
-from bike_pipeline.serving.server.tensors import Array
+from bike_pipeline.serving.server.tensors import Array, Outputs
 from bike_pipeline.serving.statuses import Code, StatusError, invalid
 
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
 # Names of a signature's tensors (tensorflow/cc/saved_model/signature_constants.h).
 _INPUTS, _VALUES, _CLASSES, _SCORES = "inputs", "outputs", "classes", "scores"
-_KINDS = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64"}
-_LARGEST, _SMALLEST = (1 << 63) - 1, -(1 << 63)
-_FLOAT_MAX = 3.4028234663852886e38
+# What kind of feature a JSON value is.
+_KINDS: dict[type[Any], str] = {
+    bool: "int64_list",
+    int: "int64_list",
+    float: "float_list",
+    str: "bytes_list",
+    dict: "bytes_list",
+}
 
 
 def signature_of(version: ServedVersion, name: str, method: str) -> Signature:
@@ -43,11 +47,11 @@ def signature_of(version: ServedVersion, name: str, method: str) -> Signature:
         )
     if len(found.inputs) != 1:
         raise invalid("Expected one input Tensor.")
-    kind = "classification" if method == CLASSIFY else "regression"
     if _INPUTS not in found.inputs:
+        kind = "classification" if method == CLASSIFY else "regression"
         raise StatusError(Code.FAILED_PRECONDITION, f"No {kind} inputs found in SignatureDef: {name}")
     if method == REGRESS and _VALUES not in found.outputs:
-        raise StatusError(Code.FAILED_PRECONDITION, f"No {kind} outputs found in SignatureDef: {name}")
+        raise StatusError(Code.FAILED_PRECONDITION, f"No regression outputs found in SignatureDef: {name}")
     if method == CLASSIFY and not {_CLASSES, _SCORES} & found.outputs.keys():
         raise StatusError(
             Code.FAILED_PRECONDITION,
@@ -74,8 +78,16 @@ def columns_of(proto: Any) -> dict[str, Array]:
     return {_INPUTS: values}
 
 
-def regressions(outputs: Outputs, rows: int) -> Array:
-    """Return one value a row, float32; refuse outputs that are something else."""
+def results_of(method: str, outputs: Outputs, rows: int) -> Any:
+    """Return what a signature answers to each example, or refuse outputs that are none of the method's.
+
+    They are of shape (rows,) and float32 of a regression. Of a classification each is a list of labels and scores by
+    class; a label is empty, and a score 0, if the model has none.
+    """
+    return (_regressions if method == REGRESS else _classifications)(outputs, rows)
+
+
+def _regressions(outputs: Outputs, rows: int) -> Array:
     values = outputs[_VALUES]
     if not (values.ndim == 1 or (values.ndim == 2 and values.shape[1] == 1)):
         raise invalid(
@@ -88,8 +100,7 @@ def regressions(outputs: Outputs, rows: int) -> Array:
     return values.reshape(rows)
 
 
-def classifications(outputs: Outputs, rows: int) -> list[list[tuple[str, Any]]]:
-    """Return label and score of every class, a row each; a label is empty, and a score 0, if the model has none."""
+def _classifications(outputs: Outputs, rows: int) -> list[list[tuple[str, Any]]]:
     found = {name: outputs[name] for name in (_CLASSES, _SCORES) if name in outputs}
     for name, values in found.items():
         if values.ndim != 2:
@@ -112,28 +123,24 @@ def classifications(outputs: Outputs, rows: int) -> list[list[tuple[str, Any]]]:
     ]
 
 
-def result_of(method: str, outputs: Outputs, rows: int) -> Any:
-    """Return a ClassificationResult or a RegressionResult."""
-    if method == REGRESS:
-        result = regression_pb2.RegressionResult()
-        for value in regressions(outputs, rows).tolist():
+def fill(result: Any, found: Any) -> None:
+    """Write results into an empty ClassificationResult or RegressionResult."""
+    if isinstance(result, regression_pb2.RegressionResult):
+        for value in found.tolist():
             result.regressions.add(value=value)
-        return result
-    result = classification_pb2.ClassificationResult()
-    for classes in classifications(outputs, rows):
+        return
+    for classes in found:
         entry = result.classifications.add()
         for label, score in classes:
             entry.classes.add(label=label, score=score)
-    return result
 
 
-def input_of(request: Request) -> Any:
-    """Return a REST request's examples as a `tensorflow.serving.Input`; refuse what is none.
+def input_of(body: dict[str, Any]) -> Any:
+    """Return the examples of a REST request's body as a `tensorflow.serving.Input`; refuse what is none.
 
     As in json_tensor.cc, whole numbers and truth values are int64 features, other numbers float ones, texts and
     `{"b64": …}` bytes; one kind a feature.
     """
-    body = request.body
     found = input_pb2.Input()
     examples = found.example_list.examples
     if "context" in body:
@@ -164,22 +171,17 @@ def _example(value: Any) -> Any:
 
 
 def _add(value: Any, name: str, feature: Any) -> None:
-    if value is None or isinstance(value, list) or (isinstance(value, dict) and not is_base64(value)):
+    kind = _KINDS.get(type(value))
+    if kind is None or (isinstance(value, dict) and not is_base64(value)):
         raise invalid(f"Feature: {name} has element with unexpected JSON type: {type_of(value)}")
-    if isinstance(value, int) and not _SMALLEST <= value <= _LARGEST:
+    if kind == "int64_list" and value >= 1 << 63:
         raise invalid(f"Feature: {name} has uint64 element. Only int64 is supported.")
-    kind = "int64_list" if isinstance(value, int) else "float_list" if isinstance(value, float) else "bytes_list"
     there = feature.WhichOneof("kind")
     if there not in (None, kind):
-        raise invalid(f"Unexpected element type in feature: {name} expecting type: {_KINDS[there]}")
-    if isinstance(value, float) and abs(value) > _FLOAT_MAX:
+        raise invalid(f"Unexpected element type in feature: {name} expecting type: {there.removesuffix('_list')}")
+    if kind == "float_list" and abs(value) > FLOAT_MAX:
         # Python's protobuf would refuse what C's cast makes infinite.
-        value = float("inf") if value > 0 else float("-inf")
+        value = math.copysign(math.inf, value)
     elif kind == "bytes_list":
         value = from_base64(value) if isinstance(value, dict) else in_utf8(value)
     getattr(feature, kind).value.append(value)
-
-
-def response(method: str, outputs: Outputs, rows: int) -> bytes:
-    """Return the body that answers a REST request, or refuse outputs that are none of the method's."""
-    return written({"results": (regressions if method == REGRESS else classifications)(outputs, rows)})

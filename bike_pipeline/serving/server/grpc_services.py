@@ -18,40 +18,19 @@ from bike_pipeline.serving.protos import (
     regression_pb2,
 )
 from bike_pipeline.serving.security.request_size import SMALL
-from bike_pipeline.serving.server import (
-    answering,
-    decoding,
-    examples_api,
-    messages,
-    signatures,
-    tensors,
-    version_policy,
-)
+from bike_pipeline.serving.server import answering, decoding, examples_api, signatures, tensors, version_policy
 from bike_pipeline.serving.server.answering import Answering
-from bike_pipeline.serving.server.batching import Columns
-from bike_pipeline.serving.server.parsing import Parsing
+from bike_pipeline.serving.server.examples_api import CLASSIFY, REGRESS
 from bike_pipeline.serving.server.served_version import ServedVersion
 from bike_pipeline.serving.server.signatures import Signature
-from bike_pipeline.serving.server.tensors import Array
+from bike_pipeline.serving.server.tensors import Array, Columns
 from bike_pipeline.serving.statuses import Code, StatusError, invalid
-from bike_pipeline.settings.serving_security import LimitSettings
 
 PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
 MODEL_SERVICE = "tensorflow.serving.ModelService"
 # Bytes of a message that holds nothing for a model, such as the configuration of many models.
 _MOST_WITHOUT_INPUTS = 1 << 20
 
-# Of a request with examples: its API, the method of its signatures, and what answers it.
-_EXAMPLES = {
-    classification_pb2.ClassificationRequest: (
-        "Classify",
-        examples_api.CLASSIFY,
-        classification_pb2.ClassificationResponse,
-    ),
-    regression_pb2.RegressionRequest: ("Regress", examples_api.REGRESS, regression_pb2.RegressionResponse),
-}
-
-Answer = Callable[..., Awaitable[Any]]
 # Of a large message: its inputs, which are arrays already.
 Typed = Mapping[str, tuple[int, Array]]
 Examples = Mapping[str, Array]
@@ -60,29 +39,25 @@ Examples = Mapping[str, Array]
 class GrpcApi:
     """Answers both services."""
 
-    def __init__(self, answers: Answering, parsing: Parsing, limits: LimitSettings) -> None:
-        self._parsing = parsing
-        self._limits = limits
-        self._versions = answers.versions
+    def __init__(self, answers: Answering) -> None:
         self._answers = answers
+        self._versions = answers.versions
         self._draining = False
         self._refused = 0
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
+        classify = ("Classify", CLASSIFY, classification_pb2.ClassificationResponse)
+        regress = ("Regress", REGRESS, regression_pb2.RegressionResponse)
         prediction = {
-            "Predict": self._handler(self._predict, predict_pb2.PredictRequest, decoding.grpc_predict),
-            "GetModelMetadata": self._handler(self._metadata, get_model_metadata_pb2.GetModelMetadataRequest),
-            "MultiInference": self._handler(
-                self._multi_inference, inference_pb2.MultiInferenceRequest, decoding.grpc_examples, "MultiInference"
-            ),
-            **{
-                api: self._handler(self._examples, kind, decoding.grpc_examples, api)
-                for kind, (api, *_) in _EXAMPLES.items()
-            },
+            "Predict": self._handler(predict_pb2.PredictRequest, self._predict, True),
+            "Classify": self._handler(classification_pb2.ClassificationRequest, self._examples, True, *classify),
+            "Regress": self._handler(regression_pb2.RegressionRequest, self._examples, True, *regress),
+            "MultiInference": self._handler(inference_pb2.MultiInferenceRequest, self._multi_inference, True),
+            "GetModelMetadata": self._handler(get_model_metadata_pb2.GetModelMetadataRequest, self._metadata),
         }
         model = {
-            "GetModelStatus": self._handler(self._status, get_model_status_pb2.GetModelStatusRequest),
-            "HandleReloadConfigRequest": self._handler(self._reload, model_management_pb2.ReloadConfigRequest),
+            "GetModelStatus": self._handler(get_model_status_pb2.GetModelStatusRequest, self._status),
+            "HandleReloadConfigRequest": self._handler(model_management_pb2.ReloadConfigRequest, self._reload),
         }
         return [
             grpc.method_handlers_generic_handler(PREDICTION_SERVICE, prediction),
@@ -102,30 +77,31 @@ class GrpcApi:
                 return
 
     def _handler(
-        self, answer: Answer, kind: Any, decode: Callable[..., Any] | None = None, *arguments: Any
+        self, kind: Any, answer: Callable[..., Awaitable[Any]], with_inputs: bool = False, *arguments: Any
     ) -> grpc.RpcMethodHandler:
         """Return a handler; the guard before it answers what is raised.
 
         Args:
-            answer: called with the request; with that of a large message, which is parsed elsewhere, and its inputs.
             kind: the request's type.
-            decode: parses large messages; without it there are none.
+            answer: called with the arguments and the request; with that of a large message and its inputs.
+            with_inputs: whether it may be large; it is parsed elsewhere then.
             arguments: what it needs besides.
         """
 
         async def parsed(message: bytes) -> tuple[Any, ...]:
-            if len(message) <= SMALL or (decode is None and len(message) <= _MOST_WITHOUT_INPUTS):
+            if len(message) <= SMALL or (not with_inputs and len(message) <= _MOST_WITHOUT_INPUTS):
                 return (decoding.read(kind, message),)
-            if decode is None:
+            if not with_inputs:
                 raise StatusError(Code.RESOURCE_EXHAUSTED, f"The message is larger than {_MOST_WITHOUT_INPUTS} bytes.")
-            rest, inputs = await self._parsing.run(decode, message, self._limits, *arguments)
+            answers = self._answers
+            rest, inputs = await answers.parsing.run(decoding.grpc_inputs, message, answers.limits, kind)
             return kind.FromString(rest), inputs
 
         async def handle(message: bytes, context: Any) -> bytes:
             if self._draining:
                 self._refused += 1
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
-            response = await answer(*await parsed(message))
+            response = await answer(*arguments, *await parsed(message))
             content: bytes = response.SerializeToString()
             return content
 
@@ -137,39 +113,32 @@ class GrpcApi:
     async def _predict(self, request: Any, inputs: Typed | None = None) -> Any:
         spec = request.model_spec
         with self._answers.counting(spec.name, "GRPC"), self._find(spec) as version:
-            return await self._predicted(request, inputs, version)
+            signature = answering.signature_of(version.loaded.signatures, spec.signature_name, rest=False)
+            specs, wanted = signature.inputs, list(request.output_filter)
+            tensors.check_names(request.inputs if inputs is None else inputs, specs)
+            _check_filter(wanted, signature)
+            columns: Columns
+            if inputs is not None:
+                columns = {name: tensors.of_type(*inputs[name], spec, name) for name, spec in specs.items()}
+            else:
+                sent, most = request.inputs, self._answers.limits.rows
+                columns = tensors.plain_row(sent, signature) or {
+                    name: tensors.column(sent[name], spec, name, most) for name, spec in specs.items()
+                }
+            outputs = await self._answers.predict(version, signature, columns)
+            response = predict_pb2.PredictResponse()
+            _set_model_spec(response.model_spec, version, signature.name)
+            for name in wanted or outputs:
+                tensors.fill(response.outputs[name], outputs[name])
+            return response
 
-    async def _predicted(self, request: Any, inputs: Typed | None, version: ServedVersion) -> Any:
-        signature = answering.signature_of(version.loaded.signatures, request.model_spec.signature_name, rest=False)
-        specs = signature.inputs
-        sent = request.inputs if inputs is None else inputs
-        tensors.check_names(sent, specs)
-        wanted = list(request.output_filter)
-        answering.check_filter(wanted, signature)
-        columns: Columns | None
-        rows: int | None = 1
-        if inputs is not None:
-            columns = {name: tensors.of_type(*inputs[name], spec, name) for name, spec in specs.items()}
-            rows = tensors.rows_of(columns, signature)
-        elif (columns := tensors.plain_row(sent, signature) if signature.plain else None) is None:
-            most = self._limits.rows
-            columns = {name: tensors.column(sent[name], spec, name, most) for name, spec in specs.items()}
-            rows = tensors.rows_of(columns, signature)
-        outputs = await self._answers.predict(version, signature, columns, rows)
-        response = predict_pb2.PredictResponse()
-        _set_model_spec(response.model_spec, version, signature.name)
-        for name in wanted or outputs:
-            tensors.fill(response.outputs[name], outputs[name])
-        return response
-
-    async def _examples(self, request: Any, columns: Examples | None = None) -> Any:
-        api, method, kind = _EXAMPLES[type(request)]
+    async def _examples(self, api: str, method: str, kind: Any, request: Any, columns: Examples | None = None) -> Any:
         response, spec = kind(), request.model_spec
         with self._answers.counting(spec.name, "GRPC", api), self._find(spec) as version:
             signature = examples_api.signature_of(version, spec.signature_name, method)
             examples = columns or examples_api.columns_of(request.input)
-            outputs, rows = await self._answers.examples(version, signature, examples)
-            response.result.CopyFrom(examples_api.result_of(method, outputs, rows))
+            results = await self._answers.examples(version, signature, examples)
+            examples_api.fill(response.result, results)
             _set_model_spec(response.model_spec, version, signature.name)
         return response
 
@@ -180,31 +149,42 @@ class GrpcApi:
         response = inference_pb2.MultiInferenceResponse()
         with self._answers.counting(spec.name, "GRPC", "MultiInference"), self._find(spec) as version:
             # All are looked at before the first is answered.
-            tasks = [(task, _task_signature(task, request, version)) for task in request.tasks]
+            tasks = [_task_signature(task, request, version) for task in request.tasks]
             examples = columns or examples_api.columns_of(request.input)
-            for task, signature in tasks:
-                outputs, rows = await self._answers.examples(version, signature, examples)
+            for signature in tasks:
+                results = await self._answers.examples(version, signature, examples)
                 result = response.results.add()
-                answered = examples_api.result_of(task.method_name, outputs, rows)
-                is_regression = task.method_name == examples_api.REGRESS
-                (result.regression_result if is_regression else result.classification_result).CopyFrom(answered)
+                kind = "regression_result" if signature.method == REGRESS else "classification_result"
+                examples_api.fill(getattr(result, kind), results)
                 _set_model_spec(result.model_spec, version, signature.name)
         return response
 
     async def _metadata(self, request: Any) -> Any:
-        return messages.metadata(self._find(request.model_spec), request.metadata_field)
+        return answering.metadata(self._find(request.model_spec), request.metadata_field)
 
     async def _status(self, request: Any) -> Any:
-        return messages.status(self._versions.statuses(*_named(request.model_spec)))
+        return answering.status(self._versions.statuses(*_named(request.model_spec)))
 
     async def _reload(self, request: Any) -> Any:
-        response = model_management_pb2.ReloadConfigResponse()
         if request.config.WhichOneof("config") != "model_config_list":
             raise invalid("Only ModelServerConfig with a model_config_list is supported for reloading")
         configs = [version_policy.from_proto(config) for config in request.config.model_config_list.config]
         await self._versions.configure(configs, there=True)
+        response = model_management_pb2.ReloadConfigResponse()
         response.status.error_code = 0
         return response
+
+
+def _check_filter(wanted: list[str], signature: Signature) -> None:
+    """Refuse an output filter that names an output which the signature lacks, or one twice."""
+    for position, alias in enumerate(wanted):
+        if alias not in signature.outputs:
+            raise invalid(
+                f"output tensor alias not found in signature: {alias} Outputs expected to be in the set "
+                f"{{{','.join(signature.outputs)}}}."
+            )
+        if alias in wanted[:position]:
+            raise invalid(f"duplicate output tensor alias: {alias}")
 
 
 def _task_signature(task: Any, request: Any, version: ServedVersion) -> Signature:
@@ -218,7 +198,7 @@ def _task_signature(task: Any, request: Any, version: ServedVersion) -> Signatur
         raise invalid(f"Duplicate evaluation of signature: {name}")
     if name not in version.loaded.signatures:
         raise invalid(f"Requested signature not found in model graph: {name}")
-    if task.method_name not in (examples_api.CLASSIFY, examples_api.REGRESS):
+    if task.method_name not in (CLASSIFY, REGRESS):
         raise StatusError(Code.UNIMPLEMENTED, f"Unsupported signature method_name: {task.method_name}")
     return examples_api.signature_of(version, name, task.method_name)
 

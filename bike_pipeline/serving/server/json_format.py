@@ -7,18 +7,15 @@ name, bare NaN and Infinity both ways, bytes as `{"b64": …}`.
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-import orjson
 
 from bike_pipeline.serving.server import json_values, tensors
-from bike_pipeline.serving.server.batching import Column, Columns, Outputs
-from bike_pipeline.serving.server.json_values import Request, excerpt, parse
+from bike_pipeline.serving.server.json_values import Request, excerpt, is_base64
 from bike_pipeline.serving.server.signatures import Signature, TensorSpec
-from bike_pipeline.serving.server.tensors import Array
+from bike_pipeline.serving.server.tensors import Array, Column, Columns, Outputs
 from bike_pipeline.serving.statuses import StatusError, invalid
 
 Format = Literal["row", "column"]
@@ -26,36 +23,27 @@ Format = Literal["row", "column"]
 _PLAIN_MAX = 1 << 62
 
 
-def inputs_of(request: Request, signature: Signature) -> tuple[Columns, int | None, Format]:
-    """Return a predict request's inputs, its rows and its format, or refuse what does not fit the signature.
+def inputs_of(request: Request, signature: Signature) -> tuple[Columns, Format]:
+    """Return a predict request's inputs and its format, or refuse what does not fit the signature.
 
-    The inputs are the numbers alone if they are one plain row. The rows are None if the request cannot share a call
-    with others (see `tensors.rows_of`).
+    The inputs are the numbers alone if they are one plain row.
     """
     body = request.body
-    has_rows, has_columns = "instances" in body, "inputs" in body
     if not signature.inputs:
         raise invalid(f"Failed to get input map for signature: {request.signature or 'DEFAULT'}")
-    if has_rows and has_columns:
+    if "instances" in body and "inputs" in body:
         raise invalid(
             f"JSON Value: {excerpt(body)} Not formatted correctly expecting only one of 'inputs' or 'instances' keys "
             "to exist "
         )
-    row: tuple[Any, ...] | None = None
-    if has_rows:
+    if "instances" in body:
         rows = body["instances"]
-        if signature.plain and type(rows) is list and len(rows) == 1:
-            row = _plain_row(rows[0], signature, boxed=False)
-        columns = {} if row else _from_instances(rows, body, signature)
-    elif has_columns:
-        if signature.plain:
-            row = _plain_row(body["inputs"], signature, boxed=True)
-        columns = {} if row else _from_inputs(body["inputs"], signature)
-    else:
-        raise invalid("Missing 'inputs' or 'instances' key")
-    if row:
-        return row, 1, "row" if has_rows else "column"
-    return columns, tensors.rows_of(columns, signature), "row" if has_rows else "column"
+        only = rows[0] if type(rows) is list and len(rows) == 1 else None
+        return _plain_row(only, signature, boxed=False) or _from_instances(rows, body, signature), "row"
+    if "inputs" in body:
+        found = body["inputs"]
+        return _plain_row(found, signature, boxed=True) or _from_inputs(found, signature), "column"
+    raise invalid("Missing 'inputs' or 'instances' key")
 
 
 def _from_instances(rows: Any, body: Any, signature: Signature) -> dict[str, Column]:
@@ -97,22 +85,22 @@ def _check_objects(rows: list[Any], specs: Mapping[str, TensorSpec]) -> None:
             )
 
 
-def _plain_row(found: Any, signature: Signature, boxed: bool) -> tuple[Any, ...] | None:
-    """Return a lone row of plain numbers, each in a list if `boxed`, by far the most frequent request; else None."""
-    kinds = signature.plain_kinds
-    if type(found) is not dict or len(found) != len(kinds):
-        return None
+def _plain_row(found: Any, signature: Signature, boxed: bool) -> tuple[Any, ...]:
+    """Return a lone row of plain numbers, each in a list if `boxed`, by far the most frequent request; else nothing."""
+    plain = signature.plain
+    if not plain or type(found) is not dict or len(found) != len(plain):
+        return ()
     try:
-        row = signature.plain_values(found)
+        row = tuple(map(found.__getitem__, plain))
         if boxed:
             row = tuple([value for (value,) in row])
     except (KeyError, TypeError, ValueError):
-        return None
-    given = tuple(map(type, row))
+        return ()
+    given, kinds = tuple(map(type, row)), tuple(plain.values())
     if given != kinds and not all(a is b or (a is int and b is float) for a, b in zip(given, kinds, strict=True)):
-        return None
+        return ()
     # A number that is none may hide in the comparison, which is no harm: as a float it is as plain as others.
-    return row if max(row) <= _PLAIN_MAX and min(row) >= -_PLAIN_MAX else None
+    return row if max(row) <= _PLAIN_MAX and min(row) >= -_PLAIN_MAX else ()
 
 
 def _element(number: int, key: str, error: StatusError) -> StatusError:
@@ -161,42 +149,26 @@ def _from_inputs(value: Any, signature: Signature) -> dict[str, Column]:
 
 
 def _is_object(value: Any) -> bool:
-    return isinstance(value, dict) and not json_values.is_base64(value)
+    return isinstance(value, dict) and not is_base64(value)
 
 
 def response(outputs: Outputs, form: Format) -> bytes:
     """Return the body that answers a predict request, or refuse outputs that the row format or JSON cannot say."""
     if not outputs:
         raise invalid("Cannot convert empty tensor map to JSON")
-    if len(outputs) == 1:
-        name, values = next(iter(outputs.items()))
-        if form == "row" and not values.shape:
-            raise invalid(f"Tensor name: {name} has no shape information ")
-        plain: Any = _plain(name, values)
-    elif form == "column":
-        plain = {name: _plain(name, values) for name, values in outputs.items()}
-    else:
-        plain = _rows(outputs)
-    return written({"predictions" if form == "row" else "outputs": plain})
-
-
-def written(body: Mapping[str, Any]) -> bytes:
-    """Return an answer's text; numbers may be numpy's, and need not be finite."""
-    text = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
-    # orjson writes null for what is not finite.
-    return json.dumps(body, default=_listed).encode() if b"null" in text else text
-
-
-def _rows(outputs: Outputs) -> list[dict[str, Any]]:
     rows = -1
-    for name, values in outputs.items():
+    for name, values in outputs.items() if form == "row" else ():
         if not values.shape:
             raise invalid(f"Tensor name: {name} has no shape information ")
-        if rows >= 0 and len(values) != rows:
+        if rows not in (-1, len(values)):
             raise invalid(f"Tensor name: {name} has inconsistent batch size: {len(values)} expecting: {rows}")
         rows = len(values)
-    plain = {name: _plain(name, values) for name, values in outputs.items()}
-    return [{name: values[row] for name, values in plain.items()} for row in range(rows)]
+    plain: Any = {name: _plain(name, values) for name, values in outputs.items()}
+    if len(outputs) == 1:
+        (plain,) = plain.values()
+    elif form == "row":
+        plain = [{name: values[row] for name, values in plain.items()} for row in range(rows)]
+    return json_values.written({"predictions" if form == "row" else "outputs": plain})
 
 
 def _plain(name: str, values: Array) -> Any:
@@ -216,13 +188,3 @@ def _texts(value: Any, as_bytes: bool) -> Any:
         return [_texts(inner, as_bytes) for inner in value]
     content = value.encode() if isinstance(value, str) else bytes(value)
     return {"b64": base64.b64encode(content).decode()} if as_bytes else content.decode(errors="replace")
-
-
-def _listed(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return [*value]
-    # A float32 has the digits of its own text, not those of the float64 nearest to it.
-    return float(str(value)) if value.dtype.kind == "f" else value.item()
-
-
-__all__ = ["Format", "Request", "inputs_of", "parse", "response", "written"]

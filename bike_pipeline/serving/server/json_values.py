@@ -1,4 +1,4 @@
-"""JSON as TF Serving reads it: texts to values, values to arrays of a type, and values as its errors show them.
+"""JSON as TF Serving reads and writes it: texts to values, values to arrays of a type, and as its errors show them.
 
 Strict types, no casts, `{"b64": …}` for bytes. What is accepted and what an error says follows
 tensorflow_serving/util/json_tensor.cc. A number for a floating type is rounded to the nearest that the type has, and is
@@ -16,6 +16,7 @@ import binascii
 import json
 import math
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,11 +27,12 @@ from bike_pipeline.serving.server.tensors import Array
 from bike_pipeline.serving.statuses import Code, StatusError, invalid
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# A text, which is left as it is, or a number that JSON does not know.
-_TEXT_OR_NO_NUMBER = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|-?(?:NaN|Inf(?:inity)?)(?![A-Za-z0-9_])', re.DOTALL)
+# A text, which is left as it is, or a number that JSON does not know, in the parts that Python reads.
+_TEXT_OR_NO_NUMBER = re.compile(
+    r'("[^"\\]*+(?:\\.[^"\\]*+)*+")|(?:-?(NaN)|(-?Inf)(?:inity)?)(?![A-Za-z0-9_])', re.DOTALL
+)
 # Digits of the largest whole number of 64 bits, and its sign.
 _MOST_DIGITS = 20
-_LARGEST, _SMALLEST = (1 << 64) - 1, -(1 << 63)
 # What clients know of the errors is how RapidJSON says them (rapidjson/error/en.h); ours is said as it is.
 _SAID = {
     "unexpected character, expected a JSON value": "Invalid value.",
@@ -39,15 +41,14 @@ _SAID = {
 }
 _MAX_SHOWN = 200
 _FLOATS = frozenset({"float", "double"})
-_FLOAT_MAX = float(np.finfo(np.float32).max)
+FLOAT_MAX = float(np.finfo(np.float32).max)
 _RANGES = {
     **dict.fromkeys(("int8", "int16", "int32", "uint8"), (-(1 << 31), (1 << 31) - 1)),
     "int64": (-(1 << 63), (1 << 63) - 1),
     "uint32": (0, (1 << 32) - 1),
     "uint64": (0, (1 << 64) - 1),
 }
-# All that REST brings in; of the other types TF Serving says that they are not implemented.
-_KNOWN = {"string", "bool", *_FLOATS, *_RANGES}
+_NAMES: dict[type[Any], str] = {type(None): "Null", dict: "Object", list: "Array", str: "String"}
 
 
 class Request(NamedTuple):
@@ -92,24 +93,15 @@ def _parse_leniently(content: bytes, error: orjson.JSONDecodeError) -> Any:
     if b"NaN" not in whole and b"Inf" not in whole:
         raise refused
     try:
-        text = _TEXT_OR_NO_NUMBER.sub(_as_python_reads_it, whole.decode())
+        text = _TEXT_OR_NO_NUMBER.sub(lambda found: found[1] or found[2] or f"{found[3]}inity", whole.decode())
         return json.loads(text, parse_int=_whole, parse_float=_finite)
     except (ValueError, RecursionError):
         raise refused from None
 
 
-def _as_python_reads_it(found: re.Match[str]) -> str:
-    text = found[0]
-    if text.startswith('"'):
-        return text
-    if text.endswith("NaN"):
-        return "NaN"
-    return "-Infinity" if text.startswith("-") else "Infinity"
-
-
 def _whole(digits: str) -> float:
     """Return a whole number, beyond 64 bits the double nearest to it."""
-    if len(digits) <= _MOST_DIGITS and _SMALLEST <= (number := int(digits)) <= _LARGEST:
+    if len(digits) <= _MOST_DIGITS and -(1 << 63) <= (number := int(digits)) < 1 << 64:
         return number
     return _finite(digits)
 
@@ -123,12 +115,7 @@ def _finite(digits: str) -> float:
 
 def type_of(value: Any) -> str:
     """Return the name of a JSON value's type, as TF Serving's errors say it."""
-    if value is None:
-        return "Null"
-    if isinstance(value, bool):
-        return str(value)
-    names: dict[type[Any], str] = {dict: "Object", list: "Array", str: "String"}
-    return names.get(type(value), "Number")
+    return str(value) if isinstance(value, bool) else _NAMES.get(type(value), "Number")
 
 
 def excerpt(value: Any) -> str:
@@ -145,7 +132,7 @@ def are_plain(values: list[Any], dtype: int) -> bool:
     """Whether these are numbers that numpy turns into the type without a word."""
     kinds = set(map(type, values))
     if dtype == tensors.FLOAT:
-        return bool(kinds and kinds <= {float, int} and min(values) >= -_FLOAT_MAX and max(values) <= _FLOAT_MAX)
+        return bool(kinds and kinds <= {float, int} and min(values) >= -FLOAT_MAX and max(values) <= FLOAT_MAX)
     if dtype == tensors.INT64:
         low, high = _RANGES["int64"]
         return bool(kinds == {int} and low <= min(values) and max(values) <= high)
@@ -163,24 +150,16 @@ def array(value: Any, dtype: int) -> Array:
     first = value
     while isinstance(first, list):
         shape.append(len(first))
-        if not first:
-            break
-        first = first[0]
+        first = first[0] if first else None
     if len(shape) > tensors.MAX_RANK:
         raise invalid(f"Encountered list at unexpected level: {tensors.MAX_RANK} expected < {tensors.MAX_RANK}")
     flat: list[Any] = []
     _flatten(value, 0, shape, dtype, flat)
-    made = np.empty(len(flat), tensors.numpy_type(dtype))
-    if dtype == tensors.STRING:
-        made[:] = flat
-        return made.reshape(shape)
-    if tensors.name_of(dtype) in _FLOATS:
-        values = np.array(flat, np.float64)
-    else:
-        # Through int64 if the type is narrower: C's cast wraps.
-        values = np.array(flat, np.int64 if made.dtype.kind in "iu" and made.dtype.itemsize < 4 else made.dtype)
+    kind = np.dtype(tensors.numpy_type(dtype))
+    # Through int64 if the type is narrower: C's cast wraps.
+    wide = np.float64 if kind.kind == "f" else np.int64 if kind.kind in "iu" and kind.itemsize < 4 else kind
     with np.errstate(over="ignore"):
-        return values.astype(made.dtype).reshape(shape)
+        return np.array(flat, wide).astype(kind).reshape(shape)
 
 
 def _flatten(value: Any, level: int, shape: list[int], dtype: int, flat: list[Any]) -> None:
@@ -204,25 +183,36 @@ def _flatten(value: Any, level: int, shape: list[int], dtype: int, flat: list[An
 
 
 def _scalar(value: Any, dtype: int) -> Any:
-    kind = tensors.name_of(dtype)
-    if kind == "string":
-        if isinstance(value, str):
-            return in_utf8(value)
-        if isinstance(value, dict):
-            return from_base64(value)
-    elif kind == "bool":
-        if isinstance(value, bool):
-            return value
-    elif kind in _FLOATS:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-    elif kind in _RANGES:
-        low, high = _RANGES[kind]
-        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
-            return value
-    elif kind not in _KNOWN and not isinstance(value, dict):
+    kind, given = tensors.name_of(dtype), type(value)
+    if kind == "string" and given is str:
+        return in_utf8(value)
+    if kind == "string" and given is dict:
+        return from_base64(value)
+    low, high = _RANGES.get(kind, (1, 0))
+    if (
+        (kind == "bool" and given is bool)
+        or (kind in _FLOATS and given in {float, int})
+        or (given is int and low <= value <= high)
+    ):
+        return value
+    # All that REST brings in; of the other types TF Serving says that they are not implemented.
+    if kind not in {"string", "bool", *_FLOATS, *_RANGES} and given is not dict:
         raise StatusError(Code.UNIMPLEMENTED, f"Conversion of JSON Value: {excerpt(value)} to type: {kind}")
     raise invalid(f"JSON Value: {excerpt(value)} Type: {type_of(value)} is not of expected type: {kind}")
+
+
+def written(body: Mapping[str, Any]) -> bytes:
+    """Return an answer's text; numbers may be numpy's, and need not be finite."""
+    text = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+    # orjson writes null for what is not finite.
+    return json.dumps(body, default=_listed).encode() if b"null" in text else text
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return [*value]
+    # A float32 has the digits of its own text, not those of the float64 nearest to it.
+    return float(str(value)) if value.dtype.kind == "f" else value.item()
 
 
 def in_utf8(text: str) -> bytes:

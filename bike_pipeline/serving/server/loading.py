@@ -147,9 +147,9 @@ def _replay_warm_up(version: LoadedVersion) -> None:
         specs = version.signatures[name].inputs
         if set(request.inputs) != set(specs):
             raise invalid("a warm-up request has other inputs than the signature")
-        version.backends[name].run(
-            {alias: tensors.checked(proto, specs[alias], alias) for alias, proto in request.inputs.items()}
-        )
+        sent = request.inputs.items()
+        inputs = {n: tensors.of_type(one.dtype, tensors.to_array(one, n), specs[n], n) for n, one in sent}
+        version.backends[name].run(inputs)
     if left_out:
         _log.info("%s: %s warm-up requests need TensorFlow, which is not loaded yet", version.folder, left_out)
 

@@ -2,7 +2,7 @@
 
 Python's parsers hold the interpreter while they work, so that a thread would hold up the event loop as the loop itself
 would. A job is the pickle of a function with its arguments, then the message; its answer is the pickle of a result or
-of an error. The process ends with its input.
+of an error. The process ends with its connection.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
 import pickle
 import subprocess
 import sys
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
@@ -34,7 +34,7 @@ class Parsing:
         """Start nothing yet; a message that takes longer than that ends the process, which begins anew."""
         self._timeout = timeout_seconds
         self._thread = ThreadPoolExecutor(1, "parsing")
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child: tuple[subprocess.Popen[bytes], Connection] | None = None
 
     async def run(self, function: Callable[..., _Result], content: bytes, *arguments: Any) -> _Result:
         """Return what a function of a module makes of a message, computed in the other process.
@@ -60,27 +60,15 @@ class Parsing:
         self._end()
 
     def _ask(self, job: bytes, content: bytes) -> tuple[bool, Any]:
-        process = self._process
         try:
-            if process is None or process.poll() is not None:
-                # The terminal's Ctrl-C is for the server, which ends the other process when it is done.
-                process = self._process = subprocess.Popen(
-                    [sys.executable, "-m", __name__],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    bufsize=0,
-                    start_new_session=True,
-                )
-            assert process.stdin is not None
-            assert process.stdout is not None
-            jobs = Connection(os.dup(process.stdin.fileno()), readable=False)
-            answers = Connection(os.dup(process.stdout.fileno()), writable=False)
-            with jobs, answers:
-                for part in (job, content):
-                    jobs.send_bytes(part)
-                if answers.poll(self._timeout):
-                    answer: tuple[bool, Any] = answers.recv()
-                    return answer
+            if self._child is None or self._child[0].poll() is not None:
+                self._child = _started()
+            _, jobs = self._child
+            jobs.send_bytes(job)
+            jobs.send_bytes(content)
+            if jobs.poll(self._timeout):
+                answer: tuple[bool, Any] = jobs.recv()
+                return answer
         except (EOFError, OSError):
             code = self._end()
             _log.warning("the process that parses large messages ended (exit code %s); the next one starts it", code)
@@ -90,19 +78,31 @@ class Parsing:
         return False, StatusError(Code.DEADLINE_EXCEEDED, f"no answer within {self._timeout:g} s")
 
     def _end(self) -> int | None:
-        process, self._process = self._process, None
-        if process is None:
+        if self._child is None:
             return None
+        (process, jobs), self._child = self._child, None
         process.kill()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
+        jobs.close()
         return process.wait()
 
 
+def _started() -> tuple[subprocess.Popen[bytes], Connection]:
+    ours, its = Pipe()
+    with its:
+        # Whatever else it prints belongs to the log. The terminal's Ctrl-C is for the server, which ends the process
+        # when it is done.
+        process = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(its.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=2,
+            pass_fds=[its.fileno()],
+            start_new_session=True,
+        )
+    return process, ours
+
+
 def _answer(job: bytes, message: bytes) -> bytes:
-    # Only the server writes to this pipe.
+    # Only the server writes to this connection.
     function, arguments = pickle.loads(job)  # noqa: S301
     answer: tuple[bool, Any]
     try:
@@ -116,15 +116,13 @@ def _answer(job: bytes, message: bytes) -> bytes:
 
 
 def main() -> None:
-    """Answer jobs until the input ends."""
-    # Whatever else prints must not get between the answers.
-    jobs, answers = Connection(os.dup(0), writable=False), Connection(os.dup(1), readable=False)
-    os.dup2(2, 1)
+    """Answer the jobs of the connection whose number is given, until it ends."""
+    jobs = Connection(int(sys.argv[1]))
     # Parsing makes no cycles; looking for some takes longer than the parsing.
     gc.disable()
-    with contextlib.suppress(EOFError, BrokenPipeError):
+    with contextlib.suppress(EOFError, ConnectionError):
         while True:
-            answers.send_bytes(_answer(jobs.recv_bytes(), jobs.recv_bytes()))
+            jobs.send_bytes(_answer(jobs.recv_bytes(), jobs.recv_bytes()))
 
 
 if __name__ == "__main__":

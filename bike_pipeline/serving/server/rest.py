@@ -14,38 +14,25 @@ from aiohttp import hdrs, web
 from bike_pipeline.serving.security import bodies
 from bike_pipeline.serving.security.request_size import SMALL
 from bike_pipeline.serving.security.rest import METRICS_PATH, expect_later, refused
-from bike_pipeline.serving.server import (
-    decoding,
-    examples_api,
-    json_format,
-    messages,
-    openapi,
-)
+from bike_pipeline.serving.server import answering, decoding, examples_api, json_format, json_values, openapi
 from bike_pipeline.serving.server.answering import Answering
 from bike_pipeline.serving.server.metrics import CONTENT_TYPE
-from bike_pipeline.serving.server.parsing import Parsing
 from bike_pipeline.serving.statuses import StatusError, invalid
-from bike_pipeline.settings.serving_security import LimitSettings
 
 # tensorflow_serving/model_servers/http_rest_api_util.cc: the path as it was sent, whose names are decoded afterwards.
 _FLAGS = re.IGNORECASE | re.ASCII
 _PREDICT = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?:(classify|regress|predict)", _FLAGS)
 _MODEL = re.compile(r"/v1/models(?:/([^/:]+))?(?:/versions/(\d+)|/labels/([^/:]+))?(/metadata)?", _FLAGS)
-_EXAMPLES = {"classify": ("Classify", examples_api.CLASSIFY), "regress": ("Regress", examples_api.REGRESS)}
-_JSON = "application/json"
+_EXAMPLES = {"classify": examples_api.CLASSIFY, "regress": examples_api.REGRESS}
 
 
 class RestApi:
     """Answers every path; while it is `draining`, each connection ends with its next answer."""
 
-    def __init__(
-        self, answers: Answering, parsing: Parsing, limits: LimitSettings, with_metrics: bool, document: Any
-    ) -> None:
+    def __init__(self, answers: Answering, with_metrics: bool, document: Any) -> None:
         self.draining = False
-        self._versions = answers.versions
         self._answers = answers
-        self._parsing = parsing
-        self._limits = limits
+        self._versions = answers.versions
         self._with_metrics = with_metrics
         self._document = orjson.dumps(document)
 
@@ -63,36 +50,35 @@ class RestApi:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         path = request.rel_url.raw_path
         if request.method == "POST" and (asked := _asked(path)):
-            verb, name, number, label = asked
+            verb, model = asked
+            content = request.get(bodies.BODY, b"")
             if verb == "predict":
-                return await self._predict(request, name, number, label)
+                return _json(await self._predict(content, *model))
             # In other letters it is malformed, as in TF Serving, where all else may be in any.
             if verb in _EXAMPLES:
-                return await self._examples(request, verb, name, number, label)
+                return _json(await self._examples(content, verb, *model))
         if request.method == "GET":
             if path == METRICS_PATH and self._with_metrics:
                 return web.Response(body=self._answers.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
             if path == openapi.PATH:
-                return web.Response(body=self._document, content_type=_JSON)
+                return _json(self._document)
             if found := _MODEL.fullmatch(path):
-                model, version, place, metadata = found.groups()
-                return self._model_info(_decoded(model), _number(version), _decoded(place), metadata)
+                return _json(self._model_info(*found.groups()))
         raise invalid(f"Malformed request: {request.method} {path}")
 
-    def _model_info(
-        self, name: str | None, number: int | None, label: str | None, metadata: str | None
-    ) -> web.Response:
+    def _model_info(self, name: str | None, version: str | None, label: str | None, metadata: str | None) -> bytes:
+        number = _number(version)
         if not name:
             raise invalid("Missing model name in request.")
+        asked = _decoded(name), number, _decoded(label)
         if metadata:
-            body = messages.metadata_json(self._versions.find(name, number, label))
+            body = answering.metadata_json(self._versions.find(*asked))
         else:
-            body = messages.as_json(messages.status(self._versions.statuses(name, number, label)))
-        return web.Response(body=orjson.dumps(body, option=orjson.OPT_INDENT_2), content_type=_JSON)
+            body = answering.as_json(answering.status(self._versions.statuses(*asked)))
+        return orjson.dumps(body, option=orjson.OPT_INDENT_2)
 
-    async def _predict(self, request: web.Request, name: str, number: int | None, label: str | None) -> web.Response:
+    async def _predict(self, content: bytes, name: str, number: int | None, label: str | None) -> bytes:
         with self._answers.counting(name, "REST"):
-            content = request.get(bodies.BODY, b"")
             try:
                 version = self._versions.find(name, number, label)
             except StatusError:
@@ -101,36 +87,38 @@ class RestApi:
                 raise
             with version:
                 found = version.loaded.signatures
-                chosen, columns, rows, form = await self._read(decoding.rest_predict, content, found)
-                outputs = await self._answers.predict(version, found[chosen], columns, rows)
-                return web.Response(body=json_format.response(outputs, form), content_type=_JSON)
+                chosen, columns, form = await self._read(decoding.rest_predict, content, found)
+                outputs = await self._answers.predict(version, found[chosen], columns)
+                return json_format.response(outputs, form)
 
-    async def _examples(
-        self, request: web.Request, verb: str, name: str, number: int | None, label: str | None
-    ) -> web.Response:
-        api, method = _EXAMPLES[verb]
-        with self._answers.counting(name, "REST", api):
-            chosen, columns = await self._read(decoding.rest_examples, request.get(bodies.BODY, b""))
+    async def _examples(self, content: bytes, verb: str, name: str, number: int | None, label: str | None) -> bytes:
+        with self._answers.counting(name, "REST", verb.capitalize()):
+            chosen, columns = await self._read(decoding.rest_examples, content)
             with self._versions.find(name, number, label) as version:
-                signature = examples_api.signature_of(version, chosen, method)
-                outputs, rows = await self._answers.examples(version, signature, columns)
-            return web.Response(body=examples_api.response(method, outputs, rows), content_type=_JSON)
+                signature = examples_api.signature_of(version, chosen, _EXAMPLES[verb])
+                results = await self._answers.examples(version, signature, columns)
+            return json_values.written({"results": results})
 
     async def _read(self, read: Callable[..., Any], content: bytes, *arguments: Any) -> Any:
         """Return what a function of `decoding` makes of a body, a large one in the other process."""
+        answers = self._answers
         if len(content) > SMALL:
-            return await self._parsing.run(read, content, self._limits, *arguments)
-        return read(content, self._limits, *arguments)
+            return await answers.parsing.run(read, content, answers.limits, *arguments)
+        return read(content, answers.limits, *arguments)
+
+
+def _json(body: bytes) -> web.Response:
+    return web.Response(body=body, content_type="application/json")
 
 
 @functools.lru_cache(256)
-def _asked(path: str) -> tuple[str, str, int | None, str | None] | None:
-    """Return verb, model, version and label of the path of a POST; None if it is none of these."""
+def _asked(path: str) -> tuple[str, tuple[str, int | None, str | None]] | None:
+    """Return the verb of the path of a POST, and model, version and label; None if it is none of these."""
     found = _PREDICT.fullmatch(path)
     if found is None:
         return None
     name, number, label, verb = found.groups()
-    return verb, _decoded(name), _number(number), _decoded(label)
+    return verb, (_decoded(name), _number(number), _decoded(label))
 
 
 def _decoded(text: Any) -> Any:
@@ -138,12 +126,9 @@ def _decoded(text: Any) -> Any:
 
 
 def _number(text: str | None) -> int | None:
-    if text is None:
-        return None
-    number = int(text) if len(text) < 20 else 1 << 63
-    if number >= 1 << 63:
+    if text and (len(text) >= 20 or int(text) >= 1 << 63):
         raise invalid(f"Failed to convert version: {text} to numeric.")
-    return number
+    return int(text) if text else None
 
 
 def application(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from operator import itemgetter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +15,16 @@ DEFAULT = "serving_default"
 SERVE = "serve"
 
 
+# Types of inputs that a JSON number fits as it is, with its type in Python.
+_PLAIN = {types_pb2.DT_INT64: int, types_pb2.DT_FLOAT: float}
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """An input or output: its number in `tensorflow.DataType`, and its sizes, -1 for any; None for any rank."""
 
     dtype: int
     shape: tuple[int, ...] | None
-
-    @property
-    def is_batch(self) -> bool:
-        """Whether the first dimension is the rows of a batch and nothing else is open."""
-        return bool(self.shape) and self.shape is not None and self.shape[0] == -1 and -1 not in self.shape[1:]
 
 
 @dataclass(frozen=True)
@@ -47,41 +44,25 @@ class Signature:
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
     batches: bool
-    plain: tuple[tuple[str, Any], ...] = ()
+    plain: Mapping[str, type[Any]] = field(default_factory=dict)
     method: str = ""
 
-    @cached_property
-    def plain_kinds(self) -> tuple[Any, ...]:
-        return tuple(kind for _, kind in self.plain)
 
-    @cached_property
-    def plain_values(self) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
-        """Takes the values of `plain` out of an object, in their order; a KeyError if one is missing."""
-        names = [name for name, _ in self.plain]
-        if len(names) > 1:
-            return itemgetter(*names)
-        return lambda found: tuple(found[name] for name in names)
-
-
-def _tensor(info: Any) -> TensorSpec:
-    shape = info.tensor_shape
-    return TensorSpec(info.dtype, None if shape.unknown_rank else tuple(dim.size for dim in shape.dim))
+def _tensors(infos: Any) -> dict[str, TensorSpec]:
+    shapes = {name: infos[name].tensor_shape for name in sorted(infos)}
+    return {
+        name: TensorSpec(infos[name].dtype, None if shape.unknown_rank else tuple(dim.size for dim in shape.dim))
+        for name, shape in shapes.items()
+    }
 
 
 def _signature(name: str, definition: Any) -> Signature:
-    inputs = {n: _tensor(definition.inputs[n]) for n in sorted(definition.inputs)}
-    outputs = {n: _tensor(definition.outputs[n]) for n in sorted(definition.outputs)}
-    tensors = [*inputs.values(), *outputs.values()]
-    kinds = {types_pb2.DT_INT64: int, types_pb2.DT_FLOAT: float}
-    plain = tuple((n, kinds[spec.dtype]) for n, spec in inputs.items() if spec.dtype in kinds and spec.shape == (-1,))
-    return Signature(
-        name,
-        inputs,
-        outputs,
-        batches=bool(inputs) and all(spec.is_batch for spec in tensors),
-        plain=plain if len(plain) == len(inputs) else (),
-        method=definition.method_name,
-    )
+    inputs, outputs = _tensors(definition.inputs), _tensors(definition.outputs)
+    shapes = [spec.shape or () for spec in (*inputs.values(), *outputs.values())]
+    # The first dimension is the rows of a batch, and nothing else is open.
+    batches = bool(inputs) and all(shape[:1] == (-1,) and -1 not in shape[1:] for shape in shapes)
+    plain = {n: _PLAIN[spec.dtype] for n, spec in inputs.items() if spec.dtype in _PLAIN and spec.shape == (-1,)}
+    return Signature(name, inputs, outputs, batches, plain if len(plain) == len(inputs) else {}, definition.method_name)
 
 
 def read(folder: Path) -> tuple[dict[str, Signature], Any]:

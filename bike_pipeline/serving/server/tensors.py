@@ -20,6 +20,11 @@ from bike_pipeline.serving.server.signatures import Signature, TensorSpec
 from bike_pipeline.serving.statuses import StatusError, invalid
 
 Array = npt.NDArray[Any]
+# One input of one request: an array, or for plain rows a list of Python numbers, which is cheaper to join.
+Column = Array | list[Any]
+# All inputs of one request. A single plain row, the most frequent request, is its numbers in the signature's order.
+Columns = Mapping[str, Column] | tuple[Any, ...]
+Outputs = Mapping[str, Array]
 
 # By number in tensorflow.DataType: the numpy type and the field of TensorProto that lists values.
 _KINDS: dict[int, tuple[Any, str]] = {
@@ -85,37 +90,27 @@ def to_array(proto: Any, alias: str, most_rows: int | None = None) -> Array:
     size = math.prod(shape)
     if any(length < 0 for length in shape):
         raise error
-    if proto.tensor_content and kind is not np.object_:
-        if len(proto.tensor_content) != size * np.dtype(kind).itemsize:
+    if proto.tensor_content:
+        if kind is np.object_ or len(proto.tensor_content) != size * np.dtype(kind).itemsize:
             raise error
         return np.frombuffer(proto.tensor_content, kind).reshape(shape)
-    if proto.tensor_content:
-        raise error
     values: Any = getattr(proto, field)
+    flat: Array
     if field == "half_val":
         # Sixteen bits each, in an int32.
         flat = np.asarray(values, np.int64).astype(np.uint16).view(kind)
     elif field.endswith("complex_val"):
         flat = np.asarray(values, np.float64)[: len(values) // 2 * 2].view(np.complex128).astype(kind)
-    elif kind is np.object_:
-        flat = np.empty(len(values), np.object_)
-        flat[:] = values
     else:
         # Through int64: an int_val outside its type wraps, as C's cast does.
         flat = np.asarray(values, np.int64).astype(kind) if field == "int_val" else np.asarray(values, kind)
     if size > max(len(flat), _MAX_FILLED):
         raise error
-    return _sized(flat, size, kind).reshape(shape)
-
-
-def _sized(flat: Array, size: int, kind: Any) -> Array:
-    """Cut values to a size, or fill them up with the last one; with the type's zero if there is none."""
-    if len(flat) >= size:
-        return flat[:size]
-    filled = np.empty(size, kind)
-    filled[: len(flat)] = flat
-    filled[len(flat) :] = flat[-1] if len(flat) else (b"" if kind is np.object_ else 0)
-    return filled
+    if len(flat) < size:
+        # With the last value; with the type's zero if there is none.
+        last = flat[-1:] if len(flat) else np.array([b"" if kind is np.object_ else 0], kind)
+        flat = np.concatenate([flat, np.repeat(last, size - len(flat))])
+    return flat[:size].reshape(shape)
 
 
 def of_type(dtype: int, array: Array, spec: TensorSpec, alias: str) -> Array:
@@ -125,32 +120,27 @@ def of_type(dtype: int, array: Array, spec: TensorSpec, alias: str) -> Array:
     return array
 
 
-def checked(proto: Any, spec: TensorSpec, alias: str, most_rows: int | None = None) -> Array:
-    """Return an input as an array (see `to_array`), or refuse another type than its signature's."""
-    return of_type(proto.dtype, to_array(proto, alias, most_rows), spec, alias)
-
-
-def column(proto: Any, spec: TensorSpec, alias: str, most_rows: int | None = None) -> Array | list[Any]:
-    """Return an input as `checked` does, or as a list if it is a few plain numbers: a list is cheaper to join."""
+def column(proto: Any, spec: TensorSpec, alias: str, most_rows: int | None = None) -> Column:
+    """Return an input (see `to_array`), as a list if it is a few plain numbers, or refuse one of another type."""
     dims = proto.tensor_shape.dim
     if spec.shape == (-1,) and proto.dtype == spec.dtype and len(dims) == 1 and not proto.tensor_content:
         values = proto.float_val if spec.dtype == FLOAT else proto.int64_val if spec.dtype == INT64 else ()
         if 0 < len(values) == dims[0].size <= _FEW:
             return list(values)
-    return checked(proto, spec, alias, most_rows)
+    return of_type(proto.dtype, to_array(proto, alias, most_rows), spec, alias)
 
 
-def plain_row(sent: Mapping[str, Any], signature: Signature) -> tuple[Any, ...] | None:
-    """Return TensorProtos of plain inputs as `batching.Columns` has a single row; None if they are anything else."""
+def plain_row(sent: Mapping[str, Any], signature: Signature) -> tuple[Any, ...]:
+    """Return TensorProtos of plain inputs as a single row; an empty one if they are anything else."""
     row = []
-    for name, kind in signature.plain:
+    for name, kind in signature.plain.items():
         proto = sent[name]
         values = proto.int64_val if kind is int else proto.float_val
         if len(values) != 1 or proto.dtype != signature.inputs[name].dtype or proto.tensor_content:
-            return None
+            return ()
         dims = proto.tensor_shape.dim
         if len(dims) != 1 or dims[0].size != 1:
-            return None
+            return ()
         row.append(values[0])
     return tuple(row)
 
@@ -166,7 +156,7 @@ def check_names(sent: Collection[str], specs: Mapping[str, TensorSpec]) -> None:
     )
 
 
-def _shape(values: Array | list[Any]) -> tuple[int, ...]:
+def _shape(values: Column) -> tuple[int, ...]:
     # A list is one of plain numbers.
     return (len(values),) if isinstance(values, list) else values.shape
 
@@ -178,41 +168,43 @@ def _is_as_wanted(shape: tuple[int, ...], spec: TensorSpec) -> bool:
     )
 
 
-def rows_of(columns: Mapping[str, Array | list[Any]], signature: Signature) -> int | None:
+def rows_of(columns: Columns, signature: Signature) -> int | None:
     """Return the rows of a request that can share a call with others; None if it cannot.
 
     It cannot if its signature does not batch, if inputs have other shapes than the signature says (which TF Serving
     leaves to the model), or if they have different numbers of rows.
     """
-    if not signature.batches:
-        return None
-    rows = -1
-    for name, values in columns.items():
+    if isinstance(columns, tuple):
+        return 1
+    rows: int | None = None
+    for name, values in columns.items() if signature.batches else ():
         spec = signature.inputs[name]
         if not (isinstance(values, list) and spec.shape == (-1,)) and not _is_as_wanted(_shape(values), spec):
             return None
-        if rows not in (-1, len(values)):
+        if rows not in (None, len(values)):
             return None
         rows = len(values)
     return rows
 
 
-def most_rows(columns: Mapping[str, Array | list[Any]]) -> int:
+def most_rows(columns: Columns) -> int:
     """Return the largest first dimension of a request's inputs."""
+    if isinstance(columns, tuple):
+        return 1
     return max((shape[0] for shape in map(_shape, columns.values()) if shape), default=0)
 
 
-def unfitting(columns: Mapping[str, Array | list[Any]], signature: Signature) -> StatusError:
+def unfitting(columns: Columns, signature: Signature) -> StatusError:
     """Return why a model that takes nothing but rows does not take these inputs (see `rows_of`)."""
+    assert not isinstance(columns, tuple)
     for name, values in columns.items():
         spec, shape = signature.inputs[name], _shape(values)
         if not _is_as_wanted(shape, spec):
             wanted = ",".join("?" if size == -1 else str(size) for size in spec.shape or ())
             return invalid(f"input {name} is expected to have the shape [{wanted}] but has {list(shape)}")
-    lengths = {name: len(values) for name, values in columns.items()}
-    rows = next(iter(lengths.values()))
-    name, length = next((name, length) for name, length in lengths.items() if length != rows)
-    return invalid(f"Tensor name: {name} has inconsistent batch size: {length} expecting: {rows}")
+    first, *others = ((name, len(values)) for name, values in columns.items())
+    name, length = next(other for other in others if other[1] != first[1])
+    return invalid(f"Tensor name: {name} has inconsistent batch size: {length} expecting: {first[1]}")
 
 
 def fill(proto: Any, array: Array) -> None:
@@ -222,14 +214,12 @@ def fill(proto: Any, array: Array) -> None:
     for length in array.shape:
         proto.tensor_shape.dim.add().size = length
     field = _KINDS[dtype][1]
-    flat = array.ravel()
-    values: Any
+    flat: Any = array.ravel()
     if field == "half_val":
-        values = flat.view(np.uint16)
+        flat = flat.view(np.uint16)
     elif field.endswith("complex_val"):
-        values = np.stack([flat.real, flat.imag], axis=-1).ravel()
-    elif field == "string_val":
-        values = [value.encode() if isinstance(value, str) else bytes(value) for value in flat.tolist()]
-    else:
-        values = flat
-    getattr(proto, field).extend(values.tolist() if isinstance(values, np.ndarray) else values)
+        flat = np.stack([flat.real, flat.imag], axis=-1).ravel()
+    values = flat.tolist()
+    if field == "string_val":
+        values = [value.encode() if isinstance(value, str) else bytes(value) for value in values]
+    getattr(proto, field).extend(values)

@@ -16,7 +16,7 @@ import atheris
 with atheris.instrument_imports(include=["bike_pipeline.serving"]):
     from bike_pipeline.serving.protos import predict_pb2
     from bike_pipeline.serving.security.request_size import check_json
-    from bike_pipeline.serving.server import json_format, tensors
+    from bike_pipeline.serving.server import json_format, json_values, tensors
     from bike_pipeline.serving.server.signatures import Signature, TensorSpec
     from bike_pipeline.serving.statuses import StatusError
     from bike_pipeline.settings.serving_security import LimitSettings
@@ -54,7 +54,8 @@ def seeds() -> list[bytes]:
 
 def _read_json(content: bytes) -> None:
     check_json(content, LIMITS)
-    columns, rows, _ = json_format.inputs_of(json_format.parse(content), SIGNATURE)
+    columns, _ = json_format.inputs_of(json_values.parse(content), SIGNATURE)
+    rows = tensors.rows_of(columns, SIGNATURE)
     assert rows is None or all(rows == len(column) for column in columns.values())
 
 

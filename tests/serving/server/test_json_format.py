@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bike_pipeline.serving.protos import types_pb2
-from bike_pipeline.serving.server import json_format
+from bike_pipeline.serving.server import json_format, json_values, tensors
 from bike_pipeline.serving.server.signatures import Signature, TensorSpec
 from bike_pipeline.serving.statuses import Code, StatusError
 
@@ -20,7 +20,7 @@ def signature(plain=True, **inputs):
     specs = {name: TensorSpec(dtype, shape) for name, (dtype, shape) in sorted(inputs.items())}
     kinds = {INT: int, FLOAT: float}
     simple = plain and all(spec.dtype in kinds and spec.shape == (-1,) for spec in specs.values())
-    fast = tuple((name, kinds[spec.dtype]) for name, spec in specs.items()) if simple else ()
+    fast = {name: kinds[spec.dtype] for name, spec in specs.items()} if simple else {}
     return Signature("serving_default", specs, {"y": TensorSpec(FLOAT, (-1,))}, True, fast)
 
 
@@ -32,7 +32,8 @@ PAIRS = signature(x=(FLOAT, (-1, 2)))
 
 def taken(body, of):
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    columns, rows, form = json_format.inputs_of(json_format.parse(content), of)
+    columns, form = json_format.inputs_of(json_values.parse(content), of)
+    rows = tensors.rows_of(columns, of)
     if isinstance(columns, tuple):
         columns = dict(zip(of.inputs, ([value] for value in columns), strict=True))
     return {name: np.asarray(values).tolist() for name, values in columns.items()}, rows, form
