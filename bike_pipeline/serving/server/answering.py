@@ -6,9 +6,8 @@ Metadata and status of models are TF Serving's messages, which the REST API prin
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from google.protobuf import json_format
@@ -29,31 +28,35 @@ from bike_pipeline.settings.serving_security import LimitSettings
 _FIELD = "signature_def"
 
 
+class Counted:
+    """One request as the metrics count it, from here to its answer; a context manager."""
+
+    __slots__ = ("_api", "_began", "_entrypoint", "_metrics", "_model")
+
+    def __init__(self, metrics: Metrics, model: str, entrypoint: str, api: str) -> None:
+        self._metrics, self._model, self._entrypoint, self._api = metrics, model, entrypoint, api
+        self._began = time.perf_counter()
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _: object, error: BaseException | None, trace: object) -> None:
+        # A request is cancelled if whoever asked is gone.
+        unforeseen = Code.CANCELLED if isinstance(error, asyncio.CancelledError) else Code.INTERNAL
+        code = error.code if isinstance(error, StatusError) else unforeseen if error else Code.OK
+        self._metrics.request_count.add((self._model, code.name))
+        microseconds = (time.perf_counter() - self._began) * 1e6
+        self._metrics.request_latency.add((self._model, self._api, self._entrypoint), microseconds)
+
+
 class Answering:
     """Asks models on behalf of requests within the limits, and counts them; `parsing` reads what is large."""
 
     def __init__(self, versions: ModelVersions, metrics: Metrics, parsing: Parsing, limits: LimitSettings) -> None:
         self.versions, self.metrics, self.parsing, self.limits = versions, metrics, parsing, limits
 
-    @contextlib.contextmanager
-    def counting(self, model: str, entrypoint: str, api: str = "Predict") -> Iterator[None]:
-        """Count a request, from here to its answer; the API is Predict, Classify, Regress or MultiInference."""
-        began = time.perf_counter()
-        model = model if model in self.versions.models else "unknown"
-        code = Code.INTERNAL
-        try:
-            yield
-            code = Code.OK
-        except StatusError as error:
-            code = error.code
-            raise
-        except asyncio.CancelledError:
-            # Whoever asked is gone.
-            code = Code.CANCELLED
-            raise
-        finally:
-            self.metrics.request_count.add((model, code.name))
-            self.metrics.request_latency.add((model, api, entrypoint), (time.perf_counter() - began) * 1e6)
+    def counting(self, model: str, entrypoint: str, api: str = "Predict") -> Counted:
+        """Return what counts a request; the API is Predict, Classify, Regress or MultiInference."""
+        return Counted(self.metrics, model if model in self.versions.models else "unknown", entrypoint, api)
 
     async def predict(self, version: ServedVersion, signature: Signature, columns: Columns) -> Outputs:
         """Return the outputs of one request.

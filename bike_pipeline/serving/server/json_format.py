@@ -91,7 +91,7 @@ def _plain_row(found: Any, signature: Signature, boxed: bool) -> tuple[Any, ...]
     if not plain or type(found) is not dict or len(found) != len(plain):
         return ()
     try:
-        row = tuple(map(found.__getitem__, plain))
+        row = signature.plain_values(found)
         if boxed:
             row = tuple([value for (value,) in row])
     except (KeyError, TypeError, ValueError):
@@ -156,18 +156,18 @@ def response(outputs: Outputs, form: Format) -> bytes:
     """Return the body that answers a predict request, or refuse outputs that the row format or JSON cannot say."""
     if not outputs:
         raise invalid("Cannot convert empty tensor map to JSON")
-    rows = -1
+    first_name, first = next(iter(outputs.items()))
     for name, values in outputs.items() if form == "row" else ():
         if not values.shape:
             raise invalid(f"Tensor name: {name} has no shape information ")
-        if rows not in (-1, len(values)):
-            raise invalid(f"Tensor name: {name} has inconsistent batch size: {len(values)} expecting: {rows}")
-        rows = len(values)
-    plain: Any = {name: _plain(name, values) for name, values in outputs.items()}
+        if len(values) != len(first):
+            raise invalid(f"Tensor name: {name} has inconsistent batch size: {len(values)} expecting: {len(first)}")
     if len(outputs) == 1:
-        (plain,) = plain.values()
-    elif form == "row":
-        plain = [{name: values[row] for name, values in plain.items()} for row in range(rows)]
+        plain: Any = _plain(first_name, first)
+    else:
+        plain = {name: _plain(name, values) for name, values in outputs.items()}
+        if form == "row":
+            plain = [{name: values[row] for name, values in plain.items()} for row in range(len(first))]
     return json_values.written({"predictions" if form == "row" else "outputs": plain})
 
 

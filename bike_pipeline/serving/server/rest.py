@@ -50,13 +50,13 @@ class RestApi:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         path = request.rel_url.raw_path
         if request.method == "POST" and (asked := _asked(path)):
-            verb, model = asked
+            verb, name, number, label = asked
             content = request.get(bodies.BODY, b"")
             if verb == "predict":
-                return _json(await self._predict(content, *model))
+                return _json(await self._predict(content, name, number, label))
             # In other letters it is malformed, as in TF Serving, where all else may be in any.
             if verb in _EXAMPLES:
-                return _json(await self._examples(content, verb, *model))
+                return _json(await self._examples(content, verb, name, number, label))
         if request.method == "GET":
             if path == METRICS_PATH and self._with_metrics:
                 return web.Response(body=self._answers.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
@@ -112,13 +112,13 @@ def _json(body: bytes) -> web.Response:
 
 
 @functools.lru_cache(256)
-def _asked(path: str) -> tuple[str, tuple[str, int | None, str | None]] | None:
+def _asked(path: str) -> tuple[str, str, int | None, str | None] | None:
     """Return the verb of the path of a POST, and model, version and label; None if it is none of these."""
     found = _PREDICT.fullmatch(path)
     if found is None:
         return None
     name, number, label, verb = found.groups()
-    return verb, (_decoded(name), _number(number), _decoded(label))
+    return verb, _decoded(name), _number(number), _decoded(label)
 
 
 def _decoded(text: Any) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,12 @@ class Signature:
     batches: bool
     plain: Mapping[str, type[Any]] = field(default_factory=dict)
     method: str = ""
+
+    @cached_property
+    def plain_values(self) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+        """Takes the values of `plain` out of an object, in their order; a KeyError if one is missing."""
+        first, *others = self.plain
+        return itemgetter(first, *others) if others else lambda found: (found[first],)
 
 
 def _tensors(infos: Any) -> dict[str, TensorSpec]:
