@@ -22,8 +22,8 @@ class Agreement:
         largest_difference: of the predictions, in rentals an hour; None without predictions.
         metrics: the largest difference of each metric over all slices; empty if one was never evaluated.
         same_slices: whether both were measured on the same slices with the same rows.
-        identical: whether all predictions are the same, bit for bit, and the metrics too but for the order of sums.
-            Without predictions or without metrics it is False.
+        identical: whether all predictions are there and the same, bit for bit, and the metrics but for the order of
+            sums.
     """
 
     rows: int
@@ -41,13 +41,13 @@ def agreement_of(
     first_metrics: Sequence[Mapping[str, Any]] | None,
     second_metrics: Sequence[Mapping[str, Any]] | None,
 ) -> Agreement:
-    """Compare two models.
+    """Compare two models by their SavedModels (None if the files are gone) and metrics (None if never evaluated).
 
     Args:
-        first: folder of the first SavedModel; None if its files are gone.
+        first: folder of the first model.
         second: folder of the second.
         columns: the rows to predict, one sequence a column.
-        first_metrics: the first model's metrics, a mapping a slice; None if it was never evaluated.
+        first_metrics: a mapping a slice.
         second_metrics: those of the second.
     """
     import numpy as np

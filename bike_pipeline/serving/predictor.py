@@ -13,18 +13,11 @@ class Predictor(LoadedModel):
     def __init__(self, serving_path: str, version: int | None = None) -> None:
         """Load a version, the promoted one if none is named, whose files must be those that were pushed."""
         registry = ModelRegistry(serving_path)
-        present = registry.versions()
         promoted = registry.serving() if version is None else version
-        if not present or promoted is None:
+        if promoted is None or not registry.versions():
             raise ModelError(
                 "no model is served", where=serving_path, fix="run the pipeline first: `bike-pipeline run`"
             )
-        if version is not None and version not in present:
-            raise ModelError(
-                f"version {version} is not there",
-                where=serving_path,
-                fix=f"choose one of {', '.join(map(str, present))}",
-            )
         self.version = promoted
-        registry.require_sound(self.version)
-        super().__init__(registry.folder(self.version))
+        registry.require_sound(promoted)
+        super().__init__(registry.folder(promoted))

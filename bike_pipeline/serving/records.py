@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from bike_pipeline import features
@@ -28,13 +29,11 @@ def is_json(text: str) -> bool:
 def parse(text: str, where: str) -> list[Record]:
     """Return the records of a JSON object, a JSON array, JSON lines or a CSV with a header."""
     stripped = text.strip().removeprefix("\ufeff").strip()
-    if not stripped:
-        raise ModelError("there are no records", where=where, fix="send a JSON record or a CSV with a header")
-    if not is_json(stripped):
+    if stripped and not is_json(stripped):
         return _parse_csv(stripped, where)
     found: Any
     try:
-        found = json.loads(stripped, object_pairs_hook=_object(where))
+        found = json.loads(stripped, object_pairs_hook=partial(_object, where))
     # Not only JSONDecodeError: Python refuses integers of thousands of digits and very deep nesting in its own ways.
     except (ValueError, RecursionError):
         found = [
@@ -55,29 +54,24 @@ def parse(text: str, where: str) -> list[Record]:
     return records
 
 
-def _object(where: str) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
-    """Return what makes a JSON object of its pairs, and refuses one that says a name twice."""
-
-    def made(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ModelError(f"a record names {twice} twice", where=where, fix="leave one of the two out")
-        return found
-
-    return made
+def _object(where: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object of its pairs, or refuse one that says a name twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ModelError(f"a record names {twice} twice", where=where, fix="leave one of the two out")
+    return found
 
 
 def _parse_json(line: str, where: str) -> Any:
     try:
-        return json.loads(line, object_pairs_hook=_object(where))
+        return json.loads(line, object_pairs_hook=partial(_object, where))
     except json.JSONDecodeError as error:
-        raise ModelError(
-            f"not JSON ({error.msg}, column {error.colno})", where=where, fix="correct the record"
-        ) from None
+        what = f"not JSON ({error.msg}, column {error.colno})"
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"not a record ({error})", where=where, fix="correct the record") from None
+        what = f"not a record ({error})"
+    raise ModelError(what, where=where, fix="correct the record")
 
 
 def _parse_csv(text: str, where: str) -> list[Record]:
@@ -122,13 +116,15 @@ def to_columns(records: Sequence[Record], where: str) -> dict[str, list[Any]]:
         ModelError: a value is missing, not of its type, outside its range, or contradicts another. It names the first
             such record, and all that is wrong with it.
     """
+    import pyarrow as pa
+
     values: dict[str, Any] = {}
     valid: dict[str, Any] = {}
-    problems: list[Problem] = []
     absent: dict[str, Any] = {}
+    problems: list[Problem] = []
     for name in (features.DATE, *_NAMES):
-        feature = features.BY_NAME[name]
-        values[name], valid[name], found = parse_column(feature, _column(records, name), where)
+        column = pa.array([_text(record.get(name)) for record in records], pa.string())
+        values[name], valid[name], found = parse_column(features.BY_NAME[name], column, where)
         absent[name] = next((problem.mask for problem in found if problem.kind == "missing"), ~valid[name] & False)
         problems += [problem for problem in found if problem.kind != "missing"]
     _complete(values, valid, absent)
@@ -137,12 +133,6 @@ def to_columns(records: Sequence[Record], where: str) -> dict[str, list[Any]]:
     if problems:
         raise _refusal(problems, where)
     return {name: values[name].tolist() for name in _NAMES}
-
-
-def _column(records: Sequence[Record], name: str) -> Any:
-    import pyarrow as pa
-
-    return pa.array([_text(record.get(name)) for record in records], pa.string())
 
 
 def _text(value: Any) -> str | None:
@@ -160,24 +150,20 @@ def _text(value: Any) -> str | None:
 
 def _complete(values: dict[str, Any], valid: dict[str, Any], absent: dict[str, Any]) -> None:
     """Put in what the date says, if it is absent."""
+    import numpy as np
+
     dated = valid[features.DATE]
-
-    def fill(name: str, found: Any, known: Any) -> None:
-        taken = absent[name] & known
-        values[name][taken] = found[taken]
-        valid[name] = valid[name] | taken
-        absent[name] = absent[name] & ~taken
-
-    # Columns of a table cannot be written into.
+    calendar = calendar_of(values[features.DATE])
     for name in _FROM_DATE:
-        values[name] = values[name].copy()
-    for name, found in calendar_of(values[features.DATE]).items():
-        fill(name, found, dated)
+        known = dated
+        if name == "workingday":
+            calendar[name] = is_workingday(values["weekday"], values["holiday"])
+            known = dated & valid["weekday"] & valid["holiday"]
+        taken = absent[name] & known
+        values[name] = np.where(taken, calendar[name], values[name])
+        valid[name] = valid[name] | taken
         # A date that is none has been told; what it should have said is not missing besides.
-        absent[name] = absent[name] & (dated | absent[features.DATE])
-    known = dated & valid["weekday"] & valid["holiday"]
-    fill("workingday", is_workingday(values["weekday"], values["holiday"]), known)
-    absent["workingday"] = absent["workingday"] & (dated | absent[features.DATE])
+        absent[name] = absent[name] & ~taken & (dated | absent[features.DATE])
 
 
 def _missing(name: str, mask: Any, records: Sequence[Record]) -> Problem:

@@ -18,7 +18,7 @@ from bike_pipeline.commands import verify as verify_command
 from bike_pipeline.edge import exports
 from bike_pipeline.errors import ConfigurationError, EdgeError, ModelError, VerificationError
 from bike_pipeline.model_registry import ModelRegistry, layout, model_signature, signing, verification
-from bike_pipeline.serving.server import loading
+from bike_pipeline.serving.server import served_version
 from bike_pipeline.serving.statuses import StatusError
 from bike_pipeline.settings import load_settings
 from bike_pipeline.settings.serving_server import ServerSettings
@@ -94,7 +94,7 @@ def as_an_earlier_release(folder: Path, *, with_version: bool) -> None:
 def refused_by_serve(folder: Path) -> str:
     """Return why the embedded server does not load a version."""
     with pytest.raises(StatusError) as error:
-        loading.load(folder, ServerSettings())
+        served_version.load(folder, ServerSettings())
     return error.value.message
 
 

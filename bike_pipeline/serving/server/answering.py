@@ -15,13 +15,12 @@ from google.protobuf import json_format
 from bike_pipeline.serving.protos import get_model_metadata_pb2, get_model_status_pb2
 from bike_pipeline.serving.security.limits import take_rows
 from bike_pipeline.serving.security.request_size import check_rows
-from bike_pipeline.serving.server import examples_api, signatures, tensors
+from bike_pipeline.serving.server import examples_api, tensors
 from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.model_versions import ModelVersions
 from bike_pipeline.serving.server.parsing import Parsing
 from bike_pipeline.serving.server.served_version import ServedVersion
-from bike_pipeline.serving.server.signatures import Signature
-from bike_pipeline.serving.server.tensors import Column, Columns, Outputs
+from bike_pipeline.serving.server.tensors import DEFAULT_SIGNATURE, Column, Columns, Outputs, Signature
 from bike_pipeline.serving.statuses import Code, StatusError, invalid
 from bike_pipeline.settings.serving_security import LimitSettings
 
@@ -59,16 +58,11 @@ class Answering:
         return Counted(self.metrics, model if model in self.versions.models else "unknown", entrypoint, api)
 
     async def predict(self, version: ServedVersion, signature: Signature, columns: Columns) -> Outputs:
-        """Return the outputs of one request.
-
-        Args:
-            version: what answers; the caller keeps it in memory.
-            signature: the signature to run.
-            columns: every input.
+        """Return the outputs of one request to a version that the caller keeps in memory.
 
         Raises:
-            StatusError: the model refuses, too many wait, or it took too long.
-            StatusError: they are more rows than one request, or one client at the same time, may have.
+            StatusError: the model refuses, too many wait, or it took too long; or it has more rows than one request, or
+                one client at the same time, may have.
         """
         rows = tensors.rows_of(columns, signature)
         counted = tensors.most_rows(columns) if rows is None else rows
@@ -86,14 +80,14 @@ class Answering:
         return outputs
 
     async def examples(self, version: ServedVersion, signature: Signature, columns: Mapping[str, Column]) -> Any:
-        """Return the results of a classify or regress signature (see `examples_api.results_of`), and see `predict`."""
+        """Return the results of a classify or regress signature (see `examples_api.results_of`)."""
         outputs = await self.predict(version, signature, columns)
         return examples_api.results_of(signature.method, outputs, tensors.most_rows(columns))
 
 
 def signature_of(found: Mapping[str, Signature], name: str, rest: bool) -> Signature:
     """Return the signature that a predict request asks for, or refuse; REST and gRPC do so with different codes."""
-    name = name or signatures.DEFAULT
+    name = name or DEFAULT_SIGNATURE
     if name in found:
         return found[name]
     if rest:

@@ -44,12 +44,7 @@ class Server:
     """A running server; the ports are those that it listens on."""
 
     def __init__(self, settings: Settings) -> None:
-        """Prepare a server; nothing listens yet.
-
-        Raises:
-            ConfigurationError: a certificate, a key of the server or the keys of its clients are unsound, or there is
-                no such backend.
-        """
+        """Prepare a server; nothing listens yet. A `ConfigurationError` tells what it cannot be started with."""
         if "://" in settings.serving_path:
             raise ServerError(
                 "the embedded server serves local folders",
@@ -78,34 +73,24 @@ class Server:
         self._grpc_credentials = security.grpc_credentials(settings)
         self._middlewares = security.rest_middlewares(settings)
         self._interceptors = security.grpc_interceptors(settings)
-        self._loader = ThreadPoolExecutor(1, "loading")
-        self._answering = ThreadPoolExecutor(1, "answering")
-        self.metrics = Metrics()
-        resources = Resources(self._server, self._loader, self._answering, self.metrics)
-        self.versions = ModelVersions(resources, self._health_changed)
+        loading, answering = ThreadPoolExecutor(1, "loading"), ThreadPoolExecutor(1, "answering")
+        self._resources = Resources(self._server, loading, answering, Metrics())
+        self.versions = ModelVersions(self._resources, self._set_health)
         self._parsing = Parsing(self._server.request_timeout_seconds)
-        answers = Answering(self.versions, self.metrics, self._parsing, settings.serving.security.limits)
+        answers = Answering(self.versions, self._resources.metrics, self._parsing, settings.serving.security.limits)
         self._rest_api = RestApi(answers, self._server.metrics, document(settings))
         self._grpc_api = GrpcApi(answers)
         self.rest_port = self.grpc_port = 0
         self._grpc: Any = None
         self._runner: Runner | None = None
         self._health = health.aio.HealthServicer()
-        self._health_tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Listen, and serve what is there; a `ServerError` says that a port is taken."""
-        server = self._server
-        config = ModelConfig(
-            name=self._settings.serving.model_name,
-            base_path=Path(self._settings.serving_path),
-            policy=server.version_policy,
-            latest=server.latest_versions,
-            specific=server.specific_versions,
-            labels=server.labels,
-        )
+        server, model, place = self._server, self._settings.serving.model_name, Path(self._settings.serving_path)
+        chosen = (server.version_policy, server.latest_versions, server.specific_versions, server.labels)
         try:
-            await self.versions.configure([config])
+            await self.versions.configure([ModelConfig(model, place, *chosen)])
         except StatusError as error:
             # A broken version is no reason to stop: it is told by the status, and the next one may serve.
             _log.error("%s", error.message)
@@ -116,7 +101,7 @@ class Server:
         except BaseException:
             await self._close(drain_seconds=0.0)
             raise
-        self._health_changed()
+        await self._set_health(self.versions.ready)
         self._watching = asyncio.ensure_future(self.versions.watch())
 
     async def stop(self) -> None:
@@ -124,7 +109,7 @@ class Server:
         self._watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._watching
-        await self._set_health(serving=False)
+        await self._set_health(False)
         # Nobody new over REST, and whoever is there is told; then the same over gRPC, which cannot tell.
         await self._site.stop()
         self._rest_api.draining = True
@@ -137,8 +122,8 @@ class Server:
             closing.append(self._runner.cleanup())
         await asyncio.gather(*closing)
         await self.versions.stop()
-        self._loader.shutdown()
-        self._answering.shutdown()
+        self._resources.loading.shutdown()
+        self._resources.answering.shutdown()
         self._parsing.close()
 
     async def _start_grpc(self) -> None:
@@ -156,7 +141,7 @@ class Server:
         )
         self._grpc.add_generic_rpc_handlers(self._grpc_api.handlers())
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        await self._set_health(serving=False)
+        await self._set_health(False)
         address = address_of(self._server.host, self._server.grpc_port)
         credentials = self._grpc_credentials
         try:
@@ -187,11 +172,6 @@ class Server:
             address = address_of(self._server.host, self._server.rest_port)
             raise _cannot_listen(address, "serving.server.rest_port", error.errno) from None
         self.rest_port = self._runner.addresses[0][1]
-
-    def _health_changed(self) -> None:
-        task = asyncio.ensure_future(self._set_health(serving=self.versions.ready))
-        self._health_tasks.add(task)
-        task.add_done_callback(self._health_tasks.discard)
 
     async def _set_health(self, serving: bool) -> None:
         state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING

@@ -24,9 +24,7 @@ from bike_pipeline.lean_imports import uncollected
 from bike_pipeline.model_registry.layout import EXPORTS_FOLDER, PARITY_FILE
 from bike_pipeline.model_registry.model_signature import sha256_of
 from bike_pipeline.modeling import golden
-from bike_pipeline.serving.server import signatures
-from bike_pipeline.serving.server.signatures import SERVE, Signature
-from bike_pipeline.serving.server.tensors import Array, numpy_type
+from bike_pipeline.serving.server.tensors import DEFAULT_SIGNATURE, SERVE, Array, Signature, numpy_type
 from bike_pipeline.serving.statuses import Code, StatusError, invalid
 from bike_pipeline.storage.literal_paths import plain_folder
 
@@ -135,7 +133,7 @@ def fastest_export(folder: Path, signature: Signature, wanted: Sequence[str], ma
     # The exports carry `serving_default` of the bike model alone.
     types = {f.name: np.dtype(np.int64 if f.kind == "int" else np.float32) for f in features.MODEL_INPUTS}
     if (
-        signature.name != signatures.DEFAULT
+        signature.name != DEFAULT_SIGNATURE
         or not signature.batches
         or {name: np.dtype(numpy_type(spec.dtype)) for name, spec in signature.inputs.items()} != types
         or set(signature.outputs) != {features.LABEL}

@@ -25,8 +25,7 @@ import numpy as np
 
 from bike_pipeline.serving.server.backends import Backend
 from bike_pipeline.serving.server.metrics import Metrics
-from bike_pipeline.serving.server.signatures import Signature
-from bike_pipeline.serving.server.tensors import Array, Column, Columns, Outputs, numpy_type
+from bike_pipeline.serving.server.tensors import Array, Column, Columns, Outputs, Signature, numpy_type
 from bike_pipeline.serving.statuses import Code, StatusError
 from bike_pipeline.settings.serving_server import ServerSettings
 
@@ -99,11 +98,9 @@ class Batcher:
         self._scheduled = self._sweeping = False
 
     def submit(self, columns: Columns, rows: int | None) -> asyncio.Future[Outputs]:
-        """Return the future answer of one request, or refuse it: too many wait already.
+        """Return the future answer to every input, or refuse it: too many wait already.
 
-        Args:
-            columns: every input of the signature, of its type.
-            rows: how many rows each of them has; None if the request is to be answered alone (`tensors.rows_of`).
+        The rows are None if the request is to be answered alone (see `tensors.rows_of`).
         """
         if len(self._waiting) >= self._max_waiting:
             # What TF Serving says if its batching queue is full.

@@ -16,8 +16,7 @@ from bike_pipeline.serving.security.request_size import SMALL, check_json, check
 from bike_pipeline.serving.server import examples_api, json_format, json_values, tensors
 from bike_pipeline.serving.server.answering import signature_of
 from bike_pipeline.serving.server.json_format import Format
-from bike_pipeline.serving.server.signatures import Signature
-from bike_pipeline.serving.server.tensors import Array, Columns
+from bike_pipeline.serving.server.tensors import Array, Columns, Signature
 from bike_pipeline.serving.statuses import invalid
 from bike_pipeline.settings.serving_security import LimitSettings
 

@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 
 from bike_pipeline.serving.protos import example_pb2, input_pb2, regression_pb2
-from bike_pipeline.serving.server import signatures
-from bike_pipeline.serving.server.json_values import FLOAT_MAX, excerpt, from_base64, in_utf8, is_base64, type_of
+from bike_pipeline.serving.server.json_values import FLOAT_MAX, excerpt, from_base64, in_utf8, is_object, type_of
 from bike_pipeline.serving.server.served_version import ServedVersion
-from bike_pipeline.serving.server.signatures import Signature
-from bike_pipeline.serving.server.tensors import Array, Outputs
+from bike_pipeline.serving.server.tensors import DEFAULT_SIGNATURE, Array, Outputs, Signature
 from bike_pipeline.serving.statuses import Code, StatusError, invalid
 
 CLASSIFY = "tensorflow/serving/classify"
@@ -24,21 +22,15 @@ REGRESS = "tensorflow/serving/regress"
 # Names of a signature's tensors (tensorflow/cc/saved_model/signature_constants.h).
 _INPUTS, _VALUES, _CLASSES, _SCORES = "inputs", "outputs", "classes", "scores"
 # What kind of feature a JSON value is.
-_KINDS: dict[type[Any], str] = {
-    bool: "int64_list",
-    int: "int64_list",
-    float: "float_list",
-    str: "bytes_list",
-    dict: "bytes_list",
-}
+_KINDS = {bool: "int64_list", int: "int64_list", float: "float_list", str: "bytes_list", dict: "bytes_list"}
 
 
 def signature_of(version: ServedVersion, name: str, method: str) -> Signature:
     """Return the signature that a request asks for, or refuse: none, made for another method, or without a tensor."""
-    name = name or signatures.DEFAULT
-    found = version.loaded.signatures.get(name)
-    if found is None:
+    name = name or DEFAULT_SIGNATURE
+    if name not in version.loaded.signatures:
         raise invalid(f"No signature was found with the name: {name}")
+    found = version.loaded.signatures[name]
     if found.method != method:
         made_for = found.method or "no method"
         raise StatusError(
@@ -142,10 +134,8 @@ def input_of(body: dict[str, Any]) -> Any:
     `{"b64": …}` bytes; one kind a feature.
     """
     found = input_pb2.Input()
-    examples = found.example_list.examples
     if "context" in body:
         found.example_list_with_context.context.CopyFrom(_example(body["context"]))
-        examples = found.example_list_with_context.examples
     if "examples" not in body:
         raise invalid(
             f"JSON Value: {excerpt(body)} When method is classify, key 'examples' is expected and was not found"
@@ -155,7 +145,8 @@ def input_of(body: dict[str, Any]) -> Any:
         raise invalid(f"JSON Value: {excerpt(body)} Expecting 'examples' value to be an list/array")
     if not rows:
         raise invalid(f"JSON Value: {excerpt(body)} 'examples' value is an empty array")
-    examples.extend(_example(row) for row in rows)
+    examples = found.example_list_with_context if "context" in body else found.example_list
+    examples.examples.extend(_example(row) for row in rows)
     return found
 
 
@@ -172,7 +163,7 @@ def _example(value: Any) -> Any:
 
 def _add(value: Any, name: str, feature: Any) -> None:
     kind = _KINDS.get(type(value))
-    if kind is None or (isinstance(value, dict) and not is_base64(value)):
+    if kind is None or is_object(value):
         raise invalid(f"Feature: {name} has element with unexpected JSON type: {type_of(value)}")
     if kind == "int64_list" and value >= 1 << 63:
         raise invalid(f"Feature: {name} has uint64 element. Only int64 is supported.")

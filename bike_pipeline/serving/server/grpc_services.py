@@ -18,12 +18,11 @@ from bike_pipeline.serving.protos import (
     regression_pb2,
 )
 from bike_pipeline.serving.security.request_size import SMALL
-from bike_pipeline.serving.server import answering, decoding, examples_api, signatures, tensors, version_policy
+from bike_pipeline.serving.server import answering, decoding, examples_api, tensors, version_policy
 from bike_pipeline.serving.server.answering import Answering
 from bike_pipeline.serving.server.examples_api import CLASSIFY, REGRESS
 from bike_pipeline.serving.server.served_version import ServedVersion
-from bike_pipeline.serving.server.signatures import Signature
-from bike_pipeline.serving.server.tensors import Array, Columns
+from bike_pipeline.serving.server.tensors import DEFAULT_SIGNATURE, Array, Columns, Signature
 from bike_pipeline.serving.statuses import Code, StatusError, invalid
 
 PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
@@ -193,8 +192,8 @@ def _task_signature(task: Any, request: Any, version: ServedVersion) -> Signatur
         raise invalid("Found ModelSpec with an empty model name.")
     if any(other.model_spec.name != version.model for other in request.tasks):
         raise invalid("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
-    name = task.model_spec.signature_name or signatures.DEFAULT
-    if sum((other.model_spec.signature_name or signatures.DEFAULT) == name for other in request.tasks) > 1:
+    name = task.model_spec.signature_name or DEFAULT_SIGNATURE
+    if sum((other.model_spec.signature_name or DEFAULT_SIGNATURE) == name for other in request.tasks) > 1:
         raise invalid(f"Duplicate evaluation of signature: {name}")
     if name not in version.loaded.signatures:
         raise invalid(f"Requested signature not found in model graph: {name}")

@@ -13,9 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 from bike_pipeline.serving.server import json_values, tensors
-from bike_pipeline.serving.server.json_values import Request, excerpt, is_base64
-from bike_pipeline.serving.server.signatures import Signature, TensorSpec
-from bike_pipeline.serving.server.tensors import Array, Column, Columns, Outputs
+from bike_pipeline.serving.server.json_values import Request, excerpt, is_object
+from bike_pipeline.serving.server.tensors import Array, Column, Columns, Outputs, Signature, TensorSpec
 from bike_pipeline.serving.statuses import StatusError, invalid
 
 Format = Literal["row", "column"]
@@ -57,11 +56,11 @@ def _from_instances(rows: Any, body: Any, signature: Signature) -> dict[str, Col
             "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
             "tensorinfo_map"
         )
-    if _is_object(rows[0]):
+    if is_object(rows[0]):
         _check_objects(rows, specs)
         return {name: _instances_column([row[name] for row in rows], name, spec) for name, spec in specs.items()}
     for number, row in enumerate(rows):
-        if _is_object(row):
+        if is_object(row):
             raise invalid(f"Expecting value/list but got object at item {number} of input list")
     name, spec = next(iter(specs.items()))
     column = _instances_column(rows, "", spec)
@@ -73,7 +72,7 @@ def _from_instances(rows: Any, body: Any, signature: Signature) -> dict[str, Col
 def _check_objects(rows: list[Any], specs: Mapping[str, TensorSpec]) -> None:
     names = specs.keys()
     for number, row in enumerate(rows):
-        if not _is_object(row):
+        if not is_object(row):
             raise invalid(f"Expecting object but got list at item {number} of input list")
         if row.keys() != names:
             for key in row:
@@ -116,14 +115,14 @@ def _instances_column(values: list[Any], key: str, spec: TensorSpec) -> Column:
     for number, value in enumerate(values):
         try:
             arrays.append(json_values.array(value, spec.dtype))
+            first, last = arrays[0], arrays[-1]
+            if last.size != first.size:
+                raise invalid(f"Expecting tensor size: {first.size} but got: {last.size}")
+            if last.shape != first.shape:
+                shapes = [f"[{','.join(map(str, found.shape))}]" for found in (first, last)]
+                raise invalid(f"Expecting shape {shapes[0]} but got: {shapes[1]}")
         except StatusError as error:
             raise _element(number, key, error) from None
-        first, last = arrays[0], arrays[-1]
-        if last.size != first.size:
-            raise _element(number, key, invalid(f"Expecting tensor size: {first.size} but got: {last.size}"))
-        if last.shape != first.shape:
-            shapes = [f"[{','.join(map(str, found.shape))}]" for found in (first, last)]
-            raise _element(number, key, invalid(f"Expecting shape {shapes[0]} but got: {shapes[1]}"))
     if arrays[0].ndim == tensors.MAX_RANK:
         raise invalid(f"a tensor of more than {tensors.MAX_RANK} dimensions")
     return np.stack(arrays)
@@ -131,7 +130,7 @@ def _instances_column(values: list[Any], key: str, spec: TensorSpec) -> Column:
 
 def _from_inputs(value: Any, signature: Signature) -> dict[str, Column]:
     specs = signature.inputs
-    if not _is_object(value):
+    if not is_object(value):
         if len(specs) > 1:
             raise invalid(
                 "inputs is a plain value/list, but expecting an object as multiple input tensors required as per "
@@ -146,10 +145,6 @@ def _from_inputs(value: Any, signature: Signature) -> dict[str, Column]:
         plain = isinstance(found, list) and json_values.are_plain(found, spec.dtype)
         columns[name] = found if plain else json_values.array(found, spec.dtype)
     return columns
-
-
-def _is_object(value: Any) -> bool:
-    return isinstance(value, dict) and not is_base64(value)
 
 
 def response(outputs: Outputs, form: Format) -> bytes:

@@ -139,9 +139,9 @@ def are_plain(values: list[Any], dtype: int) -> bool:
     return False
 
 
-def is_base64(value: Any) -> bool:
-    """Whether a JSON value stands for bytes."""
-    return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
+def is_object(value: Any) -> bool:
+    """Whether a JSON value is an object that does not stand for bytes."""
+    return isinstance(value, dict) and not (len(value) == 1 and isinstance(value.get("b64"), str))
 
 
 def array(value: Any, dtype: int) -> Array:
@@ -225,7 +225,7 @@ def in_utf8(text: str) -> bytes:
 
 def from_base64(value: dict[str, Any]) -> bytes:
     """Return the bytes that a JSON object stands for, or refuse it."""
-    if not is_base64(value):
+    if is_object(value):
         raise invalid(f"JSON Value: {excerpt(value)} not formatted correctly for base64 data")
     text = value["b64"]
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 
 from bike_pipeline.errors import StorageError
@@ -111,8 +111,8 @@ class Model:
 class ModelVersions:
     """Every model of a server. All methods belong to the event loop's thread."""
 
-    def __init__(self, resources: Resources, on_change: Callable[[], None]) -> None:
-        """Begin without models; `on_change` is called after versions came or went."""
+    def __init__(self, resources: Resources, on_change: Callable[[bool], Awaitable[None]]) -> None:
+        """Begin without models; `on_change` is called after versions came or went, with whether all are `ready`."""
         self.models: dict[str, Model] = {}
         self._resources = resources
         self._on_change = on_change
@@ -148,7 +148,7 @@ class ModelVersions:
             for name, config in wanted.items():
                 if config.policy != "promoted":
                     self.label(self.models[name], config.labels)
-            self._on_change()
+            await self._on_change(self.ready)
         for model in dropped:
             await model.stop()
         if absent:
@@ -188,7 +188,7 @@ class ModelVersions:
                         _log.warning("%s: cannot look for versions: %s", model.config.base_path, error)
                     except Exception:  # noqa: BLE001 - whatever it is, the next look may be better, and requests go on
                         _log.exception("%s: cannot look for versions", model.config.base_path)
-                self._on_change()
+                await self._on_change(self.ready)
 
     async def stop(self) -> None:
         await asyncio.gather(*(model.stop() for model in self.models.values()))

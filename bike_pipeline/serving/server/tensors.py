@@ -1,24 +1,31 @@
-"""TensorProto to numpy and back, without TensorFlow: every type a client can send, in both encodings.
+"""What signatures take and give, and tensors of TF Serving's messages to numpy and back, without TensorFlow.
 
-What is accepted is what TensorFlow's `Tensor::FromProto` accepts (tensorflow/core/framework/tensor.cc): raw bytes of
-the exact size, or a list of values that is cut or filled up with its last value. Nothing is cast.
+Every type that a client can send is read, in both encodings. What is accepted is what TensorFlow's `Tensor::FromProto`
+accepts (tensorflow/core/framework/tensor.cc): raw bytes of the exact size, or a list of values that is cut or filled up
+with its last value. Nothing is cast.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from bike_pipeline.serving.protos import types_pb2
+from bike_pipeline.serving.protos import saved_model_pb2, types_pb2
 from bike_pipeline.serving.security.request_size import check_rows
-from bike_pipeline.serving.server.signatures import Signature, TensorSpec
-from bike_pipeline.serving.statuses import StatusError, invalid
+from bike_pipeline.serving.statuses import Code, StatusError, invalid
 
+DEFAULT_SIGNATURE = "serving_default"
+# The tag that TF Serving loads unless another is configured.
+SERVE = "serve"
 Array = npt.NDArray[Any]
 # One input of one request: an array, or for plain rows a list of Python numbers, which is cheaper to join.
 Column = Array | list[Any]
@@ -54,6 +61,78 @@ MAX_RANK = 64
 _FEW = 16
 # A shape of a few bytes must not make us allocate what no request holds.
 _MAX_FILLED = 1 << 16
+# Types of inputs that a JSON number fits as it is, with its type in Python.
+_PLAIN = {types_pb2.DT_INT64: int, types_pb2.DT_FLOAT: float}
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output: its number in `tensorflow.DataType`, and its sizes, -1 for any; None for any rank."""
+
+    dtype: int
+    shape: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One signature.
+
+    Attributes:
+        inputs: by name, in alphabetical order, as TF Serving's maps are walked.
+        outputs: the same.
+        batches: whether the rows of several requests can be answered as one.
+        plain: inputs with the Python type of a JSON number that fits them as it is, if every input is one int64 or
+            float32 a row; else empty.
+        method: what it is for, as its SignatureDef says (tensorflow/serving/predict, …/classify, …/regress).
+    """
+
+    name: str
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+    batches: bool
+    plain: Mapping[str, type[Any]] = field(default_factory=dict)
+    method: str = ""
+
+    @cached_property
+    def plain_values(self) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+        """Takes the values of `plain` out of an object, in their order; a KeyError if one is missing."""
+        first, *others = self.plain
+        return itemgetter(first, *others) if others else lambda found: (found[first],)
+
+
+def _tensors(infos: Any) -> dict[str, TensorSpec]:
+    shapes = {name: infos[name].tensor_shape for name in sorted(infos)}
+    return {
+        name: TensorSpec(infos[name].dtype, None if shape.unknown_rank else tuple(dim.size for dim in shape.dim))
+        for name, shape in shapes.items()
+    }
+
+
+def _signature(name: str, definition: Any) -> Signature:
+    inputs, outputs = _tensors(definition.inputs), _tensors(definition.outputs)
+    shapes = [spec.shape or () for spec in (*inputs.values(), *outputs.values())]
+    # The first dimension is the rows of a batch, and nothing else is open.
+    batches = bool(inputs) and all(shape[:1] == (-1,) and -1 not in shape[1:] for shape in shapes)
+    plain = {n: _PLAIN[spec.dtype] for n, spec in inputs.items() if spec.dtype in _PLAIN and spec.shape == (-1,)}
+    return Signature(name, inputs, outputs, batches, plain if len(plain) == len(inputs) else {}, definition.method_name)
+
+
+def read_signatures(folder: Path) -> tuple[dict[str, Signature], Any]:
+    """Return the signatures of a SavedModel by name, and the same as `{name: SignatureDef}` for its metadata."""
+    path = folder / "saved_model.pb"
+    proto = saved_model_pb2.SavedModel()
+    try:
+        proto.ParseFromString(path.read_bytes())
+    except OSError as error:
+        raise StatusError(Code.NOT_FOUND, f"cannot read {path.name} ({error.strerror or error})") from None
+    except Exception as error:  # noqa: BLE001 - protobuf's DecodeError, whose place differs between its releases
+        raise StatusError(Code.DATA_LOSS, f"{path.name} is no SavedModel ({type(error).__name__})") from None
+    for graph in proto.meta_graphs:
+        if SERVE in graph.meta_info_def.tags:
+            # Names that begin so belong to TensorFlow itself.
+            definitions = {n: d for n, d in graph.signature_def.items() if n != "__saved_model_init_op"}
+            return {name: _signature(name, found) for name, found in definitions.items()}, definitions
+    raise StatusError(Code.NOT_FOUND, f"{path.name} has no graph with the tag '{SERVE}'")
 
 
 def name_of(dtype: int) -> str:
@@ -69,14 +148,9 @@ def numpy_type(dtype: int) -> Any:
 def to_array(proto: Any, alias: str, most_rows: int | None = None) -> Array:
     """Return a TensorProto as an array.
 
-    Args:
-        proto: the `tensorflow.TensorProto`.
-        alias: its name in the request, for the error.
-        most_rows: largest first dimension, which is looked at before anything is made.
-
     Raises:
-        StatusError: it is no tensor: bytes of another length, a type that cannot be sent, an open shape.
-        StatusError: it says that it has more rows than that.
+        StatusError: it is no tensor (bytes of another length, a type that cannot be sent, an open shape), or says that
+            it has more rows than `most_rows`, which is looked at before anything is made.
     """
     error = invalid(f"tensor parsing error: {alias}")
     if proto.dtype not in _KINDS or proto.tensor_shape.unknown_rank:

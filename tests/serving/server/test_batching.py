@@ -13,7 +13,7 @@ import pytest
 from bike_pipeline.serving.protos import types_pb2
 from bike_pipeline.serving.server.batching import Batcher, Resources, quick_rows
 from bike_pipeline.serving.server.metrics import Metrics
-from bike_pipeline.serving.server.signatures import Signature, TensorSpec
+from bike_pipeline.serving.server.tensors import Signature, TensorSpec
 from bike_pipeline.serving.statuses import Code, StatusError, invalid
 from bike_pipeline.settings.serving_server import BatchingSettings, ServerSettings
 

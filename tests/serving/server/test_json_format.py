@@ -10,7 +10,7 @@ import pytest
 
 from bike_pipeline.serving.protos import types_pb2
 from bike_pipeline.serving.server import json_format, json_values, tensors
-from bike_pipeline.serving.server.signatures import Signature, TensorSpec
+from bike_pipeline.serving.server.tensors import Signature, TensorSpec
 from bike_pipeline.serving.statuses import Code, StatusError
 
 INT, FLOAT, STRING = types_pb2.DT_INT64, types_pb2.DT_FLOAT, types_pb2.DT_STRING

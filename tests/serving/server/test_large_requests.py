@@ -17,7 +17,7 @@ import pytest
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from bike_pipeline.serving.protos import get_model_status_pb2, predict_pb2
-from bike_pipeline.serving.server import decoding, signatures, tensors
+from bike_pipeline.serving.server import decoding, tensors
 from bike_pipeline.settings.serving_security import LimitSettings
 from tests.serving.running import MODEL, push, row, running_server
 
@@ -232,7 +232,7 @@ def test_nobody_waits_for_a_large_request_of_somebody_else(server, simple_models
     body = json.dumps({"instances": [row(number % 24, 0.5) for number in range(60_000)]}).encode()
     odd = b'{"instances": [' + EMPTY_LISTS + b"]}"
     message = message_of(60_000).SerializeToString()
-    there, _ = signatures.read(simple_models[1])
+    there, _ = tensors.read_signatures(simple_models[1])
     # What each of them would hold the event loop up for, on this machine, now.
     began = time.perf_counter()
     decoding.rest_predict(body, LimitSettings(), there)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import AsyncMock
 
 import pytest
 
-from bike_pipeline.serving.server import loading
+from bike_pipeline.serving.server import served_version
 from bike_pipeline.serving.server.batching import Resources
-from bike_pipeline.serving.server.loading import LoadedVersion
 from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.model_versions import ModelVersions
-from bike_pipeline.serving.server.served_version import State
+from bike_pipeline.serving.server.served_version import LoadedVersion, State
 from bike_pipeline.serving.server.version_policy import ModelConfig
 from bike_pipeline.serving.statuses import Code, StatusError
 from bike_pipeline.settings.serving_server import ServerSettings
@@ -63,9 +63,9 @@ def in_world(tmp_path, monkeypatch):
         async def main():
             server = ServerSettings(**{"load_retry_seconds": 1e6, "drain_seconds": 30.0, **settings})
             with ThreadPoolExecutor(2) as executor:
-                versions = ModelVersions(Resources(server, executor, executor, Metrics()), lambda: None)
+                versions = ModelVersions(Resources(server, executor, executor, Metrics()), AsyncMock())
                 world = World(tmp_path / NAME, versions)
-                monkeypatch.setattr(loading, "load", world.load)
+                monkeypatch.setattr(served_version, "load", world.load)
                 await test(world)
 
         asyncio.run(main())
@@ -144,7 +144,7 @@ def test_an_unexpected_failure_of_a_runtime_is_a_broken_version(in_world, monkey
             raise RuntimeError("out of luck")
 
         world.push(1)
-        monkeypatch.setattr(loading, "load", fail)
+        monkeypatch.setattr(served_version, "load", fail)
         with pytest.raises(StatusError, match="RuntimeError: out of luck") as caught:
             await world.look()
         assert caught.value.code is Code.INTERNAL

@@ -7,7 +7,7 @@ import pytest
 
 from bike_pipeline.serving.protos import tensor_pb2, types_pb2
 from bike_pipeline.serving.server import tensors
-from bike_pipeline.serving.server.signatures import Signature, TensorSpec
+from bike_pipeline.serving.server.tensors import Signature, TensorSpec
 from bike_pipeline.serving.statuses import Code, StatusError
 
 TYPES = [

@@ -12,7 +12,7 @@ import pytest
 from bike_pipeline.modeling.golden import are_sound, golden_rows, with_broken_rows
 from bike_pipeline.modeling.saved_model import input_signature
 from bike_pipeline.serving.protos import prediction_log_pb2
-from bike_pipeline.serving.server import backends, loading, tensors
+from bike_pipeline.serving.server import backends, served_version, tensors
 from bike_pipeline.serving.statuses import Code, StatusError
 from bike_pipeline.settings.serving_server import ServerSettings
 from tests.serving.running import row, with_export
@@ -66,7 +66,7 @@ def version(simple_models, tmp_path):
 
 
 def answers_of(version, settings=None):
-    loaded = loading.load(version, settings or ServerSettings())
+    loaded = served_version.load(version, settings or ServerSettings())
     backend = loaded.backends["serving_default"]
     rows = [row(8, 0.5), row(3, 0.25)]
     types = {name: tensors.numpy_type(spec.dtype) for name, spec in loaded.signatures["serving_default"].inputs.items()}
@@ -106,10 +106,10 @@ def test_other_answers_to_the_golden_rows_are_a_broken_version(version):
     assert answers_of(version)[0] == "tflite_float32"
     golden.write_text(json.dumps({"columns": columns, "cnt": [58.2]}))
     with pytest.raises(StatusError, match="answers the golden rows otherwise"):
-        loading.load(version, ServerSettings())
+        served_version.load(version, ServerSettings())
     golden.write_text("{}")
     with pytest.raises(StatusError, match=r"golden\.json cannot be read"):
-        loading.load(version, ServerSettings())
+        served_version.load(version, ServerSettings())
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def earlier(tmp_path_factory):
 
 @pytest.mark.parametrize("rows", [1, 16, 33])
 def test_an_export_of_an_earlier_release_still_answers_and_gives_nan_for_what_is_not_finite(earlier, rows, caplog):
-    backend = loading.load(earlier, ServerSettings()).backends["serving_default"]
+    backend = served_version.load(earlier, ServerSettings()).backends["serving_default"]
     assert backend.name == "tflite_float32"
     assert "answers a row that is not finite" in caplog.text
     mixed = {name: values[1 : rows + 1] for name, values in with_broken_rows(golden_rows(200)).items()}
@@ -150,12 +150,12 @@ def test_golden_rows_of_a_broken_sensor_are_asked_too(version):
     assert answers_of(version)[0] == "tflite_float32"
     golden.write_text(json.dumps({"columns": columns, "cnt": [58.0], "not_finite": {"columns": columns}}))
     with pytest.raises(StatusError, match="answers the golden rows otherwise"):
-        loading.load(version, ServerSettings())
+        served_version.load(version, ServerSettings())
 
 
 def write_warmup(version, *logs, cut=0):
     content = b"".join(struct.pack("<QI", len(log), 0) + log + b"\x00" * 4 for log in logs)
-    path = version / loading.WARM_UP_FILE
+    path = version / served_version.WARM_UP_FILE
     path.write_bytes(content[: len(content) - cut])
 
 
@@ -187,14 +187,14 @@ def test_warm_up_requests_are_answered_before_it_serves(version):
 def test_a_warm_up_request_that_fails_is_a_broken_version(version, logs, cut, message):
     write_warmup(version, *(log_of(values) for values in logs), cut=cut)
     with pytest.raises(StatusError, match=message):
-        loading.load(version, ServerSettings())
+        served_version.load(version, ServerSettings())
 
 
 def test_tensorflows_own_record_file_is_read(version):
     import tensorflow as tf
 
-    with tf.io.TFRecordWriter(str(version / loading.WARM_UP_FILE)) as writer:
+    with tf.io.TFRecordWriter(str(version / served_version.WARM_UP_FILE)) as writer:
         writer.write(log_of(row(8, 0.5)))
         writer.write(prediction_log_pb2.PredictionLog().SerializeToString())
-    (request,) = loading.warm_up_requests(version)
+    (request,) = served_version.warm_up_requests(version)
     assert request.inputs["hr"].int64_val == [8]
