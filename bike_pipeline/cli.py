@@ -17,8 +17,8 @@ from bike_pipeline.screen import take_any_text
 from bike_pipeline.signals import Terminated, raise_on_termination
 from bike_pipeline.version import __version__
 
-# The life of a model, with the name and sentence of each command; its code is bike_pipeline.commands.<name>, imported
-# when it is called.
+# The life of a model, with the name and sentence of each command. Its code is `<name>_command` in
+# bike_pipeline.commands.<group>, imported when it is called.
 GROUPS = {
     "Data": {
         "data": "Ingest, list and verify versioned data.",
@@ -73,6 +73,10 @@ COMMANDS = {name: sentence for group in GROUPS.values() for name, sentence in gr
 _debug = {"traceback": False}
 
 
+def _python_name(title: str) -> str:
+    return title.lower().replace("-", "_")
+
+
 class _LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
@@ -80,9 +84,11 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        command = importlib.import_module(f"bike_pipeline.commands.{cmd_name.replace('-', '_')}").command
-        assert isinstance(command, click.Command)
-        return command
+        group = next(title for title, names in GROUPS.items() if cmd_name in names)
+        module = importlib.import_module(f"bike_pipeline.commands.{_python_name(group)}")
+        found = getattr(module, f"{_python_name(cmd_name)}_command")
+        assert isinstance(found, click.Command)
+        return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         # One column of names, whatever group they are in.

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from bike_pipeline import extras
-from bike_pipeline.commands.doctor import command
+from bike_pipeline.commands.set_up import doctor_command as command
 from bike_pipeline.data import embedded_dataset
 from bike_pipeline.errors import (
     ConfigurationError,
@@ -216,7 +216,7 @@ def test_several_problems_are_all_listed_and_the_first_decides(examine, monkeypa
 def test_nothing_heavy_is_imported(tmp_path):
     code = """
 import sys
-from bike_pipeline.commands.doctor import command
+from bike_pipeline.commands.set_up import doctor_command as command
 command(["--json"], standalone_mode=False)
 heavy = {"apache_beam", "keras", "numpy", "pandas", "pyarrow", "tensorflow", "tfx"}
 print(" ".join(sorted(heavy & set(sys.modules))), file=sys.stderr)

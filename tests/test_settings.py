@@ -8,7 +8,7 @@ import yaml
 from click.testing import CliRunner
 from pydantic import BaseModel, ValidationError
 
-from bike_pipeline.commands.config import command
+from bike_pipeline.commands.set_up import config_command as command
 from bike_pipeline.errors import ConfigurationError, ExitCode
 from bike_pipeline.settings import BASE_FILE, Settings, load_settings
 

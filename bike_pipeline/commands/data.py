@@ -17,15 +17,16 @@ if TYPE_CHECKING:
     from bike_pipeline.data.span_version import SpanVersion
     from bike_pipeline.settings import Settings
 
+
 _output = click.option("--output", type=click.Path(path_type=Path), default=None, help="By default in the workspace.")
 
 
 @click.group(name="data")
-def command() -> None:
+def data_command() -> None:
     """Ingest rows into versioned spans, list them and check them."""
 
 
-@command.command()
+@data_command.command()
 @click.argument("source")
 @click.option("--query", default=None, help="The SQL query, if SOURCE is a database.")
 @click.option("--span", type=int, default=None, help="The span that the rows are; else their time range decides.")
@@ -42,7 +43,7 @@ def ingest(source: str, query: str | None, span: int | None, as_json: bool, sett
     answer(_document(data.ingest(settings, source, query, span)), _ingest_view, as_json)
 
 
-@command.command()
+@data_command.command()
 @click.option("--span", type=int, default=None, help="Only this span.")
 @json_option
 @settings_options
@@ -58,7 +59,7 @@ def dvc(span: int | None, as_json: bool, settings: Settings) -> None:
     answer(written, lambda found: [*(f"wrote {path}" for path in found["files"]), last], as_json)
 
 
-@command.command()
+@data_command.command()
 @_output
 @settings_options
 def fetch(output: Path | None, settings: Settings) -> None:
@@ -69,7 +70,7 @@ def fetch(output: Path | None, settings: Settings) -> None:
     click.echo(f"wrote {written} (the published data set, SHA-256 checked)")
 
 
-@command.command()
+@data_command.command()
 @_output
 @json_option
 @settings_options
@@ -82,7 +83,7 @@ def split_demo(output: Path | None, as_json: bool, settings: Settings) -> None:
     answer({"first": first, "second": second}, lambda _: lines, as_json)
 
 
-@command.command("list")
+@data_command.command("list")
 @json_option
 @settings_options
 def list_(as_json: bool, settings: Settings) -> None:
@@ -97,7 +98,7 @@ def list_(as_json: bool, settings: Settings) -> None:
     answer(found, lambda _: [data.span_store(settings).uri, _list_view(versions)], as_json)
 
 
-@command.command()
+@data_command.command()
 @click.option("--span", type=int, default=None, help="Only this span.")
 @click.option("--version", type=int, default=None, help="Only this version; goes with --span.")
 @json_option

@@ -1,19 +1,48 @@
-"""`bike-pipeline lineage`: where a model came from, which models saw some rows, what changed between two models."""
+"""Commands about what is on record: `runs`, `lineage`, `explain-run`, `verify`, `gc`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from bike_pipeline.commands.options import cluster_option, json_option, settings_options
-from bike_pipeline.commands.output import Parts, answer, as_document
+from bike_pipeline.commands.options import FiniteRange, cluster_option, json_option, settings_options
+from bike_pipeline.commands.output import Parts, answer, as_document, table
 from bike_pipeline.commands.output import show as print_parts
 
 if TYPE_CHECKING:
+    from bike_pipeline.lineage.store.entities import RunRecord
     from bike_pipeline.settings import Settings
+    from bike_pipeline.use_cases.gc import GarbageCollection
     from bike_pipeline.use_cases.lineage import Form
+    from bike_pipeline.use_cases.verification import Verification
+
+
+_COLUMNS = ("run", "started (UTC)", "span", "state", "ran", "cached", "seconds", "outcome")
+
+
+@click.command()
+@settings_options
+@cluster_option
+@json_option
+def runs_command(settings: Settings, cluster: bool, as_json: bool) -> None:
+    """List every run, from ML Metadata: when, on which span, how many stages were run or cached, and its outcome."""
+    from bike_pipeline.use_cases.lineage import runs
+
+    answer(runs(settings, cluster=cluster), _runs_view, as_json)
+
+
+def _runs_view(found: list[RunRecord]) -> Parts:
+    rows = []
+    for run in found:
+        ran = sum(stage.state in ("done", "failed") for stage in run.stages)
+        cached = sum(stage.state == "cached" for stage in run.stages)
+        seconds = f"{sum(stage.seconds for stage in run.stages):.1f}"
+        span = f"{run.span} v{run.version}" if run.span else "-"
+        started = f"{run.started:%Y-%m-%d %H:%M:%S}"
+        rows.append((run.run_id, started, span, run.state, ran, cached, seconds, run.outcome))
+    return table(_COLUMNS, rows, right=("ran", "cached", "seconds"))
 
 
 class _ShowIsDefault(click.Group):
@@ -26,11 +55,11 @@ class _ShowIsDefault(click.Group):
 
 
 @click.group(cls=_ShowIsDefault)
-def command() -> None:
+def lineage_command() -> None:
     """Show where a model came from: `lineage [MODEL]` is short for `lineage show [MODEL]`."""
 
 
-@command.command()
+@lineage_command.command()
 @settings_options
 @click.argument("model", required=False)
 @click.option("--serving", is_flag=True, help="The model that serves now; so without any argument.")
@@ -79,7 +108,7 @@ def show(
     _write(lineage_text.report_text(report) if form == "text" else lineage.rendered(report, form), output)
 
 
-@command.command()
+@lineage_command.command()
 @settings_options
 @click.argument("first")
 @click.argument("second")
@@ -100,3 +129,107 @@ def _write(parts: Parts, output: Path | None) -> None:
     with output.open("w", encoding="utf-8") as file:
         print_parts(parts, file)
     click.echo(f"wrote {output}")
+
+
+@click.command("explain-run")
+@settings_options
+@click.argument("run_id", required=False)
+@click.option(
+    "--output", type=click.Path(path_type=Path), default=None, help="Write to this file instead of <workspace>/reports."
+)
+def explain_run_command(settings: Settings, run_id: str | None, output: Path | None) -> None:
+    """Write one HTML page, without any need of a network, about RUN_ID (by default the newest run).
+
+    It tells why the run took place, why each stage ran or was answered from the cache, every gate with its reason, the
+    new model against the one that served, the data and how they moved, and the lineage.
+    """
+    from bike_pipeline.use_cases.lineage import explain_run
+
+    click.echo(explain_run(settings, run_id, output))
+
+
+@click.command()
+@settings_options
+@click.option(
+    "--public-key",
+    "public_keys",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Believe only this public key (PEM); may be given more than once.",
+)
+@json_option
+@click.argument("model", required=False)
+def verify_command(settings: Settings, public_keys: tuple[Path, ...], as_json: bool, model: str | None) -> None:
+    """Check a pushed MODEL against its signed manifest.
+
+    MODEL is a served version, a model's number as `bike-pipeline models` lists it, or a folder; without it, the version
+    that serves. Of a version of this workspace, the outputs of all stages behind it and its spans are checked too. Ends
+    with exit code 16 if a byte was changed, a file is too many, or evidence is missing.
+    """
+    from bike_pipeline.use_cases.verification import verify
+
+    found = verify(settings, model, public_keys)
+    answer(found, _verify_view, as_json)
+    found.require()
+
+
+def _verify_view(found: Verification) -> Parts:
+    rows = [("✘" if not c.passed else "?" if c.doubt else "✔", c.name, c.detail) for c in found.checks]
+    return [found.folder, table(("mark", "check", "detail"), rows, header=False)]
+
+
+@click.command()
+@settings_options
+@click.option(
+    "--keep-blessed",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    help="Keep the lineage of so many of the newest blessed models.",
+)
+@click.option(
+    "--keep-days",
+    type=FiniteRange(min=0),
+    default=30,
+    show_default=True,
+    help="Keep what was made, or read from the cache, in so many days.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be freed.")
+@click.option("--wait", is_flag=True, help="Wait for a run in this workspace instead of refusing.")
+@json_option
+def gc_command(settings: Settings, as_json: bool, **options: Any) -> None:
+    """Free the files of old artifacts; their records stay, and `lineage` says what is gone.
+
+    Never freed is what the lineage of the model that serves needs, or that of its baseline. Pushed models in the
+    serving folder, the span store and logs are not touched. Interrupted, the next call goes on where this one stopped.
+    """
+    from bike_pipeline.use_cases.gc import collect_garbage
+
+    found = collect_garbage(settings, **options)
+    answer(found, lambda _: _gc_view(found, settings.pipeline_root), as_json)
+
+
+def _gc_view(found: GarbageCollection, root: str) -> Parts:
+    freed = "would be freed" if found.dry_run else "freed"
+    groups: dict[tuple[str, str], list[int]] = {}
+    for payload in found.artifacts:
+        groups.setdefault((freed if payload.free else payload.reason, payload.kind), []).append(payload.size)
+    rows, last = [], ""
+    for (reason, kind), sizes in sorted(groups.items(), key=lambda group: (group[0][0] != freed, group[0])):
+        fate = reason if reason == freed else f"kept: {reason}"
+        rows.append(("" if fate == last else fate, kind, len(sizes), _size(sum(sizes))))
+        last = fate
+    verb = "would free" if found.dry_run else "freed"
+    number = sum(payload.free for payload in found.artifacts)
+    return [
+        table(("what becomes of it", "artifact", "number", "size"), rows, right=("number", "size")),
+        f"{verb} {_size(found.freed_bytes)} of {number} artifacts in {root}",
+    ]
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            break
+        count /= 1000
+    return f"{count:,.0f} {unit}" if unit in ("B", "kB") else f"{count:,.1f} {unit}"

@@ -1,18 +1,115 @@
-"""`bike-pipeline serve`: the embedded model server."""
+"""Commands that serve and ask: `predict`, `serve`, `bench-serving`, `serving-config`, `api-key`."""
 
 from __future__ import annotations
 
+import csv
+import importlib
 import json
+import math
 import sys
-from typing import TYPE_CHECKING
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from bike_pipeline.commands.options import settings_options
+from bike_pipeline.commands.options import FiniteRange, json_option, settings_options
+from bike_pipeline.commands.output import answer, captured, table
+from bike_pipeline.errors import ConfigurationError, DataError, ModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bike_pipeline.serving.clients.connection import Protocol
+    from bike_pipeline.serving.records import Record
+    from bike_pipeline.serving.security.api_keys import ApiKey
     from bike_pipeline.serving.server.app import Server
     from bike_pipeline.settings import Settings
+
+
+PREDICTION = "predicted_cnt"
+
+
+@click.command()
+@settings_options
+@click.option("--version", type=int, default=None, help="A version of the served model; the promoted one by default.")
+@click.option("--server", metavar="ADDRESS", default=None, help="Ask a model server; a host, host:port or grpc://….")
+@click.option("--protocol", type=click.Choice(["rest", "grpc"]), default=None, help="What that server is asked in.")
+@click.option("--label", default="", help="The version label that the server's answer is wanted of.")
+@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON record a line, for CSV input too.")
+@click.argument("records", required=False, default="-")
+def predict_command(
+    settings: Settings,
+    version: int | None,
+    server: str | None,
+    protocol: Protocol | None,
+    label: str,
+    as_json: bool,
+    records: str,
+) -> None:
+    """Predict the rentals an hour for RECORDS: a JSON record, a CSV or JSON file, gzip too, or "-" for standard input.
+
+    A record names the model's inputs; its date (dteday) stands for year, month, weekday and, with holiday, working day.
+    Values are read as those of an ingest, and one that contradicts the date is refused.
+    JSON is answered with one number a record, CSV with the same rows and a column predicted_cnt.
+
+    The model is loaded from the serving folder into this process; with --server, a model server that speaks TF
+    Serving's protocols is asked instead, and this process loads no TensorFlow.
+    """
+    if server is None and (protocol is not None or label):
+        raise click.UsageError("--protocol and --label are about a model server: name it with --server")
+    from bike_pipeline.serving.records import is_json, parse
+    from bike_pipeline.use_cases.predict import predict
+
+    text, where = _read(records)
+    parsed = parse(text, where)
+    log = settings.logs_path / "predict.log"
+    with captured(log) if server is None else nullcontext(sys.stdout) as screen:
+        predicted = predict(
+            settings, parsed, version=version, server=server, protocol=protocol, label=label, source=where
+        )
+        _write(screen, parsed, predicted, as_json=as_json, as_numbers=is_json(text))
+
+
+def _write(
+    screen: TextIO, parsed: Sequence[Record], predicted: Sequence[float], *, as_json: bool, as_numbers: bool
+) -> None:
+    """Write the answers: as JSON records, as numbers, or as the CSV that was sent with a column more."""
+    # JSON has no word for what is no number; nothing else in the output is touched.
+    rounded = [round(value, 2) if math.isfinite(value) else None for value in predicted]
+    if as_json or as_numbers:
+        screen.writelines(
+            json.dumps({**record, PREDICTION: value} if as_json else value) + "\n"
+            for record, value in zip(parsed, rounded, strict=True)
+        )
+        return
+    writer = csv.DictWriter(
+        screen, [*(name for name in parsed[0] if name != PREDICTION), PREDICTION], lineterminator="\n"
+    )
+    writer.writeheader()
+    for record, value in zip(parsed, predicted, strict=True):
+        writer.writerow({**record, PREDICTION: f"{value:.2f}"})
+
+
+def _read(records: str) -> tuple[str, str]:
+    if records.lstrip()[:1] in ("{", "["):
+        return records, "the command line"
+    where = "standard input" if records == "-" else records
+    try:
+        content = sys.stdin.buffer.read() if records == "-" else Path(records).read_bytes()
+    except FileNotFoundError:
+        raise ModelError(
+            "no such file", where=where, fix="name a CSV or JSON file, or write a record: '{\"hr\": 8, …}'"
+        ) from None
+    except OSError as error:
+        raise ModelError(f"cannot read it ({error})", where=where, fix="it must be a readable text file") from None
+    from bike_pipeline.data.sources.content import text_of
+
+    try:
+        return text_of(content, where), where
+    except DataError as error:
+        raise ModelError(error.what, where=error.where, fix=error.fix) from None
 
 
 @click.command()
@@ -22,7 +119,7 @@ if TYPE_CHECKING:
 @click.option("--grpc-port", type=click.IntRange(0, 65_535), default=None, help="Port of the gRPC API; 0: a free one.")
 @click.option("--openapi", is_flag=True, help="Print the OpenAPI document of the REST API and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print where it listens as one line of JSON.")
-def command(
+def serve_command(
     settings: Settings, host: str | None, rest_port: int | None, grpc_port: int | None, openapi: bool, as_json: bool
 ) -> None:
     """Serve the pushed model over TF Serving's own protocols, gRPC and REST, until SIGTERM or Ctrl-C.
@@ -77,3 +174,171 @@ def _addresses(started: Server, settings: Settings, as_json: bool) -> str:
     if not versions:
         lines.append(f"no version serves yet; watching {settings.serving_path}")
     return "\n".join(lines)
+
+
+@click.command()
+@settings_options
+@click.argument("address", default="127.0.0.1")
+@click.option("--protocol", type=click.Choice(["rest", "grpc"]), default=None, help="What the server is asked in.")
+@click.option("--version", type=int, default=None, help="The version that is asked; the newest by default.")
+@click.option("--label", default="", help="The version label that is asked.")
+@click.option("--connections", type=click.IntRange(1, 10_000), default=64, show_default=True, help="Waiting clients.")
+@click.option("--seconds", type=click.IntRange(1, 86_400), default=10, show_default=True, help="How long.")
+@click.option("--rate", type=FiniteRange(1), default=None, help="Requests a second; as many as it answers if none.")
+@click.option("--rows", type=click.IntRange(1, 100_000), default=1, show_default=True, help="Rows in each request.")
+@click.option(
+    "--generator",
+    type=click.Choice(["auto", "wrk", "h2load", "python"]),
+    default="auto",
+    show_default=True,
+    help="What makes the load.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def bench_serving_command(settings: Settings, **options: Any) -> None:
+    """Ask the model server at ADDRESS as often as it answers, or at a rate; print requests a second and latencies.
+
+    ADDRESS is a host, host:port, or http://… or grpc://…; this machine where none is given. Nothing else is asked.
+    """
+    from bike_pipeline.settings import PROJECT_ROOT
+
+    if not (PROJECT_ROOT / "benchmarks" / "load" / "report.py").is_file():
+        raise ConfigurationError(
+            "the load generators come with the source code, not with the installed package",
+            where="bench-serving",
+            fix="run it in a clone of the repository, or ask the server with wrk, h2load or ghz",
+        )
+    sys.path.append(str(PROJECT_ROOT))
+    importlib.import_module("benchmarks.load.report").bench(settings, **options)
+
+
+@click.command()
+@settings_options
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("configs/serving"),
+    show_default=True,
+    help="Folder to write to.",
+)
+@click.option("--check", is_flag=True, help="Write nothing; fail where a file is not what would be written.")
+def serving_config_command(settings: Settings, output: Path, check: bool) -> None:
+    """Write TF Serving's own configuration files, and the compose.yaml that runs it with exactly these.
+
+    They follow from the settings (serving.configuration). With the version policy `promoted` they follow from what is
+    promoted too.
+    """
+    from bike_pipeline.rollout import configuration, targets
+
+    promoted = None
+    if settings.serving.configuration.versions.policy == "promoted":
+        promoted = targets.served_versions(settings.serving_path, settings.serving.promotion.keep_loaded)
+    content = configuration.files(settings, output, promoted)
+    if check:
+        if wrong := configuration.differing(content, output):
+            raise ConfigurationError(
+                f"not what the settings give: {', '.join(wrong)}",
+                where=str(output),
+                fix=f"write them anew: `bike-pipeline serving-config --output {output}`",
+            )
+        click.echo(f"{output}: {len(content)} files as the settings give them")
+        return
+    for path in configuration.write(content, output):
+        click.echo(str(path))
+
+
+_COLUMNS = ("key", "name", "scopes", "state", "created", "not before", "expires")
+_MOMENTS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M"]
+
+
+@click.group()
+def api_key_command() -> None:
+    """Make, list and revoke API keys of the embedded server; only their hashes are kept."""
+
+
+@api_key_command.command()
+@click.argument("name")
+@click.option(
+    "--scope",
+    "scopes",
+    type=click.Choice(["predict", "admin"]),
+    multiple=True,
+    default=["predict"],
+    show_default=True,
+    help="What the key may ask; repeat it for both.",
+)
+@click.option("--days", type=click.IntRange(min=1), help="Days until it expires; without it and --expires: never.")
+@click.option("--expires", type=click.DateTime(_MOMENTS), help="When it expires, UTC.")
+@click.option("--not-before", type=click.DateTime(_MOMENTS), help="From when on it is let in, UTC; default: now.")
+@json_option
+@settings_options
+def create(
+    settings: Settings,
+    name: str,
+    scopes: tuple[str, ...],
+    days: int | None,
+    expires: datetime | None,
+    not_before: datetime | None,
+    as_json: bool,
+) -> None:
+    """Make a key for NAME and print it, this once only. A running server lets it in within a second or two."""
+    from bike_pipeline.serving.security import api_keys
+
+    if days and expires:
+        raise click.UsageError("--days and --expires say the same; give one of them")
+    begins = not_before.replace(tzinfo=UTC) if not_before else None
+    ends = expires.replace(tzinfo=UTC) if expires else None
+    if days:
+        ends = (begins or datetime.now(UTC).replace(microsecond=0)) + timedelta(days=days)
+    made, key = api_keys.create(settings.api_key_file, name, scopes, not_before=begins, expires=ends)
+    answer({**_document(made), "key": key}, lambda _: key, as_json)
+    if as_json:
+        return
+    until = f"until {made.expires}" if made.expires else "with no end"
+    click.echo(f"key {made.id} of {made.name} ({', '.join(made.scopes)}), {until}; it is not shown again", err=True)
+    if "api_keys" not in settings.serving.security.authentication.methods:
+        click.echo("no server asks for it yet: set serving.security.authentication.methods=[api_keys]", err=True)
+
+
+@api_key_command.command("list")
+@json_option
+@settings_options
+def list_keys(settings: Settings, as_json: bool) -> None:
+    """List all keys: whose, what for, from when until when."""
+    from bike_pipeline.serving.security import api_keys
+
+    path = settings.api_key_file
+    keys = api_keys.read(path).keys if path.exists() else ()
+    documents = [_document(key) for key in keys]
+    if not keys and not as_json:
+        click.echo(f"there are no keys in {path}; make one with: bike-pipeline api-key create NAME")
+        return
+    answer(documents, lambda found: table(_COLUMNS, map(_cells, found)), as_json)
+
+
+@api_key_command.command()
+@click.argument("key_id", metavar="KEY")
+@settings_options
+def revoke(settings: Settings, key_id: str) -> None:
+    """Revoke the key with this id (see `list`). A running server refuses it within a second or two."""
+    from bike_pipeline.serving.security import api_keys
+
+    gone = api_keys.revoke(settings.api_key_file, key_id)
+    click.echo(f"key {gone.id} of {gone.name} was revoked at {gone.revoked}")
+
+
+def _document(key: ApiKey) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "name": key.name,
+        "scopes": list(key.scopes),
+        "state": key.state(datetime.now(UTC)),
+        "created": key.created,
+        "not_before": key.not_before,
+        "expires": key.expires or None,
+        "revoked": key.revoked or None,
+    }
+
+
+def _cells(key: dict[str, Any]) -> tuple[str, ...]:
+    ends = key["revoked"] or key["expires"] or "never"
+    return key["id"], key["name"], ", ".join(key["scopes"]), key["state"], key["created"], key["not_before"], ends

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 from click.testing import CliRunner
 
-from bike_pipeline.commands import compress
+from bike_pipeline.commands.models import compress_command
 from bike_pipeline.errors import BusyError, ConfigurationError, ExportError, ModelError
 from bike_pipeline.settings.compression import Method
 from bike_pipeline.storage.locks import workspace_lock
@@ -70,7 +70,7 @@ def workspace(recorded: Path, tmp_path: Path) -> Path:
 
 def call(workspace: Path, *arguments: str, settings: tuple[str, ...] = SMALL) -> None:
     given = [word for setting in (f"workspace={workspace}", *settings) for word in ("--set", setting)]
-    done = CliRunner().invoke(compress.command, [*given, *arguments])
+    done = CliRunner().invoke(compress_command, [*given, *arguments])
     if done.exception:
         raise done.exception
 
@@ -128,7 +128,7 @@ def test_what_cannot_be_done_is_one_error_and_leaves_nothing(
 
 
 def test_an_unknown_method_is_a_wrong_command_line(workspace: Path) -> None:
-    done = CliRunner().invoke(compress.command, ["--set", f"workspace={workspace}", "--methods", "clustering"])
+    done = CliRunner().invoke(compress_command, ["--set", f"workspace={workspace}", "--methods", "clustering"])
     assert done.exit_code == 2
     assert "there is no method 'clustering'; choose from plain, pruning" in done.output
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bike_pipeline.commands.data import command
+from bike_pipeline.commands.data import data_command as command
 from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.errors import ConfigurationError, DataError
 from tests.data.making import make_rows, serving, to_csv
@@ -35,8 +35,8 @@ def upload(tmp_path):
 
 def test_help_imports_nothing_heavy():
     code = (
-        "import sys\nfrom click.testing import CliRunner\nfrom bike_pipeline.commands.data import command\n"
-        "done = CliRunner().invoke(command, ['ingest', '--help'])\nassert done.exit_code == 0\n"
+        "import sys\nfrom click.testing import CliRunner\nfrom bike_pipeline.commands.data import data_command\n"
+        "done = CliRunner().invoke(data_command, ['ingest', '--help'])\nassert done.exit_code == 0\n"
         "heavy = {'numpy', 'pandas', 'pyarrow', 'pydantic', 'yaml', 'sqlalchemy', 'fsspec', 'rich'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bike_pipeline.commands import export, parity
+from bike_pipeline.commands.models import export_command, parity_command
 from bike_pipeline.errors import ConfigurationError, ExportError, StorageError
 from bike_pipeline.lineage.records import sealing
 from bike_pipeline.lineage.store.metadata_store import prop
@@ -51,7 +51,7 @@ def test_the_served_model_is_exported_whole_and_measured(
     runs: Runs, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "out"
-    call(export.command, runs, "--formats", "tflite_float32", "--output", str(target), "--json")
+    call(export_command, runs, "--formats", "tflite_float32", "--output", str(target), "--json")
     report = json.loads(capfd.readouterr().out)
     assert report["folder"] == str(target)
     assert list(report["formats"]) == ["saved_model", "tflite_float32"]
@@ -73,9 +73,9 @@ def test_a_model_that_was_not_blessed_needs_force_and_is_marked(
     unblessed = str(runs.models[1].id)
     options = ("--formats", "tflite_float32", "--model", unblessed, "--output", str(tmp_path / "out"))
     with pytest.raises(ExportError, match=rf"model {unblessed} was not blessed.*--force"):
-        call(export.command, runs, *options)
+        call(export_command, runs, *options)
     assert not (tmp_path / "out").exists()
-    call(export.command, runs, *options, "--force")
+    call(export_command, runs, *options, "--force")
     assert "NOT blessed: the exports are marked as such" in capfd.readouterr().out
     report = json.loads((tmp_path / "out" / "parity.json").read_text())
     assert report["blessed"] is False
@@ -92,7 +92,7 @@ def test_a_format_that_fails_is_told_and_the_others_are_there(
     target.mkdir()
     (target / "parity.json").write_text("exports of an earlier time")
     with pytest.raises(ExportError, match=r"dies_answering is not exported: .* ended of SIGABRT"):
-        call(export.command, runs, "--formats", "dies_answering", "--output", str(target))
+        call(export_command, runs, "--formats", "dies_answering", "--output", str(target))
     shown = capfd.readouterr().out
     assert "✘ dies_answering: " in shown
     assert "exported to" in shown
@@ -102,7 +102,7 @@ def test_a_format_that_fails_is_told_and_the_others_are_there(
 def test_nothing_is_replaced_that_is_no_export(runs: Runs, tmp_path: Path) -> None:
     (tmp_path / "letters.txt").write_text("mine")
     with pytest.raises(StorageError, match="something that is no export"):
-        call(export.command, runs, "--output", str(tmp_path))
+        call(export_command, runs, "--output", str(tmp_path))
     assert (tmp_path / "letters.txt").read_text() == "mine"
 
 
@@ -122,9 +122,9 @@ def test_exports_whose_replacement_was_killed_half_way_are_still_there(tmp_path:
 
 def test_formats_and_models_that_do_not_exist_are_named(runs: Runs) -> None:
     with pytest.raises(ConfigurationError, match="there is no export format 'caffe2'"):
-        call(parity.command, runs, "--formats", "caffe2")
+        call(parity_command, runs, "--formats", "caffe2")
     with pytest.raises(Exception, match="there is no model '4711'"):
-        call(parity.command, runs, "--model", "4711")
+        call(parity_command, runs, "--model", "4711")
 
 
 def test_a_model_whose_files_are_gone_cannot_be_exported(runs: Runs, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_model_whose_files_are_gone_cannot_be_exported(runs: Runs, tmp_path: P
     folder.rename(tmp_path / "elsewhere")
     try:
         with pytest.raises(ExportError, match=r"files of model .* are gone or changed.*reproduce"):
-            call(parity.command, runs, "--model", str(runs.models[1].id))
+            call(parity_command, runs, "--model", str(runs.models[1].id))
     finally:
         (tmp_path / "elsewhere").rename(folder)
 
@@ -146,12 +146,12 @@ def test_a_model_that_was_changed_since_it_was_trained_is_not_exported(runs: Run
     graph.write_bytes(content + b" ")
     options = ("--formats", "tflite_float32", "--model", str(model.id), "--output", str(tmp_path / "out"), "--force")
     with pytest.raises(ExportError, match=f"the files of model {model.id} are gone or changed"):
-        call(export.command, runs, *options)
+        call(export_command, runs, *options)
     graph.write_bytes(content)
 
 
 def test_the_matrix_shows_every_measure_and_the_worst_row(runs: Runs, capfd: pytest.CaptureFixture[str]) -> None:
-    call(parity.command, runs, "--formats", "int8_off,slightly_off")
+    call(parity_command, runs, "--formats", "int8_off,slightly_off")
     shown = capfd.readouterr().out
     for words in ("max difference", "golden row", "RMSE", "MAE +", "worst slice", "size", "cold start", "one row",
                   "rows/s", "golden rows that are furthest", "✘ slightly_off: largest relative difference",

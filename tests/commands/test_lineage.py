@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from bike_pipeline.commands import lineage
+from bike_pipeline.commands.lineage import lineage_command
 from bike_pipeline.errors import MetadataError, ModelError
 from bike_pipeline.model_registry import ModelRegistry, layout
 from tests.lineage.world import FIRST, SECOND, Runs
@@ -25,7 +25,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
 
 def call(workspace: Path, *arguments: str) -> str:
-    done = CliRunner().invoke(lineage.command, [*arguments, "--set", f"workspace={workspace}"])
+    done = CliRunner().invoke(lineage_command, [*arguments, "--set", f"workspace={workspace}"])
     if done.exception and not isinstance(done.exception, SystemExit):
         raise done.exception
     return done.output
@@ -83,7 +83,7 @@ def test_diff_shows_what_changed_and_what_did_not(runs: Runs) -> None:
 
 def test_questions_that_exclude_each_other_are_a_wrong_command_line(runs: Runs) -> None:
     for arguments in (["7", "--serving"], ["--impact", "1/1", "--run", "x"], ["--impact", "1", "--format", "dot"]):
-        done = CliRunner().invoke(lineage.command, [*arguments, "--set", f"workspace={runs.workspace}"])
+        done = CliRunner().invoke(lineage_command, [*arguments, "--set", f"workspace={runs.workspace}"])
         assert done.exit_code == 2, done.output
 
 
@@ -142,9 +142,9 @@ def test_a_locked_store_is_one_clear_error(tmp_path: Path) -> None:
 
 def test_it_needs_no_tensorflow(runs: Runs) -> None:
     code = (
-        "import sys\nfrom click.testing import CliRunner\nfrom bike_pipeline.commands import lineage\n"
+        "import sys\nfrom click.testing import CliRunner\nfrom bike_pipeline.commands.lineage import lineage_command\n"
         "for words in ([], ['--format', 'html'], ['--impact', '1/1'], ['diff', sys.argv[2], sys.argv[3]]):\n"
-        "    done = CliRunner().invoke(lineage.command, [*words, '--set', 'workspace=' + sys.argv[1]])\n"
+        "    done = CliRunner().invoke(lineage_command, [*words, '--set', 'workspace=' + sys.argv[1]])\n"
         "    assert done.exit_code == 0, done\n"
         "print(*sorted({'tensorflow', 'tfx', 'apache_beam', 'keras'} & set(sys.modules)))"
     )

@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 from ml_metadata.proto import metadata_store_pb2 as pb
 
-from bike_pipeline.commands import models, runs
+from bike_pipeline.commands.lineage import runs_command
+from bike_pipeline.commands.models import models_command
 from bike_pipeline.errors import MetadataError
 from bike_pipeline.model_registry import ModelRegistry, layout
 from tests.recording import Recorder
@@ -71,7 +72,7 @@ def call(command: Any, workspace: Path, *options: str) -> str:
 
 
 def test_every_run_is_a_row_and_nothing_of_it_is_cut(workspace: Path) -> None:
-    shown = call(runs.command, workspace)
+    shown = call(runs_command, workspace)
     assert "…" not in shown
     lines = shown.splitlines()
     assert [line.split()[0] for line in lines if line[:4] == "2026"] == [
@@ -90,7 +91,7 @@ def test_every_run_is_a_row_and_nothing_of_it_is_cut(workspace: Path) -> None:
 
 
 def test_runs_for_machines(workspace: Path) -> None:
-    listed = json.loads(call(runs.command, workspace, "--json"))
+    listed = json.loads(call(runs_command, workspace, "--json"))
     assert [run["state"] for run in listed] == ["done", "done", "failed"]
     assert [run["span"] for run in listed] == [2, 0, 2]
     assert listed[2]["outcome"] == f"DataGate: {REFUSED}"
@@ -99,7 +100,7 @@ def test_runs_for_machines(workspace: Path) -> None:
 
 
 def test_every_model_is_a_row_with_its_verdict(workspace: Path) -> None:
-    lines = call(models.command, workspace).splitlines()
+    lines = call(models_command, workspace).splitlines()
     assert lines[0].split()[-5:] == ["MAE", "RMSE", "RMSLE", "bias", "calibration"]
     served, refused = lines[1:]
     assert served.split()[3:] == ["2", "v3", "yes", "1790000000", "(serving)", "30.500", "61.000", "-", "-", "-"]
@@ -107,7 +108,7 @@ def test_every_model_is_a_row_with_its_verdict(workspace: Path) -> None:
 
 
 def test_models_for_machines(workspace: Path) -> None:
-    served, refused = json.loads(call(models.command, workspace, "--json"))
+    served, refused = json.loads(call(models_command, workspace, "--json"))
     assert (served["blessed"], served["serving"], served["served_version"]) == (True, True, 1_790_000_000)
     assert (refused["blessed"], refused["serving"], refused["served_version"]) == (False, False, None)
     assert served["metrics"]["mae"] == 30.5
@@ -124,16 +125,16 @@ def test_models_for_machines(workspace: Path) -> None:
 )
 def test_a_promoted_model_whose_files_are_gone_is_not_said_to_serve(workspace: Path, damage: Any, said: str) -> None:
     damage(workspace / "serving" / "bike_demand" / "1790000000")
-    shown = call(models.command, workspace)
+    shown = call(models_command, workspace)
     assert "(serving)" not in shown
     assert "1790000000 (NOT serving)" in shown
     assert said in shown.splitlines()[-1]
-    first, _ = json.loads(call(models.command, workspace, "--json"))
+    first, _ = json.loads(call(models_command, workspace, "--json"))
     assert first["serving"] is False
     assert said in first["wrong"]
 
 
-@pytest.mark.parametrize("command", [runs.command, models.command])
+@pytest.mark.parametrize("command", [runs_command, models_command])
 def test_without_a_store_both_say_what_to_do_and_make_none(command: Any, tmp_path: Path) -> None:
     with pytest.raises(MetadataError, match="bike-pipeline run"):
         call(command, tmp_path / "workspace")

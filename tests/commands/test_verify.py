@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from bike_pipeline.commands import verify
+from bike_pipeline.commands.lineage import verify_command
 from bike_pipeline.errors import ConfigurationError, MetadataError, ModelError, VerificationError
 from bike_pipeline.model_registry import ModelRegistry, layout, model_signature, signing
 from tests.model_registry.test_model_signature import EVIDENCE
@@ -46,7 +46,7 @@ def workspace(tmp_path: Path) -> Path:
 
 
 def call(workspace: Path, *arguments: str) -> str:
-    done = CliRunner().invoke(verify.command, ["--set", f"workspace={workspace}", *arguments])
+    done = CliRunner().invoke(verify_command, ["--set", f"workspace={workspace}", *arguments])
     if done.exception:
         raise done.exception
     return done.output
@@ -115,8 +115,8 @@ def test_it_needs_no_tensorflow(workspace: Path) -> None:
     import sys
 
     code = (
-        "import sys\nfrom click.testing import CliRunner\nfrom bike_pipeline.commands import verify\n"
-        "done = CliRunner().invoke(verify.command, ['--set', 'workspace=' + sys.argv[1]])\n"
+        "import sys\nfrom click.testing import CliRunner\nfrom bike_pipeline.commands.lineage import verify_command\n"
+        "done = CliRunner().invoke(verify_command, ['--set', 'workspace=' + sys.argv[1]])\n"
         "assert done.exit_code == 0, done\n"
         "print(*sorted({'tensorflow', 'tfx', 'apache_beam', 'pandas', 'keras'} & set(sys.modules)))"
     )

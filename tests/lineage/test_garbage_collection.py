@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from ml_metadata.proto import metadata_store_pb2 as pb
 
-from bike_pipeline.commands import gc
+from bike_pipeline.commands.lineage import gc_command
 from bike_pipeline.errors import BusyError, MetadataError, StorageError
 from bike_pipeline.lineage.queries import garbage_collection
 from bike_pipeline.lineage.queries.evidence import decisions_of
@@ -81,7 +81,7 @@ def states(runs: Runs) -> dict[int, int]:
 
 
 def call(runs: Runs, *arguments: str) -> str:
-    done = CliRunner().invoke(gc.command, [*arguments, "--set", f"workspace={runs.workspace}"])
+    done = CliRunner().invoke(gc_command, [*arguments, "--set", f"workspace={runs.workspace}"])
     if done.exception:
         raise done.exception
     return done.output
@@ -249,8 +249,8 @@ def half(place):
 shutil.rmtree = half if sys.argv[3] == "half" and left == 0 else count(rmtree)
 garbage_collection._put = count(put)
 from click.testing import CliRunner
-from bike_pipeline.commands import gc
-CliRunner().invoke(gc.command, ["--keep-blessed", "0", "--keep-days", "0", "--set", "workspace=" + sys.argv[1]])
+from bike_pipeline.commands.lineage import gc_command
+CliRunner().invoke(gc_command, ["--keep-blessed", "0", "--keep-days", "0", "--set", "workspace=" + sys.argv[1]])
 """
 
 
@@ -302,7 +302,7 @@ def test_it_takes_turns_with_runs(runs: Runs) -> None:
 
 
 def test_without_a_store_it_makes_nothing(tmp_path: Path) -> None:
-    done = CliRunner().invoke(gc.command, ["--set", f"workspace={tmp_path / 'absent'}"])
+    done = CliRunner().invoke(gc_command, ["--set", f"workspace={tmp_path / 'absent'}"])
     assert isinstance(done.exception, MetadataError)
     assert not (tmp_path / "absent").exists()
     assert not list(tmp_path.iterdir())

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from bike_pipeline.commands import reproduce
+from bike_pipeline.commands.train import reproduce_command
 from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.errors import StageError, VerificationError
 from bike_pipeline.lineage.queries.history import History
@@ -203,13 +203,13 @@ def test_records_of_the_scratch_run_stay_in_the_scratch_root(
     monkeypatch.setattr("bike_pipeline.use_cases.run.runner_class", lambda _: Runner)
     scratch = tmp_path / "scratch"
     arguments = ["--scratch", str(scratch), "--set", workspace, "--set", assignment]
-    done = CliRunner().invoke(reproduce.command, arguments)
+    done = CliRunner().invoke(reproduce_command, arguments)
     assert isinstance(done.exception, StageError), done.output
     assert given[0].metadata_address == f"sqlite://{scratch}/metadata.sqlite"
 
 
 def call(runs: Runs, *arguments: str) -> str:
-    done = CliRunner().invoke(reproduce.command, [*arguments, "--set", f"workspace={runs.workspace}"])
+    done = CliRunner().invoke(reproduce_command, [*arguments, "--set", f"workspace={runs.workspace}"])
     if done.exception and not isinstance(done.exception, SystemExit):
         raise done.exception
     return done.output

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from bike_pipeline.commands import promote as promote_command
-from bike_pipeline.commands import rollback as rollback_command
-from bike_pipeline.commands import verify as verify_command
+from bike_pipeline.commands.lineage import verify_command
+from bike_pipeline.commands.release import promote_command, rollback_command
 from bike_pipeline.edge import exports
 from bike_pipeline.errors import ConfigurationError, EdgeError, ModelError, VerificationError
 from bike_pipeline.model_registry import ModelRegistry, layout, model_signature, signing, verification
@@ -168,12 +167,12 @@ def test_an_older_signed_version_does_not_pass_as_a_newer_one(base: Path, tmp_pa
     said = f"it was pushed as version {OLDER}, not as version {NEWER}"
     assert said in refused_by_serve(base / str(NEWER))
     with pytest.raises(VerificationError, match=said):
-        call(verify_command.command, tmp_path, str(NEWER))
+        call(verify_command, tmp_path, str(NEWER))
     with pytest.raises(ModelError, match=said):
-        call(promote_command.command, tmp_path, str(NEWER))
+        call(promote_command, tmp_path, str(NEWER))
     ModelRegistry(base).rollback()
     with pytest.raises(ModelError, match=said):
-        call(rollback_command.command, tmp_path, "--to", str(NEWER))
+        call(rollback_command, tmp_path, "--to", str(NEWER))
     with pytest.raises(EdgeError, match=said):
         exports.read(base / str(NEWER), signing.trusted_keys(), force=True)
 
@@ -185,7 +184,7 @@ def test_a_version_of_an_earlier_release_serves_unless_a_signature_must_name_it(
         "version: the manifest does not bind the version: an earlier release pushed it",
     )
     with pytest.raises(VerificationError) as error:
-        call(verify_command.command, tmp_path, str(NEWER))
+        call(verify_command, tmp_path, str(NEWER))
     # What is told of it is the evidence, which these pushes lack; the version is only in doubt.
     assert "bind" not in str(error.value)
     ModelRegistry(base).require_sound(NEWER)

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from google.protobuf import text_format
 from tensorflow_serving.config import logging_config_pb2, model_server_config_pb2
 
-from bike_pipeline.commands.serving_config import command
+from bike_pipeline.commands.serve import serving_config_command as command
 from bike_pipeline.errors import ConfigurationError, StorageError
 from bike_pipeline.rollout import configuration
 from bike_pipeline.rollout.messages import message_class

@@ -11,9 +11,7 @@ import pytest
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from bike_pipeline.commands import history as history_command
-from bike_pipeline.commands import promote as promote_command
-from bike_pipeline.commands import rollback as rollback_command
+from bike_pipeline.commands.release import history_command, promote_command, rollback_command
 from bike_pipeline.errors import ConfigurationError, ExitCode, ModelError, ServerError
 from bike_pipeline.model_registry import ModelRegistry
 from bike_pipeline.model_registry.deployment import PUSHED, REFUSED
@@ -176,7 +174,7 @@ def call(base, capfd):
 
     def called(command, *arguments, other=None):
         options = ["--set", f"workspace={(other or base).parents[1]}"]
-        command.command.main([*options, *arguments], standalone_mode=False)
+        command.main([*options, *arguments], standalone_mode=False)
         return capfd.readouterr().out
 
     return called

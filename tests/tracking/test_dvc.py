@@ -11,7 +11,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from bike_pipeline.commands import data
+from bike_pipeline.commands.data import data_command
 from bike_pipeline.data.embedded_dataset import split_demo
 from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.errors import DataError, StorageError
@@ -20,7 +20,7 @@ from bike_pipeline.tracking.dvc import write_all, write_version
 
 def call(workspace: Path, *arguments: str) -> Any:
     """Call `data …` in this process."""
-    return CliRunner().invoke(data.command, [*arguments, "--set", f"workspace={workspace}"], catch_exceptions=False)
+    return CliRunner().invoke(data_command, [*arguments, "--set", f"workspace={workspace}"], catch_exceptions=False)
 
 
 @pytest.fixture(scope="module")

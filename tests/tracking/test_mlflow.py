@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from bike_pipeline.commands import track
+from bike_pipeline.commands.train import track_command
 from bike_pipeline.errors import ConfigurationError, MissingExtraError, TrackingError
 from bike_pipeline.lineage.queries.tracking_payload import tracking_payload
 from bike_pipeline.lineage.store.metadata_store import Lineage
@@ -76,13 +76,13 @@ class Kept:
 def test_runs_are_told_once_and_the_newest_push_serves(runs: Runs, database: Path) -> None:
     settings = sending_to(runs, f"sqlite:///{database}")
     arguments = ["--set", f"workspace={runs.workspace}", "--set", f"tracking.mlflow.uri=sqlite:///{database}"]
-    second = json.loads(CliRunner().invoke(track.command, [*arguments, "--json"]).output)
+    second = json.loads(CliRunner().invoke(track_command, [*arguments, "--json"]).output)
     assert (second["run_id"], second["created"], second["registered"], second["serving"]) == (
         "run-2", True, [SECOND], SECOND,
     )  # fmt: skip
     assert second["notes"] == []
     # The older one later: it is registered, and the alias does not go back.
-    done = CliRunner().invoke(track.command, [*arguments, "run-1"])
+    done = CliRunner().invoke(track_command, [*arguments, "run-1"])
     assert done.exit_code == 0, done.output
     assert f"registered: version {FIRST}; serving: version {SECOND}" in done.output
     kept = Kept(database)
@@ -222,7 +222,7 @@ def test_without_a_server_nothing_is_told(runs: Runs, monkeypatch: pytest.Monkey
         assert hooks.after_run(runs.settings, "run-1") == ""
     with pytest.raises(ConfigurationError, match="no MLflow server is named"):
         CliRunner().invoke(
-            track.command, ["--set", f"workspace={runs.workspace}"], catch_exceptions=False, standalone_mode=False
+            track_command, ["--set", f"workspace={runs.workspace}"], catch_exceptions=False, standalone_mode=False
         )
 
 

@@ -20,7 +20,7 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.types import standard_artifacts
 from tfx.types.channel import Channel
 
-from bike_pipeline.commands.compile import command
+from bike_pipeline.commands.cluster import compile_command as command
 from bike_pipeline.errors import ConfigurationError, MissingExtraError, StorageError
 from bike_pipeline.runners.kubeflow import go_yaml
 from bike_pipeline.runners.kubeflow.acceptance import refusals

@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from tfx.proto.orchestration import execution_result_pb2
 from tfx.types import standard_artifacts
 
-from bike_pipeline.commands import models, runs
+from bike_pipeline.commands.lineage import runs_command
+from bike_pipeline.commands.models import models_command
 from bike_pipeline.errors import MetadataError
 from bike_pipeline.lineage.records.run_record import record_run, source_of_this_run
 from bike_pipeline.lineage.store.connection import connection_config, open_at
@@ -173,10 +174,10 @@ def test_the_commands_read_the_clusters_store(store, tmp_path):
         f"kubeflow.serving_folder={tmp_path}/serving",
     ]
     arguments = [part for setting in settings for part in ("--set", setting)]
-    result = CliRunner().invoke(runs.command, ["--cluster", "--json", *arguments])
+    result = CliRunner().invoke(runs_command, ["--cluster", "--json", *arguments])
     assert result.exit_code == 0, result.output
     assert [run["run_id"] for run in json.loads(result.output)] == ["run-of-the-cluster"]
-    result = CliRunner().invoke(models.command, ["--cluster", "--json", *arguments])
+    result = CliRunner().invoke(models_command, ["--cluster", "--json", *arguments])
     assert json.loads(result.output) == []
 
 

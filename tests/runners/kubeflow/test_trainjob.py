@@ -11,7 +11,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from bike_pipeline.commands.trainjob import command
+from bike_pipeline.commands.cluster import trainjob_command as command
 from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.modeling import cluster, train_worker
 from bike_pipeline.modeling.training_job import TrainingJob

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from click.testing import CliRunner
 
-from bike_pipeline.commands.api_key import command
+from bike_pipeline.commands.serve import api_key_command as command
 from bike_pipeline.errors import ConfigurationError, StorageError
 from bike_pipeline.serving.security import api_keys
 

@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from bike_pipeline import features
-from bike_pipeline.commands.serve import command
+from bike_pipeline.commands.serve import serve_command as command
 from bike_pipeline.modeling.golden import golden_rows
 from bike_pipeline.serving.server.openapi import document
 from bike_pipeline.settings import load_settings

@@ -1,20 +1,71 @@
-"""`bike-pipeline reproduce`: whether a model can be made again, and whether it comes out the same."""
+"""Commands that train: `run`, `reproduce`, `track`."""
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from bike_pipeline.commands.options import FiniteRange, json_option, settings_options
 from bike_pipeline.commands.output import Parts, answer, captured, console_on, log_file, show, table
+from bike_pipeline.errors import BikePipelineError, NotPushedError
 
 if TYPE_CHECKING:
     from bike_pipeline.lineage.queries.reproducibility import Match
     from bike_pipeline.serving.agreement import Agreement
     from bike_pipeline.settings import Settings
+
+
+@click.command()
+@settings_options
+@click.option("--runner", default="local", show_default=True, help="Where to run.")
+@click.option("--local", is_flag=True, help="With --runner kubeflow: run the compiled spec on this machine.")
+@click.option("--no-cache", is_flag=True, help="Run every stage, even if nothing changed.")
+@click.option(
+    "--accept-baseline-reset",
+    is_flag=True,
+    help="Let a changed signature or metric set go uncompared, or a lost metadata store be begun anew, once.",
+)
+@click.option("--wait", is_flag=True, help="Wait for another run in this workspace instead of refusing.")
+@click.option(
+    "--demo", type=click.Choice(["first", "second"]), help="Ingest that half of the embedded data (2011, 2012) first."
+)
+@json_option
+def run_command(
+    settings: Settings, no_cache: bool, demo: Literal["first", "second"] | None, as_json: bool, **options: Any
+) -> None:
+    """Run the pipeline on the newest span.
+
+    Ends with exit code 0 if the model is pushed, 5 if the data gate refused the data, 6 if the candidate was not
+    blessed (the model that serves stays).
+    """
+    from bike_pipeline.commands import run_view
+    from bike_pipeline.use_cases.run import ingest_demo, run
+
+    log = log_file(settings, "run")
+    with captured(log) as screen:
+        console = console_on(screen)
+        for half in ingest_demo(settings, demo) if demo else ():
+            if not as_json:
+                show(run_view.ingested_half(half), screen)
+        try:
+            with run_view.view_on(console, silent=as_json) as view:
+                result = run(settings, observer=view, cache=not no_cache, **options)
+        except BikePipelineError as error:
+            failure = {"error": str(error), "exit_code": error.exit_code, "log": str(log)}
+            answer(failure, lambda _: f"log: {log}", as_json, screen)
+            traceback.print_exc()
+            raise
+        document = {**asdict(result), "log": str(log)}
+        answer(document, lambda _: [*run_view.outcome(result), f"log: {log}"], as_json, screen)
+    if result.pushed_version is None:
+        raise NotPushedError(
+            "the candidate was not blessed, so the serving model stays",
+            fix="see the failed gates above; `bike-pipeline models` compares what was trained",
+        )
 
 
 @click.command()
@@ -29,7 +80,7 @@ if TYPE_CHECKING:
 )
 @json_option
 @click.argument("model", required=False)
-def command(
+def reproduce_command(
     settings: Settings,
     check_only: bool,
     anyway: bool,
@@ -78,3 +129,20 @@ def _agreement(agreement: Agreement) -> Parts:
         ("largest differences of metrics", metrics or "there are no metrics to compare"),
     ]
     return table(("what", "value"), rows, header=False)
+
+
+@click.command()
+@settings_options
+@json_option
+@click.argument("run", required=False)
+def track_command(settings: Settings, as_json: bool, run: str | None) -> None:
+    """Send a RUN to MLflow, such as one that ended while the server was down; `bike-pipeline runs` names them all.
+
+    Without RUN, the newest that came to an evaluation. What the server has already is not sent twice. Ends with exit
+    code 17 if the server cannot be reached or refuses.
+    """
+    from bike_pipeline.use_cases.track import track
+
+    found = track(settings, run)
+    document = {"run_id": found.run_id, **asdict(found.sent)}
+    answer(document, lambda _: f"{found.run_id}: {found.sent.in_words()}", as_json)

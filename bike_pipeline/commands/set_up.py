@@ -1,4 +1,4 @@
-"""`bike-pipeline doctor`: what is there, which versions, what is missing and how to get it."""
+"""Commands about the installation: `config`, `doctor`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,37 @@ from typing import TYPE_CHECKING
 import click
 
 from bike_pipeline import extras
-from bike_pipeline.commands.options import json_option
-from bike_pipeline.commands.output import answer, table
+from bike_pipeline.commands.options import json_option, settings_options
+from bike_pipeline.commands.output import answer, as_document, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from bike_pipeline.settings import Settings
     from bike_pipeline.use_cases.doctor import Check
+
+
+@click.group()
+def config_command() -> None:
+    """Show the settings, or their schema."""
+
+
+@config_command.command()
+@settings_options
+def show(settings: Settings) -> None:
+    """Print the settings in force, as YAML that `--config` takes."""
+    import yaml
+
+    click.echo(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True), nl=False)
+
+
+@config_command.command()
+def schema() -> None:
+    """Print the JSON schema of the settings: every name, type, range and meaning."""
+    from bike_pipeline.settings import Settings
+
+    click.echo(as_document(Settings.model_json_schema()))
+
 
 _STYLES = {"ok": "green", "absent": "yellow", "PROBLEM": "bold red"}
 
@@ -30,7 +54,7 @@ _STYLES = {"ok": "green", "absent": "yellow", "PROBLEM": "bold red"}
     help="An extra that must be there; repeatable.",
 )
 @json_option
-def command(config: Path | None, assignments: tuple[str, ...], required: tuple[str, ...], as_json: bool) -> None:
+def doctor_command(config: Path | None, assignments: tuple[str, ...], required: tuple[str, ...], as_json: bool) -> None:
     """Print what is there, which versions, what is missing and how to get it.
 
     The exit code is 0 if all that is needed is there. Optional parts may be absent, unless named with --require.

@@ -1,4 +1,4 @@
-"""`bike-pipeline push`: bring a pushed model to where it is used."""
+"""Commands for devices: `push edge`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
     from bike_pipeline.use_cases.push_edge import PublishedBundle
 
+
 CHANNELS = ("stable", "beta")
 
 
 @click.group()
-def command() -> None:
+def push_command() -> None:
     """Push a model to devices."""
 
 
-@command.command()
+@push_command.command()
 @settings_options
 @click.option(
     "--channel", type=click.Choice(CHANNELS), default="stable", show_default=True, help="Which devices get it."

@@ -1,0 +1,223 @@
+"""Commands for a cluster: `compile`, `submit`, `schedule`, `trainjob`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from bike_pipeline.commands.options import FiniteRange, json_option, settings_options
+from bike_pipeline.commands.output import answer, as_document, captured, log_file, show, table
+from bike_pipeline.errors import BikePipelineError, ConfigurationError, StorageError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from bike_pipeline.runners.kubeflow.cluster_records import Schedule
+    from bike_pipeline.runners.kubeflow.definition import Target
+    from bike_pipeline.settings import Settings
+    from bike_pipeline.use_cases.cluster import Submission
+
+
+@click.command()
+@settings_options
+@click.option(
+    "--target",
+    type=click.Choice(["kubeflow", "vertex"]),
+    default="kubeflow",
+    show_default=True,
+    help="Kubeflow Pipelines (YAML) or Vertex AI (a job in JSON).",
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    help="The file; by default in <workspace>/kubeflow.",
+)
+def compile_command(settings: Settings, target: Target, output: Path | None) -> None:
+    """Compile the pipeline into a spec that a cluster runs.
+
+    The section `kubeflow` of the settings says what the cluster looks like. The same settings and code give the same
+    file.
+    """
+    click.echo(compiled(settings, target, output))
+
+
+def compiled(settings: Settings, target: Target = "kubeflow", output: Path | None = None) -> Path:
+    """Compile the pipeline; what the libraries write goes to a log."""
+    from bike_pipeline.use_cases.cluster import compile_pipeline
+
+    with captured(log_file(settings, "compile")):
+        return compile_pipeline(settings, target, output)
+
+
+_STYLES = {"SUCCEEDED": "green", "FAILED": "bold red", "CANCELED": "bold red", "SKIPPED": "dim"}
+
+
+@click.command()
+@settings_options
+@click.option("--spec", type=click.Path(path_type=Path), help="A compiled spec; without it, the pipeline is compiled.")
+@click.option("--name", default="", help="Name of the run; the pipeline's name and the time by default.")
+@click.option("--parameter", "parameters", metavar="KEY=VALUE", multiple=True, help="One of the spec's parameters.")
+@click.option("--wait", is_flag=True, help="Show the state of each task until the run ends, and exit by its result.")
+@click.option("--timeout", type=FiniteRange(min=0, min_open=True), help="With --wait: give up after SECONDS.")
+@json_option
+def submit_command(
+    settings: Settings, spec: Path | None, parameters: tuple[str, ...], wait: bool, as_json: bool, **options: Any
+) -> None:
+    """Upload the compiled pipeline to Kubeflow Pipelines and run it there.
+
+    The same spec is uploaded once; what changed becomes a new version of the pipeline. Ends with exit code 15 if the
+    cluster cannot be reached or refuses, and with --wait, 10 if a task failed. A run that succeeds need not have
+    pushed a model: the gates decide that inside it.
+    """
+    from bike_pipeline.use_cases.cluster import submit
+
+    if options["timeout"] is not None and not wait:
+        raise click.UsageError("--timeout goes with --wait.")
+    values, spec = _parameters(parameters), spec or compiled(settings)
+    seen: list[Submission] = []
+
+    def observe(now: Submission) -> None:
+        if not as_json:
+            show(_changes(seen[-1] if seen else None, now, settings.pipeline_name))
+        seen.append(now)
+
+    try:
+        submit(settings, spec, parameters=values, wait=wait, observe=observe, **options)
+    except BikePipelineError as error:
+        if as_json and seen:
+            click.echo(as_document({**asdict(seen[-1]), "error": str(error), "exit_code": error.exit_code}))
+        raise
+    if as_json or wait:
+        answer(seen[-1], lambda now: _line(f"run {now.run.state}", now.run.state), as_json)
+
+
+def _changes(before: Submission | None, now: Submission, pipeline: str) -> list[RenderableType]:
+    """Return the run as it begins, or each task whose state is another one, a line each."""
+    if before is None:
+        verb = "uploaded" if now.version.created else "already there:"
+        return [f"pipeline {pipeline}: {verb} version {now.version.name}", f"run {now.run.run_id}: {now.run.address}"]
+    changed = now.run.tasks.items() - before.run.tasks.items()
+    return [
+        _line(f"{task:20s} {state.lower()}", state) for task, state in now.run.tasks.items() if (task, state) in changed
+    ]
+
+
+def _line(text: str, state: str) -> RenderableType:
+    from rich.text import Text
+
+    return Text(text, style=_STYLES.get(state, ""))
+
+
+def _parameters(texts: tuple[str, ...]) -> dict[str, Any]:
+    import yaml
+
+    from bike_pipeline.settings.strict_yaml import problem_of, read_yaml, resolved_all
+
+    values: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise ConfigurationError(f"'{text}' is not key=value", where="--parameter", fix="write --parameter span=2")
+        try:
+            values[key.strip()] = resolved_all(read_yaml(value))
+        except (yaml.YAMLError, ValueError) as error:
+            raise ConfigurationError(
+                f"the value of {key} is not valid YAML ({problem_of(error)})", where="--parameter", fix="quote it"
+            ) from None
+    return values
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def schedule_command() -> None:
+    """Make, list, switch and delete recurring runs on Kubeflow Pipelines."""
+
+
+@schedule_command.command()
+@settings_options
+@click.option("--cron", default="", help="Six fields, seconds first: '0 0 3 * * *' is every night at three (UTC).")
+@click.option("--every", default="", help="An interval: 90m, 6h, 1d.")
+@click.option("--name", default="", help="Name of the schedule; the pipeline's name by default.")
+@click.option("--spec", type=click.Path(path_type=Path), help="A compiled spec; without it, the pipeline is compiled.")
+@click.option("--replace", is_flag=True, help="Put it in the place of the one with this name.")
+@click.option("--catch-up", is_flag=True, help="Start one run for each missed time, too.")
+@json_option
+def create(settings: Settings, cron: str, every: str, spec: Path | None, as_json: bool, **options: Any) -> None:
+    """Upload the compiled pipeline and run it again and again, one run at a time."""
+    from bike_pipeline.use_cases import cluster
+
+    if bool(cron) == bool(every):
+        raise click.UsageError("Give either --cron or --every.")
+    cluster.check_times(cron, every)
+    made = cluster.schedule(settings, spec or compiled(settings), cron=cron, every=every, **options)
+    line = f"schedule {made.schedule.name} ({made.schedule.trigger}) runs version {made.version.name}"
+    answer(made, lambda _: line, as_json)
+
+
+@schedule_command.command("list")
+@settings_options
+@json_option
+def list_(settings: Settings, as_json: bool) -> None:
+    """List the recurring runs of the pipeline's experiment."""
+    from bike_pipeline.use_cases.cluster import schedules
+
+    answer(schedules(settings), _view, as_json)
+
+
+def _view(found: list[Schedule]) -> RenderableType:
+    if not found:
+        return "no schedules"
+    rows = [
+        (one.name, one.trigger, "enabled" if one.enabled else "disabled", one.version_id or "-", one.schedule_id)
+        for one in found
+    ]
+    return table(("schedule", "trigger", "state", "pipeline version", "id"), rows)
+
+
+def _add(action: Literal["enable", "disable", "delete"], sentence: str) -> None:
+    @schedule_command.command(action, help=sentence)
+    @settings_options
+    @click.argument("name")
+    def switch(settings: Settings, name: str) -> None:
+        from bike_pipeline.use_cases.cluster import switch_schedule
+
+        for one in switch_schedule(settings, name, action):
+            click.echo(f"{action}d {one.name} ({one.trigger})")
+
+
+_add("enable", "Let a schedule start runs again.")
+_add("disable", "Let a schedule start no more runs, and keep it.")
+_add("delete", "Delete a schedule; its runs stay.")
+
+
+@click.command()
+@settings_options
+@click.argument("name")
+@click.option(
+    "--examples", multiple=True, required=True, help="File pattern of tf.Examples; may be given several times."
+)
+@click.option("--transform-graph", required=True, help="Folder of the transform graph.")
+@click.option("--model", required=True, help="Folder for the model; must not exist.")
+@click.option("--base-model", default="", help="Folder of the SavedModel to start from.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="The file; else standard output.")
+def trainjob_command(settings: Settings, name: str, output: Path | None, **places: Any) -> None:
+    """Write the TrainJob NAME for Kubeflow Trainer, with its runtime.
+
+    Places are as the pods see them, on a volume of kubeflow.volumes. training.workers says how many pods there are.
+    """
+    from bike_pipeline.use_cases.cluster import train_job
+
+    text = train_job(settings, name, **places)
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(
+            f"cannot write the manifest ({error.strerror or error})", where=str(output), fix="name another file"
+        ) from None
+    click.echo(output)
