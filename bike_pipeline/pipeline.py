@@ -56,7 +56,11 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
     place = {"pipeline_root": settings.pipeline_root} if settings.metadata.mysql else {}
 
     example_gen = identified(
-        SpanExampleGen(settings.store_uri, settings.data.history_spans, settings.data.in_memory_rows),
+        SpanExampleGen(
+            input_base=settings.store_uri,
+            history_spans=settings.data.history_spans,
+            in_memory_rows=settings.data.in_memory_rows,
+        ),
         Stage.EXAMPLE_GEN,
         **place,
     )
@@ -79,7 +83,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
     )
 
     data_gate = identified(
-        DataGate(statistics, schema, example_validator.outputs["anomalies"], gate),
+        DataGate(statistics=statistics, schema=schema, anomalies=example_validator.outputs["anomalies"], gate=gate),
         Stage.DATA_GATE,
     )
 
@@ -99,8 +103,9 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
     # Nothing is learnt from data that the gate refused.
     transform.add_upstream_node(data_gate)
 
+    lookup = {"serving_path": settings.serving_path, "metric_set": metric_set}
     warm_start = (
-        [identified(BaselineLookup(settings.serving_path, metric_set), Stage.WARM_START_LOOKUP)]
+        [identified(BaselineLookup(**lookup, accept_baseline_reset=0), Stage.WARM_START_LOOKUP)]
         if settings.training.warm_start
         else []
     )
@@ -121,7 +126,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
     candidate = trainer.outputs["model"]
 
     baseline_lookup = identified(
-        BaselineLookup(settings.serving_path, metric_set, accept_baseline_reset, candidate),
+        BaselineLookup(**lookup, accept_baseline_reset=int(accept_baseline_reset), model=candidate),
         Stage.BASELINE_LOOKUP,
     )
 
@@ -151,10 +156,10 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
     )
     exporter = identified(
         Exporter(
-            candidate,
-            evaluator.outputs["blessing"],
-            examples,
-            schema,
+            model=candidate,
+            model_blessing=evaluator.outputs["blessing"],
+            examples=examples,
+            schema=schema,
             exporting=settings.exporting.model_dump_json(),
             evaluation=settings.evaluation.model_dump_json(),
             **compressing,

@@ -179,7 +179,11 @@ LOOKUPS = {Stage.WARM_START_LOOKUP, Stage.BASELINE_LOOKUP}
         ("components/baseline_lookup.py", LOOKUPS),
         ("components/pusher.py", {Stage.PUSHER}),
         ("components/beam_engine.py", ON_BEAM | {Stage.DATA_GATE}),
-        ("components/driver.py", {Stage.EXAMPLE_GEN, Stage.PUSHER} | LOOKUPS),
+        (
+            "components/base.py",
+            {Stage.EXAMPLE_GEN, Stage.STATISTICS_GEN, Stage.DATA_GATE, Stage.TRANSFORM, Stage.EXPORTER, Stage.PUSHER}
+            | LOOKUPS,
+        ),
         ("data/spans.py", {Stage.EXAMPLE_GEN}),
         ("data/level.py", {Stage.DATA_GATE}),
         ("modeling/preprocessing.py", {Stage.TRANSFORM, Stage.TRAINER, Stage.EXPORTER}),

@@ -12,14 +12,14 @@ import json
 from typing import Any
 
 from tfx import types
-from tfx.dsl.components.base import base_component, base_executor, executor_spec
+from tfx.dsl.components.base import base_executor, executor_spec
 from tfx.orchestration import data_types_utils
 from tfx.orchestration.portable import data_types
 from tfx.proto.orchestration import driver_output_pb2
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
-from bike_pipeline.components import driver
+from bike_pipeline.components import base
 from bike_pipeline.errors import BaselineError
 from bike_pipeline.lineage.queries.serving_now import serving_now
 from bike_pipeline.lineage.store.entities import ServedModel
@@ -37,16 +37,12 @@ class BaselineLookupSpec(component_spec.ComponentSpec):
     Parameters: the serving base path; the hash of what is measured; whether a change of either may reset the baseline.
     """
 
-    PARAMETERS = {
-        "serving_path": component_spec.ExecutionParameter(type=str),
-        "metric_set": component_spec.ExecutionParameter(type=str),
-        "accept_baseline_reset": component_spec.ExecutionParameter(type=int),
-    }
-    INPUTS = {"model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True)}
-    OUTPUTS = {"baseline_model": component_spec.ChannelParameter(type=standard_artifacts.Model)}
+    PARAMETERS = {**base.parameters(str, "serving_path", "metric_set"), **base.parameters(int, "accept_baseline_reset")}
+    INPUTS = base.channels(model=standard_artifacts.Model, optional=True)
+    OUTPUTS = base.channels(baseline_model=standard_artifacts.Model)
 
 
-class BaselineDriver(driver.Driver):
+class BaselineDriver(base.Driver):
     """Asks ML Metadata which model serves, and makes the answer part of the execution's identity."""
 
     def run(self, execution_info: data_types.ExecutionInfo) -> driver_output_pb2.DriverOutput:
@@ -145,26 +141,9 @@ def _difference(baseline: dict[str, Any], source: str, candidate: types.Artifact
     return ""
 
 
-class BaselineLookup(base_component.BaseComponent):
+class BaselineLookup(base.Component):
     """Finds the model that is serving now; output `baseline_model`."""
 
     SPEC_CLASS = BaselineLookupSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(BaselineLookupExecutor)
     DRIVER_CLASS = BaselineDriver
-
-    def __init__(
-        self,
-        serving_path: str,
-        metric_set: str,
-        accept_baseline_reset: bool = False,
-        model: types.BaseChannel | None = None,
-    ) -> None:
-        super().__init__(
-            BaselineLookupSpec(
-                model=model,
-                serving_path=serving_path,
-                metric_set=metric_set,
-                accept_baseline_reset=int(accept_baseline_reset),
-                baseline_model=types.Channel(type=standard_artifacts.Model),
-            )
-        )

@@ -12,11 +12,11 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 from tfx import types
 from tfx.components.example_validator import executor as validator
 from tfx.components.statistics_gen import stats_artifact_utils
-from tfx.dsl.components.base import base_component, base_executor, executor_spec
+from tfx.dsl.components.base import base_executor, executor_spec
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils
 
-from bike_pipeline.components import statistics_gen
+from bike_pipeline.components import base, statistics_gen
 from bike_pipeline.components.artifact_types import DataGateReport
 from bike_pipeline.data import plausibility
 from bike_pipeline.errors import DataGateError
@@ -74,13 +74,13 @@ def findings_of(
 class DataGateSpec(component_spec.ComponentSpec):
     """Inputs: statistics, schema, anomalies. Parameter: the `gate` section of the settings as JSON."""
 
-    PARAMETERS = {"gate": component_spec.ExecutionParameter(type=str)}
-    INPUTS = {
-        "statistics": component_spec.ChannelParameter(type=standard_artifacts.ExampleStatistics),
-        "schema": component_spec.ChannelParameter(type=standard_artifacts.Schema),
-        "anomalies": component_spec.ChannelParameter(type=standard_artifacts.ExampleAnomalies),
-    }
-    OUTPUTS = {"report": component_spec.ChannelParameter(type=DataGateReport)}
+    PARAMETERS = base.parameters(str, "gate")
+    INPUTS = base.channels(
+        statistics=standard_artifacts.ExampleStatistics,
+        schema=standard_artifacts.Schema,
+        anomalies=standard_artifacts.ExampleAnomalies,
+    )
+    OUTPUTS = base.channels(report=DataGateReport)
 
 
 class DataGateExecutor(base_executor.BaseExecutor):
@@ -103,9 +103,7 @@ class DataGateExecutor(base_executor.BaseExecutor):
         gate = json.loads(exec_properties["gate"])
         statistics = artifact_utils.get_single_instance(input_dict["statistics"])
         anomalies = artifact_utils.get_single_instance(input_dict["anomalies"])
-        schema = io_utils.SchemaReader().read(
-            io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"]))
-        )
+        schema = base.schema_of(input_dict)
         findings = self._rows(statistics, gate["min_rows"])
         for split in artifact_utils.decode_split_names(anomalies.split_names):
             path = os.path.join(artifact_utils.get_split_uri([anomalies], split), validator.DEFAULT_FILE_NAME)
@@ -168,21 +166,8 @@ class DataGateExecutor(base_executor.BaseExecutor):
         return found
 
 
-class DataGate(base_component.BaseComponent):
+class DataGate(base.Component):
     """Stops the run on anomalies; output `report`."""
 
     SPEC_CLASS = DataGateSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(DataGateExecutor)
-
-    def __init__(
-        self, statistics: types.BaseChannel, schema: types.BaseChannel, anomalies: types.BaseChannel, gate: str
-    ) -> None:
-        super().__init__(
-            DataGateSpec(
-                statistics=statistics,
-                schema=schema,
-                anomalies=anomalies,
-                gate=gate,
-                report=types.Channel(type=DataGateReport),
-            )
-        )

@@ -13,14 +13,14 @@ from typing import Any
 from tfx import types
 from tfx.components.example_gen.driver import update_output_artifact
 from tfx.components.util import examples_utils
-from tfx.dsl.components.base import base_beam_executor, base_component, executor_spec
+from tfx.dsl.components.base import base_beam_executor, executor_spec
 from tfx.orchestration import data_types_utils
 from tfx.orchestration.portable import data_types
 from tfx.proto import example_gen_pb2
 from tfx.proto.orchestration import driver_output_pb2
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 
-from bike_pipeline.components import beam_engine, driver, example_shards
+from bike_pipeline.components import base, beam_engine, example_shards
 from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.errors import DataError
 from bike_pipeline.stages import EVAL, HISTORY, MANIFESTS_PROPERTY, ROWS_PROPERTY, SPLITS, TRAIN, WINDOW_PROPERTY
@@ -29,16 +29,12 @@ from bike_pipeline.stages import EVAL, HISTORY, MANIFESTS_PROPERTY, ROWS_PROPERT
 class SpanExampleGenSpec(component_spec.ComponentSpec):
     """Parameters: the store's folder or URL; spans before the newest that are history; most rows for one process."""
 
-    PARAMETERS = {
-        "input_base": component_spec.ExecutionParameter(type=str),
-        "history_spans": component_spec.ExecutionParameter(type=int),
-        "in_memory_rows": component_spec.ExecutionParameter(type=int),
-    }
+    PARAMETERS = {**base.parameters(str, "input_base"), **base.parameters(int, "history_spans", "in_memory_rows")}
     INPUTS: dict[str, Any] = {}
-    OUTPUTS = {"examples": component_spec.ChannelParameter(type=standard_artifacts.Examples)}
+    OUTPUTS = base.channels(examples=standard_artifacts.Examples)
 
 
-class SpanDriver(driver.Driver):
+class SpanDriver(base.Driver):
     """Finds the newest span and its newest version, and puts their identity into the execution's parameters."""
 
     def run(self, execution_info: data_types.ExecutionInfo) -> driver_output_pb2.DriverOutput:
@@ -116,19 +112,9 @@ class SpanExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
         examples_utils.set_file_format(artifact, "tfrecords_gzip")
 
 
-class SpanExampleGen(base_component.BaseComponent):
+class SpanExampleGen(base.Component):
     """Reads the newest span and its history; output `examples` with the splits train, eval and history."""
 
     SPEC_CLASS = SpanExampleGenSpec
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(SpanExampleGenExecutor)
     DRIVER_CLASS = SpanDriver
-
-    def __init__(self, input_base: str, history_spans: int, in_memory_rows: int) -> None:
-        super().__init__(
-            SpanExampleGenSpec(
-                input_base=input_base,
-                history_spans=history_spans,
-                in_memory_rows=in_memory_rows,
-                examples=types.Channel(type=standard_artifacts.Examples),
-            )
-        )

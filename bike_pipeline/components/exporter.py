@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from tfx import types
 from tfx.components.util import model_utils
-from tfx.dsl.components.base import base_component, base_executor, executor_spec
+from tfx.dsl.components.base import base_executor, executor_spec
 from tfx.types import artifact_utils, component_spec, standard_artifacts
-from tfx.utils import io_utils, path_utils
+from tfx.utils import path_utils
 
 from bike_pipeline import features
+from bike_pipeline.components import base
 from bike_pipeline.components.artifact_types import Exports
 from bike_pipeline.exporting import export_run
 from bike_pipeline.exporting.acceptance.report import ExportReport, summary, write_report
@@ -44,22 +45,24 @@ _ROWS_PER_BATCH = 65_536
 class ExporterSpec(component_spec.ComponentSpec):
     """Inputs: candidate, its blessing, examples, schema. Output: the exports.
 
-    Parameters: the sections `exporting` and `evaluation` of the settings, each as JSON.
+    Parameters: the sections `exporting` and `evaluation` of the settings, each as JSON. Where smaller models are made
+    of the blessed one, also the transform graph, and as `compressing` the section `training` and the seed, as JSON.
     """
 
     PARAMETERS = {
-        "exporting": component_spec.ExecutionParameter(type=str),
-        "evaluation": component_spec.ExecutionParameter(type=str),
-        "compressing": component_spec.ExecutionParameter(type=str, optional=True),
+        **base.parameters(str, "exporting", "evaluation"),
+        **base.parameters(str, "compressing", optional=True),
     }
     INPUTS = {
-        "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
-        "model_blessing": component_spec.ChannelParameter(type=standard_artifacts.ModelBlessing),
-        "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
-        "schema": component_spec.ChannelParameter(type=standard_artifacts.Schema),
-        "transform_graph": component_spec.ChannelParameter(type=standard_artifacts.TransformGraph, optional=True),
+        **base.channels(
+            model=standard_artifacts.Model,
+            model_blessing=standard_artifacts.ModelBlessing,
+            examples=standard_artifacts.Examples,
+            schema=standard_artifacts.Schema,
+        ),
+        **base.channels(transform_graph=standard_artifacts.TransformGraph, optional=True),
     }
-    OUTPUTS = {"exports": component_spec.ChannelParameter(type=Exports)}
+    OUTPUTS = base.channels(exports=Exports)
 
 
 class ExporterExecutor(base_executor.BaseExecutor):
@@ -119,8 +122,7 @@ def _read(
     input_dict: dict[str, list[types.Artifact]], split: str, names: Sequence[str], every: int = 1
 ) -> dict[str, Any]:
     """Return named columns of a split, each of shape (rows,): every row, or each `every`th."""
-    reader = io_utils.SchemaReader()
-    schema = reader.read(io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"])))
+    schema = base.schema_of(input_dict)
     parts: list[rows.Columns] = []
     seen = 0
     for path in rows.readable_files(artifact_utils.get_split_uri(input_dict["examples"], split)):
@@ -150,7 +152,7 @@ def _compressing(
     if not methods:
         return None
     examples = artifact_utils.get_single_uri(input_dict["examples"])
-    schema = io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"]))
+    schema = base.schema_file(input_dict)
 
     def read(*splits: str) -> dict[str, Any]:
         return training_rows.read([f"{examples}/Split-{split}/*" for split in splits], schema)
@@ -163,38 +165,8 @@ def _compressing(
     return Compressing(Material(model, graph, read(HISTORY, TRAIN), read(EVAL)), methods, trying)
 
 
-class Exporter(base_component.BaseComponent):
+class Exporter(base.Component):
     """Turns a blessed model into the configured formats; output `exports`."""
 
     SPEC_CLASS = ExporterSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(ExporterExecutor)
-
-    def __init__(
-        self,
-        model: types.BaseChannel,
-        model_blessing: types.BaseChannel,
-        examples: types.BaseChannel,
-        schema: types.BaseChannel,
-        exporting: str,
-        evaluation: str,
-        transform_graph: types.BaseChannel | None = None,
-        compressing: str | None = None,
-    ) -> None:
-        """Connect the exporter; `exporting` and `evaluation` are those sections of the settings as JSON.
-
-        Where smaller models are made of the blessed one, it also takes the transform graph, and as `compressing` the
-        section `training` and the seed, as JSON.
-        """
-        super().__init__(
-            ExporterSpec(
-                model=model,
-                model_blessing=model_blessing,
-                examples=examples,
-                schema=schema,
-                exporting=exporting,
-                evaluation=evaluation,
-                transform_graph=transform_graph,
-                compressing=compressing,
-                exports=types.Channel(type=Exports),
-            )
-        )

@@ -13,15 +13,15 @@ from typing import Any
 
 from tfx import components, types
 from tfx.components.pusher import executor as stock
-from tfx.dsl.components.base import base_component, executor_spec
+from tfx.dsl.components.base import executor_spec
 from tfx.orchestration import data_types_utils
 from tfx.orchestration.portable import data_types
 from tfx.proto import pusher_pb2
 from tfx.proto.orchestration import driver_output_pb2
-from tfx.types import artifact_utils, component_spec, standard_artifacts, standard_component_specs
+from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, proto_utils
 
-from bike_pipeline.components import driver
+from bike_pipeline.components import base
 from bike_pipeline.components.artifact_types import Exports
 from bike_pipeline.exporting import pushed_layout
 from bike_pipeline.lineage.queries.evidence import evidence_of
@@ -42,7 +42,7 @@ from bike_pipeline.rollout.targets import RolloutTargets
 EVIDENCE_PROPERTY = "evidence"
 
 
-class PusherDriver(driver.Driver):
+class PusherDriver(base.Driver):
     """Counts the model's pushes that are no longer there, as part of the cache key, and gathers what speaks for it.
 
     Without the count a run would answer "pushed" from the cache after somebody emptied or damaged the serving folder.
@@ -173,33 +173,12 @@ def _signature_summary(signer: signing.Signer | None) -> str:
 class PusherSpec(standard_component_specs.PusherSpec):
     """TFX's own, and the exports of the model."""
 
-    INPUTS = {
-        **standard_component_specs.PusherSpec.INPUTS,
-        "exports": component_spec.ChannelParameter(type=Exports),
-    }
+    INPUTS = {**standard_component_specs.PusherSpec.INPUTS, **base.channels(exports=Exports)}
 
 
-class Pusher(components.Pusher):
+class Pusher(base.Component, components.Pusher):
     """TFX's Pusher with the driver and the executor above, and the exports beside the model."""
 
     SPEC_CLASS = PusherSpec
     DRIVER_CLASS = PusherDriver
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(PusherExecutor)
-
-    def __init__(
-        self,
-        model: types.BaseChannel,
-        model_blessing: types.BaseChannel,
-        exports: types.BaseChannel,
-        push_destination: pusher_pb2.PushDestination,
-    ) -> None:
-        base_component.BaseComponent.__init__(
-            self,
-            PusherSpec(
-                model=model,
-                model_blessing=model_blessing,
-                exports=exports,
-                push_destination=push_destination,
-                pushed_model=types.Channel(type=standard_artifacts.PushedModel),
-            ),
-        )

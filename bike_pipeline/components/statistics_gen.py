@@ -21,7 +21,7 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
-from bike_pipeline.components import beam_engine
+from bike_pipeline.components import base, beam_engine
 from bike_pipeline.data import calendar_sums
 from bike_pipeline.data.calendar_sums import CalendarSums
 from bike_pipeline.errors import DataError
@@ -69,9 +69,7 @@ class StatisticsGenExecutor(stock.Executor):
         """
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         count: dict[str, int] = json.loads(examples.get_string_custom_property(ROWS_PROPERTY))
-        schema = io_utils.SchemaReader().read(
-            io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"]))
-        )
+        schema = base.schema_of(input_dict)
         output = artifact_utils.get_single_instance(output_dict["statistics"])
         output.split_names = examples.split_names
         output.span = examples.span

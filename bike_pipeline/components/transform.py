@@ -32,11 +32,11 @@ from tfx.dsl.components.base import base_beam_executor, executor_spec
 from tfx.dsl.io import fileio
 from tfx.proto import transform_pb2
 from tfx.types import artifact_utils
-from tfx.utils import io_utils, proto_utils
+from tfx.utils import proto_utils
 from tfx_bsl.tfxio import tf_example_record
 
 from bike_pipeline import progress
-from bike_pipeline.components import beam_engine
+from bike_pipeline.components import base, beam_engine
 from bike_pipeline.errors import ConfigurationError, DataError
 from bike_pipeline.modeling import preprocessing, rows
 from bike_pipeline.stages import ROWS_PROPERTY, Stage
@@ -63,9 +63,7 @@ class TransformExecutor(base_beam_executor.BaseBeamExecutor):
         """
         progress.report(0.0, "analyzing on Beam")
         examples = artifact_utils.get_single_instance(input_dict["examples"])
-        schema = io_utils.SchemaReader().read(
-            io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"]))
-        )
+        schema = base.schema_of(input_dict)
         splits = transform_pb2.SplitsConfig()
         proto_utils.json_to_proto(exec_properties["splits_config"], splits)
         folders = [artifact_utils.get_split_uri([examples], split) for split in splits.analyze]

@@ -1,0 +1,56 @@
+"""The bases of our own components and drivers, and what several executors read in the same way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tfx import types
+from tfx.dsl.components.base import base_component
+from tfx.dsl.components.base import base_driver as definition
+from tfx.orchestration import metadata
+from tfx.orchestration.portable import base_driver as execution
+from tfx.types import artifact_utils
+from tfx.types.component_spec import ChannelParameter, ExecutionParameter
+from tfx.utils import io_utils
+
+
+def parameters(kind: type, *names: str, optional: bool = False) -> dict[str, ExecutionParameter]:
+    """Return parameters of one type for a component's spec."""
+    return {name: ExecutionParameter(type=kind, optional=optional) for name in names}
+
+
+def channels(*, optional: bool = False, **kinds: type[types.Artifact]) -> dict[str, ChannelParameter]:
+    """Return inputs or outputs for a component's spec, by their names."""
+    return {name: ChannelParameter(type=kind, optional=optional) for name, kind in kinds.items()}
+
+
+class Component(base_component.BaseComponent):
+    """A component whose spec says all: it takes the spec's inputs and parameters by name, and makes the outputs."""
+
+    def __init__(self, **given: Any) -> None:
+        """Connect it; the spec refuses what it does not know, and what is missing."""
+        outputs = {name: types.Channel(type=output.type) for name, output in self.SPEC_CLASS.OUTPUTS.items()}
+        # Not by super(): a component of TFX beside this base has arguments of its own.
+        base_component.BaseComponent.__init__(self, self.SPEC_CLASS(**given, **outputs))
+
+
+class Driver(definition.BaseDriver, execution.BaseDriver):
+    """Runs before the cache is asked: what it puts into the parameters is part of the cache key.
+
+    TFX 1.21 checks for one base class when a component is defined and calls the other.
+    """
+
+    def __init__(self, metadata_handle: metadata.Metadata) -> None:
+        definition.BaseDriver.__init__(self, metadata_handle)
+        execution.BaseDriver.__init__(self, metadata_handle)
+
+
+def schema_file(input_dict: dict[str, list[types.Artifact]]) -> str:
+    """Return the file of the input `schema`."""
+    return str(io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"])))
+
+
+def schema_of(input_dict: dict[str, list[types.Artifact]]) -> schema_pb2.Schema:
+    """Return the input `schema`."""
+    return io_utils.SchemaReader().read(schema_file(input_dict))
