@@ -70,10 +70,8 @@ class StatusError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The process that parses large messages raises them, too.
-        return functools.partial(type(self), status=self.status, retry_after=self.retry_after), (
-            self.code,
-            self.message,
-        )
+        made = functools.partial(type(self), status=self.status, retry_after=self.retry_after)
+        return made, (self.code, self.message)
 
 
 def _sendable(message: str) -> str:

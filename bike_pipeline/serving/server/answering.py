@@ -32,8 +32,10 @@ class Counted:
 
     __slots__ = ("_api", "_began", "_entrypoint", "_metrics", "_model")
 
-    def __init__(self, metrics: Metrics, model: str, entrypoint: str, api: str) -> None:
-        self._metrics, self._model, self._entrypoint, self._api = metrics, model, entrypoint, api
+    def __init__(self, answers: Answering, model: str, entrypoint: str, api: str = "Predict") -> None:
+        """Begin; the API is Predict, Classify, Regress or MultiInference."""
+        self._metrics, self._entrypoint, self._api = answers.metrics, entrypoint, api
+        self._model = model if model in answers.versions.models else "unknown"
         self._began = time.perf_counter()
 
     def __enter__(self) -> None: ...
@@ -52,10 +54,6 @@ class Answering:
 
     def __init__(self, versions: ModelVersions, metrics: Metrics, parsing: Parsing, limits: LimitSettings) -> None:
         self.versions, self.metrics, self.parsing, self.limits = versions, metrics, parsing, limits
-
-    def counting(self, model: str, entrypoint: str, api: str = "Predict") -> Counted:
-        """Return what counts a request; the API is Predict, Classify, Regress or MultiInference."""
-        return Counted(self.metrics, model if model in self.versions.models else "unknown", entrypoint, api)
 
     async def predict(self, version: ServedVersion, signature: Signature, columns: Columns) -> Outputs:
         """Return the outputs of one request to a version that the caller keeps in memory.

@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
 from aiohttp import web
@@ -25,11 +25,10 @@ from bike_pipeline.serving.server.answering import Answering
 from bike_pipeline.serving.server.batching import Resources
 from bike_pipeline.serving.server.grpc_services import MODEL_SERVICE, PREDICTION_SERVICE, GrpcApi
 from bike_pipeline.serving.server.metrics import Metrics
-from bike_pipeline.serving.server.model_versions import ModelVersions
+from bike_pipeline.serving.server.model_versions import ModelConfig, ModelVersions
 from bike_pipeline.serving.server.openapi import document
 from bike_pipeline.serving.server.parsing import Parsing
 from bike_pipeline.serving.server.rest import RestApi, application
-from bike_pipeline.serving.server.version_policy import ModelConfig
 from bike_pipeline.serving.statuses import StatusError
 
 if TYPE_CHECKING:
@@ -71,8 +70,7 @@ class Server:
         signing.trusted_keys(without_own=True)
         self._ssl_context = security.ssl_context(settings)
         self._grpc_credentials = security.grpc_credentials(settings)
-        self._middlewares = security.rest_middlewares(settings)
-        self._interceptors = security.grpc_interceptors(settings)
+        middlewares, interceptors = security.rest_middlewares(settings), security.grpc_interceptors(settings)
         loading, answering = ThreadPoolExecutor(1, "loading"), ThreadPoolExecutor(1, "answering")
         self._resources = Resources(self._server, loading, answering, Metrics())
         self.versions = ModelVersions(self._resources, self._set_health)
@@ -80,10 +78,31 @@ class Server:
         answers = Answering(self.versions, self._resources.metrics, self._parsing, settings.serving.security.limits)
         self._rest_api = RestApi(answers, self._server.metrics, document(settings))
         self._grpc_api = GrpcApi(answers)
-        self.rest_port = self.grpc_port = 0
-        self._grpc: Any = None
-        self._runner: Runner | None = None
+        # TF Serving takes messages of any size; we take what the REST API takes.
+        limit = self._server.max_request_bytes
+        app, handler = application(self._rest_api, middlewares, limit)
+        self._runner = Runner(
+            app,
+            handler,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=self._server.drain_seconds,
+            **security.rest_options(settings),
+        )
+        self._grpc = grpc.aio.server(
+            interceptors=interceptors,
+            options=[
+                *security.grpc_options(settings),
+                ("grpc.max_receive_message_length", limit),
+                ("grpc.max_send_message_length", -1),
+                # Two servers on one port would share its clients by chance.
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        self._grpc.add_generic_rpc_handlers(self._grpc_api.handlers())
         self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        self.rest_port = self.grpc_port = 0
 
     async def start(self) -> None:
         """Listen, and serve what is there; a `ServerError` says that a port is taken."""
@@ -117,59 +136,32 @@ class Server:
         await self._close(self._server.drain_seconds)
 
     async def _close(self, drain_seconds: float) -> None:
-        closing = [self._grpc.stop(drain_seconds)] if self._grpc else []
-        if self._runner:
-            closing.append(self._runner.cleanup())
-        await asyncio.gather(*closing)
+        await asyncio.gather(self._grpc.stop(drain_seconds), self._runner.cleanup())
         await self.versions.stop()
         self._resources.loading.shutdown()
         self._resources.answering.shutdown()
         self._parsing.close()
 
     async def _start_grpc(self) -> None:
-        # TF Serving takes messages of any size; we take what the REST API takes.
-        limit = self._server.max_request_bytes
-        self._grpc = grpc.aio.server(
-            interceptors=self._interceptors,
-            options=[
-                *security.grpc_options(self._settings),
-                ("grpc.max_receive_message_length", limit),
-                ("grpc.max_send_message_length", -1),
-                # Two servers on one port would share its clients by chance.
-                ("grpc.so_reuseport", 0),
-            ],
-        )
-        self._grpc.add_generic_rpc_handlers(self._grpc_api.handlers())
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         await self._set_health(False)
         address = address_of(self._server.host, self._server.grpc_port)
-        credentials = self._grpc_credentials
         try:
-            self.grpc_port = (
-                self._grpc.add_secure_port(address, credentials)
-                if credentials
-                else self._grpc.add_insecure_port(address)
-            )
+            if self._grpc_credentials:
+                self.grpc_port = self._grpc.add_secure_port(address, self._grpc_credentials)
+            else:
+                self.grpc_port = self._grpc.add_insecure_port(address)
         except RuntimeError:
             raise _cannot_listen(address, "serving.server.grpc_port") from None
         await self._grpc.start()
 
     async def _start_rest(self) -> None:
-        app, handler = application(self._rest_api, self._middlewares, self._server.max_request_bytes)
-        self._runner = Runner(
-            app,
-            handler,
-            access_log=None,
-            handle_signals=False,
-            shutdown_timeout=self._server.drain_seconds,
-            **security.rest_options(self._settings),
-        )
+        host, port = self._server.host, self._server.rest_port
         await self._runner.setup()
-        self._site = web.TCPSite(self._runner, self._server.host, self._server.rest_port, ssl_context=self._ssl_context)
+        self._site = web.TCPSite(self._runner, host, port, ssl_context=self._ssl_context)
         try:
             await self._site.start()
         except OSError as error:
-            address = address_of(self._server.host, self._server.rest_port)
+            address = address_of(host, port)
             raise _cannot_listen(address, "serving.server.rest_port", error.errno) from None
         self.rest_port = self._runner.addresses[0][1]
 

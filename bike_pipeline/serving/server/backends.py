@@ -61,13 +61,9 @@ class ExportBackend(Backend):
     """An exported model: raw features in, rentals out, no TensorFlow."""
 
     def __init__(self, name: str, folder: Path, record: Mapping[str, Any], max_rows: int) -> None:
-        """Load an export, or raise a `BikePipelineError`: it is not the measured one, or what it needs is not there.
+        """Load an export from its own folder for calls of at most `max_rows`.
 
-        Args:
-            name: its format.
-            folder: its own folder.
-            record: what is on record of it.
-            max_rows: most rows of one call.
+        A `BikePipelineError` says that it is not the one on record, or that what it needs is not there.
         """
         form, path = format_of(name), folder / str(record.get("file", ""))
         if sha256_of(path) != record.get("sha256"):
@@ -97,9 +93,7 @@ class ExportBackend(Backend):
 def exports_by_speed(folder: Path, wanted: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return what is on record of the exports of a version that may answer, by format, the fastest first.
 
-    Args:
-        folder: the version's folder.
-        wanted: formats that may answer; empty for all in float32, whose numbers are the SavedModel's own.
+    If no formats are wanted, all in float32 may, whose numbers are the SavedModel's own.
     """
     try:
         formats = json.loads((folder / EXPORTS_FOLDER / PARITY_FILE).read_bytes())["formats"]

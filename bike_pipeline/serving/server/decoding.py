@@ -29,7 +29,7 @@ def rest_readable(content: bytes, limits: LimitSettings) -> None:
     _parsed(content, limits)
 
 
-def _parsed(content: bytes, limits: LimitSettings) -> json_values.Request:
+def _parsed(content: bytes, limits: LimitSettings) -> dict[str, Any]:
     if len(content) > SMALL:
         # The guard has looked at the others.
         check_json(content, limits)
@@ -38,9 +38,9 @@ def _parsed(content: bytes, limits: LimitSettings) -> json_values.Request:
 
 def rest_predict(content: bytes, limits: LimitSettings, found: Mapping[str, Signature]) -> tuple[str, Columns, Format]:
     """Return signature, inputs and format of a predict request to a version with these signatures."""
-    parsed = _parsed(content, limits)
-    signature = signature_of(found, parsed.signature, rest=True)
-    columns, form = json_format.inputs_of(parsed, signature)
+    body = _parsed(content, limits)
+    signature = signature_of(found, body.get("signature_name", ""), rest=True)
+    columns, form = json_format.inputs_of(body, signature)
     if not isinstance(columns, tuple) and len(content) > SMALL:
         check_rows(tensors.most_rows(columns), limits.rows)
         # Lists are dear to hand over.
@@ -51,8 +51,8 @@ def rest_predict(content: bytes, limits: LimitSettings, found: Mapping[str, Sign
 
 def rest_examples(content: bytes, limits: LimitSettings) -> tuple[str, dict[str, Array]]:
     """Return the signature's name and the inputs of a classify or regress request."""
-    parsed = _parsed(content, limits)
-    return parsed.signature, _examples(examples_api.input_of(parsed.body), limits)
+    body = _parsed(content, limits)
+    return body.get("signature_name", ""), _examples(examples_api.input_of(body), limits)
 
 
 def _examples(proto: Any, limits: LimitSettings) -> dict[str, Array]:

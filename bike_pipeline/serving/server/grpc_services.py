@@ -18,8 +18,8 @@ from bike_pipeline.serving.protos import (
     regression_pb2,
 )
 from bike_pipeline.serving.security.request_size import SMALL
-from bike_pipeline.serving.server import answering, decoding, examples_api, tensors, version_policy
-from bike_pipeline.serving.server.answering import Answering
+from bike_pipeline.serving.server import answering, decoding, examples_api, model_versions, tensors
+from bike_pipeline.serving.server.answering import Answering, Counted
 from bike_pipeline.serving.server.examples_api import CLASSIFY, REGRESS
 from bike_pipeline.serving.server.served_version import ServedVersion
 from bike_pipeline.serving.server.tensors import DEFAULT_SIGNATURE, Array, Columns, Signature
@@ -78,13 +78,10 @@ class GrpcApi:
     def _handler(
         self, kind: Any, answer: Callable[..., Awaitable[Any]], with_inputs: bool = False, *arguments: Any
     ) -> grpc.RpcMethodHandler:
-        """Return a handler; the guard before it answers what is raised.
+        """Return a handler for requests of a kind; the guard before it answers what is raised.
 
-        Args:
-            kind: the request's type.
-            answer: called with the arguments and the request; with that of a large message and its inputs.
-            with_inputs: whether it may be large; it is parsed elsewhere then.
-            arguments: what it needs besides.
+        They are answered by what is called with the arguments and a request. Those with inputs may be large: they are
+        parsed elsewhere then, and their inputs come behind the request.
         """
 
         async def parsed(message: bytes) -> tuple[Any, ...]:
@@ -111,7 +108,7 @@ class GrpcApi:
 
     async def _predict(self, request: Any, inputs: Typed | None = None) -> Any:
         spec = request.model_spec
-        with self._answers.counting(spec.name, "GRPC"), self._find(spec) as version:
+        with Counted(self._answers, spec.name, "GRPC"), self._find(spec) as version:
             signature = answering.signature_of(version.loaded.signatures, spec.signature_name, rest=False)
             specs, wanted = signature.inputs, list(request.output_filter)
             tensors.check_names(request.inputs if inputs is None else inputs, specs)
@@ -133,7 +130,7 @@ class GrpcApi:
 
     async def _examples(self, api: str, method: str, kind: Any, request: Any, columns: Examples | None = None) -> Any:
         response, spec = kind(), request.model_spec
-        with self._answers.counting(spec.name, "GRPC", api), self._find(spec) as version:
+        with Counted(self._answers, spec.name, "GRPC", api), self._find(spec) as version:
             signature = examples_api.signature_of(version, spec.signature_name, method)
             examples = columns or examples_api.columns_of(request.input)
             results = await self._answers.examples(version, signature, examples)
@@ -146,7 +143,7 @@ class GrpcApi:
             raise invalid("Inference request must have at least one task")
         spec = request.tasks[0].model_spec
         response = inference_pb2.MultiInferenceResponse()
-        with self._answers.counting(spec.name, "GRPC", "MultiInference"), self._find(spec) as version:
+        with Counted(self._answers, spec.name, "GRPC", "MultiInference"), self._find(spec) as version:
             # All are looked at before the first is answered.
             tasks = [_task_signature(task, request, version) for task in request.tasks]
             examples = columns or examples_api.columns_of(request.input)
@@ -167,7 +164,7 @@ class GrpcApi:
     async def _reload(self, request: Any) -> Any:
         if request.config.WhichOneof("config") != "model_config_list":
             raise invalid("Only ModelServerConfig with a model_config_list is supported for reloading")
-        configs = [version_policy.from_proto(config) for config in request.config.model_config_list.config]
+        configs = [model_versions.from_proto(config) for config in request.config.model_config_list.config]
         await self._versions.configure(configs, there=True)
         response = model_management_pb2.ReloadConfigResponse()
         response.status.error_code = 0

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bike_pipeline.serving.server import json_values, tensors
-from bike_pipeline.serving.server.json_values import Request, excerpt, is_object
+from bike_pipeline.serving.server.json_values import excerpt, is_object
 from bike_pipeline.serving.server.tensors import Array, Column, Columns, Outputs, Signature, TensorSpec
 from bike_pipeline.serving.statuses import StatusError, invalid
 
@@ -22,14 +22,13 @@ Format = Literal["row", "column"]
 _PLAIN_MAX = 1 << 62
 
 
-def inputs_of(request: Request, signature: Signature) -> tuple[Columns, Format]:
-    """Return a predict request's inputs and its format, or refuse what does not fit the signature.
+def inputs_of(body: dict[str, Any], signature: Signature) -> tuple[Columns, Format]:
+    """Return the inputs of a predict request's body and its format, or refuse what does not fit the signature.
 
     The inputs are the numbers alone if they are one plain row.
     """
-    body = request.body
     if not signature.inputs:
-        raise invalid(f"Failed to get input map for signature: {request.signature or 'DEFAULT'}")
+        raise invalid(f"Failed to get input map for signature: {body.get('signature_name') or 'DEFAULT'}")
     if "instances" in body and "inputs" in body:
         raise invalid(
             f"JSON Value: {excerpt(body)} Not formatted correctly expecting only one of 'inputs' or 'instances' keys "

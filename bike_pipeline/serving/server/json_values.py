@@ -17,7 +17,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import orjson
@@ -51,15 +51,8 @@ _RANGES = {
 _NAMES: dict[type[Any], str] = {type(None): "Null", dict: "Object", list: "Array", str: "String"}
 
 
-class Request(NamedTuple):
-    """A parsed body, and the signature that it names; empty for the default."""
-
-    body: dict[str, Any]
-    signature: str
-
-
-def parse(content: bytes) -> Request:
-    """Return a request's body, or refuse what is no JSON object."""
+def parse(content: bytes) -> dict[str, Any]:
+    """Return a request's body, which may have a `signature_name`, or refuse what is no JSON object."""
     if not content:
         raise invalid("JSON Parse error: The document is empty")
     try:
@@ -68,28 +61,23 @@ def parse(content: bytes) -> Request:
         body = _parse_leniently(content, error)
     if not isinstance(body, dict):
         raise invalid(f"JSON Value: {excerpt(body)} Is not object")
-    name = body.get("signature_name", "")
-    if not isinstance(name, str):
+    if not isinstance(body.get("signature_name", ""), str):
         raise invalid(
             f"JSON Value: {excerpt(body)} not formatted correctly. 'signature_name' key must be a string value."
         )
-    return Request(body, name)
-
-
-def _refusal(error: orjson.JSONDecodeError) -> StatusError:
-    # orjson counts in characters, but the place itself is right if everything before it is ASCII.
-    return invalid(f"JSON Parse error: {_SAID.get(error.msg, error.msg)} at offset: {error.pos}")
+    return body
 
 
 def _parse_leniently(content: bytes, error: orjson.JSONDecodeError) -> Any:
     """Read what orjson refuses and TF Serving takes."""
-    refused = _refusal(error)
     whole = content.removeprefix(_BYTE_ORDER_MARK).partition(b"\0")[0]
     if whole != content:
         try:
             return orjson.loads(whole)
         except orjson.JSONDecodeError as again:
-            refused = _refusal(again)
+            error = again
+    # orjson counts in characters, but the place itself is right if everything before it is ASCII.
+    refused = invalid(f"JSON Parse error: {_SAID.get(error.msg, error.msg)} at offset: {error.pos}")
     if b"NaN" not in whole and b"Inf" not in whole:
         raise refused
     try:

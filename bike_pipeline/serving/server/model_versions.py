@@ -8,20 +8,99 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal
 
 from bike_pipeline.errors import StorageError
+from bike_pipeline.model_registry import ModelRegistry
 from bike_pipeline.model_registry.deployment import STABLE
-from bike_pipeline.serving.server import version_policy
 from bike_pipeline.serving.server.batching import Resources
 from bike_pipeline.serving.server.served_version import ServedVersion, State, stamp
-from bike_pipeline.serving.server.version_policy import ModelConfig
 from bike_pipeline.serving.statuses import Code, StatusError, invalid
 
 _log = logging.getLogger(__name__)
 # Versions at their end are kept for status requests, up to a number that no person reads through.
 _MAX_ENDED = 100
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What is configured for one model: its versions as TF Serving's ServableVersionPolicy chooses them.
+
+    Attributes:
+        policy: which versions are served; `promoted` is resolved into `specific` at every look (see `resolved`).
+        latest: how many of the newest, with the policy `latest`.
+        specific: which ones, with the policy `specific`.
+        labels: versions by label.
+    """
+
+    name: str
+    base_path: Path
+    policy: Literal["promoted", "latest", "all", "specific"] = "latest"
+    latest: int = 1
+    specific: Sequence[int] = ()
+    labels: Mapping[str, int] = field(default_factory=dict)
+
+    def resolved(self) -> ModelConfig:
+        """Return what this means now; reads the deployment's state if the policy is `promoted`.
+
+        Nothing serves then but what has a label, and a request that names no version gets the one that is `stable`.
+        """
+        if self.policy != "promoted":
+            return self
+        registry = ModelRegistry(self.base_path)
+        found = registry.deployment()
+        if found is None:
+            promoted = registry.serving()
+            return replace(self, policy="specific", specific=() if promoted is None else (promoted,))
+        return replace(self, policy="specific", specific=tuple(found.labels.values()), labels=dict(found.labels))
+
+    def wanted(self, present: Mapping[int, Path]) -> dict[int, Path]:
+        """Return the versions that are meant to be served, of those that are there."""
+        numbers = sorted(present)
+        if self.policy == "latest":
+            numbers = numbers[-self.latest :]
+        elif self.policy == "specific":
+            numbers = [number for number in numbers if number in set(self.specific)]
+        return {number: present[number] for number in numbers}
+
+    def absent(self, present: Mapping[int, Path]) -> str:
+        """Say which versions are meant to be served and not there; empty if none is missing."""
+        if not present:
+            return f"model {self.name} has no version in {self.base_path}"
+        missing = sorted(set(self.specific) - present.keys()) if self.policy == "specific" else []
+        return f"model {self.name} has no version {', '.join(map(str, missing))}" if missing else ""
+
+
+def version_folders(base_path: Path) -> dict[int, Path]:
+    """Return a model's version folders by number; a name may have leading zeros, and the first of two names counts."""
+    try:
+        entries = sorted(base_path.iterdir(), reverse=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    numbered = {int(path.name): path for path in entries if re.fullmatch("[0-9]+", path.name) and path.is_dir()}
+    return {number: path for number, path in numbered.items() if number < 1 << 63}
+
+
+def from_proto(proto: Any) -> ModelConfig:
+    """Return a `tensorflow.serving.ModelConfig` as ours; which folders it may name, the guard has decided before."""
+    if not proto.name:
+        raise invalid("Invalid ModelConfig: a model has no name")
+    if proto.model_platform not in ("", "tensorflow"):
+        raise invalid(f"model {proto.name}: this server has no platform {proto.model_platform}, only tensorflow")
+    if not proto.base_path.startswith("/"):
+        raise invalid(f"model {proto.name}: the base path must be an absolute local folder")
+    policy = proto.model_version_policy
+    kind: Any = policy.WhichOneof("policy_choice") or "latest"
+    versions = tuple(policy.specific.versions)
+    if kind == "specific" and not versions:
+        raise invalid(f"model {proto.name}: the specific version policy names no version")
+    # Zero stands for the default, which is one.
+    count = policy.latest.num_versions or 1
+    return ModelConfig(proto.name, Path(proto.base_path), kind, count, versions, dict(proto.version_labels))
 
 
 class Model:
@@ -125,13 +204,9 @@ class ModelVersions:
     async def configure(self, configs: Iterable[ModelConfig], there: bool = False) -> None:
         """Serve these models and no others; return when what they want was loaded, or tried.
 
-        Args:
-            configs: the models.
-            there: whether it is an error that a model has no version yet, or lacks one that its policy names.
-
         Raises:
-            StatusError: a name stands there twice, a label is for a version that is not available, or a version is not
-                there or does not load; the models go on as far as they came.
+            StatusError: a name stands there twice, a label is for a version that is not available, or a version does
+                not load, or, if `there`, is not there; the models go on as far as they came.
         """
         wanted: dict[str, ModelConfig] = {}
         for config in configs:
@@ -147,28 +222,22 @@ class ModelVersions:
             absent = [text for name in wanted if there and (text := self.models[name].absent)]
             for name, config in wanted.items():
                 if config.policy != "promoted":
-                    self.label(self.models[name], config.labels)
+                    self._label(self.models[name], config.labels)
             await self._on_change(self.ready)
         for model in dropped:
             await model.stop()
         if absent:
             raise StatusError(Code.NOT_FOUND, "; ".join(absent))
-        broken = [v for name in wanted for v in self.models[name].failed]
-        if broken:
-            first = broken[0]
-            raise StatusError(
-                first.error.code if first.error else Code.INTERNAL,
-                f"{first.model} version {first.number} cannot be served: {first.error}",
-            )
+        if broken := [(v, v.error) for name in wanted for v in self.models[name].failed if v.error]:
+            version, error = broken[0]
+            raise StatusError(error.code, f"{version.model} version {version.number} cannot be served: {error}")
 
-    def label(self, model: Model, labels: Mapping[str, int]) -> None:
+    def _label(self, model: Model, labels: Mapping[str, int]) -> None:
         """Give a model these labels and no others; a label for a version that is not available is refused."""
+        available = [version.number for version in model.available()]
         for label, number in labels.items():
-            version = model.versions.get(number)
-            new = label not in model.labels
-            if (version is None or version.state is not State.AVAILABLE) and not (
-                self._resources.settings.allow_labels_on_unavailable and new
-            ):
+            may_come = self._resources.settings.allow_labels_on_unavailable and label not in model.labels
+            if number not in available and not may_come:
                 raise StatusError(
                     Code.FAILED_PRECONDITION,
                     f"Request to assign label to version {number} of model {model.config.name}, which is not "
@@ -196,17 +265,17 @@ class ModelVersions:
     async def _look_at(self, model: Model) -> None:
         loop = asyncio.get_running_loop()
         try:
-            config = await loop.run_in_executor(self._resources.loading, version_policy.resolved, model.config)
+            config = await loop.run_in_executor(self._resources.loading, model.config.resolved)
         except StorageError as error:
             _log.warning("%s: what serves goes on serving: %s", model.config.name, error)
             return
-        present = await loop.run_in_executor(self._resources.loading, version_policy.folders, config.base_path)
+        present = await loop.run_in_executor(self._resources.loading, version_folders, config.base_path)
         model.preferred = config.labels.get(STABLE) if model.config.policy == "promoted" else None
-        model.absent = version_policy.absent(config, present)
-        await model.reconcile(version_policy.wanted(config, present))
+        model.absent = config.absent(present)
+        await model.reconcile(config.wanted(present))
         if model.config.policy == "promoted":
             ready = {version.number for version in model.available()}
-            self.label(model, {label: number for label, number in config.labels.items() if number in ready})
+            self._label(model, {label: number for label, number in config.labels.items() if number in ready})
 
     def _named(self, name: str, number: int | None, label: str | None) -> tuple[Model | None, int | None]:
         model = self.models.get(name)
@@ -220,10 +289,9 @@ class ModelVersions:
         """Return the version that a request asks for, the newest if it names none, if it is available."""
         model, number = self._named(name, number, label)
         if number is None:
-            found = model.latest if model else None
-            if found is None:
+            if model is None or model.latest is None:
                 raise StatusError(Code.NOT_FOUND, f"Servable not found for request: Latest({name})")
-            return found
+            return model.latest
         found = model.versions.get(number) if model else None
         if found is None or found.state is not State.AVAILABLE:
             raise StatusError(Code.NOT_FOUND, f"Servable not found for request: Specific({name}, {number})")
@@ -232,10 +300,9 @@ class ModelVersions:
     def statuses(self, name: str, number: int | None = None, label: str | None = None) -> list[ServedVersion]:
         """Return the versions that a status request asks for, the newest first."""
         model, number = self._named(name, number, label)
-        if number is not None:
-            if model is None or number not in model.versions:
-                raise StatusError(Code.NOT_FOUND, f"Could not find version {number} of model {name}")
-            return [model.versions[number]]
-        if model is None or not model.versions:
-            raise StatusError(Code.NOT_FOUND, f"Could not find any versions of model {name}")
-        return [model.versions[found] for found in sorted(model.versions, reverse=True)]
+        versions = model.versions if model else {}
+        wanted = [number] if number is not None else sorted(versions, reverse=True)
+        if not versions.keys() & wanted:
+            what = "any versions" if number is None else f"version {number}"
+            raise StatusError(Code.NOT_FOUND, f"Could not find {what} of model {name}")
+        return [versions[found] for found in wanted]

@@ -37,12 +37,7 @@ class Parsing:
         self._child: tuple[subprocess.Popen[bytes], Connection] | None = None
 
     async def run(self, function: Callable[..., _Result], content: bytes, *arguments: Any) -> _Result:
-        """Return what a function of a module makes of a message, computed in the other process.
-
-        Args:
-            function: called with the message and the arguments.
-            content: the message.
-            arguments: what else it needs; small, as is what it returns besides arrays.
+        """Return what a function of a module makes of a message and small arguments, computed in the other process.
 
         Raises:
             StatusError: it took too long, or the process ended, as it does if memory is short.

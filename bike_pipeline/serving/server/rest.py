@@ -15,7 +15,7 @@ from bike_pipeline.serving.security import bodies
 from bike_pipeline.serving.security.request_size import SMALL
 from bike_pipeline.serving.security.rest import METRICS_PATH, expect_later, refused
 from bike_pipeline.serving.server import answering, decoding, examples_api, json_format, json_values, openapi
-from bike_pipeline.serving.server.answering import Answering
+from bike_pipeline.serving.server.answering import Answering, Counted
 from bike_pipeline.serving.server.metrics import CONTENT_TYPE
 from bike_pipeline.serving.statuses import StatusError, invalid
 
@@ -78,7 +78,7 @@ class RestApi:
         return orjson.dumps(body, option=orjson.OPT_INDENT_2)
 
     async def _predict(self, content: bytes, name: str, number: int | None, label: str | None) -> bytes:
-        with self._answers.counting(name, "REST"):
+        with Counted(self._answers, name, "REST"):
             try:
                 version = self._versions.find(name, number, label)
             except StatusError:
@@ -92,7 +92,7 @@ class RestApi:
                 return json_format.response(outputs, form)
 
     async def _examples(self, content: bytes, verb: str, name: str, number: int | None, label: str | None) -> bytes:
-        with self._answers.counting(name, "REST", verb.capitalize()):
+        with Counted(self._answers, name, "REST", verb.capitalize()):
             chosen, columns = await self._read(decoding.rest_examples, content)
             with self._versions.find(name, number, label) as version:
                 signature = examples_api.signature_of(version, chosen, _EXAMPLES[verb])

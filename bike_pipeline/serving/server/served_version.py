@@ -70,7 +70,6 @@ class ServedVersion:
     """One version. All methods belong to the event loop's thread.
 
     Attributes:
-        state: where it is in its life.
         error: why it is not available; None if nothing went wrong.
         batchers: what answers, by signature; TensorFlow may still answer others (see `batcher`).
         tries: how often it was tried to load it.
