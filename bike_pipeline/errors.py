@@ -18,13 +18,9 @@ _NODES = re.compile(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:\w+\](\s*name:\s*\S*)?")
 
 
 def first_words(error: BaseException, most: int = 300) -> str:
-    """Return the first line of what a library says of an error, without its innards.
+    """Return at most `most` characters of the first line of what a library says of an error, without its innards.
 
-    That is: TensorFlow's names of nodes, statements of a database, fields of a message.
-
-    Args:
-        error: the library's error.
-        most: characters that are kept.
+    Those are TensorFlow's names of nodes, statements of a database, fields of a message.
     """
     lines = (" ".join(_STATEMENT.sub("", line).split()) for line in _NODES.sub(" ", str(error)).splitlines())
     return (next(filter(None, lines), "") or type(error).__name__)[:most]
@@ -69,6 +65,9 @@ class BikePipelineError(Exception):
 
     exit_code: ExitCode = ExitCode.UNFORESEEN
 
+    def __init_subclass__(cls, exit_code: ExitCode | None = None) -> None:
+        cls.exit_code = exit_code or cls.exit_code
+
     def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
         """Keep the three parts; none of them ends with a full stop."""
         self.what = what
@@ -94,109 +93,73 @@ def _rebuild(kind: type[BikePipelineError], what: str, where: str, fix: str) -> 
     return kind(what, where=where, fix=fix)
 
 
-class ConfigurationError(BikePipelineError):
+class ConfigurationError(BikePipelineError, exit_code=ExitCode.CONFIGURATION):
     """A setting is unknown, missing, of the wrong type, or contradicts another."""
 
-    exit_code = ExitCode.CONFIGURATION
 
-
-class DataError(BikePipelineError):
+class DataError(BikePipelineError, exit_code=ExitCode.DATA):
     """A source cannot be read, breaks the feature contract, or the span store does not hold what was asked for."""
 
-    exit_code = ExitCode.DATA
 
-
-class DataGateError(BikePipelineError):
+class DataGateError(BikePipelineError, exit_code=ExitCode.DATA_GATE):
     """The data gate refused the span: training on it would not be sound."""
 
-    exit_code = ExitCode.DATA_GATE
 
-
-class NotPushedError(BikePipelineError):
+class NotPushedError(BikePipelineError, exit_code=ExitCode.NOT_PUSHED):
     """The run came to its end but the candidate was not blessed, so the serving model stays."""
 
-    exit_code = ExitCode.NOT_PUSHED
 
-
-class BusyError(BikePipelineError):
+class BusyError(BikePipelineError, exit_code=ExitCode.BUSY):
     """Another process holds the lock."""
 
-    exit_code = ExitCode.BUSY
 
-
-class StorageError(BikePipelineError):
+class StorageError(BikePipelineError, exit_code=ExitCode.STORAGE):
     """A folder or file cannot be read or written: permission, space, absence."""
 
-    exit_code = ExitCode.STORAGE
 
-
-class MissingExtraError(BikePipelineError):
+class MissingExtraError(BikePipelineError, exit_code=ExitCode.MISSING_EXTRA):
     """An optional part of the product is not installed."""
 
-    exit_code = ExitCode.MISSING_EXTRA
 
-
-class StageError(BikePipelineError):
+class StageError(BikePipelineError, exit_code=ExitCode.STAGE):
     """A stage of the pipeline failed."""
 
-    exit_code = ExitCode.STAGE
 
-
-class ModelError(BikePipelineError):
+class ModelError(BikePipelineError, exit_code=ExitCode.MODEL):
     """There is no served model, it cannot be loaded, or it cannot answer the request."""
 
-    exit_code = ExitCode.MODEL
 
-
-class MetadataError(BikePipelineError):
+class MetadataError(BikePipelineError, exit_code=ExitCode.METADATA):
     """The metadata store cannot be opened or does not hold what was asked for."""
 
-    exit_code = ExitCode.METADATA
 
-
-class BaselineError(BikePipelineError):
+class BaselineError(BikePipelineError, exit_code=ExitCode.BASELINE):
     """The candidate cannot be compared with the serving model: signature or metric set changed."""
 
-    exit_code = ExitCode.BASELINE
 
-
-class InstallationError(BikePipelineError):
+class InstallationError(BikePipelineError, exit_code=ExitCode.INSTALLATION):
     """Something that every command needs is not installed, or in a version that does not fit."""
 
-    exit_code = ExitCode.INSTALLATION
 
-
-class ClusterError(BikePipelineError):
+class ClusterError(BikePipelineError, exit_code=ExitCode.CLUSTER):
     """A cluster cannot be reached, refuses who we are or what we ask, or does not end a run in time."""
 
-    exit_code = ExitCode.CLUSTER
 
-
-class VerificationError(BikePipelineError):
+class VerificationError(BikePipelineError, exit_code=ExitCode.VERIFICATION):
     """A pushed model, or what it was made of, is not what its record says, or cannot be proved to be."""
 
-    exit_code = ExitCode.VERIFICATION
 
-
-class TrackingError(BikePipelineError):
+class TrackingError(BikePipelineError, exit_code=ExitCode.TRACKING):
     """A run could not be told to a tracking server."""
 
-    exit_code = ExitCode.TRACKING
 
-
-class ExportError(BikePipelineError):
+class ExportError(BikePipelineError, exit_code=ExitCode.EXPORT):
     """A model cannot be written in a format, or what was written is not the same model."""
 
-    exit_code = ExitCode.EXPORT
 
-
-class EdgeError(BikePipelineError):
+class EdgeError(BikePipelineError, exit_code=ExitCode.EDGE):
     """An edge bundle or channel cannot be read, is not what its signature says, or fails its golden rows."""
 
-    exit_code = ExitCode.EDGE
 
-
-class ServerError(BikePipelineError):
+class ServerError(BikePipelineError, exit_code=ExitCode.SERVER):
     """A model server cannot be started or reached, or refuses what it was asked."""
-
-    exit_code = ExitCode.SERVER
