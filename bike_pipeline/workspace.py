@@ -10,14 +10,11 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from bike_pipeline.settings import FETCHED_ROOT, Settings, load_settings
-from bike_pipeline.use_cases import cluster, compression, data, gc, promotion, reproduction, verification
+from bike_pipeline.use_cases import cluster, compression, data, reproduction, serving
 from bike_pipeline.use_cases import doctor as doctor_
 from bike_pipeline.use_cases import export as export_
 from bike_pipeline.use_cases import lineage as lineage_
-from bike_pipeline.use_cases import predict as predict_
-from bike_pipeline.use_cases import push_edge as push_edge_
 from bike_pipeline.use_cases import run as run_
-from bike_pipeline.use_cases import track as track_
 from bike_pipeline.use_cases.champion import Champion
 
 Parameters = ParamSpec("Parameters")
@@ -86,24 +83,24 @@ class Workspace:
     ingest_demo = _method(run_.ingest_demo)
     reproducibility = _method(reproduction.reproducibility)
     reproduce = _method(reproduction.reproduce)
-    track = _method(track_.track)
+    track = _method(lineage_.track)
     champion = _method(Champion)
     models = _method(lineage_.models)
     compress = _method(compression.compress)
     export = _method(export_.export)
     parity = _method(export_.parity)
-    predict = _method(predict_.predict)
+    predict = _method(serving.predict)
     runs = _method(lineage_.runs)
     lineage = _method(lineage_.lineage_report)
     impact = _method(lineage_.impact)
     compare = _method(lineage_.compare)
     explain_run = _method(lineage_.explain_run)
-    verify = _method(verification.verify)
-    collect_garbage = _method(gc.collect_garbage)
-    promote = _method(promotion.promote)
-    rollback = _method(promotion.rollback)
-    history = _method(promotion.history)
-    push_edge = _method(push_edge_.push_edge)
+    verify = _method(serving.verify)
+    collect_garbage = _method(lineage_.collect_garbage)
+    promote = _method(serving.promote)
+    rollback = _method(serving.rollback)
+    history = _method(serving.history)
+    push_edge = _method(serving.push_edge)
     spans = _method(data.versions)
     verify_data = _method(data.verify)
     compile = _method(cluster.compile_pipeline)

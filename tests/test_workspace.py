@@ -14,7 +14,7 @@ import bike_pipeline
 from bike_pipeline import Workspace
 from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.run_events import RunResult
-from bike_pipeline.use_cases import promotion
+from bike_pipeline.use_cases import serving
 from tests.data.making import make_rows, to_csv
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,7 +99,7 @@ def test_a_runner_of_a_third_party_is_found_by_its_entry_point(tmp_path, monkeyp
 def test_a_method_is_its_use_case_with_the_settings_filled_in():
     shown = inspect.signature(Workspace("workspace").promote)
     assert list(shown.parameters) == ["version", "label", "reason"]
-    assert Workspace.promote.__doc__ == promotion.promote.__doc__
+    assert Workspace.promote.__doc__ == serving.promote.__doc__
 
 
 def test_the_page_names_every_method():

@@ -12,7 +12,7 @@ from bike_pipeline.commands.output import Parts, answer, captured, table
 
 if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
-    from bike_pipeline.use_cases.push_edge import PublishedBundle
+    from bike_pipeline.use_cases.serving import PublishedBundle
 
 
 CHANNELS = ("stable", "beta")
@@ -48,7 +48,7 @@ def edge(settings: Settings, as_json: bool, **options: Any) -> None:
     The channel is a folder of static files: serve it with any web server, and let devices run
     `bike-edge update --channel-url URL --key signing.pub --state DIR`.
     """
-    from bike_pipeline.use_cases.push_edge import push_edge
+    from bike_pipeline.use_cases.serving import push_edge
 
     # LiteRT tells which delegate it made each time that it loads a model.
     with captured(settings.logs_path / "push.log") as screen:

@@ -14,9 +14,9 @@ from bike_pipeline.commands.output import show as print_parts
 if TYPE_CHECKING:
     from bike_pipeline.lineage.store.entities import RunRecord
     from bike_pipeline.settings import Settings
-    from bike_pipeline.use_cases.gc import GarbageCollection
+    from bike_pipeline.use_cases.lineage import GarbageCollection
     from bike_pipeline.use_cases.lineage import Form
-    from bike_pipeline.use_cases.verification import Verification
+    from bike_pipeline.use_cases.serving import Verification
 
 
 _COLUMNS = ("run", "started (UTC)", "span", "state", "ran", "cached", "seconds", "outcome")
@@ -166,7 +166,7 @@ def verify_command(settings: Settings, public_keys: tuple[Path, ...], as_json: b
     that serves. Of a version of this workspace, the outputs of all stages behind it and its spans are checked too. Ends
     with exit code 16 if a byte was changed, a file is too many, or evidence is missing.
     """
-    from bike_pipeline.use_cases.verification import verify
+    from bike_pipeline.use_cases.serving import verify
 
     found = verify(settings, model, public_keys)
     answer(found, _verify_view, as_json)
@@ -203,7 +203,7 @@ def gc_command(settings: Settings, as_json: bool, **options: Any) -> None:
     Never freed is what the lineage of the model that serves needs, or that of its baseline. Pushed models in the
     serving folder, the span store and logs are not touched. Interrupted, the next call goes on where this one stopped.
     """
-    from bike_pipeline.use_cases.gc import collect_garbage
+    from bike_pipeline.use_cases.lineage import collect_garbage
 
     found = collect_garbage(settings, **options)
     answer(found, lambda _: _gc_view(found, settings.pipeline_root), as_json)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bike_pipeline.exporting.compression.rule import Candidate
     from bike_pipeline.lineage.store.entities import ModelRecord
     from bike_pipeline.settings import Settings
-    from bike_pipeline.settings.compression import Method
+    from bike_pipeline.settings.exporting import Method
     from bike_pipeline.use_cases.compression import Compression
     from bike_pipeline.use_cases.export import Export, ParityMatrix
 

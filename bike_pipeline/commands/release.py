@@ -26,7 +26,7 @@ def promote_command(settings: Settings, label: str, reason: str, as_json: bool, 
     A version that does not pass is refused with exit code 20, and what was promoted before still is. The servers of
     serving.promotion.servers are told. With --json, null if there was no change to make.
     """
-    from bike_pipeline.use_cases.promotion import promote, version_to_promote
+    from bike_pipeline.use_cases.serving import promote, version_to_promote
 
     chosen = version_to_promote(settings, version)
     with captured(settings.logs_path / "promote.log") as screen:
@@ -52,7 +52,7 @@ def rollback_command(settings: Settings, to: int | None, label: str, reason: str
 
     The next run compares its candidate with that version, and no run promotes the one that was left again.
     """
-    from bike_pipeline.use_cases.promotion import rollback
+    from bike_pipeline.use_cases.serving import rollback
 
     answer(
         rollback(settings, to, label, reason),
@@ -66,7 +66,7 @@ def rollback_command(settings: Settings, to: int | None, label: str, reason: str
 @json_option
 def history_command(settings: Settings, as_json: bool) -> None:
     """List what was validated, promoted and rolled back: when, by whom, from which version to which, and why."""
-    from bike_pipeline.use_cases.promotion import history
+    from bike_pipeline.use_cases.serving import history
 
     answer(history(settings), _view, as_json)
 

@@ -60,7 +60,7 @@ def predict_command(
     if server is None and (protocol is not None or label):
         raise click.UsageError("--protocol and --label are about a model server: name it with --server")
     from bike_pipeline.serving.records import is_json, parse
-    from bike_pipeline.use_cases.predict import predict
+    from bike_pipeline.use_cases.serving import predict
 
     text, where = _read(records)
     parsed = parse(text, where)

@@ -141,7 +141,7 @@ def track_command(settings: Settings, as_json: bool, run: str | None) -> None:
     Without RUN, the newest that came to an evaluation. What the server has already is not sent twice. Ends with exit
     code 17 if the server cannot be reached or refuses.
     """
-    from bike_pipeline.use_cases.track import track
+    from bike_pipeline.use_cases.lineage import track
 
     found = track(settings, run)
     document = {"run_id": found.run_id, **asdict(found.sent)}

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     from bike_pipeline.model_registry.signing import Signer
-    from bike_pipeline.settings.edge import EdgeSettings
+    from bike_pipeline.settings.tree import EdgeSettings
 
 _C_SOURCE = "c_source"
 _HERE = Path(__file__).parent

@@ -16,7 +16,7 @@ from bike_pipeline.notebook_views import elements as ui
 from bike_pipeline.notebook_views.elements import Html, Picture
 from bike_pipeline.pages import render
 from bike_pipeline.use_cases.champion import Champion
-from bike_pipeline.use_cases.verification import trusted_keys
+from bike_pipeline.use_cases.serving import trusted_keys
 
 _OWN_KEY = (
     "this workspace's own key, since signing.trusted_keys names none: that shows that nothing changed since the push, "

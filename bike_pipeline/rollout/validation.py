@@ -26,7 +26,7 @@ from typing import Any
 from bike_pipeline import features
 from bike_pipeline.errors import ServerError
 from bike_pipeline.model_registry import ModelRegistry
-from bike_pipeline.settings.serving_promotion import ValidationSettings
+from bike_pipeline.settings.serving import ValidationSettings
 
 LOG_FILE, REQUEST_FILE = "server.log", "first_failing_request.json"
 # Beside the versions; TF Serving passes over what is no number.

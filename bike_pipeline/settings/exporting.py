@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from bike_pipeline.settings.compression import CompressionSettings
+from bike_pipeline.settings.exporting import CompressionSettings
 from bike_pipeline.settings.section import Count, FormatName, Positive, Section
 
 

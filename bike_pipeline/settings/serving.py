@@ -7,11 +7,11 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from bike_pipeline.settings.section import Section
-from bike_pipeline.settings.serving_client import ServingClientSettings
+from bike_pipeline.settings.serving import ServingClientSettings
 from bike_pipeline.settings.serving_configuration import ServingConfigurationSettings
-from bike_pipeline.settings.serving_promotion import PromotionSettings
+from bike_pipeline.settings.serving import PromotionSettings
 from bike_pipeline.settings.serving_security import ServingSecuritySettings
-from bike_pipeline.settings.serving_server import ServerSettings
+from bike_pipeline.settings.serving import ServerSettings
 
 
 class ServingSettings(Section):

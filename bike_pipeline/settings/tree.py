@@ -9,15 +9,15 @@ from pydantic import Field
 
 from bike_pipeline.settings.beam import BeamSettings
 from bike_pipeline.settings.data import DataSettings, GateSettings
-from bike_pipeline.settings.edge import EdgeSettings
+from bike_pipeline.settings.tree import EdgeSettings
 from bike_pipeline.settings.evaluation import EvaluationSettings
 from bike_pipeline.settings.exporting import ExportingSettings
 from bike_pipeline.settings.kubeflow import KubeflowSettings
 from bike_pipeline.settings.metadata import MetadataSettings
 from bike_pipeline.settings.section import Section
 from bike_pipeline.settings.serving import ServingSettings
-from bike_pipeline.settings.signing import SigningSettings
-from bike_pipeline.settings.tracking import TrackingSettings
+from bike_pipeline.settings.tree import SigningSettings
+from bike_pipeline.settings.tree import TrackingSettings
 from bike_pipeline.settings.training import TrainingSettings
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[1]

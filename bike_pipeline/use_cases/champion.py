@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bike_pipeline import features
 from bike_pipeline.errors import MetadataError
+from bike_pipeline.use_cases.lineage import lineage_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +42,6 @@ class Champion:
         from bike_pipeline.lineage.queries.history import History
         from bike_pipeline.lineage.queries.model_lookup import find_model
         from bike_pipeline.lineage.store.lost_store import refuse_a_lost_store
-        from bike_pipeline.use_cases.metadata import lineage_of
 
         refuse_a_lost_store(settings)
         if not settings.metadata.server_address and not settings.metadata_file.is_file():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.errors import ModelError
+from bike_pipeline.use_cases.lineage import lineage_of
 
 if TYPE_CHECKING:
     from bike_pipeline.exporting.compression.material import Material
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from bike_pipeline.lineage.queries.model_lookup import FoundModel
     from bike_pipeline.lineage.store.metadata_store import Lineage
     from bike_pipeline.settings import Settings
-    from bike_pipeline.settings.compression import Method
+    from bike_pipeline.settings.exporting import Method
 
 # Those of `settings.compression.Method`, whose module is too heavy to import for help.
 METHODS: tuple[Method, ...] = ("plain", "pruning", "distillation", "quantization_aware")
@@ -54,7 +55,6 @@ def compress(
     from bike_pipeline.lean_imports import lean_imports
     from bike_pipeline.lineage.queries.model_lookup import find_model
     from bike_pipeline.storage.locks import workspace_lock
-    from bike_pipeline.use_cases.metadata import lineage_of
 
     own = settings.exporting.compression
     own = own.model_copy(update={"formats": tuple(formats)}) if formats else own
@@ -83,7 +83,7 @@ def _material(lineage: Lineage, chosen: FoundModel) -> Material:
     from bike_pipeline.exporting.compression.material import Material
     from bike_pipeline.modeling import training_rows
     from bike_pipeline.stages import EVAL, HISTORY, TRAIN
-    from bike_pipeline.use_cases.model_files import changed, payload_of
+    from bike_pipeline.use_cases.export import changed, payload_of
 
     producer = lineage.producer(chosen.model_id)
     inputs = lineage.inputs(producer.id) if producer is not None else {}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.errors import ConfigurationError, VerificationError
+from bike_pipeline.use_cases.lineage import lineage_of
 
 if TYPE_CHECKING:
     from bike_pipeline.lineage.queries.model_lookup import FoundModel
@@ -92,7 +93,6 @@ def _origin(settings: Settings, model: str | None) -> tuple[Lineage, FoundModel,
     from bike_pipeline.lineage.queries.history import History
     from bike_pipeline.lineage.queries.model_lookup import find_model
     from bike_pipeline.lineage.queries.reproducibility import origin_of
-    from bike_pipeline.use_cases.metadata import lineage_of
 
     lineage = lineage_of(settings)
     chosen = find_model(lineage, settings.serving_path, model)
@@ -137,8 +137,7 @@ def _run_and_compare(settings: Settings, model: str | None, folder: Path, observ
     from bike_pipeline.lineage.queries.reproducibility import scratch_settings
     from bike_pipeline.run_events import RunObserver
     from bike_pipeline.serving.agreement import agreement_of
-    from bike_pipeline.use_cases.metadata import lineage_of
-    from bike_pipeline.use_cases.model_files import SAVED_MODEL_FOLDER, payload_of
+    from bike_pipeline.use_cases.export import SAVED_MODEL_FOLDER, payload_of
     from bike_pipeline.use_cases.run import runner_class
 
     lineage, chosen, origin = _origin(settings, model)

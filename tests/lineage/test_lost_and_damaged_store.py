@@ -16,7 +16,7 @@ from bike_pipeline.lineage.store.lost_store import refuse_a_lost_store
 from bike_pipeline.run_events import RunObserver
 from bike_pipeline.runners.pipeline_run import run_pipeline
 from bike_pipeline.settings import Settings, load_settings
-from bike_pipeline.use_cases.metadata import lineage_of
+from bike_pipeline.use_cases.lineage import lineage_of
 from tests.recording import Recorder
 from tests.rollout.making import push
 

@@ -20,7 +20,7 @@ from bike_pipeline.model_registry import ModelRegistry, layout, model_signature,
 from bike_pipeline.serving.server import served_version
 from bike_pipeline.serving.statuses import StatusError
 from bike_pipeline.settings import load_settings
-from bike_pipeline.settings.serving_server import ServerSettings
+from bike_pipeline.settings.serving import ServerSettings
 
 OLDER, NEWER = 1_790_000_001, 1_790_000_002
 ANSWERS = Path("assets.extra", "exports", "tflite_float32", "model.tflite")

@@ -20,7 +20,7 @@ from bike_pipeline.model_registry import ModelRegistry, layout
 from bike_pipeline.modeling.golden import broken_rows, golden_rows
 from bike_pipeline.modeling.loaded_model import LoadedModel
 from bike_pipeline.rollout import validation
-from bike_pipeline.settings.serving_promotion import ValidationSettings
+from bike_pipeline.settings.serving import ValidationSettings
 from tests.serving.running import with_export
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -156,7 +156,7 @@ def test_the_process_ends_with_whoever_started_it(base, tmp_path):
     code = (
         "import os, signal, sys\nfrom pathlib import Path\n"
         "from bike_pipeline.rollout import validation\n"
-        "from bike_pipeline.settings.serving_promotion import ValidationSettings\n"
+        "from bike_pipeline.settings.serving import ValidationSettings\n"
         "def ask(port, *_):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
         "ready = validation._ready_message\n"
         "def noted(process, *rest):\n"

@@ -16,7 +16,7 @@ from bike_pipeline.exporting.compression.methods import PLAIN
 from bike_pipeline.exporting.compression.rule import Choice, decide
 from bike_pipeline.exporting.formats.base import Columns
 from bike_pipeline.modeling.rows import count
-from bike_pipeline.settings.compression import CompressionSettings, Method
+from bike_pipeline.settings.exporting import CompressionSettings, Method
 from bike_pipeline.storage.plain_json import finite
 
 TABLE_FILE = "compression.json"

@@ -15,7 +15,7 @@ import numpy as np
 from bike_pipeline.exporting.compression.material import Teacher
 from bike_pipeline.modeling import architectures, training
 from bike_pipeline.modeling.distribution import Loss
-from bike_pipeline.settings.compression import DistillationSettings
+from bike_pipeline.settings.exporting import DistillationSettings
 
 
 def loss_of(label: Any, teacher_weight: float) -> Loss:

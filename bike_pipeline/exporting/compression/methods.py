@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bike_pipeline.settings.compression import CompressionSettings, Method
+from bike_pipeline.settings.exporting import CompressionSettings, Method
 
 if TYPE_CHECKING:
     import keras

@@ -14,7 +14,7 @@ from keras import ops
 
 from bike_pipeline.exporting.compression.material import Teacher
 from bike_pipeline.modeling import training
-from bike_pipeline.settings.compression import PruningSettings
+from bike_pipeline.settings.exporting import PruningSettings
 
 # Share of the epochs over which weights are taken away; the rest heals the last cut.
 RAMP = 0.5

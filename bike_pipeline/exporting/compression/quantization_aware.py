@@ -13,7 +13,7 @@ from keras.quantizers import fake_quant_with_min_max_vars
 
 from bike_pipeline.exporting.compression.material import Teacher
 from bike_pipeline.modeling import training
-from bike_pipeline.settings.compression import QuantizationAwareSettings
+from bike_pipeline.settings.exporting import QuantizationAwareSettings
 
 # A channel whose weights are all zero still needs a range.
 _SMALLEST = 1e-6

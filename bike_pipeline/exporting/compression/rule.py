@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bike_pipeline.settings.compression import CompressionSettings, Minimized
+from bike_pipeline.settings.exporting import CompressionSettings, Minimized
 
 _UNITS: dict[Minimized, str] = {"size": "size", "compressed_size": "size after gzip", "latency": "one row"}
 

@@ -17,7 +17,7 @@ from bike_pipeline.exporting.compression.choice import TABLE_FILE, choose, refus
 from bike_pipeline.exporting.compression.material import Material
 from bike_pipeline.exporting.formats.base import Source
 from bike_pipeline.exporting.formats.tflite import FILE, Tflite
-from bike_pipeline.settings.compression import Method
+from bike_pipeline.settings.exporting import Method
 
 
 @dataclass(frozen=True)

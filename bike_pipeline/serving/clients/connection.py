@@ -15,7 +15,7 @@ from bike_pipeline.serving.clients.deadline import RetryPolicy
 
 if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
-    from bike_pipeline.settings.serving_client import ServingClientSettings
+    from bike_pipeline.settings.serving import ServingClientSettings
 
 Protocol = Literal["rest", "grpc"]
 TOKEN_VARIABLE = "BIKE_SERVING_TOKEN"  # noqa: S105 - its name, not its value

@@ -27,7 +27,7 @@ from bike_pipeline.serving.server.backends import Backend
 from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.tensors import Array, Column, Columns, Outputs, Signature, numpy_type
 from bike_pipeline.serving.statuses import Code, StatusError
-from bike_pipeline.settings.serving_server import ServerSettings
+from bike_pipeline.settings.serving import ServerSettings
 
 # Longest call that may hold the event loop up, in seconds.
 _INLINE_SECONDS = 0.001

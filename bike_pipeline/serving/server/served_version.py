@@ -28,7 +28,7 @@ from bike_pipeline.serving.server.backends import Backend
 from bike_pipeline.serving.server.batching import Batcher, Resources, quick_rows
 from bike_pipeline.serving.server.tensors import DEFAULT_SIGNATURE, Signature
 from bike_pipeline.serving.statuses import Code, StatusError, invalid
-from bike_pipeline.settings.serving_server import ServerSettings
+from bike_pipeline.settings.serving import ServerSettings
 
 # Golden rows were answered by TensorFlow; another float32 runtime differs by rounding, another model by far more.
 _GOLDEN_TOLERANCE = 1e-3

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bike_pipeline.settings import load_settings
-from bike_pipeline.settings.compression import CompressionSettings, Method
+from bike_pipeline.settings.exporting import CompressionSettings, Method
 
 SMALL = (
     "pruning.epochs=3",

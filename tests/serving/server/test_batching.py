@@ -15,7 +15,7 @@ from bike_pipeline.serving.server.batching import Batcher, Resources, quick_rows
 from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.tensors import Signature, TensorSpec
 from bike_pipeline.serving.statuses import Code, StatusError, invalid
-from bike_pipeline.settings.serving_server import BatchingSettings, ServerSettings
+from bike_pipeline.settings.serving import BatchingSettings, ServerSettings
 
 SIGNATURE = Signature(
     "serving_default",

@@ -17,7 +17,7 @@ from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.model_versions import ModelConfig, ModelVersions
 from bike_pipeline.serving.server.served_version import LoadedVersion, State
 from bike_pipeline.serving.statuses import Code, StatusError
-from bike_pipeline.settings.serving_server import ServerSettings
+from bike_pipeline.settings.serving import ServerSettings
 
 NAME = "m"
 

@@ -14,7 +14,7 @@ from bike_pipeline.modeling.saved_model import input_signature
 from bike_pipeline.serving.protos import prediction_log_pb2
 from bike_pipeline.serving.server import backends, served_version, tensors
 from bike_pipeline.serving.statuses import Code, StatusError
-from bike_pipeline.settings.serving_server import ServerSettings
+from bike_pipeline.settings.serving import ServerSettings
 from tests.serving.running import row, with_export
 
 GOOD = {"passed": True, "precision": "float32", "latency_us": 10.0, "rows_per_second": 1e6}
