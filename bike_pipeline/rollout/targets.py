@@ -25,9 +25,8 @@ from bike_pipeline.rollout.configuration import (
     write,
 )
 from bike_pipeline.settings.section import Section
-from bike_pipeline.settings.serving import ServingClientSettings
+from bike_pipeline.settings.serving import PromotionSettings, ServingClientSettings
 from bike_pipeline.settings.serving_configuration import RequestLoggingSettings
-from bike_pipeline.settings.serving import PromotionSettings
 
 if TYPE_CHECKING:
     from bike_pipeline.serving.clients.connection import Connection

@@ -1,23 +1,21 @@
-"""The tree of all settings, and the places that follow from them."""
+"""The tree of all settings, its small sections, and the places that follow from them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from bike_pipeline.settings.beam import BeamSettings
 from bike_pipeline.settings.data import DataSettings, GateSettings
-from bike_pipeline.settings.tree import EdgeSettings
 from bike_pipeline.settings.evaluation import EvaluationSettings
 from bike_pipeline.settings.exporting import ExportingSettings
 from bike_pipeline.settings.kubeflow import KubeflowSettings
 from bike_pipeline.settings.metadata import MetadataSettings
-from bike_pipeline.settings.section import Section
+from bike_pipeline.settings.section import Positive, Section
 from bike_pipeline.settings.serving import ServingSettings
-from bike_pipeline.settings.tree import SigningSettings
-from bike_pipeline.settings.tree import TrackingSettings
 from bike_pipeline.settings.training import TrainingSettings
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[1]
@@ -25,6 +23,118 @@ PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 PROJECT_ROOT = (PACKAGE_ROOT / "configs").resolve().parent
 # Where a person looks for what make fetches and for the notebooks' workspace: the checkout, else the current folder.
 FETCHED_ROOT = Path.cwd() if PROJECT_ROOT == PACKAGE_ROOT else PROJECT_ROOT
+Version = Annotated[str, Field(pattern=r"^\d+(\.\d+){0,2}$")]
+_SCHEMES = ("http", "https", "sqlite", "databricks")
+
+
+class MinimumVersions(Section):
+    """Versions that a device must have at least; it refuses an update if it has less."""
+
+    python: Version
+    ai_edge_litert: Version
+    numpy: Version
+
+
+class EdgeSettings(Section):
+    """What goes to devices, and from where they fetch it.
+
+    Attributes:
+        base_path: folder of the channels, which a web server serves as static files; empty for `<workspace>/edge`.
+        author: who stands as the author in the models' metadata.
+        license: what stands as their licence.
+        golden_tolerance: of a float32 model, largest |difference| / max(rentals, 1) between a device and this machine
+            on a golden row. Above `exporting.max_relative_difference`, since other processors round otherwise.
+        reduced_golden_tolerance: the same of all other models, whose kernels differ between processors.
+    """
+
+    base_path: str = ""
+    valid_days: Positive
+    author: Annotated[str, Field(min_length=1)]
+    license: str
+    golden_tolerance: Positive
+    reduced_golden_tolerance: Positive
+    minimum: MinimumVersions
+
+    @model_validator(mode="after")
+    def _local(self) -> Self:
+        if "://" in self.base_path:
+            raise ValueError("base_path must be a local or mounted folder; copy it to where devices fetch it from")
+        return self
+
+
+class SigningSettings(Section):
+    """Which key signs a pushed model, which public keys are trusted, and whether a signature is required.
+
+    The private key itself never stands in the settings. The variable BIKE_PIPELINE_SIGNING_KEY (the key as PEM text) or
+    BIKE_PIPELINE_SIGNING_KEY_FILE (a file) goes before `key_file`.
+
+    Attributes:
+        key_file: private key as PEM: ed25519, or on P-256, P-384 or P-521, which signs models and nothing for devices.
+            Empty for `<workspace>/keys/signing.pem`, which is made at the first push.
+        trusted_keys: files with public keys (PEM) that are trusted, besides those that belong to the key.
+        require_signature: whether `serve`, `predict`, `promote`, `rollback`, `verify` and `push edge` refuse a version
+            without the signature of a trusted key, or whose signed manifest does not name its version. Without it they
+            only say so; what speaks against a version is refused either way.
+    """
+
+    key_file: str = ""
+    trusted_keys: tuple[str, ...] = ()
+    require_signature: bool = False
+
+
+class MlflowSettings(Section):
+    """Where runs are told to MLflow.
+
+    Credentials never stand here: MLflow reads MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or
+    MLFLOW_TRACKING_TOKEN, from the environment.
+
+    Attributes:
+        uri: the tracking server, such as https://mlflow.example.org, or a database file, such as
+            sqlite:////data/mlflow.db; empty for none.
+        experiment: name of the experiment; empty for the pipeline's name.
+        registered_model: name in the model registry; empty for the served model's name.
+        timeout_seconds: after that long, sending is given up; the run is over by then and stays what it is.
+    """
+
+    uri: str = ""
+    experiment: str = ""
+    registered_model: str = ""
+    timeout_seconds: Annotated[float, Field(ge=1, le=600)] = 60
+
+    @field_validator("uri")
+    @classmethod
+    def _known_address(cls, uri: str) -> str:
+        if not uri:
+            return uri
+        parts = urlsplit(uri)
+        if parts.scheme not in _SCHEMES and uri != "databricks":
+            raise ValueError(f"an address begins with one of: {', '.join(f'{name}:' for name in _SCHEMES)}")
+        if parts.username or parts.password:
+            raise ValueError(
+                "credentials do not belong here; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            )
+        return uri
+
+
+class DvcSettings(Section):
+    """Where span versions are written for DVC.
+
+    Attributes:
+        enabled: write each version as it is ingested; `bike-pipeline data dvc` writes them at any time.
+        folder: folder of the `.dvc` files; empty for `<workspace>/dvc`.
+        remote: local or mounted folder that DVC pulls from; empty for `remote` in that folder.
+    """
+
+    enabled: bool = False
+    folder: str = ""
+    remote: str = ""
+
+
+class TrackingSettings(Section):
+    """What is kept of runs and data beside the pipeline."""
+
+    mlflow: MlflowSettings = MlflowSettings()
+    dvc: DvcSettings = DvcSettings()
 
 
 class Settings(Section):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
     from bike_pipeline.settings.exporting import Method
 
-# Those of `settings.compression.Method`, whose module is too heavy to import for help.
+# Those of `settings.exporting.Method`, whose module is too heavy to import for help.
 METHODS: tuple[Method, ...] = ("plain", "pruning", "distillation", "quantization_aware")
 
 

@@ -23,8 +23,7 @@ from bike_pipeline.exporting.compression.rule import Candidate
 from bike_pipeline.exporting.formats import frozen_graph, registry
 from bike_pipeline.exporting.formats.base import Columns, Format, Loaded, Source
 from bike_pipeline.exporting.timing import medians_by_round, one_core
-from bike_pipeline.settings.exporting import CompressionSettings, Method
-from bike_pipeline.settings.exporting import ExportingSettings
+from bike_pipeline.settings.exporting import CompressionSettings, ExportingSettings, Method
 from bike_pipeline.settings.training import TrainingSettings
 
 MODEL_FOLDER = "model"
