@@ -25,13 +25,9 @@ TWO_SIDED: dict[Metric, float] = {"bias": 0.0, "calibration": 1.0}
 
 
 class ValueThreshold(Section):
-    """An absolute limit on one metric.
+    """The largest and smallest passing value of a metric on raw counts; `lower` is only for bias and calibration.
 
-    Attributes:
-        metric: the metric, on raw counts.
-        slicing: "overall" or the name of a slicing, whose every slice with enough rows must pass.
-        upper: largest passing value.
-        lower: smallest passing value; only for bias and calibration.
+    `slicing` is "overall" or the name of a slicing, whose every slice with enough rows must pass.
     """
 
     metric: Metric

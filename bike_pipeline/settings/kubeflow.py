@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
@@ -103,7 +102,6 @@ class VertexSettings(Section):
         pipeline_root: where Vertex AI keeps artifacts (gs://…).
         serving_folder: the models' base folder as its containers see it, such as /gcs/BUCKET/serving.
         span_store: folder or URL of the span store.
-        labels: labels of the pipeline job.
     """
 
     pipeline_root: Annotated[str, Field(pattern=r"^(gs://[^/]+(/.*)?)?$")]
@@ -174,10 +172,8 @@ class KubeflowSettings(Section):
         span_store: folder or URL of the span store as the containers see it.
         serving_folder: base folder of served models as the containers see it, on a volume.
         environment: plain environment variables of every stage; no secrets.
-        secrets: secrets as environment variables.
         caching: let KFP answer stages from earlier runs. Stages that look at data or models from outside never are.
         default_resources: what a stage gets if it has no entry of its own in `resources`.
-        client: how `submit` and `schedule` reach the cluster.
     """
 
     image: Annotated[str, Field(pattern=r"^[a-z0-9][A-Za-z0-9._/:@-]*$")]
@@ -206,11 +202,18 @@ class KubeflowSettings(Section):
         if len(set(mounts)) != len(mounts) or len(set(claims)) != len(claims):
             # KFP makes one pod volume a claim and mount; the same claim twice is refused by the API server.
             raise ValueError("volumes: every claim and every mount_path stands there once")
-        _below("artifact_folder", self.artifact_folder, mounts)
-        _below("serving_folder", self.serving_folder, mounts)
-        _below("metadata.sqlite_file", self.metadata.sqlite_file, mounts)
-        if not re.match(r"^[a-z0-9]+://", self.span_store):
-            _below("span_store", self.span_store, mounts)
+        local_store = "" if re.match(r"^[a-z0-9]+://", self.span_store) else self.span_store
+        for setting, path in (
+            ("artifact_folder", self.artifact_folder),
+            ("serving_folder", self.serving_folder),
+            ("metadata.sqlite_file", self.metadata.sqlite_file),
+            ("span_store", local_store),
+        ):
+            # What a container writes elsewhere is gone when it ends.
+            if path and not any(posixpath.normpath(path).startswith(f"{mount}/") for mount in mounts):
+                raise ValueError(
+                    f"{setting}: '{path}' is below no mount_path of `volumes`, so it would be lost with the pod"
+                )
         variables = [variable for secret in self.secrets for variable in secret.keys.values()]
         named = [*variables, *self.environment]
         if twice := sorted({name for name in named if named.count(name) > 1}):
@@ -230,11 +233,3 @@ class KubeflowSettings(Section):
         own: Any = self.resources.get(name)  # type: ignore[call-overload]
         values = own.model_dump(exclude_none=True) if own else {}
         return StageResources.model_validate({**self.default_resources.model_dump(exclude_none=True), **values})
-
-
-def _below(setting: str, path: str, mounts: Iterable[str]) -> None:
-    """Refuse a path that no volume holds: what a container writes elsewhere is gone when it ends."""
-    if not path:
-        return
-    if not any(posixpath.normpath(path).startswith(f"{mount}/") for mount in mounts):
-        raise ValueError(f"{setting}: '{path}' is below no mount_path of `volumes`, so it would be lost with the pod")

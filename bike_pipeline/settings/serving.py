@@ -15,11 +15,9 @@ Address = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-\[\]:]+:\d{1,5}$")]
 
 
 class BatchingSettings(Section):
-    """How requests that arrive together are answered together.
+    """How requests that arrive together are answered together: `max_rows` in one call of the model.
 
-    Attributes:
-        max_rows: rows of one call of the model.
-        max_waiting_requests: requests that may wait for the model; one more is refused as unavailable.
+    One request more than `max_waiting_requests` is refused as unavailable.
     """
 
     max_rows: Count = 1024
@@ -30,9 +28,7 @@ class ServerSettings(Section):
     """How the embedded model server serves.
 
     Attributes:
-        host: address to listen on.
-        rest_port: port of the REST API; 0 takes a free one.
-        grpc_port: port of the gRPC API; 0 takes a free one.
+        host: address to listen on; a port of 0 takes a free one.
         version_policy: which versions are served: what is `promoted`, the newest that are pushed (`latest`), `all`, or
             those that are named (`specific`).
         latest_versions: how many of the newest versions are served, with `latest`.
@@ -45,7 +41,6 @@ class ServerSettings(Section):
         load_retry_seconds: time between two tries.
         backends: formats that may answer, the fastest that passed parity first chosen; empty for every float32 format.
             `saved_model` alone answers with TensorFlow.
-        batching: how requests that arrive together are answered together.
         request_timeout_seconds: longest time that a request waits for its answer.
         drain_seconds: longest time that requests under way get when the server stops or a version is unloaded.
         max_request_bytes: largest request, before and after decompression.
@@ -150,7 +145,6 @@ class PromotionSettings(Section):
 
     Attributes:
         automatic: a run validates and promotes what it pushes; without it, `bike-pipeline promote` does.
-        validation: what a version must pass before.
         servers: gRPC addresses (host:port) of running servers that are told of a promotion.
         server_base_path: the model's base path as those servers see it; empty for where compose.yaml mounts it.
         server_seconds: how long a server may take to load a version and to answer.
@@ -174,11 +168,6 @@ class ServingSettings(Section):
         model_name: the name that TF Serving serves the model under.
         base_path: local or mounted folder, or s3:// or gs:// address, that holds one folder a model name; empty for
             `<workspace>/serving`.
-        configuration: what TF Serving is told.
-        server: the embedded model server.
-        client: how this machine asks a model server.
-        security: who may ask the embedded server, over what connection, and how much.
-        promotion: how a pushed version comes to serve.
     """
 
     model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]

@@ -44,7 +44,6 @@ class BatchingSettings(Section):
     """How TF Serving puts requests together; the fields of its BatchingParameters.
 
     Attributes:
-        enabled: whether it batches at all.
         max_batch_size: most rows in one batch.
         batch_timeout_micros: microseconds that the first request of a batch waits for others.
         max_enqueued_batches: batches that may wait; a request beyond them is refused as unavailable.
@@ -68,12 +67,7 @@ class BatchingSettings(Section):
 
 
 class MonitoringSettings(Section):
-    """TF Serving's metrics for Prometheus.
-
-    Attributes:
-        enabled: whether it has any.
-        path: where they are on the REST port.
-    """
+    """TF Serving's metrics for Prometheus; `path` is where they are on the REST port."""
 
     enabled: bool = True
     path: Annotated[str, Field(pattern=r"^/[A-Za-z0-9_./-]+$")] = "/monitoring/prometheus/metrics"
@@ -100,11 +94,9 @@ class ContainerSettings(Section):
     """The container that compose.yaml runs.
 
     Attributes:
-        image: the image, with its tag.
         user: numeric user and group, never root.
         host: address of this machine that the ports are opened on.
-        grpc_port: port for gRPC.
-        rest_port: port for REST and metrics.
+        rest_port: also for metrics.
         models_folder: where the serving base path is mounted in the container.
         cpus: cores it may use.
         memory: memory it may use, in compose's notation.
@@ -131,15 +123,7 @@ class ContainerSettings(Section):
 
 
 class ServingConfigurationSettings(Section):
-    """What TF Serving is told; `bike-pipeline serving-config` writes it as TF Serving's own files.
-
-    Attributes:
-        versions: which versions it loads.
-        batching: how it puts requests together.
-        monitoring: its metrics.
-        request_logging: its request log.
-        container: how compose.yaml runs it.
-    """
+    """What TF Serving is told; `bike-pipeline serving-config` writes it as TF Serving's own files."""
 
     versions: VersionPolicySettings = VersionPolicySettings()
     batching: BatchingSettings = BatchingSettings()

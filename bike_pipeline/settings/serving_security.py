@@ -74,7 +74,6 @@ class AuthenticationSettings(Section):
     Attributes:
         methods: `api_keys`, `jwt` or both; none: everybody who reaches the server may ask it anything.
         api_key_file: hashes of the API keys (`bike-pipeline api-key`); empty for `<workspace>/keys/api-keys.json`.
-        jwt: which tokens are believed.
         open_health: answer gRPC health checks without a key.
         open_metrics: answer `/monitoring/prometheus/metrics` without a key.
     """
@@ -134,9 +133,6 @@ class ServingSecuritySettings(Section):
     """Who may ask the embedded server, over what connection, and how much. See docs/serving-security.md.
 
     Attributes:
-        tls: certificates of the server and of clients.
-        authentication: API keys and tokens.
-        limits: of a request, a client and a connection.
         model_roots: folders (or s3://, gs:// prefixes) below which HandleReloadConfigRequest may name a base path,
             besides the folder of the served models.
     """

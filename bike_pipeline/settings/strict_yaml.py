@@ -41,7 +41,13 @@ class _Loader(yaml.SafeLoader):
     """PyYAML's parser without its YAML 1.1 types."""
 
     yaml_implicit_resolvers = {"<": [("tag:yaml.org,2002:merge", re.compile(r"<<"))]}  # noqa: RUF012 (PyYAML's name)
-    yaml_constructors = {}  # noqa: RUF012 (PyYAML's name)
+    yaml_constructors = {  # noqa: RUF012 (PyYAML's name)
+        _PLAIN_TAG: lambda loader, node: Plain(loader.construct_scalar(node)),
+        "tag:yaml.org,2002:str": lambda loader, node: str(loader.construct_scalar(node)),
+        "tag:yaml.org,2002:map": lambda loader, node: loader.construct_fields(node),
+        "tag:yaml.org,2002:seq": lambda loader, node: loader.construct_sequence(node, deep=True),
+        None: lambda loader, node: loader.refuse_tag(node),
+    }
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
         tag: Any = super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
@@ -63,34 +69,13 @@ class _Loader(yaml.SafeLoader):
             seen[key.value] = key.start_mark.line + 1
         return node
 
+    def construct_fields(self, node: Any) -> dict[str, Any]:
+        # Puts what `<<` takes over before what the mapping says itself.
+        self.flatten_mapping(node)
+        return {str(key.value): self.construct_object(value, deep=True) for key, value in node.value}
 
-def _text(loader: Any, node: Any) -> str:
-    return str(loader.construct_scalar(node))
-
-
-def _plain(loader: Any, node: Any) -> Plain:
-    return Plain(loader.construct_scalar(node))
-
-
-def _mapping(loader: Any, node: Any) -> dict[str, Any]:
-    # Puts what `<<` takes over before what the mapping says itself.
-    loader.flatten_mapping(node)
-    return {str(key.value): loader.construct_object(value, deep=True) for key, value in node.value}
-
-
-def _sequence(loader: Any, node: Any) -> list[Any]:
-    return [loader.construct_object(value, deep=True) for value in node.value]
-
-
-def _unknown(_: Any, node: Any) -> None:
-    raise yaml.constructor.ConstructorError(None, None, f"the tag {node.tag} is not known here", node.start_mark)
-
-
-_Loader.add_constructor(_PLAIN_TAG, _plain)
-_Loader.add_constructor("tag:yaml.org,2002:str", _text)
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
-_Loader.add_constructor("tag:yaml.org,2002:seq", _sequence)
-_Loader.add_constructor(None, _unknown)
+    def refuse_tag(self, node: Any) -> None:
+        raise yaml.constructor.ConstructorError(None, None, f"the tag {node.tag} is not known here", node.start_mark)
 
 
 def read_yaml(text: str) -> Any:

@@ -166,7 +166,6 @@ class Settings(Section):
 
     @property
     def workspace_path(self) -> Path:
-        """The workspace as an absolute path."""
         return self.workspace.expanduser().absolute()
 
     def _place(self, named: str, *usual: str) -> Path:
@@ -175,12 +174,10 @@ class Settings(Section):
 
     @property
     def store_uri(self) -> str:
-        """Folder or URL of the span store."""
         return self.data.store or str(self.workspace_path / "spans")
 
     @property
     def pipeline_root(self) -> str:
-        """Folder of the pipeline's artifacts."""
         return str(self.workspace_path / "artifacts")
 
     @property
@@ -195,7 +192,6 @@ class Settings(Section):
 
     @property
     def logs_path(self) -> Path:
-        """Folder of the runs' log files."""
         return self.workspace_path / "logs"
 
     @property
@@ -206,7 +202,6 @@ class Settings(Section):
 
     @property
     def edge_path(self) -> Path:
-        """Folder of the channels that devices fetch from."""
         return self._place(self.edge.base_path, "edge")
 
     @property
@@ -221,16 +216,13 @@ class Settings(Section):
 
     @property
     def dvc_path(self) -> Path:
-        """Folder of the span versions' `.dvc` files."""
         return self._place(self.tracking.dvc.folder, "dvc")
 
     @property
     def dvc_remote(self) -> Path:
-        """Folder that DVC pulls span versions from."""
         return self._place(self.tracking.dvc.remote or str(self.dvc_path / "remote"))
 
     @property
     def schema_path(self) -> Path:
-        """The curated schema as an absolute path."""
         # An absolute path stays what it is.
         return PROJECT_ROOT / self.schema_file

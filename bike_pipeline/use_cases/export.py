@@ -177,16 +177,12 @@ def _recover(target: Path) -> None:
 
 def _put(aside: Path, target: Path) -> None:
     """Let a folder take the place of another one; what a killed process left is put right by `_recover`."""
-    before = _before(target)
     if target.exists():
-        target.rename(before)
+        target.rename(_before(target))
     try:
         aside.rename(target)
-    except OSError:
-        if before.exists():
-            before.rename(target)
-        raise
-    shutil.rmtree(before, ignore_errors=True)
+    finally:
+        _recover(target)
 
 
 def model_to_export(settings: Settings, name: str | None) -> ModelToExport:
