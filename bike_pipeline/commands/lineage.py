@@ -14,8 +14,7 @@ from bike_pipeline.commands.output import show as print_parts
 if TYPE_CHECKING:
     from bike_pipeline.lineage.store.entities import RunRecord
     from bike_pipeline.settings import Settings
-    from bike_pipeline.use_cases.lineage import GarbageCollection
-    from bike_pipeline.use_cases.lineage import Form
+    from bike_pipeline.use_cases.lineage import Form, GarbageCollection
     from bike_pipeline.use_cases.serving import Verification
 
 
