@@ -18,7 +18,7 @@ PUSH_FILE = "push.json"
 # What speaks for the model with its version number, and the signature over all files; see `model_signature`.
 EVIDENCE_FILE = "evidence.json"
 SIGNATURE_FILE = "model.sig"
-# What earlier releases wrote instead; see `old_manifest`.
+# What earlier releases wrote instead; see `model_signature`.
 OLD_MANIFEST_FILE = "model_manifest.json"
 OLD_SIGNATURE_FILE = "model_manifest.json.sig"
 SIGNED_FILES = (EVIDENCE_FILE, SIGNATURE_FILE, OLD_MANIFEST_FILE, OLD_SIGNATURE_FILE)
@@ -76,10 +76,7 @@ def _without_measurements(parity: bytes) -> bytes:
 def is_intact(folder: str | Path, expected: str, exports: str | None = None) -> bool:
     """Return whether a model's folder is there and holds the very bytes that `expected` is the fingerprint of.
 
-    Args:
-        folder: the folder.
-        expected: fingerprint of the model.
-        exports: fingerprint of its exports, "" if there must be none; None if they do not matter.
+    `exports` is the fingerprint of its exports: "" if there must be none, None if they do not matter.
     """
     return (
         Path(folder).is_dir()

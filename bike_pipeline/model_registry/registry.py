@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -12,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from bike_pipeline.errors import ModelError, StorageError
-from bike_pipeline.model_registry import layout, promotion_log, verification, version_cache
-from bike_pipeline.model_registry.deployment import PROMOTABLE, PROMOTED, STABLE, Change, Deployment
+from bike_pipeline.model_registry import deployment, layout, verification
+from bike_pipeline.model_registry.deployment import PROMOTABLE, PROMOTED, STABLE, Change, Changes, Deployment
 from bike_pipeline.model_registry.verification import Soundness
 from bike_pipeline.storage.files import Files, local_path, open_files
 
 # Whoever changes what is promoted writes two small files; whoever pushes copies a model.
 _LOCK_SECONDS = 30.0
+# Where copies of versions on object storage are kept, by what they hold; else the user's cache folder.
+CACHE_VARIABLE = "BIKE_PIPELINE_CACHE"
 
 
 class ModelRegistry:
@@ -74,11 +78,9 @@ class ModelRegistry:
     def folder(self, version: int, *, fresh: bool = False) -> Path:
         """Return a local folder with a version's files: its own, or a cached copy of an address.
 
-        Args:
-            version: the version.
-            fresh: whether a copy must be what is there now, byte for byte; else its fingerprint is enough.
+        A `fresh` copy is what is there now, byte for byte; else its fingerprint is enough.
         """
-        return self.local / str(version) if self.local else version_cache.cached(self._files, version, fresh=fresh)
+        return self.local / str(version) if self.local else _cached(self._files, version, fresh=fresh)
 
     def push_record(self, version: int) -> dict[str, Any] | None:
         """Return what was recorded at a version's push; None without such a record."""
@@ -91,16 +93,10 @@ class ModelRegistry:
         record: Mapping[str, Any],
         complete: Callable[[Path], None] | None = None,
     ) -> str:
-        """Copy a SavedModel to a new version, so that a watching server sees all of it or nothing.
+        """Copy a SavedModel's folder to a new version, which a watching server sees whole or not; return its `uri`.
 
-        Args:
-            model: folder of the SavedModel.
-            version: the new version number.
-            record: the push record.
-            complete: writes what must appear with the rest, such as the signature, into the folder that is still aside.
-
-        Returns:
-            The version's folder or address.
+        `record` is the push record; `complete` writes what must appear with the rest, such as the signature, into the
+        folder that is still aside.
         """
 
         def fill(folder: Path) -> None:
@@ -126,13 +122,7 @@ class ModelRegistry:
         return layout.fingerprint(self.folder(version, fresh=True))
 
     def is_intact(self, version: int, fingerprint: str, exports: str | None = None) -> bool:
-        """Return whether a version holds the very bytes that `fingerprint` names.
-
-        Args:
-            version: the version.
-            fingerprint: of the model.
-            exports: fingerprint of its exports, "" if there must be none; None if they do not matter.
-        """
+        """Return whether a version holds the very bytes that `fingerprint` names; see `layout.is_intact`."""
         if not self.local and version not in self.versions():
             return False
         return layout.is_intact(self.folder(version, fresh=True), fingerprint, exports)
@@ -181,7 +171,7 @@ class ModelRegistry:
 
     def deployment(self) -> Deployment | None:
         """Return labels and statuses; None if no promotion was ever recorded, so that the newest version serves."""
-        return promotion_log.read(self._files)
+        return deployment.read(self._files)
 
     def serving(self) -> int | None:
         """Return the version that serves: the promoted one, or the newest if no promotion was ever recorded."""
@@ -190,16 +180,16 @@ class ModelRegistry:
 
     def history(self) -> list[Change]:
         """Return every change of what is promoted, oldest first, as far as the log can be read."""
-        return promotion_log.history(self._files)
+        return deployment.history(self._files)
 
     @contextmanager
-    def _changes(self) -> Iterator[promotion_log.Changes]:
+    def _changes(self) -> Iterator[Changes]:
         with self._files.lock():
-            yield promotion_log.Changes(self._files, max(self.versions(), default=None))
+            yield Changes(self._files, max(self.versions(), default=None))
 
     def begin(self) -> None:
         """Record what serves now, before the first push of a version that does not serve at once."""
-        if self._files.read(promotion_log.STATE_FILE) is None:
+        if self._files.read(deployment.STATE_FILE) is None:
             with self._changes():
                 pass
 
@@ -265,3 +255,55 @@ def local_copy(uri: str | Path) -> Path:
         return folder
     registry, version = ModelRegistry.of_version(uri)
     return registry.folder(version)
+
+
+def _cache_folder() -> Path:
+    if named := os.environ.get(CACHE_VARIABLE):
+        return Path(named)
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "bike-pipeline" / "models"
+
+
+def _cached(files: Files, version: int, *, fresh: bool) -> Path:
+    uri = files.uri(str(version))
+    content = files.read(f"{version}/{layout.PUSH_FILE}")
+    if content is None:
+        raise StorageError("this version is not there", where=uri, fix="`bike-pipeline models` lists what is pushed")
+    try:
+        record = layout.push_record(files, str(version)) or {}
+    except StorageError:
+        record = {}
+    expected, exports = str(record.get("fingerprint", "")), record.get("exports_fingerprint")
+    key = hashlib.sha256(f"{files.uri()}\0{expected}\0".encode() + content).hexdigest()[:32]
+    target = _cache_folder() / key / str(version)
+    # The exports are files that answer, too.
+    if not fresh and layout.is_intact(target, expected, exports):
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".incoming-", dir=target.parent) as incoming:
+            new = Path(incoming) / "new"
+            new.mkdir()
+            files.download(str(version), new)
+            if _contents(new) == _contents(target):
+                return target
+            if target.exists():
+                # A folder cannot replace one that is not empty in one step.
+                target.rename(Path(incoming) / "old")
+            try:
+                new.rename(target)
+            except OSError:
+                # Another process has put the same version there meanwhile.
+                if not target.exists():
+                    raise
+    except OSError as error:
+        raise StorageError(
+            f"cannot keep a local copy of the model ({error.strerror or error})",
+            where=str(target.parent),
+            fix=f"free space, or name another folder in {CACHE_VARIABLE}",
+        ) from None
+    return target
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

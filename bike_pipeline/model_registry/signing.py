@@ -8,6 +8,7 @@ StorageError if the local key cannot be written.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
@@ -16,16 +17,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
 from bike_pipeline.errors import ConfigurationError, StorageError
 from bike_pipeline.storage.atomic_files import create_file, replace_file
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey, EllipticCurvePublicKey
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-
     from bike_pipeline.settings import Settings
 
-    PublicKey = Ed25519PublicKey | EllipticCurvePublicKey
+PublicKey = Ed25519PublicKey | EllipticCurvePublicKey
 
 KEY_VARIABLE = "BIKE_PIPELINE_SIGNING_KEY"
 KEY_FILE_VARIABLE = "BIKE_PIPELINE_SIGNING_KEY_FILE"
@@ -33,9 +39,8 @@ _MAKE_ONE = "make one with: openssl genpkey -algorithm ed25519 -out FILE"
 # Stages get no settings but those of their cache key, and who signs is no part of that. "key": the key file, and
 # whether it is made; "trust": the trusted public keys, and whether nothing is used that none of them signed.
 _default: dict[str, Any] = {}
+_NO_KEY: tuple[Path | None, bool] = (None, False)
 _NO_TRUST: tuple[tuple[Path, ...], bool] = ((), False)
-
-
 # Goes before a public key that is signed, so that the signature can mean nothing else.
 _CERTIFIES = b"bike_pipeline: this key signs models\0"
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
@@ -44,13 +49,7 @@ _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 @dataclass(frozen=True)
 class Signer:
-    """A private key at work.
-
-    Attributes:
-        key_id: the id of its public key; see `key_id_of`.
-        origin: where the key came from: a file or a variable.
-        created: whether it was made just now.
-    """
+    """A private key at work, from a file or variable `origin`; `created` says whether it was made just now."""
 
     key_id: str
     origin: str
@@ -59,8 +58,6 @@ class Signer:
 
     def sign(self, content: bytes) -> bytes:
         """Return the ed25519 signature of the content, 64 bytes, which devices verify."""
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
         if not isinstance(self._key, Ed25519PrivateKey):
             problem = "this key signs models only; devices verify ed25519"
             raise ConfigurationError(problem, where=self.origin, fix=_MAKE_ONE)
@@ -68,7 +65,7 @@ class Signer:
 
     def sign_model(self, content: bytes) -> bytes:
         """Return the ECDSA signature (DER) of the content, which OpenSSF Model Signing verifies."""
-        return self._model_key.sign(content, ecdsa(self._model_key))
+        return self._model_key.sign(content, _ecdsa(self._model_key))
 
     @property
     def model_key_id(self) -> str:
@@ -77,14 +74,10 @@ class Signer:
 
     @cached_property
     def _model_key(self) -> EllipticCurvePrivateKey:
-        from cryptography.hazmat.primitives.asymmetric import ec
-        from cryptography.hazmat.primitives.hashes import SHA256
-        from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
-        if isinstance(self._key, ec.EllipticCurvePrivateKey):
+        if isinstance(self._key, EllipticCurvePrivateKey):
             return self._key
         # FIPS 186-5, A.2.1: 64 bits more than the order has make the bias of the remainder negligible.
-        derived = HKDF(SHA256(), 40, salt=None, info=b"bike_pipeline: P-256 key that signs models").derive(
+        derived = HKDF(hashes.SHA256(), 40, salt=None, info=b"bike_pipeline: P-256 key that signs models").derive(
             self._key.private_bytes_raw()
         )
         return ec.derive_private_key(int.from_bytes(derived) % (_P256_ORDER - 1) + 1, ec.SECP256R1())
@@ -98,45 +91,44 @@ class Signer:
 
     def public_keys(self) -> dict[str, PublicKey]:
         """Return its public keys by id: its own, and the one that verifies models."""
-        own, model = self._key.public_key(), self._model_key.public_key()
-        return {self.key_id: own, self.model_key_id: model}
+        return {self.key_id: self._key.public_key(), self.model_key_id: self._model_key.public_key()}
 
 
 def ed25519_keys(trusted: Mapping[str, PublicKey]) -> dict[str, Ed25519PublicKey]:
     """Return the trusted keys that devices, and releases up to 0.1, verify with, by id."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
     return {key_id: key for key_id, key in trusted.items() if isinstance(key, Ed25519PublicKey)}
 
 
 def model_keys(trusted: Mapping[str, PublicKey], certificate: Any) -> dict[str, EllipticCurvePublicKey]:
     """Return the trusted keys that verify models, by id, and that of a `Signer.certificate` that one of them made."""
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
     keys = {key_id: key for key_id, key in trusted.items() if isinstance(key, EllipticCurvePublicKey)}
     try:
         pem, signature = certificate["public_key"].encode(), bytes.fromhex(certificate["ed25519"])
     except (KeyError, TypeError, AttributeError, ValueError):
         return keys
-    for key in ed25519_keys(trusted).values():
-        try:
-            key.verify(signature, _CERTIFIES + pem)
-            certified = load_pem_public_key(pem)
-        except (InvalidSignature, ValueError):
-            continue
-        if isinstance(certified, EllipticCurvePublicKey):
-            keys[key_id_of(certified)] = certified
+    if any(verifies(key, signature, _CERTIFIES + pem) for key in ed25519_keys(trusted).values()):
+        with contextlib.suppress(ValueError):
+            certified = serialization.load_pem_public_key(pem)
+            if isinstance(certified, EllipticCurvePublicKey):
+                keys[key_id_of(certified)] = certified
     return keys
 
 
-def ecdsa(key: EllipticCurvePrivateKey | EllipticCurvePublicKey) -> ECDSA:
-    """Return the signature algorithm that belongs to a key: the hash is as long as its curve (Model Signing)."""
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+def verifies(key: PublicKey, signature: bytes, content: bytes) -> bool:
+    """Return whether the signature of the content was made with the key."""
+    try:
+        if isinstance(key, Ed25519PublicKey):
+            key.verify(signature, content)
+        else:
+            key.verify(signature, content, _ecdsa(key))
+    except InvalidSignature:
+        return False
+    return True
 
-    return ECDSA({256: hashes.SHA256(), 384: hashes.SHA384()}.get(key.key_size, hashes.SHA512()))
+
+def _ecdsa(key: EllipticCurvePrivateKey | EllipticCurvePublicKey) -> ec.ECDSA:
+    # The hash is as long as the key's curve (Model Signing).
+    return ec.ECDSA({256: hashes.SHA256(), 384: hashes.SHA384()}.get(key.key_size, hashes.SHA512()))
 
 
 def use_key_file(path: Path, *, make: bool) -> None:
@@ -189,7 +181,7 @@ def signer() -> Signer | None:
 
 def check() -> None:
     """Raise now what would keep the configured key from signing later; a local key is not made for it."""
-    path, make = _default.get("key", (None, False))
+    path, make = _default.get("key", _NO_KEY)
     if _in_environment() or (path is not None and (path.exists() or not make)):
         signer()
 
@@ -202,7 +194,11 @@ def _from_file(path: Path, make: bool) -> Signer:
     created = False
     try:
         if make and not path.exists():
-            created = _make(path)
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            pem = Ed25519PrivateKey.generate().private_bytes(
+                Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+            created = create_file(path, pem, mode=0o600)
         content = path.read_bytes()
     except OSError as error:
         if make:
@@ -215,23 +211,19 @@ def _from_file(path: Path, make: bool) -> Signer:
     if make:
         # Beside the private key a crash, or an earlier release, may have left no public one.
         for file, key in zip(_public_files(path), found.public_keys().values(), strict=False):
-            _write_public(key, file)
+            pem = _pem(key)
+            if not file.exists() or file.read_bytes() != pem:
+                replace_file(file, pem)
     return found
 
 
 def _public_files(path: Path) -> tuple[Path, Path]:
-    """Return the files of a local key's public keys: its own, and the one that verifies models."""
     return path.with_suffix(".pub"), path.with_name(f"model-{path.stem}.pub")
 
 
 def _signer(pem: bytes, origin: str, created: bool) -> Signer:
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
     try:
-        key = load_pem_private_key(pem, password=None)
+        key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         key = None
     if isinstance(key, Ed25519PrivateKey) or (isinstance(key, EllipticCurvePrivateKey) and key.curve.name in _CURVES):
@@ -240,55 +232,28 @@ def _signer(pem: bytes, origin: str, created: bool) -> Signer:
     raise ConfigurationError(problem, where=origin, fix=_MAKE_ONE)
 
 
-def _make(path: Path) -> bool:
-    """Make a key at `path`, readable by its owner only; return whether it was this process that made it."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return create_file(path, pem, mode=0o600)
-
-
 def _pem(key: PublicKey) -> bytes:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-
-
-def _write_public(key: PublicKey, path: Path) -> None:
-    pem = _pem(key)
-    if not path.exists() or path.read_bytes() != pem:
-        replace_file(path, pem)
 
 
 def key_id_of(key: PublicKey) -> str:
     """Return the id of a public key: the SHA-256 of its PEM text, as Model Signing has it; of ed25519, of its DER."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    if isinstance(key, Ed25519PublicKey):
-        return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
-    return hashlib.sha256(_pem(key)).hexdigest()
+    encoding = Encoding.DER if isinstance(key, Ed25519PublicKey) else Encoding.PEM
+    return hashlib.sha256(key.public_bytes(encoding, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
 def read_public_keys(paths: Iterable[Path]) -> dict[str, PublicKey]:
     """Return the public keys of PEM files by key id."""
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
     found = {}
     for path in paths:
         try:
-            key = load_pem_public_key(path.read_bytes())
+            key = serialization.load_pem_public_key(path.read_bytes())
         except OSError as error:
             problem = f"cannot read the public key ({error.strerror or error})"
             raise ConfigurationError(problem, where=str(path), fix="check the path") from None
         except (ValueError, UnsupportedAlgorithm):
             key = None
-        if not isinstance(key, Ed25519PublicKey | EllipticCurvePublicKey):
+        if not isinstance(key, PublicKey):
             problem = "it holds no ed25519 public key, nor one of ECDSA"
             raise ConfigurationError(problem, where=str(path), fix="openssl pkey -in KEY -pubout -out FILE")
         found[key_id_of(key)] = key
@@ -297,7 +262,7 @@ def read_public_keys(paths: Iterable[Path]) -> dict[str, PublicKey]:
 
 def own_public_keys() -> dict[str, PublicKey]:
     """Return the public keys that belong to the key that signs here, by id; no key is made."""
-    path, make = _default.get("key", (None, False))
+    path, make = _default.get("key", _NO_KEY)
     if path is not None and not _in_environment():
         public = [file for file in _public_files(path) if file.exists()]
         # Whoever only verifies has the public keys alone.

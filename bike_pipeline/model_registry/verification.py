@@ -7,19 +7,19 @@ before models were signed, with the fingerprints in its push record.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bike_pipeline.model_registry import layout, model_signature, old_manifest, signing
-from bike_pipeline.model_registry.evidence_checks import evidence_checks
-from bike_pipeline.model_registry.manifest import Check, Manifest, NoManifestError
+from bike_pipeline.model_registry import layout, model_signature, signing
+from bike_pipeline.model_registry.model_signature import Check, Manifest, NoManifestError
+from bike_pipeline.model_registry.signing import PublicKey
 from bike_pipeline.storage.files import open_files
 
-if TYPE_CHECKING:
-    from bike_pipeline.model_registry.signing import PublicKey
+_SHA256_LENGTH = 64
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ def verify(folder: Path) -> Soundness:
     there = {name for name in layout.SIGNED_FILES if os.path.lexists(folder / name)}
     if there & {layout.SIGNATURE_FILE, layout.OLD_MANIFEST_FILE}:
         found = checks(folder, signing.trusted_keys(without_own=True), bound=required, evidence=False)
-        problems = [_in_words(c) for c in found if not c.passed and (required or not c.doubt)]
-        unproven = [_in_words(check) for check in found if check.doubt]
+        problems = [f"{c.name}: {c.detail}" for c in found if not c.passed and (required or not c.doubt)]
+        unproven = [f"{c.name}: {c.detail}" for c in found if c.doubt]
     elif there:
         gone = layout.SIGNATURE_FILE if layout.EVIDENCE_FILE in there else layout.OLD_MANIFEST_FILE
         problems, unproven = [f"its {gone} was taken away, {', '.join(sorted(there))} is there"], []
@@ -64,42 +64,29 @@ def checks(
 ) -> list[Check]:
     """Check a pushed folder: the signature, every byte of every file, no file too many, its version, its evidence.
 
-    Args:
-        folder: the version's folder.
-        trusted: the trusted public keys by id.
-        bound: whether the version's number must be signed; the first releases did not do that.
-        evidence: whether the evidence behind the model is checked, too.
-
-    Returns:
-        Every check. What could not be looked at, because something before it failed, is a failed check too.
+    The first releases did not sign the number, so `bound` says whether it must be. What could not be looked at, because
+    something before it failed, is a failed check too.
     """
     try:
-        manifest = _manifest(folder, trusted)
+        manifest = model_signature.read(folder, trusted)
     except NoManifestError as error:
         return [Check("manifest", passed=False, detail=str(error))]
-    found = [manifest.signature, *_files(folder, manifest), _version(folder, manifest.version, bound)]
-    return [*found, *evidence_checks(manifest.evidence)] if evidence else found
-
-
-def _manifest(folder: Path, trusted: Mapping[str, PublicKey]) -> Manifest:
-    old = os.path.lexists(folder / layout.OLD_MANIFEST_FILE) and not os.path.lexists(folder / layout.SIGNATURE_FILE)
-    return old_manifest.read(folder, trusted) if old else model_signature.read(folder, trusted)
+    files = [Check("files", passed=False, detail=problem) for problem in _wrong_files(folder, manifest)]
+    if not files:
+        files = [Check("files", passed=True, detail=f"{len(manifest.files)} files as they were pushed")]
+    found = [manifest.signature, *files, _version(folder, manifest.version, bound)]
+    return [*found, *_evidence_checks(manifest.evidence)] if evidence else found
 
 
 def evidence_of(folder: Path) -> Mapping[str, Any] | None:
     """Return the evidence in a version's folder, unchecked; None if there is none that can be read."""
     try:
-        return _manifest(folder, {}).evidence or None
+        return model_signature.read(folder, {}).evidence or None
     except NoManifestError:
         return None
 
 
-def _in_words(check: Check) -> str:
-    return f"{check.name}: {check.detail}"
-
-
 def _version(folder: Path, pushed: Any, bound: bool) -> Check:
-    """Compare the version that was pushed with the folder's name."""
     name = folder.absolute().name
     lies_as = int(name) if name.isascii() and name.isdigit() else None
     if pushed is None:
@@ -115,34 +102,24 @@ def _version(folder: Path, pushed: Any, bound: bool) -> Check:
     return Check("version", passed=True, detail=f"pushed as version {pushed}")
 
 
-def _files(folder: Path, manifest: Manifest) -> list[Check]:
-    wrong = list(_wrong_files(folder, manifest.files, manifest.folders, manifest.own))
-    if wrong:
-        return [Check("files", passed=False, detail=problem) for problem in wrong]
-    return [Check("files", passed=True, detail=f"{len(manifest.files)} files as they were pushed")]
-
-
-def _wrong_files(
-    folder: Path, promised: Mapping[str, Any], folders: Collection[str], own: Collection[str]
-) -> Iterator[str]:
+def _wrong_files(folder: Path, manifest: Manifest) -> Iterator[str]:
+    promised = manifest.files
     if not promised:
         yield "the manifest names no file"
     there = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
     for name, path in there.items():
-        if name in own:
+        if name in manifest.own:
             continue
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             yield f"{name} is not a plain file"
         elif path.is_dir():
-            if name not in folders:
+            if name not in manifest.folders:
                 yield f"{name} is a folder that was not pushed"
         elif name not in promised:
             yield f"{name} was not pushed"
         elif model_signature.sha256_of(path) != promised[name]:
             yield f"{name} was changed"
-    for name in promised:
-        if name not in there:
-            yield f"{name} is gone"
+    yield from (f"{name} is gone" for name in promised if name not in there)
 
 
 def _changes_since(folder: Path, record: Mapping[str, Any]) -> list[str]:
@@ -158,3 +135,81 @@ def _without_manifest(record: Mapping[str, Any] | None) -> str:
     if record is None:
         return "nothing tells what was pushed: there is neither a manifest nor a push record"
     return "there is no manifest: it was pushed before models were signed, or the file was taken away"
+
+
+def _evidence_checks(evidence: Mapping[str, Any]) -> Iterator[Check]:
+    """Yield a check for each piece of evidence (`lineage.queries.evidence`); what is absent never passes."""
+    for name, problem, found in (
+        ("data fingerprint", *_data(evidence.get("data"))),
+        ("code", *_code(evidence.get("code"))),
+        ("settings", *_settings(evidence)),
+        ("schema", *_hash(evidence.get("schema_sha256"))),
+        ("seed", "" if isinstance(evidence.get("seed"), int) else "it is missing", str(evidence.get("seed"))),
+        ("environment", *_environment(evidence.get("environment"))),
+        ("gates", *_gates(evidence.get("gates"))),
+        ("metrics", *_metrics(evidence.get("metrics"))),
+    ):
+        yield Check(f"evidence: {name}", passed=not problem, detail=problem or found)
+
+
+def _is_sha256(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == _SHA256_LENGTH and set(value) <= set("0123456789abcdef")
+
+
+def _hash(value: Any) -> tuple[str, str]:
+    return ("", f"sha256 {value[:16]}…") if _is_sha256(value) else ("its SHA-256 is missing", "")
+
+
+def _data(window: Any) -> tuple[str, str]:
+    if not isinstance(window, list) or not window:
+        return "it is missing", ""
+    named = []
+    for entry in window:
+        if not isinstance(entry, dict) or not {"span", "version"} <= entry.keys():
+            return "it is damaged", ""
+        where = f"span {entry['span']} version {entry['version']}"
+        if not _is_sha256(entry.get("content_sha256")) or not _is_sha256(entry.get("manifest_sha256")):
+            return f"the hashes of {where} are missing", ""
+        named.append(where)
+    return "", ", ".join(named)
+
+
+def _code(code: Any) -> tuple[str, str]:
+    if not isinstance(code, dict) or not _is_sha256(code.get("source_sha256")):
+        return "the hash of the source is missing", ""
+    commit = f"commit {code['commit'][:12]}" if code.get("commit") else "no commit known"
+    dirty = " with changes that were not committed" if code.get("dirty") else ""
+    return "", f"{commit}{dirty}, source {code['source_sha256'][:16]}…"
+
+
+def _settings(evidence: Mapping[str, Any]) -> tuple[str, str]:
+    if not isinstance(evidence.get("settings"), dict) or not evidence["settings"]:
+        return "they are missing", ""
+    return _hash(evidence.get("settings_sha256"))
+
+
+def _environment(packages: Any) -> tuple[str, str]:
+    if not isinstance(packages, dict) or not packages.get("python"):
+        return "it is missing", ""
+    return "", f"Python {packages['python']}, TensorFlow {packages.get('tensorflow', '?')}"
+
+
+def _gates(gates: Any) -> tuple[str, str]:
+    decisions = gates.get("decisions") if isinstance(gates, dict) else None
+    if not isinstance(decisions, list) or not decisions:
+        return "the decisions are missing", ""
+    binding = [entry for entry in decisions if isinstance(entry, dict) and entry.get("binding") is True]
+    failed = [entry for entry in binding if entry.get("passed") is not True]
+    if not binding or failed or gates.get("blessed") is not True:
+        reason = failed[0].get("reason", "") if failed else "nothing binding was decided"
+        return f"the model was not blessed ({reason})", ""
+    return "", f"blessed by {len(binding)} binding decisions"
+
+
+def _metrics(metrics: Any) -> tuple[str, str]:
+    rows = metrics if isinstance(metrics, list) else []
+    overall = next((row for row in rows if isinstance(row, dict) and row.get("slicing") == "overall"), None)
+    mae = overall.get("mae") if overall else None
+    if not isinstance(mae, int | float) or not math.isfinite(mae):
+        return "the overall metrics are missing", ""
+    return "", f"MAE {mae:.1f} overall, {len(rows) - 1} slices"

@@ -14,7 +14,7 @@ from bike_pipeline.use_cases.lineage import lineage_of
 
 if TYPE_CHECKING:
     from bike_pipeline.model_registry.deployment import Change
-    from bike_pipeline.model_registry.manifest import Check
+    from bike_pipeline.model_registry.model_signature import Check
     from bike_pipeline.model_registry.signing import PublicKey
     from bike_pipeline.serving.clients.connection import Protocol
     from bike_pipeline.serving.records import Record

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bike_pipeline.errors import BaselineError, ServerError
-from bike_pipeline.model_registry import ModelRegistry, layout, version_cache
+from bike_pipeline.model_registry import ModelRegistry, layout, registry
 from bike_pipeline.rollout import validation
 from bike_pipeline.rollout.targets import RolloutTargets
 from bike_pipeline.serving.predictor import Predictor
@@ -102,7 +102,7 @@ def test_after_a_rollback_the_baseline_is_what_serves(world: World) -> None:
 def test_push_baseline_and_prediction_work_on_object_storage(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_rows: Any
 ) -> None:
-    monkeypatch.setenv(version_cache.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(registry.CACHE_VARIABLE, str(tmp_path / "cache"))
     with s3(monkeypatch) as address:
         world.serving = f"{address}/bike_demand"  # type: ignore[assignment]
         model = world.model("first")

@@ -10,12 +10,12 @@ import pytest
 from bike_pipeline.errors import BusyError, ModelError, StorageError
 from bike_pipeline.model_registry import (
     ModelRegistry,
+    deployment,
     is_intact,
     layout,
     model_signature,
-    promotion_log,
+    registry,
     verification,
-    version_cache,
 )
 from bike_pipeline.settings import load_settings
 from bike_pipeline.storage import remote_files
@@ -34,7 +34,7 @@ def storage(request):
 @pytest.fixture
 def base(storage, request, tmp_path, monkeypatch):
     """A base path of its own, and a cache of its own."""
-    monkeypatch.setenv(version_cache.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(registry.CACHE_VARIABLE, str(tmp_path / "cache"))
     return f"{storage}/{request.node.originalname}/bike_demand"
 
 
@@ -185,8 +185,8 @@ def test_promotion_and_rollback_are_kept_there(base, model):
     assert [change.action for change in ModelRegistry(base).history()] == [
         "begin", "validate", "promote", "validate", "promote", "rollback",
     ]  # fmt: skip
-    assert {promotion_log.STATE_FILE, promotion_log.AUDIT_FILE} <= set(names(base))
-    lines = open_files(base).read(promotion_log.AUDIT_FILE).splitlines()
+    assert {deployment.STATE_FILE, deployment.AUDIT_FILE} <= set(names(base))
+    lines = open_files(base).read(deployment.AUDIT_FILE).splitlines()
     assert [json.loads(line)["revision"] for line in lines] == [1, 2, 3, 4, 5, 6]
     # A version whose files were changed there is not gone back to.
     open_files(base)._put("2/variables/data", b"changed there")

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from bike_pipeline.errors import ServerError
-from bike_pipeline.model_registry import ModelRegistry, is_intact, promotion_log
+from bike_pipeline.model_registry import ModelRegistry, deployment, is_intact
 from bike_pipeline.modeling.golden import golden_rows
 from bike_pipeline.rollout import targets
 from bike_pipeline.rollout.targets import RolloutTargets
@@ -96,7 +96,7 @@ def test_the_embedded_server_follows_the_state_by_itself(models, tmp_path):
         # A newer version that has only another label gets no request that did not ask for it.
         eventually(lambda: version_of(server), 1)
         # What cannot be read changes nothing of what serves.
-        (base / promotion_log.STATE_FILE).write_text("{", encoding="utf-8")
+        (base / deployment.STATE_FILE).write_text("{", encoding="utf-8")
         eventually(lambda: "what serves goes on serving" in server.log, True)
         assert asked(server, "") == 200
 

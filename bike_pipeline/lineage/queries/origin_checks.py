@@ -7,7 +7,7 @@ from bike_pipeline.lineage.queries.history import History, payload_state
 from bike_pipeline.lineage.queries.reproducibility import span_match
 from bike_pipeline.lineage.records import sealing
 from bike_pipeline.lineage.store.metadata_store import Lineage, prop
-from bike_pipeline.model_registry.manifest import Check
+from bike_pipeline.model_registry.model_signature import Check
 
 
 def checks_of(lineage: Lineage, model_id: int, store_uri: str) -> list[Check]:

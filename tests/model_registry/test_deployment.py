@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bike_pipeline.errors import BusyError, ModelError, StorageError
-from bike_pipeline.model_registry import ModelRegistry, promotion_log
+from bike_pipeline.model_registry import ModelRegistry, deployment
 from bike_pipeline.model_registry.deployment import PROMOTED, PUSHED, REFUSED, REPLACED, ROLLED_BACK, VALIDATED
 from bike_pipeline.storage.files import open_files
 from tests.rollout.making import push
@@ -101,10 +101,10 @@ def test_rollback_without_a_predecessor_says_so_and_changes_nothing(tmp_path):
     with pytest.raises(ModelError, match="nothing to go back to"):
         ModelRegistry(base).rollback()
     promoted(base, 1)
-    before = (base / promotion_log.STATE_FILE).read_bytes()
+    before = (base / deployment.STATE_FILE).read_bytes()
     with pytest.raises(ModelError, match="nothing to go back to"):
         ModelRegistry(base).rollback()
-    assert (base / promotion_log.STATE_FILE).read_bytes() == before
+    assert (base / deployment.STATE_FILE).read_bytes() == before
     with pytest.raises(ModelError, match="has the label stable now"):
         ModelRegistry(base).rollback(to=1)
 
@@ -163,19 +163,19 @@ def test_the_history_says_who_when_from_what_to_what_and_why(base):
 
 def test_the_log_only_ever_grows(base):
     promoted(base, 1)
-    before = (base / promotion_log.AUDIT_FILE).read_bytes()
+    before = (base / deployment.AUDIT_FILE).read_bytes()
     promoted(base, 2)
     ModelRegistry(base).rollback()
-    assert (base / promotion_log.AUDIT_FILE).read_bytes().startswith(before)
+    assert (base / deployment.AUDIT_FILE).read_bytes().startswith(before)
 
 
 def test_what_a_later_release_wrote_beside_is_kept(base):
     promoted(base, 1)
-    found = json.loads((base / promotion_log.STATE_FILE).read_text(encoding="utf-8"))
+    found = json.loads((base / deployment.STATE_FILE).read_text(encoding="utf-8"))
     found["routing"] = {"canary": {"share": 0.05}}
-    (base / promotion_log.STATE_FILE).write_text(json.dumps(found), encoding="utf-8")
+    (base / deployment.STATE_FILE).write_text(json.dumps(found), encoding="utf-8")
     promoted(base, 2)
-    after = json.loads((base / promotion_log.STATE_FILE).read_text(encoding="utf-8"))
+    after = json.loads((base / deployment.STATE_FILE).read_text(encoding="utf-8"))
     assert after["routing"] == {"canary": {"share": 0.05}}
     assert after["labels"] == {"stable": 2}
 
@@ -189,13 +189,13 @@ def test_a_damaged_file_is_an_error_and_the_log_gives_it_again(base, content):
     promoted(base, 1, 2)
     ModelRegistry(base).rollback()
     good = ModelRegistry(base).deployment()
-    (base / promotion_log.STATE_FILE).write_bytes(content)
+    (base / deployment.STATE_FILE).write_bytes(content)
     for question in (ModelRegistry.serving, ModelRegistry.deployment, ModelRegistry.rollback):
         with pytest.raises(StorageError, match="damaged") as error:
             question(ModelRegistry(base))
         assert "move it away" in error.value.fix
     assert len(ModelRegistry(base).history()) == 6
-    (base / promotion_log.STATE_FILE).unlink()
+    (base / deployment.STATE_FILE).unlink()
     assert ModelRegistry(base).deployment() == good
     assert ModelRegistry(base).serving() == 1
     ModelRegistry(base).promote(2)
@@ -205,8 +205,8 @@ def test_a_damaged_file_is_an_error_and_the_log_gives_it_again(base, content):
 
 def test_a_file_of_a_later_format_is_refused(base):
     promoted(base, 1)
-    found = json.loads((base / promotion_log.STATE_FILE).read_text(encoding="utf-8"))
-    (base / promotion_log.STATE_FILE).write_text(json.dumps({**found, "format": 2}), encoding="utf-8")
+    found = json.loads((base / deployment.STATE_FILE).read_text(encoding="utf-8"))
+    (base / deployment.STATE_FILE).write_text(json.dumps({**found, "format": 2}), encoding="utf-8")
     with pytest.raises(StorageError, match="it has format 2"):
         ModelRegistry(base).serving()
 
@@ -230,7 +230,7 @@ def test_a_process_that_dies_leaves_the_state_before_or_after_and_never_a_third(
     push(base, 3)
     promoted(base, 1, 2)
     ModelRegistry(base).set_validated(3, passed=True, reason="")
-    before, log = ModelRegistry(base).deployment(), (base / promotion_log.AUDIT_FILE).read_bytes()
+    before, log = ModelRegistry(base).deployment(), (base / deployment.AUDIT_FILE).read_bytes()
     code = (
         "import os, signal, sys\nfrom pathlib import Path\n"
         "from bike_pipeline.model_registry import ModelRegistry\n"
@@ -242,12 +242,12 @@ def test_a_process_that_dies_leaves_the_state_before_or_after_and_never_a_third(
     assert done.returncode == -signal.SIGKILL
     happened = crash in ("before the log", "within the log")
     assert ModelRegistry(base).serving() == (3 if happened else 2)
-    assert (base / promotion_log.AUDIT_FILE).read_bytes().startswith(log)
+    assert (base / deployment.AUDIT_FILE).read_bytes().startswith(log)
     assert ModelRegistry(base).history()[-1].revision == before.revision + happened
     # The next change goes on from there, and the log has every change once.
     ModelRegistry(base).promote(1, reason="after the crash")
     assert ModelRegistry(base).serving() == 1
-    lines = [json.loads(line) for line in (base / promotion_log.AUDIT_FILE).read_bytes().splitlines() if _is_json(line)]
+    lines = [json.loads(line) for line in (base / deployment.AUDIT_FILE).read_bytes().splitlines() if _is_json(line)]
     assert [line["revision"] for line in lines] == list(range(1, before.revision + 2 + happened))
     assert ModelRegistry(base).rollback().to_version == (3 if happened else 2)
 
