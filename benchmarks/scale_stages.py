@@ -76,14 +76,14 @@ def through_graph(patterns: list[str], transform_graph: str) -> None:
     import tensorflow as tf
 
     from bike_pipeline import features
-    from bike_pipeline.modeling import preprocessing, rows, saved_model, training_rows
+    from bike_pipeline.modeling import preprocessing, rows, saved_model
 
     outputs = (preprocessing.DENSE, *preprocessing.CODES, preprocessing.MONTHS_BEFORE_END, features.LABEL)
-    transform = saved_model.Transform(transform_graph, training_rows.RAW_NAMES, outputs)
+    transform = saved_model.Transform(transform_graph, rows.RAW_NAMES, outputs)
     for pattern in patterns:
         for path in rows.readable_files(str(Path(pattern).parent)):
-            for batch in rows.record_batches(path, training_rows.ROWS_AT_ONCE, training_rows.RAW_NAMES):
-                columns = rows.to_columns([batch], training_rows.RAW_NAMES)
+            for batch in rows.record_batches(path, rows.ROWS_AT_ONCE, rows.RAW_NAMES):
+                columns = rows.to_columns([batch], rows.RAW_NAMES)
                 transform({name: tf.constant(values) for name, values in columns.items()})
 
 

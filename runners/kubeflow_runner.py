@@ -11,7 +11,7 @@ from bike_pipeline.runners.kubeflow.definition import Target
 from bike_pipeline.settings import Settings
 
 if TYPE_CHECKING:
-    from bike_pipeline.modeling.training_job import TrainingJob
+    from bike_pipeline.modeling.train_worker import TrainingJob
 
 
 class KubeflowRunner:

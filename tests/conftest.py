@@ -229,9 +229,9 @@ def transform_graph(few_rows: dict[str, Any], tmp_path_factory: pytest.TempPathF
 @pytest.fixture(scope="session")
 def exported(few_rows: dict[str, Any], transform_graph: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """A model of the few rows, trained by `train` and written by `write`, as the Trainer does."""
-    from bike_pipeline.modeling import saved_model, training, training_rows
+    from bike_pipeline.modeling import saved_model, training
 
     model, losses = training.train(few_rows, str(transform_graph), TRAINING, seed=7)
     path = tmp_path_factory.mktemp("exported") / "model"
-    saved_model.write(model, str(transform_graph), str(path), training_rows.evidence(few_rows))
+    saved_model.write(model, str(transform_graph), str(path), training.evidence(few_rows))
     return Exported(model, losses, path, transform_graph, few_rows)

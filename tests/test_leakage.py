@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from bike_pipeline import features
 from bike_pipeline.components.example_shards import encode
-from bike_pipeline.modeling import preprocessing, saved_model, training_rows
+from bike_pipeline.modeling import preprocessing, rows, saved_model
 
 INPUT_NAMES = {feature.name for feature in features.MODEL_INPUTS}
 NEVER_READ = sorted(set(features.COLUMNS) - INPUT_NAMES)
@@ -113,5 +113,5 @@ def test_what_the_model_reads_can_be_computed_from_the_inputs_alone(exported, fe
 
 
 def test_training_reads_no_leak(few_rows, transform_graph):
-    assert not set(training_rows.RAW_NAMES) & set(features.LEAKS)
-    assert set(training_rows.RAW_NAMES) <= set(few_rows)
+    assert not set(rows.RAW_NAMES) & set(features.LEAKS)
+    assert set(rows.RAW_NAMES) <= set(few_rows)

@@ -189,9 +189,9 @@ LOOKUPS = {Stage.WARM_START_LOOKUP, Stage.BASELINE_LOOKUP}
         ("modeling/preprocessing.py", {Stage.TRANSFORM, Stage.TRAINER, Stage.EXPORTER}),
         ("modeling/architectures.py", {Stage.TRAINER, Stage.EXPORTER}),
         # Only a process of its own runs it.
-        ("modeling/rendezvous.py", {Stage.TRAINER, Stage.EXPORTER}),
+        ("modeling/cluster.py", {Stage.TRAINER, Stage.EXPORTER}),
         ("modeling/metrics.py", {Stage.EVALUATOR, Stage.EXPORTER}),
-        ("modeling/rows.py", ON_BEAM | LOOKUPS | {Stage.DATA_GATE, Stage.TRAINER, Stage.EXPORTER}),
+        ("modeling/rows.py", ON_BEAM | {Stage.DATA_GATE, Stage.TRAINER, Stage.EXPORTER}),
         ("features.py", set(Stage) - {Stage.SCHEMA_GEN, Stage.EXAMPLE_VALIDATOR}),
         ("lineage/queries/serving_now.py", LOOKUPS),
         ("lineage/queries/evidence.py", {Stage.PUSHER}),

@@ -22,7 +22,7 @@ from tfx.utils import io_utils, path_utils, proto_utils
 
 from bike_pipeline.components import beam_engine
 from bike_pipeline.errors import DataError, ModelError
-from bike_pipeline.modeling import coverage, evaluation, saved_model, slice_sums, slices, tfma_output
+from bike_pipeline.modeling import evaluation, saved_model, slice_sums, slices, tfma_output
 from bike_pipeline.modeling import rows as row_files
 from bike_pipeline.modeling.slice_sums import Job, Measured
 from bike_pipeline.settings.evaluation import EvaluationSettings
@@ -70,8 +70,8 @@ class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
         naive_mae = measured.naive_error / measured.rows
         decisions = evaluation.decide(settings, candidate, baseline, naive_mae)
         trained = _trained_slices(models[evaluation.CANDIDATE])
-        decisions += list(coverage.unjudged(settings, candidate, trained, decisions))
-        warnings = coverage.warnings(settings, candidate, baseline, decisions)
+        decisions += list(evaluation.unjudged(settings, candidate, trained, decisions))
+        warnings = evaluation.warnings(settings, candidate, baseline, decisions)
         for warning in warnings:
             logging.warning("Evaluator: %s", warning)
         report = evaluation.report(

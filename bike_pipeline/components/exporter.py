@@ -30,7 +30,7 @@ from bike_pipeline.exporting.export_run import EVALUATED_COLUMNS
 from bike_pipeline.exporting.formats import registry
 from bike_pipeline.exporting.formats.base import Source
 from bike_pipeline.exporting.formats.compressed import Compressing
-from bike_pipeline.modeling import rows, training_rows
+from bike_pipeline.modeling import rows
 from bike_pipeline.settings.evaluation import EvaluationSettings
 from bike_pipeline.settings.exporting import ExportingSettings
 from bike_pipeline.settings.training import TrainingSettings
@@ -155,7 +155,7 @@ def _compressing(
     schema = base.schema_file(input_dict)
 
     def read(*splits: str) -> dict[str, Any]:
-        return training_rows.read([f"{examples}/Split-{split}/*" for split in splits], schema)
+        return rows.read([f"{examples}/Split-{split}/*" for split in splits], schema)
 
     further = json.loads(exec_properties["compressing"])
     trying = Trying.of(

@@ -40,7 +40,7 @@ from bike_pipeline.components import base, beam_engine
 from bike_pipeline.errors import ConfigurationError, DataError
 from bike_pipeline.modeling import preprocessing, rows
 from bike_pipeline.stages import ROWS_PROPERTY, Stage
-from bike_pipeline.storage.literal_paths import as_pattern
+from bike_pipeline.storage.files import as_pattern
 
 # Large enough that what a batch costs in Python does not count, small enough for any worker's memory.
 ROWS_PER_BATCH = 32_768

@@ -36,11 +36,8 @@ class LevelKnots(layers.Layer):
 def build(hidden_units: Sequence[int], embedding_dimensions: int, dropout: float, mean_log_label: float) -> keras.Model:
     """Return the untrained model, from the transformed features (see `preprocessing_fn`) to log(1 + rentals), (batch,).
 
-    Args:
-        hidden_units: width of each dense layer.
-        embedding_dimensions: largest width of an embedding.
-        dropout: share of hidden units dropped in training.
-        mean_log_label: mean of log(1 + rentals) over the training rows, where the output starts from.
+    The output starts from `mean_log_label`, the mean of log(1 + rentals) over the training rows; `embedding_dimensions`
+    is the largest width of an embedding, `dropout` the share of hidden units dropped in training.
     """
     inputs = {preprocessing.DENSE: keras.Input((preprocessing.DENSE_WIDTH,), name=preprocessing.DENSE)}
     parts = [inputs[preprocessing.DENSE]]

@@ -19,7 +19,6 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from bike_pipeline.errors import ConfigurationError
-from bike_pipeline.modeling import rows
 
 Loss = Callable[[keras.KerasTensor, keras.KerasTensor], keras.KerasTensor]
 Step = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -57,11 +56,7 @@ def run_epochs(step: Step, count: int, batch_size: int, epochs: int, seed: int) 
 
 
 def mirrored() -> tf.distribute.Strategy:
-    """Return the strategy that trains on all devices of this machine: its GPUs, or its logical CPUs without any.
-
-    Raises:
-        ConfigurationError: there is only one.
-    """
+    """Return the strategy for all GPUs of this machine, or its logical CPUs; ConfigurationError if it is only one."""
     strategy = tf.distribute.MirroredStrategy()
     if strategy.num_replicas_in_sync < 2:
         device = tf.config.list_logical_devices()[-1].name.rpartition("device:")[2]
@@ -110,25 +105,20 @@ class _DropoutOfStep(keras.layers.Layer):
         return inputs * mask[self._place.start : self._place.stop]
 
 
-def fit(
+def step_of_replicas(
     strategy: tf.distribute.Strategy,
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer,
     loss: Loss,
-    inputs: Mapping[str, npt.NDArray[Any]],
-    label: npt.NDArray[Any],
+    data: Mapping[str, tf.Tensor],
+    labels: tf.Tensor,
     batch_size: int,
-    epochs: int,
-    seed: int,
-) -> Iterator[float]:
-    """Train in place over the strategy's replicas and yield the mean loss of each epoch.
+) -> Step:
+    """Return the step of `run_epochs` that trains in place over the strategy's replicas.
 
     Every process holds all rows, and all of them visit them in the same order; what travels are gradients. Model and
-    optimizer are made in the strategy's scope; the other arguments are those of `training.fit`.
-
-    Raises:
-        ConfigurationError: a step has fewer rows than there are replicas.
-        tensorflow.errors.OpError: another worker is gone.
+    optimizer are made in the strategy's scope. The step raises tensorflow.errors.OpError when another worker is gone;
+    fewer rows in a step than there are replicas are a ConfigurationError.
     """
     replicas = strategy.num_replicas_in_sync
     if batch_size < replicas:
@@ -145,9 +135,6 @@ def fit(
     with strategy.scope():
         # The same layers and weights, with dropout that knows the rows of the step.
         replica_model = keras.models.clone_model(model, clone_function=of_replica)
-        optimizer.build(model.trainable_variables)
-    data = {name: tf.constant(values) for name, values in inputs.items()}
-    labels = tf.constant(label)
     bounds = tf.constant(np.linspace(0, batch_size, replicas + 1).round().astype(np.int32))
 
     @tf.autograph.experimental.do_not_convert
@@ -169,10 +156,4 @@ def fit(
         values = strategy.run(of_replicas, args=(batch, number))
         return strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
 
-    yield from run_epochs(step, rows.count(inputs), batch_size, epochs, seed)
-    optimizer.finalize_variable_values(model.trainable_variables)
-
-
-def meet(strategy: tf.distribute.Strategy) -> None:
-    """Wait until every replica has come this far."""
-    strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(lambda: tf.constant(1.0)), axis=None)
+    return step

@@ -1,4 +1,4 @@
-"""The evaluation: TFMA's configuration, the metrics it wrote, and the decision they lead to."""
+"""The evaluation: TFMA's configuration, the metrics it wrote, what is decided by them, and what is not judged."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,9 +15,9 @@ from tensorflow_model_analysis.proto import config_pb2
 
 from bike_pipeline import features
 from bike_pipeline.modeling import metrics, saved_model, tfma_output
-from bike_pipeline.modeling.slices import OVERALL, SLICINGS
+from bike_pipeline.modeling.slices import OVERALL, SLICINGS, RowsBySlice
 from bike_pipeline.settings import EvaluationSettings
-from bike_pipeline.storage.literal_paths import as_pattern
+from bike_pipeline.storage.files import as_pattern
 
 CANDIDATE, BASELINE = tfma_output.CANDIDATE, tfma_output.BASELINE
 ROWS = "rows"
@@ -51,31 +51,27 @@ def eval_config(settings: EvaluationSettings) -> config_pb2.EvalConfig:
         config.slicing_specs.add(feature_keys=[slicing])
     spec = config.metrics_specs.add()
     spec.metrics.add(class_name="ExampleCount")
+    values = {str(limit.metric): limit for limit in settings.value_thresholds if limit.slicing == OVERALL}
+    changes = {str(limit.metric): limit for limit in settings.change_thresholds if limit.slicing == OVERALL}
     for name, metric in metrics.METRICS.items():
         added = spec.metrics.add(
             class_name=metric.__name__, module=metric.__module__, config=json.dumps({"name": name})
         )
-        overall = config_pb2.PerSliceMetricThreshold(slicing_specs=[config_pb2.SlicingSpec()])
-        for value in settings.value_thresholds:
-            if (value.metric, value.slicing) == (name, OVERALL):
-                overall.threshold.value_threshold.upper_bound.value = value.upper
-                if value.lower is not None:
-                    overall.threshold.value_threshold.lower_bound.value = value.lower
-        for change in settings.change_thresholds:
-            if (change.metric, change.slicing) == (name, OVERALL):
-                overall.threshold.change_threshold.relative.value = change.max_increase
-                overall.threshold.change_threshold.direction = config_pb2.MetricDirection.LOWER_IS_BETTER
-        added.per_slice_thresholds.append(overall)
+        threshold = added.per_slice_thresholds.add(slicing_specs=[config_pb2.SlicingSpec()]).threshold
+        if value := values.get(name):
+            threshold.value_threshold.upper_bound.value = value.upper
+            if value.lower is not None:
+                threshold.value_threshold.lower_bound.value = value.lower
+        if change := changes.get(name):
+            threshold.change_threshold.relative.value = change.max_increase
+            threshold.change_threshold.direction = config_pb2.MetricDirection.LOWER_IS_BETTER
     return config
 
 
 def read_metrics(evaluation_path: str, model_name: str) -> SliceMetrics:
-    """Return what TFMA measured for "candidate" or "baseline" (TFMA knows the candidate without a baseline as "").
-
-    Raises:
-        ValueError: there are no metrics for it, or no overall slice.
-    """
+    """Return what TFMA measured for "candidate" or "baseline"; ValueError without overall metrics of it."""
     found: SliceMetrics = {}
+    # TFMA knows the candidate without a baseline as "".
     names = {model_name, ""} if model_name == CANDIDATE else {model_name}
     # TFMA takes the folder for a pattern.
     for record in tfma.load_metrics(os.path.join(as_pattern(evaluation_path), tfma.METRICS_KEY)):
@@ -109,13 +105,9 @@ class Decision:
         kind: "value", "change" (against the baseline), "reference" (against the naive baseline) or "coverage" (that a
             slice is judged at all).
         metric: the metric; "limits", how many judge a slice, for "coverage".
-        slicing: "overall" or a slicing.
         slice: the slice's value; "" for overall.
         value: the candidate's metric; for "change" the relative increase; for "reference" the ratio.
-        lower: smallest passing value, or None.
-        upper: largest passing value.
-        rows: rows of the slice.
-        binding: whether it decides; a slice with too few rows is reported only.
+        binding: whether it decides; a slice with too few `rows` is reported only.
         passed: whether the value lies within the limits. A value that is missing or not a number never passes.
         note: why a slice is not judged; "" for the other kinds.
     """
@@ -152,20 +144,12 @@ class Decision:
         return f"{what}, {where}: {value}, {limits}{note}"
 
 
-def _within(value: float, lower: float | None, upper: float) -> bool:
-    return math.isfinite(value) and value <= upper and (lower is None or value >= lower)
-
-
 def decide(
     settings: EvaluationSettings, candidate: SliceMetrics, baseline: SliceMetrics | None, naive_mae: float
 ) -> list[Decision]:
     """Apply every threshold of the settings; the candidate passes if all binding decisions passed.
 
-    Args:
-        settings: thresholds and the fewest rows of a slice that decides.
-        candidate: the candidate's metrics by slice.
-        baseline: the baseline's, on the same rows; None if there is no baseline, so that change thresholds rest.
-        naive_mae: MAE of the naive baseline on the same rows, in rentals.
+    Without a baseline change thresholds rest; `naive_mae` is that of the naive baseline on the same rows, in rentals.
     """
     limits = [("value", limit.metric, limit.slicing, limit.lower, limit.upper) for limit in settings.value_thresholds]
     if baseline is not None:
@@ -180,14 +164,65 @@ def decide(
                 before = baseline.get(key, {}).get(metric, math.nan)
                 value = (value - before) / before if before else math.nan
             binding = not measured or slicing == OVERALL or rows >= settings.min_rows.get(slicing, 1)
-            passed = _within(value, lower, upper)
+            passed = value <= upper and (lower is None or value >= lower) and math.isfinite(value)
             decisions.append(Decision(kind, metric, *key, value, lower, upper, rows, binding, passed))
     overall, upper = candidate[OVERALL, ""], settings.max_mae_to_mean
     # A naive MAE that is no number is no evidence; one of zero is not beaten by anything.
     ratio = overall["mae"] / naive_mae if naive_mae and math.isfinite(naive_mae) else math.nan
-    passed = _within(ratio, None, upper)
-    decisions.append(Decision("reference", "mae", OVERALL, "", ratio, None, upper, int(overall[ROWS]), True, passed))
+    rows, passed = int(overall[ROWS]), math.isfinite(ratio) and ratio <= upper
+    decisions.append(Decision("reference", "mae", OVERALL, "", ratio, None, upper, rows, True, passed))
     return decisions
+
+
+def unjudged(
+    settings: EvaluationSettings, candidate: SliceMetrics, trained: RowsBySlice, decisions: Sequence[Decision]
+) -> Iterator[Decision]:
+    """Yield a decision for every slice of `trained` (what training saw) that no binding limit judges.
+
+    One that the eval split lacks fails unless the settings let it be missing: a model may be as wrong there as it
+    likes, and no number would tell.
+    """
+    judged = {(decision.slicing, decision.slice) for decision in decisions if decision.binding}
+    for slicing, values in trained.items():
+        may_be_missing = {str(value) for value in settings.may_be_missing.get(slicing, ())}  # type: ignore[call-overload]
+        for value in sorted(values, key=int):
+            if (slicing, value) in judged:
+                continue
+            rows = int(candidate.get((slicing, value), {}).get(ROWS, 0))
+            fewest = settings.min_rows.get(slicing, 1)  # type: ignore[call-overload]
+            binding = False
+            if not rows and value in may_be_missing:
+                note = "absent from the eval split, as evaluation.may_be_missing allows"
+            elif not rows:
+                binding = True
+                note = (
+                    f"absent from the eval split, though training saw {values[value]:,} rows; "
+                    "evaluation.may_be_missing does not allow it"
+                )
+            elif rows < fewest:
+                note = f"fewer rows than the {fewest} of evaluation.min_rows"
+            else:
+                note = "no limit applies"
+            yield Decision("coverage", "limits", slicing, value, 0.0, 1.0, math.inf, rows, binding, False, note)
+
+
+def warnings(
+    settings: EvaluationSettings, candidate: SliceMetrics, baseline: SliceMetrics | None, decisions: Sequence[Decision]
+) -> list[str]:
+    """Return, in words, each slice that is too small to decide and on which the candidate is much worse."""
+    found = []
+    for decision in decisions:
+        if decision.kind != "change" or decision.binding or decision.value <= settings.warn_increase:
+            continue
+        key = (decision.slicing, decision.slice)
+        now, before = (part.get(key, {}).get(decision.metric, math.nan) for part in (candidate, baseline or {}))
+        fewest = settings.min_rows.get(decision.slicing, 1)  # type: ignore[call-overload]
+        found.append(
+            f"{features.slice_name(*key)}: {decision.metric} {now:.1f} against {before:.1f} of the baseline "
+            f"({decision.value:+.0%}) on {decision.rows:,} rows; fewer than the {fewest:,} of evaluation.min_rows, so "
+            "it does not decide: look at it before you rely on the model there"
+        )
+    return found
 
 
 def report(

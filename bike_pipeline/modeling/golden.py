@@ -3,12 +3,17 @@
 They cover every value of every category, the ends of every range, and what no training row ever was: codes and weather
 outside their ranges, years to come. The rest are seeded draws from the ranges. Beside them stand rows as a broken
 sensor sends them, with a number that is not finite, which every format must answer with NaN, among sound rows too.
+
+TF Serving replays golden rows when it has loaded a version, before it lets a client in: a SavedModel does part of its
+work at the first call, where functions are instantiated and memory is taken. These warm-up requests, in `assets.extra`,
+are the same to the last byte for every model.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,31 +37,32 @@ _UNSEEN_NUMBERS = (-0.5, 1.5, 25.0)
 _NOT_FINITE = (math.nan, math.inf, -math.inf)
 # Of golden.json: where these rows stand.
 _NOT_FINITE_KEY = "not_finite"
+WARMUP_FILE = "tf_serving_warmup_requests"
+# TF Serving refuses to load a version with more records.
+MOST_WARMUP_RECORDS = 1_000
+WARMUP_SIGNATURES = ("serving_default", "serving_examples")
+# Rows in each warm-up request: most are single ones; the batches are what TF Serving's batching makes of many.
+_WARMUP_SIZES = (*[1] * 16, 8, 32, 128)
 
 
 def golden_rows(count: int) -> Columns:
     """Return `count` golden rows: one array of shape (count,) for each of the model's inputs; int64 or float32.
 
-    Raises:
-        ValueError: `count` is too small to hold every value that must be there.
+    A `count` that is too small to hold every value that must be there is a ValueError.
     """
-    generator = np.random.default_rng(SEED)
-    columns = {f.name: _drawn(f, count, generator) for f in features.MODEL_INPUTS}
-    row = 0
-    for feature in features.MODEL_INPUTS:
-        for value in _values(feature):
-            if row == count:
-                raise ValueError(f"{count} golden rows do not hold every value; take more")
-            columns[feature.name][row] = value
-            row += 1
+    columns = _drawn(count)
+    wanted = [(f.name, value) for f in features.MODEL_INPUTS for value in _values(f)]
+    if len(wanted) > count:
+        raise ValueError(f"{count} golden rows do not hold every value; take more")
+    for row, (name, value) in enumerate(wanted):
+        columns[name][row] = value
     return columns
 
 
 def broken_rows() -> Columns:
     """Return rows with one number each that is not finite: every such feature with NaN, infinity and -infinity."""
     broken = [(f.name, value) for f in features.MODEL_INPUTS if f.kind == "float" for value in _NOT_FINITE]
-    generator = np.random.default_rng(SEED)
-    columns = {f.name: _drawn(f, len(broken), generator) for f in features.MODEL_INPUTS}
+    columns = _drawn(len(broken))
     for row, (name, value) in enumerate(broken):
         columns[name][row] = value
     return columns
@@ -99,12 +105,17 @@ def _top(feature: Feature) -> int:
     return LAST_YEAR if feature.maximum is None else int(feature.maximum)
 
 
-def _drawn(feature: Feature, count: int, generator: np.random.Generator) -> npt.NDArray[Any]:
-    low = int(feature.minimum or 0)
-    if feature.kind == "int":
-        return generator.integers(low, _top(feature) + 1, count, dtype=np.int64)
-    # To the four decimals that the data has: text and binary forms of a row are then the same number.
-    return np.round(generator.uniform(low, _top(feature), count), 4).astype(np.float32)
+def _drawn(count: int) -> Columns:
+    generator = np.random.default_rng(SEED)
+    columns: Columns = {}
+    for feature in features.MODEL_INPUTS:
+        low, high = int(feature.minimum or 0), _top(feature)
+        if feature.kind == "int":
+            columns[feature.name] = generator.integers(low, high + 1, count, dtype=np.int64)
+        else:
+            # To the four decimals that the data has: text and binary forms of a row are then the same number.
+            columns[feature.name] = np.round(generator.uniform(low, high, count), 4).astype(np.float32)
+    return columns
 
 
 def _values(feature: Feature) -> Iterator[float]:
@@ -116,3 +127,57 @@ def _values(feature: Feature) -> Iterator[float]:
     else:
         yield from (low, (low + high) / 2, high)
         yield from _UNSEEN_NUMBERS
+
+
+def _warmup_requests() -> Iterator[Any]:
+    """Yield PredictionLogs, first the small ones; they name no model, which TF Serving ignores."""
+    columns = golden_rows(sum(_WARMUP_SIZES))
+    for signature in WARMUP_SIGNATURES:
+        start = 0
+        for size in _WARMUP_SIZES:
+            part = {name: values[start : start + size] for name, values in columns.items()}
+            start += size
+            yield _logged(signature, part)
+
+
+def _logged(signature: str, rows: Columns) -> Any:
+    import tensorflow as tf
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    log = prediction_log_pb2.PredictionLog()
+    request = log.predict_log.request
+    request.model_spec.signature_name = signature
+    if signature == "serving_examples":
+        request.inputs["examples"].CopyFrom(tf.make_tensor_proto(_examples(rows), dtype=tf.string))
+    else:
+        for name, values in rows.items():
+            request.inputs[name].CopyFrom(tf.make_tensor_proto(values))
+    return log
+
+
+def _examples(rows: Columns) -> list[bytes]:
+    import tensorflow as tf
+
+    def feature(value: Any) -> tf.train.Feature:
+        if value.dtype.kind == "i":
+            return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+        return tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
+
+    return [
+        tf.train.Example(
+            features=tf.train.Features(feature={name: feature(rows[name][i]) for name in rows})
+        ).SerializeToString(deterministic=True)
+        for i in range(len(next(iter(rows.values()))))
+    ]
+
+
+def write_warmup(extra_folder: str) -> str:
+    """Write the warm-up requests into a model's `assets.extra`; return its path."""
+    import tensorflow as tf
+
+    path = os.path.join(extra_folder, WARMUP_FILE)
+    with tf.io.TFRecordWriter(path) as writer:
+        for request in _warmup_requests():
+            # Maps have no order of their own in protobuf's bytes.
+            writer.write(request.SerializeToString(deterministic=True))
+    return path

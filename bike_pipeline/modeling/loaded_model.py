@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from bike_pipeline import features
 from bike_pipeline.lean_imports import uncollected
-from bike_pipeline.storage.literal_paths import plain_folder
+from bike_pipeline.storage.files import plain_folder
 
 _DTYPES = {"int": np.int64, "float": np.float32}
 # Rows in one call: bounds memory on large files.
@@ -20,11 +20,7 @@ _CHUNK = 65_536
 
 
 class LoadedModel:
-    """A SavedModel in this process, asked through its served signature.
-
-    Attributes:
-        signature: the served signature, TensorFlow's concrete function.
-    """
+    """A SavedModel in this process, asked through its served `signature`, TensorFlow's concrete function."""
 
     def __init__(self, folder: str | Path) -> None:
         """Load the SavedModel in `folder`."""

@@ -32,11 +32,7 @@ class NaiveBaseline:
 
     @classmethod
     def fit(cls, hour: Array, workingday: Array, label: Array, newest: int | None = None) -> Self:
-        """Return the means of rows, each argument of shape (rows,); the last `newest` rows are the newest span's.
-
-        Raises:
-            ValueError: there are no rows.
-        """
+        """Return the means of rows, each argument of shape (rows,); the last `newest` rows are the newest span's."""
         if newest is not None and 0 < newest < len(label):
             last = cls.fit(hour[-newest:], workingday[-newest:], label[-newest:])
             return cls(cls.fit(hour, workingday, label).table, last.table)

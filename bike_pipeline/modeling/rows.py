@@ -7,17 +7,21 @@ costs 5 seconds and reading them as Parquet a tenth of one. Readers of TFX do no
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from bike_pipeline import features
 from bike_pipeline.errors import DataError, StageError, first_words
 from bike_pipeline.stages import Stage
 
 COLUMNS_FOLDER = "columns"
+RAW_NAMES = (*features.INPUT_NAMES, features.LABEL)
+# Rows that are read, and that go through the transform graph, at once: bounds memory, costs nothing.
+ROWS_AT_ONCE = 65_536
 
 Columns = dict[str, npt.NDArray[Any]]
 
@@ -25,10 +29,8 @@ Columns = dict[str, npt.NDArray[Any]]
 def to_columns(batches: Iterable[pa.RecordBatch], names: Iterable[str], where: str = Stage.TRAINER) -> Columns:
     """Return the named columns of all batches, each of shape (rows,), int64 or float32, for the stage `where`.
 
-    A column of a batch is a list with one value a row, as TFXIO reads tf.Examples.
-
-    Raises:
-        DataError: a column is absent or a row lacks its value.
+    A column of a batch is a list with one value a row, as TFXIO reads tf.Examples. A column that is absent, or a row
+    without its value, is a DataError.
     """
     names = tuple(names)
     parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in names}
@@ -75,12 +77,10 @@ def columns_file(shard: str) -> str:
 
 
 def shards(split_folder: str) -> list[str]:
-    """Return the files of tf.Examples in `<artifact>/Split-<name>`, in their order.
-
-    The folder is listed and not globbed: its path may hold what a pattern gives another meaning.
-    """
+    """Return the files of tf.Examples in `<artifact>/Split-<name>`, in their order."""
     import tensorflow as tf
 
+    # Listed and not globbed: the path may hold what a pattern gives another meaning.
     return sorted(os.path.join(split_folder, name) for name in tf.io.gfile.listdir(split_folder))
 
 
@@ -109,14 +109,8 @@ def record_batches(
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of one of `readable_files` in order, as TFXIO would: every column is a list with one value a row.
 
-    Args:
-        path: the file.
-        size: most rows of a batch.
-        names: the columns to read; None for all.
-        schema: what tf.Examples are decoded by; None for their own types.
-
-    Raises:
-        DataError: the file is damaged.
+    A batch has `size` rows at most and the named columns, else all; tf.Examples are decoded by the schema, else by
+    their own types. A file that is damaged is a DataError.
     """
     import tensorflow as tf
 
@@ -127,6 +121,36 @@ def record_batches(
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise damaged(path, error) from error
+
+
+def read(examples: Sequence[str], schema_file: str) -> Columns:
+    """Return the raw rows of an Examples artifact, with the label; see `read_to_train`."""
+    return read_to_train(examples, schema_file)[0]
+
+
+def read_to_train(examples: Sequence[str], schema_file: str) -> tuple[Columns, int]:
+    """Return the raw rows of an Examples artifact in its files' order, and how many of them are the last pattern's.
+
+    Each pattern is `<artifact>/Split-<name>/*`; the last one is the newest span's train split. tf.Examples without
+    their rows as Parquet are decoded by the schema, a text proto. Examples that lack a column are a DataError.
+    """
+    import tensorflow as tf
+    from google.protobuf import text_format
+    from tensorflow_metadata.proto.v0 import schema_pb2
+
+    with tf.io.gfile.GFile(schema_file) as file:
+        schema = text_format.Parse(file.read(), schema_pb2.Schema())
+    counts: list[int] = []
+
+    def batches() -> Iterator[Any]:
+        for pattern in examples:
+            counts.append(0)
+            for path in readable_files(os.path.dirname(pattern)):
+                for batch in record_batches(path, ROWS_AT_ONCE, RAW_NAMES, schema):
+                    counts[-1] += batch.num_rows
+                    yield batch
+
+    return to_columns(batches(), RAW_NAMES), counts[-1]
 
 
 def damaged(path: str, error: Exception) -> DataError:

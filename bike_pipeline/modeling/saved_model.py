@@ -18,8 +18,8 @@ import tensorflow_transform as tft
 from tensorflow_transform.saved import saved_transform_io_v2
 
 from bike_pipeline import features
-from bike_pipeline.modeling import warmup
-from bike_pipeline.storage.literal_paths import plain_folder
+from bike_pipeline.modeling import golden
+from bike_pipeline.storage.files import plain_folder
 
 SERVING_DEFAULT = "serving_default"
 SERVING_EXAMPLES = "serving_examples"
@@ -43,11 +43,7 @@ class Transform:
     """
 
     def __init__(self, transform_graph: str, inputs: Iterable[str], outputs: Iterable[str]) -> None:
-        """Load the graph and cut it down to the given raw inputs and transformed outputs.
-
-        Raises:
-            ValueError: an output needs a raw column that is not among the inputs.
-        """
+        """Load the graph, cut down to the given outputs; ValueError if one needs a raw column not among the inputs."""
         path = tft.TFTransformOutput(transform_graph).transform_savedmodel_dir
         with plain_folder(path) as folder:
             self._loader = saved_transform_io_v2.SavedModelLoader(folder)
@@ -100,7 +96,7 @@ def write(model: keras.Model, transform_graph: str, path: str, extra_files: dict
     for name, text in extra_files.items():
         with tf.io.gfile.GFile(os.path.join(extra, name), "w") as file:
             file.write(text)
-    warmup.write(extra)
+    golden.write_warmup(extra)
 
 
 def signature_of(path: str) -> dict[str, Any]:

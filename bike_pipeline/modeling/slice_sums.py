@@ -20,7 +20,7 @@ from bike_pipeline.modeling import metrics, saved_model, slices
 from bike_pipeline.modeling.naive_baseline import NaiveBaseline
 from bike_pipeline.modeling.rows import damaged
 from bike_pipeline.modeling.slices import OVERALL, SLICING_COLUMNS, SLICINGS
-from bike_pipeline.storage.literal_paths import plain_folder
+from bike_pipeline.storage.files import plain_folder
 
 # Rows that are predicted at once: what bounds the memory.
 ROWS_PER_BATCH = 16_384
@@ -36,7 +36,6 @@ class Job:
     """One file of examples (gzipped TFRecords) to measure.
 
     Attributes:
-        path: the file.
         models: folder of each model's SavedModel by its name.
         naive_baseline: folder of the SavedModel that carries the naive baseline.
     """
@@ -84,11 +83,7 @@ def total(parts: Iterable[Measured]) -> Measured:
 
 
 def measure(job: Job) -> Measured:
-    """Return the sums of one file.
-
-    Raises:
-        DataError: the file is damaged, or a row lacks the label or a column that slices are taken by.
-    """
+    """Return the sums of one file; DataError if it is damaged, or a row lacks one of `COLUMNS`."""
     naive = _naive_baseline(job.naive_baseline)
     found = Measured({})
     for records, columns in _batches(job.path):

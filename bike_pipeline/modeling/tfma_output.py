@@ -19,7 +19,7 @@ from tensorflow_model_analysis.writers import metrics_plots_and_validations_writ
 from bike_pipeline.modeling import metrics
 from bike_pipeline.modeling.slice_sums import Measured
 from bike_pipeline.modeling.slices import OVERALL
-from bike_pipeline.storage.literal_paths import as_pattern
+from bike_pipeline.storage.files import as_pattern
 
 EXAMPLE_COUNT = "example_count"
 CANDIDATE, BASELINE = "candidate", "baseline"
@@ -31,12 +31,7 @@ def judge(
 ) -> bool:
     """Let TFMA validate, write its files into a folder, and return its verdict.
 
-    Args:
-        folder: where its files are written.
-        measured: the sums, of "candidate" and, if there is one, "baseline".
-        config: TFMA's configuration.
-        models: where the models are, by the same names.
-        data_location: where the examples are, for display.
+    Sums and locations are of the `models` "candidate" and, if there is one, "baseline"; `data_location` is for display.
     """
     # As TFX does it: without a baseline there is nothing to compare with, and change thresholds rest.
     config = tfma.utils.update_eval_config_with_defaults(config, has_baseline=BASELINE in models, rubber_stamp=True)
@@ -82,10 +77,7 @@ def _metrics_by_slice(measured: Measured, names: dict[str, str], baseline: str |
 
 
 def write(
-    folder: str,
-    by_slice: MetricsBySlice,
-    validation: validation_result_pb2.ValidationResult,
-    run: config_pb2.EvalRun,
+    folder: str, by_slice: MetricsBySlice, validation: validation_result_pb2.ValidationResult, run: config_pb2.EvalRun
 ) -> None:
     """Write the files of an evaluation into the ModelEvaluation artifact's folder."""
     tf.io.gfile.makedirs(folder)

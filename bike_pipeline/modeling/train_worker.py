@@ -16,15 +16,16 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
+
+from pydantic import Field, ValidationError
 
 from bike_pipeline import progress
 from bike_pipeline.errors import BikePipelineError, ConfigurationError, ExitCode, StageError
 from bike_pipeline.modeling import cluster as clusters
-from bike_pipeline.modeling import rendezvous
-from bike_pipeline.modeling.cluster import Cluster
-from bike_pipeline.modeling.rendezvous import PeerLostError
-from bike_pipeline.modeling.training_job import TrainingJob
+from bike_pipeline.modeling.cluster import Cluster, PeerLostError
+from bike_pipeline.settings.section import Section
+from bike_pipeline.settings.training import TrainingSettings
 from bike_pipeline.stages import Stage
 
 # Workers listen here in a cluster; TensorFlow's own examples use the same.
@@ -33,6 +34,42 @@ PORT = 2222
 ANSWER_SECONDS = 2.0
 # TensorFlow Serving and TFX look for a model in the final folder only.
 PARTIAL = ".partial"
+Place = Annotated[str, Field(min_length=1)]
+
+
+class TrainingJob(Section):
+    """One training: rows in, model out. Every place is a path or URI that each worker reaches under the same name.
+
+    Attributes:
+        examples: file patterns of the tf.Examples to train on (gzipped TFRecords).
+        schema_file: the schema, as text proto.
+        base_model: folder of the SavedModel to start from; empty for none.
+        run_dir: folder for the losses; the chief's.
+        model_dir: folder for the SavedModel; the chief's; must not exist.
+    """
+
+    examples: Annotated[tuple[Place, ...], Field(min_length=1)]
+    schema_file: Place
+    transform_graph: Place
+    base_model: str = ""
+    run_dir: Place
+    model_dir: Place
+    training: TrainingSettings
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainingJob:
+        """Return the job that the JSON describes; a ConfigurationError names the part that is wrong."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ConfigurationError(
+                f"{where}: {first['msg']}" if where else first["msg"],
+                where="--job",
+                fix="take the job as the Trainer stage or the TrainJob's manifest has it",
+            ) from None
 
 
 def _print_event(**event: Any) -> None:
@@ -41,10 +78,7 @@ def _print_event(**event: Any) -> None:
 
 
 def _end(error: BikePipelineError | None = None) -> NoReturn:
-    """End the process at once: threads of TensorFlow may wait for peers that are gone.
-
-    Nothing is lost by it: what a worker writes is closed by now.
-    """
+    # Threads of TensorFlow may wait for peers that are gone. Nothing is lost: what a worker writes is closed by now.
     if error is not None:
         parts = {"what": error.what, "where": error.where, "fix": error.fix, "exit_code": int(error.exit_code)}
         _print_event(error=parts, peer_lost=isinstance(error, PeerLostError))
@@ -59,7 +93,7 @@ def _peer_lost(cluster: Cluster) -> PeerLostError:
     reason = f"no answer from {', '.join(silent)}" if silent else "a worker ended or hangs"
     return PeerLostError(
         f"the training was cut off: {reason}",
-        where=rendezvous.name(cluster),
+        where=cluster.name,
         fix="see that worker's log, then start all workers again; no model was written",
     )
 
@@ -76,7 +110,7 @@ def _end_with_the_parent() -> None:
 
 def _work(job: TrainingJob, cluster: Cluster) -> None:
     seconds = job.training.worker_timeout
-    rendezvous.meet(cluster, job.model_dump_json(), seconds)
+    clusters.meet(cluster, job.model_dump_json(), seconds)
     import tensorflow as tf
 
     os.environ[clusters.TF_CONFIG] = cluster.tf_config()
@@ -103,15 +137,16 @@ def _work(job: TrainingJob, cluster: Cluster) -> None:
 def _train(job: TrainingJob, cluster: Cluster, strategy: Any) -> None:
     import tensorflow as tf
 
-    from bike_pipeline.modeling import distribution, training, training_rows
+    from bike_pipeline.modeling import rows, training
 
     if tf.io.gfile.exists(job.model_dir):
         raise ConfigurationError(
             "there is a model already", where=job.model_dir, fix="name a folder that does not exist"
         )
-    columns, newest = training_rows.read_to_train(job.examples, job.schema_file)
-    listener = (lambda fraction, text: _print_event(progress=fraction, text=text)) if cluster.is_chief else None
-    with progress.listening(listener) if listener else contextlib.nullcontext():
+    columns, newest = rows.read_to_train(job.examples, job.schema_file)
+    with contextlib.ExitStack() as stack:
+        if cluster.is_chief:
+            stack.enter_context(progress.listening(lambda share, text: _print_event(progress=share, text=text)))
         section = job.training.model_dump(mode="json")
         trained = training.train(columns, job.transform_graph, section, job.seed, job.base_model or None, strategy)
         if cluster.is_chief:
@@ -121,8 +156,8 @@ def _train(job: TrainingJob, cluster: Cluster, strategy: Any) -> None:
             training.write(trained, columns, job.transform_graph, section, job.run_dir, partial, newest)
             tf.io.gfile.rename(partial, job.model_dir)
     try:
-        # A worker that ends earlier takes the chief's view of the cluster with it.
-        distribution.meet(strategy)
+        # All wait for all: a worker that ends earlier takes the chief's view of the cluster with it.
+        strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(lambda: tf.constant(1.0)), axis=None)
     except tf.errors.OpError as error:
         if not cluster.is_chief:
             raise
@@ -130,8 +165,7 @@ def _train(job: TrainingJob, cluster: Cluster, strategy: Any) -> None:
 
 
 def _cluster(nodes: int | None, port: int) -> Cluster:
-    text = os.environ.get(clusters.TF_CONFIG, "").strip()
-    if text:
+    if text := os.environ.get(clusters.TF_CONFIG, "").strip():
         return clusters.from_tf_config(text)
     if nodes is not None:
         return clusters.from_train_job(os.environ, nodes, port)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -15,8 +15,7 @@ from absl import logging
 from keras import ops
 
 from bike_pipeline import features, progress
-from bike_pipeline.modeling import architectures, distribution, preprocessing, rows, saved_model, training_rows
-from bike_pipeline.modeling.training_rows import RAW_NAMES, ROWS_AT_ONCE
+from bike_pipeline.modeling import architectures, distribution, naive_baseline, preprocessing, rows, saved_model, slices
 
 LOSS_FILE = "loss.csv"
 # TensorBoard's name for what is measured on the rows that a model is trained on; `tensorboard --logdir` finds it.
@@ -32,9 +31,9 @@ LARGEST_LOG = 9.0
 def transformed(columns: rows.Columns, transform_graph: str) -> rows.Columns:
     """Return the transformed features and the label of raw rows (see `preprocessing_fn`)."""
     outputs = (preprocessing.DENSE, *preprocessing.CODES, preprocessing.MONTHS_BEFORE_END, features.LABEL)
-    transform = saved_model.Transform(transform_graph, RAW_NAMES, outputs)
+    transform = saved_model.Transform(transform_graph, rows.RAW_NAMES, outputs)
     parts: dict[str, list[npt.NDArray[Any]]] = {}
-    for chunk in rows.chunks(columns, ROWS_AT_ONCE):
+    for chunk in rows.chunks(columns, rows.ROWS_AT_ONCE):
         for name, tensor in transform({name: tf.constant(values) for name, values in chunk.items()}).items():
             parts.setdefault(name, []).append(tensor.numpy())
     return {name: np.concatenate(pieces) for name, pieces in parts.items()}
@@ -80,11 +79,11 @@ def fit(
         model: from transformed features to log(1 + rentals), made after `repeatable` and in the strategy's scope.
         inputs: transformed features without the label, as `transformed` returns them.
         target: what the loss compares the model's answers with, shape (rows, …).
-        training: `epochs`, `batch_size`, `learning_rate` and `weight_decay`, as in the settings' section `training`.
+        training: the settings' section `training`, of which this reads all but the architecture.
         seed: seeds the order of the rows.
         loss: from a batch of targets and the model's answers to a scalar.
         strategy: the replicas to train over; None for one device.
-        after_epoch: called with the number of epochs done; not over replicas.
+        after_epoch: called with the number of epochs done.
     """
     with distribution.scope(strategy):
         optimizer = keras.optimizers.AdamW(
@@ -93,32 +92,30 @@ def fit(
             use_ema=True,
             ema_momentum=EMA_MOMENTUM,
         )
+        optimizer.build(model.trainable_variables)
     batch_size, epochs = min(training["batch_size"], len(target)), training["epochs"]
-    arguments = (model, optimizer, loss, inputs, target, batch_size, epochs, seed)
+    data, labels = {name: tf.constant(values) for name, values in inputs.items()}, tf.constant(target)
+    if strategy:
+        step = distribution.step_of_replicas(strategy, model, optimizer, loss, data, labels, batch_size)
+    else:
+        step = _step(model, optimizer, loss, data, labels)
     losses = []
-    for value in distribution.fit(strategy, *arguments) if strategy else _fit(*arguments):
+    for value in distribution.run_epochs(step, len(target), batch_size, epochs, seed):
         losses.append(value)
         progress.report(len(losses) / epochs, f"epoch {len(losses)} of {epochs}, loss {value:.3f}")
         if after_epoch:
             after_epoch(len(losses))
+    optimizer.finalize_variable_values(model.trainable_variables)
     return losses
 
 
-def _fit(
+def _step(
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer,
     loss: distribution.Loss,
-    inputs: rows.Columns,
-    label: npt.NDArray[Any],
-    batch_size: int,
-    epochs: int,
-    seed: int,
-) -> Iterator[float]:
-    """Train in place, with the rows in memory, and yield the mean loss of each epoch."""
-    data = {name: tf.constant(values) for name, values in inputs.items()}
-    labels = tf.constant(label)
-    optimizer.build(model.trainable_variables)
-
+    data: dict[str, tf.Tensor],
+    labels: tf.Tensor,
+) -> distribution.Step:
     def step(chosen: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             output = model({name: tf.gather(values, chosen) for name, values in data.items()}, training=True)
@@ -126,12 +123,11 @@ def _fit(
         optimizer.apply(tape.gradient(value, model.trainable_variables), model.trainable_variables)
         return value
 
-    yield from distribution.run_epochs(step, len(label), batch_size, epochs, seed)
-    optimizer.finalize_variable_values(model.trainable_variables)
+    return step
 
 
 def _schedule(training: dict[str, Any], count: int) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Return the learning rate by step for `count` rows: a linear warm-up, then half a cosine down to nothing."""
+    """Return the learning rate by step: a linear warm-up, then half a cosine down to nothing."""
     steps = math.ceil(count / training["batch_size"]) * training["epochs"]
     warm_up = max(1, round(WARM_UP_SHARE * steps))
     return keras.optimizers.schedules.CosineDecay(
@@ -154,18 +150,16 @@ def _write_events(losses: Sequence[float], training: dict[str, Any], count: int,
     writer.close()
 
 
-def _warm_start(model: keras.Model, base_model: str | None) -> bool:
-    """Take over the weights of the served model if its architecture is the same; return whether that was done."""
+def _warm_start(model: keras.Model, base_model: str | None) -> None:
     path = os.path.join(base_model, saved_model.EXTRA_FOLDER, saved_model.KERAS_FILE) if base_model else ""
     if not path or not tf.io.gfile.exists(path):
         logging.warning("Warm start: there is no serving model to start from; training from the beginning.")
-        return False
+        return
     weights = keras.saving.load_model(path, compile=False).get_weights()
     if [w.shape for w in weights] != [w.shape for w in model.get_weights()]:
         logging.warning("Warm start: the serving model has another architecture; training from the beginning.")
-        return False
-    model.set_weights(weights)
-    return True
+    else:
+        model.set_weights(weights)
 
 
 def train(
@@ -178,19 +172,10 @@ def train(
 ) -> tuple[keras.Model, list[float]]:
     """Return a model trained on raw rows with the label, and the mean loss of each epoch.
 
-    The result is the same for the same arguments on the same machine: every generator is seeded and TensorFlow's
-    operations are made deterministic. Over several replicas it is the same but for the order of sums.
-
-    Args:
-        columns: the raw rows.
-        transform_graph: folder of the TransformGraph artifact.
-        training: the `training` section of the settings.
-        seed: seeds Python, numpy and TensorFlow.
-        base_model: folder of the SavedModel to start from, with warm start.
-        strategy: the replicas to train over; None for one device.
-
-    Raises:
-        ConfigurationError: a step has fewer rows than there are replicas.
+    The result is the same for the same arguments on the same machine; over several replicas but for the order of sums.
+    With warm start it begins with the weights of `base_model`, a SavedModel's folder. `training` is the settings'
+    section, `transform_graph` the artifact's folder; without a strategy one device trains. More replicas than a step
+    has rows are a ConfigurationError.
     """
     repeatable(seed)
     inputs = transformed(columns, transform_graph)
@@ -222,16 +207,10 @@ def write(
     model_dir: str,
     newest: int | None = None,
 ) -> None:
-    """Write the served model, with the naive baseline and the slices of its rows, and the losses of the training.
+    """Write what `train` returned as the served model, with the naive baseline and the slices of its rows.
 
-    Args:
-        trained: what `train` returned.
-        columns: the rows that it was trained on.
-        transform_graph: folder of the TransformGraph artifact.
-        training: the `training` section of the settings.
-        run_dir: folder for the losses, as a table and as TensorBoard's events; made if need be.
-        model_dir: folder for the SavedModel; must not exist.
-        newest: how many of the rows, the last ones, are the newest span's; None for all.
+    The SavedModel is `model_dir`, which must not exist; the losses, as a table and as TensorBoard's events, go into the
+    folder `run_dir`, which is made if need be. The last `newest` of the rows are the newest span's; None for all.
     """
     model, losses = trained
     tf.io.gfile.makedirs(run_dir)
@@ -239,7 +218,19 @@ def write(
         file.write("epoch,loss\n" + "".join(f"{i},{loss:.6f}\n" for i, loss in enumerate(losses, 1)))
     _write_events(losses, training, rows.count(columns), os.path.join(run_dir, EVENTS_FOLDER))
     progress.report(1.0, "writing the served model")
-    saved_model.write(model, transform_graph, model_dir, training_rows.evidence(columns, newest))
+    saved_model.write(model, transform_graph, model_dir, evidence(columns, newest))
+
+
+def evidence(columns: rows.Columns, newest: int | None = None) -> dict[str, str]:
+    """Return what the Evaluator must know of the rows that a model was trained on, as text files by name.
+
+    The last `newest` rows are the newest span's; None for all.
+    """
+    naive = naive_baseline.NaiveBaseline.fit(columns["hr"], columns["workingday"], columns[features.LABEL], newest)
+    return {
+        saved_model.NAIVE_BASELINE_FILE: naive.to_json(),
+        saved_model.TRAINED_SLICES_FILE: slices.to_json(slices.rows_by_slice(columns)),
+    }
 
 
 def run_fn(fn_args: Any) -> None:
@@ -255,7 +246,7 @@ def run_fn(fn_args: Any) -> None:
     progress.report(0.0, "reading examples")
     if strategy == "multi_worker":
         from bike_pipeline.modeling import worker_processes
-        from bike_pipeline.modeling.training_job import TrainingJob
+        from bike_pipeline.modeling.train_worker import TrainingJob
 
         worker_processes.run(
             TrainingJob(
@@ -270,7 +261,7 @@ def run_fn(fn_args: Any) -> None:
             )
         )
         return
-    columns, newest = training_rows.read_to_train(fn_args.train_files, fn_args.schema_path)
+    columns, newest = rows.read_to_train(fn_args.train_files, fn_args.schema_path)
     logging.info("Training on %d rows.", rows.count(columns))
     transform_graph = fn_args.transform_graph_path
     trained = train(

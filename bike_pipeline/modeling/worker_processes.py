@@ -18,7 +18,7 @@ from absl import logging
 from bike_pipeline import progress
 from bike_pipeline.errors import BikePipelineError, ConfigurationError, StageError
 from bike_pipeline.modeling import cluster as clusters
-from bike_pipeline.modeling.training_job import TrainingJob
+from bike_pipeline.modeling.train_worker import TrainingJob
 from bike_pipeline.stages import Stage
 
 WORKER = ("-m", "bike_pipeline.modeling.train_worker")
@@ -27,8 +27,6 @@ SETTLE_SECONDS = 3.0
 
 
 class _Workers:
-    """The processes of one training."""
-
     def __init__(self, job: TrainingJob, members: Sequence[clusters.Cluster]) -> None:
         self.events: queue.Queue[tuple[int, dict[str, Any]]] = queue.Queue()
         self.processes: list[subprocess.Popen[str]] = []
@@ -63,15 +61,12 @@ class _Workers:
                 logging.info("worker %d: %s", index, line.rstrip())
 
     def failed(self) -> list[int]:
-        """Return the workers that ended with another status than 0."""
         return [index for index, process in enumerate(self.processes) if process.poll()]
 
     def running(self) -> bool:
-        """Return whether any of them still works."""
         return any(process.poll() is None for process in self.processes)
 
     def end(self) -> None:
-        """End whatever still runs."""
         for process in self.processes:
             process.kill()
             process.wait()
@@ -104,11 +99,8 @@ def _root_cause(workers: _Workers, errors: dict[int, dict[str, Any]]) -> BikePip
 def run(job: TrainingJob) -> None:
     """Train in `job.training.workers` processes on this machine and return when the model is written.
 
-    Progress is the chief's. If one worker fails, the others are ended and nothing of a model is left in its place.
-
-    Raises:
-        ConfigurationError: TF_CONFIG is set: workers elsewhere cannot know where this run's artifacts are.
-        BikePipelineError: what a worker failed with.
+    Progress is the chief's. If one worker fails, the others are ended, nothing of a model is left in its place, and the
+    BikePipelineError is that worker's.
     """
     if os.environ.get(clusters.TF_CONFIG, "").strip():
         raise ConfigurationError(

@@ -29,13 +29,7 @@ _FIXES = {
 
 
 def storage_error(error: OSError, doing: str, where: str | os.PathLike[str]) -> StorageError:
-    """Return the StorageError that says in one line what the operating system refused.
-
-    Args:
-        error: what the operating system raised.
-        doing: what was being done, such as "write".
-        where: the file or folder it was done to.
-    """
+    """Return the StorageError that says in one line what the operating system refused, such as to "write" `where`."""
     reason = error.strerror or str(error) or type(error).__name__
     if isinstance(error, shutil.Error):
         # shutil gathers what failed as (source, destination, reason).
@@ -75,11 +69,7 @@ def sync_tree(folder: Path) -> None:
 def write_and_sync(path: str | os.PathLike[str], content: bytes, *, append: bool = False, mode: int = 0o666) -> None:
     """Write a file, or add to its end, and flush it to the disk; not atomic by itself.
 
-    Args:
-        path: the file.
-        content: what is written.
-        append: keep what the file holds.
-        mode: permissions of a file that is made, less the process's umask.
+    The `mode` of a file that is made is less the process's umask.
     """
     flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else os.O_TRUNC)
     with open(path, "ab" if append else "wb", opener=lambda name, _: os.open(name, flags, mode)) as file:

@@ -1,15 +1,21 @@
-"""The files below a folder or an address: what the span store and the model registry need from where they stand."""
+r"""The files below a folder or an address, as the span store and the model registry need them, and paths as patterns.
+
+TensorFlow matches file names with `[`, `*`, `?` and `\` even where it loads one SavedModel, whose folder must be a
+literal path at the same time: whatever a person put into a folder's name, a path here means just itself.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 LOCK_SECONDS = 60.0
+_SPECIAL = re.compile(r"[*?\[\\]")
 
 
 class Files(Protocol):
@@ -46,10 +52,7 @@ class Files(Protocol):
     def publish(self, folder: str, fill: Callable[[Path], None], commit: str) -> None:
         """Create `folder` so that readers see all of it or nothing; StorageError if it exists.
 
-        Args:
-            folder: the folder to create.
-            fill: writes the files into a local folder.
-            commit: the file that makes the folder count, written last.
+        `fill` writes the files into a local folder; `commit`, which makes the folder count, is copied last.
         """
 
     def replace(self, path: str, content: bytes) -> None:
@@ -73,9 +76,7 @@ def local_path(uri: str | os.PathLike[str]) -> Path | None:
 def open_files(uri: str | os.PathLike[str], lock_seconds: float = LOCK_SECONDS) -> Files:
     """Return the files below a local folder, a file:// address or any address that fsspec writes to.
 
-    Args:
-        uri: folder or address; nothing is made until the first write.
-        lock_seconds: how long to wait for another writer, on a local folder.
+    Nothing is made until the first write. On a local folder another writer is waited for so many seconds.
 
     Raises:
         MissingExtraError: the package for this kind of address is not installed.
@@ -86,22 +87,38 @@ def open_files(uri: str | os.PathLike[str], lock_seconds: float = LOCK_SECONDS) 
         from bike_pipeline.storage.local_files import LocalFiles
 
         return LocalFiles(folder, lock_seconds)
-    from bike_pipeline.storage.file_systems import open_file_system
-    from bike_pipeline.storage.remote_files import RemoteFiles
+    from bike_pipeline.storage.remote_files import RemoteFiles, open_file_system
 
     return RemoteFiles(*open_file_system(os.fspath(uri)))
 
 
 def write_tree(folder: Path, contents: dict[str, bytes]) -> None:
-    """Write files by their relative path into a folder; they are not flushed.
-
-    Raises:
-        OSError: one cannot be written.
-        ValueError: a name leads out of the folder.
-    """
+    """Write files by their relative path into a folder, unflushed; ValueError for a name that leads out of it."""
     for name, content in contents.items():
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"{name} leads out of its folder")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+
+
+def as_pattern(path: str) -> str:
+    """Return the pattern that matches just this path, for TensorFlow's and Beam's readers."""
+    return re.sub(r"[*?\[]", r"[\g<0>]", path.replace("\\", "\\\\"))
+
+
+@contextmanager
+def plain_folder(path: str | os.PathLike[str]) -> Iterator[str]:
+    """Have another path of a folder, which means the same as a pattern; the folder's own if that is so already.
+
+    It is one of this process only, and ends with the block.
+    """
+    own = os.fspath(path)
+    if "://" in own or not _SPECIAL.search(own):
+        yield own
+        return
+    descriptor = os.open(own, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)

@@ -14,17 +14,10 @@ FOREVER = -1.0
 
 @contextmanager
 def file_lock(path: Path, busy: BusyError, *, seconds: float, mode: int = 0o644) -> Iterator[None]:
-    """Hold the lock file `path`; its folder is made.
+    """Hold the lock file `path`, which stays; its folder is made.
 
-    Args:
-        path: the lock file, which stays.
-        busy: what is raised if another process holds it longer than `seconds`.
-        seconds: how long to wait; FOREVER for as long as it takes.
-        mode: permissions of the lock file.
-
-    Raises:
-        BusyError: `busy`.
-        StorageError: the folder or the file cannot be made.
+    If another process holds it longer than `seconds` (or FOREVER), that is the BusyError `busy`; if the folder or the
+    file cannot be made, a StorageError.
     """
     from filelock import FileLock, Timeout
 
@@ -44,15 +37,9 @@ def file_lock(path: Path, busy: BusyError, *, seconds: float, mode: int = 0o644)
 
 @contextmanager
 def workspace_lock(workspace: Path, wait: bool) -> Iterator[None]:
-    """Hold the workspace: two runs at once on one metadata store would harm each other.
+    """Hold the workspace's folder, which is made: two runs at once on one metadata store would harm each other.
 
-    Args:
-        workspace: the workspace's folder; it is made if it is absent.
-        wait: wait for another run to end, instead of refusing.
-
-    Raises:
-        BusyError: another run holds it and `wait` is off.
-        StorageError: the workspace cannot be written.
+    Another run that holds it and is not to be waited for is a BusyError.
     """
     busy = BusyError(
         "another run is working in this workspace",

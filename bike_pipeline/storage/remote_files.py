@@ -1,4 +1,4 @@
-"""Files below a folder (prefix) of object storage, through fsspec.
+"""Files below a folder (prefix) of object storage: s3://, gs://, abfs://, hdfs:// and all else that fsspec reads.
 
 Object storage has no rename of folders and no lock that dies with its holder, so this is weaker than a local folder:
 
@@ -25,13 +25,44 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
-from bike_pipeline.errors import BikePipelineError, BusyError, StorageError
+from bike_pipeline.errors import BikePipelineError, BusyError, DataError, MissingExtraError, StorageError
 from bike_pipeline.storage.atomic_files import one_error
 from bike_pipeline.storage.files import write_tree
 
 MARKER = ".writing.json"
 MARKER_LIFETIME = timedelta(minutes=30)
+_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
+
+
+def open_file_system(url: str) -> tuple[Any, str]:
+    """Return the fsspec file system of `url` and the path in it."""
+    import fsspec
+
+    where = without_credentials(url)
+    scheme = url.partition("://")[0]
+    try:
+        file_system, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        package = _PACKAGES.get(scheme, "the package that fsspec names")
+        raise MissingExtraError(
+            f"reading {scheme}:// needs {package}, which is not installed ({error})",
+            where=where,
+            fix=f"install it in the project's environment: `pip install {_PACKAGES.get(scheme, scheme)}`",
+        ) from error
+    except ValueError as error:
+        raise DataError(
+            f"nothing reads addresses of this kind ({error})", where=where, fix="check the address"
+        ) from error
+    return file_system, str(path)
+
+
+def without_credentials(url: str) -> str:
+    """Return `url` without user, password, query string and fragment: each of them may hold a secret."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
 class RemoteFiles:
@@ -95,27 +126,17 @@ class RemoteFiles:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        self._take_marker()
-        try:
-            yield
-        finally:
-            self._drop_marker()
-
-    def _take_marker(self) -> None:
         token, since = secrets.token_hex(16), datetime.now(UTC).isoformat()
         own = {"token": token, "host": socket.gethostname(), "pid": os.getpid(), "since": since}
-        content = json.dumps(own).encode()
-        try:
-            self._create(MARKER, content)
-        except FileExistsError:
-            marker = self.read(MARKER)
-            if marker is not None and not _is_stale(marker):
-                raise _busy(marker, self.uri(MARKER)) from None
-            self.remove(MARKER)
+        for overtaken in (False, True):
             try:
-                self._create(MARKER, content)
+                self._create(MARKER, json.dumps(own).encode())
+                break
             except FileExistsError:
-                raise _busy(self.read(MARKER), self.uri(MARKER)) from None
+                marker = self._marker()
+                if overtaken or (marker is not None and not _is_stale(marker)):
+                    raise _busy(marker, self.uri(MARKER)) from None
+                self.remove(MARKER)
         self._token = token
         try:
             self._check_marker()
@@ -123,6 +144,10 @@ class RemoteFiles:
             # It was made by this process a moment ago; left behind it would keep everybody out.
             self.remove(MARKER)
             raise
+        try:
+            yield
+        finally:
+            self._drop_marker()
 
     def _create(self, path: str, content: bytes) -> None:
         from fsspec.implementations.local import LocalFileSystem
@@ -140,15 +165,25 @@ class RemoteFiles:
         with self._one_error("remove", path), suppress(FileNotFoundError):
             self._fs.rm(self._at(path), recursive=True)
 
+    def _marker(self) -> dict[str, Any] | None:
+        """Return who writes here; empty if the marker is not whole, None if there is none."""
+        content = self.read(MARKER)
+        if content is None:
+            return None
+        try:
+            marker = json.loads(content)
+        except ValueError:
+            marker = {}
+        return marker if isinstance(marker, dict) else {}
+
     def _check_marker(self) -> None:
-        marker = self.read(MARKER)
-        if marker is None or _field(marker, "token") != self._token:
+        marker = self._marker()
+        if marker is None or marker.get("token") != self._token:
             self._token = None
             raise _busy(marker, self.uri(MARKER))
 
     def _drop_marker(self) -> None:
-        marker = self.read(MARKER)
-        if self._token is not None and marker is not None and _field(marker, "token") == self._token:
+        if self._token is not None and (self._marker() or {}).get("token") == self._token:
             self.remove(MARKER)
         self._token = None
 
@@ -184,24 +219,19 @@ class RemoteFiles:
             self._fs.pipe_file(self._at(path), content)
 
 
-def _field(marker: bytes, name: str) -> str:
+def _is_stale(marker: dict[str, Any]) -> bool:
     try:
-        return str(json.loads(marker)[name])
-    except (ValueError, KeyError, TypeError):
-        return ""
-
-
-def _is_stale(marker: bytes) -> bool:
-    try:
-        since = datetime.fromisoformat(_field(marker, "since"))
+        since = datetime.fromisoformat(str(marker.get("since")))
     except ValueError:
         # A marker that is not whole was being written by somebody who died, or is being written right now.
         return False
     return datetime.now(UTC) - since > MARKER_LIFETIME
 
 
-def _busy(marker: bytes | None, where: str) -> BusyError:
-    who = f"process {_field(marker, 'pid')} on {_field(marker, 'host')}" if marker else "another process"
-    since = f" since {_field(marker, 'since')}" if marker else ""
+def _busy(marker: dict[str, Any] | None, where: str) -> BusyError:
+    who, since = "another process", ""
+    if marker is not None:
+        pid, host, at = (marker.get(name, "") for name in ("pid", "host", "since"))
+        who, since = f"process {pid} on {host}", f" since {at}"
     fix = "wait for it and run this again; if that process is dead, remove this file"
     return BusyError(f"{who} writes there{since}", where=where, fix=fix)

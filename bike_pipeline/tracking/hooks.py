@@ -24,11 +24,7 @@ _LATER = "look at the server, then send it with `bike-pipeline track`; nothing i
 
 
 def send_to_mlflow(settings: Settings, run: TrackingPayload) -> Sent:
-    """Send a run to MLflow; one that is there already is not sent again.
-
-    Raises:
-        TrackingError: the server cannot be reached, refuses, or takes longer than the settings allow.
-    """
+    """Send a run to MLflow, unless it is there; TrackingError if the server does not take it in the time it has."""
     from bike_pipeline.tracking.mlflow_sender import Message, Sent
 
     tracking = settings.tracking.mlflow

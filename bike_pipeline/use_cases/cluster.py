@@ -140,7 +140,7 @@ def train_job(
 
     Places are as the pods see them, on a volume of kubeflow.volumes; `examples` are file patterns of tf.Examples.
     """
-    from bike_pipeline.modeling.training_job import TrainingJob
+    from bike_pipeline.modeling.train_worker import TrainingJob
     from bike_pipeline.runners.kubeflow_runner import KubeflowRunner
 
     job = TrainingJob(

@@ -81,7 +81,7 @@ def compress(
 def _material(lineage: Lineage, chosen: FoundModel) -> Material:
     """Return what candidates of a model are made of: its files, its transform graph, its rows."""
     from bike_pipeline.exporting.compression.material import Material
-    from bike_pipeline.modeling import training_rows
+    from bike_pipeline.modeling.rows import read
     from bike_pipeline.stages import EVAL, HISTORY, TRAIN
     from bike_pipeline.use_cases.export import changed, payload_of
 
@@ -109,7 +109,7 @@ def _material(lineage: Lineage, chosen: FoundModel) -> Material:
 
     def rows(*splits: str) -> Any:
         patterns = [str(found["examples"] / f"Split-{split}" / "*") for split in splits]
-        return training_rows.read(patterns, str(found["schema"] / "schema.pbtxt"))
+        return read(patterns, str(found["schema"] / "schema.pbtxt"))
 
     return Material(folder, found["transform_graph"], rows(HISTORY, TRAIN), rows(EVAL))
 

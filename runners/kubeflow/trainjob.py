@@ -14,8 +14,7 @@ from typing import Any, Final
 
 from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.modeling import cluster
-from bike_pipeline.modeling.train_worker import PORT
-from bike_pipeline.modeling.training_job import TrainingJob
+from bike_pipeline.modeling.train_worker import PORT, TrainingJob
 from bike_pipeline.runners.kubeflow import go_yaml
 from bike_pipeline.settings import Settings
 from bike_pipeline.stages import Stage

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bike_pipeline.errors import DataError
-from bike_pipeline.modeling import naive_baseline, saved_model, slices, training, training_rows
+from bike_pipeline.modeling import naive_baseline, rows, saved_model, slices, training
 from tests.components.test_example_gen import parsed, values
 from tests.conftest import ROOT, TRAINING
 
@@ -127,8 +127,6 @@ def test_files_are_read_one_after_the_other_on_any_machine(examples: Any, tmp_pa
     import numpy as np
     import tensorflow as tf
 
-    from bike_pipeline.modeling import rows
-
     kept = parsed(examples, "train")[:90]
     paths = [str(tmp_path / f"part-{number}.gz") for number in range(3)]
     for number, path in enumerate(paths):
@@ -143,7 +141,7 @@ def test_files_are_read_one_after_the_other_on_any_machine(examples: Any, tmp_pa
         return record_batches(path, *arguments)
 
     monkeypatch.setattr(rows, "record_batches", remembered)
-    columns = training_rows.read([str(tmp_path / "part-*")], str(ROOT / "configs" / "schema.pbtxt"))
+    columns = rows.read([str(tmp_path / "part-*")], str(ROOT / "configs" / "schema.pbtxt"))
     np.testing.assert_array_equal(columns["cnt"], [values(example)["cnt"] for example in kept])
     # Given all at once, TensorFlow takes turns between them on machines with more than three cores.
     assert opened == paths

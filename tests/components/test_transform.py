@@ -24,7 +24,7 @@ def transformed_by(
     from tfx.utils import proto_utils
 
     from bike_pipeline.modeling import preprocessing, saved_model
-    from bike_pipeline.modeling.training_rows import RAW_NAMES
+    from bike_pipeline.modeling.rows import RAW_NAMES
 
     graph = standard_artifacts.TransformGraph()
     graph.uri = str(folder)

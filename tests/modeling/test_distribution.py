@@ -40,7 +40,7 @@ def test_fewer_rows_than_replicas_are_refused():
         num_replicas_in_sync = 2
 
     with pytest.raises(ConfigurationError, match="steps of 1 rows cannot be split over 2 replicas"):
-        next(distribution.fit(TwoReplicas(), None, None, None, {}, np.ones(1), 1, 1, 0))
+        distribution.step_of_replicas(TwoReplicas(), None, None, None, {}, tf.ones(1), 1)
 
 
 def test_one_replica_of_a_strategy_trains_as_no_strategy_does(exported, few_rows, transform_graph):

@@ -14,7 +14,7 @@ import pytest
 from bike_pipeline import progress
 from bike_pipeline.errors import ConfigurationError, DataError, ExitCode, StageError
 from bike_pipeline.modeling import cluster, worker_processes
-from bike_pipeline.modeling.training_job import TrainingJob
+from bike_pipeline.modeling.train_worker import TrainingJob
 from tests.conftest import ROOT, TRAINING
 
 

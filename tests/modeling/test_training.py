@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 
 from bike_pipeline import progress
-from bike_pipeline.modeling import naive_baseline, saved_model, training, training_rows
+from bike_pipeline.modeling import naive_baseline, saved_model, training
+from bike_pipeline.modeling.rows import RAW_NAMES
 from tests.conftest import TRAINING
 
 
@@ -43,8 +44,8 @@ def test_the_loss_falls_and_the_trained_model_beats_the_mean(train, few_rows, tr
     assert losses[-1] < losses[0]
     assert [fraction for fraction, _ in reported] == pytest.approx(np.arange(1, 13) / 12)
     names = [tensor.name for tensor in model.inputs]
-    raw = {name: tf.constant(few_rows[name]) for name in training_rows.RAW_NAMES}
-    output = model(saved_model.Transform(str(transform_graph), training_rows.RAW_NAMES, names)(raw), training=False)
+    raw = {name: tf.constant(few_rows[name]) for name in RAW_NAMES}
+    output = model(saved_model.Transform(str(transform_graph), RAW_NAMES, names)(raw), training=False)
     log_label = np.log1p(few_rows["cnt"])
     assert np.mean((output.numpy() - log_label) ** 2) < 0.5 * log_label.var()
 
@@ -97,8 +98,8 @@ def test_it_learns_what_the_hour_and_the_working_day_do_not_say(train, embedded_
     model, _ = train(rows, epochs=25, hidden_units=[16], learning_rate=0.02)
     mean = naive_baseline.NaiveBaseline.fit(rows["hr"], rows["workingday"], rows["cnt"])
     names = [tensor.name for tensor in model.inputs]
-    raw = {name: tf.constant(unseen[name]) for name in training_rows.RAW_NAMES}
-    inputs = saved_model.Transform(str(transform_graph), training_rows.RAW_NAMES, names)(raw)
+    raw = {name: tf.constant(unseen[name]) for name in RAW_NAMES}
+    inputs = saved_model.Transform(str(transform_graph), RAW_NAMES, names)(raw)
     error = np.abs(np.expm1(model(inputs, training=False).numpy()) - unseen["cnt"]).mean()
     naive = mean.errors(unseen["hr"], unseen["workingday"], unseen["cnt"]).min() / len(unseen["cnt"])
     assert error < 0.4 * naive

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bike_pipeline.errors import ConfigurationError
-from bike_pipeline.modeling.training_job import TrainingJob
+from bike_pipeline.modeling.train_worker import TrainingJob
 from bike_pipeline.settings import load_settings
 
 

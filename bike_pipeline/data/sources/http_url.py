@@ -12,7 +12,7 @@ from bike_pipeline.data.manifest import SourceRecord
 from bike_pipeline.data.sources.content import read_contents
 from bike_pipeline.data.sources.source_rows import SourceRows
 from bike_pipeline.errors import DataError
-from bike_pipeline.storage.file_systems import without_credentials
+from bike_pipeline.storage.remote_files import without_credentials
 
 TIMEOUT = 60.0
 

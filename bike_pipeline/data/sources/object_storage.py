@@ -9,7 +9,7 @@ from bike_pipeline.data.manifest import SourceRecord
 from bike_pipeline.data.sources.content import read_contents, select_files
 from bike_pipeline.data.sources.source_rows import SourceRows
 from bike_pipeline.errors import DataError
-from bike_pipeline.storage.file_systems import open_file_system, without_credentials
+from bike_pipeline.storage.remote_files import open_file_system, without_credentials
 
 
 def read_object_storage(source: str) -> tuple[SourceRows, SourceRecord]:

@@ -11,7 +11,7 @@ from bike_pipeline.data.sources.object_storage import read_object_storage
 from bike_pipeline.data.sources.source_rows import SourceRows
 from bike_pipeline.data.sources.sql_query import read_sql_query
 from bike_pipeline.errors import DataError
-from bike_pipeline.storage.file_systems import without_credentials
+from bike_pipeline.storage.remote_files import without_credentials
 
 # SQLAlchemy's own dialects and those that companies keep ride data in; any dialect+driver:// is SQL as well.
 _SQL = re.compile(

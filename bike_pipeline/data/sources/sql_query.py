@@ -11,7 +11,7 @@ from bike_pipeline import features
 from bike_pipeline.data.manifest import SourceRecord
 from bike_pipeline.data.sources.source_rows import SourceRows, check_columns
 from bike_pipeline.errors import DataError, MissingExtraError
-from bike_pipeline.storage.file_systems import without_credentials
+from bike_pipeline.storage.remote_files import without_credentials
 
 _CHUNK_ROWS = 100_000
 # Where the package is not called like its module.

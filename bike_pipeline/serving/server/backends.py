@@ -26,7 +26,7 @@ from bike_pipeline.model_registry.model_signature import sha256_of
 from bike_pipeline.modeling import golden
 from bike_pipeline.serving.server.tensors import DEFAULT_SIGNATURE, SERVE, Array, Signature, numpy_type
 from bike_pipeline.serving.statuses import Code, StatusError, invalid
-from bike_pipeline.storage.literal_paths import plain_folder
+from bike_pipeline.storage.files import plain_folder
 
 Arrays = Mapping[str, Array]
 SAVED_MODEL = "saved_model"

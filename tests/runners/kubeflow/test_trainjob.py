@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from bike_pipeline.commands.cluster import trainjob_command as command
 from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.modeling import cluster, train_worker
-from bike_pipeline.modeling.training_job import TrainingJob
+from bike_pipeline.modeling.train_worker import TrainingJob
 from bike_pipeline.runners.kubeflow.trainjob import train_job
 from bike_pipeline.settings import PROJECT_ROOT, load_settings
 

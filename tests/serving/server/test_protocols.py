@@ -12,7 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
-from bike_pipeline.modeling import warmup
+from bike_pipeline.modeling import golden
 from bike_pipeline.modeling.golden import are_sound, golden_rows, with_broken_rows
 from bike_pipeline.modeling.loaded_model import LoadedModel
 from bike_pipeline.serving.protos import (
@@ -113,7 +113,7 @@ def test_a_broken_sensor_is_answered_with_nan_over_every_protocol(model_server, 
     plain, records = predict_pb2.PredictRequest(), predict_pb2.PredictRequest()
     for name, values in mixed.items():
         tensors.fill(plain.inputs[name], values)
-    tensors.fill(records.inputs["examples"], np.array(warmup._examples(mixed), object))
+    tensors.fill(records.inputs["examples"], np.array(golden._examples(mixed), object))
     plain.model_spec.name = records.model_spec.name = MODEL
     records.model_spec.signature_name = "serving_examples"
     for answers in (

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from bike_pipeline.errors import ConfigurationError
-from bike_pipeline.modeling import cluster, rendezvous
+from bike_pipeline.modeling import cluster
 
 
 def meet_all(members, jobs, seconds=20.0):
@@ -15,8 +15,8 @@ def meet_all(members, jobs, seconds=20.0):
 
     def one(member, job):
         try:
-            rendezvous.meet(member, job, seconds)
-        except (rendezvous.PeerLostError, ConfigurationError) as error:
+            cluster.meet(member, job, seconds)
+        except (cluster.PeerLostError, ConfigurationError) as error:
             return error
         return None
 
@@ -54,7 +54,7 @@ def test_strangers_at_the_chiefs_port_are_sent_away():
     members = cluster.on_this_machine(2)
     host, _, port = members[0].workers[0].rpartition(":")
     with ThreadPoolExecutor(1) as pool:
-        chief = pool.submit(rendezvous.meet, members[0], "job", 20.0)
+        chief = pool.submit(cluster.meet, members[0], "job", 20.0)
         for said in (b"GET / HTTP/1.1\r\n\r\n", b'{"index": 7, "job": "job"}\n', b"[]\n"):
             for _ in range(100):
                 try:
@@ -65,7 +65,7 @@ def test_strangers_at_the_chiefs_port_are_sent_away():
             stranger.sendall(said)
             assert stranger.recv(100) == b""
             stranger.close()
-        rendezvous.meet(members[1], "job", 20.0)
+        cluster.meet(members[1], "job", 20.0)
         chief.result()
 
 
@@ -74,4 +74,4 @@ def test_a_port_that_is_taken_is_one_clear_error():
         port = taken.getsockname()[1]
         chief = cluster.Cluster((f"127.0.0.1:{port}", "127.0.0.1:1"), 0)
         with pytest.raises(ConfigurationError, match=f"cannot listen at port {port}"):
-            rendezvous.meet(chief, "job", 1.0)
+            cluster.meet(chief, "job", 1.0)

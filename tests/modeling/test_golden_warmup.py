@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from bike_pipeline import features
-from bike_pipeline.modeling import saved_model, warmup
+from bike_pipeline.modeling import golden, saved_model
 
 
 def logs_of(path):
@@ -21,11 +21,11 @@ def logs_of(path):
 
 @pytest.fixture(scope="module")
 def logs(exported):
-    return logs_of(exported.path / saved_model.EXTRA_FOLDER / warmup.WARMUP_FILE)
+    return logs_of(exported.path / saved_model.EXTRA_FOLDER / golden.WARMUP_FILE)
 
 
 def test_the_model_carries_requests_for_every_signature(logs):
-    assert 0 < len(logs) <= warmup.MOST_RECORDS == 1_000
+    assert 0 < len(logs) <= golden.MOST_WARMUP_RECORDS == 1_000
     counted = Counter(log.predict_log.request.model_spec.signature_name for log in logs)
     assert set(counted) == {saved_model.SERVING_DEFAULT, saved_model.SERVING_EXAMPLES}
     assert len(set(counted.values())) == 1
@@ -34,8 +34,8 @@ def test_the_model_carries_requests_for_every_signature(logs):
 
 
 def test_the_bytes_are_always_the_same(exported, tmp_path):
-    written = (exported.path / saved_model.EXTRA_FOLDER / warmup.WARMUP_FILE).read_bytes()
-    assert (tmp_path / warmup.write(str(tmp_path))).read_bytes() == written
+    written = (exported.path / saved_model.EXTRA_FOLDER / golden.WARMUP_FILE).read_bytes()
+    assert (tmp_path / golden.write_warmup(str(tmp_path))).read_bytes() == written
 
 
 def test_the_model_answers_every_request_and_both_signatures_the_same(exported, logs):
@@ -48,7 +48,7 @@ def test_the_model_answers_every_request_and_both_signatures_the_same(exported, 
         expected = saved_model.signature_of(str(exported.path))[name]["inputs"]
         assert {key: value.dtype.name for key, value in inputs.items()} == expected
         answers.setdefault(name, []).append(served.signatures[name](**inputs)[features.LABEL].numpy())
-    raw, by_example = (np.concatenate(answers[name]) for name in warmup.SIGNATURES)
+    raw, by_example = (np.concatenate(answers[name]) for name in golden.WARMUP_SIGNATURES)
     assert np.isfinite(raw).all()
     assert len(raw) > 100
     np.testing.assert_allclose(raw, by_example, rtol=1e-5)

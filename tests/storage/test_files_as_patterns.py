@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bike_pipeline.storage.literal_paths import as_pattern, plain_folder
+from bike_pipeline.storage.files import as_pattern, plain_folder
 
 NAMES = ["a[b]", "[!x]", "a*b", "a?b", "a\\b", "a\\[b]*", "a{b,c}", "a b", "plain"]
 

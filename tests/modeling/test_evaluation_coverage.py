@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bike_pipeline.errors import ConfigurationError
-from bike_pipeline.modeling import coverage, evaluation, slices
+from bike_pipeline.modeling import evaluation, slices
 from bike_pipeline.settings import load_settings
 
 GOOD = {"mae": 40.0, "rmse": 60.0, "rmsle": 0.4, "bias": 0.05, "calibration": 1.05}
@@ -30,7 +30,7 @@ def named(candidate: Any, baseline: Any, *assignments: str) -> dict[tuple[str, s
     """Return what is not judged, by slice."""
     settings = load_settings(assignments=assignments).evaluation
     decisions = evaluation.decide(settings, candidate, baseline, 100.0)
-    found = coverage.unjudged(settings, candidate, TRAINED, decisions)
+    found = evaluation.unjudged(settings, candidate, TRAINED, decisions)
     return {(decision.slicing, decision.slice): decision for decision in found}
 
 
