@@ -270,9 +270,10 @@ def _cached(files: Files, version: int, *, fresh: bool) -> Path:
     if content is None:
         raise StorageError("this version is not there", where=uri, fix="`bike-pipeline models` lists what is pushed")
     try:
-        record = layout.push_record(files, str(version)) or {}
-    except StorageError:
+        record = json.loads(content)
+    except ValueError:
         record = {}
+    record = record if isinstance(record, dict) else {}
     expected, exports = str(record.get("fingerprint", "")), record.get("exports_fingerprint")
     key = hashlib.sha256(f"{files.uri()}\0{expected}\0".encode() + content).hexdigest()[:32]
     target = _cache_folder() / key / str(version)

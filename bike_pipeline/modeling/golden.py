@@ -129,23 +129,13 @@ def _values(feature: Feature) -> Iterator[float]:
         yield from _UNSEEN_NUMBERS
 
 
-def _warmup_requests() -> Iterator[Any]:
-    """Yield PredictionLogs, first the small ones; they name no model, which TF Serving ignores."""
-    columns = golden_rows(sum(_WARMUP_SIZES))
-    for signature in WARMUP_SIGNATURES:
-        start = 0
-        for size in _WARMUP_SIZES:
-            part = {name: values[start : start + size] for name, values in columns.items()}
-            start += size
-            yield _logged(signature, part)
-
-
 def _logged(signature: str, rows: Columns) -> Any:
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2
 
     log = prediction_log_pb2.PredictionLog()
     request = log.predict_log.request
+    # No model is named, which TF Serving ignores.
     request.model_spec.signature_name = signature
     if signature == "serving_examples":
         request.inputs["examples"].CopyFrom(tf.make_tensor_proto(_examples(rows), dtype=tf.string))
@@ -172,12 +162,15 @@ def _examples(rows: Columns) -> list[bytes]:
 
 
 def write_warmup(extra_folder: str) -> str:
-    """Write the warm-up requests into a model's `assets.extra`; return its path."""
+    """Write the warm-up requests into a model's `assets.extra`, first the small ones; return the file's path."""
     import tensorflow as tf
 
     path = os.path.join(extra_folder, WARMUP_FILE)
+    columns, ends = golden_rows(sum(_WARMUP_SIZES)), np.cumsum(_WARMUP_SIZES)
     with tf.io.TFRecordWriter(path) as writer:
-        for request in _warmup_requests():
-            # Maps have no order of their own in protobuf's bytes.
-            writer.write(request.SerializeToString(deterministic=True))
+        for signature in WARMUP_SIGNATURES:
+            for end, size in zip(ends, _WARMUP_SIZES, strict=True):
+                rows = {name: values[end - size : end] for name, values in columns.items()}
+                # Maps have no order of their own in protobuf's bytes.
+                writer.write(_logged(signature, rows).SerializeToString(deterministic=True))
     return path
