@@ -165,9 +165,10 @@ def sound(mae: dict[str, float]) -> bool:
 
 def stage_seconds(metadata_file: Path, timing: Timing) -> dict[str, float]:
     """Return the seconds of each stage of a workspace's first run, and of what lies before, between and after them."""
-    from bike_pipeline.lineage.store.metadata_store import Lineage, open_store
+    from bike_pipeline.lineage.store.connection import open_at
+    from bike_pipeline.lineage.store.metadata_store import Lineage
 
-    lineage = Lineage(open_store(metadata_file))
+    lineage = Lineage(open_at(f"sqlite://{metadata_file}"))
     run = lineage.runs()[0]
     executions = lineage.store.get_executions_by_id([stage.execution_id for stage in run.stages])
     first = min(execution.create_time_since_epoch for execution in executions) / 1000
@@ -209,7 +210,8 @@ def measure(rounds: int, folder: Path) -> Measured:
     from bike_pipeline.data.embedded_dataset import split_demo
     from bike_pipeline.data.ingest import ingest
     from bike_pipeline.data.spans import SpanStore
-    from bike_pipeline.lineage.store.metadata_store import Lineage, open_store
+    from bike_pipeline.lineage.store.connection import open_at
+    from bike_pipeline.lineage.store.metadata_store import Lineage
     from bike_pipeline.log_capture import captured
     from bike_pipeline.settings import load_settings
 
@@ -236,14 +238,14 @@ def measure(rounds: int, folder: Path) -> Measured:
     floor = json.loads((folder / f"floor-{rounds}.json").read_text(encoding="utf-8"))
     stages[FLOOR] = {IMPORTS: floor["stages"].pop("imports"), **floor["stages"]}
     stages[FLOOR][REST] = timings[FLOOR][-1].wall - sum(stages[FLOOR].values())
-    mae = {OURS: Lineage(open_store(ours / "metadata.sqlite")).models()[-1].metrics["mae"]}
+    mae = {OURS: Lineage(open_at(f"sqlite://{ours}/metadata.sqlite")).models()[-1].metrics["mae"]}
     mae[FLOOR] = floor["metrics"]["overall"][0]["mae"]
     with captured(log):
         mae[PLAIN] = _plain_mae(plain)
     print("the second span …", file=sys.stderr, flush=True)
     ingest(settings, str(halves[1]))
     timings[SECOND].append(timed(commands[OURS], log))
-    run = Lineage(open_store(ours / "metadata.sqlite")).runs()[-1]
+    run = Lineage(open_at(f"sqlite://{ours}/metadata.sqlite")).runs()[-1]
     return Measured(timings, stages, {stage.name: (stage.state, stage.seconds) for stage in run.stages}, mae)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.lean_imports import lean_imports, uncollected
-from bike_pipeline.lineage.store.lost_store import refuse_a_lost_store
+from bike_pipeline.lineage.records.last_run import refuse_a_lost_store
 from bike_pipeline.run_cache.rerun import Rerun, new_run_id
 from bike_pipeline.run_events import RunObserver, RunResult
 from bike_pipeline.runners.interruption import interruptible

@@ -193,7 +193,6 @@ LOOKUPS = {Stage.WARM_START_LOOKUP, Stage.BASELINE_LOOKUP}
         ("modeling/metrics.py", {Stage.EVALUATOR, Stage.EXPORTER}),
         ("modeling/rows.py", ON_BEAM | {Stage.DATA_GATE, Stage.TRAINER, Stage.EXPORTER}),
         ("features.py", set(Stage) - {Stage.SCHEMA_GEN, Stage.EXAMPLE_VALIDATOR}),
-        ("lineage/queries/serving_now.py", LOOKUPS),
         ("lineage/queries/evidence.py", {Stage.PUSHER}),
         ("lineage/store/metadata_store.py", LOOKUPS | {Stage.PUSHER}),
         ("lineage/records/sealing.py", set(Stage)),

@@ -21,8 +21,7 @@ from tfx.utils import io_utils, path_utils
 
 from bike_pipeline.components import base
 from bike_pipeline.errors import BaselineError
-from bike_pipeline.lineage.queries.serving_now import serving_now
-from bike_pipeline.lineage.store.entities import ServedModel
+from bike_pipeline.lineage.store.entities import PushedModel
 from bike_pipeline.lineage.store.metadata_store import COMPLETE, Lineage, prop
 from bike_pipeline.model_registry import is_intact, local_copy
 from bike_pipeline.modeling import saved_model
@@ -52,7 +51,7 @@ class BaselineDriver(base.Driver):
         result = driver_output_pb2.DriverOutput()
         with self._mlmd_connection as connection:
             lineage = Lineage(connection.store)
-            serving = serving_now(lineage, properties["serving_path"])
+            serving = lineage.serving_now(properties["serving_path"])
             resolved = {} if serving is None else _identity(serving)
             accept = int(properties["accept_baseline_reset"])
             if candidates and serving is not None and serving.model_id == candidates[0].id:
@@ -66,7 +65,7 @@ class BaselineDriver(base.Driver):
         return result
 
 
-def _identity(serving: ServedModel) -> dict[str, Any]:
+def _identity(serving: PushedModel) -> dict[str, Any]:
     return {
         "model_id": serving.model_id,
         "model_uri": serving.model_uri,

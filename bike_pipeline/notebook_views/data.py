@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bike_pipeline import features
+from bike_pipeline.lineage.queries.evidence import findings_of
 from bike_pipeline.lineage.queries.feature_statistics import FeatureStatistics, read_statistics, shift
 from bike_pipeline.lineage.queries.run_changes import baseline_examples, statistics_of
 from bike_pipeline.lineage.store.entities import StageRecord
@@ -199,14 +199,11 @@ def _found_by_gate(champion: Champion, stage: StageRecord) -> list[tuple[str, st
     """Return finding, column and reason; nothing if neither an error nor a report is left."""
     if stage.state == "failed":
         return [("✘ refused", "", stage.error)]
-    reports = champion.lineage.outputs(stage.execution_id).get("report", [])
-    path = Path(reports[0].uri) / "report.json" if reports else None
-    if path is None or not path.is_file():
+    findings = findings_of(champion.lineage.outputs(stage.execution_id))
+    if findings is None:
         return []
-    findings = json.loads(path.read_text(encoding="utf-8"))["findings"]
-    return [(f["severity"], f["feature"] or "-", f["reason"]) for f in findings] or [
-        ("✔ passed", "", "nothing to object to")
-    ]
+    passed = [("✔ passed", "", "nothing to object to")]
+    return [(f["severity"], f["feature"] or "-", f["reason"]) for f in findings] or passed
 
 
 def leaks(champion: Champion) -> Picture:

@@ -10,11 +10,10 @@ from bike_pipeline.lineage.queries.comparison import compare
 from bike_pipeline.lineage.queries.impact import impact_of
 from bike_pipeline.lineage.reports.graph_svg import as_svg
 from bike_pipeline.lineage.reports.lineage_report import UNCOMMITTED, LineageReport, report_of_model
-from bike_pipeline.lineage.store.entities import utc_text
 from bike_pipeline.model_registry import ModelRegistry, verification
 from bike_pipeline.notebook_views import elements as ui
 from bike_pipeline.notebook_views.elements import Html, Picture
-from bike_pipeline.pages import render
+from bike_pipeline.pages import render, utc
 from bike_pipeline.use_cases.champion import Champion
 from bike_pipeline.use_cases.serving import trusted_keys
 
@@ -37,7 +36,7 @@ def answer(champion: Champion) -> Html:
 
 def report(champion: Champion) -> LineageReport:
     """Return all that is on record of the model that serves."""
-    return report_of_model(champion.lineage, champion.history, champion.chosen, champion.settings.store_uri)
+    return report_of_model(champion.lineage, champion.chosen, champion.settings.store_uri)
 
 
 def verified(champion: Champion) -> Html:
@@ -103,11 +102,11 @@ def _mark(entry: dict[str, Any]) -> str:
 
 def rows_by_model(champion: Champion) -> Picture:
     """Return which model saw which rows, and how."""
-    versions = sorted({(e["span"], e["version"]) for _, window in champion.history.windows() for e in window})
+    versions = sorted({(e["span"], e["version"]) for window in champion.lineage.windows() for e in window})
     figure, (axis,) = ui.canvas(1, 1, (11, 1.4 + 0.45 * len(versions)), "Which model saw which rows")
     models = [model.model_id for model in champion.models]
     for line, (span, version) in enumerate(versions):
-        for seen in impact_of(champion.lineage, champion.history, span, version, champion.settings.store_uri).sightings:
+        for seen in impact_of(champion.lineage, span, version, champion.settings.store_uri).sightings:
             color = _ROLES.get(seen.role, ui.MARK)
             axis.scatter(models.index(seen.model_id), line, s=220, marker="s", color=color, zorder=2)
     for number, model in enumerate(champion.models):
@@ -137,9 +136,9 @@ def _fate(model: Any) -> str:
 
 def impact(champion: Champion, span: int) -> Html:
     """Return every model that saw a span: what is asked when its source proves wrong."""
-    found = impact_of(champion.lineage, champion.history, span, None, champion.settings.store_uri)
+    found = impact_of(champion.lineage, span, None, champion.settings.store_uri)
     rows = [
-        (f"model {s.model_id}", utc_text(s.trained_at), f"{s.role}, version {s.version}",
+        (f"model {s.model_id}", utc(s.trained_at), f"{s.role}, version {s.version}",
          ", ".join(map(str, s.served_versions)) or "never", "✘ yes" if s.serving else "no")
         for s in found.sightings
     ]  # fmt: skip
@@ -157,7 +156,7 @@ def changed(champion: Champion) -> Html:
     earlier = [push.model_id for push in own if push.model_id != champion.model_id]
     if not earlier:
         return ui.sentence("This is the first model that was pushed; there is none before it to compare with.")
-    found = compare(champion.lineage, champion.history, earlier[-1], champion.model_id)
+    found = compare(champion.lineage, earlier[-1], champion.model_id)
     rows = [(entry.part, entry.name, entry.before or "(none)", entry.after or "(none)") for entry in found.differences]
     rows += [("the same", ", ".join(found.same), "", "")] if found.same else []
     rows += [("✘ not known", text, "", "") for text in found.unknown]

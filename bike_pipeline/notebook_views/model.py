@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bike_pipeline import features
-from bike_pipeline.lineage.queries.evidence import decisions_of, evaluation_of
+from bike_pipeline.lineage.queries.evidence import decisions_about
 from bike_pipeline.notebook_views import elements as ui
 from bike_pipeline.notebook_views.elements import Html, Picture
 from bike_pipeline.use_cases.champion import Champion
@@ -18,8 +18,7 @@ _WEEK = 7 * 24
 
 def evaluation(champion: Champion) -> dict[str, Any]:
     """Return what the evaluation that blessed the model measured and decided (`modeling.evaluation.report`)."""
-    evaluation = evaluation_of(champion.lineage, champion.model_id, pushed=True)
-    report = decisions_of(evaluation) if evaluation is not None else None
+    report = decisions_about(champion.lineage, champion.model_id, pushed=True)
     return report or {"candidate_metrics": [], "baseline_metrics": [], "decisions": [], "hourly_mean_mae": None}
 
 

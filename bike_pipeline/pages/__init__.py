@@ -50,6 +50,11 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:+.1f} %"
 
 
-def utc(moment: datetime) -> str:
-    """Return a time as every table and page writes it."""
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+def utc(moment: datetime | str) -> str:
+    """Return a time, or one in ISO 8601, as every table and page writes it; "" stays "".
+
+    >>> utc("2026-01-31T08:15:00.123+00:00")
+    '2026-01-31 08:15:00 UTC'
+    """
+    found = datetime.fromisoformat(moment) if isinstance(moment, str) and moment else moment
+    return f"{found:%Y-%m-%d %H:%M:%S} UTC" if found else ""

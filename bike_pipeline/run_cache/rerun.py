@@ -68,22 +68,22 @@ class Rerun:
         from bike_pipeline.lineage.records.run_record import record_run, source_of_this_run
 
         # Other workspaces may write to the same store.
-        before = cached_runs.previous_run(lineage, last_run(self._settings.workspace_path))
-        if before.kept is None:
-            _log_line(f"run {before.run_id} left no record to compare with")
+        before, text = cached_runs.previous_run(lineage, last_run(self._settings.workspace_path))
+        if text is None:
+            _log_line(f"run {before} left no record to compare with")
             return None
-        kept = json.loads(before.kept)
-        now = {**(self._inputs or {}), "serving": self._serving(lineage, before.run_id)}
+        kept = json.loads(text)
+        now = {**(self._inputs or {}), "serving": self._serving(lineage, before)}
         changed = [part for part in sorted({*now, *kept[_PARTS]}) if now.get(part) != kept[_PARTS].get(part)]
         if changed:
-            _log_line(f"changed since run {before.run_id}: {', '.join(changed)}")
+            _log_line(f"changed since run {before}: {', '.join(changed)}")
             return None
-        stages = cached_runs.recorded_stages(lineage, before.run_id, kept[_DRIVEN])
+        stages = cached_runs.recorded_stages(lineage, before, kept[_DRIVEN])
         if missing := cached_runs.missing_output(lineage, stages):
-            _log_line(f"an output of run {before.run_id} is gone or changed: {missing}")
+            _log_line(f"an output of run {before} is gone or changed: {missing}")
             return None
         # All that can be odd about the earlier run shows before anything is recorded.
-        repeated = cached_runs.cached_result(lineage, before.run_id, stages)
+        repeated = cached_runs.cached_result(lineage, before, stages)
         run_id = new_run_id()
         record_run(lineage.store, source_of_this_run(self._settings, run_id, self._runner))
         record_last_run(self._settings.workspace_path, run_id)
@@ -97,7 +97,7 @@ class Rerun:
             observer.finished(results[-1])
         result = replace(repeated, run_id=run_id, stages=tuple(results))
         self._keep(lineage, run_id, {})
-        _log_line(f"nothing has changed since run {before.run_id}; recorded as run {run_id}")
+        _log_line(f"nothing has changed since run {before}; recorded as run {run_id}")
         return result
 
     def keep(self, lineage: Lineage, run_id: str, parameters: Mapping[str, Mapping[str, Any]]) -> None:
@@ -136,11 +136,10 @@ class Rerun:
     def _serving(self, lineage: Lineage, run_id: str) -> str:
         """Return in words what serves and what became of its pushes; "" where that is not the model of this run."""
         from bike_pipeline.lineage.queries.cached_runs import trained_models
-        from bike_pipeline.lineage.queries.serving_now import serving_now
         from bike_pipeline.model_registry import ModelRegistry, is_intact
 
         path = self._settings.serving_path
-        serving = serving_now(lineage, path)
+        serving = lineage.serving_now(path)
         if serving is None or not is_intact(serving.destination, serving.fingerprint, serving.exports_fingerprint):
             return ""
         if trained_models(lineage, run_id) != [serving.model_id]:

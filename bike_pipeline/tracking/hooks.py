@@ -39,7 +39,7 @@ def send_to_mlflow(settings: Settings, run: TrackingPayload) -> Sent:
     try:
         done = subprocess.run(
             [sys.executable, "-m", "bike_pipeline.tracking.mlflow_sender"],
-            input=json.dumps(asdict(message)),
+            input=json.dumps(asdict(message), default=str),
             stdout=subprocess.PIPE,
             text=True,
             timeout=tracking.timeout_seconds,

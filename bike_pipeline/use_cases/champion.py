@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from bike_pipeline.data.spans import SpanStore
     from bike_pipeline.lineage.queries.history import History
     from bike_pipeline.lineage.queries.model_lookup import FoundModel
-    from bike_pipeline.lineage.store.entities import ModelRecord, RunRecord, ServedModel
-    from bike_pipeline.lineage.store.metadata_store import Lineage
+    from bike_pipeline.lineage.store.entities import ModelRecord, PushedModel, RunRecord
     from bike_pipeline.serving.predictor import Predictor
     from bike_pipeline.settings import Settings
 
@@ -26,8 +25,7 @@ class Champion:
 
     Attributes:
         settings: where everything is.
-        lineage: the metadata store.
-        history: all of it, read once.
+        lineage: all of the metadata store, read once.
         model_id: MLMD id of the model.
         push: how it was pushed: its version, its destination and the moment.
     """
@@ -41,7 +39,7 @@ class Champion:
         """
         from bike_pipeline.lineage.queries.history import History
         from bike_pipeline.lineage.queries.model_lookup import find_model
-        from bike_pipeline.lineage.store.lost_store import refuse_a_lost_store
+        from bike_pipeline.lineage.records.last_run import refuse_a_lost_store
 
         refuse_a_lost_store(settings)
         if not settings.metadata.server_address and not settings.metadata_file.is_file():
@@ -51,13 +49,12 @@ class Champion:
                 fix="run `make run` first, or name another workspace",
             )
         self.settings = settings
-        self.lineage: Lineage = lineage_of(settings)
-        self.history: History = History(self.lineage)
+        self.lineage: History = History(lineage_of(settings))
         chosen = find_model(self.lineage, settings.serving_path, None)
         assert chosen.push is not None
         self.chosen: FoundModel = chosen
         self.model_id: int = chosen.model_id
-        self.push: ServedModel = chosen.push
+        self.push: PushedModel = chosen.push
 
     @cached_property
     def store(self) -> SpanStore:

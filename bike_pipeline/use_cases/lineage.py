@@ -45,8 +45,8 @@ def lineage_of(settings: Settings, cluster: bool = False) -> Lineage:
     """Open the metadata store: the workspace's, or that of `kubeflow.metadata`."""
     import logging
 
+    from bike_pipeline.lineage.records.last_run import refuse_a_lost_store
     from bike_pipeline.lineage.store.connection import open_at
-    from bike_pipeline.lineage.store.lost_store import refuse_a_lost_store
     from bike_pipeline.lineage.store.metadata_store import Lineage
 
     # MLMD says on every query that it falls back to plain SQL; that is its normal way of working.
@@ -92,11 +92,11 @@ def lineage_report(
     from bike_pipeline.lineage.queries.model_lookup import find_model
     from bike_pipeline.lineage.reports.lineage_report import report_of_model, report_of_run
 
-    lineage = lineage_of(settings, cluster)
+    history = History(lineage_of(settings, cluster))
     if run_id is not None:
-        return report_of_run(lineage, History(lineage), run_id, settings.store_uri)
-    chosen = find_model(lineage, "" if cluster else settings.serving_path, model)
-    return report_of_model(lineage, History(lineage), chosen, settings.store_uri)
+        return report_of_run(history, run_id, settings.store_uri)
+    chosen = find_model(history, "" if cluster else settings.serving_path, model)
+    return report_of_model(history, chosen, settings.store_uri)
 
 
 def rendered(report: LineageReport, form: Form) -> str:
@@ -126,8 +126,8 @@ def impact(settings: Settings, span: str, *, cluster: bool = False) -> Impact:
     from bike_pipeline.lineage.queries.impact import impact_of, parse_span
 
     numbers = parse_span(span)
-    lineage = lineage_of(settings, cluster)
-    return impact_of(lineage, History(lineage), *numbers, settings.store_uri, "" if cluster else settings.serving_path)
+    history = History(lineage_of(settings, cluster))
+    return impact_of(history, *numbers, settings.store_uri, "" if cluster else settings.serving_path)
 
 
 def compare(settings: Settings, first: str, second: str) -> Comparison:
@@ -136,9 +136,9 @@ def compare(settings: Settings, first: str, second: str) -> Comparison:
     from bike_pipeline.lineage.queries.history import History
     from bike_pipeline.lineage.queries.model_lookup import find_model
 
-    lineage = lineage_of(settings)
-    before, after = (find_model(lineage, settings.serving_path, name).model_id for name in (first, second))
-    return comparison.compare(lineage, History(lineage), before, after)
+    history = History(lineage_of(settings))
+    before, after = (find_model(history, settings.serving_path, name).model_id for name in (first, second))
+    return comparison.compare(history, before, after)
 
 
 def explain_run(settings: Settings, run_id: str | None = None, output: Path | None = None) -> Path:
@@ -190,9 +190,8 @@ def collect_garbage(
             # The lock is ours: what a killed run left as running does not run any more.
             close_interrupted(lineage, last_run(settings.workspace_path))
         history = History(lineage)
-        payloads = garbage_collection.plan(
-            lineage, history, settings.pipeline_root, settings.serving_path, keep_blessed, keep_days
-        )
+        place, serving_path = settings.pipeline_root, settings.serving_path
+        payloads = garbage_collection.plan(history, place, serving_path, keep_blessed, keep_days)
         if not dry_run:
-            garbage_collection.collect(lineage, history, payloads)
+            garbage_collection.collect(history, payloads)
     return GarbageCollection(dry_run, sum(payload.size for payload in payloads if payload.free), payloads)

@@ -94,9 +94,9 @@ def _origin(settings: Settings, model: str | None) -> tuple[Lineage, FoundModel,
     from bike_pipeline.lineage.queries.model_lookup import find_model
     from bike_pipeline.lineage.queries.reproducibility import origin_of
 
-    lineage = lineage_of(settings)
-    chosen = find_model(lineage, settings.serving_path, model)
-    return lineage, chosen, origin_of(lineage, History(lineage), chosen.model_id)
+    history = History(lineage_of(settings))
+    chosen = find_model(history, settings.serving_path, model)
+    return history, chosen, origin_of(history, chosen.model_id)
 
 
 def reproduce(

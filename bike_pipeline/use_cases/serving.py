@@ -195,7 +195,7 @@ def trusted_keys(settings: Settings) -> dict[str, PublicKey]:
 
 def _origin(settings: Settings, folder: Path) -> list[Check]:
     """Return the checks of what a version of this workspace was made of; none if its records are not here."""
-    from bike_pipeline.lineage.queries import origin_checks
+    from bike_pipeline.lineage.queries.reproducibility import checks_of
     from bike_pipeline.model_registry import verification
 
     own = str(folder.resolve().parent) == os.path.realpath(settings.serving_path)
@@ -205,7 +205,7 @@ def _origin(settings: Settings, folder: Path) -> list[Check]:
     model_id = (evidence.get("model") or {}).get("model_id")
     if not isinstance(model_id, int):
         return []
-    return origin_checks.checks_of(lineage_of(settings), model_id, settings.store_uri)
+    return checks_of(lineage_of(settings), model_id, settings.store_uri)
 
 
 def _folder(settings: Settings, model: str | None) -> Path:

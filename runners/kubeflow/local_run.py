@@ -48,9 +48,8 @@ def run_compiled(settings: Settings, observer: RunObserver, accept_baseline_rese
     """Compile the pipeline and run the compiled spec; the caller holds the workspace."""
     extras.require("kubeflow", "running the compiled spec")
     from bike_pipeline.lineage.queries.stage_summaries import run_result
-    from bike_pipeline.lineage.records.last_run import last_run, record_last_run
+    from bike_pipeline.lineage.records.last_run import last_run, record_last_run, refuse_a_lost_store
     from bike_pipeline.lineage.records.run_record import record_run, source_of_this_run
-    from bike_pipeline.lineage.store.lost_store import refuse_a_lost_store
     from bike_pipeline.lineage.store.metadata_store import Lineage
     from bike_pipeline.lineage.store.writing import close_interrupted
     from bike_pipeline.runners.kubeflow.compiler import compile_pipeline

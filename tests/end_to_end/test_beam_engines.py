@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 
 from bike_pipeline.errors import MissingExtraError
-from bike_pipeline.lineage.store.metadata_store import Lineage, open_store
+from bike_pipeline.lineage.store.connection import open_at
+from bike_pipeline.lineage.store.metadata_store import Lineage
 from bike_pipeline.runners.beam import job_server_programs
 from bike_pipeline.settings import PROJECT_ROOT, load_settings
 from tests.end_to_end.conftest import Product
@@ -114,7 +115,7 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def output(product: Product, kind: str) -> Path:
     """Return the folder of the only artifact of a type."""
-    (artifact,) = Lineage(open_store(product.workspace / "metadata.sqlite")).artifacts(kind)
+    (artifact,) = Lineage(open_at(f"sqlite://{product.workspace}/metadata.sqlite")).artifacts(kind)
     return Path(artifact.uri)
 
 

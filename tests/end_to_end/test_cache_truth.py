@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bike_pipeline.lineage.store.metadata_store import open_store
+from bike_pipeline.lineage.store.connection import open_at
 from tests.end_to_end.conftest import ROOT, Product
 
 pytestmark = pytest.mark.slow
@@ -34,7 +34,7 @@ def _edit(path: Path, old: str, new: str) -> None:
 
 def _recorded(product: Product, run_id: str) -> list[Any]:
     """Return everything that ML Metadata holds of a run but for ids, names and times of its own."""
-    store = open_store(product.workspace / "metadata.sqlite")
+    store = open_at(f"sqlite://{product.workspace}/metadata.sqlite")
     context = store.get_context_by_type_and_name("pipeline_run", run_id)
     types = {kind.id: kind.name for kind in store.get_execution_types()}
     found: list[Any] = []

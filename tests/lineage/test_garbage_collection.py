@@ -51,11 +51,9 @@ def runs(template: Runs) -> Runs:
 
 
 def planned(runs: Runs, keep_blessed: int = 0, keep_days: float = 0.0, now: datetime | None = None):
-    lineage = Lineage(runs.recorder.store)
     settings = runs.settings
     return garbage_collection.plan(
-        lineage,
-        History(lineage),
+        History(Lineage(runs.recorder.store)),
         settings.pipeline_root,
         settings.serving_path,
         keep_blessed,
@@ -107,7 +105,7 @@ def test_what_was_made_or_read_from_the_cache_lately_is_kept(runs: Runs) -> None
     later = datetime.now(UTC) + timedelta(days=2)
     assert runs_of_freed(runs, planned(runs, keep_days=1, now=later)) == {"run-1", "run-2", "refused"}
     # A run that finds the first examples in the cache uses them anew.
-    (examples, *_) = History(Lineage(runs.recorder.store)).of_type("Examples")
+    (examples, *_) = Lineage(runs.recorder.store).artifacts("Examples")
     execution = runs.recorder.execution("CsvExampleGen", "again", state=pb.Execution.CACHED)
     event = pb.Event(artifact_id=examples.id, execution_id=execution, type=pb.Event.OUTPUT)
     event.path.steps.add().key = "examples"
@@ -137,7 +135,7 @@ def test_a_warm_start_keeps_what_it_began_from(tmp_path: Path) -> None:
 
 
 def test_a_run_at_work_keeps_what_it_reads(runs: Runs) -> None:
-    (examples, *_) = History(Lineage(runs.recorder.store)).of_type("Examples")
+    (examples, *_) = Lineage(runs.recorder.store).artifacts("Examples")
     runs.recorder.execution("Trainer", "working", {"examples": examples}, state=pb.Execution.RUNNING)
     kept = {p.artifact_id for p in planned(runs) if not p.free}
     assert examples.id in kept
@@ -186,12 +184,9 @@ def test_a_dry_run_says_the_same_and_does_nothing(runs: Runs) -> None:
 
 def test_afterwards_lineage_answers_and_says_what_is_gone(runs: Runs) -> None:
     call(runs, "--keep-blessed", "0", "--keep-days", "0")
-    lineage = Lineage(runs.recorder.store)
-    history = History(lineage)
+    history = History(Lineage(runs.recorder.store))
     older, serving = (
-        report_of_model(
-            lineage, history, find_model(lineage, runs.settings.serving_path, name), runs.settings.store_uri
-        )
+        report_of_model(history, find_model(history, runs.settings.serving_path, name), runs.settings.store_uri)
         for name in (str(FIRST), None)
     )
     assert {n.payload for n in older.graph.nodes.values() if n.kind == "artifact"} == {"freed"}
@@ -272,7 +267,7 @@ def test_killed_anywhere_it_leaves_no_live_record_of_lost_files_and_goes_on(runs
 
 def test_decisions_that_only_a_file_holds_go_on_record_first(tmp_path: Path) -> None:
     runs = Runs(tmp_path).two()
-    (evaluation, *_) = History(Lineage(runs.recorder.store)).of_type("ModelEvaluation")
+    (evaluation, *_) = Lineage(runs.recorder.store).artifacts("ModelEvaluation")
     report = decisions_of(evaluation)
     del evaluation.custom_properties["decisions"]
     runs.recorder.store.put_artifacts([evaluation])
@@ -326,6 +321,6 @@ def test_what_a_killed_stage_left_is_freed_and_what_nobody_knows_stays(runs: Run
     payloads = planned(runs, keep_days=30)
     found = {Path(p.uri): p.size for p in payloads if p.kind == garbage_collection.UNRECORDED}
     assert found == {left[pb.Execution.CANCELED].resolve(): 10, left[pb.Execution.FAILED].resolve(): 10}
-    garbage_collection.collect(lineage, History(lineage), payloads)
+    garbage_collection.collect(History(lineage), payloads)
     assert [place.exists() for place in left.values()] == [False, False, True, True]
     assert all(place.exists() for place in foreign)

@@ -20,12 +20,12 @@ from tests.lineage.world import FIRST, SECOND, Runs
 
 def impact(runs: Runs, span: int, version: int | None) -> Impact:
     lineage = Lineage(runs.recorder.store)
-    return impact_of(lineage, History(lineage), span, version, runs.settings.store_uri)
+    return impact_of(History(lineage), span, version, runs.settings.store_uri)
 
 
 def comparison(runs: Runs) -> Comparison:
     lineage = Lineage(runs.recorder.store)
-    return compare(lineage, History(lineage), runs.models[0].id, runs.models[1].id)
+    return compare(History(lineage), runs.models[0].id, runs.models[1].id)
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 def model_report(runs: Runs, name: str | None = None) -> LineageReport:
     lineage = Lineage(runs.recorder.store)
     chosen = find_model(lineage, runs.settings.serving_path, name)
-    return report_of_model(lineage, History(lineage), chosen, runs.settings.store_uri)
+    return report_of_model(History(lineage), chosen, runs.settings.store_uri)
 
 
 def test_the_way_back_from_the_pushed_model_is_complete(runs: Runs) -> None:
@@ -86,11 +86,11 @@ def test_an_older_model_and_a_run_have_their_own_lineage(runs: Runs) -> None:
     assert [span.span for span in older.spans] == [1]
     assert model_report(runs, str(runs.models[0].id)).title == older.title
     lineage = Lineage(runs.recorder.store)
-    run = report_of_run(lineage, History(lineage), "run-1", runs.settings.store_uri)
+    run = report_of_run(History(lineage), "run-1", runs.settings.store_uri)
     assert {node.run for node in run.graph.nodes.values() if node.kind == "stage"} == {"run-1"}
     assert run.metrics == older.metrics
     with pytest.raises(MetadataError, match="no run 'run-9'"):
-        report_of_run(lineage, History(lineage), "run-9", runs.settings.store_uri)
+        report_of_run(History(lineage), "run-9", runs.settings.store_uri)
 
 
 def test_a_run_that_failed_early_shows_what_it_came_to(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_run_that_failed_early_shows_what_it_came_to(tmp_path: Path) -> None:
     runs.recorder.execution("CsvExampleGen", "broken", outputs={"examples": examples})
     runs.recorder.execution("DataGate", "broken", state=pb.Execution.FAILED, error="span 1 is refused")
     lineage = Lineage(runs.recorder.store)
-    report = report_of_run(lineage, History(lineage), "broken", runs.settings.store_uri)
+    report = report_of_run(History(lineage), "broken", runs.settings.store_uri)
     assert "span 1 is refused" in report.title
     assert (report.gates, report.metrics) == (None, None)
     assert {node.name for node in report.graph.nodes.values()} == {"Examples", "CsvExampleGen", "span 1 version 1"}
@@ -223,7 +223,7 @@ def test_names_are_escaped(tmp_path: Path) -> None:
 
 def test_a_graph_of_nothing_is_empty(runs: Runs) -> None:
     lineage = Lineage(runs.recorder.store)
-    assert graph_of(lineage, History(lineage), [99_999]) == Graph()
+    assert graph_of(History(lineage), [99_999]) == Graph()
     assert find_model(lineage, runs.settings.serving_path, None) == FoundModel(
         runs.models[1].id, lineage.serving_model()
     )

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from bike_pipeline.errors import MetadataError
-from bike_pipeline.lineage.records.last_run import record_last_run
+from bike_pipeline.lineage.records.last_run import last_run, record_last_run, refuse_a_lost_store
 from bike_pipeline.lineage.store.connection import open_at
-from bike_pipeline.lineage.store.lost_store import refuse_a_lost_store
 from bike_pipeline.run_events import RunObserver
 from bike_pipeline.runners.pipeline_run import run_pipeline
 from bike_pipeline.settings import Settings, load_settings
@@ -113,3 +112,16 @@ def test_a_store_elsewhere_or_on_a_server_is_not_missed_in_the_workspace(tmp_pat
     record_last_run(tmp_path, "20260101T000000-aaaaaa")
     for named in (f"metadata.sqlite_file={tmp_path}/own.sqlite", "metadata.mysql={host: db.example}"):
         refuse_a_lost_store(load_settings(assignments=(f"workspace={tmp_path}", named)))
+
+
+def test_a_run_is_noted_and_found(tmp_path: Path) -> None:
+    assert last_run(tmp_path) == ""
+    record_last_run(tmp_path, "2026-11-28T12-00-00-abc")
+    assert last_run(tmp_path) == "2026-11-28T12-00-00-abc"
+
+
+def test_a_damaged_note_names_no_run_and_is_written_anew(tmp_path: Path) -> None:
+    (tmp_path / "last-run").write_bytes(b"\xff\xfe\x00run")
+    assert last_run(tmp_path) == ""
+    record_last_run(tmp_path, "next")
+    assert last_run(tmp_path) == "next"

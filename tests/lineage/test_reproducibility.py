@@ -32,7 +32,7 @@ def runs(tmp_path: Path) -> Runs:
 
 def origin(runs: Runs, number: int = 1) -> Origin:
     lineage = Lineage(runs.recorder.store)
-    return origin_of(lineage, History(lineage), runs.models[number].id)
+    return origin_of(History(lineage), runs.models[number].id)
 
 
 def differing(runs: Runs, made: Origin, project: Path = PROJECT_ROOT) -> dict[str, Match]:

@@ -16,6 +16,7 @@ from bike_pipeline.lineage.records import code_version as code
 from bike_pipeline.lineage.records.run_record import (
     CONTENT_CONTEXT,
     RUN_CONTEXT,
+    command_line,
     record_run,
     source_of_run,
     source_of_this_run,
@@ -160,3 +161,26 @@ def test_an_installed_package_names_its_runners_as_a_checkout_does(tmp_path: Pat
     shutil.copytree(PROJECT_ROOT / "bike_pipeline", tmp_path / "bike_pipeline", ignore=ignored)
     assert not (tmp_path / "bike_pipeline" / "runners").is_symlink()
     assert code.source_files(tmp_path) == code.source_files()
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["/usr/bin/bike-pipeline", "run", "--demo", "second"], "bike-pipeline run --demo second"),
+        (["bike-pipeline"], "bike-pipeline"),
+        (["src/bike_pipeline/cli.py", "run", "--config", "my file.yaml"], "bike-pipeline run --config 'my file.yaml'"),
+        (["bike-pipeline", "run", "--set", "a.b=hidden", "--json"], "bike-pipeline run --set a.b=… --json"),
+        (["bike-pipeline", "run", "--set=a.b=hidden"], "bike-pipeline run --set=a.b=…"),
+        (["bike-pipeline", "run", "--set", "hidden"], "bike-pipeline run --set …"),
+        (["bike-pipeline", "run", "--config", "https://me:hidden@h/c"], "bike-pipeline run --config https://h/c"),
+        (["/opt/pytest", "run", "--demo", "second"], ""),
+        (["elsewhere/cli.py", "run"], ""),
+    ],
+)
+def test_the_command_line_is_one_line_without_values_of_settings(argv: list[str], said: str) -> None:
+    assert command_line(argv) == said
+
+
+def test_without_arguments_the_command_line_is_that_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["bike-pipeline", "run"])
+    assert command_line() == "bike-pipeline run"

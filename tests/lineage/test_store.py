@@ -8,7 +8,8 @@ import pytest
 from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.errors import MetadataError
-from bike_pipeline.lineage.store.metadata_store import Lineage, open_store
+from bike_pipeline.lineage.store.connection import open_at
+from bike_pipeline.lineage.store.metadata_store import Lineage
 from tests.recording import Recorder
 
 
@@ -97,7 +98,7 @@ def test_runs_and_how_they_ended(recorder: Recorder) -> None:
 
 def test_a_store_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(MetadataError, match="bike-pipeline run"):
-        open_store(tmp_path / "absent.sqlite")
+        open_at(f"sqlite://{tmp_path}/absent.sqlite")
     assert not list(tmp_path.iterdir())
 
 
@@ -105,4 +106,4 @@ def test_a_store_that_is_none(tmp_path: Path) -> None:
     path = tmp_path / "metadata.sqlite"
     path.write_bytes(b"this is no database" * 100)
     with pytest.raises(MetadataError, match="cannot open"):
-        open_store(path)
+        open_at(f"sqlite://{path}")

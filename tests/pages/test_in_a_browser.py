@@ -86,7 +86,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     runs = Runs(tmp_path_factory.mktemp("world")).two()
     lineage = Lineage(runs.recorder.store)
     chosen = find_model(lineage, runs.settings.serving_path, None)
-    report = lineage_report.report_of_model(lineage, History(lineage), chosen, runs.settings.store_uri)
+    report = lineage_report.report_of_model(History(lineage), chosen, runs.settings.store_uri)
     values = {"rows": 8000, "missing": 0, "mean": 0.123456, "std": 0.1234, "low": 0.0, "median": 0.5, "high": 1.0}
     statistics = {
         f.name: FeatureStatistics(f.name, **values, buckets=((0.0, 0.5, 1.0), (0.5, 1.0, 7.0)))

@@ -12,6 +12,7 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.lineage.queries.stage_summaries import run_result, stage_summary
 from bike_pipeline.lineage.records import sealing
+from bike_pipeline.lineage.records.run_record import RUN_CONTEXT
 from bike_pipeline.lineage.store.metadata_store import CACHED, COMPLETE, LAST_STAGE, RUNNING, Lineage, prop
 from bike_pipeline.lineage.store.writing import put_execution
 from bike_pipeline.run_events import RunResult, StageResult
@@ -22,20 +23,10 @@ PROPERTY = "unchanged_while"
 
 
 @dataclass(frozen=True)
-class PreviousRun:
-    """A run, and the text that its end kept for the next one, if it kept any."""
-
-    run_id: str
-    kept: str | None
-
-
-@dataclass(frozen=True)
 class RecordedStage:
-    """A stage of an earlier run.
+    """A stage of an earlier run, with the contexts it belongs to but for the run's own.
 
-    Attributes:
-        contexts: those it belongs to, without the run's own.
-        driven: names of the properties that its driver added; an execution that is answered from the cache has none.
+    `driven` names the properties that its driver added; an execution that is answered from the cache has none.
     """
 
     name: str
@@ -45,34 +36,27 @@ class RecordedStage:
     driven: frozenset[str]
 
 
-def previous_run(lineage: Lineage, own: str) -> PreviousRun:
-    """Return the run with the name `own`, or else the newest one.
+def previous_run(lineage: Lineage, own: str) -> tuple[str, str | None]:
+    """Return the run with the name `own`, or else the newest one, and the text that its end kept, if it kept any.
 
-    Raises:
-        ValueError: there is no run.
-        ml_metadata.errors.NotFoundError: there has never been one.
+    Where there is no run, that is a ValueError, or MLMD's NotFoundError.
     """
-    contexts = {context.id: context for context in lineage.store.get_contexts_by_type("pipeline_run")}
+    contexts = {context.id: context for context in lineage.store.get_contexts_by_type(RUN_CONTEXT)}
     found = next((context for context in contexts.values() if context.name == own), contexts[max(contexts)])
-    kept = found.custom_properties[PROPERTY].string_value if PROPERTY in found.custom_properties else None
-    return PreviousRun(run_id=found.name, kept=kept)
+    return found.name, prop(found, PROPERTY)
 
 
 def keep_cache_key(lineage: Lineage, run_id: str, text: str) -> None:
     """Keep a text beside a run, for the next one."""
-    context = lineage.store.get_context_by_type_and_name("pipeline_run", run_id)
+    context = lineage.store.get_context_by_type_and_name(RUN_CONTEXT, run_id)
     context.custom_properties[PROPERTY].string_value = text
     lineage.store.put_contexts([context])
 
 
 def trained_models(lineage: Lineage, run_id: str) -> list[int]:
     """Return the ids of the models that a run's Trainer made or was answered with."""
-    return [
-        artifact.id
-        for execution in lineage.executions_of(run_id)
-        if lineage.stage_of(execution) == Stage.TRAINER
-        for artifact in lineage.outputs(execution.id).get("model", [])
-    ]
+    trainers = (e.id for e in lineage.executions_of(run_id) if lineage.stage_of(e) == Stage.TRAINER)
+    return [model.id for trainer in trainers for model in lineage.outputs(trainer).get("model", [])]
 
 
 def driven_properties(
@@ -100,15 +84,9 @@ def recorded_stages(lineage: Lineage, run_id: str, driven: Mapping[str, list[str
     for execution in executions:
         contexts = lineage.store.get_contexts_by_execution(execution.id)
         name = next(str(context.name.rpartition(".")[2]) for context in contexts if context.type == "node")
-        found.append(
-            RecordedStage(
-                name=name,
-                execution=execution,
-                contexts=[context for context in contexts if context.type != "pipeline_run"],
-                events=[event for event in events if event.execution_id == execution.id],
-                driven=frozenset(driven.get(name, ())),
-            )
-        )
+        kept = [context for context in contexts if context.type != RUN_CONTEXT]
+        own = [event for event in events if event.execution_id == execution.id]
+        found.append(RecordedStage(name, execution, kept, own, frozenset(driven.get(name, ()))))
     return found
 
 
@@ -138,12 +116,8 @@ def cached_result(lineage: Lineage, run_id: str, stages: list[RecordedStage]) ->
     """Return what an earlier run came to, as a run that is answered from it tells it."""
     results = []
     for stage in stages:
-        outputs: dict[str, list[pb.Artifact]] = {}
-        for artifact, event in _artifacts(lineage, stage, pb.Event.OUTPUT):
-            outputs.setdefault(event.path.steps[0].key, []).append(artifact)
-        results.append(
-            StageResult(stage.name, int(stage.execution.id), "cached", 0.0, stage_summary(stage.name, outputs))
-        )
+        said = stage_summary(stage.name, lineage.outputs(stage.execution.id))
+        results.append(StageResult(stage.name, int(stage.execution.id), "cached", 0.0, said))
     return run_result(lineage, run_id, results)
 
 
@@ -156,7 +130,7 @@ def record_cached_stage(lineage: Lineage, stage: RecordedStage, run_id: str) -> 
     for name, value in stage.execution.custom_properties.items():
         if name not in stage.driven:
             execution.custom_properties[name].CopyFrom(value)
-    run = pb.Context(name=run_id, type_id=lineage.store.get_context_type("pipeline_run").id)
+    run = pb.Context(name=run_id, type_id=lineage.store.get_context_type(RUN_CONTEXT).id)
     own = [context for context in stage.contexts if context.type != "execution_cache"]
     inputs, outputs = (_artifacts(lineage, stage, kind) for kind in (pb.Event.INPUT, pb.Event.OUTPUT))
     execution.id = put_execution(lineage, execution, inputs, [*own, run], reuse_contexts=True)

@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ml_metadata.proto import metadata_store_pb2 as pb
-
 from bike_pipeline.features import slice_name
 from bike_pipeline.lineage.queries.evidence import evidence_of, source_of_model
 from bike_pipeline.lineage.queries.history import History
 from bike_pipeline.lineage.records.run_record import flat
-from bike_pipeline.lineage.store.metadata_store import Lineage
 
 _METRICS = ("mae", "rmse", "rmsle", "bias", "calibration")
 
@@ -42,10 +39,10 @@ class Comparison:
     unknown: tuple[str, ...]
 
 
-def compare(lineage: Lineage, history: History, first: int, second: int) -> Comparison:
+def compare(history: History, first: int, second: int) -> Comparison:
     """Return what changed from the first model to the second."""
-    one, two = evidence_of(lineage, first, pushed=False), evidence_of(lineage, second, pushed=False)
-    source_one, source_two = (source_of_model(lineage, model_id)[0] for model_id in (first, second))
+    one, two = (evidence_of(history, model_id, pushed=False) for model_id in (first, second))
+    source_one, source_two = (source_of_model(history, model_id)[0] for model_id in (first, second))
     unknown = [f"model {number}: {text}" for number, e in ((first, one), (second, two)) for text in e["missing"]]
     parts: dict[str, tuple[Mapping[str, str], Mapping[str, str]]] = {"data": (_data(one), _data(two))}
     if source_one is None or source_two is None:
@@ -117,10 +114,8 @@ def _schema(history: History, model_id: int) -> dict[str, str] | None:
     from tensorflow_metadata.proto.v0 import schema_pb2
 
     trainer = history.producer(model_id)
-    artifact: pb.Artifact | None = None
-    for key, artifact_id in history.inputs(trainer) if trainer is not None else []:
-        artifact = history.artifacts[artifact_id] if key == "schema" else artifact
-    files = sorted(Path(artifact.uri).glob("*.pbtxt")) if artifact is not None else []
+    artifacts = history.inputs(trainer.id).get("schema", []) if trainer is not None else []
+    files = [file for artifact in artifacts for file in sorted(Path(artifact.uri).glob("*.pbtxt"))]
     if not files:
         return None
     try:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2 as pb
 
-from bike_pipeline.lineage.records.run_record import RUN_CONTEXT, RunSource, source_of_run
+from bike_pipeline.lineage.records.run_record import RunSource, source_of_run
+from bike_pipeline.lineage.store.entities import RunRecord
 from bike_pipeline.lineage.store.metadata_store import Lineage, prop, time_of
 from bike_pipeline.stages import (
     DECISIONS_FILE,
@@ -21,20 +22,14 @@ from bike_pipeline.stages import (
 )
 from bike_pipeline.storage.plain_json import finite
 
-
-def run_of(lineage: Lineage, execution_id: int) -> str:
-    """Return the name of the run that an execution belongs to; "" if there is none."""
-    for context in lineage.store.get_contexts_by_execution(execution_id):
-        if context.type == RUN_CONTEXT:
-            return str(context.name)
-    return ""
+_GATES = ("blessed", "baseline", "decisions", "hourly_mean_mae")
 
 
 def window_of(examples: pb.Artifact) -> list[dict[str, Any]]:
     """Return the spans that an Examples artifact holds, oldest first.
 
-    Each is a dictionary of "span", "version", "content_sha256", "manifest_sha256" ("" if it was not recorded) and
-    "rows" by split; the last one gave the splits train and eval, the others the history.
+    Each has "span", "version", "content_sha256", "manifest_sha256" ("" if it was not recorded) and "rows" by split; the
+    last one gave the splits train and eval, the others the history.
     """
     try:
         window = json.loads(prop(examples, WINDOW_PROPERTY) or "[]")
@@ -56,16 +51,32 @@ def decisions_of(evaluation: pb.Artifact) -> dict[str, Any] | None:
     return finite(report) if isinstance(report, dict) else None
 
 
-def evaluation_of(lineage: Lineage, model_id: int, pushed: bool) -> pb.Artifact | None:
-    """Return a model's newest evaluation; for a pushed model the newest that blessed it."""
+def decisions_about(lineage: Lineage, model_id: int, pushed: bool) -> dict[str, Any] | None:
+    """Return what a model's newest evaluation decided; for a pushed model, the newest that blessed it."""
     found = lineage.evaluation(model_id, pushed)
-    return found[0] if found else None
+    return decisions_of(found[0]) if found else None
+
+
+def findings_of(outputs: Mapping[str, list[pb.Artifact]]) -> list[dict[str, Any]] | None:
+    """Return what the data gate found, from the outputs of a stage; None if it left no report."""
+    files = [Path(report.uri) / "report.json" for report in outputs.get("report", [])]
+    if not files or not files[0].is_file():
+        return None
+    return list(json.loads(files[0].read_text(encoding="utf-8"))["findings"])
+
+
+def baseline_of(lookup: pb.Execution) -> dict[str, Any]:
+    """Return which model a lookup found, and how it was pushed; nothing if it found none, or if that is damaged."""
+    try:
+        return dict(json.loads(prop(lookup, "baseline") or "{}"))
+    except ValueError:
+        return {}
 
 
 def source_of_model(lineage: Lineage, model_id: int) -> tuple[RunSource | None, tuple[str, ...]]:
     """Return what the run that trained a model was made of, and what is missing in its record."""
     trained = lineage.producer(model_id)
-    run = run_of(lineage, trained.id) if trained else ""
+    run = lineage.run_of(trained.id) if trained else ""
     return source_of_run(lineage.store, run) if run else (None, ("the run that trained the model",))
 
 
@@ -88,15 +99,14 @@ def evidence_of(lineage: Lineage, model_id: int, pushed: bool = True) -> dict[st
     ]
     source, lacking = source_of_model(lineage, model_id)
     missing += lacking
-    evaluation = evaluation_of(lineage, model_id, pushed)
-    report = decisions_of(evaluation) if evaluation else None
+    report = decisions_about(lineage, model_id, pushed)
     if report is None:
         missing.append("the gates' decisions and the metrics")
     return {
         "model": {
             "model_id": model_id,
             "trained_at": time_of(model.create_time_since_epoch).isoformat() if model else "",
-            "run_id": source.run_id if source else (run_of(lineage, trained.id) if trained else ""),
+            "run_id": source.run_id if source else (lineage.run_of(trained.id) if trained else ""),
             "runner": source.runner if source else "",
         },
         "data": window,
@@ -106,18 +116,14 @@ def evidence_of(lineage: Lineage, model_id: int, pushed: bool = True) -> dict[st
         "environment": source.environment if source else None,
         "schema_sha256": source.schema_sha256 if source else "",
         "seed": source.seed if source else None,
-        "gates": {key: report.get(key) for key in ("blessed", "baseline", "decisions", "hourly_mean_mae")}
-        if report
-        else None,
+        "gates": {key: report.get(key) for key in _GATES} if report else None,
         "metrics": report["candidate_metrics"] if report else None,
         "missing": missing,
     }
 
 
-def exports_of_run(lineage: Lineage, execution_ids: Sequence[int]) -> dict[str, Any] | None:
-    """Return the content of `parity.json` of a run's exports, given its executions; None if it did not come to them."""
-    for execution_id in execution_ids:
-        for artifact in lineage.outputs(execution_id).get("exports", []):
-            text = prop(artifact, PARITY_PROPERTY)
-            return json.loads(text) if text else None
-    return None
+def exports_of_run(lineage: Lineage, run: RunRecord) -> dict[str, Any] | None:
+    """Return the content of `parity.json` of a run's exports; None if it did not come to them."""
+    exports = (found for stage in run.stages for found in lineage.outputs(stage.execution_id).get("exports", []))
+    text = next((prop(artifact, PARITY_PROPERTY) for artifact in exports), None)
+    return json.loads(text) if text else None

@@ -21,12 +21,10 @@ _FILE = "FeatureStats.pb"
 
 @dataclass(frozen=True)
 class FeatureStatistics:
-    """One column of one split: numbers, or codes that are numbers.
+    """One column of one split: numbers, or codes that are numbers; `rows` have it, `missing` lack it.
 
-    Attributes:
-        rows: that have it; `missing` lack it.
-        buckets: (from, to, rows): one a value for codes, hours, weekdays, months and other whole numbers of a narrow
-            range, else ten equal buckets.
+    Buckets are (from, to, rows): one a value for codes, hours, weekdays, months and other whole numbers of a narrow
+    range, else ten equal ones.
     """
 
     name: str
@@ -43,9 +41,7 @@ class FeatureStatistics:
 def read_statistics(uri: str, split: str) -> dict[str, FeatureStatistics]:
     """Return the statistics of one split by column; empty if the files are gone.
 
-    Raises:
-        google.protobuf.message.DecodeError: the file is damaged.
-        DataError: that of the sums by day is.
+    A damaged file is protobuf's DecodeError; that of the sums by day, a DataError.
     """
     path = Path(uri) / f"Split-{split}" / _FILE
     if not path.is_file():

@@ -19,10 +19,9 @@ from ml_metadata import errors as mlmd_errors
 from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.errors import MetadataError, StorageError, first_words
-from bike_pipeline.lineage.queries.evidence import decisions_of
+from bike_pipeline.lineage.queries.evidence import baseline_of, decisions_of
 from bike_pipeline.lineage.queries.history import History
-from bike_pipeline.lineage.queries.serving_now import serving_now
-from bike_pipeline.lineage.store.metadata_store import CANCELED, FAILED, RUNNING, Lineage, prop
+from bike_pipeline.lineage.store.metadata_store import CANCELED, FAILED, RUNNING, prop
 from bike_pipeline.stages import DECISIONS_PROPERTY, Stage
 
 # What a killed stage wrote and never recorded.
@@ -34,13 +33,9 @@ _FREEABLE = (pb.Artifact.LIVE, pb.Artifact.ABANDONED, _MARKED)
 
 @dataclass(frozen=True)
 class Payload:
-    """The files of one artifact, and what becomes of them.
+    """The files of one artifact (id 0: of none), their size in bytes, and why they are kept; "" if they are freed.
 
-    Attributes:
-        artifact_id: MLMD id; 0 for files that no artifact has.
-        kind: type of the artifact, or `UNRECORDED`.
-        size: in bytes.
-        reason: why they are kept; "" if they are freed.
+    `kind` is the type of the artifact, or `UNRECORDED`.
     """
 
     artifact_id: int
@@ -52,7 +47,6 @@ class Payload:
 
 
 def plan(
-    lineage: Lineage,
     history: History,
     pipeline_root: str,
     serving_path: str,
@@ -60,18 +54,16 @@ def plan(
     keep_days: float,
     now: datetime | None = None,
 ) -> list[Payload]:
-    """Return what becomes of each artifact's files.
+    """Return what becomes of each artifact's files; nothing outside of `pipeline_root` is ever freed.
 
     Kept are the lineage of the model that serves and of the baseline that it was blessed against, the lineage of the
-    newest blessed models, whatever a run at work reads or writes, and whatever was made or read in the last days, by a
-    run that found it in the cache too.
-
-    Nothing outside of `pipeline_root` is ever freed. `keep_days` count back from `now`.
+    newest blessed models, whatever a run at work reads or writes, and whatever was made or read in the last days
+    (counted back from `now`), by a run that found it in the cache too.
     """
     root = Path(pipeline_root).resolve()
     since = ((now or datetime.now(UTC)) - timedelta(days=keep_days)).timestamp() * 1000
-    reasons = _reasons(lineage, history, serving_path, keep_blessed)
-    inside = [a for a in history.artifacts.values() if a.state in _FREEABLE and _below(a.uri, root)]
+    reasons = _reasons(history, serving_path, keep_blessed)
+    inside = [a for a in history.all_artifacts.values() if a.state in _FREEABLE and _below(a.uri, root)]
     kept_places = set()
     for artifact in inside:
         # What a crash left marked is half gone, so nothing of it can be kept.
@@ -99,35 +91,34 @@ def _unrecorded(root: Path, history: History) -> Iterator[Path]:
     What belongs to no such execution stays: it may be another store's.
     """
     # The end of each address only, since a workspace may have been moved.
-    recorded = {Path(artifact.uri).parts[-3:] for artifact in history.artifacts.values()}
+    recorded = {Path(artifact.uri).parts[-3:] for artifact in history.all_artifacts.values()}
     for place in sorted(root.glob("[!.]*/[!.]*/*")):
         number = int(place.name) if place.name.isdecimal() else 0
         execution = history.executions.get(number)
         if (
             execution is not None
             and execution.last_known_state in (FAILED, CANCELED)
-            and history.stage[number] == place.parts[-3]
+            and history.stage_of(execution) == place.parts[-3]
             and place.parts[-3:] not in recorded
         ):
             yield place
 
 
-def _reasons(lineage: Lineage, history: History, serving_path: str, keep_blessed: int) -> dict[int, str]:
+def _reasons(history: History, serving_path: str, keep_blessed: int) -> dict[int, str]:
     """Return why artifacts are kept, whatever their age."""
     wanted: list[tuple[str, list[int]]] = []
-    serving = serving_now(lineage, serving_path)
+    serving = history.serving_now(serving_path)
     if serving is not None:
-        wanted.append(("lineage of the model that serves", [serving.model_id, *_pushes_of(history, serving.model_id)]))
-        wanted.append(("lineage of its baseline", list(_baselines_of(history, serving.model_id))))
-    blessed = [model.model_id for model in reversed(lineage.models()) if model.blessed][:keep_blessed]
+        model_id = serving.model_id
+        pushes = [i for push in history.consumers(model_id, Stage.PUSHER) for i in _ids(history.outputs(push.id))]
+        baselines = map(baseline_of, history.consumers(model_id, Stage.BASELINE_LOOKUP))
+        wanted.append(("lineage of the model that serves", [model_id, *pushes]))
+        wanted.append(("lineage of its baseline", [int(b["model_id"]) for b in baselines if "model_id" in b]))
+    blessed = [model.model_id for model in reversed(history.models()) if model.blessed][:keep_blessed]
     wanted.append((f"lineage of the {keep_blessed} newest blessed models", blessed))
-    at_work = [
-        artifact_id
-        for execution in history.executions.values()
-        if execution.last_known_state == RUNNING
-        for _, artifact_id in (*history.inputs(execution.id), *history.outputs(execution.id))
-    ]
-    wanted.append(("a run is at work on it", at_work))
+    at_work = [e.id for e in history.executions.values() if e.last_known_state == RUNNING]
+    in_use = [i for number in at_work for i in (*_ids(history.inputs(number)), *_ids(history.outputs(number)))]
+    wanted.append(("a run is at work on it", in_use))
     reasons: dict[int, str] = {}
     for reason, starts in wanted:
         for artifact_id in history.lineage_of(starts)[0]:
@@ -135,20 +126,8 @@ def _reasons(lineage: Lineage, history: History, serving_path: str, keep_blessed
     return reasons
 
 
-def _pushes_of(history: History, model_id: int) -> Iterator[int]:
-    for execution in history.readers(model_id, Stage.PUSHER):
-        yield from (artifact_id for _, artifact_id in history.outputs(execution))
-
-
-def _baselines_of(history: History, model_id: int) -> Iterator[int]:
-    """Yield the models that a model was held against."""
-    for execution in history.readers(model_id, Stage.BASELINE_LOOKUP):
-        try:
-            found = json.loads(prop(history.executions[execution], "baseline") or "{}")
-        except ValueError:
-            continue
-        if "model_id" in found:
-            yield int(found["model_id"])
+def _ids(linked: dict[str, list[pb.Artifact]]) -> list[int]:
+    return [artifact.id for found in linked.values() for artifact in found]
 
 
 def _below(uri: str, root: Path) -> bool:
@@ -162,27 +141,26 @@ def size_of(place: Path) -> int:
     return sum(path.lstat().st_size for path in place.rglob("*") if path.is_file() or path.is_symlink())
 
 
-def collect(lineage: Lineage, history: History, payloads: Iterable[Payload]) -> None:
+def collect(history: History, payloads: Iterable[Payload]) -> None:
     """Free the files of the payloads that are to be freed.
 
-    Raises:
-        MetadataError: the store cannot be written; nothing is freed that is not marked there.
-        StorageError: files cannot be deleted; they stay marked, and the next call goes on with them.
+    A MetadataError says that the store cannot be written: nothing is freed that is not marked there; a StorageError
+    that files cannot be deleted: they stay marked, and the next call goes on with them.
     """
     freed = [payload for payload in payloads if payload.free]
     for payload in freed:
         if payload.kind == UNRECORDED:
             _delete(Path(payload.uri))
-    chosen = [history.artifacts[payload.artifact_id] for payload in freed if payload.kind != UNRECORDED]
+    chosen = [history.all_artifacts[payload.artifact_id] for payload in freed if payload.kind != UNRECORDED]
     for artifact in chosen:
         _keep_decisions(artifact)
         artifact.state = _MARKED
-    _put(lineage, chosen)
+    _put(history, chosen)
     for artifact in chosen:
         _delete(Path(artifact.uri))
         artifact.state = _DELETED
         artifact.custom_properties[_FREED_AT].string_value = datetime.now(UTC).isoformat(timespec="seconds")
-        _put(lineage, [artifact])
+        _put(history, [artifact])
 
 
 def _delete(place: Path) -> None:
@@ -207,11 +185,11 @@ def _keep_decisions(artifact: pb.Artifact) -> None:
             artifact.custom_properties[DECISIONS_PROPERTY].string_value = json.dumps(report)
 
 
-def _put(lineage: Lineage, artifacts: list[pb.Artifact]) -> None:
+def _put(history: History, artifacts: list[pb.Artifact]) -> None:
     if not artifacts:
         return
     try:
-        lineage.store.put_artifacts(artifacts)
+        history.store.put_artifacts(artifacts)
     except (mlmd_errors.StatusError, RuntimeError) as error:
         raise MetadataError(
             f"the metadata store cannot be written ({first_words(error, 200)})",

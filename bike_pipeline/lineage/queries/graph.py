@@ -9,9 +9,9 @@ from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2 as pb
 
-from bike_pipeline.lineage.queries.evidence import run_of, window_of
+from bike_pipeline.lineage.queries.evidence import window_of
 from bike_pipeline.lineage.queries.history import History, payload_state
-from bike_pipeline.lineage.store.metadata_store import STATE_NAMES, Lineage, prop, time_of
+from bike_pipeline.lineage.store.metadata_store import STATE_NAMES, prop, time_of
 
 # Custom properties of artifacts that mean something to a person, and the words for them.
 _PROPERTY_WORDS = {
@@ -29,13 +29,9 @@ _PROPERTY_WORDS = {
 
 @dataclass(frozen=True)
 class Node:
-    """Something in the lineage.
+    """Something in the lineage: its `kind` is "artifact", "stage" or "span", and its key "artifact-7" or "span-1/2".
 
-    Attributes:
-        key: unique in the graph: "artifact-7", "stage-5", "span-1/2".
-        kind: "artifact", "stage" or "span".
-        payload: of an artifact, "there", "freed", "missing" or "remote"; else "".
-        time: when it was made, ISO 8601 in UTC; "" for a span.
+    `payload` of an artifact is `payload_state`; `time` is when it was made, ISO 8601 in UTC.
     """
 
     key: str
@@ -72,25 +68,25 @@ class Graph:
         return [edge for edge in self.edges if edge.target == key]
 
 
-def graph_of(lineage: Lineage, history: History, roots: Iterable[int]) -> Graph:
+def graph_of(history: History, roots: Iterable[int]) -> Graph:
     """Return the lineage of the artifacts with the ids `roots`."""
-    wanted = [i for i in roots if i in history.artifacts]
+    wanted = [i for i in roots if i in history.all_artifacts]
     artifacts, executions = history.lineage_of(wanted)
     graph = Graph(roots=[f"artifact-{i}" for i in wanted])
     for artifact_id in sorted(artifacts):
-        node = _artifact(history.artifacts[artifact_id])
+        node = _artifact(history.all_artifacts[artifact_id])
         graph.nodes[node.key] = node
     for execution_id in sorted(executions):
-        node = _stage(lineage, history, execution_id)
+        node = _stage(history, execution_id)
         graph.nodes[node.key] = node
-        graph.edges.extend(Edge(f"artifact-{i}", node.key, key) for key, i in history.inputs(execution_id))
-        graph.edges.extend(Edge(node.key, f"artifact-{i}", key) for key, i in history.outputs(execution_id))
+        inputs, outputs = history.inputs(execution_id), history.outputs(execution_id)
+        graph.edges.extend(Edge(f"artifact-{a.id}", node.key, key) for key, found in inputs.items() for a in found)
+        graph.edges.extend(Edge(node.key, f"artifact-{a.id}", key) for key, found in outputs.items() for a in found)
         base = history.base_model(execution_id)
         if base is not None:
             graph.edges.append(Edge(f"artifact-{base}", node.key, "warm start"))
-        for key, i in history.outputs(execution_id):
-            if key == "examples":
-                _add_spans(graph, node.key, history.artifacts[i])
+        for examples in outputs.get("examples", []):
+            _add_spans(graph, node.key, examples)
     return graph
 
 
@@ -132,7 +128,7 @@ def _artifact(artifact: pb.Artifact) -> Node:
     )
 
 
-def _stage(lineage: Lineage, history: History, execution_id: int) -> Node:
+def _stage(history: History, execution_id: int) -> Node:
     execution = history.executions[execution_id]
     seconds = (execution.last_update_time_since_epoch - execution.create_time_since_epoch) / 1000
     source = prop(execution, "source_hash")
@@ -141,9 +137,9 @@ def _stage(lineage: Lineage, history: History, execution_id: int) -> Node:
     return Node(
         key=f"stage-{execution_id}",
         kind="stage",
-        name=history.stage[execution_id] or execution.type.rpartition(".")[2],
+        name=history.stage_of(execution) or execution.type.rpartition(".")[2],
         detail=", ".join(words),
-        run=run_of(lineage, execution_id),
+        run=history.run_of(execution_id),
         time=time_of(execution.create_time_since_epoch).isoformat(timespec="seconds"),
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bike_pipeline.errors import ModelError
-from bike_pipeline.lineage.store.entities import ServedModel
+from bike_pipeline.lineage.store.entities import PushedModel
 from bike_pipeline.lineage.store.metadata_store import Lineage
 from bike_pipeline.model_registry import ModelRegistry
 
@@ -17,17 +17,13 @@ class FoundModel:
     """A model that somebody asked for, by its MLMD id, and its newest push, if there was one."""
 
     model_id: int
-    push: ServedModel | None
+    push: PushedModel | None
 
 
 def pushed_folder(serving_path: str, name: str | None) -> Path | None:
     """Return the local folder of a version, of a folder's name, or (None) of the version that serves, as it is now.
 
-    None if only ML Metadata can tell.
-
-    Raises:
-        ModelError: nothing serves.
-        StorageError: what is promoted cannot be read.
+    None if only ML Metadata can tell. That nothing serves is a ModelError, that it cannot be read a StorageError.
     """
     registry = ModelRegistry(serving_path)
     if name is None:
@@ -36,19 +32,15 @@ def pushed_folder(serving_path: str, name: str | None) -> Path | None:
             raise ModelError("no model is served", where=serving_path, fix="run the pipeline: `bike-pipeline run`")
         return registry.folder(promoted, fresh=True)
     if name.isdigit():
-        present = registry.versions()
-        return registry.folder(int(name), fresh=True) if int(name) in present else None
+        return registry.folder(int(name), fresh=True) if int(name) in registry.versions() else None
     return Path(name) if Path(name).is_dir() else None
 
 
 def find_model(lineage: Lineage, serving_path: str, name: str | None) -> FoundModel:
-    """Return the model that is meant.
+    """Return the model that is meant; a ModelError where there is none.
 
     `name` is a served version, a model's number as `bike-pipeline models` lists it, a pushed folder, or None for the
     model that serves now; of the base path, since workspaces may share one store ("" for any).
-
-    Raises:
-        ModelError: there is no such model.
     """
     if name is None:
         serving = lineage.serving_model(serving_path)

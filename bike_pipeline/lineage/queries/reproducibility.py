@@ -1,4 +1,4 @@
-"""Whether everything that made a model is at hand: its code, settings, schema, data, packages, and where it began."""
+"""Whether all that made a model is at hand and as it was: code, settings, schema, data, packages, stage outputs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from bike_pipeline.errors import BikePipelineError, ConfigurationError, VerificationError
-from bike_pipeline.lineage.queries.evidence import evidence_of, source_of_model
-from bike_pipeline.lineage.queries.history import History
+from bike_pipeline.lineage.queries.evidence import baseline_of, source_of_model, window_of
+from bike_pipeline.lineage.queries.history import History, payload_state
+from bike_pipeline.lineage.records import sealing
 from bike_pipeline.lineage.records.code_version import source_files
 from bike_pipeline.lineage.records.run_record import RunSource, environment, sha256_of
 from bike_pipeline.lineage.store.metadata_store import Lineage, prop
 from bike_pipeline.model_registry import ModelRegistry, is_intact, layout, local_copy
+from bike_pipeline.model_registry.model_signature import Check
 from bike_pipeline.settings import PROJECT_ROOT, Settings
 from bike_pipeline.stages import Stage
 
@@ -40,13 +42,10 @@ class Match:
 
 @dataclass(frozen=True)
 class Origin:
-    """All that made a model, as it is on record.
+    """All that made a model, as it is on record: what its run was made of, and the spans (`evidence.window_of`).
 
-    Attributes:
-        source: code, settings, environment and seed; None if the run has no record.
-        window: the spans it was made of; see `evidence.window_of`.
-        missing: what the record lacks, in words.
-        baseline: the model it was held against, and began from where warm start was on, as BaselineLookup found it.
+    `missing` says in words what the record lacks; `baseline` is the model it was held against, and began from where
+    warm start was on, as BaselineLookup found it.
     """
 
     model_id: int
@@ -56,23 +55,16 @@ class Origin:
     baseline: dict[str, Any]
 
 
-def origin_of(lineage: Lineage, history: History, model_id: int) -> Origin:
+def origin_of(history: History, model_id: int) -> Origin:
     """Return what made a model."""
-    source, missing = source_of_model(lineage, model_id)
-    window = evidence_of(lineage, model_id, pushed=False)["data"]
+    source, missing = source_of_model(history, model_id)
     trainer = history.producer(model_id)
-    found: dict[str, Any] = {}
-    inputs = dict(history.inputs(trainer)) if trainer is not None else {}
-    lookups = [history.producer(inputs["base_model"])] if "base_model" in inputs else []
-    lookups += history.readers(model_id, Stage.BASELINE_LOOKUP)
-    for lookup in lookups:
-        try:
-            found = json.loads(prop(history.executions[lookup], "baseline") or "{}") if lookup is not None else {}
-        except ValueError:
-            found = {}
-        if found:
-            break
-    return Origin(model_id, source, window, missing if window else (*missing, "the data fingerprint"), found)
+    inputs = history.inputs(trainer.id) if trainer is not None else {}
+    window = [entry for examples in inputs.get("examples", [])[:1] for entry in window_of(examples)]
+    lookups = [lookup for base in inputs.get("base_model", []) if (lookup := history.producer(base.id)) is not None]
+    lookups += history.consumers(model_id, Stage.BASELINE_LOOKUP)
+    baseline = next(filter(None, map(baseline_of, lookups)), {})
+    return Origin(model_id, source, window, missing if window else (*missing, "the data fingerprint"), baseline)
 
 
 def matches(origin: Origin, store_uri: str, project: Path = PROJECT_ROOT) -> list[Match]:
@@ -164,11 +156,8 @@ def _baseline(origin: Origin) -> Match:
 def scratch_settings(origin: Origin, store_uri: str, scratch: Path) -> Settings:
     """Fill a scratch root with a model's data and its baseline; return the recorded settings, set to work there.
 
-    Raises:
-        VerificationError: the settings are not on record.
-        ConfigurationError: this release does not take the recorded settings.
-        DataError: a span version is not there or was changed.
-        OSError: the scratch root cannot be written.
+    Settings that are not on record are a VerificationError, those that this release does not take a ConfigurationError,
+    a span version that is not there or was changed a DataError, and an OSError says that nothing can be written.
     """
     from bike_pipeline.data.spans import SpanStore
 
@@ -206,3 +195,28 @@ def scratch_settings(origin: Origin, store_uri: str, scratch: Path) -> Settings:
         record |= {"model_id": _FOREIGN_MODEL, "model_uri": str(target)}
         (target / layout.PUSH_FILE).write_text(json.dumps(record), encoding="utf-8")
     return settings
+
+
+def checks_of(lineage: Lineage, model_id: int, store_uri: str) -> list[Check]:
+    """Return a check for the outputs of all stages behind a model, and one for each span that it was made of.
+
+    None for a model of a release that did not seal outputs. Files that `gc` freed are counted and not missed.
+    """
+    history = History(lineage)
+    artifacts = [history.all_artifacts[artifact_id] for artifact_id in sorted(history.lineage_of([model_id])[0])]
+    seals = {artifact.id: prop(artifact, sealing.SEAL_PROPERTY) for artifact in artifacts}
+    if not any(seals.values()):
+        return []
+    states = [payload_state(artifact) for artifact in artifacts]
+    there = [a for a, state in zip(artifacts, states, strict=True) if state in ("there", "missing")]
+    wrong = [words for artifact in there if (words := sealing.difference(artifact.uri, seals[artifact.id]))]
+    checks = [Check("stage outputs", passed=False, detail=words) for words in wrong]
+    if not wrong:
+        left_out = (("freed", "freed by gc"), ("remote", "on object storage and not looked at"))
+        counted = [f"{states.count(state)} {words}" for state, words in left_out if state in states]
+        detail = ", ".join([f"{len(there)} as they were written", *counted])
+        checks.append(Check("stage outputs", passed=True, detail=detail))
+    for entry in next(filter(None, (window_of(a) for a in artifacts if a.type == "Examples")), []):
+        match = span_match(entry, store_uri)
+        checks.append(Check("data", passed=match.same, detail=f"{match.name}: {match.detail}"))
+    return checks

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2 as pb
 
+from bike_pipeline.lineage.queries.evidence import baseline_of
 from bike_pipeline.lineage.records.run_record import RunSource, flat
 from bike_pipeline.lineage.store.entities import RunRecord
 from bike_pipeline.lineage.store.metadata_store import Lineage, prop
@@ -47,13 +46,9 @@ class StageExplanation:
 
 @dataclass(frozen=True)
 class SettingChange:
-    """A setting that differs from its default, or from the run before; "" for one that is not there.
+    """A setting that differs from its default in this release, or from the run before; "" for one that is not there.
 
-    Attributes:
-        name: dotted name.
-        value: in this run.
-        default: in this release, without an overlay.
-        before: in the run before; None if that is not on record.
+    `name` is dotted; `before` is None if the run before is not on record.
     """
 
     name: str
@@ -87,11 +82,9 @@ def previous_run(lineage: Lineage, runs: list[RunRecord], run: RunRecord) -> Run
 
 
 def _root(lineage: Lineage, run: RunRecord) -> str:
-    for stage in run.stages:
-        for artifacts in lineage.outputs(stage.execution_id).values():
-            # <root>/<stage>/<key>/<number>
-            return str(artifacts[0].uri).rsplit("/", 3)[0]
-    return ""
+    outputs = (found[0] for stage in run.stages for found in lineage.outputs(stage.execution_id).values())
+    # <root>/<stage>/<key>/<number>
+    return next((str(artifact.uri).rsplit("/", 3)[0] for artifact in outputs), "")
 
 
 def explain_stages(lineage: Lineage, run: RunRecord, before: RunRecord | None) -> list[StageExplanation]:
@@ -114,11 +107,8 @@ def explain_stages(lineage: Lineage, run: RunRecord, before: RunRecord | None) -
 def _made_by(lineage: Lineage, execution_id: int) -> str:
     for artifacts in lineage.outputs(execution_id).values():
         producer = lineage.producer(artifacts[0].id)
-        if producer is None:
-            continue
-        for context in lineage.store.get_contexts_by_execution(producer.id):
-            if context.type == "pipeline_run":
-                return str(context.name)
+        if producer is not None:
+            return lineage.run_of(producer.id)
     return ""
 
 
@@ -160,21 +150,13 @@ def _named(key: str, artifacts: list[pb.Artifact]) -> str:
 
 def baseline_examples(lineage: Lineage, run: RunRecord) -> pb.Artifact | None:
     """Return the examples that the baseline of a run was trained on; None if there was no baseline."""
-    for stage in run.stages:
-        if stage.name != Stage.BASELINE_LOOKUP:
-            continue
-        execution = lineage.store.get_executions_by_id([stage.execution_id])[0]
-        baseline: dict[str, Any] = json.loads(prop(execution, "baseline") or "{}")
-        trainer = lineage.producer(int(baseline["model_id"])) if baseline else None
-        examples = lineage.inputs(trainer.id).get("examples", []) if trainer else []
-        return examples[0] if examples else None
-    return None
+    lookup = next((stage.execution_id for stage in run.stages if stage.name == Stage.BASELINE_LOOKUP), None)
+    baseline = baseline_of(lineage.execution(lookup)) if lookup is not None else {}
+    trainer = lineage.producer(int(baseline["model_id"])) if baseline else None
+    return next(iter(lineage.inputs(trainer.id).get("examples", [])), None) if trainer else None
 
 
 def statistics_of(lineage: Lineage, examples: pb.Artifact) -> pb.Artifact | None:
     """Return the newest statistics of examples; None if none were taken."""
-    for execution in reversed(lineage.consumers(examples.id, Stage.STATISTICS_GEN)):
-        found = lineage.outputs(execution.id).get("statistics", [])
-        if found:
-            return found[0]
-    return None
+    readers = reversed(lineage.consumers(examples.id, Stage.STATISTICS_GEN))
+    return next((found for e in readers for found in lineage.outputs(e.id).get("statistics", [])), None)

@@ -22,11 +22,6 @@ def _examples(outputs: Outputs) -> str:
     return f"span {prop(artifact, 'span')} version {prop(artifact, 'version')}: {counts} rows"
 
 
-def _gate(outputs: Outputs) -> str:
-    warnings = prop(outputs["report"][0], "warnings")
-    return f"passed{_with_warnings(warnings)}"
-
-
 def _with_warnings(count: int | None) -> str:
     return f" with {count} warning{'s' if count > 1 else ''}" if count else ""
 
@@ -38,22 +33,12 @@ def _validator(outputs: Outputs) -> str:
     return f"anomalies in {', '.join(anomalous)}" if anomalous else "no anomalies"
 
 
-def _baseline(outputs: Outputs) -> str:
-    return str(prop(outputs["baseline_model"][0], "reason"))
-
-
 def _evaluation(outputs: Outputs) -> str:
     evaluation, blessing = outputs["evaluation"][0], outputs["blessing"][0]
     verdict = "blessed" if prop(blessing, "blessed") == 1 else "NOT blessed"
-    errors = {"MAE": prop(evaluation, "metric_mae"), "RMSE": prop(evaluation, "metric_rmse")}
-    errors_text = ", ".join(
-        f"{name} {'not a number' if value is None else f'{value:.1f}'}" for name, value in errors.items()
-    )
-    return f"{errors_text}: {verdict}{_with_warnings(prop(evaluation, 'warnings'))}"
-
-
-def _exports(outputs: Outputs) -> str:
-    return str(prop(outputs["exports"][0], "formats") or "")
+    errors = {name: prop(evaluation, f"metric_{name.lower()}") for name in ("MAE", "RMSE")}
+    said = [f"{name} {'not a number' if value is None else f'{value:.1f}'}" for name, value in errors.items()]
+    return f"{', '.join(said)}: {verdict}{_with_warnings(prop(evaluation, 'warnings'))}"
 
 
 def _push(outputs: Outputs) -> str:
@@ -73,12 +58,12 @@ def _model(outputs: Outputs) -> str:
 _SUMMARIES: dict[str, Callable[[Outputs], str]] = {
     Stage.EXAMPLE_GEN: _examples,
     Stage.EXAMPLE_VALIDATOR: _validator,
-    Stage.DATA_GATE: _gate,
+    Stage.DATA_GATE: lambda outputs: f"passed{_with_warnings(prop(outputs['report'][0], 'warnings'))}",
     Stage.TRAINER: _model,
-    Stage.BASELINE_LOOKUP: _baseline,
-    Stage.WARM_START_LOOKUP: _baseline,
+    Stage.BASELINE_LOOKUP: lambda outputs: str(prop(outputs["baseline_model"][0], "reason")),
+    Stage.WARM_START_LOOKUP: lambda outputs: str(prop(outputs["baseline_model"][0], "reason")),
     Stage.EVALUATOR: _evaluation,
-    Stage.EXPORTER: _exports,
+    Stage.EXPORTER: lambda outputs: str(prop(outputs["exports"][0], "formats") or ""),
     Stage.PUSHER: _push,
 }
 

@@ -10,8 +10,9 @@ from typing import Any
 from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.errors import MetadataError
-from bike_pipeline.lineage.queries.evidence import decisions_of, run_of, window_of
+from bike_pipeline.lineage.queries.evidence import decisions_of, window_of
 from bike_pipeline.lineage.records.run_record import RunSource, flat, source_of_run
+from bike_pipeline.lineage.store.entities import PushedModel
 from bike_pipeline.lineage.store.metadata_store import Lineage, prop
 from bike_pipeline.stages import Stage
 
@@ -22,26 +23,12 @@ _NO_NUMBERS = ("slicing", "slice")
 
 
 @dataclass(frozen=True)
-class PushedVersion:
-    """A push of the run's model: its version, where it went, and the SHA-256 over its files."""
-
-    version: int
-    destination: str
-    fingerprint: str
-
-
-@dataclass(frozen=True)
 class TrackingPayload:
-    """A run that came to an evaluation.
+    """A run that came to an evaluation: the one that evaluated the model, where later ones only repeated it.
 
-    Attributes:
-        run_id: the run that evaluated the model; a run that was answered from the cache gives the one before.
-        started_ms: milliseconds since the epoch, as `ended_ms`.
-        parameters: the settings, flat: text by dotted name.
-        metrics: the candidate's metrics by name, those of a slice as `slicing/value/metric`, the baseline's below
-            `baseline/`; errors in rentals an hour, rmsle in log units, bias and calibration as shares.
-        decisions: what was measured and decided, as the Evaluator wrote it.
-        pushes: of its model, oldest first.
+    `parameters` are the settings by dotted name; `decisions` what the Evaluator wrote; times in milliseconds since the
+    epoch. `metrics` are the candidate's by name, those of a slice as `slicing/value/metric`, the baseline's below
+    `baseline/`: errors in rentals an hour, rmsle in log units, bias and calibration as shares.
     """
 
     run_id: str
@@ -51,25 +38,21 @@ class TrackingPayload:
     metrics: dict[str, float]
     tags: dict[str, str]
     decisions: dict[str, Any]
-    pushes: tuple[PushedVersion, ...]
+    pushes: tuple[PushedModel, ...]
 
 
 def tracking_payload(lineage: Lineage, run_id: str | None = None) -> TrackingPayload:
-    """Return a run, or else the newest run that came to an evaluation, as a tracking server gets it.
-
-    Raises:
-        MetadataError: there is no such run, or it came to no evaluation.
-    """
+    """Return a run, or the newest that came to an evaluation; a MetadataError if it is not there or came to none."""
     execution, artifact = _evaluation(lineage, run_id)
     report = decisions_of(artifact)
     if report is None:
         raise MetadataError(
             "what was decided is neither on record nor in its file", where=artifact.uri, fix="run the pipeline again"
         )
-    origin = run_of(lineage, execution.id)
+    origin = lineage.run_of(execution.id)
     source, _ = source_of_run(lineage.store, origin)
     models = lineage.inputs(execution.id).get("model", [])
-    pushes = [push for push in lineage.pushes() if models and push.model_id == models[0].id]
+    model_id = models[0].id if models else 0
     executions = lineage.executions_of(origin)
     examples = [found for execution in executions for found in lineage.outputs(execution.id).get("examples", [])]
     return TrackingPayload(
@@ -78,14 +61,13 @@ def tracking_payload(lineage: Lineage, run_id: str | None = None) -> TrackingPay
         ended_ms=max(int(e.last_update_time_since_epoch) for e in executions),
         parameters=flat({k: v for k, v in source.settings.items() if k != "tracking"}) if source else {},
         metrics={**_metrics(report, "candidate_metrics", ""), **_metrics(report, "baseline_metrics", "baseline/")},
-        tags=_tags(origin, source, report, models[0].id if models else 0, examples[0] if examples else None),
+        tags=_tags(origin, source, report, model_id, examples[0] if examples else None),
         decisions=report,
-        pushes=tuple(PushedVersion(push.version, push.destination, push.fingerprint) for push in pushes),
+        pushes=tuple(push for push in lineage.pushes() if push.model_id == model_id),
     )
 
 
 def _evaluation(lineage: Lineage, run_id: str | None) -> tuple[pb.Execution, pb.Artifact]:
-    """Return the evaluation that a run came to, and the execution that made it, in that run or an earlier one."""
     if run_id is None:
         found = lineage.artifacts("ModelEvaluation")
         if not found:
@@ -95,12 +77,8 @@ def _evaluation(lineage: Lineage, run_id: str | None) -> tuple[pb.Execution, pb.
         executions = lineage.executions_of(run_id)
         if not executions:
             raise MetadataError(f"there is no run '{run_id}'", fix="`bike-pipeline runs` lists every run")
-        of_run = [
-            artifact
-            for execution in executions
-            if lineage.stage_of(execution) == Stage.EVALUATOR
-            for artifact in lineage.outputs(execution.id).get("evaluation", [])
-        ]
+        outputs = (lineage.outputs(e.id) for e in executions if lineage.stage_of(e) == Stage.EVALUATOR)
+        of_run = [artifact for found in outputs for artifact in found.get("evaluation", [])]
         if not of_run:
             raise MetadataError(
                 f"run '{run_id}' came to no evaluation, so there is nothing to track",

@@ -20,13 +20,9 @@ _ROOMS = ("bike_pipeline", "runners", "configs")
 
 @dataclass(frozen=True)
 class CodeVersion:
-    """The code of a run.
+    """The code of a run: its git commit ("" if it is not known), and the SHA-256 of every source file and over all.
 
-    Attributes:
-        commit: git commit; "" if it is not known.
-        dirty: whether the code differs from that commit; None if that is not known.
-        source_sha256: over names and contents of all source files.
-        files: SHA-256 of each source file, by its path in the project.
+    `dirty` says whether the code differs from that commit; None if that is not known.
     """
 
     version: str
@@ -70,7 +66,6 @@ def _commit(root: Path) -> tuple[str, bool | None]:
 
 
 def _git(root: Path, *arguments: str) -> str | None:
-    """Return what git says; None if there is no git, or it refuses."""
     # Taking the lock of the index, only to refresh it, could get in the way of somebody's commit.
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     try:

@@ -11,9 +11,13 @@ import contextlib
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from pathlib import PurePath
 from typing import Any
 
 from ml_metadata import errors as mlmd_errors
@@ -22,7 +26,6 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline import features
 from bike_pipeline.lineage.records.code_version import CodeVersion, code_version
-from bike_pipeline.lineage.records.trigger import command_line
 from bike_pipeline.settings import Settings
 
 RUN_CONTEXT = "pipeline_run"
@@ -46,19 +49,17 @@ PACKAGES = (
     "tfx",
     "tfx-bsl",
 )
+_PROGRAM = "bike-pipeline"
+_ACCOUNT = re.compile(r"://[^/@\s]+@")
 
 
 @dataclass(frozen=True)
 class RunSource:
-    """What a run was made of.
+    """What a run was made of: resolved settings and environment as plain values, the feature contract by column.
 
-    Attributes:
-        command: how `bike-pipeline` was called, without secrets; "" if something else began the run.
-        settings: the resolved settings, as plain values.
-        settings_sha256: of the settings' canonical JSON.
-        environment: "python", "platform" and the version of each package of `PACKAGES`.
-        features: the feature contract, one dictionary a column.
-        schema_sha256: of the curated schema's file.
+    `command` is how `bike-pipeline` was called, "" if something else began the run; `environment` has "python",
+    "platform" and the version of each of `PACKAGES`; the SHA-256 are of the settings' canonical JSON and of the curated
+    schema's file.
     """
 
     run_id: str
@@ -106,6 +107,28 @@ def environment() -> dict[str, str]:
     return found
 
 
+def command_line(argv: Sequence[str] | None = None) -> str:
+    """Return how `bike-pipeline` was called, in one line; "" if this process is another program.
+
+    Nothing in it may be a secret: of `--set NAME=VALUE` only the name is recorded, since the run's record holds the
+    resolved settings, and user and password in a URL are left out.
+    """
+    program, *given = sys.argv if argv is None else argv
+    path = PurePath(program)
+    if path.name != _PROGRAM and path.parts[-2:] != ("bike_pipeline", "cli.py"):
+        return ""
+    words, is_setting = [_PROGRAM], False
+    for argument in given:
+        text = argument
+        if is_setting or argument.startswith("--set="):
+            start = len("--set=") if not is_setting else 0
+            name, sign, _ = argument[start:].partition("=")
+            text = f"{argument[:start]}{name}{sign}…" if sign else f"{argument[:start]}…"
+        is_setting = argument == "--set"
+        words.append(_ACCOUNT.sub("://", text))
+    return " ".join(argument if "…" in argument else shlex.quote(argument) for argument in words)
+
+
 def source_of_this_run(settings: Settings, run_id: str, runner: str) -> RunSource:
     """Return what a run that begins now, in this process, is made of."""
     resolved = settings.model_dump(mode="json")
@@ -125,12 +148,9 @@ def source_of_this_run(settings: Settings, run_id: str, runner: str) -> RunSourc
 
 
 def record_run(store: metadata_store.MetadataStore, source: RunSource) -> None:
-    """Write down what a run is made of; done twice for a run, the first record stays.
+    """Write down what a run is made of, before its first stage, so that a run that fails has its record too.
 
-    Call it before the first stage, so that a run that fails has its record too.
-
-    Raises:
-        ml_metadata.errors.StatusError: the store cannot be written.
+    Done twice for a run, the first record stays. MLMD's StatusError says that the store cannot be written.
     """
     record = {
         "format": _FORMAT,

@@ -22,10 +22,7 @@ _CHUNK = 8 * 1024 * 1024
 
 
 def seal_of(uri: str) -> str:
-    """Return the seal of an artifact's files as they are now: JSON from each file's name to its SHA-256.
-
-    The name of an artifact that is one file is "".
-    """
+    """Return the seal of an artifact's files as they are now: their SHA-256 by name ("" for a single file), as JSON."""
     return json.dumps(_hashes(uri), sort_keys=True)
 
 
@@ -53,12 +50,9 @@ def difference(uri: str, seal: str | None) -> str:
 
 
 def check(uri: str, seal: str | None, reader: str, key: str) -> None:
-    """Refuse an artifact whose files are not those that its stage wrote.
+    """Refuse an artifact whose files are not those that its stage wrote, or that has no seal: a VerificationError.
 
     `reader` is the stage or command that would use it, and `key` what it is to that.
-
-    Raises:
-        VerificationError: a file was changed, added or taken away, or there is no seal.
     """
     found = difference(uri, seal)
     if found:

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bike_pipeline.lineage.queries.graph import Edge, Graph, Node
-from bike_pipeline.lineage.store.entities import utc_text
-from bike_pipeline.pages import render
+from bike_pipeline.pages import render, utc
 
 _WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _MARGIN = 168, 40, 36, 30, 12
 # Length and half the width of an arrow's head.
@@ -92,13 +91,12 @@ def _arrows(graph: Graph, spot: dict[str, tuple[int, int]], width: int) -> Itera
 
 
 def _box(node: Node, x: int, y: int, root: bool) -> dict[str, Any]:
+    words = (node.name, node.detail, node.uri, node.payload, node.run, utc(node.time))
     return {
         "kind": node.kind,
         "gone": node.payload in ("freed", "missing"),
         "root": root,
-        "words": "\n".join(
-            filter(None, (node.name, node.detail, node.uri, node.payload, node.run, utc_text(node.time)))
-        ),
+        "words": "\n".join(filter(None, words)),
         "name": node.name if len(node.name) <= _LETTERS else f"{node.name[: _LETTERS - 1]}…",
         "small": "" if node.kind == "span" else node.key.replace("-", " "),
         "x": x,

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from bike_pipeline import features
 from bike_pipeline.errors import BikePipelineError, MetadataError
-from bike_pipeline.lineage.queries.evidence import decisions_of, evaluation_of, evidence_of, window_of
+from bike_pipeline.lineage.queries.evidence import decisions_of, evidence_of, window_of
 from bike_pipeline.lineage.queries.graph import Graph, as_json, graph_of
 from bike_pipeline.lineage.queries.history import History
 from bike_pipeline.lineage.queries.run_changes import SettingChange, setting_changes
 from bike_pipeline.lineage.records.run_record import RunSource, source_of_run
 from bike_pipeline.lineage.reports.graph_svg import as_svg
-from bike_pipeline.lineage.store.entities import RunRecord, utc_text
-from bike_pipeline.lineage.store.metadata_store import Lineage, prop
-from bike_pipeline.pages import render
+from bike_pipeline.lineage.store.metadata_store import prop
+from bike_pipeline.pages import render, utc
 from bike_pipeline.stages import Stage
 
 if TYPE_CHECKING:
@@ -28,13 +27,10 @@ UNCOMMITTED = "with changes that were not committed"
 
 @dataclass(frozen=True)
 class SpanFiles:
-    """A span that was read.
+    """A span that was read, with the SHA-256 of its files by name and their source, both from the span store.
 
-    Attributes:
-        role: "train, eval" or "history".
-        manifest_sha256: "" if it was not recorded.
-        files: SHA-256 by name, from the span store, as `source`.
-        problem: why the files are not known; "" if they are.
+    `role` is "train, eval" or "history"; `manifest_sha256` is "" if it was not recorded; `problem` says why the files
+    are not known.
     """
 
     span: int
@@ -49,15 +45,10 @@ class SpanFiles:
 
 @dataclass(frozen=True)
 class LineageReport:
-    """All that is known of a model or a run.
+    """All that is known of a model or a run: facts in the order in which they are shown, spans oldest first.
 
-    Attributes:
-        facts: name and value of everything recorded about it, in the order in which it is shown.
-        spans: the data it was made of, oldest first.
-        gates: the evaluation's decisions; None if it was never evaluated.
-        metrics: the candidate's metrics, a dictionary a slice; None if it was never evaluated.
-        settings: those that differ from the defaults or, of a run, from the run before.
-        missing: what its record lacks, in words.
+    `gates` and `metrics` are None if it was never evaluated; `settings` those that differ from the defaults or, of a
+    run, from the run before; `missing` says in words what its record lacks.
     """
 
     title: str
@@ -70,16 +61,16 @@ class LineageReport:
     missing: list[str]
 
 
-def report_of_model(lineage: Lineage, history: History, chosen: FoundModel, store_uri: str) -> LineageReport:
+def report_of_model(history: History, chosen: FoundModel, store_uri: str) -> LineageReport:
     """Return what is known of a model."""
     push = chosen.push
-    evidence = evidence_of(lineage, chosen.model_id, pushed=push is not None)
-    serving = lineage.serving_model(os.path.dirname(push.destination)) if push else None
-    serves = push is not None and serving is not None and serving.model_id == chosen.model_id
-    source, _ = source_of_run(lineage.store, evidence["model"]["run_id"])
-    facts = [("trained", utc_text(evidence["model"]["trained_at"])), ("run", evidence["model"]["run_id"])]
+    evidence = evidence_of(history, chosen.model_id, pushed=push is not None)
+    serving = history.serving_model(os.path.dirname(push.destination)) if push else None
+    serves = serving is not None and serving.model_id == chosen.model_id
+    source, _ = source_of_run(history.store, evidence["model"]["run_id"])
+    facts = [("trained", utc(evidence["model"]["trained_at"])), ("run", evidence["model"]["run_id"])]
     if push:
-        facts.insert(0, ("pushed", f"{push.pushed_at:%Y-%m-%d %H:%M:%S} UTC to {push.destination}"))
+        facts.insert(0, ("pushed", f"{utc(push.pushed_at)} to {push.destination}"))
     return LineageReport(
         title=f"model {chosen.model_id}"
         + (f", served as version {push.version}" if push else ", never pushed")
@@ -89,61 +80,52 @@ def report_of_model(lineage: Lineage, history: History, chosen: FoundModel, stor
         gates=evidence["gates"],
         metrics=evidence["metrics"],
         settings=setting_changes(source, None),
-        graph=graph_of(lineage, history, _roots(lineage, history, chosen)),
+        graph=graph_of(history, _roots(history, chosen)),
         missing=evidence["missing"],
     )
 
 
-def _roots(lineage: Lineage, history: History, chosen: FoundModel) -> list[int]:
+def _roots(history: History, chosen: FoundModel) -> list[int]:
     """Return the newest push of a model, else its evaluation, else the model itself."""
     if chosen.push is not None:
-        for execution in reversed(history.readers(chosen.model_id, Stage.PUSHER)):
-            for _, artifact_id in history.outputs(execution):
-                if prop(history.artifacts[artifact_id], "pushed_version") == str(chosen.push.version):
-                    return [artifact_id]
-    evaluation = evaluation_of(lineage, chosen.model_id, pushed=False)
-    return [chosen.model_id, *([evaluation.id] if evaluation else [])]
+        for execution in reversed(history.consumers(chosen.model_id, Stage.PUSHER)):
+            for pushed in history.outputs(execution.id).get("pushed_model", []):
+                if prop(pushed, "pushed_version") == str(chosen.push.version):
+                    return [pushed.id]
+    evaluation = history.evaluation(chosen.model_id, pushed=False)
+    return [chosen.model_id, *([evaluation[0].id] if evaluation else [])]
 
 
-def report_of_run(
-    lineage: Lineage, history: History, run_id: str, store_uri: str, run_before: str = ""
-) -> LineageReport:
+def report_of_run(history: History, run_id: str, store_uri: str, run_before: str = "") -> LineageReport:
     """Return what is known of a run, from whatever it came to; `run_before` is what its settings are compared with.
 
-    Raises:
-        MetadataError: there is no such run.
+    A run that is not there is a MetadataError.
     """
-    run = next((found for found in lineage.runs() if found.run_id == run_id), None)
+    run = next((found for found in history.runs() if found.run_id == run_id), None)
     if run is None:
         raise MetadataError(f"there is no run '{run_id}'", fix="`bike-pipeline runs` lists every run")
-    source, missing = source_of_run(lineage.store, run_id)
-    last = next((stage for stage in reversed(run.stages) if history.outputs(stage.execution_id)), None)
-    roots = [i for _, i in history.outputs(last.execution_id)] if last else []
+    source, missing = source_of_run(history.store, run_id)
+    roots: list[int] = []
     window: list[dict[str, Any]] = []
-    gates, metrics = None, None
+    gates = None
     for stage in run.stages:
-        outputs = dict(history.outputs(stage.execution_id))
-        if "examples" in outputs:
-            window = window_of(history.artifacts[outputs["examples"]])
-        if "evaluation" in outputs:
-            report = decisions_of(history.artifacts[outputs["evaluation"]])
-            if report is not None:
-                gates, metrics = report, report["candidate_metrics"]
+        outputs = history.outputs(stage.execution_id)
+        roots = [artifact.id for found in outputs.values() for artifact in found] or roots
+        for examples in outputs.get("examples", []):
+            window = window_of(examples)
+        for evaluation in outputs.get("evaluation", []):
+            gates = decisions_of(evaluation) or gates
+    stages = ", ".join(f"{stage.name} {stage.state}" for stage in run.stages)
     return LineageReport(
         title=f"run {run_id}: {run.outcome or run.state}",
-        facts=[*_run_facts(run), *_source_facts(source)],
+        facts=[("started", utc(run.started)), ("state", run.state), ("stages", stages), *_source_facts(source)],
         spans=_spans(window, store_uri),
         gates=gates,
-        metrics=metrics,
-        settings=setting_changes(source, source_of_run(lineage.store, run_before)[0] if run_before else None),
-        graph=graph_of(lineage, history, roots),
+        metrics=gates["candidate_metrics"] if gates else None,
+        settings=setting_changes(source, source_of_run(history.store, run_before)[0] if run_before else None),
+        graph=graph_of(history, roots),
         missing=list(missing),
     )
-
-
-def _run_facts(run: RunRecord) -> list[tuple[str, str]]:
-    stages = ", ".join(f"{stage.name} {stage.state}" for stage in run.stages)
-    return [("started", f"{run.started:%Y-%m-%d %H:%M:%S} UTC"), ("state", run.state), ("stages", stages)]
 
 
 def _source_facts(source: RunSource | None) -> list[tuple[str, str]]:
@@ -177,7 +159,6 @@ def _spans(window: list[dict[str, Any]], store_uri: str) -> list[SpanFiles]:
 
 
 def _stored(entry: dict[str, Any], store_uri: str) -> tuple[dict[str, str], str, str]:
-    """Return files and source of a span version from the span store, or why they are not known."""
     from bike_pipeline.data.spans import SpanStore
 
     try:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from bike_pipeline import features
 from bike_pipeline.errors import MetadataError
 from bike_pipeline.lineage.queries import run_changes
-from bike_pipeline.lineage.queries.evidence import exports_of_run
+from bike_pipeline.lineage.queries.evidence import exports_of_run, findings_of
 from bike_pipeline.lineage.queries.feature_statistics import FeatureStatistics, read_statistics, shift
 from bike_pipeline.lineage.queries.history import History
-from bike_pipeline.lineage.reports.charts import Histograms, histograms
 from bike_pipeline.lineage.reports.graph_svg import as_svg
 from bike_pipeline.lineage.reports.lineage_report import LineageReport, report_of_run
 from bike_pipeline.lineage.store.entities import RunRecord
@@ -30,18 +28,18 @@ _DEMO = {
     "--demo first": "the first half of the embedded data, 2011, was brought in",
     "--demo second": "the second half of the embedded data, 2012, arrived",
 }
+# Of a histogram, in pixels.
+_WIDTH, _HEIGHT = 180, 44
+_THINNEST = 4.0
 
 
 @dataclass(frozen=True)
 class RunExplanation:
     """All that the page holds.
 
-    Attributes:
-        trigger: why it ran.
-        findings: what the data gate found, a dictionary each; None if it wrote no report.
-        now: statistics of the run's training rows by column.
-        before: those of the rows that the baseline was trained on; empty if there was none.
-        exports: what came of every format; None if the run did not come to them.
+    `trigger` says why the run took place; `findings` are the data gate's, None if it wrote no report. `now` are the
+    statistics of its training rows by column, `before` those of the baseline's, empty if there was none. `exports` says
+    what came of every format; None if the run did not come to them.
     """
 
     run: RunRecord
@@ -55,38 +53,34 @@ class RunExplanation:
 
 
 def explain(lineage: Lineage, run_id: str | None, store_uri: str) -> RunExplanation:
-    """Gather what is known of a run, or (None) of the newest.
-
-    Raises:
-        MetadataError: there is no such run.
-    """
-    runs = lineage.runs()
+    """Gather what is known of a run, or (None) of the newest; a MetadataError where there is none."""
+    history = History(lineage)
+    runs = history.runs()
     run = next((r for r in reversed(runs) if run_id in (None, r.run_id)), None)
     if run is None:
         what = f"there is no run '{run_id}'" if run_id else "there is no run yet"
         raise MetadataError(what, fix="`bike-pipeline runs` lists every run")
-    earlier = run_changes.previous_run(lineage, runs, run)
-    report = report_of_run(lineage, History(lineage), run.run_id, store_uri, earlier.run_id if earlier else "")
+    earlier = run_changes.previous_run(history, runs, run)
+    report = report_of_run(history, run.run_id, store_uri, earlier.run_id if earlier else "")
     facts = dict(report.facts)
     findings, now = None, {}
     for stage in run.stages:
-        outputs = lineage.outputs(stage.execution_id)
+        outputs = history.outputs(stage.execution_id)
         if "statistics" in outputs:
             now = read_statistics(outputs["statistics"][0].uri, "train")
-        path = Path(outputs["report"][0].uri) / "report.json" if "report" in outputs else None
-        if path is not None and path.is_file():
-            findings = json.loads(path.read_text(encoding="utf-8"))["findings"]
-    examples = run_changes.baseline_examples(lineage, run)
-    statistics = run_changes.statistics_of(lineage, examples) if examples is not None else None
+        found = findings_of(outputs)
+        findings = findings if found is None else found
+    examples = run_changes.baseline_examples(history, run)
+    statistics = run_changes.statistics_of(history, examples) if examples is not None else None
     return RunExplanation(
         run=run,
         trigger=_trigger(facts.get("called by", ""), facts.get("runner", "")),
-        stages=run_changes.explain_stages(lineage, run, earlier),
+        stages=run_changes.explain_stages(history, run, earlier),
         report=report,
         findings=findings,
         now=now,
         before=read_statistics(statistics.uri, "train") if statistics is not None else {},
-        exports=exports_of_run(lineage, [stage.execution_id for stage in run.stages]),
+        exports=exports_of_run(history, run),
     )
 
 
@@ -153,3 +147,46 @@ def _column(explanation: RunExplanation, feature: features.Feature) -> _Column:
     picture = histograms(now.buckets, before.buckets if before else ())
     moved = shift(now, before) if before and before.std else None
     return _Column(feature, now, before, moved, picture)
+
+
+@dataclass(frozen=True)
+class Histograms:
+    """Two distributions over each other, in pixels.
+
+    Attributes:
+        filled: x, y, width and height of the bars of now.
+        outline: the path of the line of before; "" if there is none.
+    """
+
+    filled: list[tuple[str, str, str, str]]
+    outline: str
+    width: int = _WIDTH
+    height: int = _HEIGHT
+
+
+def histograms(now: Sequence[tuple[float, float, float]], before: Sequence[tuple[float, float, float]]) -> Histograms:
+    """Return two lists of buckets (from, to, rows) as shares of their rows, on one scale."""
+    both = [*now, *before]
+    low, high = min((b[0] for b in both), default=0.0), max((b[1] for b in both), default=1.0)
+    scale = _WIDTH / ((high - low) or 1.0)
+
+    def placed(buckets: Sequence[tuple[float, float, float]]) -> list[tuple[float, float, float]]:
+        rows = sum(b[2] for b in buckets) or 1.0
+        found = []
+        for first, last, count in buckets:
+            # A column with one value has a bucket without any width, which is to be seen all the same.
+            begin = min((first - low) * scale, _WIDTH - _THINNEST)
+            end = max((last - low) * scale, begin + _THINNEST)
+            # As density, so that buckets of different widths compare.
+            found.append((begin, end, count / rows / (((last - first) * scale) or 1.0)))
+        return found
+
+    filled, line = placed(now), placed(before)
+    tall = (_HEIGHT - 2) / (max((share for *_, share in (*filled, *line)), default=1.0) or 1.0)
+    bars = [
+        (f"{x1:.1f}", f"{_HEIGHT - tall * y:.1f}", f"{max(1.0, x2 - x1 - 1):.1f}", f"{tall * y:.1f}")
+        for x1, x2, y in filled
+    ]
+    steps = " ".join(f"L{x1:.1f},{_HEIGHT - tall * y:.1f} L{x2:.1f},{_HEIGHT - tall * y:.1f}" for x1, x2, y in line)
+    ends = (f"M{line[0][0]:.1f},{_HEIGHT}", f"L{line[-1][1]:.1f},{_HEIGHT}") if line else ("", "")
+    return Histograms(bars, f"{ends[0]} {steps} {ends[1]}".strip())

@@ -9,22 +9,21 @@ MLMD 1.21 connects to PostgreSQL too, but makes broken SQL of any text with a ba
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import socket
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
-from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from ml_metadata import errors as mlmd_errors
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.errors import MetadataError, first_words
-from bike_pipeline.lineage.store import store_health
-from bike_pipeline.lineage.store.located_store import LocatedStore
+from bike_pipeline.lineage.store.located_store import LocatedStore, read_only
 from bike_pipeline.lineage.store.store_error import is_of_storage
 from bike_pipeline.settings.metadata import METADATA_PASSWORD, METADATA_PASSWORD_FILE, METADATA_USER
 
@@ -32,6 +31,8 @@ from bike_pipeline.settings.metadata import METADATA_PASSWORD, METADATA_PASSWORD
 StoreError = mlmd_errors.StatusError
 STORE_ERRORS = (mlmd_errors.StatusError, RuntimeError)
 _DEFAULT_PORT = 3306
+# The check reads the whole file, some 300 MB a second; whoever only asks a question waits for no more than this.
+_QUICK_BYTES = 64 * 1024 * 1024
 # What a server gets to answer, in seconds, before it counts as out of reach.
 _PATIENCE = 5.0
 # How long the tables of an empty database may take to be made by somebody else, in seconds.
@@ -93,8 +94,7 @@ _SERVER_ERROR = re.compile(r"mysql_|Failed to establish connection to Metadata s
 def connection_config(address: str, create: bool = True) -> pb.ConnectionConfig:
     """Return how to connect to a store; `create` makes it. User and password of a server are in the environment.
 
-    Raises:
-        MetadataError: user or password are not there, or the address is of another kind.
+    That they are not there, or that the address is of another kind, is a MetadataError.
     """
     parts = urlsplit(address)
     config = pb.ConnectionConfig()
@@ -114,19 +114,14 @@ def connection_config(address: str, create: bool = True) -> pb.ConnectionConfig:
     authority = parse_qs(parts.query).get("ca", [""])[0]
     config.retry_options.max_num_retries = _RETRIES
     mysql = config.mysql
-    mysql.host, mysql.port, mysql.database = parts.hostname, _port(parts), parts.path[1:]
+    mysql.host, mysql.port, mysql.database = parts.hostname, parts.port or _DEFAULT_PORT, parts.path[1:]
     mysql.user, mysql.password, mysql.skip_db_creation = user, password, not create
     if authority:
         mysql.ssl_options.ca, mysql.ssl_options.verify_server_cert = authority, True
     return config
 
 
-def _port(parts: SplitResult) -> int:
-    return parts.port or _DEFAULT_PORT
-
-
 def _account(address: str) -> tuple[str, str]:
-    """Return user and password from the environment."""
     user, password = os.environ.get(METADATA_USER), os.environ.get(METADATA_PASSWORD)
     file = os.environ.get(METADATA_PASSWORD_FILE)
     if password is None and file:
@@ -149,8 +144,7 @@ def _account(address: str) -> tuple[str, str]:
 def open_at(address: str, create: bool = False, upgrade: bool = False) -> metadata_store.MetadataStore:
     """Open the store at an address; make it (`create`), bring one of an older release up to this schema (`upgrade`).
 
-    Raises:
-        MetadataError: there is none, it cannot be reached, or it is damaged, locked or of another release.
+    A MetadataError says that there is none, that it cannot be reached, or is damaged, locked or of another release.
     """
     config = connection_config(address, create)
     if config.HasField("sqlite"):
@@ -187,16 +181,54 @@ def open_at(address: str, create: bool = False, upgrade: bool = False) -> metada
 
 def _look_at_the_file(config: pb.ConnectionConfig, *, whatever_size: bool) -> None:
     if config.HasField("sqlite"):
-        store_health.check(Path(config.sqlite.filename_uri), whatever_size=whatever_size)
+        _check(Path(config.sqlite.filename_uri), whatever_size=whatever_size)
+
+
+def _check(file: Path, *, whatever_size: bool) -> None:
+    """Refuse a store whose file is damaged; one that is locked, or large (unless `whatever_size`), is not looked at.
+
+    SQLite keeps no checksums. Its integrity check finds a page that is no page; of a page that only continues a long
+    text it says nothing, so every text is looked through for zero bytes, which no record holds.
+    """
+    try:
+        if not whatever_size and file.stat().st_size > _QUICK_BYTES:
+            return
+        with closing(read_only(file)) as connection:
+            problem = _damage(connection)
+    except OSError:
+        return
+    except sqlite3.DatabaseError as error:
+        # Locked, a journal to be rolled back, or no store at all: whoever opens it sees to that, or says it.
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CORRUPT:
+            return
+        problem = str(error)
+    if problem:
+        raise MetadataError(
+            f"the metadata store is damaged ({problem[:200]})",
+            where=str(file),
+            fix="restore it from a backup; what it says cannot be relied on",
+        )
+
+
+def _damage(connection: sqlite3.Connection) -> str:
+    (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    if found != "ok":
+        return str(found).splitlines()[-1]
+    tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    for table in tables:
+        texts = [row[1] for row in connection.execute(f'PRAGMA table_info("{table}")') if "BLOB" not in row[2].upper()]
+        zeros = " OR ".join(f"instr(CAST(\"{name}\" AS BLOB), x'00')" for name in texts)
+        if zeros and connection.execute(f'SELECT 1 FROM "{table}" WHERE {zeros} LIMIT 1').fetchone():  # noqa: S608
+            return f"a text in its table {table} was overwritten with zeros"
+    return ""
 
 
 def _is_free(config: pb.ConnectionConfig) -> bool:
     """Return whether a store that was locked can be read now; of a server, only another try can tell."""
     if not config.HasField("sqlite"):
         return True
-    uri = f"{Path(config.sqlite.filename_uri).absolute().as_uri()}?mode=ro"
     try:
-        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=1.0)) as raw:
+        with closing(read_only(Path(config.sqlite.filename_uri))) as raw:
             raw.execute("select count(*) from sqlite_master")
     except sqlite3.OperationalError:
         return False
@@ -204,18 +236,14 @@ def _is_free(config: pb.ConnectionConfig) -> bool:
 
 
 def _reach(address: str) -> None:
-    """Ask for a plain connection first: MLMD tells an absent server from a wrong password in no way."""
+    """Ask for a plain connection: MLMD tells an absent server from a wrong password in no way."""
     parts = urlsplit(address)
     try:
-        socket.create_connection((parts.hostname, _port(parts)), timeout=_PATIENCE).close()
+        socket.create_connection((parts.hostname, parts.port or _DEFAULT_PORT), timeout=_PATIENCE).close()
     except OSError as error:
         raise MetadataError(
             f"the metadata server cannot be reached ({error.strerror or error})", where=address, fix=_MEND_SERVER
         ) from None
-
-
-def _location(address: str) -> str:
-    return unquote(urlsplit(address).path) if address.startswith("sqlite:") else address
 
 
 def _diagnosed(text: str) -> tuple[str, str] | None:
@@ -233,11 +261,12 @@ def cannot_open(address: str, error: Exception) -> MetadataError:
     if "mysql_real_connect failed" in text:
         text = "Access denied"
     known = _diagnosed(text)
+    place = unquote(urlsplit(address).path) if address.startswith("sqlite:") else address
     if known:
-        return MetadataError(f"cannot open the metadata store: {known[0]}", where=_location(address), fix=known[1])
+        return MetadataError(f"cannot open the metadata store: {known[0]}", where=place, fix=known[1])
     return MetadataError(
         f"cannot open the metadata store ({first_words(error)})",
-        where=_location(address),
+        where=place,
         fix="it is damaged or of another version: restore it from a backup or choose another one",
     )
 

@@ -6,26 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 
-def utc_text(iso: str) -> str:
-    """Return a recorded time (ISO 8601, UTC) as every table and page writes it; "" stays "".
-
-    >>> utc_text("2026-01-31T08:15:00.123+00:00")
-    '2026-01-31 08:15:00 UTC'
-    """
-    return f"{datetime.fromisoformat(iso):%Y-%m-%d %H:%M:%S} UTC" if iso else ""
-
-
 @dataclass(frozen=True)
-class ServedModel:
-    """A pushed model.
+class PushedModel:
+    """A pushed model: the MLMD id and the folder of its Model artifact, its version and the folder it was pushed to.
 
-    Attributes:
-        model_id: MLMD id of the Model artifact that was pushed; `model_uri` is its folder.
-        version: version number under the serving base path.
-        destination: folder it was pushed to.
-        fingerprint: SHA-256 over the pushed files.
-        metric_set: hash of the metrics and slices it was blessed by.
-        exports_fingerprint: SHA-256 over its exports (see `model_folder.exports_fingerprint`); "" if there are none.
+    The fingerprints are SHA-256 over the pushed files and over their exports ("" if there are none); `metric_set` is
+    the hash of the metrics and slices it was blessed by.
     """
 
     model_id: int
@@ -51,13 +37,10 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run of the pipeline.
+    """One run of the pipeline, with the span and its version that it trained on (0 if it never came to know).
 
-    Attributes:
-        started: UTC.
-        state: "done", "failed", "interrupted" or "running".
-        span: the span it trained on; 0 if it never came to know. `version` is that span's.
-        outcome: "pushed as version N", "not blessed", "nothing new" or the error.
+    `state` is "done", "failed", "interrupted" or "running"; `outcome` "pushed as version N", "not blessed",
+    "nothing new" or the error.
     """
 
     run_id: str
@@ -71,16 +54,10 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """One trained model.
+    """One trained model, with the newest span and its version that it was trained on; its metrics are in rentals.
 
-    Attributes:
-        trained: UTC.
-        version: of the span that it was trained on.
-        blessed: None if it was never evaluated.
-        served_version: the version it was pushed as.
-        serving: whether it is the one served now.
-        metrics: overall metrics on its eval split, in rentals.
-        wrong: why it does not serve although it is promoted: its files are gone, or not those that were pushed.
+    `blessed` is None if it was never evaluated. `wrong` says why it does not serve although it is promoted: its files
+    are gone, or not those that were pushed.
     """
 
     model_id: int

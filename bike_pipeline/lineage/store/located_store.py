@@ -34,6 +34,11 @@ _FIELDS = frozenset({
 _BEGINS = r"(?<![\w.\-/])"
 
 
+def read_only(file: Path) -> sqlite3.Connection:
+    """Return a connection to the file itself, which waits a second where somebody else holds it locked."""
+    return sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
+
+
 class Places:
     """The folder of a store's file, and the folders that it lay in before."""
 
@@ -75,9 +80,8 @@ def _any(texts: set[str]) -> str:
 
 
 def _moved_from(file: Path) -> tuple[str, ...]:
-    """Return the folders that a store's folder was before, as whole paths on record show by their files."""
     try:
-        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        with closing(read_only(file)) as connection:
             uris = [row[0] for row in connection.execute("SELECT uri FROM Artifact WHERE uri LIKE '/%/artifacts/%'")]
     except sqlite3.Error:
         # It is of an earlier schema, locked or no store at all; whoever opens it says so.
@@ -95,14 +99,14 @@ class LocatedStore(metadata_store.MetadataStore):  # type: ignore[misc]
 
     def __init__(self, config: pb.ConnectionConfig, enable_upgrade_migration: bool = False) -> None:
         super().__init__(config, enable_upgrade_migration)
-        self.places = Places.of(Path(config.sqlite.filename_uri)) if config.HasField("sqlite") else None
+        self.places = _places(config)
 
     @staticmethod
     def around(store: metadata_store.MetadataStore, config: pb.ConnectionConfig) -> LocatedStore:
         """Return a store that somebody else opened, as one of these."""
         located = LocatedStore.__new__(LocatedStore)
         located.__dict__.update(store.__dict__)
-        located.places = Places.of(Path(config.sqlite.filename_uri)) if config.HasField("sqlite") else None
+        located.places = _places(config)
         return located
 
     def _call(self, method_name: str, request: Any, response: Any, extra_options: Any = None) -> Any:
@@ -117,6 +121,10 @@ class LocatedStore(metadata_store.MetadataStore):  # type: ignore[misc]
         for node in _nodes(response):
             _translate(node, self.places.lengthen)
         return answer
+
+
+def _places(config: pb.ConnectionConfig) -> Places | None:
+    return Places.of(Path(config.sqlite.filename_uri)) if config.HasField("sqlite") else None
 
 
 def _nodes(message: Message) -> Iterator[Any]:

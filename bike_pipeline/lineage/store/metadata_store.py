@@ -1,17 +1,16 @@
 """What ran, which model is served, and what it was made of, as ML Metadata answers it.
 
-This package is the only code that speaks to ML Metadata (a contract in pyproject.toml sees to it), so another store
-needs another `bike_pipeline.lineage`. TFX's launcher and drivers bring their own connection, whose store is handed to
-`Lineage`. Reading is here; writing in `writing`, `repeating`, `run_record` and `freeing`.
+This package is the only code that speaks to ML Metadata (a contract in pyproject.toml sees to it). TFX's launcher and
+drivers bring their own connection, whose store is handed to `Lineage`.
 MLMD 1.21 answers no filter queries, so everything here walks events: artifact, execution, artifact.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from operator import attrgetter
 from typing import Any, TypeAlias
 
 from ml_metadata import errors as mlmd_errors
@@ -19,8 +18,7 @@ from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.lineage.records.run_record import RUN_CONTEXT, runner_of
-from bike_pipeline.lineage.store.connection import open_at
-from bike_pipeline.lineage.store.entities import ModelRecord, RunRecord, ServedModel, StageRecord
+from bike_pipeline.lineage.store.entities import ModelRecord, PushedModel, RunRecord, StageRecord
 from bike_pipeline.model_registry import ModelRegistry
 from bike_pipeline.model_registry.deployment import STABLE
 from bike_pipeline.stages import Stage
@@ -44,29 +42,18 @@ STATE_NAMES = {
 }
 ERROR_PROPERTY = "error"
 LAST_STAGE = Stage.PUSHER
+_id = attrgetter("id")
 CLUSTER_RUNNERS = ("kubeflow", "vertex")
 # Between two tasks of a cluster: a pod waits for a node, or a failed task for its retry (ten of them take half a day).
 LONGEST_PAUSE = timedelta(days=1)
 
 
 def _goes_on(context: pb.Context, executions: Sequence[pb.Execution]) -> bool:
-    """Return whether a run whose last task has ended may still have others to come.
-
-    A cluster starts a process for each task, so between two of them nothing of ours is alive to ask.
-    """
+    """Return whether a run may still have tasks to come: a cluster starts a process for each, and we cannot ask it."""
     if runner_of(context) not in CLUSTER_RUNNERS or not executions:
         return False
     last = max(execution.last_update_time_since_epoch for execution in executions)
     return datetime.now(UTC) - time_of(last) < LONGEST_PAUSE
-
-
-def open_store(path: Path) -> metadata_store.MetadataStore:
-    """Open the SQLite store at `path`; see `connection.open_at`.
-
-    Raises:
-        MetadataError: it does not exist, is not an MLMD store, or is of another schema version.
-    """
-    return open_at(path.absolute().as_uri().replace("file:", "sqlite:", 1))
 
 
 def time_of(milliseconds: int) -> datetime:
@@ -74,18 +61,25 @@ def time_of(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
-def _value(properties: Any, key: str) -> Any:
-    if key not in properties:
-        return None
-    value = properties[key]
-    kind = value.WhichOneof("value")
-    return getattr(value, kind) if kind else None
-
-
 def prop(artifact: pb.Artifact | pb.Execution, key: str) -> Any:
     """Return a property or custom property of an artifact or execution, or None if it has none."""
-    found = _value(artifact.custom_properties, key)
-    return found if found is not None else _value(artifact.properties, key)
+    for properties in (artifact.custom_properties, artifact.properties):
+        kind = properties[key].WhichOneof("value") if key in properties else None
+        if kind:
+            return getattr(properties[key], kind)
+    return None
+
+
+def span_of(examples: pb.Artifact | None) -> tuple[int, int]:
+    """Return the newest span of some examples and its version; 0 for what is not known."""
+    return (int(prop(examples, "span") or 0), int(prop(examples, "version") or 0)) if examples else (0, 0)
+
+
+def _by_age(ask: Callable[[str], list[Any]], type_name: str) -> list[Any]:
+    try:
+        return sorted(ask(type_name), key=_id)
+    except mlmd_errors.NotFoundError:
+        return []
 
 
 class Lineage:
@@ -97,37 +91,31 @@ class Lineage:
 
     def artifacts(self, type_name: str) -> list[pb.Artifact]:
         """Return all artifacts of a type, oldest first; none if the type was never used."""
-        try:
-            found = self.store.get_artifacts_by_type(type_name)
-        except mlmd_errors.NotFoundError:
-            return []
-        return sorted(found, key=lambda artifact: artifact.id)
+        return _by_age(self.store.get_artifacts_by_type, type_name)
 
     def contexts(self, type_name: str) -> list[pb.Context]:
         """Return all contexts of a type, oldest first; none if the type was never used."""
-        try:
-            found = self.store.get_contexts_by_type(type_name)
-        except mlmd_errors.NotFoundError:
-            return []
-        return sorted(found, key=lambda context: context.id)
+        return _by_age(self.store.get_contexts_by_type, type_name)
 
     def producer(self, artifact_id: int) -> pb.Execution | None:
         """Return the execution that made an artifact; a cached execution only refers to it and is passed over."""
-        outputs = [
-            event.execution_id
-            for event in self.store.get_events_by_artifact_ids([artifact_id])
-            if event.type == pb.Event.OUTPUT
-        ]
-        executions = self.store.get_executions_by_id(outputs) if outputs else []
-        made = [execution for execution in executions if execution.last_known_state != CACHED]
-        return min(made, key=lambda execution: execution.id) if made else None
+        made = (e for e in self._executions_at(artifact_id, pb.Event.OUTPUT) if e.last_known_state != CACHED)
+        return next(made, None)
+
+    def consumers(self, artifact_id: int, *stages: str) -> list[pb.Execution]:
+        """Return the executions of some stages that read an artifact, oldest first."""
+        return [e for e in self._executions_at(artifact_id, pb.Event.INPUT) if self.stage_of(e) in stages]
+
+    def _executions_at(self, artifact_id: int, kind: int) -> list[pb.Execution]:
+        ids = {event.execution_id for event in self._events_at(artifact_id) if event.type == kind}
+        return sorted(self._executions_by_id(list(ids)), key=_id) if ids else []
 
     def artifact(self, artifact_id: int) -> pb.Artifact:
         return self.store.get_artifacts_by_id([artifact_id])[0]
 
     def artifact_at(self, uri: str) -> pb.Artifact | None:
         """Return the newest artifact at an address, or None."""
-        return max(self.store.get_artifacts_by_uri(uri), key=lambda artifact: artifact.id, default=None)
+        return max(self.store.get_artifacts_by_uri(uri), key=_id, default=None)
 
     def execution(self, execution_id: int) -> pb.Execution:
         return self.store.get_executions_by_id([execution_id])[0]
@@ -136,7 +124,7 @@ class Lineage:
         """Return the executions of a run in their order; none if the run is not on record."""
         run = self.store.get_context_by_type_and_name(RUN_CONTEXT, run_id) if run_id else None
         found = self.store.get_executions_by_context(run.id) if run else []
-        return sorted(found, key=lambda execution: execution.id)
+        return sorted(found, key=_id)
 
     def inputs(self, execution_id: int) -> dict[str, list[pb.Artifact]]:
         """Return an execution's input artifacts by key."""
@@ -147,34 +135,40 @@ class Lineage:
         return self._linked(execution_id, pb.Event.OUTPUT)
 
     def _linked(self, execution_id: int, kind: int) -> dict[str, list[pb.Artifact]]:
-        keys = {
-            event.artifact_id: event.path.steps[0].key
-            for event in self.store.get_events_by_execution_ids([execution_id])
-            if event.type == kind
-        }
+        events = [event for event in self._events_of(execution_id) if event.type == kind]
+        pairs = dict.fromkeys((e.path.steps[0].key if e.path.steps else "", e.artifact_id) for e in events)
+        found = {a.id: a for a in self._artifacts_by_id(list({i for _, i in pairs}))} if pairs else {}
         linked: dict[str, list[pb.Artifact]] = {}
-        for artifact in self.store.get_artifacts_by_id(list(keys)) if keys else []:
-            linked.setdefault(keys[artifact.id], []).append(artifact)
+        for key, artifact_id in pairs:
+            if artifact_id in found:
+                linked.setdefault(key, []).append(found[artifact_id])
         return linked
 
-    def consumers(self, artifact_id: int, stage: str) -> list[pb.Execution]:
-        """Return the executions of one stage that read an artifact, oldest first."""
-        readers = [
-            event.execution_id
-            for event in self.store.get_events_by_artifact_ids([artifact_id])
-            if event.type == pb.Event.INPUT
-        ]
-        found = self.store.get_executions_by_id(readers) if readers else []
-        return sorted((e for e in found if self.stage_of(e) == stage), key=lambda execution: execution.id)
+    def _artifacts_by_id(self, ids: list[int]) -> list[pb.Artifact]:
+        return list(self.store.get_artifacts_by_id(ids))
+
+    def _executions_by_id(self, ids: list[int]) -> list[pb.Execution]:
+        return list(self.store.get_executions_by_id(ids))
+
+    def _events_of(self, execution_id: int) -> list[pb.Event]:
+        return list(self.store.get_events_by_execution_ids([execution_id]))
+
+    def _events_at(self, artifact_id: int) -> list[pb.Event]:
+        return list(self.store.get_events_by_artifact_ids([artifact_id]))
 
     def stage_of(self, execution: pb.Execution) -> str:
         """Return the id of the stage that an execution belongs to."""
-        for context in self.store.get_contexts_by_execution(execution.id):
-            if context.type == "node":
-                return str(context.name.rpartition(".")[2])
-        return ""
+        return self._context_of(execution.id, "node").rpartition(".")[2]
 
-    def pushes(self) -> list[ServedModel]:
+    def run_of(self, execution_id: int) -> str:
+        """Return the name of the run that an execution belongs to; "" if there is none."""
+        return self._context_of(execution_id, RUN_CONTEXT)
+
+    def _context_of(self, execution_id: int, type_name: str) -> str:
+        contexts = self.store.get_contexts_by_execution(execution_id)
+        return next((str(context.name) for context in contexts if context.type == type_name), "")
+
+    def pushes(self) -> list[PushedModel]:
         """Return every push that took place, oldest first."""
         found = []
         for pushed in self.artifacts("PushedModel"):
@@ -183,7 +177,7 @@ class Lineage:
             if not models:
                 continue
             found.append(
-                ServedModel(
+                PushedModel(
                     model_id=models[0].id,
                     model_uri=models[0].uri,
                     version=int(prop(pushed, "pushed_version") or 0),
@@ -196,27 +190,50 @@ class Lineage:
             )
         return sorted(found, key=lambda push: push.version)
 
-    def serving_model(self, serving_path: str = "") -> ServedModel | None:
+    def serving_model(self, serving_path: str = "") -> PushedModel | None:
         """Return the model that is served now: the promoted one, as far as its push is on record.
 
         If nobody ever recorded a promotion, that is the last one that was pushed. Workspaces may share one store: only
         pushes to the base path count, or (empty) the last of all.
         """
-        pushes = [
-            push for push in self.pushes() if not serving_path or os.path.dirname(push.destination) == serving_path
-        ]
+        pushes = [p for p in self.pushes() if serving_path in ("", os.path.dirname(p.destination))]
         deployment = ModelRegistry(serving_path).deployment() if serving_path else None
         if deployment is not None:
             promoted = deployment.labels.get(STABLE)
             pushes = [push for push in pushes if push.version == promoted]
         return pushes[-1] if pushes else None
 
+    def serving_now(self, serving_path: str) -> PushedModel | None:
+        """Return the model that serves: the promoted version, or the newest where nobody ever recorded a promotion.
+
+        A version that ML Metadata does not know (a process was killed between the push and its record) is believed by
+        its own push record. A StorageError says that what is promoted cannot be read.
+        """
+        recorded = self.serving_model(serving_path)
+        registry = ModelRegistry(serving_path)
+        promoted = registry.serving()
+        if promoted is None or (recorded is not None and recorded.version >= promoted):
+            return recorded
+        record = registry.push_record(promoted)
+        if record is None:
+            return recorded
+        return PushedModel(
+            model_id=int(record["model_id"]),
+            model_uri=str(record["model_uri"]),
+            version=promoted,
+            destination=registry.uri(promoted),
+            fingerprint=str(record["fingerprint"]),
+            metric_set=str(record["metric_set"]),
+            pushed_at=time_of(int(record["pushed_at_ms"])),
+            exports_fingerprint=str(record.get("exports_fingerprint", "")),
+        )
+
     def runs(self) -> list[RunRecord]:
         """Return every run, oldest first."""
         return [self._run(context) for context in self.contexts(RUN_CONTEXT)]
 
     def _run(self, context: pb.Context) -> RunRecord:
-        executions = sorted(self.store.get_executions_by_context(context.id), key=lambda execution: execution.id)
+        executions = sorted(self.store.get_executions_by_context(context.id), key=_id)
         stages = tuple(self._stage(execution) for execution in executions)
         span, version = self._span(executions)
         states = [stage.state for stage in stages]
@@ -235,10 +252,9 @@ class Lineage:
         )
 
     def _span(self, executions: Iterable[pb.Execution]) -> tuple[int, int]:
-        """Return span and version of the examples that a run read; (0, 0) where it never came to them."""
         for execution in executions:
             for artifact in self.outputs(execution.id).get("examples", []):
-                return int(prop(artifact, "span") or 0), int(prop(artifact, "version") or 0)
+                return span_of(artifact)
         return 0, 0
 
     def _stage(self, execution: pb.Execution) -> StageRecord:
@@ -255,18 +271,14 @@ class Lineage:
         for stage in stages:
             if stage.state == "failed":
                 return f"{stage.name}: {stage.error}" if stage.error else f"{stage.name} failed"
-        for execution in executions:
-            if self.stage_of(execution) != LAST_STAGE:
+        for execution, stage in zip(executions, stages, strict=True):
+            if stage.name != LAST_STAGE:
                 continue
             pushed = self.outputs(execution.id).get("pushed_model", [])
             if not pushed or prop(pushed[0], "pushed") != 1:
                 return "not blessed"
-            version = prop(pushed[0], "pushed_version")
-            return (
-                f"nothing new, version {version}"
-                if execution.last_known_state == CACHED
-                else f"pushed as version {version}"
-            )
+            said = "nothing new," if execution.last_known_state == CACHED else "pushed as"
+            return f"{said} version {prop(pushed[0], 'pushed_version')}"
         return f"stopped at {stages[-1].name}" if stages else ""
 
     def models(self, serving_path: str = "") -> list[ModelRecord]:
@@ -282,7 +294,7 @@ class Lineage:
             execution = self.producer(model.id)
             if execution is None or self.stage_of(execution) != Stage.TRAINER:
                 continue
-            examples = self.inputs(execution.id).get("examples", [])
+            span, version = span_of(next(iter(self.inputs(execution.id).get("examples", [])), None))
             push = pushed.get(model.id)
             evaluation, blessed = self.evaluation(model.id, push is not None) or (None, None)
             promoted = serving is not None and serving.model_id == model.id
@@ -291,8 +303,8 @@ class Lineage:
                     model_id=model.id,
                     uri=model.uri,
                     trained=time_of(model.create_time_since_epoch),
-                    span=int(prop(examples[0], "span") or 0) if examples else 0,
-                    version=int(prop(examples[0], "version") or 0) if examples else 0,
+                    span=span,
+                    version=version,
                     blessed=blessed,
                     served_version=push.version if push else None,
                     serving=promoted and not wrong,

@@ -65,9 +65,7 @@ def put_execution(
     """Write an execution with its artifacts in one transaction; return its id. With an id, it is written over.
 
     Of each event of `linked`, its kind and its key count. `reuse_contexts` looks contexts without an id up by name.
-
-    Raises:
-        ml_metadata.errors.AlreadyExistsError: another execution of that type has its name.
+    MLMD's AlreadyExistsError says that another execution of that type has its name.
     """
     pairs = [(artifact, pb.Event(type=event.type, path=event.path)) for artifact, event in linked]
     execution_id, _, _ = lineage.store.put_execution(
