@@ -22,8 +22,7 @@ class Agreement:
         largest_difference: of the predictions, in rentals an hour; None without predictions.
         metrics: the largest difference of each metric over all slices; empty if one was never evaluated.
         same_slices: whether both were measured on the same slices with the same rows.
-        identical: whether all predictions are there and the same, bit for bit, and the metrics but for the order of
-            sums.
+        identical: whether all predictions are there and the same bit for bit, and all metrics but for rounding.
     """
 
     rows: int
@@ -41,14 +40,9 @@ def agreement_of(
     first_metrics: Sequence[Mapping[str, Any]] | None,
     second_metrics: Sequence[Mapping[str, Any]] | None,
 ) -> Agreement:
-    """Compare two models by their SavedModels (None if the files are gone) and metrics (None if never evaluated).
+    """Compare the SavedModels in two folders, None if one is gone, by their predictions on rows and by their metrics.
 
-    Args:
-        first: folder of the first model.
-        second: folder of the second.
-        columns: the rows to predict, one sequence a column.
-        first_metrics: a mapping a slice.
-        second_metrics: those of the second.
+    The rows are one sequence a column; metrics are a mapping a slice, None of a model that was never evaluated.
     """
     import numpy as np
 
@@ -64,9 +58,8 @@ def agreement_of(
     by_slice = [
         {(row["slicing"], row["slice"]): row for row in found or ()} for found in (first_metrics, second_metrics)
     ]
-    same_slices = bool(by_slice[0]) and {k: v["rows"] for k, v in by_slice[0].items()} == {
-        k: v["rows"] for k, v in by_slice[1].items()
-    }
+    counts = [{key: row["rows"] for key, row in measured.items()} for measured in by_slice]
+    same_slices = bool(counts[0]) and counts[0] == counts[1]
     metrics: dict[str, float] = {}
     close = same_slices
     for key in by_slice[0].keys() & by_slice[1].keys():

@@ -14,7 +14,6 @@ import importlib.util
 import sys
 import types
 from collections.abc import Iterator
-from types import ModuleType
 from typing import Any
 
 
@@ -42,10 +41,10 @@ def _without_tensorflow() -> Iterator[None]:
             del sys.modules[each]
 
 
-def load(*names: str) -> tuple[ModuleType, ...]:
+def load(*names: str) -> tuple[Any, ...]:
     """Return generated modules by their full names, such as `tensorflow_serving.apis.predict_pb2`."""
     with _without_tensorflow():
-        return tuple(importlib.import_module(name) for name in names)
+        return tuple(map(importlib.import_module, names))
 
 
 def _module(name: str) -> Any:

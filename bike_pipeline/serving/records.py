@@ -107,10 +107,8 @@ def _parse_csv(text: str, where: str) -> list[Record]:
 def to_columns(records: Sequence[Record], where: str) -> dict[str, list[Any]]:
     """Return the model's inputs as columns, each a list of one value a record; values may be numbers or texts.
 
-    Values are read and checked as those of an ingest are, by the functions of `data.columns` and `data.contract`, and
-    refused in the same words. Two things are a client's own: what the date says of the calendar (yr, mnth, weekday and,
-    with holiday, workingday) may be left out, and columns that the model does not read are ignored, the label and what
-    leaks it among them.
+    Values are checked and refused as those of an ingest are. But what the date says of the calendar (yr, mnth, weekday
+    and, with holiday, workingday) may be left out, and columns that the model does not read are ignored.
 
     Raises:
         ModelError: a value is missing, not of its type, outside its range, or contradicts another. It names the first

@@ -97,7 +97,7 @@ def status(versions: Iterable[ServedVersion]) -> Any:
     """Return a GetModelStatusResponse."""
     response = get_model_status_pb2.GetModelStatusResponse()
     for version in versions:
-        entry = response.model_version_status.add(version=version.number, state=int(version.state))
+        entry = response.model_version_status.add(version=version.number, state=version.state)
         entry.status.error_code = int(version.error.code) if version.error else 0
         entry.status.error_message = version.error.message if version.error else ""
     return response
@@ -108,9 +108,8 @@ def metadata(version: ServedVersion, fields: Iterable[str]) -> Any:
     wanted = list(fields)
     if not wanted:
         raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
-    for name in wanted:
-        if name != _FIELD:
-            raise invalid(f"Metadata field {name} is not supported")
+    if others := [name for name in wanted if name != _FIELD]:
+        raise invalid(f"Metadata field {others[0]} is not supported")
     response = get_model_metadata_pb2.GetModelMetadataResponse()
     response.model_spec.name = version.model
     response.model_spec.version.value = version.number
@@ -127,10 +126,9 @@ def _signatures(version: ServedVersion) -> Any:
 
 def as_json(message: Any) -> dict[str, Any]:
     """Return a message as JSON says it: fields by their own names, default values too, 64-bit numbers as texts."""
-    found: dict[str, Any] = json_format.MessageToDict(
+    return json_format.MessageToDict(
         message, always_print_fields_with_no_presence=True, preserving_proto_field_name=True
     )
-    return found
 
 
 def metadata_json(version: ServedVersion) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
+import uvloop
 from aiohttp import web
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
@@ -184,9 +186,6 @@ def _cannot_listen(address: str, setting: str, number: int | None = None) -> Ser
 
 def run(settings: Settings, on_start: Callable[[Server], None]) -> None:
     """Serve until SIGTERM or SIGINT, then drain and return; `on_start` is called when what is there serves."""
-    import gc
-
-    import uvloop
 
     async def serve() -> None:
         stopping = asyncio.Event()

@@ -102,15 +102,14 @@ def exports_by_speed(folder: Path, wanted: Sequence[str]) -> dict[str, dict[str,
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StatusError(Code.DATA_LOSS, f"{PARITY_FILE} cannot be read ({type(error).__name__})") from None
-    may_answer = [
-        name
+    may_answer = {
+        name: record
         for name, record in records.items()
         if name != SAVED_MODEL
         and record.get("passed") is True
         and (name in wanted if wanted else record.get("precision") == "float32")
-    ]
-    by_speed = sorted(may_answer, key=lambda name: (_batch_seconds(records[name]), name))
-    return {name: records[name] for name in by_speed}
+    }
+    return dict(sorted(may_answer.items(), key=lambda one: (_batch_seconds(one[1]), one[0])))
 
 
 def _batch_seconds(record: Mapping[str, Any]) -> float:
@@ -126,12 +125,9 @@ def fastest_export(folder: Path, signature: Signature, wanted: Sequence[str], ma
     """
     # The exports carry `serving_default` of the bike model alone.
     types = {f.name: np.dtype(np.int64 if f.kind == "int" else np.float32) for f in features.MODEL_INPUTS}
-    if (
-        signature.name != DEFAULT_SIGNATURE
-        or not signature.batches
-        or {name: np.dtype(numpy_type(spec.dtype)) for name, spec in signature.inputs.items()} != types
-        or set(signature.outputs) != {features.LABEL}
-    ):
+    asked = {name: np.dtype(numpy_type(spec.dtype)) for name, spec in signature.inputs.items()}
+    answered = (DEFAULT_SIGNATURE, True, types, {features.LABEL})
+    if (signature.name, signature.batches, asked, {*signature.outputs}) != answered:
         return None
     for name, record in exports_by_speed(folder, wanted).items():
         try:

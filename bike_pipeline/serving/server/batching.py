@@ -59,14 +59,7 @@ def quick_rows(backend: Backend, inputs: Mapping[str, Array]) -> int:
 
 
 class Resources(NamedTuple):
-    """What all models of a server share.
-
-    Attributes:
-        settings: how it serves.
-        loading: the thread that reads and loads versions while the event loop goes on.
-        answering: the thread for long calls of models.
-        metrics: where all of it is counted.
-    """
+    """What all models of a server share; among it the threads that load versions, and that wait for long calls."""
 
     settings: ServerSettings
     loading: Executor

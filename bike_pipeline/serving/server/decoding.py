@@ -44,8 +44,7 @@ def rest_predict(content: bytes, limits: LimitSettings, found: Mapping[str, Sign
     if not isinstance(columns, tuple) and len(content) > SMALL:
         check_rows(tensors.most_rows(columns), limits.rows)
         # Lists are dear to hand over.
-        kinds = {name: tensors.numpy_type(spec.dtype) for name, spec in signature.inputs.items()}
-        columns = {name: np.asarray(column, kinds[name]) for name, column in columns.items()}
+        columns = {n: np.asarray(one, tensors.numpy_type(signature.inputs[n].dtype)) for n, one in columns.items()}
     return signature.name, columns, form
 
 

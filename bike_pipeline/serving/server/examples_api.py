@@ -32,23 +32,20 @@ def signature_of(version: ServedVersion, name: str, method: str) -> Signature:
         raise invalid(f"No signature was found with the name: {name}")
     found = version.loaded.signatures[name]
     if found.method != method:
-        made_for = found.method or "no method"
-        raise StatusError(
-            Code.UNIMPLEMENTED,
-            f"The signature {name} of model {version.model} is made for {made_for}, not for {method}",
-        )
+        signature, made_for = f"The signature {name} of model {version.model}", found.method or "no method"
+        raise StatusError(Code.UNIMPLEMENTED, f"{signature} is made for {made_for}, not for {method}")
     if len(found.inputs) != 1:
         raise invalid("Expected one input Tensor.")
+    problem = ""
     if _INPUTS not in found.inputs:
         kind = "classification" if method == CLASSIFY else "regression"
-        raise StatusError(Code.FAILED_PRECONDITION, f"No {kind} inputs found in SignatureDef: {name}")
-    if method == REGRESS and _VALUES not in found.outputs:
-        raise StatusError(Code.FAILED_PRECONDITION, f"No regression outputs found in SignatureDef: {name}")
-    if method == CLASSIFY and not {_CLASSES, _SCORES} & found.outputs.keys():
-        raise StatusError(
-            Code.FAILED_PRECONDITION,
-            f'Expected classification signature outputs to contain at least one of "{_CLASSES}" or "{_SCORES}".',
-        )
+        problem = f"No {kind} inputs found in SignatureDef: {name}"
+    elif method == REGRESS and _VALUES not in found.outputs:
+        problem = f"No regression outputs found in SignatureDef: {name}"
+    elif method == CLASSIFY and not {_CLASSES, _SCORES} & found.outputs.keys():
+        problem = f'Expected classification signature outputs to contain at least one of "{_CLASSES}" or "{_SCORES}".'
+    if problem:
+        raise StatusError(Code.FAILED_PRECONDITION, problem)
     return found
 
 
@@ -73,8 +70,8 @@ def columns_of(proto: Any) -> dict[str, Array]:
 def results_of(method: str, outputs: Outputs, rows: int) -> Any:
     """Return what a signature answers to each example, or refuse outputs that are none of the method's.
 
-    They are of shape (rows,) and float32 of a regression. Of a classification each is a list of labels and scores by
-    class; a label is empty, and a score 0, if the model has none.
+    They are float32 of a regression, (rows,). Of a classification each is a list of labels and scores by class; a label
+    is empty, and a score 0, if the model has none.
     """
     return (_regressions if method == REGRESS else _classifications)(outputs, rows)
 

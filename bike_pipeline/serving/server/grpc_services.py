@@ -30,17 +30,12 @@ MODEL_SERVICE = "tensorflow.serving.ModelService"
 # Bytes of a message that holds nothing for a model, such as the configuration of many models.
 _MOST_WITHOUT_INPUTS = 1 << 20
 
-# Of a large message: its inputs, which are arrays already.
-Typed = Mapping[str, tuple[int, Array]]
-Examples = Mapping[str, Array]
-
 
 class GrpcApi:
     """Answers both services."""
 
     def __init__(self, answers: Answering) -> None:
         self._answers = answers
-        self._versions = answers.versions
         self._draining = False
         self._refused = 0
 
@@ -85,13 +80,13 @@ class GrpcApi:
         """
 
         async def parsed(message: bytes) -> tuple[Any, ...]:
-            if len(message) <= SMALL or (not with_inputs and len(message) <= _MOST_WITHOUT_INPUTS):
-                return (decoding.read(kind, message),)
-            if not with_inputs:
+            if len(message) > SMALL and with_inputs:
+                answers = self._answers
+                rest, inputs = await answers.parsing.run(decoding.grpc_inputs, message, answers.limits, kind)
+                return kind.FromString(rest), inputs
+            if len(message) > _MOST_WITHOUT_INPUTS:
                 raise StatusError(Code.RESOURCE_EXHAUSTED, f"The message is larger than {_MOST_WITHOUT_INPUTS} bytes.")
-            answers = self._answers
-            rest, inputs = await answers.parsing.run(decoding.grpc_inputs, message, answers.limits, kind)
-            return kind.FromString(rest), inputs
+            return (decoding.read(kind, message),)
 
         async def handle(message: bytes, context: Any) -> bytes:
             if self._draining:
@@ -104,9 +99,9 @@ class GrpcApi:
         return grpc.unary_unary_rpc_method_handler(handle)
 
     def _find(self, spec: Any) -> ServedVersion:
-        return self._versions.find(*_named(spec))
+        return self._answers.versions.find(*_named(spec))
 
-    async def _predict(self, request: Any, inputs: Typed | None = None) -> Any:
+    async def _predict(self, request: Any, inputs: Mapping[str, tuple[int, Array]] | None = None) -> Any:
         spec = request.model_spec
         with Counted(self._answers, spec.name, "GRPC"), self._find(spec) as version:
             signature = answering.signature_of(version.loaded.signatures, spec.signature_name, rest=False)
@@ -128,7 +123,7 @@ class GrpcApi:
                 tensors.fill(response.outputs[name], outputs[name])
             return response
 
-    async def _examples(self, api: str, method: str, kind: Any, request: Any, columns: Examples | None = None) -> Any:
+    async def _examples(self, api: str, method: str, kind: Any, request: Any, columns: Any = None) -> Any:
         response, spec = kind(), request.model_spec
         with Counted(self._answers, spec.name, "GRPC", api), self._find(spec) as version:
             signature = examples_api.signature_of(version, spec.signature_name, method)
@@ -138,7 +133,7 @@ class GrpcApi:
             _set_model_spec(response.model_spec, version, signature.name)
         return response
 
-    async def _multi_inference(self, request: Any, columns: Examples | None = None) -> Any:
+    async def _multi_inference(self, request: Any, columns: Any = None) -> Any:
         if not request.tasks:
             raise invalid("Inference request must have at least one task")
         spec = request.tasks[0].model_spec
@@ -159,13 +154,13 @@ class GrpcApi:
         return answering.metadata(self._find(request.model_spec), request.metadata_field)
 
     async def _status(self, request: Any) -> Any:
-        return answering.status(self._versions.statuses(*_named(request.model_spec)))
+        return answering.status(self._answers.versions.statuses(*_named(request.model_spec)))
 
     async def _reload(self, request: Any) -> Any:
         if request.config.WhichOneof("config") != "model_config_list":
             raise invalid("Only ModelServerConfig with a model_config_list is supported for reloading")
         configs = [model_versions.from_proto(config) for config in request.config.model_config_list.config]
-        await self._versions.configure(configs, there=True)
+        await self._answers.versions.configure(configs, there=True)
         response = model_management_pb2.ReloadConfigResponse()
         response.status.error_code = 0
         return response

@@ -4,9 +4,8 @@ Strict types, no casts, `{"b64": …}` for bytes. What is accepted and what an e
 tensorflow_serving/util/json_tensor.cc. A number for a floating type is rounded to the nearest that the type has, and is
 infinite beyond its range (api_rest.md, "Floating Point Precision").
 
-orjson reads nearly everything. What it refuses and TF Serving's parser (RapidJSON, with kParseNanAndInfFlag) takes is
-read a second, slower time: bare NaN and Infinity, in short form and with a sign, a byte order mark, and whatever stands
-behind a zero byte.
+What orjson refuses and TF Serving's parser (RapidJSON, with kParseNanAndInfFlag) takes is read a second, slower time:
+bare NaN and Infinity, in short form and with a sign, a byte order mark, and whatever stands behind a zero byte.
 """
 
 from __future__ import annotations

@@ -126,8 +126,7 @@ class Model:
 
     def available(self) -> list[ServedVersion]:
         """Return the versions that answer, ascending."""
-        found = [version for version in self.versions.values() if version.state is State.AVAILABLE]
-        return sorted(found, key=lambda version: version.number)
+        return [version for _, version in sorted(self.versions.items()) if version.state == State.AVAILABLE]
 
     async def reconcile(self, wanted: Mapping[int, Path]) -> None:
         """Load the wanted folders that are not there, the newest first, and let go of what is not wanted any more."""
@@ -136,7 +135,7 @@ class Model:
                 await self._load(number, wanted[number])
         self.failed = [version for number in wanted if (version := self.versions[number]).error]
         self._let_go(wanted)
-        ended = [n for n, version in sorted(self.versions.items()) if version.state is State.END and n not in wanted]
+        ended = [n for n, version in sorted(self.versions.items()) if version.state == State.END and n not in wanted]
         for number in ended[: max(0, len(ended) - _MAX_ENDED)]:
             del self.versions[number]
 
@@ -147,7 +146,7 @@ class Model:
 
     def _is_due(self, number: int, folder: Path) -> bool:
         version = self.versions.get(number)
-        if version is None or version.state is not State.END:
+        if version is None or version.state != State.END:
             return version is None
         if version.error is None:
             return True
@@ -293,7 +292,7 @@ class ModelVersions:
                 raise StatusError(Code.NOT_FOUND, f"Servable not found for request: Latest({name})")
             return model.latest
         found = model.versions.get(number) if model else None
-        if found is None or found.state is not State.AVAILABLE:
+        if found is None or found.state != State.AVAILABLE:
             raise StatusError(Code.NOT_FOUND, f"Servable not found for request: Specific({name}, {number})")
         return found
 

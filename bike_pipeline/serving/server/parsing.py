@@ -1,8 +1,8 @@
 """Parses large messages in a process of its own, `python -m …parsing`, while the event loop goes on answering.
 
-Python's parsers hold the interpreter while they work, so that a thread would hold up the event loop as the loop itself
-would. A job is the pickle of a function with its arguments, then the message; its answer is the pickle of a result or
-of an error. The process ends with its connection.
+Python's parsers hold the interpreter, so that a thread would hold the event loop up. A job is the pickle of a function
+with its arguments, then the message; its answer is the pickle of a result or of an error. The process ends with its
+connection.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from typing import Any, TypeVar
+from typing import Any
 
 from bike_pipeline.serving.statuses import Code, StatusError
 
 _log = logging.getLogger(__name__)
-_Result = TypeVar("_Result")
 
 
 class Parsing:
@@ -36,25 +35,23 @@ class Parsing:
         self._thread = ThreadPoolExecutor(1, "parsing")
         self._child: tuple[subprocess.Popen[bytes], Connection] | None = None
 
-    async def run(self, function: Callable[..., _Result], content: bytes, *arguments: Any) -> _Result:
-        """Return what a function of a module makes of a message and small arguments, computed in the other process.
+    async def run(self, function: Callable[..., Any], content: bytes, *arguments: Any) -> Any:
+        """Return what a function of a module makes of a message and small arguments, or raise what it raises.
 
-        Raises:
-            StatusError: it took too long, or the process ended, as it does if memory is short.
-            Exception: what the function raises.
+        A StatusError also says that it took too long, or that the process ended, as it does if memory is short.
         """
         job = pickle.dumps((function, arguments), pickle.HIGHEST_PROTOCOL)
         succeeded, result = await asyncio.get_running_loop().run_in_executor(self._thread, self._ask, job, content)
         if not succeeded:
             raise result
-        found: _Result = result
-        return found
+        return result
 
     def close(self) -> None:
         self._thread.shutdown(cancel_futures=True)
         self._end()
 
-    def _ask(self, job: bytes, content: bytes) -> tuple[bool, Any]:
+    def _ask(self, job: bytes, content: bytes) -> Any:
+        """Return whether the function succeeded, and what it returned or raised."""
         try:
             if self._child is None or self._child[0].poll() is not None:
                 self._child = _started()
@@ -62,8 +59,7 @@ class Parsing:
             jobs.send_bytes(job)
             jobs.send_bytes(content)
             if jobs.poll(self._timeout):
-                answer: tuple[bool, Any] = jobs.recv()
-                return answer
+                return jobs.recv()
         except (EOFError, OSError):
             code = self._end()
             _log.warning("the process that parses large messages ended (exit code %s); the next one starts it", code)

@@ -32,7 +32,6 @@ class RestApi:
     def __init__(self, answers: Answering, with_metrics: bool, document: Any) -> None:
         self.draining = False
         self._answers = answers
-        self._versions = answers.versions
         self._with_metrics = with_metrics
         self._document = orjson.dumps(document)
 
@@ -72,15 +71,15 @@ class RestApi:
             raise invalid("Missing model name in request.")
         asked = _decoded(name), number, _decoded(label)
         if metadata:
-            body = answering.metadata_json(self._versions.find(*asked))
+            body = answering.metadata_json(self._answers.versions.find(*asked))
         else:
-            body = answering.as_json(answering.status(self._versions.statuses(*asked)))
+            body = answering.as_json(answering.status(self._answers.versions.statuses(*asked)))
         return orjson.dumps(body, option=orjson.OPT_INDENT_2)
 
     async def _predict(self, content: bytes, name: str, number: int | None, label: str | None) -> bytes:
         with Counted(self._answers, name, "REST"):
             try:
-                version = self._versions.find(name, number, label)
+                version = self._answers.versions.find(name, number, label)
             except StatusError:
                 # As TF Serving: what cannot be read is told before what is not there.
                 await self._read(decoding.rest_readable, content)
@@ -94,7 +93,7 @@ class RestApi:
     async def _examples(self, content: bytes, verb: str, name: str, number: int | None, label: str | None) -> bytes:
         with Counted(self._answers, name, "REST", verb.capitalize()):
             chosen, columns = await self._read(decoding.rest_examples, content)
-            with self._versions.find(name, number, label) as version:
+            with self._answers.versions.find(name, number, label) as version:
                 signature = examples_api.signature_of(version, chosen, _EXAMPLES[verb])
                 results = await self._answers.examples(version, signature, columns)
             return json_values.written({"results": results})

@@ -8,10 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from bike_pipeline.errors import BikePipelineError
 from bike_pipeline.model_registry import verification
 from bike_pipeline.model_registry.layout import EXPORTS_FOLDER
 from bike_pipeline.modeling.golden import read_golden
-from bike_pipeline.serving.protos import prediction_log_pb2
+from bike_pipeline.serving.protos import get_model_status_pb2, prediction_log_pb2
 from bike_pipeline.serving.server import backends, tensors
 from bike_pipeline.serving.server.backends import Backend
 from bike_pipeline.serving.server.batching import Batcher, Resources, quick_rows
@@ -35,17 +33,9 @@ _GOLDEN_TOLERANCE = 1e-3
 WARM_UP_FILE = Path("assets.extra", "tf_serving_warmup_requests")
 # TF Serving's own limit (servables/tensorflow/saved_model_warmup_util.h).
 _MAX_RECORDS = 1000
+# START, LOADING, AVAILABLE, UNLOADING and END, as numbers.
+State = get_model_status_pb2.ModelVersionStatus.State
 _log = logging.getLogger(__name__)
-
-
-class State(IntEnum):
-    """States of a version; the numbers are those of `tensorflow.serving.ModelVersionStatus.State`."""
-
-    START = 10
-    LOADING = 20
-    AVAILABLE = 30
-    UNLOADING = 40
-    END = 50
 
 
 @dataclass
@@ -53,8 +43,7 @@ class LoadedVersion:
     """A version in memory.
 
     Attributes:
-        signatures: by name.
-        definitions: the same as SignatureDefs.
+        definitions: its signatures as SignatureDefs.
         unproven: what nothing proves of the files, in words.
         backends: what answers, by signature; those that are missing need TensorFlow, which is loaded on demand.
     """
@@ -79,7 +68,7 @@ class ServedVersion:
 
     def __init__(self, model: str, number: int, folder: Path, resources: Resources, tries: int = 0) -> None:
         self.model, self.number, self.folder = model, number, folder
-        self.state = State.START
+        self.state: int = State.START
         self.error: StatusError | None = None
         self.batchers: dict[str, Batcher] = {}
         self.tries = tries
@@ -170,24 +159,19 @@ class ServedVersion:
                 self.batchers[name] = Batcher(backend, loaded.signatures[name], self.model, self._resources)
 
 
-def stamp(folder: Path) -> tuple[int, ...]:
+def stamp(folder: Path) -> list[tuple[int, int, int]]:
     """Return what changes when a folder is replaced or its files are."""
     with contextlib.suppress(OSError):
-        return tuple(
-            value
-            for path in sorted([folder, *folder.rglob("*")])
-            for found in [path.stat()]
-            for value in (found.st_ino, found.st_mtime_ns, found.st_size)
-        )
-    return ()
+        found = map(Path.stat, sorted([folder, *folder.rglob("*")]))
+        return [(each.st_ino, each.st_mtime_ns, each.st_size) for each in found]
+    return []
 
 
 def load(folder: Path, settings: ServerSettings) -> LoadedVersion:
     """Load a version and warm it up.
 
-    Raises:
-        StatusError: it is broken: files that are not those that were pushed, nothing that can be loaded, other answers
-            than those on record, a warm-up request that fails.
+    A StatusError says that it is broken: it has other files than were pushed, nothing of it can be loaded, it answers
+    otherwise than is on record, or a warm-up request fails.
     """
     unproven = _sound(folder)
     for reason in unproven:
@@ -313,9 +297,8 @@ def _records(path: Path) -> Iterator[bytes]:
     content = path.read_bytes()
     start = 0
     while start < len(content):
-        head = content[start : start + 12]
-        length = struct.unpack("<Q", head[:8])[0] if len(head) == 12 else len(content)
-        if start + 12 + length + 4 > len(content):
+        end = start + 12 + int.from_bytes(content[start : start + 8], "little")
+        if end + 4 > len(content):
             raise StatusError(Code.DATA_LOSS, f"{path.name} is cut short")
-        yield content[start + 12 : start + 12 + length]
-        start += 12 + length + 4
+        yield content[start + 12 : end]
+        start = end + 4

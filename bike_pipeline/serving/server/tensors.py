@@ -81,8 +81,7 @@ class Signature:
         inputs: by name, in alphabetical order, as TF Serving's maps are walked.
         outputs: the same.
         batches: whether the rows of several requests can be answered as one.
-        plain: inputs with the Python type of a JSON number that fits them as it is, if every input is one int64 or
-            float32 a row; else empty.
+        plain: inputs with the Python type of a JSON number for them, if every one is one int64 or float32 a row.
         method: what it is for, as its SignatureDef says (tensorflow/serving/predict, …/classify, …/regress).
     """
 
@@ -209,11 +208,9 @@ def plain_row(sent: Mapping[str, Any], signature: Signature) -> tuple[Any, ...]:
     row = []
     for name, kind in signature.plain.items():
         proto = sent[name]
-        values = proto.int64_val if kind is int else proto.float_val
-        if len(values) != 1 or proto.dtype != signature.inputs[name].dtype or proto.tensor_content:
-            return ()
-        dims = proto.tensor_shape.dim
-        if len(dims) != 1 or dims[0].size != 1:
+        values, dims = proto.int64_val if kind is int else proto.float_val, proto.tensor_shape.dim
+        is_one = len(values) == 1 and len(dims) == 1 and dims[0].size == 1
+        if not is_one or proto.dtype != signature.inputs[name].dtype or proto.tensor_content:
             return ()
         row.append(values[0])
     return tuple(row)
