@@ -42,13 +42,8 @@ def spans(champion: Champion) -> Html:
 
 def contract() -> Html:
     """Return the feature contract: every column, its unit, its meaning, and what it is used for."""
-    use = {
-        "input": "input",
-        "label": "what is predicted",
-        "leak": "never: known only afterwards",
-        "key": "places a row",
-    }
-    rows = [(f.name, f.meaning, f.unit, use[f.role]) for f in features.FEATURES]
+    use = {"label": "what is predicted", "leak": "never: known only afterwards", "key": "places a row"}
+    rows = [(f.name, f.meaning, f.unit, use.get(f.role, f.role)) for f in features.FEATURES]
     return ui.table(("column", "meaning", "unit of the stored value", "used as"), rows)
 
 
@@ -59,9 +54,8 @@ def timeline(champion: Champion) -> Picture:
         rows = champion.rows[champion.rows["part"] == part]
         if len(rows):
             daily = rows.groupby(rows["time"].dt.normalize())[features.LABEL].sum()
-            axis.fill_between(
-                daily.index, daily.to_numpy(), step="mid", color=color, lw=0, label=f"{part}: {len(rows):,} hours"
-            )
+            label = f"{part}: {len(rows):,} hours"
+            axis.fill_between(daily.index, daily.to_numpy(), step="mid", color=color, lw=0, label=label)
     axis.set(ylabel="rentals a day", ylim=(0, None))
     axis.margins(x=0)
     axis.legend(loc="upper left", frameon=False, fontsize=9)
@@ -71,19 +65,15 @@ def timeline(champion: Champion) -> Picture:
 def rhythm(champion: Champion) -> Picture:
     """Return mean rentals by hour and day of the week, and by hour on working days and others."""
     figure, (left, right) = ui.canvas(1, 2, (11, 3.6), "The rhythm of a week")
-    grid = champion.rows.pivot_table(features.LABEL, "weekday", features.HOUR, aggfunc="mean").reindex(range(7))
-    image = left.imshow(grid.to_numpy(), aspect="auto", cmap="Blues", vmin=0)
-    left.set(yticks=range(7), yticklabels=ui.DAYS, xlabel="hour of the day", title="mean rentals an hour")
-    left.spines[:].set_visible(False)
-    figure.colorbar(image, ax=left, shrink=0.9).outline.set_visible(False)
+    grid = champion.rows.pivot_table(features.LABEL, "weekday", features.HOUR)
+    ui.week(figure, left, grid, "mean rentals an hour", cmap="Blues", vmin=0)
     for working, color, name in ((1, ui.NEW, "working days"), (0, ui.MARK, "weekends and holidays")):
         by_hour = champion.rows[champion.rows["workingday"] == working].groupby(features.HOUR)[features.LABEL]
         low, high = by_hour.quantile(0.1), by_hour.quantile(0.9)
         right.fill_between(low.index, low.to_numpy(), high.to_numpy(), color=color, alpha=0.15, lw=0)
-        right.plot(by_hour.mean().index, by_hour.mean().to_numpy(), color=color, lw=2, label=name)
-    right.set(
-        xlabel="hour of the day", ylabel="rentals an hour", title="mean, and the middle 80 % of hours", ylim=(0, None)
-    )
+        right.plot(by_hour.mean(), color=color, lw=2, label=name)
+    right.set(xlabel="hour of the day", ylabel="rentals an hour", ylim=(0, None))
+    right.set_title("mean, and the middle 80 % of hours")
     right.legend(frameon=False, fontsize=9, loc="upper left")
     return Picture(figure, "mean rentals by hour and day of the week")
 
@@ -102,9 +92,8 @@ def weather(champion: Champion) -> Picture:
         _mean_over_share(axis, middle, means, counts, width=float(np.diff(edges)[0] * 0.9))
         axis.set(xlabel=ui.PHYSICAL[name][2])
     kinds = champion.rows.groupby("weathersit")[features.LABEL].agg(["mean", "size"]).reindex(sorted(features.WEATHER))
-    _mean_over_share(
-        axes[3], np.arange(4), kinds["mean"].to_numpy(), kinds["size"].fillna(0).to_numpy(), width=0.8, line=""
-    )
+    means, counts = kinds["mean"].to_numpy(), kinds["size"].fillna(0).to_numpy()
+    _mean_over_share(axes[3], np.arange(4), means, counts, width=0.8, line="")
     axes[3].set(xticks=range(4), xticklabels=[name.replace(" or ", "\nor ") for name in features.WEATHER.values()])
     axes[3].tick_params(axis="x", labelsize=7.5)
     axes[0].set(ylabel="mean rentals an hour")
@@ -120,7 +109,6 @@ def _mean_over_share(axis: Any, at: Any, means: Any, counts: Any, width: float, 
 
 
 def _statistics(champion: Champion, examples: Artifact | None) -> dict[str, dict[str, FeatureStatistics]]:
-    """Return what StatisticsGen measured of each split of some examples."""
     found = statistics_of(champion.lineage, examples) if examples is not None else None
     return {split: read_statistics(found.uri, split) if found else {} for split in ("train", "eval")}
 
@@ -139,9 +127,8 @@ def distributions(champion: Champion) -> Picture:
     statistics = _own_statistics(champion)
     columns = 4
     lines = -(-len(features.INPUTS) // columns)
-    figure, axes = ui.canvas(
-        lines, columns, (12, 2.1 * lines), "Every input, on training rows (blue) and eval rows (line)"
-    )
+    title = "Every input, on training rows (blue) and eval rows (line)"
+    figure, axes = ui.canvas(lines, columns, (12, 2.1 * lines), title)
     for axis, feature in zip(axes, features.INPUTS, strict=False):
         for (part, found), style in zip(statistics.items(), _STYLES, strict=True):
             if feature.kind == "int":
@@ -196,7 +183,6 @@ def gate_findings(champion: Champion) -> Html:
 
 
 def _found_by_gate(champion: Champion, stage: StageRecord) -> list[tuple[str, str, str]]:
-    """Return finding, column and reason; nothing if neither an error nor a report is left."""
     if stage.state == "failed":
         return [("✘ refused", "", stage.error)]
     findings = findings_of(champion.lineage.outputs(stage.execution_id))

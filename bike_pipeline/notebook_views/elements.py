@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.pages import render
@@ -34,12 +35,12 @@ def physical(name: str, value: Any) -> Any:
     return value * scale + offset
 
 
+@dataclass(repr=False)
 class Picture:
     """A figure, with what it shows in words for those who cannot see it."""
 
-    def __init__(self, figure: Figure, words: str) -> None:
-        self.figure = figure
-        self.words = words
+    figure: Figure
+    words: str
 
     def __repr__(self) -> str:
         return f"picture: {self.words}"
@@ -51,12 +52,12 @@ class Picture:
         return content.getvalue(), {"width": width, "height": height}
 
 
+@dataclass(repr=False)
 class Html:
     """A piece of a page, and the same in plain text."""
 
-    def __init__(self, html: str, text: str) -> None:
-        self.html = html
-        self.text = text
+    html: str
+    text: str
 
     def __repr__(self) -> str:
         return self.text
@@ -82,6 +83,21 @@ def canvas(rows: int, columns: int, size: tuple[float, float], title: str) -> tu
     if title:
         figure.suptitle(title, fontsize=12, fontweight="bold")
     return figure, axes
+
+
+def week(figure: Figure, axis: Axes, grid: Any, title: str, unit: str = "", **colors: Any) -> None:
+    """Draw a table of days by hours as coloured squares."""
+    image = axis.imshow(grid.reindex(range(7)).to_numpy(), aspect="auto", **colors)
+    axis.set(yticks=range(7), yticklabels=DAYS, xlabel="hour of the day", title=title)
+    axis.spines[:].set_visible(False)
+    figure.colorbar(image, ax=axis, shrink=0.9, label=unit).outline.set_visible(False)
+
+
+def legend_beside(axis: Axes, colors: Mapping[str, str]) -> None:
+    """Explain colours to the right of a picture."""
+    for name, color in colors.items():
+        axis.scatter([], [], s=60, marker="s", color=color, label=name)
+    axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
 
 
 def heat() -> Any:

@@ -59,9 +59,8 @@ def facts(report: LineageReport) -> Html:
 def graph(report: LineageReport) -> Html:
     """Return the way from the rows to the model; point at a box to read more."""
     shapes = [node.name for node in report.graph.nodes.values()]
-    return Html(
-        render("cell.html", drawing=as_svg(report.graph)), f"picture: lineage of {report.title}: {', '.join(shapes)}"
-    )
+    words = f"picture: lineage of {report.title}: {', '.join(shapes)}"
+    return Html(render("cell.html", drawing=as_svg(report.graph)), words)
 
 
 def files(report: LineageReport) -> Html:
@@ -92,12 +91,8 @@ def rows_on_disk(champion: Champion, report: LineageReport) -> Html:
 def gates(report: LineageReport) -> Html:
     """Return every gate's decision with its reason, those that failed first."""
     decisions = sorted(report.gates["decisions"], key=lambda d: (d["passed"], not d["binding"])) if report.gates else []
-    rows = [(_mark(entry), entry["reason"]) for entry in decisions]
-    return ui.table(("decision", "gate and reason"), rows)
-
-
-def _mark(entry: dict[str, Any]) -> str:
-    return "✔ passed" if entry["passed"] else ("✘ failed" if entry["binding"] else "reported only")
+    marks = ("✔ passed" if d["passed"] else "✘ failed" if d["binding"] else "reported only" for d in decisions)
+    return ui.table(("decision", "gate and reason"), [(m, d["reason"]) for m, d in zip(marks, decisions, strict=True)])
 
 
 def rows_by_model(champion: Champion) -> Picture:
@@ -120,9 +115,7 @@ def rows_by_model(champion: Champion) -> Picture:
         xlim=(-0.6, len(models) - 0.4),
         ylim=(len(versions) - 0.5, -0.5),
     )
-    for role, color in (*_ROLES.items(), ("through a warm start", ui.MARK)):
-        axis.scatter([], [], s=60, marker="s", color=color, label=role)
-    axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
+    ui.legend_beside(axis, {**_ROLES, "through a warm start": ui.MARK})
     return Picture(figure, "which model saw which span version")
 
 
@@ -148,12 +141,9 @@ def impact(champion: Champion, span: int) -> Html:
 def changed(champion: Champion) -> Html:
     """Return what changed from the model that served before to the one that serves now."""
     # A metadata server may hold pushes of other workspaces too.
-    own = [
-        p
-        for p in champion.lineage.pushes()
-        if p.destination == ModelRegistry(champion.settings.serving_path).uri(p.version)
-    ]
-    earlier = [push.model_id for push in own if push.model_id != champion.model_id]
+    registry = ModelRegistry(champion.settings.serving_path)
+    own = [push.model_id for push in champion.lineage.pushes() if push.destination == registry.uri(push.version)]
+    earlier = [model_id for model_id in own if model_id != champion.model_id]
     if not earlier:
         return ui.sentence("This is the first model that was pushed; there is none before it to compare with.")
     found = compare(champion.lineage, earlier[-1], champion.model_id)
@@ -165,15 +155,13 @@ def changed(champion: Champion) -> Html:
 
 def decisions(report: LineageReport) -> Picture:
     """Return every binding gate: how much of its limit is used up, and the change against the model before."""
-    binding = [
-        e for e in (report.gates["decisions"] if report.gates else []) if e["binding"] and e["value"] is not None
-    ]
+    entries = report.gates["decisions"] if report.gates else []
+    binding = [entry for entry in entries if entry["binding"] and entry["value"] is not None]
     limits = [entry for entry in binding if entry["kind"] != "change"]
     changes = [entry for entry in binding if entry["kind"] == "change"]
     lines = max(len(limits), len(changes), 3)
-    figure, (left, right) = ui.canvas(
-        1, 2, (12, 1.1 + 0.24 * lines), "Every gate: a bar that crosses its red line fails"
-    )
+    title = "Every gate: a bar that crosses its red line fails"
+    figure, (left, right) = ui.canvas(1, 2, (12, 1.1 + 0.24 * lines), title)
     for line, entry in enumerate(limits):
         left.barh(line, _used(entry), color=ui.NEW if entry["passed"] else ui.BAD, height=0.7)
     left.axvline(1, color=ui.BAD, lw=1.4)

@@ -42,9 +42,8 @@ def against_before(champion: Champion) -> Picture:
     """Return the model's MAE beside that of the one it replaced, on the same rows: overall and by slice."""
     report = evaluation(champion)
     before = {(row["slicing"], row["slice"]): row for row in report["baseline_metrics"]}
-    figure, axes = ui.canvas(
-        1, len(_SLICINGS) + 1, (13, 3.6), "Mean absolute error, rentals an hour (in brackets: hours)"
-    )
+    title = "Mean absolute error, rentals an hour (in brackets: hours)"
+    figure, axes = ui.canvas(1, len(_SLICINGS) + 1, (13, 3.6), title)
     for axis, slicing in zip(axes, ("overall", *_SLICINGS), strict=True):
         chosen = [row for row in report["candidate_metrics"] if row["slicing"] == slicing]
         chosen.sort(key=lambda row: float(row["slice"] or 0))
@@ -80,9 +79,7 @@ def errors_over_runs(champion: Champion) -> Picture:
     axis.set(xticks=range(len(judged)), ylabel="rentals an hour")
     axis.set_xticklabels([f"model {model.model_id}\nspan {model.span} version {model.version}" for model in judged])
     axis.margins(y=0.15)
-    for color, name in ((ui.GOOD, "serves now"), (ui.NEW, "blessed before"), (ui.BAD, "refused")):
-        axis.bar(0, 0, color=color, label=name)
-    axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
+    ui.legend_beside(axis, {"serves now": ui.GOOD, "blessed before": ui.NEW, "refused": ui.BAD})
     return Picture(figure, "MAE of every model that was judged")
 
 
@@ -92,9 +89,8 @@ def measured_again(champion: Champion) -> Html:
     now = float(np.abs(rows["predicted"] - rows[features.LABEL]).mean())
     recorded = next((r["mae"] for r in evaluation(champion)["candidate_metrics"] if r["slicing"] == "overall"), None)
     if recorded is None:
-        return ui.sentence(
-            f"Computed now: {now:.3f} rentals an hour. Nothing is on record to compare with.", good=False
-        )
+        words = f"Computed now: {now:.3f} rentals an hour. Nothing is on record to compare with."
+        return ui.sentence(words, good=False)
     # Float32 sums in another order differ far below a thousandth of a rental.
     same = abs(now - recorded) < 1e-3
     comparison = f"MAE on record: {recorded:.3f} rentals an hour. Computed now, over {len(rows):,} hours: {now:.3f}."
@@ -114,15 +110,13 @@ def weeks(champion: Champion) -> Picture:
             whole[start] = week
     ranked = sorted(whole.values(), key=lambda week: float(week["error"].mean()))
     chosen = [("best", ranked[0]), ("worst", ranked[-1])] if ranked else [("only", rows)]
-    figure, axes = ui.canvas(
-        len(chosen), 1, (12, 2.7 * len(chosen)), "A good week and a bad one, on rows it never learnt from"
-    )
+    title = "A good week and a bad one, on rows it never learnt from"
+    figure, axes = ui.canvas(len(chosen), 1, (12, 2.7 * len(chosen)), title)
     for axis, (name, week) in zip(axes, chosen, strict=True):
         axis.fill_between(week.index, week[features.LABEL], color=ui.BEFORE, lw=0, label="counted")
         axis.plot(week.index, week["predicted"], color=ui.NEW, lw=1.5, label="predicted")
-        axis.set_title(
-            f"{name} week, from {week.index[0]:%A, %d %B %Y}: MAE {week['error'].mean():.1f}", loc="left", fontsize=10
-        )
+        words = f"{name} week, from {week.index[0]:%A, %d %B %Y}: MAE {week['error'].mean():.1f}"
+        axis.set_title(words, loc="left", fontsize=10)
         axis.set(ylabel="rentals an hour", ylim=(0, None))
         axis.margins(x=0)
     axes[0].legend(frameon=False, fontsize=9, loc="upper right", ncols=2)
@@ -134,25 +128,14 @@ def agreement(champion: Champion) -> Picture:
     rows = champion.evaluated
     figure, (left, right) = ui.canvas(1, 2, (12, 4), "")
     top = float(max(rows["predicted"].max(), rows[features.LABEL].max()))
-    left.hexbin(
-        rows[features.LABEL],
-        rows["predicted"],
-        gridsize=45,
-        bins="log",
-        cmap="Blues",
-        extent=(0, top, 0, top),
-        mincnt=1,
-    )
+    style: dict[str, Any] = {"gridsize": 45, "bins": "log", "cmap": "Blues", "mincnt": 1}
+    left.hexbin(rows[features.LABEL], rows["predicted"], extent=(0, top, 0, top), **style)
     left.plot([0, top], [0, top], color=ui.MARK, lw=1)
     left.set(xlabel="counted, rentals an hour", ylabel="predicted", title="darker: more hours (logarithmic)")
     grid = rows.assign(error=rows["predicted"] - rows[features.LABEL]).pivot_table("error", "weekday", features.HOUR)
     limit = float(np.nanmax(np.abs(grid.to_numpy())))
-    image = right.imshow(grid.reindex(range(7)).to_numpy(), aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit)
-    right.set(
-        yticks=range(7), yticklabels=ui.DAYS, xlabel="hour of the day", title="mean error: red too high, blue too low"
-    )
-    right.spines[:].set_visible(False)
-    figure.colorbar(image, ax=right, shrink=0.9, label="rentals an hour").outline.set_visible(False)
+    colors = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+    ui.week(figure, right, grid, "mean error: red too high, blue too low", "rentals an hour", **colors)
     return Picture(figure, "predicted against counted, and mean error by hour and day of the week")
 
 

@@ -90,19 +90,15 @@ def one_change_each(champion: Champion, hour: pd.Series[Any]) -> Picture:
     for line, (answer, count) in enumerate(zip(answers, counts, strict=True)):
         rare = count < FEW
         color = ui.NEW if line == 0 else (ui.SOFT if rare else ui.BEFORE)
-        axis.barh(
-            line, answer, color=color, hatch="////" if rare else "", edgecolor=ui.BAD if rare else color, height=0.7
-        )
+        hatch: dict[str, Any] = {"hatch": "////", "edgecolor": ui.BAD} if rare else {"edgecolor": color}
+        axis.barh(line, answer, color=color, height=0.7, **hatch)
         label = f"{answer:.0f}" + ("" if line == 0 else f" ({answer - answers[0]:+.0f})")
         if rare:
             label += f"   only {count} such hours seen" if count else "   no such hour seen"
-        ground = {"facecolor": "white", "lw": 0, "pad": 1}
-        axis.annotate(
-            label, (float(answer), line), (6, 0), textcoords="offset points", va="center", fontsize=9, bbox=ground
-        )
-    axis.set(
-        yticks=range(len(options)), yticklabels=[name for name, _ in options], xlabel="predicted rentals in the hour"
-    )
+        style: dict[str, Any] = {"va": "center", "fontsize": 9, "bbox": {"facecolor": "white", "lw": 0, "pad": 1}}
+        axis.annotate(label, (float(answer), line), (6, 0), textcoords="offset points", **style)
+    axis.set(yticks=range(len(options)), yticklabels=[name for name, _ in options])
+    axis.set_xlabel("predicted rentals in the hour")
     axis.axvline(hour[features.LABEL], color=ui.MARK, lw=1.2, label="counted")
     axis.legend(frameon=False, fontsize=9, loc="lower right")
     axis.invert_yaxis()
@@ -120,9 +116,8 @@ def whole_day(champion: Champion, hour: pd.Series[Any]) -> Picture:
         changed = day.assign(weathersit=code)
         rare = bool(np.median(similar_hours(champion, changed)) < FEW)
         name = features.WEATHER[code] + (" (hardly ever seen)" if rare else "")
-        axis.plot(
-            day[features.HOUR], champion.predict(changed), color=color, lw=1.4, ls=":" if rare else "-", label=name
-        )
+        style = ":" if rare else "-"
+        axis.plot(day[features.HOUR], champion.predict(changed), color=color, lw=1.4, ls=style, label=name)
     axis.set(xlabel="hour of the day", ylabel="rentals an hour", ylim=(0, None), xticks=range(0, 24, 2))
     axis.legend(frameon=False, fontsize=8.5, loc="upper left")
     axis.margins(x=0.01)
@@ -137,9 +132,8 @@ def partial_dependence(champion: Champion) -> Picture:
     rows = champion.rows[champion.rows["part"] == "eval"]
     rows = rows.iloc[:: max(1, len(rows) // 200)]
     learnt = champion.learnt
-    figure, axes = ui.canvas(
-        1, len(_PARTIAL) + 1, (13, 3.8), "What one input does, the others as they were (thin: single hours)"
-    )
+    title = "What one input does, the others as they were (thin: single hours)"
+    figure, axes = ui.canvas(1, len(_PARTIAL) + 1, (13, 3.8), title)
     top = float(champion.predict(rows).max()) * 1.1
     for axis, name in zip(axes, (*_PARTIAL, features.HOUR), strict=True):
         steps = np.arange(24) if name == features.HOUR else np.linspace(0, 1, 21)
@@ -159,9 +153,8 @@ def partial_dependence(champion: Champion) -> Picture:
         axis.set(ylim=(-0.17 * top, top), yticks=np.arange(0, top, 100))
         axis.margins(x=0)
     axes[0].set(ylabel="predicted rentals an hour")
-    return Picture(
-        figure, "partial dependence on temperature, humidity, wind and hour; red where hardly any hour was seen"
-    )
+    words = "partial dependence on temperature, humidity, wind and hour; red where hardly any hour was seen"
+    return Picture(figure, words)
 
 
 def _with_value(rows: pd.DataFrame, name: str, value: float) -> pd.DataFrame:
@@ -186,9 +179,8 @@ def heat_wave(champion: Champion) -> Picture:
         totals.append(float(answers.sum()) / days)
         strange.append(float((similar_hours(champion, rows) < FEW).mean()))
         capped.append(float((summer["temp"] + step / ui.PHYSICAL["temp"][0] > 1).mean()))
-    figure, (left, right) = ui.canvas(
-        1, 2, (12, 4), f"A heat wave: June to August, {days} days, made warmer by so many °C"
-    )
+    title = f"A heat wave: June to August, {days} days, made warmer by so many °C"
+    figure, (left, right) = ui.canvas(1, 2, (12, 4), title)
     heat = ui.heat()
     for step, curve in zip(degrees[::2], hours[::2], strict=True):
         left.plot(curve, color=heat(step / 12), lw=1.8, label="as it was" if step == 0 else f"{step} °C warmer")
@@ -199,10 +191,8 @@ def heat_wave(champion: Champion) -> Picture:
         words = f"{share:.0%}" + (f"\n{cut:.0%} cut" if cut >= 0.005 else "")
         right.text(float(step), total, words, ha="center", va="bottom", fontsize=8)
     right.set(xlabel="degrees warmer, °C", ylabel="predicted rentals a day", xticks=degrees)
-    right.set_title(
-        f"above: share of hours with fewer than {FEW} like it in training;\n“cut”: share beyond 39 °C, sent as 39 °C",
-        fontsize=9,
-    )
+    above = f"above: share of hours with fewer than {FEW} like it in training;"
+    right.set_title(f"{above}\n“cut”: share beyond 39 °C, sent as 39 °C", fontsize=9)
     right.margins(y=0.18)
     return Picture(figure, "a summer made warmer: rentals by hour and day, and the share of hours never seen")
 

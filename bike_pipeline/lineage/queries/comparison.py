@@ -17,10 +17,7 @@ _METRICS = ("mae", "rmse", "rmsle", "bias", "calibration")
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing (a file, a setting, a slice and metric) that two models do not share; "" if one has none.
-
-    `part` is "data", "schema", "features", "code", "settings", "environment" or "metrics".
-    """
+    """One thing (a file, a setting, a slice and metric) of a part that two models do not share; "" if one has none."""
 
     part: str
     name: str
@@ -91,12 +88,8 @@ def _code(code: Any) -> dict[str, str]:
 
 
 def _features(features: list[dict[str, Any]]) -> dict[str, str]:
-    return {
-        f"{feature['name']}.{key}": str(value)
-        for feature in features
-        for key, value in feature.items()
-        if key != "name"
-    }
+    values = ((feature["name"], key, value) for feature in features for key, value in feature.items())
+    return {f"{name}.{key}": str(value) for name, key, value in values if key != "name"}
 
 
 def _metrics(metrics: list[dict[str, Any]]) -> dict[str, str]:

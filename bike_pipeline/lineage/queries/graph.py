@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2 as pb
 
@@ -142,15 +141,6 @@ def _stage(history: History, execution_id: int) -> Node:
         run=history.run_of(execution_id),
         time=time_of(execution.create_time_since_epoch).isoformat(timespec="seconds"),
     )
-
-
-def as_json(graph: Graph) -> dict[str, Any]:
-    """Return a graph as plain values."""
-    return {
-        "roots": graph.roots,
-        "nodes": [vars(node) for node in graph.nodes.values()],
-        "edges": [vars(edge) for edge in graph.edges],
-    }
 
 
 def as_dot(graph: Graph, title: str) -> str:

@@ -33,10 +33,7 @@ class Sighting:
 
 @dataclass(frozen=True)
 class Impact:
-    """The models that saw a span version (None: any), oldest first; one that saw it in two ways stands there twice.
-
-    `notes` say what is not known.
-    """
+    """The models that saw a span version (None: any), oldest first and once a way; `notes` say what is not known."""
 
     span: int
     version: int | None

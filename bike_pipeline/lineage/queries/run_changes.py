@@ -8,7 +8,7 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.lineage.queries.evidence import baseline_of
 from bike_pipeline.lineage.records.run_record import RunSource, flat
-from bike_pipeline.lineage.store.entities import RunRecord
+from bike_pipeline.lineage.store.entities import RunRecord, StageRecord
 from bike_pipeline.lineage.store.metadata_store import Lineage, prop
 from bike_pipeline.settings import load_settings
 from bike_pipeline.stages import Stage
@@ -34,14 +34,10 @@ _MEANINGS = {
 
 
 @dataclass(frozen=True)
-class StageExplanation:
-    """Why a stage did what it did, and what went wrong; its state is one of `STATE_NAMES`."""
+class StageExplanation(StageRecord):
+    """Why a stage did what it did."""
 
-    name: str
-    state: str
-    seconds: float
     why: str
-    error: str
 
 
 @dataclass(frozen=True)
@@ -100,7 +96,7 @@ def explain_stages(lineage: Lineage, run: RunRecord, before: RunRecord | None) -
             why = f"run {before.run_id} did not come to this stage"
         else:
             why = _difference(lineage, stage.execution_id, earlier[stage.name])
-        found.append(StageExplanation(stage.name, stage.state, stage.seconds, why, stage.error))
+        found.append(StageExplanation(**vars(stage), why=why))
     return found
 
 
@@ -142,10 +138,9 @@ def _meaning(name: str, now: pb.Execution) -> str:
 
 
 def _named(key: str, artifacts: list[pb.Artifact]) -> str:
-    name = key.replace("_", " ")
     if key == "examples" and artifacts:
         return f"the examples (now span {prop(artifacts[0], 'span')} version {prop(artifacts[0], 'version')})"
-    return f"the {name}"
+    return f"the {key.replace('_', ' ')}"
 
 
 def baseline_examples(lineage: Lineage, run: RunRecord) -> pb.Artifact | None:

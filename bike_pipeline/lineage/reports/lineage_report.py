@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bike_pipeline import features
 from bike_pipeline.errors import BikePipelineError, MetadataError
 from bike_pipeline.lineage.queries.evidence import decisions_of, evidence_of, window_of
-from bike_pipeline.lineage.queries.graph import Graph, as_json, graph_of
+from bike_pipeline.lineage.queries.graph import Graph, graph_of
 from bike_pipeline.lineage.queries.history import History
 from bike_pipeline.lineage.queries.run_changes import SettingChange, setting_changes
 from bike_pipeline.lineage.records.run_record import RunSource, source_of_run
@@ -180,7 +180,11 @@ def report_as_json(report: LineageReport) -> dict[str, Any]:
         **vars(report),
         "spans": [vars(span) for span in report.spans],
         "settings": [vars(setting) for setting in report.settings],
-        "graph": as_json(report.graph),
+        "graph": {
+            "roots": report.graph.roots,
+            "nodes": [vars(node) for node in report.graph.nodes.values()],
+            "edges": [vars(edge) for edge in report.graph.edges],
+        },
     }
 
 

@@ -100,7 +100,11 @@ def as_page(explanation: RunExplanation) -> str:
         title=f"Run {explanation.run.run_id}",
         it=explanation,
         comparison=_comparison(explanation.report.gates),
-        columns=[_column(explanation, feature) for feature in features.FEATURES if _has_column(explanation, feature)],
+        columns=[
+            _column(feature, explanation.now[feature.name], explanation.before.get(feature.name))
+            for feature in features.FEATURES
+            if feature.role != "key" and feature.name in explanation.now
+        ],
         drawing=as_svg(explanation.report.graph),
     )
 
@@ -127,10 +131,6 @@ def _comparison(gates: dict[str, Any] | None) -> dict[str, Any] | None:
     return {"figures": figures, "largest": max(errors, default=0.0), "baseline": bool(before)}
 
 
-def _has_column(explanation: RunExplanation, feature: features.Feature) -> bool:
-    return feature.role != "key" and feature.name in explanation.now
-
-
 @dataclass(frozen=True)
 class _Column:
     """A row of the table of columns; `shift` is None if there is nothing to compare with."""
@@ -142,8 +142,7 @@ class _Column:
     picture: Histograms
 
 
-def _column(explanation: RunExplanation, feature: features.Feature) -> _Column:
-    now, before = explanation.now[feature.name], explanation.before.get(feature.name)
+def _column(feature: features.Feature, now: FeatureStatistics, before: FeatureStatistics | None) -> _Column:
     picture = histograms(now.buckets, before.buckets if before else ())
     moved = shift(now, before) if before and before.std else None
     return _Column(feature, now, before, moved, picture)
@@ -153,9 +152,7 @@ def _column(explanation: RunExplanation, feature: features.Feature) -> _Column:
 class Histograms:
     """Two distributions over each other, in pixels.
 
-    Attributes:
-        filled: x, y, width and height of the bars of now.
-        outline: the path of the line of before; "" if there is none.
+    `filled` are x, y, width and height of the bars of now, `outline` the path of the line of before ("" for none).
     """
 
     filled: list[tuple[str, str, str, str]]

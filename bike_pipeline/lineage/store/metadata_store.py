@@ -25,7 +25,6 @@ from bike_pipeline.stages import Stage
 
 Artifact: TypeAlias = pb.Artifact
 Context: TypeAlias = pb.Context
-Execution: TypeAlias = pb.Execution
 
 COMPLETE = pb.Execution.COMPLETE
 CACHED = pb.Execution.CACHED
@@ -43,14 +42,14 @@ STATE_NAMES = {
 ERROR_PROPERTY = "error"
 LAST_STAGE = Stage.PUSHER
 _id = attrgetter("id")
-CLUSTER_RUNNERS = ("kubeflow", "vertex")
+_CLUSTER_RUNNERS = ("kubeflow", "vertex")
 # Between two tasks of a cluster: a pod waits for a node, or a failed task for its retry (ten of them take half a day).
 LONGEST_PAUSE = timedelta(days=1)
 
 
 def _goes_on(context: pb.Context, executions: Sequence[pb.Execution]) -> bool:
     """Return whether a run may still have tasks to come: a cluster starts a process for each, and we cannot ask it."""
-    if runner_of(context) not in CLUSTER_RUNNERS or not executions:
+    if runner_of(context) not in _CLUSTER_RUNNERS or not executions:
         return False
     last = max(execution.last_update_time_since_epoch for execution in executions)
     return datetime.now(UTC) - time_of(last) < LONGEST_PAUSE
