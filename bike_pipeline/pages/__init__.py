@@ -20,11 +20,6 @@ def render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(**values)
 
 
-def parts() -> Any:
-    """Return the macros of `parts.html`, for those who need a part without its page."""
-    return _environment().get_template("parts.html").module
-
-
 @cache
 def _environment() -> Environment:
     environment = Environment(

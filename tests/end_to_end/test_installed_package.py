@@ -111,7 +111,7 @@ def test_the_installed_package_runs_the_main_job_from_another_folder(environment
     # The record names the files as a checkout does.
     recorded = run(
         environment / "bin" / "python", "-c",
-        "from bike_pipeline.lineage.records.code_version import source_files; print(*source_files(), sep='\\n')",
+        "from bike_pipeline.lineage.records.run_record import source_files; print(*source_files(), sep='\\n')",
         folder=tmp_path,
     ).split()  # fmt: skip
     assert {"bike_pipeline/pipeline.py", "runners/local_runner.py"} <= set(recorded)

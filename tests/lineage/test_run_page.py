@@ -24,7 +24,7 @@ from bike_pipeline.lineage.records.run_record import record_run, source_of_this_
 from bike_pipeline.lineage.reports.run_page import _comparison, as_page, explain, histograms
 from bike_pipeline.lineage.store.metadata_store import Lineage
 from bike_pipeline.modeling.evaluation import Decision
-from bike_pipeline.pages import parts
+from bike_pipeline.pages import _environment
 from bike_pipeline.settings import load_settings
 from tests.recording import Recorder
 
@@ -81,6 +81,11 @@ def record_two_runs(recorder: Recorder, tmp_path: Path) -> None:
     recorder.execution("Trainer", "second", {"examples": examples}, {"model": model}, state=cached)
     failed = pb.Execution.FAILED
     recorder.execution("Evaluator", "second", {"model": model}, evaluation="b", error="<no> metrics", state=failed)
+
+
+def parts() -> Any:
+    """Return the macros that pages are put together from."""
+    return _environment().get_template("parts.html").module
 
 
 def test_each_stage_says_why_it_ran_or_did_not(recorder: Recorder, tmp_path: Path) -> None:

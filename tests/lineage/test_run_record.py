@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bike_pipeline import features
-from bike_pipeline.lineage.records import code_version as code
+from bike_pipeline.lineage.records import run_record as code
 from bike_pipeline.lineage.records.run_record import (
     CONTENT_CONTEXT,
     RUN_CONTEXT,
@@ -152,8 +152,8 @@ def test_a_package_inside_of_another_repository_is_not_taken_for_it(project: Pat
 
 def test_this_very_project_is_hashed() -> None:
     files = code.source_files()
-    own = PROJECT_ROOT / "bike_pipeline" / "lineage" / "records" / "code_version.py"
-    assert files["bike_pipeline/lineage/records/code_version.py"] == hashlib.sha256(own.read_bytes()).hexdigest()
+    own = PROJECT_ROOT / "bike_pipeline" / "lineage" / "records" / "run_record.py"
+    assert files["bike_pipeline/lineage/records/run_record.py"] == hashlib.sha256(own.read_bytes()).hexdigest()
 
 
 def test_an_installed_package_names_its_runners_as_a_checkout_does(tmp_path: Path) -> None:

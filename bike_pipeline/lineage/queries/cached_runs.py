@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import pathlib
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2 as pb
@@ -99,7 +99,7 @@ def missing_output(lineage: Lineage, stages: list[RecordedStage]) -> str:
         if stage.execution.last_known_state not in (COMPLETE, CACHED) or not outputs:
             return stage.name
         for artifact, _ in outputs:
-            if artifact.state != pb.Artifact.LIVE or not pathlib.Path(artifact.uri).exists():
+            if artifact.state != pb.Artifact.LIVE or not Path(artifact.uri).exists():
                 return artifact.uri or stage.name
             if found := sealing.difference(artifact.uri, prop(artifact, sealing.SEAL_PROPERTY)):
                 return found

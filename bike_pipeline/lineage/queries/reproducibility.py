@@ -14,8 +14,7 @@ from bike_pipeline.errors import BikePipelineError, ConfigurationError, Verifica
 from bike_pipeline.lineage.queries.evidence import baseline_of, source_of_model, window_of
 from bike_pipeline.lineage.queries.history import History, payload_state
 from bike_pipeline.lineage.records import sealing
-from bike_pipeline.lineage.records.code_version import source_files
-from bike_pipeline.lineage.records.run_record import RunSource, environment, sha256_of
+from bike_pipeline.lineage.records.run_record import RunSource, environment, sha256_of, source_files
 from bike_pipeline.lineage.store.metadata_store import Lineage, prop
 from bike_pipeline.model_registry import ModelRegistry, is_intact, layout, local_copy
 from bike_pipeline.model_registry.model_signature import Check

@@ -10,14 +10,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import platform
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from ml_metadata import errors as mlmd_errors
@@ -25,8 +27,8 @@ from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline import features
-from bike_pipeline.lineage.records.code_version import CodeVersion, code_version
-from bike_pipeline.settings import Settings
+from bike_pipeline.settings import PROJECT_ROOT, Settings
+from bike_pipeline.version import __version__
 
 RUN_CONTEXT = "pipeline_run"
 # One context for each different content, named by the content's SHA-256.
@@ -51,6 +53,24 @@ PACKAGES = (
 )
 _PROGRAM = "bike-pipeline"
 _ACCOUNT = re.compile(r"://[^/@\s]+@")
+# Set when an image is built: there is no git in a container.
+COMMIT_VARIABLE = "BIKE_PIPELINE_GIT_COMMIT"
+# What a run executes or reads, relative to the project; a change elsewhere does not make the tree dirty.
+_ROOMS = ("bike_pipeline", "runners", "configs")
+
+
+@dataclass(frozen=True)
+class CodeVersion:
+    """The code of a run: its git commit ("" if it is not known), and the SHA-256 of every source file and over all.
+
+    `dirty` says whether the code differs from that commit; None if that is not known.
+    """
+
+    version: str
+    commit: str
+    dirty: bool | None
+    source_sha256: str
+    files: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -127,6 +147,44 @@ def command_line(argv: Sequence[str] | None = None) -> str:
         is_setting = argument == "--set"
         words.append(_ACCOUNT.sub("://", text))
     return " ".join(argument if "…" in argument else shlex.quote(argument) for argument in words)
+
+
+def source_files(root: Path = PROJECT_ROOT) -> dict[str, str]:
+    """Return the SHA-256 of every Python file of the package and the runners, by its path in the project."""
+    # In a checkout the package's `runners` is a link to the folder beside it; installed, it is a folder of its own.
+    checkout = (root / "bike_pipeline").is_dir()
+    # An installed package is a root itself.
+    top, rooms = (root, ("bike_pipeline", "runners")) if checkout else (root.parent, (root.name,))
+    found = sorted(path for room in rooms for path in (top / room).rglob("*.py"))
+    names = [re.sub("^bike_pipeline/runners/", "runners/", path.relative_to(top).as_posix()) for path in found]
+    pairs = sorted(zip(names, found, strict=True))
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in pairs}
+
+
+def code_version(root: Path = PROJECT_ROOT) -> CodeVersion:
+    """Return the version of the code in `root`, the folder that holds configs/."""
+    files = source_files(root)
+    over_all = hashlib.sha256("".join(f"{name}\0{files[name]}\n" for name in sorted(files)).encode()).hexdigest()
+    return CodeVersion(__version__, *_commit(root), over_all, files)
+
+
+def _commit(root: Path) -> tuple[str, bool | None]:
+    # An installed package may lie inside of somebody else's repository, in its ignored .venv.
+    if _git(root, "ls-files", "--error-unmatch", "bike_pipeline/__init__.py") is None:
+        return os.environ.get(COMMIT_VARIABLE, ""), None
+    commit, changes = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain", "--", *_ROOMS)
+    return (commit or "").strip(), None if changes is None else bool(changes.strip())
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    # Taking the lock of the index, only to refresh it, could get in the way of somebody's commit.
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    try:
+        command = ["git", "-C", str(root), *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, errors="replace", timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
 
 
 def source_of_this_run(settings: Settings, run_id: str, runner: str) -> RunSource:

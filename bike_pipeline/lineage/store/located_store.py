@@ -76,7 +76,7 @@ class Places:
 
 
 def _any(texts: set[str]) -> str:
-    return f"(?:{'|'.join(re.escape(text) for text in sorted(texts))})"
+    return f"(?:{'|'.join(map(re.escape, sorted(texts)))})"
 
 
 def _moved_from(file: Path) -> tuple[str, ...]:

@@ -12,10 +12,7 @@ from bike_pipeline.lineage.store.metadata_store import CACHED, CANCELED, ERROR_P
 
 def execution_type(name: str, base_type: int) -> pb.ExecutionType:
     """Return the type of an execution; `base_type` is MLMD's number of the system type that it specializes, or 0."""
-    kind = pb.ExecutionType(name=name)
-    if base_type:
-        kind.base_type = base_type
-    return kind
+    return pb.ExecutionType(name=name, base_type=base_type or None)
 
 
 def close_interrupted(lineage: Lineage, run_id: str) -> None:
