@@ -81,11 +81,10 @@ def matches(origin: Origin, store_uri: str, project: Path = PROJECT_ROOT) -> lis
 
 
 def _code(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Match]:
-    changed = _changed(before, now)
-    for name in changed:
+    for name in _changed(before, now):
         detail = "is not here" if name not in now else "was not there then" if name not in before else "was changed"
         yield Match("code", name, same=False, needed=True, detail=detail)
-    if before and not changed:
+    if before and before == now:
         yield Match("code", f"{len(before)} source files", same=True, needed=True, detail="the same SHA-256")
 
 
@@ -109,11 +108,10 @@ def _settings(source: RunSource, project: Path) -> Iterator[Match]:
 
 
 def _environment(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Match]:
-    changed = _changed(before, now)
-    for name in changed:
+    for name in _changed(before, now):
         detail = f"{before.get(name) or 'absent'} then, {now.get(name) or 'absent'} now"
         yield Match("environment", name, same=False, needed=False, detail=detail)
-    if before and not changed:
+    if before and before == now:
         detail = f"Python {now['python']}, TensorFlow {now['tensorflow']}"
         yield Match("environment", f"{len(now)} versions", same=True, needed=False, detail=detail)
 

@@ -234,7 +234,8 @@ class Lineage:
     def _run(self, context: pb.Context) -> RunRecord:
         executions = sorted(self.store.get_executions_by_context(context.id), key=_id)
         stages = tuple(self._stage(execution) for execution in executions)
-        span, version = self._span(executions)
+        examples = (found for e in executions for found in self.outputs(e.id).get("examples", []))
+        span, version = span_of(next(examples, None))
         states = [stage.state for stage in stages]
         ended = bool(stages) and stages[-1].name == LAST_STAGE
         between = not ended and set(states) <= {"done", "cached"} and _goes_on(context, executions)
@@ -249,12 +250,6 @@ class Lineage:
             stages=stages,
             outcome=f"between two tasks, after {stages[-1].name}" if between else self._outcome(executions, stages),
         )
-
-    def _span(self, executions: Iterable[pb.Execution]) -> tuple[int, int]:
-        for execution in executions:
-            for artifact in self.outputs(execution.id).get("examples", []):
-                return span_of(artifact)
-        return 0, 0
 
     def _stage(self, execution: pb.Execution) -> StageRecord:
         length = execution.last_update_time_since_epoch - execution.create_time_since_epoch
