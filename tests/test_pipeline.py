@@ -207,7 +207,7 @@ LOOKUPS = {Stage.WARM_START_LOOKUP, Stage.BASELINE_LOOKUP}
         ("settings/tree.py", set()),
         ("errors.py", set()),
         ("progress.py", set()),
-        ("commands/run.py", set()),
+        ("commands/train.py", set()),
         ("lineage/queries/graph.py", set()),
     ],
 )  # fmt: skip
