@@ -58,9 +58,8 @@ class Answering:
     async def predict(self, version: ServedVersion, signature: Signature, columns: Columns) -> Outputs:
         """Return the outputs of one request to a version that the caller keeps in memory.
 
-        Raises:
-            StatusError: the model refuses, too many wait, or it took too long; or it has more rows than one request, or
-                one client at the same time, may have.
+        A StatusError says that the model refuses, that too many wait, that it took too long, or that there are more
+        rows than one request, or one client at the same time, may have.
         """
         rows = tensors.rows_of(columns, signature)
         counted = tensors.most_rows(columns) if rows is None else rows

@@ -28,7 +28,6 @@ from bike_pipeline.serving.server.tensors import DEFAULT_SIGNATURE, SERVE, Array
 from bike_pipeline.serving.statuses import Code, StatusError, invalid
 from bike_pipeline.storage.files import plain_folder
 
-Arrays = Mapping[str, Array]
 SAVED_MODEL = "saved_model"
 # Rows of a batch under load, by which formats are compared: what is fastest for one row need not be for a batch.
 _BATCH_ROWS = 32
@@ -53,7 +52,7 @@ class Backend(Protocol):
     any_shape: bool = False
     exact: bool = True
 
-    def run(self, inputs: Arrays) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return every output of the signature for one array an input, of the signature's types."""
 
 
@@ -61,10 +60,7 @@ class ExportBackend(Backend):
     """An exported model: raw features in, rentals out, no TensorFlow."""
 
     def __init__(self, name: str, folder: Path, record: Mapping[str, Any], max_rows: int) -> None:
-        """Load an export from its own folder for calls of at most `max_rows`.
-
-        A `BikePipelineError` says that it is not the one on record, or that what it needs is not there.
-        """
+        """Load an export for calls of at most `max_rows`; a `BikePipelineError` says why it cannot answer."""
         form, path = format_of(name), folder / str(record.get("file", ""))
         if sha256_of(path) != record.get("sha256"):
             raise BikePipelineError("the file is not the one that was measured", where=str(path), fix="push again")
@@ -81,7 +77,7 @@ class ExportBackend(Backend):
         if self._invents:
             _log.warning("%s answers a row that is not finite; put right here, a new push does without", folder)
 
-    def run(self, inputs: Arrays) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return the predicted rentals an hour as the model's only output; NaN if an input is not finite."""
         rows = len(next(iter(inputs.values())))
         answers = np.asarray(self._of_size.get(rows, self._any).predict(inputs))
@@ -91,10 +87,7 @@ class ExportBackend(Backend):
 
 
 def exports_by_speed(folder: Path, wanted: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return what is on record of the exports of a version that may answer, by format, the fastest first.
-
-    If no formats are wanted, all in float32 may, whose numbers are the SavedModel's own.
-    """
+    """Return the records of the exports that may answer, the fastest first: all in float32 if none is wanted."""
     try:
         formats = json.loads((folder / EXPORTS_FOLDER / PARITY_FILE).read_bytes())["formats"]
         records = {str(name): dict(record) for name, record in formats.items()}
@@ -181,7 +174,7 @@ class TensorFlowBackend(Backend):
         except (KeyError, ValueError, TypeError, tf.errors.OpError) as error:
             raise StatusError(Code.UNIMPLEMENTED, _first_line(error)) from None
 
-    def run(self, inputs: Arrays) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         try:
             answers = self._call(*(np.asarray(inputs[name], kind) for name, kind in self._kinds.items()))
         except self._tf.errors.OpError as error:

@@ -91,10 +91,7 @@ class Batcher:
         self._scheduled = self._sweeping = False
 
     def submit(self, columns: Columns, rows: int | None) -> asyncio.Future[Outputs]:
-        """Return the future answer to every input, or refuse it: too many wait already.
-
-        The rows are None if the request is to be answered alone (see `tensors.rows_of`).
-        """
+        """Return the future answer, given alone if rows is None (see `tensors.rows_of`); refuse if too many wait."""
         if len(self._waiting) >= self._max_waiting:
             # What TF Serving says if its batching queue is full.
             raise StatusError(Code.UNAVAILABLE, "The batch scheduling queue to which this task was submitted is full")

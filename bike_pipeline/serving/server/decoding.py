@@ -61,9 +61,9 @@ def _examples(proto: Any, limits: LimitSettings) -> dict[str, Array]:
 
 
 def grpc_inputs(message: bytes, limits: LimitSettings, kind: Any) -> tuple[bytes, dict[str, Any]]:
-    """Return a request of a kind without its inputs, and these.
+    """Return a request of a kind without its inputs, and these as arrays by name.
 
-    They are arrays, of a PredictRequest each with its type; tf.Examples are the inputs that their signature has.
+    Those of a PredictRequest come each with its type; tf.Examples are the inputs that their signature has.
     """
     request = read(kind, message)
     for field, name in (("inputs", "inputs"), ("output_filter", "output filters"), ("tasks", "tasks")):

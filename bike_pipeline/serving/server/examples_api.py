@@ -50,10 +50,7 @@ def signature_of(version: ServedVersion, name: str, method: str) -> Signature:
 
 
 def columns_of(proto: Any) -> dict[str, Array]:
-    """Return a `tensorflow.serving.Input` as the inputs of such a signature; refuse one without examples.
-
-    They are serialized tf.Examples, the context before each of them.
-    """
+    """Return a `tensorflow.serving.Input` as serialized tf.Examples, the context before each; refuse one of none."""
     context = b""
     kind = proto.WhichOneof("kind")
     if kind == "example_list_with_context":

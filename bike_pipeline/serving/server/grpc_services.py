@@ -73,10 +73,9 @@ class GrpcApi:
     def _handler(
         self, kind: Any, answer: Callable[..., Awaitable[Any]], with_inputs: bool = False, *arguments: Any
     ) -> grpc.RpcMethodHandler:
-        """Return a handler for requests of a kind; the guard before it answers what is raised.
+        """Return a handler that answers with what is called with the arguments and a request of a kind.
 
-        They are answered by what is called with the arguments and a request. Those with inputs may be large: they are
-        parsed elsewhere then, and their inputs come behind the request.
+        A large one with inputs is parsed elsewhere, and they come behind it. The guard answers what is raised.
         """
 
         async def parsed(message: bytes) -> tuple[Any, ...]:

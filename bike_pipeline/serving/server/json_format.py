@@ -23,10 +23,7 @@ _PLAIN_MAX = 1 << 62
 
 
 def inputs_of(body: dict[str, Any], signature: Signature) -> tuple[Columns, Format]:
-    """Return the inputs of a predict request's body and its format, or refuse what does not fit the signature.
-
-    The inputs are the numbers alone if they are one plain row.
-    """
+    """Return a body's inputs, the numbers alone if they are one plain row, and its format; refuse what does not fit."""
     if not signature.inputs:
         raise invalid(f"Failed to get input map for signature: {body.get('signature_name') or 'DEFAULT'}")
     if "instances" in body and "inputs" in body:

@@ -43,7 +43,6 @@ class LoadedVersion:
     """A version in memory.
 
     Attributes:
-        definitions: its signatures as SignatureDefs.
         unproven: what nothing proves of the files, in words.
         backends: what answers, by signature; those that are missing need TensorFlow, which is loaded on demand.
     """
@@ -59,9 +58,7 @@ class ServedVersion:
     """One version. All methods belong to the event loop's thread.
 
     Attributes:
-        error: why it is not available; None if nothing went wrong.
         batchers: what answers, by signature; TensorFlow may still answer others (see `batcher`).
-        tries: how often it was tried to load it.
         retry_at: when it may be tried again, on the event loop's clock.
         stamp: changes when its folder is replaced or its files are.
     """
@@ -168,11 +165,7 @@ def stamp(folder: Path) -> list[tuple[int, int, int]]:
 
 
 def load(folder: Path, settings: ServerSettings) -> LoadedVersion:
-    """Load a version and warm it up.
-
-    A StatusError says that it is broken: it has other files than were pushed, nothing of it can be loaded, it answers
-    otherwise than is on record, or a warm-up request fails.
-    """
+    """Load a version and warm it up, or raise a StatusError: it is not what was pushed, or answers otherwise."""
     unproven = _sound(folder)
     for reason in unproven:
         _log.warning("%s is not verified: %s", folder, reason)

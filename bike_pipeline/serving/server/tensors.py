@@ -78,8 +78,7 @@ class Signature:
     """One signature.
 
     Attributes:
-        inputs: by name, in alphabetical order, as TF Serving's maps are walked.
-        outputs: the same.
+        inputs: by name, as are outputs, in alphabetical order, as TF Serving's maps are walked.
         batches: whether the rows of several requests can be answered as one.
         plain: inputs with the Python type of a JSON number for them, if every one is one int64 or float32 a row.
         method: what it is for, as its SignatureDef says (tensorflow/serving/predict, …/classify, …/regress).
