@@ -243,9 +243,9 @@ import importlib, sys
 package, _, rest = {module!r}.partition(".*") if {module!r}.endswith("*") else ({module!r}, "", "")
 loaded = importlib.import_module(package)
 if hasattr(loaded, "__path__"):
-    from bike_pipeline.cli import COMMANDS
-    for name in COMMANDS:
-        importlib.import_module(f"{{package}}.{{name.replace('-', '_')}}")
+    from bike_pipeline.cli import GROUPS
+    for name in GROUPS:
+        importlib.import_module(f"{{package}}.{{name.lower().replace('-', '_')}}")
 print(" ".join(sorted(set({heavy!r}) & set(sys.modules))))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -74,7 +74,7 @@ def test_a_repetition_is_recorded_as_the_ordinary_way_records_it(product: Produc
         (("data/level.py", "lineage/queries/evidence.py"), {"DataGate", "Pusher"}),
         # The Pusher takes the exports.
         (("exporting/formats/tflite.py",), {"Exporter", "Pusher"}),
-        (("commands/doctor.py", "errors.py"), set()),
+        (("commands/set_up.py", "errors.py"), set()),
     ],
 )
 def test_an_edited_file_is_run_again_by_exactly_the_stages_that_import_it(
