@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from bike_pipeline.components import exporter
+from bike_pipeline.components.base import schema_of
 from bike_pipeline.errors import ConfigurationError, ExportError
 from bike_pipeline.exporting.formats import registry
 from bike_pipeline.model_registry import layout
@@ -380,7 +381,7 @@ def test_the_files_errors_are_those_that_tfma_measures_by_itself(world: World) -
     shared = tfma.default_eval_shared_model(str(renamed), eval_config=config)
     files = sorted(str(path) for path in (Path(examples.uri) / "Split-eval").glob("*"))
     assert files
-    schema = exporter.io_utils.SchemaReader().read(str(Path(world.inputs["schema"][0].uri) / "schema.pbtxt"))
+    schema = schema_of(world.inputs)
     source = tf_example_record.TFExampleRecord(files, schema=schema, raw_record_column_name=tfma.ARROW_INPUT_COLUMN)
     output = str(world.folder / "stock")
     with beam.Pipeline(argv=["--runner=FnApiRunner", "--no_pipeline_type_check"]) as pipeline:

@@ -56,7 +56,7 @@ def test_a_repetition_is_recorded_as_the_ordinary_way_records_it(product: Produc
     repeated = product.call("run", "--json")
     assert "nothing has changed since run" in Path(repeated.result["log"]).read_text(errors="replace")
     # No stage runs this file, but a run that was answered without looking at the stages would not know that.
-    _edit(product.source / "bike_pipeline" / "commands" / "doctor.py", "from __future__", "\nfrom __future__")
+    _edit(product.source / "bike_pipeline" / "commands" / "set_up.py", "from __future__", "\nfrom __future__")
     ordinary = product.call("run", "--json")
     assert "changed since run" in Path(ordinary.result["log"]).read_text(errors="replace")
     assert set(repeated.states.values()) == set(ordinary.states.values()) == {"cached"}
