@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bike_pipeline.errors import BusyError, ConfigurationError
-from bike_pipeline.serving.security.identity import SCOPES, Client
+from bike_pipeline.serving.security import SCOPES, Client
 from bike_pipeline.storage.atomic_files import replace_file, storage_error
 from bike_pipeline.storage.locks import FOREVER, file_lock
 
@@ -79,7 +79,7 @@ class KeyRing:
         return tuple(
             (
                 key.sha256,
-                Client(f"key:{key.id}", key.name, frozenset(key.scopes)),
+                Client(f"key:{key.id}", frozenset(key.scopes)),
                 datetime.fromisoformat(key.not_before).timestamp(),
                 datetime.fromisoformat(key.expires).timestamp() if key.expires else math.inf,
             )

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from bike_pipeline.settings.serving_security import TlsSettings
 
 _log = logging.getLogger(__name__)
-_RENEW = "renew it, or correct serving.security.tls"
+_SETTING = "serving.security.tls"
+_RENEW = f"renew it, or correct {_SETTING}"
 # Let's Encrypt and cert-manager renew a month before the end; two weeks before it something is wrong with that.
 _EXPIRES_SOON = timedelta(days=14)
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -42,43 +43,50 @@ class Identity:
 
 
 def watch(tls: TlsSettings) -> WatchedFiles[Identity]:
-    """Return the identity that the settings name, which follows its files; see `read`."""
-    names = [tls.certificate_file, tls.key_file, *([tls.client_ca_file] if tls.client_ca_file else [])]
-    return WatchedFiles([Path(name).expanduser() for name in names], lambda: read(tls))
+    """Return the identity that the settings name, which follows its files.
 
-
-def read(tls: TlsSettings) -> Identity:
-    """Read and check the files of an identity.
-
-    Raises:
-        ConfigurationError: a file is missing, no PEM, expired or not yet valid, or the key is another one's.
+    A ConfigurationError says that one is missing, no PEM, expired or not yet valid, or that the key is another one's.
     """
-    chain, key = (
-        content_of(tls.certificate_file, "serving.security.tls"),
-        content_of(tls.key_file, "serving.security.tls"),
-    )
-    certificates = _certificates(chain, tls.certificate_file)
-    for certificate in certificates:
-        _check_dates(certificate, tls.certificate_file)
+    names = [tls.certificate_file, tls.key_file, *([tls.client_ca_file] if tls.client_ca_file else [])]
+    return WatchedFiles([Path(name).expanduser() for name in names], lambda: _read(tls))
+
+
+def _read(tls: TlsSettings) -> Identity:
+    chain = content_of(tls.certificate_file, _SETTING)
+    key = content_of(tls.key_file, _SETTING)
+    authorities = content_of(tls.client_ca_file, _SETTING) if tls.client_ca_file else b""
+    own = _check_certificates(chain, tls.certificate_file)
     _check_key(key, tls.key_file)
-    authorities = b""
-    if tls.client_ca_file:
-        authorities = content_of(tls.client_ca_file, "serving.security.tls")
-        for certificate in _certificates(authorities, tls.client_ca_file):
-            _check_dates(certificate, tls.client_ca_file)
-    left = certificates[0].not_valid_after_utc - datetime.now(UTC)
+    if authorities:
+        _check_certificates(authorities, tls.client_ca_file)
+    left = own.not_valid_after_utc - datetime.now(UTC)
     if left < _EXPIRES_SOON:
         _log.warning("%s: the certificate ends in %d days", tls.certificate_file, left.days)
     return Identity(chain, key, authorities, _context(tls, chain, key, authorities))
 
 
-def _certificates(pem: bytes, where: str) -> Sequence[Certificate]:
+def _check_certificates(pem: bytes, where: str) -> Certificate:
+    """Return the first certificate of a file, or refuse the file: one is not valid now."""
     from cryptography import x509
 
     try:
-        return x509.load_pem_x509_certificates(pem)
+        found = x509.load_pem_x509_certificates(pem)
     except ValueError:
         raise ConfigurationError("it holds no certificate as PEM", where=where, fix=_RENEW) from None
+    now = datetime.now(UTC)
+    for certificate in found:
+        name = certificate.subject.rfc4514_string()
+        ends, begins = certificate.not_valid_after_utc, certificate.not_valid_before_utc
+        if ends < now:
+            ended = f"the certificate of {name} expired on {ends:%Y-%m-%d %H:%M} UTC"
+            raise ConfigurationError(ended, where=where, fix=_RENEW)
+        if begins > now:
+            raise ConfigurationError(
+                f"the certificate of {name} is valid only from {begins:%Y-%m-%d %H:%M} UTC",
+                where=where,
+                fix="set this machine's clock, or renew the certificate",
+            )
+    return found[0]
 
 
 def _check_key(pem: bytes, where: str) -> None:
@@ -91,21 +99,6 @@ def _check_key(pem: bytes, where: str) -> None:
         raise ConfigurationError(
             "it holds no private key as PEM without a password", where=where, fix="name the key of the certificate"
         ) from None
-
-
-def _check_dates(certificate: Certificate, where: str) -> None:
-    now = datetime.now(UTC)
-    name = certificate.subject.rfc4514_string()
-    if certificate.not_valid_after_utc < now:
-        ended = f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
-        raise ConfigurationError(f"the certificate of {name} expired on {ended}", where=where, fix=_RENEW)
-    if certificate.not_valid_before_utc > now:
-        begins = f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
-        raise ConfigurationError(
-            f"the certificate of {name} is valid only from {begins}",
-            where=where,
-            fix="set this machine's clock, or renew the certificate",
-        )
 
 
 def context_of(files: WatchedFiles[Identity]) -> ssl.SSLContext:

@@ -1,30 +1,36 @@
-"""The guard before the REST handlers: one aiohttp middleware, so that a request crosses one layer only."""
+"""The guard before the REST handler: one layer, which also reads a body, bounded in size and time, and unpacks it."""
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import json
 import logging
 import math
+import zlib
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
 
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 
-from bike_pipeline.serving.security import bodies
+from bike_pipeline.serving.security import PREDICT
 from bike_pipeline.serving.security.guard import EVERYBODY, Guard, Quiet, report
-from bike_pipeline.serving.security.identity import PREDICT
-from bike_pipeline.serving.security.limits import Share
-from bike_pipeline.serving.security.request_size import SMALL, check_json
-from bike_pipeline.serving.statuses import StatusError
+from bike_pipeline.serving.security.limits import SMALL, Share, check_json
+from bike_pipeline.serving.statuses import Code, StatusError, invalid
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 _aiohttp_log = logging.getLogger("aiohttp.server")
 _QUIET = (Quiet(HttpProcessingError, "no HTTP request"), Quiet(ConnectionError, "a client went away"))
 # Looked up in every request: as the type of the own names, it need not be lowered each time.
 _API_KEY = type(hdrs.AUTHORIZATION)("X-API-Key")
 METRICS_PATH = "/monitoring/prometheus/metrics"
+# Where the guard leaves to the handler the body that it has read; nothing if there is no body, or must be none.
+BODY = web.RequestKey("body", bytes)
+_ENCODINGS = "gzip, deflate"
+# What is unpacked at once: short enough to do it within the event loop, and else a step in a thread.
+_SHORT = 64 * 1024
+_STEP = 1024 * 1024
 # Any page may ask; the key is what lets it in.
 _FOR_PAGES = {"Access-Control-Allow-Origin": "*"}
 _PREFLIGHT = {
@@ -34,47 +40,68 @@ _PREFLIGHT = {
 }
 
 
-def middleware_of(guard: Guard) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
-    """Return the middleware that lets requests pass, or answers them itself with TF Serving's error JSON."""
-    open_path = METRICS_PATH if guard.authentication.settings.open_metrics else ""
+def runner_of(guard: Guard, handler: Handler, shutdown_timeout: float = 60.0) -> web.ServerRunner:
+    """Return what lets a guarded handler answer every request, of the running event loop.
+
+    There is no application: its router and middlewares take a tenth of the time of a short request.
+    """
+    limits, loop = guard.limits, asyncio.get_running_loop()
+    server = _Server(
+        _guarded(guard, handler),
+        request_factory=functools.partial(web.BaseRequest, loop=loop, client_max_size=guard.largest),
+        access_log=None,
+        max_line_size=limits.header_bytes,
+        max_field_size=limits.header_bytes,
+        max_headers=limits.headers,
+        # Bodies are unpacked after it is known whose they are.
+        auto_decompress=False,
+        keepalive_timeout=limits.idle_seconds,
+        # What is left of a body that was refused is not waited for any longer than that.
+        lingering_time=min(limits.read_seconds, 5.0),
+    )
+    return web.ServerRunner(server, shutdown_timeout=shutdown_timeout)
+
+
+def _guarded(guard: Guard, handler: Handler) -> Handler:
+    """Return a handler that lets requests pass to another, or answers them itself with TF Serving's error JSON."""
+    open_path = METRICS_PATH if guard.authentication.open_metrics else ""
     for quiet in _QUIET:
         _aiohttp_log.addFilter(quiet)
 
-    @web.middleware
-    async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
         asked_from_page = hdrs.ORIGIN in request.headers
         try:
+            if hdrs.EXPECT in request.headers and not _waits(request):
+                raise StatusError(Code.INVALID_ARGUMENT, "Only `Expect: 100-continue` is understood.", status=417)
             if asked_from_page and request.method == hdrs.METH_OPTIONS:
                 # A browser asks for CORS before it sends credentials.
                 response: web.StreamResponse = web.Response(headers=_PREFLIGHT)
             else:
                 response = await _admitted(guard, open_path, request, handler)
         except StatusError as refusal:
-            response = refused(refusal)
-        except web.HTTPException as answer:
-            # The router's: a path or a method that does not exist.
-            response = error_response(answer.status, answer.reason, _allow(answer))
+            response = _refused(refusal)
         except (RequestPayloadError, HttpProcessingError) as error:
             _forget(error)
-            response = _closing(error_response(400, "The request's body cannot be read."))
+            response = _closing(_error_response(400, "The request's body cannot be read."))
         except ConnectionError as error:
             # The client went away in the middle of its body: nobody reads this, and nothing of it is unforeseen.
             _forget(error)
-            response = _closing(error_response(499, "The client went away."))
+            response = _closing(_error_response(499, "The client went away."))
         # CancelledError is none of these: then nobody waits for an answer.
         except Exception as error:  # noqa: BLE001 (no error's text or traceback reaches a client)
-            response = error_response(500, report(error, f"REST {request.method}"))
+            response = _error_response(500, report(error, f"REST {request.method}"))
         if asked_from_page:
             response.headers.update(_FOR_PAGES)
-        if not request.content.is_eof():
-            # Nor is a body that nobody asked for.
+        # The rest of a body that nobody asked for is not waited for. While the server stops, a client that is told so
+        # with its answer does not send the next request to a connection that is about to end.
+        if guard.draining or not request.content.is_eof():
             response.force_close()
         return response
 
-    return guarded
+    return answer
 
 
-async def _admitted(guard: Guard, open_path: str, request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _admitted(guard: Guard, open_path: str, request: web.BaseRequest, handler: Handler) -> web.StreamResponse:
     """Answer a request whose client may ask it; only then its body is read, if it is one that has a body."""
     if open_path and request.path == open_path:
         return await handler(request)
@@ -88,10 +115,10 @@ async def _admitted(guard: Guard, open_path: str, request: web.Request, handler:
         return await handler(request)
     with Share(guard.shares, client.id if client is not EVERYBODY else f"peer:{request.remote}") as share:
         # A short body has arrived with its headers; it holds no more than its connection does.
-        body = bodies.arrived(request) or await bodies.read(request, share, guard.limits.read_seconds)
+        body = _arrived(request) or await _read(request, share, guard.limits.read_seconds)
         if len(body) <= SMALL:
             check_json(body, guard.limits)
-        request[bodies.BODY] = body
+        request[BODY] = body
         return await handler(request)
 
 
@@ -105,11 +132,96 @@ def _forget(error: BaseException) -> None:
     error.__traceback__ = error.__context__ = error.__cause__ = None
 
 
-def _allow(answer: web.HTTPException) -> dict[str, str]:
-    return {"Allow": answer.headers["Allow"]} if "Allow" in answer.headers else {}
+def _arrived(request: web.BaseRequest) -> bytes:
+    """Return a short body that is there already and not packed; else nothing."""
+    content = request.content
+    if not content.is_eof() or content.total_bytes > _SHORT or hdrs.CONTENT_ENCODING in request.headers:
+        return b""
+    return content.read_nowait() if content.total_bytes <= request.client_max_size else b""
 
 
-def refused(refusal: StatusError) -> web.Response:
+async def _read(request: web.BaseRequest, share: Share, seconds: float) -> bytes:
+    """Return the body of a request, unpacked; its `client_max_size` bounds it before and after that."""
+    encoding = request.headers.get(hdrs.CONTENT_ENCODING, "").strip().lower()
+    if encoding not in {"", "identity", "gzip", "x-gzip", "deflate"}:
+        raise StatusError(
+            Code.INVALID_ARGUMENT, f"This Content-Encoding is not supported; send one of: {_ENCODINGS}.", status=415
+        )
+    most = request.client_max_size
+    length = request.content_length
+    if length is not None:
+        if length > most:
+            raise _too_large(most)
+        share.take("bytes", length)
+    body = await _arriving(request, share, seconds)
+    return await _unpacked(body, encoding, share, most) if encoding not in {"", "identity"} else body
+
+
+async def _arriving(request: web.BaseRequest, share: Share, seconds: float) -> bytes:
+    content, most, counted = request.content, request.client_max_size, request.content_length is not None
+    body = bytearray()
+    try:
+        if not content.is_eof() and _waits(request):
+            # Not before the client is known.
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            # The answer is still to begin.
+            request.writer.output_size = 0
+        async with asyncio.timeout(seconds):
+            while not content.at_eof():
+                piece = await content.readany()
+                if len(body) + len(piece) > most:
+                    raise _too_large(most)
+                if not counted:
+                    share.take("bytes", len(piece))
+                body += piece
+        return bytes(body)
+    except TimeoutError:
+        raise StatusError(Code.DEADLINE_EXCEEDED, "The request's body did not arrive in time.", status=408) from None
+    finally:
+        # Whoever keeps the error of a body that was left keeps this frame, but not the body.
+        body.clear()
+
+
+async def _unpacked(body: bytes, encoding: str, share: Share, most: int) -> bytes:
+    """Return what a body holds; many bytes of it are unpacked in a thread, which does so beside other requests."""
+    # Some send deflate without zlib's header, whose first four bits are 8.
+    bare = encoding == "deflate" and body[:1] and body[0] & 0xF != 8
+    bits = 16 + zlib.MAX_WBITS if "gzip" in encoding else -zlib.MAX_WBITS if bare else zlib.MAX_WBITS
+    loop = asyncio.get_running_loop()
+    found: list[bytes] = []
+    size, rest = 0, body
+    unpacker = zlib.decompressobj(bits)
+    try:
+        while not unpacker.eof:
+            if size or len(body) > _SHORT:
+                piece = await loop.run_in_executor(None, unpacker.decompress, rest, _STEP)
+            else:
+                piece = unpacker.decompress(rest, _SHORT)
+            if not piece and not rest:
+                break
+            size += len(piece)
+            if size > most:
+                raise _too_large(most)
+            share.take("bytes", len(piece))
+            found.append(piece)
+            rest = unpacker.unconsumed_tail
+            if unpacker.eof and "gzip" in encoding and unpacker.unused_data:
+                # Another member (RFC 1952, 2.2).
+                rest, unpacker = unpacker.unused_data, zlib.decompressobj(bits)
+    except zlib.error:
+        unpacker = zlib.decompressobj(bits)
+    if not unpacker.eof:
+        raise invalid("The request's body cannot be read.")
+    return b"".join(found)
+
+
+def _too_large(limit: int) -> StatusError:
+    return StatusError(
+        Code.RESOURCE_EXHAUSTED, f"The request's body is larger than {limit} bytes; send several.", status=413
+    )
+
+
+def _refused(refusal: StatusError) -> web.Response:
     """Return an error as TF Serving says it, and what it lacks words for."""
     headers = {}
     if refusal.retry_after:
@@ -117,10 +229,10 @@ def refused(refusal: StatusError) -> web.Response:
     if refusal.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="bike-pipeline"'
     if refusal.status == 415:
-        headers["Accept-Encoding"] = bodies.ENCODINGS
-    response = error_response(refusal.status, refusal.message, headers)
+        headers["Accept-Encoding"] = _ENCODINGS
+    response = _error_response(refusal.status, refusal.message, headers)
     # The rest of a body that nobody wants is not waited for.
-    return _closing(response) if refusal.status in {408, 413} else response
+    return _closing(response) if refusal.status in {408, 413, 417} else response
 
 
 def _closing(response: web.Response) -> web.Response:
@@ -128,7 +240,7 @@ def _closing(response: web.Response) -> web.Response:
     return response
 
 
-def error_response(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
+def _error_response(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
     """Return TF Serving's error JSON."""
     return web.Response(
         status=status,
@@ -138,33 +250,8 @@ def error_response(status: int, message: str, headers: dict[str, str] | None = N
     )
 
 
-async def expect_later(request: web.Request) -> web.StreamResponse | None:
-    """Take `Expect: 100-continue` without an answer: a body is asked for when it is known whose it is."""
-    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
-        return None
-    return _closing(error_response(417, "Only `Expect: 100-continue` is understood."))
-
-
-class Runner(web.AppRunner):
-    """Runs an application whose parser, too, answers in TF Serving's error JSON."""
-
-    def __init__(self, app: web.Application, handler: Handler | None = None, **options: Any) -> None:
-        """Run an application with the options of `web.AppRunner`.
-
-        A handler answers every request in place of the application's router and middlewares, which together take a
-        tenth of the time of a short request.
-        """
-        super().__init__(app, **options)
-        self._handler = handler
-
-    async def _make_server(self) -> web.Server:
-        server = await super()._make_server()
-        if self._handler is not None:
-            # Its requests are those that the application makes.
-            server.request_handler = cast("Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]", self._handler)
-        # aiohttp has no setting for what answers if there is no request yet.
-        server.__class__ = _Server
-        return server
+def _waits(request: web.BaseRequest) -> bool:
+    return request.headers.get(hdrs.EXPECT, "").lower() == "100-continue"
 
 
 class _Server(web.Server):
@@ -189,4 +276,4 @@ class _Connection(RequestHandler):
             message = "The request line or a header is too long."
         elif status != 400:
             message = "Internal error."
-        return _closing(error_response(status, message))
+        return _closing(_error_response(status, message))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable
@@ -12,12 +13,11 @@ from typing import Any
 import grpc
 from grpc import aio
 
-from bike_pipeline.serving.security.guard import Guard, Quiet, report
-from bike_pipeline.serving.security.identity import ADMIN, PREDICT
-from bike_pipeline.serving.security.limits import Share
-from bike_pipeline.serving.security.paths import check_model_config
-from bike_pipeline.serving.security.request_size import SMALL
+from bike_pipeline.serving.security import ADMIN, PREDICT
+from bike_pipeline.serving.security.guard import Guard, Quiet, check_model_config, report
+from bike_pipeline.serving.security.limits import SMALL, Share
 from bike_pipeline.serving.statuses import StatusError, invalid
+from bike_pipeline.settings.serving_security import LimitSettings
 
 # Who calls, from the interceptor to the handler; empty if everybody may.
 _CLIENT: ContextVar[str] = ContextVar("client", default="")
@@ -35,8 +35,7 @@ class GuardInterceptor(aio.ServerInterceptor):  # type: ignore[misc]
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
         _grpc_log.addFilter(_QUIET)
-        self._open_health = guard.authentication.settings.open_health
-        self._wrapped: dict[str, tuple[Any, Any]] = {}
+        self._wrapped: dict[str, Any] = {}
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         """Return the handler of a call, or one that refuses it before its message is read."""
@@ -44,8 +43,8 @@ class GuardInterceptor(aio.ServerInterceptor):  # type: ignore[misc]
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
-        is_open = self._open_health and method.startswith(_HEALTH)
-        if self._guard.authentication.required and not is_open:
+        is_open = self._guard.authentication.open_health and method.startswith(_HEALTH)
+        if self._guard.required and not is_open:
             authorization, api_key = _credentials(handler_call_details.invocation_metadata)
             try:
                 # The address is known to handlers only.
@@ -53,18 +52,17 @@ class GuardInterceptor(aio.ServerInterceptor):  # type: ignore[misc]
                 # The handler is called in the same task.
                 _CLIENT.set(client.id)
             except StatusError as refusal:
-                return _refusing(handler, refusal)
-        known = self._wrapped.get(method)
-        if known is None or known[0] is not handler:
-            known = (handler, self._wrap(handler, method, is_open))
-            self._wrapped[method] = known
-        return known[1]
+                # Of the messages it reads none.
+                return grpc.stream_unary_rpc_method_handler(functools.partial(_refuse, refusal))
+        if method not in self._wrapped:
+            self._wrapped[method] = self._wrap(handler, method, is_open)
+        return self._wrapped[method]
 
     def _wrap(self, handler: Any, method: str, is_open: bool) -> Any:
         if handler.request_streaming or handler.response_streaming:
             return handler
         guard, behaviour = self._guard, handler.unary_unary
-        by_address = not guard.authentication.required and not is_open
+        by_address = not guard.required and not is_open
 
         async def guarded(_messages: Any, context: Any) -> Any:
             try:
@@ -88,7 +86,7 @@ class GuardInterceptor(aio.ServerInterceptor):  # type: ignore[misc]
                         check_model_config(_reload_request(request).config, guard.roots)
                     return await behaviour(request, context)
             except StatusError as refusal:
-                await _abort(context, refusal)
+                await _refuse(refusal, None, context)
             except (aio.AbortError, aio.InternalError):
                 raise
             # CancelledError is none of these: then nobody waits for an answer.
@@ -127,7 +125,7 @@ def _address(peer: str) -> str:
     return peer.rpartition(":")[0]
 
 
-async def _abort(context: Any, refusal: StatusError) -> None:
+async def _refuse(refusal: StatusError, _messages: Any, context: Any) -> None:
     trailing: tuple[tuple[str, str], ...] = ()
     if refusal.retry_after:
         milliseconds = math.ceil(refusal.retry_after * 1000)
@@ -139,16 +137,15 @@ async def _abort(context: Any, refusal: StatusError) -> None:
     await context.abort(CODES[refusal.code], refusal.message, trailing)
 
 
-def _refusing(handler: Any, refusal: StatusError) -> Any:
-    """Return a handler that refuses, whatever the call takes, as one of many messages: of these it reads none."""
-
-    async def refuse(_request: Any, context: Any) -> None:
-        await _abort(context, refusal)
-
-    async def refuse_stream(_request: Any, context: Any) -> Any:
-        await _abort(context, refusal)
-        yield
-
-    if handler.response_streaming:
-        return grpc.stream_stream_rpc_method_handler(refuse_stream)
-    return grpc.stream_unary_rpc_method_handler(refuse)
+def grpc_options(limits: LimitSettings) -> list[tuple[str, int]]:
+    """Return options for `grpc.aio.server`: the size of metadata, idle connections, abuse of pings."""
+    return [
+        ("grpc.max_metadata_size", limits.header_bytes),
+        ("grpc.absolute_max_metadata_size", 2 * limits.header_bytes),
+        ("grpc.max_connection_idle_ms", int(limits.idle_seconds * 1000)),
+        ("grpc.server_handshake_timeout_ms", int(limits.read_seconds * 1000)),
+        # A connection that was lost without a word is found out and freed.
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.max_concurrent_streams", 1000),
+    ]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.errors import ConfigurationError
-from bike_pipeline.serving.security.identity import SCOPES, Client
+from bike_pipeline.serving.security import SCOPES, Client
 from bike_pipeline.serving.security.watched_file import WatchedFiles, content_of
 
 if TYPE_CHECKING:
@@ -37,16 +37,16 @@ class Tokens:
         read = _read_key if settings.key_file else _read_key_set
         self._keys: WatchedFiles[Mapping[str, Any]] = WatchedFiles([path], lambda: read(path, settings.algorithms))
         self._believed: OrderedDict[bytes, tuple[Client, float]] = OrderedDict()
-        self._generation = 0
+        self._believed_by: Mapping[str, Any] = {}
 
     def find(self, token: str) -> Client | None:
         """Return whose token this is, or None for one that is not believed."""
         if len(token) > _LONGEST:
             return None
         keys = self._keys.get()
-        if self._keys.generation != self._generation:
+        if keys is not self._believed_by:
             # What a withdrawn key has signed is believed no longer.
-            self._generation = self._keys.generation
+            self._believed_by = keys
             self._believed.clear()
         name = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         known = self._believed.get(name)
@@ -88,8 +88,7 @@ def _client(claims: Mapping[str, Any]) -> Client:
     # `scope` is one text with blanks (RFC 8693, 4.2); Azure and Okta write `scp`, some of them as a list.
     scopes = claims.get("scope", claims.get("scp", ""))
     names = scopes.split() if isinstance(scopes, str) else [str(each) for each in scopes]
-    subject = str(claims["sub"])[:200]
-    return Client(f"jwt:{subject}", subject, frozenset(names) & frozenset(SCOPES))
+    return Client(f"jwt:{str(claims['sub'])[:200]}", frozenset(names) & frozenset(SCOPES))
 
 
 def _read_key(path: Path, algorithms: tuple[str, ...]) -> Mapping[str, Any]:

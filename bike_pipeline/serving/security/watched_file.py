@@ -27,12 +27,9 @@ class WatchedFiles(Generic[Content]):
     def __init__(
         self, paths: Sequence[Path], read: Callable[[], Content], *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Read the files for the first time, or raise what is wrong with them; later reads only log it.
+        """Read the files that decide for the first time, or raise what is wrong with them; later reads only log it.
 
-        Args:
-            paths: the files that decide.
-            read: reads and checks all of them; raises a `BikePipelineError` for what is wrong.
-            clock: seconds since any fixed moment.
+        What reads all of them raises a `BikePipelineError` for what is wrong.
         """
         self._paths = tuple(paths)
         self._read = read
@@ -40,7 +37,6 @@ class WatchedFiles(Generic[Content]):
         self._lock = threading.Lock()
         self._state = self._look()
         self._next_look = clock() + LOOK_EVERY
-        self.generation = 0
         self._content = read()
 
     def get(self) -> Content:
@@ -65,7 +61,6 @@ class WatchedFiles(Generic[Content]):
         except (BikePipelineError, OSError) as error:
             _log.error("%s. The last good state stays in force.", str(error).removesuffix("."))
             return
-        self.generation += 1
         _log.warning("read again: %s", ", ".join(str(path) for path in self._paths))
 
     def _look(self) -> tuple[tuple[int, int, int] | None, ...]:

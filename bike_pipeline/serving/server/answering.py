@@ -13,8 +13,7 @@ from typing import Any
 from google.protobuf import json_format
 
 from bike_pipeline.serving.protos import get_model_metadata_pb2, get_model_status_pb2
-from bike_pipeline.serving.security.limits import take_rows
-from bike_pipeline.serving.security.request_size import check_rows
+from bike_pipeline.serving.security.limits import check_rows, take_rows
 from bike_pipeline.serving.server import examples_api, tensors
 from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.model_versions import ModelVersions

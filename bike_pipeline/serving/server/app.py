@@ -21,8 +21,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from bike_pipeline.errors import ConfigurationError, ServerError
 from bike_pipeline.exporting.formats import registry
 from bike_pipeline.model_registry import signing
-from bike_pipeline.serving import security
-from bike_pipeline.serving.security.rest import Runner
+from bike_pipeline.serving.security import certificates
+from bike_pipeline.serving.security.guard import Guard
+from bike_pipeline.serving.security.rest import runner_of
+from bike_pipeline.serving.security.rpc import GuardInterceptor, grpc_options
 from bike_pipeline.serving.server.answering import Answering
 from bike_pipeline.serving.server.batching import Resources
 from bike_pipeline.serving.server.grpc_services import MODEL_SERVICE, PREDICTION_SERVICE, GrpcApi
@@ -30,7 +32,7 @@ from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.model_versions import ModelConfig, ModelVersions
 from bike_pipeline.serving.server.openapi import document
 from bike_pipeline.serving.server.parsing import Parsing
-from bike_pipeline.serving.server.rest import RestApi, application
+from bike_pipeline.serving.server.rest import RestApi
 from bike_pipeline.serving.statuses import StatusError
 
 if TYPE_CHECKING:
@@ -70,32 +72,25 @@ class Server:
         # Unsound certificates and keys are told before anything is loaded.
         signing.use(settings)
         signing.trusted_keys(without_own=True)
-        self._ssl_context = security.ssl_context(settings)
-        self._grpc_credentials = security.grpc_credentials(settings)
-        middlewares, interceptors = security.rest_middlewares(settings), security.grpc_interceptors(settings)
+        tls = settings.serving.security.tls
+        identity = certificates.watch(tls) if tls.certificate_file else None
+        self._ssl_context = certificates.context_of(identity) if identity else None
+        self._grpc_credentials = certificates.credentials_of(identity) if identity else None
+        self._guard = Guard(settings)
         loading, answering = ThreadPoolExecutor(1, "loading"), ThreadPoolExecutor(1, "answering")
         self._resources = Resources(self._server, loading, answering, Metrics())
         self.versions = ModelVersions(self._resources, self._set_health)
         self._parsing = Parsing(self._server.request_timeout_seconds)
         answers = Answering(self.versions, self._resources.metrics, self._parsing, settings.serving.security.limits)
-        self._rest_api = RestApi(answers, self._server.metrics, document(settings))
+        rest_api = RestApi(answers, self._server.metrics, document(settings))
         self._grpc_api = GrpcApi(answers)
-        # TF Serving takes messages of any size; we take what the REST API takes.
-        limit = self._server.max_request_bytes
-        app, handler = application(self._rest_api, middlewares, limit)
-        self._runner = Runner(
-            app,
-            handler,
-            access_log=None,
-            handle_signals=False,
-            shutdown_timeout=self._server.drain_seconds,
-            **security.rest_options(settings),
-        )
+        self._runner = runner_of(self._guard, rest_api.handle, self._server.drain_seconds)
         self._grpc = grpc.aio.server(
-            interceptors=interceptors,
+            interceptors=[GuardInterceptor(self._guard)],
             options=[
-                *security.grpc_options(settings),
-                ("grpc.max_receive_message_length", limit),
+                *grpc_options(self._guard.limits),
+                # TF Serving takes messages of any size; we take what the REST API takes.
+                ("grpc.max_receive_message_length", self._server.max_request_bytes),
                 ("grpc.max_send_message_length", -1),
                 # Two servers on one port would share its clients by chance.
                 ("grpc.so_reuseport", 0),
@@ -133,7 +128,7 @@ class Server:
         await self._set_health(False)
         # Nobody new over REST, and whoever is there is told; then the same over gRPC, which cannot tell.
         await self._site.stop()
-        self._rest_api.draining = True
+        self._guard.draining = True
         await self._grpc_api.drain()
         await self._close(self._server.drain_seconds)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bike_pipeline.serving.protos import predict_pb2
-from bike_pipeline.serving.security.request_size import SMALL, check_json, check_rows
+from bike_pipeline.serving.security.limits import SMALL, check_json, check_rows
 from bike_pipeline.serving.server import examples_api, json_format, json_values, tensors
 from bike_pipeline.serving.server.answering import signature_of
 from bike_pipeline.serving.server.json_format import Format

@@ -17,7 +17,7 @@ from bike_pipeline.serving.protos import (
     predict_pb2,
     regression_pb2,
 )
-from bike_pipeline.serving.security.request_size import SMALL
+from bike_pipeline.serving.security.limits import SMALL
 from bike_pipeline.serving.server import answering, decoding, examples_api, model_versions, tensors
 from bike_pipeline.serving.server.answering import Answering, Counted
 from bike_pipeline.serving.server.examples_api import CLASSIFY, REGRESS

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
 import orjson
-from aiohttp import hdrs, web
+from aiohttp import web
 
-from bike_pipeline.serving.security import bodies
-from bike_pipeline.serving.security.request_size import SMALL
-from bike_pipeline.serving.security.rest import METRICS_PATH, expect_later, refused
+from bike_pipeline.serving.security.limits import SMALL
+from bike_pipeline.serving.security.rest import BODY, METRICS_PATH
 from bike_pipeline.serving.server import answering, decoding, examples_api, json_format, json_values, openapi
 from bike_pipeline.serving.server.answering import Answering, Counted
 from bike_pipeline.serving.server.metrics import CONTENT_TYPE
@@ -27,30 +26,19 @@ _EXAMPLES = {"classify": examples_api.CLASSIFY, "regress": examples_api.REGRESS}
 
 
 class RestApi:
-    """Answers every path; while it is `draining`, each connection ends with its next answer."""
+    """Answers every path."""
 
     def __init__(self, answers: Answering, with_metrics: bool, document: Any) -> None:
-        self.draining = False
         self._answers = answers
         self._with_metrics = with_metrics
         self._document = orjson.dumps(document)
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answer one request; what else is raised, the guard before this answers (see `serving.security`)."""
-        try:
-            response = await self._answer(request)
-        except StatusError as error:
-            response = refused(error)
-        if self.draining:
-            # Told with its answer, a client does not send the next request to a connection that is about to end.
-            response.force_close()
-        return response
-
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request; what is raised, the guard before this answers (see `serving.security`)."""
         path = request.rel_url.raw_path
         if request.method == "POST" and (asked := _asked(path)):
             verb, name, number, label = asked
-            content = request.get(bodies.BODY, b"")
+            content = request.get(BODY, b"")
             if verb == "predict":
                 return _json(await self._predict(content, name, number, label))
             # In other letters it is malformed, as in TF Serving, where all else may be in any.
@@ -128,19 +116,3 @@ def _number(text: str | None) -> int | None:
     if text and (len(text) >= 20 or int(text) >= 1 << 63):
         raise invalid(f"Failed to convert version: {text} to numeric.")
     return int(text) if text else None
-
-
-def application(
-    api: RestApi, middlewares: Sequence[Any], max_request_bytes: int
-) -> tuple[web.Application, Callable[[web.Request], Awaitable[web.StreamResponse]]]:
-    """Return the application, and what answers each of its requests: there is nothing to route."""
-    handler: Callable[[web.Request], Awaitable[web.StreamResponse]] = api.handle
-    for middleware in reversed(middlewares):
-        handler = functools.partial(middleware, handler=handler)
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        if hdrs.EXPECT in request.headers and (refused := await expect_later(request)) is not None:
-            return refused
-        return await handler(request)
-
-    return web.Application(client_max_size=max_request_bytes), answer

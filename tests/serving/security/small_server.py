@@ -12,9 +12,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
 
-from bike_pipeline.serving import security
-from bike_pipeline.serving.security import bodies
-from bike_pipeline.serving.security.rest import Runner, expect_later
+from bike_pipeline.serving.security import certificates
+from bike_pipeline.serving.security.guard import Guard
+from bike_pipeline.serving.security.rest import BODY, runner_of
+from bike_pipeline.serving.security.rpc import GuardInterceptor, grpc_options
 from bike_pipeline.settings import load_settings
 
 SECRET = "a secret of the inside"
@@ -41,28 +42,27 @@ class Service(model_service_pb2_grpc.ModelServiceServicer):
 async def _rest(request):
     if request.path == "/fail":
         raise KeyError(SECRET)
-    if request.path == "/teapot":
-        raise web.HTTPMethodNotAllowed("BREW", ["GET"])
     if request.path == MANY:
-        return web.json_response({"bytes": len(request.get(bodies.BODY, b""))})
+        return web.json_response({"bytes": len(request.get(BODY, b""))})
     return web.json_response({"path": request.path})
 
 
 @contextlib.asynccontextmanager
 async def serving(settings, *, max_bytes=1 << 20):
     """Start both; yield the addresses host:port of REST and gRPC."""
-    app = web.Application(middlewares=security.rest_middlewares(settings), client_max_size=max_bytes)
-    app.router.add_route("*", "/{path:.*}", _rest, expect_handler=expect_later)
-    runner = Runner(app, access_log=None, **security.rest_options(settings))
+    guard, tls = Guard(settings), settings.serving.security.tls
+    guard.largest = max_bytes
+    identity = certificates.watch(tls) if tls.certificate_file else None
+    runner = runner_of(guard, _rest)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=security.ssl_context(settings))
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=certificates.context_of(identity) if identity else None)
     await site.start()
-    server = grpc.aio.server(interceptors=security.grpc_interceptors(settings), options=security.grpc_options(settings))
+    server = grpc.aio.server(interceptors=[GuardInterceptor(guard)], options=grpc_options(guard.limits))
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(Service(), server)
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
-    credentials = security.grpc_credentials(settings)
+    credentials = certificates.credentials_of(identity) if identity else None
     port = (
         server.add_secure_port("127.0.0.1:0", credentials) if credentials else server.add_insecure_port("127.0.0.1:0")
     )

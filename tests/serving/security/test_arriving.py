@@ -10,8 +10,9 @@ import grpc
 import pytest
 from grpc._cython import cygrpc
 
-from bike_pipeline.serving import security
 from bike_pipeline.serving.security import limits
+from bike_pipeline.serving.security.guard import Guard
+from bike_pipeline.serving.security.rpc import GuardInterceptor
 from bike_pipeline.serving.statuses import Code, StatusError
 from tests.serving.security.small_server import run, settings_of
 
@@ -36,7 +37,7 @@ def test_a_call_that_is_cancelled_before_its_error_leaves_no_traceback(tmp_path,
         raise StatusError(Code.RESOURCE_EXHAUSTED, "too often")
 
     async def asks(behaviour):
-        (interceptor,) = security.grpc_interceptors(settings_of(tmp_path))
+        interceptor = GuardInterceptor(Guard(settings_of(tmp_path)))
         handler = grpc.unary_unary_rpc_method_handler(behaviour)
 
         async def found(_details):

@@ -194,10 +194,8 @@ def test_no_text_of_an_unforeseen_error_reaches_a_client_and_all_of_it_the_log(t
 
 def test_what_a_handler_answers_itself_passes(tmp_path):
     async def asks():
-        async with serving(settings_of(tmp_path)) as (rest, rpc):
+        async with serving(settings_of(tmp_path)) as (_, rpc):
             assert (await call(rpc, name="none"))[:2] == ("NOT_FOUND", "no such model")
-            status, _, headers = await get(rest, "/teapot")
-            assert (status, headers["Allow"]) == (405, "GET")
 
     run(asks())
 

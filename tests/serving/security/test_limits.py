@@ -5,8 +5,7 @@ import json
 import pytest
 from hypothesis import given, settings, strategies
 
-from bike_pipeline.serving.security.limits import RateLimit
-from bike_pipeline.serving.security.request_size import check_json
+from bike_pipeline.serving.security.limits import RateLimit, check_json
 from bike_pipeline.serving.statuses import StatusError
 from bike_pipeline.settings.serving_security import LimitSettings
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies
 
-from bike_pipeline.serving.security.paths import check_model_config, is_below, model_roots
+from bike_pipeline.serving.security.guard import check_model_config, is_below, model_roots
 from bike_pipeline.serving.statuses import Code, StatusError
 from bike_pipeline.settings import load_settings
 

@@ -15,7 +15,7 @@ import atheris
 
 with atheris.instrument_imports(include=["bike_pipeline.serving"]):
     from bike_pipeline.serving.protos import predict_pb2
-    from bike_pipeline.serving.security.request_size import check_json
+    from bike_pipeline.serving.security.limits import check_json
     from bike_pipeline.serving.server import json_format, json_values, tensors
     from bike_pipeline.serving.server.tensors import Signature, TensorSpec
     from bike_pipeline.serving.statuses import StatusError
