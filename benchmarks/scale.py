@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.scale_rows import write_upload  # noqa: E402
 from benchmarks.scale_stages import COLUMNS_ONLY, DIRECT, MEMORY, PARQUET, PEER, STAGES  # noqa: E402
-from bike_pipeline.data.payload import ROWS_PER_FILE  # noqa: E402
+from bike_pipeline.data.rows import ROWS_PER_FILE  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 BEAM_STAGES = ("ExampleGen", "StatisticsGen", "Transform", "Evaluator")

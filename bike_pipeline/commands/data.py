@@ -13,8 +13,7 @@ from bike_pipeline.commands.output import answer, table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from bike_pipeline.data.ingest import IngestResult
-    from bike_pipeline.data.span_version import SpanVersion
+    from bike_pipeline.data.manifest import IngestResult, SpanVersion
     from bike_pipeline.settings import Settings
 
 

@@ -44,6 +44,13 @@ def iso_date(number: int) -> str:
     return (date(1970, 1, 1) + timedelta(days=int(number))).isoformat()
 
 
+def calendar_of(days: Array) -> dict[str, Array]:
+    """Return `yr`, `mnth` and `weekday` (Sunday = 0), each (rows,), of days since 1970-01-01."""
+    months = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
+    # The first of January 1970 was a Thursday.
+    return {"yr": months // 12 + 1970 - features.FIRST_YEAR, "mnth": months % 12 + 1, "weekday": (days + 4) % 7}
+
+
 def weather_column(name: str) -> tuple[int, int]:
     """Return the columns of `CalendarSums.days` with the sums of a weather column and of its squares."""
     place = FIRST_WEATHER + 2 * WEATHER.index(name)
@@ -83,12 +90,7 @@ class CalendarSums:
         """Return the number of rows by "hr", "weekday" (Sunday = 0) or "mnth"."""
         if column == features.HOUR:
             return {hour: int(rows) for hour, rows in enumerate(self.hours[:, 0])}
-        # The first of January 1970 was a Thursday.
-        values = (
-            (self.dates + 4) % 7
-            if column == "weekday"
-            else self.dates.astype("datetime64[D]").astype("datetime64[M]").astype(int) % 12 + 1
-        )
+        values = calendar_of(self.dates)[column]
         return {int(value): int(self.days[values == value, ROWS].sum()) for value in np.unique(values)}
 
     def to_bytes(self) -> bytes:

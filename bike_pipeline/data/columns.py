@@ -6,18 +6,18 @@ import datetime as dt
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyarrow import compute
 
 from bike_pipeline.errors import DataError
 from bike_pipeline.features import Feature
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-    import pyarrow as pa
-
-    Values = npt.NDArray[np.int64] | npt.NDArray[np.float64]
-    Mask = npt.NDArray[np.bool_]
+Values = npt.NDArray[np.int64] | npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 # An integer may be written as 12.0: pandas does so as soon as one value of the column is missing.
 _INTEGER = re.compile(r"([+-]?[0-9]+)(?:\.0*)?")
@@ -61,9 +61,6 @@ def parse_column(feature: Feature, column: pa.ChunkedArray, where: str) -> tuple
     Raises:
         DataError: the column's type cannot hold such values at all.
     """
-    import numpy as np
-    import pyarrow as pa
-
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if pa.types.is_null(array.type) or pa.types.is_string_view(array.type):
         array = array.cast(pa.string())
@@ -74,7 +71,9 @@ def parse_column(feature: Feature, column: pa.ChunkedArray, where: str) -> tuple
     valid = ~(missing | wrong)
 
     def text_of(row: int) -> str:
-        text = _as_text(array[row])
+        # Python's own types know no nanoseconds and no year above 9999.
+        value = array[row].cast(pa.string()) if pa.types.is_temporal(array.type) else array[row]
+        text = str(value.as_py())
         return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
 
     problems = [
@@ -95,13 +94,6 @@ def parse_column(feature: Feature, column: pa.ChunkedArray, where: str) -> tuple
     return values, valid, [problem for problem in problems if problem.mask.any()]
 
 
-def _as_text(value: Any) -> str:
-    import pyarrow as pa
-
-    # Python's own types know no nanoseconds and no year above 9999.
-    return str(value.cast(pa.string()).as_py() if pa.types.is_temporal(value.type) else value.as_py())
-
-
 def _type_reason(text: str, feature: Feature) -> str:
     if feature.kind == "int" and re.fullmatch(r"\s*[+-]?[0-9]{19,}…?(\.0*)?\s*", text):
         return f"{text} is too large for an integer"
@@ -109,13 +101,11 @@ def _type_reason(text: str, feature: Feature) -> str:
 
 
 def _from_text(feature: Feature, array: pa.Array) -> tuple[Values, Mask, Mask]:
-    import numpy as np
-    import pyarrow as pa
-    from pyarrow import compute
-
     kind = np.float64 if feature.kind == "float" else np.int64
     nothing = np.zeros(len(array), dtype=bool)
-    if feature.kind != "date" and not array.null_count and not _may_be_hexadecimal(array):
+    # Arrow would read 0x1F as 31.
+    hexadecimal = (compute.any(compute.match_substring(array, sign)).as_py() for sign in "xX")
+    if feature.kind != "date" and not array.null_count and not any(hexadecimal):
         try:
             numbers = array.cast(pa.float64() if feature.kind == "float" else pa.int64())
             return numbers.to_numpy(zero_copy_only=False), nothing, nothing.copy()
@@ -130,13 +120,6 @@ def _from_text(feature: Feature, array: pa.Array) -> tuple[Values, Mask, Mask]:
     missing = np.array([not text for text in texts], dtype=bool)[index]
     wrong = np.array([value is None and bool(text) for value, text in zip(parsed, texts, strict=True)], dtype=bool)
     return values, missing, wrong[index]
-
-
-def _may_be_hexadecimal(array: pa.Array) -> bool:
-    """Return whether a text holds an x: Arrow would read 0x1F as 31."""
-    from pyarrow import compute
-
-    return any(compute.any(compute.match_substring(array, sign)).as_py() for sign in "xX")
 
 
 def _integer(text: str) -> int | None:
@@ -159,10 +142,6 @@ def _date(text: str) -> int | None:
 
 
 def _from_type(feature: Feature, array: pa.Array, where: str) -> tuple[Values, Mask, Mask]:
-    import numpy as np
-    import pyarrow as pa
-    from pyarrow import compute
-
     missing: Any = array.is_null().to_numpy(zero_copy_only=False)
     wrong = np.zeros(len(array), dtype=bool)
     kind = array.type

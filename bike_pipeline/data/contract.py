@@ -9,31 +9,34 @@ stands in time order; and when no earlier row has the same date and hour.
 Two rules need a word. *Order*: of the rows that are sound by themselves, the longest run in time order stays and the
 rest is rejected, so one date typed wrongly costs one row and not every row after it. *Duplicates*: the first sound row
 of an hour stays, the later ones are rejected; a broken row never displaces a sound one.
+
+The quarantine keeps every rejected row as it stood in its source, with its place there and all its reasons. It is
+itself a valid source: once its values are corrected it can be ingested, since the columns that say what was wrong are
+not part of the feature contract.
 """
 
 from __future__ import annotations
 
 import bisect
 import hashlib
+import io
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.csv as pc
 
 from bike_pipeline import features
-from bike_pipeline.data.columns import Problem, parse_column
-from bike_pipeline.data.quarantine import quarantine_table
+from bike_pipeline.data.calendar_sums import calendar_of
+from bike_pipeline.data.columns import Mask, Problem, parse_column
 from bike_pipeline.data.sources.source_rows import SourceRows
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-    import pyarrow as pa
+Numbers = npt.NDArray[np.int64]
 
-    Numbers = npt.NDArray[np.int64]
-    Mask = npt.NDArray[np.bool_]
-
-# 1970-01-01 was a Thursday, which is 4 when Sunday is 0.
-_WEEKDAY_OF_DAY_0 = 4
 _FRIDAY = 5
 HOURS_PER_DAY = 24
 
@@ -64,9 +67,6 @@ def contract_sha256() -> str:
 
 def check_rows(rows: SourceRows) -> CheckedRows:
     """Check every row of a source against the contract."""
-    import numpy as np
-    import pyarrow as pa
-
     values: dict[str, Any] = {}
     valid: dict[str, Mask] = {}
     problems: list[Problem] = []
@@ -83,6 +83,9 @@ def check_rows(rows: SourceRows) -> CheckedRows:
     keys = np.where(placed, values[features.DATE] * HOURS_PER_DAY + np.where(placed, hours, 0), 0)
     accepted, late = _order_and_repeats(keys, placed, sound, rows.lines)
     problems += late
+    reasons = {"fields": len(rows.broken)} if rows.broken else {}
+    for kind in {problem.kind for problem in problems}:
+        reasons[kind] = int(np.any([problem.mask for problem in problems if problem.kind == kind], axis=0).sum())
     keep = pa.array(accepted)
     columns = {}
     for feature in features.FEATURES:
@@ -90,28 +93,14 @@ def check_rows(rows: SourceRows) -> CheckedRows:
         columns[feature.name] = array.cast(pa.int32()).cast(pa.date32()) if feature.kind == "date" else array
     return CheckedRows(
         accepted=pa.table(columns),
-        rejected=quarantine_table(rows, problems, ~accepted),
-        reasons=_count(problems, len(rows.broken)),
+        rejected=_quarantine(rows, problems, ~accepted),
+        reasons=dict(sorted(reasons.items())),
         total=len(sound) + len(rows.broken),
     )
 
 
-def calendar_of(days: Numbers) -> dict[str, Numbers]:
-    """Return `yr`, `mnth` and `weekday`, each (rows,), of days since 1970-01-01."""
-    import numpy as np
-
-    months = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
-    return {
-        "yr": months // 12 + 1970 - features.FIRST_YEAR,
-        "mnth": months % 12 + 1,
-        "weekday": (days + _WEEKDAY_OF_DAY_0) % 7,
-    }
-
-
 def is_workingday(weekday: Numbers, holiday: Numbers) -> Numbers:
     """Return `workingday`, (rows,), from weekday (Sunday = 0) and holiday."""
-    import numpy as np
-
     found: Numbers = ((weekday >= 1) & (weekday <= _FRIDAY) & (holiday == 0)).astype(np.int64)
     return found
 
@@ -126,33 +115,22 @@ def agreement(values: dict[str, Any], valid: dict[str, Mask]) -> list[Problem]:
     problems = []
 
     def disagree(name: str, expected: Any, known: Mask, reason: str) -> None:
-        mask = known & valid[name] & (values[name] != expected)
-        if mask.any():
-            found = values[name]
-            problems.append(
-                Problem("agreement", mask, lambda row: f"{name}: {found[row]} but {reason} {expected[row]}")
-            )
+        mask, found = known & valid[name] & (values[name] != expected), values[name]
+        problems.append(Problem("agreement", mask, lambda row: f"{name}: {found[row]} but {reason} {expected[row]}"))
 
     dated = valid[features.DATE]
     for name, expected in calendar_of(values[features.DATE]).items():
         disagree(name, expected, dated, "the date says")
     # A year of the calendar in place of the years since 2011; with a date, the date has said so above.
-    years = values["yr"]
+    years, beyond = values["yr"], f"is above {features.MOST_YEARS} (it counts from {features.FIRST_YEAR})"
     many = ~dated & valid["yr"] & (years > features.MOST_YEARS)
-    if many.any():
-        problems.append(
-            Problem(
-                "range",
-                many,
-                lambda row: f"yr: {years[row]} is above {features.MOST_YEARS} (it counts from {features.FIRST_YEAR})",
-            )
-        )
+    problems.append(Problem("range", many, lambda row: f"yr: {years[row]} {beyond}"))
     known = valid["weekday"] & valid["holiday"]
     disagree("workingday", is_workingday(values["weekday"], values["holiday"]), known, "weekday and holiday say")
     if features.LABEL in values:
         total = values["casual"] + values["registered"]
         disagree(features.LABEL, total, valid["casual"] & valid["registered"], "casual + registered is")
-    return problems
+    return [problem for problem in problems if problem.mask.any()]
 
 
 def _order_and_repeats(keys: Numbers, placed: Mask, sound: Mask, lines: Numbers) -> tuple[Mask, list[Problem]]:
@@ -164,8 +142,6 @@ def _order_and_repeats(keys: Numbers, placed: Mask, sound: Mask, lines: Numbers)
         sound: (rows,): which rows are right by themselves.
         lines: (rows,): line numbers, for the reasons.
     """
-    import numpy as np
-
     index = np.flatnonzero(sound)
     kept = index[_longest_run(keys[index])]
     accepted = np.zeros(len(keys), dtype=bool)
@@ -197,8 +173,6 @@ def _longest_run(keys: Numbers) -> Numbers:
 
     Patience sorting, O(n log n).
     """
-    import numpy as np
-
     steps = np.diff(keys)
     if bool((steps >= 0).all()):
         return np.flatnonzero(np.concatenate([[True], steps > 0])[: len(keys)])
@@ -221,9 +195,33 @@ def _longest_run(keys: Numbers) -> Numbers:
     return np.array(chain[::-1], dtype=np.int64)
 
 
-def _count(problems: list[Problem], broken: int) -> dict[str, int]:
-    masks: dict[str, Mask] = {}
+def _quarantine(rows: SourceRows, problems: Sequence[Problem], rejected: Mask) -> pa.Table:
+    """Return the quarantine of the rows that do not pass, in the source's order, broken lines among them."""
+    index = np.flatnonzero(rejected)
+    reasons: dict[int, list[str]] = {int(row): [] for row in index}
     for problem in problems:
-        masks[problem.kind] = masks[problem.kind] | problem.mask if problem.kind in masks else problem.mask
-    counts = {kind: int(mask.sum()) for kind, mask in masks.items()}
-    return dict(sorted((counts | ({"fields": broken} if broken else {})).items()))
+        for row in np.flatnonzero(problem.mask):
+            reasons[int(row)].append(problem.describe(int(row)))
+    where = np.concatenate([rows.files[index], np.array([line.file for line in rows.broken], dtype=np.int64)])
+    lines = np.concatenate([rows.lines[index], np.array([line.line for line in rows.broken], dtype=np.int64)])
+    columns = {
+        "file": pa.array([rows.names[file] for file in where], type=pa.string()),
+        "line": pa.array(lines),
+        "reasons": pa.array(
+            [*("; ".join(found) for found in reasons.values()), *(line.reason for line in rows.broken)], pa.string()
+        ),
+        "text": pa.array([*([None] * len(index)), *(line.text for line in rows.broken)], type=pa.string()),
+    }
+    gap = pa.nulls(len(rows.broken), type=pa.string())
+    taken = rows.table.take(pa.array(index))
+    for name in features.COLUMNS:
+        texts = taken.column(name).cast(pa.string()).chunks
+        columns[name] = pa.chunked_array([*texts, gap], type=pa.string())
+    return pa.table(columns).take(pa.array(np.lexsort((lines, where))))
+
+
+def quarantine_csv(table: pa.Table) -> bytes:
+    """Return a quarantine as CSV (UTF-8, LF line ends, quoted where needed)."""
+    buffer = io.BytesIO()
+    pc.write_csv(table, buffer, pc.WriteOptions(include_header=False))
+    return (",".join(table.column_names) + "\n").encode() + buffer.getvalue()

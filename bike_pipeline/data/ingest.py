@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 from bike_pipeline.data.contract import CheckedRows, check_rows
+from bike_pipeline.data.manifest import IngestResult
 from bike_pipeline.data.sources.registry import read_source
-from bike_pipeline.data.span_version import Addition
 from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.errors import DataError
 from bike_pipeline.settings import Settings
 
 _MOST_NAMED = 5
-
-
-@dataclass(frozen=True)
-class IngestResult(Addition):
-    """What became of an upload, and how many of its rows broke the contract and were rejected."""
-
-    rejected: int = 0
 
 
 def ingest(settings: Settings, source: str, *, query: str | None = None, span: int | None = None) -> IngestResult:
@@ -33,17 +26,15 @@ def ingest(settings: Settings, source: str, *, query: str | None = None, span: i
     store = SpanStore(settings.store_uri)
     rows, origin = read_source(source, query=query)
     checked = check_rows(rows)
-    share = checked.rejected.num_rows / checked.total
-    if share > settings.data.max_rejected_fraction or not checked.accepted.num_rows:
+    share, data = checked.rejected.num_rows / checked.total, settings.data
+    if share > data.max_rejected_fraction or not checked.accepted.num_rows:
         kept = store.keep_refused(checked)
-        limit = settings.data.max_rejected_fraction
         raise DataError(
             f"{checked.rejected.num_rows:,} of {checked.total:,} rows ({share:.1%}) break the feature contract "
-            f"(data.max_rejected_fraction allows {limit:.1%}); {_most_frequent(checked)}",
+            f"(data.max_rejected_fraction allows {data.max_rejected_fraction:.1%}); {_most_frequent(checked)}",
             where=origin.location,
             fix=f"see the reasons in {kept}; nothing was ingested",
         )
-    data = settings.data
     added = store.add(checked, origin, eval_fraction=data.eval_fraction, data_format=data.format, span=span)
     notes = list(added.notes)
     if rows.ignored:
@@ -52,12 +43,11 @@ def ingest(settings: Settings, source: str, *, query: str | None = None, span: i
     if rows.skipped:
         more = f" and {len(rows.skipped) - _MOST_NAMED} more" if len(rows.skipped) > _MOST_NAMED else ""
         notes.append(f"not read, being no CSV or Parquet file: {', '.join(rows.skipped[:_MOST_NAMED])}{more}")
-    return IngestResult(added.version, added.created, tuple(notes), checked.rejected.num_rows)
+    return replace(added, notes=tuple(notes))
 
 
 def _most_frequent(checked: CheckedRows) -> str:
     kinds = sorted(checked.reasons.items(), key=lambda item: -item[1])
-    first = checked.rejected.column("reasons")[0].as_py()
-    line = checked.rejected.column("line")[0].as_py()
     counts = ", ".join(f"{kind} {count:,}" for kind, count in kinds)
-    return f"by kind: {counts}; the first, line {line}: {first}"
+    (first,) = checked.rejected.slice(0, 1).to_pylist()
+    return f"by kind: {counts}; the first, line {first['line']}: {first['reasons']}"

@@ -1,10 +1,12 @@
-"""The manifest of a version: what is in it, where it came from, and the SHA-256 of every file."""
+"""A version of a span and its manifest: what is in it, where it came from, and the SHA-256 of every file."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -15,6 +17,8 @@ SCHEMA_VERSION: Final = 2
 Split = Literal["train", "eval"]
 DataFormat = Literal["csv", "parquet"]
 SPLITS: tuple[Split, ...] = ("train", "eval")
+MANIFEST = "manifest.json"
+QUARANTINE = "quarantine.csv"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Rows = Annotated[int, Field(ge=0)]
@@ -69,10 +73,13 @@ class RowCounts(_Record):
 
 
 class TimeRange(_Record):
-    """First and last hour, local time without a zone."""
+    """First and last hour, inclusive, local time without a zone."""
 
     first: datetime
     last: datetime
+
+    def __str__(self) -> str:
+        return f"{self.first:%Y-%m-%d %H:00} to {self.last:%Y-%m-%d %H:00}"
 
 
 class FileRecord(_Record):
@@ -156,3 +163,59 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise DataError(f"the manifest is damaged ({place}: {first['msg']})", where=where, fix=fix) from error
+
+
+@dataclass(frozen=True)
+class SpanVersion:
+    """One version of one span; `uri` is the absolute path or address of its folder."""
+
+    span: int
+    version: int
+    uri: str
+    manifest: Manifest
+
+    def names(self, split: Split) -> list[str]:
+        """Return the paths of a split's files in the version, in the order of their rows."""
+        return [name for name in sorted(self.manifest.files) if name.startswith(f"{split}/")]
+
+    def files(self, split: Split) -> list[str]:
+        """Return the absolute paths or addresses of a split's files, in the order of their rows."""
+        return [f"{self.uri}/{name}" for name in self.names(split)]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes this version the same as another: span, version, content hash and rows by split."""
+        rows = self.manifest.rows
+        return {
+            "span": self.span,
+            "version": self.version,
+            "content_sha256": self.manifest.content_sha256,
+            "rows": {"train": rows.train, "eval": rows.eval},
+        }
+
+    @property
+    def manifest_sha256(self) -> str:
+        """SHA-256 of the manifest's file: with it, everything that the manifest names is fixed."""
+        return hashlib.sha256(render_manifest(self.manifest)).hexdigest()
+
+    @property
+    def quarantine(self) -> str | None:
+        """Absolute path or address of the quarantine file; None if no row was rejected."""
+        return f"{self.uri}/{QUARANTINE}" if QUARANTINE in self.manifest.files else None
+
+
+@dataclass(frozen=True)
+class IngestResult:
+    """What became of an upload.
+
+    Attributes:
+        version: the version that holds its rows.
+        created: whether it is new.
+        rejected: how many rows broke the contract.
+        notes: what the user should know.
+    """
+
+    version: SpanVersion
+    created: bool
+    rejected: int
+    notes: tuple[str, ...] = ()

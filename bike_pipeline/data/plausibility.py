@@ -217,7 +217,7 @@ def _months(whole: CalendarSums, history: CalendarSums, limits: GateLimits) -> I
 
 def _by_month(sums: CalendarSums) -> Array:
     """Return `CalendarSums.days` added up by month of the year, with the number of days; shape (12, columns + 1)."""
-    month = sums.dates.astype("datetime64[D]").astype("datetime64[M]").astype(int) % 12
+    month = calendar_sums.calendar_of(sums.dates)["mnth"] - 1
     found = np.zeros((12, sums.days.shape[1] + 1))
     np.add.at(found, month, np.column_stack([sums.days, np.ones(len(sums.dates))]))
     return found

@@ -2,9 +2,9 @@
 
 A large split is cut into several files, so that a reader holds one of them at a time; they are CSV or Parquet, as the
 version's manifest says. The layout is TFX's own, so that its stock CsvExampleGen reads CSV versions with the input
-patterns of `input_pattern`. A version is never changed after its
-creation; `verify` tells when somebody did. Which span an upload belongs to is decided in `placement.py`; how a version
-appears all at once, in `storage.files`.
+pattern `span-{SPAN:4}/version-{VERSION:4}/train/*`. A version is never changed after its creation; `verify` tells when
+somebody did. Which span an upload belongs to is decided in `placement.py`; how a version appears all at once, in
+`storage.files`. Arrow is imported where rows are read or written only, so that a re-run does without.
 """
 
 from __future__ import annotations
@@ -15,36 +15,32 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bike_pipeline.data.contract import CheckedRows
 from bike_pipeline.data.manifest import (
+    MANIFEST,
+    QUARANTINE,
     SPLITS,
     DataFormat,
     FileRecord,
+    IngestResult,
     SourceRecord,
+    SpanVersion,
     Split,
-    VersionNumber,
+    TimeRange,
     parse_manifest,
     render_manifest,
 )
-from bike_pipeline.data.payload import MANIFEST, QUARANTINE, build_payload, manifest_mismatch
-from bike_pipeline.data.placement import HIGHEST_NUMBER, SpanRange, assign_span
-from bike_pipeline.data.quarantine import quarantine_csv
-from bike_pipeline.data.rows import content_sha256, merge_rows, rows_from_csv, rows_from_parquet, time_range
-from bike_pipeline.data.span_version import Addition, SpanVersion
+from bike_pipeline.data.placement import HIGHEST_NUMBER, assign_span
 from bike_pipeline.errors import DataError
 from bike_pipeline.storage.files import LOCK_SECONDS, Files, open_files, write_tree
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from bike_pipeline.data.contract import CheckedRows
+
 REFUSED = "refused"
 _SPAN = re.compile(r"span-([0-9]{4})")
 _VERSION = re.compile(r"version-([0-9]{4})")
-
-
-def input_pattern(split: Split) -> str:
-    """Return TFX's input pattern of a split, relative to the store."""
-    return f"span-{{SPAN:4}}/version-{{VERSION:4}}/{split}/*"
 
 
 class SpanStore:
@@ -99,10 +95,7 @@ class SpanStore:
     def latest(self, span: int | None = None) -> SpanVersion:
         """Return the highest version of a span, or of the highest span; a DataError if there is none."""
         if span is None:
-            spans = self.spans()
-            if not spans:
-                raise DataError("the store holds no span", where=self.uri, fix="run `bike-pipeline data ingest SOURCE`")
-            span = spans[-1]
+            return self.window(0)[0]
         versions = self.versions(span)
         if not versions:
             raise DataError(
@@ -153,6 +146,8 @@ class SpanStore:
     def _rows(self, found: SpanVersion, name: str) -> pa.Table:
         folder = _folder(found.span, found.version)
         content = self._checked(folder, name, found.manifest.files[name])
+        from bike_pipeline.data.rows import rows_from_csv, rows_from_parquet
+
         read = rows_from_parquet if found.manifest.format == "parquet" else rows_from_csv
         return read(content, self._files.uri(f"{folder}/{name}"))
 
@@ -163,6 +158,8 @@ class SpanStore:
 
     def verify(self, span: int, version: int) -> SpanVersion:
         """Check a version against its manifest: every file's SHA-256, no file too many, all it says of the rows."""
+        from bike_pipeline.data.rows import manifest_mismatch
+
         found = self.get(span, version)
         folder = _folder(span, version)
         for split in SPLITS:
@@ -206,7 +203,7 @@ class SpanStore:
         eval_fraction: float,
         data_format: DataFormat = "csv",
         span: int | None = None,
-    ) -> Addition:
+    ) -> IngestResult:
         """Add the accepted rows of an upload (at least one); the same rows never make two versions.
 
         `eval_fraction` is the share of the span's days that is the eval split; `span` is what the rows are, if that is
@@ -217,8 +214,9 @@ class SpanStore:
             BusyError: another writer is at work.
             StorageError: the version cannot be written; the store is as it was.
         """
+        from bike_pipeline.data.rows import build_payload, content_sha256, merge_rows, time_range
+
         rows = checked.accepted
-        first, last = time_range(rows)
         with self._files.lock():
             versions = self.all_versions()
             known = {found.manifest.content_sha256: found for found in reversed(versions)}
@@ -226,37 +224,36 @@ class SpanStore:
             if address in known:
                 return self._already_there(known[address], versions, checked, eval_fraction)
             latest = {found.span: found for found in versions}
-            existing = [SpanRange(s, found.manifest.first, found.manifest.last) for s, found in latest.items()]
-            placement = assign_span(existing, first, last, span, source.location)
-            parent = latest.get(placement.span)
+            existing = {n: TimeRange(first=v.manifest.first, last=v.manifest.last) for n, v in latest.items()}
+            number, merges = assign_span(existing, time_range(rows), span, source.location)
+            parent = latest.get(number)
             from_parent = 0
-            if parent is not None and placement.merges:
+            if parent is not None and merges:
                 rows, from_parent = merge_rows(self.read(parent.span, parent.version), rows)
                 address = content_sha256(rows)
                 if address in known:
                     return self._already_there(known[address], versions, checked, eval_fraction)
             version = parent.version + 1 if parent is not None else 1
             if version > HIGHEST_NUMBER:
-                raise DataError(
-                    f"span {placement.span} has {HIGHEST_NUMBER} versions", where=self.uri, fix="use another store"
-                )
+                raise DataError(f"span {number} has {HIGHEST_NUMBER} versions", where=self.uri, fix="use another store")
             payload = build_payload(
-                VersionNumber(span=placement.span, version=version),
+                number,
+                version,
+                parent,
                 rows,
                 address,
+                from_parent,
                 checked,
                 source,
                 eval_fraction=eval_fraction,
                 data_format=data_format,
-                parent=None if parent is None else VersionNumber(span=parent.span, version=parent.version),
-                from_parent=from_parent,
             )
-            self._files.publish(_folder(placement.span, version), lambda folder: write_tree(folder, payload), MANIFEST)
-            return Addition(self.get(placement.span, version), created=True)
+            self._files.publish(_folder(number, version), lambda folder: write_tree(folder, payload), MANIFEST)
+            return IngestResult(self.get(number, version), True, checked.rejected.num_rows)
 
     def _already_there(
         self, same: SpanVersion, versions: list[SpanVersion], checked: CheckedRows, eval_fraction: float
-    ) -> Addition:
+    ) -> IngestResult:
         notes = [f"span {same.span} version {same.version} holds these rows already; nothing was written"]
         newest = max(found.version for found in versions if found.span == same.span)
         if newest > same.version:
@@ -268,7 +265,7 @@ class SpanStore:
             )
         if checked.rejected.num_rows:
             notes.append(f"the rejected rows of this upload are kept in {self._keep_refused(checked)}")
-        return Addition(same, created=False, notes=tuple(notes))
+        return IngestResult(same, False, checked.rejected.num_rows, tuple(notes))
 
     def keep_refused(self, checked: CheckedRows) -> str:
         """Keep the quarantine of an upload that was refused as a whole, each one once; return its path or address."""
@@ -276,6 +273,8 @@ class SpanStore:
             return self._keep_refused(checked)
 
     def _keep_refused(self, checked: CheckedRows) -> str:
+        from bike_pipeline.data.contract import quarantine_csv
+
         content = quarantine_csv(checked.rejected)
         folder = f"{REFUSED}/{hashlib.sha256(content).hexdigest()[:16]}"
         if QUARANTINE not in self._files.files(folder):

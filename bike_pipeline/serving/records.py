@@ -10,8 +10,9 @@ from functools import partial
 from typing import Any
 
 from bike_pipeline import features
+from bike_pipeline.data.calendar_sums import calendar_of
 from bike_pipeline.data.columns import Problem, parse_column
-from bike_pipeline.data.contract import agreement, calendar_of, is_workingday
+from bike_pipeline.data.contract import agreement, is_workingday
 from bike_pipeline.data.sources.source_rows import other_separator, similar_name
 from bike_pipeline.errors import ModelError
 

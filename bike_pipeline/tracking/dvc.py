@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bike_pipeline.data.payload import MANIFEST
+from bike_pipeline.data.manifest import MANIFEST
 from bike_pipeline.storage.atomic_files import replace_file, storage_error, sync_folder
 
 if TYPE_CHECKING:

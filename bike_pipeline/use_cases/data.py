@@ -10,8 +10,7 @@ from bike_pipeline.errors import ConfigurationError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bike_pipeline.data.ingest import IngestResult
-    from bike_pipeline.data.span_version import SpanVersion
+    from bike_pipeline.data.manifest import IngestResult, SpanVersion
     from bike_pipeline.data.spans import SpanStore
     from bike_pipeline.settings import Settings
 

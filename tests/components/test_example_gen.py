@@ -132,11 +132,11 @@ def test_an_empty_store_says_what_to_do(tmp_path: Path) -> None:
 def test_a_large_split_is_several_files_in_the_store_and_in_the_examples(
     month_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, examples: Any
 ) -> None:
-    from bike_pipeline.data import payload
+    from bike_pipeline.data import rows
     from bike_pipeline.data.ingest import ingest
     from bike_pipeline.settings import load_settings
 
-    monkeypatch.setattr(payload, "ROWS_PER_FILE", 250)
+    monkeypatch.setattr(rows, "ROWS_PER_FILE", 250)
     uri = str(tmp_path / "spans")
     ingest(load_settings(assignments=(f"data.store={uri}",)), str(month_file("2012-03")))
     stored = sorted(path.name for path in (tmp_path / "spans/span-0001/version-0001/train").iterdir())

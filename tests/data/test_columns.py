@@ -12,8 +12,7 @@ import pytest
 
 from bike_pipeline import features
 from bike_pipeline.data.columns import parse_column
-from bike_pipeline.data.contract import check_rows
-from bike_pipeline.data.quarantine import quarantine_csv
+from bike_pipeline.data.contract import check_rows, quarantine_csv
 from bike_pipeline.data.sources.content import read_content
 from bike_pipeline.errors import DataError
 from tests.data.making import check, make_rows

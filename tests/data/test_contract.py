@@ -11,8 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from bike_pipeline import features
-from bike_pipeline.data.contract import check_rows
-from bike_pipeline.data.quarantine import quarantine_csv
+from bike_pipeline.data.contract import check_rows, quarantine_csv
 from bike_pipeline.data.rows import csv_bytes
 from bike_pipeline.data.sources.csv_file import read_csv
 from bike_pipeline.data.sources.source_rows import join_rows

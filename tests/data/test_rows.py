@@ -108,7 +108,7 @@ def test_the_content_address_is_that_of_the_whole_csv(monkeypatch):
 
     table = table_of(range(60))
     whole = csv_bytes(table.set_column(0, "instant", pa.array([0] * 60, pa.int64())))
-    monkeypatch.setattr(stored, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(stored, "ROWS_PER_FILE", 7)
     assert table.column_names[0] == "instant"
     assert content_sha256(table) == hashlib.sha256(whole).hexdigest()
 

@@ -104,7 +104,7 @@ def test_what_cannot_be_written_or_is_not_there_is_one_line_and_no_failed_ingest
         write_version(store, 1, 1, tmp_path / "dvc", tmp_path / "file" / "remote")
     with pytest.raises(DataError, match="there is no span 7"):
         write_all(store, tmp_path / "dvc", tmp_path / "remote", span=7)
-    with pytest.raises(DataError, match="holds no span"):
+    with pytest.raises(DataError, match="store is empty"):
         write_all(SpanStore(str(tmp_path / "empty")), tmp_path / "dvc", tmp_path / "remote")
     options = ("--set", "tracking.dvc.enabled=true", "--set", f"tracking.dvc.remote={tmp_path}/file/remote")
     (first,) = (workspace / "uploads").glob("*2011*")
