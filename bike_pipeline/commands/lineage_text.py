@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from bike_pipeline.lineage.queries.comparison import Comparison
-    from bike_pipeline.lineage.queries.graph import Graph, Node
     from bike_pipeline.lineage.queries.impact import Impact
+    from bike_pipeline.lineage.reports.graph import Graph, Node
     from bike_pipeline.lineage.reports.lineage_report import LineageReport, SpanFiles
 
 # What the stages that look at data look at.

@@ -107,7 +107,7 @@ def rendered(report: LineageReport, form: Form) -> str:
 
             return json.dumps(report_as_json(report), indent=2)
         case "dot":
-            from bike_pipeline.lineage.queries.graph import as_dot
+            from bike_pipeline.lineage.reports.graph import as_dot
 
             return as_dot(report.graph, report.title).rstrip("\n")
         case "html":

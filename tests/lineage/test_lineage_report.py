@@ -15,10 +15,9 @@ import pytest
 from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.errors import MetadataError, ModelError
-from bike_pipeline.lineage.queries.graph import Edge, Graph, Node, as_dot, graph_of
 from bike_pipeline.lineage.queries.history import History
 from bike_pipeline.lineage.queries.model_lookup import FoundModel, find_model
-from bike_pipeline.lineage.reports.graph_svg import as_svg
+from bike_pipeline.lineage.reports.graph import Edge, Graph, Node, as_dot, as_svg, graph_of
 from bike_pipeline.lineage.reports.lineage_report import (
     LineageReport,
     as_card,

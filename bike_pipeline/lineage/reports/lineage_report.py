@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 from bike_pipeline import features
 from bike_pipeline.errors import BikePipelineError, MetadataError
 from bike_pipeline.lineage.queries.evidence import decisions_of, evidence_of, window_of
-from bike_pipeline.lineage.queries.graph import Graph, graph_of
 from bike_pipeline.lineage.queries.history import History
 from bike_pipeline.lineage.queries.run_changes import SettingChange, setting_changes
 from bike_pipeline.lineage.records.run_record import RunSource, source_of_run
-from bike_pipeline.lineage.reports.graph_svg import as_svg
+from bike_pipeline.lineage.reports.graph import Graph, as_svg, graph_of
 from bike_pipeline.lineage.store.metadata_store import prop
 from bike_pipeline.pages import render, utc
 from bike_pipeline.stages import Stage

@@ -12,7 +12,7 @@ from bike_pipeline.lineage.queries import run_changes
 from bike_pipeline.lineage.queries.evidence import exports_of_run, findings_of
 from bike_pipeline.lineage.queries.feature_statistics import FeatureStatistics, read_statistics, shift
 from bike_pipeline.lineage.queries.history import History
-from bike_pipeline.lineage.reports.graph_svg import as_svg
+from bike_pipeline.lineage.reports.graph import as_svg
 from bike_pipeline.lineage.reports.lineage_report import LineageReport, report_of_run
 from bike_pipeline.lineage.store.entities import RunRecord
 from bike_pipeline.lineage.store.metadata_store import Lineage

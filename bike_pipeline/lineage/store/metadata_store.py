@@ -233,7 +233,7 @@ class Lineage:
 
     def _run(self, context: pb.Context) -> RunRecord:
         executions = sorted(self.store.get_executions_by_context(context.id), key=_id)
-        stages = tuple(self._stage(execution) for execution in executions)
+        stages = tuple(self.stage_record(execution) for execution in executions)
         examples = (found for e in executions for found in self.outputs(e.id).get("examples", []))
         span, version = span_of(next(examples, None))
         states = [stage.state for stage in stages]
@@ -251,7 +251,8 @@ class Lineage:
             outcome=f"between two tasks, after {stages[-1].name}" if between else self._outcome(executions, stages),
         )
 
-    def _stage(self, execution: pb.Execution) -> StageRecord:
+    def stage_record(self, execution: pb.Execution) -> StageRecord:
+        """Return what is on record of one stage of a run."""
         length = execution.last_update_time_since_epoch - execution.create_time_since_epoch
         return StageRecord(
             name=self.stage_of(execution),
