@@ -72,7 +72,7 @@ def _run(
         from tfx.dsl.compiler import compiler, constants
         from tfx.orchestration.portable import runtime_parameter_utils
 
-        from bike_pipeline.lineage.queries.stage_summaries import run_result
+        from bike_pipeline.lineage.queries.run_results import run_result
         from bike_pipeline.lineage.records.last_run import last_run, record_last_run
         from bike_pipeline.lineage.records.run_record import record_run, source_of_this_run
         from bike_pipeline.lineage.store.connection import open_at

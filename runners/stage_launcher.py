@@ -18,7 +18,7 @@ from bike_pipeline import progress
 from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.errors import BikePipelineError, StageError, StorageError, first_words
 from bike_pipeline.lineage.queries.evidence import window_of
-from bike_pipeline.lineage.queries.stage_summaries import stage_summary
+from bike_pipeline.lineage.queries.run_results import stage_summary
 from bike_pipeline.lineage.records import sealing
 from bike_pipeline.lineage.store.connection import STORE_ERRORS, failure_of
 from bike_pipeline.lineage.store.metadata_store import CACHED, Lineage, prop

@@ -15,8 +15,7 @@ from bike_pipeline.stages import Stage
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from bike_pipeline.lineage.queries.comparison import Comparison
-    from bike_pipeline.lineage.queries.impact import Impact
+    from bike_pipeline.lineage.queries.audit import Comparison, Impact
     from bike_pipeline.lineage.reports.graph import Graph, Node
     from bike_pipeline.lineage.reports.lineage_report import LineageReport, SpanFiles
 

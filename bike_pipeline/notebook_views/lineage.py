@@ -6,8 +6,7 @@ from typing import Any
 
 from bike_pipeline import features
 from bike_pipeline.errors import BikePipelineError
-from bike_pipeline.lineage.queries.comparison import compare
-from bike_pipeline.lineage.queries.impact import impact_of
+from bike_pipeline.lineage.queries.audit import compare, impact_of
 from bike_pipeline.lineage.reports.graph import as_svg
 from bike_pipeline.lineage.reports.lineage_report import UNCOMMITTED, LineageReport, report_of_model
 from bike_pipeline.model_registry import ModelRegistry, verification

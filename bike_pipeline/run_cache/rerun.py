@@ -64,11 +64,11 @@ class Rerun:
             return None
 
     def _answer(self, lineage: Lineage, observer: RunObserver) -> RunResult | None:
-        from bike_pipeline.lineage.queries import cached_runs
+        from bike_pipeline.lineage.queries import run_results
         from bike_pipeline.lineage.records.run_record import record_run, source_of_this_run
 
         # Other workspaces may write to the same store.
-        before, text = cached_runs.previous_run(lineage, last_run(self._settings.workspace_path))
+        before, text = run_results.previous_run(lineage, last_run(self._settings.workspace_path))
         if text is None:
             _log_line(f"run {before} left no record to compare with")
             return None
@@ -78,12 +78,12 @@ class Rerun:
         if changed:
             _log_line(f"changed since run {before}: {', '.join(changed)}")
             return None
-        stages = cached_runs.recorded_stages(lineage, before, kept[_DRIVEN])
-        if missing := cached_runs.missing_output(lineage, stages):
+        stages = run_results.recorded_stages(lineage, before, kept[_DRIVEN])
+        if missing := run_results.missing_output(lineage, stages):
             _log_line(f"an output of run {before} is gone or changed: {missing}")
             return None
         # All that can be odd about the earlier run shows before anything is recorded.
-        repeated = cached_runs.cached_result(lineage, before, stages)
+        repeated = run_results.cached_result(lineage, before, stages)
         run_id = new_run_id()
         record_run(lineage.store, source_of_this_run(self._settings, run_id, self._runner))
         record_last_run(self._settings.workspace_path, run_id)
@@ -92,7 +92,7 @@ class Rerun:
         for stage, said in zip(stages, repeated.stages, strict=True):
             began = time.monotonic()
             observer.started(stage.name)
-            execution_id = cached_runs.record_cached_stage(lineage, stage, run_id)
+            execution_id = run_results.record_cached_stage(lineage, stage, run_id)
             results.append(replace(said, execution_id=execution_id, seconds=time.monotonic() - began))
             observer.finished(results[-1])
         result = replace(repeated, run_id=run_id, stages=tuple(results))
@@ -114,7 +114,7 @@ class Rerun:
         if fingerprint.inputs_of(self._settings) != self._inputs:
             _log_line("the run's inputs were changed while it ran; the next one looks at every stage")
             return
-        from bike_pipeline.lineage.queries.cached_runs import driven_properties
+        from bike_pipeline.lineage.queries.run_results import driven_properties
         from bike_pipeline.lineage.store.connection import StoreError
 
         try:
@@ -126,7 +126,7 @@ class Rerun:
             _log_line(f"nothing kept for the next run: {type(error).__name__}: {error}")
 
     def _keep(self, lineage: Lineage, run_id: str, driven: Mapping[str, list[str]]) -> None:
-        from bike_pipeline.lineage.queries.cached_runs import keep_cache_key
+        from bike_pipeline.lineage.queries.run_results import keep_cache_key
 
         serving = self._serving(lineage, run_id)
         if serving:
@@ -135,7 +135,7 @@ class Rerun:
 
     def _serving(self, lineage: Lineage, run_id: str) -> str:
         """Return in words what serves and what became of its pushes; "" where that is not the model of this run."""
-        from bike_pipeline.lineage.queries.cached_runs import trained_models
+        from bike_pipeline.lineage.queries.run_results import trained_models
         from bike_pipeline.model_registry import ModelRegistry, is_intact
 
         path = self._settings.serving_path

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bike_pipeline.data.spans import SpanStore
-    from bike_pipeline.lineage.queries.history import History
-    from bike_pipeline.lineage.queries.model_lookup import FoundModel
+    from bike_pipeline.lineage.queries.history import FoundModel, History
     from bike_pipeline.lineage.store.entities import ModelRecord, PushedModel, RunRecord
     from bike_pipeline.serving.predictor import Predictor
     from bike_pipeline.settings import Settings
@@ -37,8 +36,7 @@ class Champion:
             MetadataError: there is no run in the workspace yet, or the metadata store cannot be opened.
             ModelError: there are runs, but no model was pushed yet.
         """
-        from bike_pipeline.lineage.queries.history import History
-        from bike_pipeline.lineage.queries.model_lookup import find_model
+        from bike_pipeline.lineage.queries.history import History, find_model
         from bike_pipeline.lineage.records.last_run import refuse_a_lost_store
 
         refuse_a_lost_store(settings)

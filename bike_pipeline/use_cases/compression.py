@@ -14,7 +14,7 @@ from bike_pipeline.use_cases.lineage import lineage_of
 if TYPE_CHECKING:
     from bike_pipeline.exporting.compression.material import Material
     from bike_pipeline.exporting.compression.rule import Choice
-    from bike_pipeline.lineage.queries.model_lookup import FoundModel
+    from bike_pipeline.lineage.queries.history import FoundModel
     from bike_pipeline.lineage.store.metadata_store import Lineage
     from bike_pipeline.settings import Settings
     from bike_pipeline.settings.exporting import Method
@@ -53,7 +53,7 @@ def compress(
         formats: export formats; those of the settings if none is named.
     """
     from bike_pipeline.lean_imports import lean_imports
-    from bike_pipeline.lineage.queries.model_lookup import find_model
+    from bike_pipeline.lineage.queries.history import find_model
     from bike_pipeline.storage.locks import workspace_lock
 
     own = settings.exporting.compression

@@ -15,7 +15,7 @@ from bike_pipeline.use_cases.lineage import lineage_of
 
 if TYPE_CHECKING:
     from bike_pipeline.exporting.formats.base import Format
-    from bike_pipeline.lineage.queries.model_lookup import FoundModel
+    from bike_pipeline.lineage.queries.history import FoundModel
     from bike_pipeline.lineage.store.metadata_store import Artifact, Lineage
     from bike_pipeline.settings import Settings
 
@@ -192,7 +192,7 @@ def model_to_export(settings: Settings, name: str | None) -> ModelToExport:
         DataError: the span that it was trained on is not in the store any more.
         ExportError: its files or the record of its data are gone.
     """
-    from bike_pipeline.lineage.queries.model_lookup import find_model
+    from bike_pipeline.lineage.queries.history import find_model
 
     lineage = lineage_of(settings)
     chosen = find_model(lineage, settings.serving_path, name)

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from bike_pipeline.lineage.queries.comparison import Comparison
+    from bike_pipeline.lineage.queries.audit import Comparison, Impact
     from bike_pipeline.lineage.queries.garbage_collection import Payload
-    from bike_pipeline.lineage.queries.impact import Impact
     from bike_pipeline.lineage.reports.lineage_report import LineageReport
     from bike_pipeline.lineage.store.entities import ModelRecord, RunRecord
     from bike_pipeline.lineage.store.metadata_store import Lineage
@@ -88,8 +87,7 @@ def lineage_report(
     settings: Settings, model: str | None = None, *, run_id: str | None = None, cluster: bool = False
 ) -> LineageReport:
     """Return the way from a model, or instead from a run, back to the rows and the code, with gates and metrics."""
-    from bike_pipeline.lineage.queries.history import History
-    from bike_pipeline.lineage.queries.model_lookup import find_model
+    from bike_pipeline.lineage.queries.history import History, find_model
     from bike_pipeline.lineage.reports.lineage_report import report_of_model, report_of_run
 
     history = History(lineage_of(settings, cluster))
@@ -122,8 +120,8 @@ def rendered(report: LineageReport, form: Form) -> str:
 
 def impact(settings: Settings, span: str, *, cluster: bool = False) -> Impact:
     """Return every model that saw the rows of "SPAN" or "SPAN/VERSION", as history too."""
+    from bike_pipeline.lineage.queries.audit import impact_of, parse_span
     from bike_pipeline.lineage.queries.history import History
-    from bike_pipeline.lineage.queries.impact import impact_of, parse_span
 
     numbers = parse_span(span)
     history = History(lineage_of(settings, cluster))
@@ -132,13 +130,12 @@ def impact(settings: Settings, span: str, *, cluster: bool = False) -> Impact:
 
 def compare(settings: Settings, first: str, second: str) -> Comparison:
     """Return what changed from one model to another: data, schema, features, code, settings, metrics."""
-    from bike_pipeline.lineage.queries import comparison
-    from bike_pipeline.lineage.queries.history import History
-    from bike_pipeline.lineage.queries.model_lookup import find_model
+    from bike_pipeline.lineage.queries import audit
+    from bike_pipeline.lineage.queries.history import History, find_model
 
     history = History(lineage_of(settings))
     before, after = (find_model(history, settings.serving_path, name).model_id for name in (first, second))
-    return comparison.compare(history, before, after)
+    return audit.compare(history, before, after)
 
 
 def explain_run(settings: Settings, run_id: str | None = None, output: Path | None = None) -> Path:

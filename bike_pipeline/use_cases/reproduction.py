@@ -12,7 +12,7 @@ from bike_pipeline.errors import ConfigurationError, VerificationError
 from bike_pipeline.use_cases.lineage import lineage_of
 
 if TYPE_CHECKING:
-    from bike_pipeline.lineage.queries.model_lookup import FoundModel
+    from bike_pipeline.lineage.queries.history import FoundModel
     from bike_pipeline.lineage.queries.reproducibility import Match, Origin
     from bike_pipeline.lineage.store.metadata_store import Lineage
     from bike_pipeline.run_events import RunObserver
@@ -90,8 +90,7 @@ def reproducibility(settings: Settings, model: str | None = None) -> Reproducibi
 
 
 def _origin(settings: Settings, model: str | None) -> tuple[Lineage, FoundModel, Origin]:
-    from bike_pipeline.lineage.queries.history import History
-    from bike_pipeline.lineage.queries.model_lookup import find_model
+    from bike_pipeline.lineage.queries.history import History, find_model
     from bike_pipeline.lineage.queries.reproducibility import origin_of
 
     history = History(lineage_of(settings))

@@ -47,7 +47,7 @@ def on_this_machine(settings: Settings) -> Settings:
 def run_compiled(settings: Settings, observer: RunObserver, accept_baseline_reset: bool = False) -> RunResult:
     """Compile the pipeline and run the compiled spec; the caller holds the workspace."""
     extras.require("kubeflow", "running the compiled spec")
-    from bike_pipeline.lineage.queries.stage_summaries import run_result
+    from bike_pipeline.lineage.queries.run_results import run_result
     from bike_pipeline.lineage.records.last_run import last_run, record_last_run, refuse_a_lost_store
     from bike_pipeline.lineage.records.run_record import record_run, source_of_this_run
     from bike_pipeline.lineage.store.metadata_store import Lineage
@@ -116,7 +116,7 @@ class _Tasks:
         Raises:
             BikePipelineError: it refused or failed.
         """
-        from bike_pipeline.lineage.queries.stage_summaries import stage_summary
+        from bike_pipeline.lineage.queries.run_results import stage_summary
 
         self._observer.started(name)
         begin = time.monotonic()

@@ -237,7 +237,7 @@ def stored(artifact: Any, folder: Path) -> Any:
 def test_a_model_that_answers_no_numbers_is_not_blessed_and_goes_on_record(
     world: World, monkeypatch: pytest.MonkeyPatch, answer: float
 ) -> None:
-    from bike_pipeline.lineage.queries.stage_summaries import stage_summary
+    from bike_pipeline.lineage.queries.run_results import stage_summary
 
     monkeypatch.setattr(slice_sums, "_predict", lambda _, records: np.full(len(records), answer))
     evaluated = world.evaluate("nan", lookup("none"))

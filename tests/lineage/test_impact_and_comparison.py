@@ -9,9 +9,8 @@ import pytest
 
 from bike_pipeline.data.ingest import ingest
 from bike_pipeline.errors import DataError
-from bike_pipeline.lineage.queries.comparison import Comparison, compare
+from bike_pipeline.lineage.queries.audit import Comparison, Impact, compare, impact_of, parse_span
 from bike_pipeline.lineage.queries.history import History
-from bike_pipeline.lineage.queries.impact import Impact, impact_of, parse_span
 from bike_pipeline.lineage.records.run_record import flat
 from bike_pipeline.lineage.store.metadata_store import Lineage
 from bike_pipeline.settings import load_settings

@@ -9,7 +9,7 @@ import pytest
 from ml_metadata.proto import metadata_store_pb2 as pb
 from tfx.types import standard_artifacts
 
-from bike_pipeline.lineage.queries.stage_summaries import stage_summary
+from bike_pipeline.lineage.queries.run_results import stage_summary
 from tests.recording import Recorder
 
 

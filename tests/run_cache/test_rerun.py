@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ml_metadata.proto import metadata_store_pb2 as pb
 
-from bike_pipeline.lineage.queries.cached_runs import PROPERTY
+from bike_pipeline.lineage.queries.run_results import PROPERTY
 from bike_pipeline.lineage.records import sealing
 from bike_pipeline.run_cache import fingerprint
 from bike_pipeline.run_cache.rerun import Rerun

@@ -18,7 +18,7 @@ from bike_pipeline.pages import render, utc
 from bike_pipeline.stages import Stage
 
 if TYPE_CHECKING:
-    from bike_pipeline.lineage.queries.model_lookup import FoundModel
+    from bike_pipeline.lineage.queries.history import FoundModel
 
 # What stands beside the commit where the code differed from it.
 UNCOMMITTED = "with changes that were not committed"
