@@ -9,10 +9,9 @@ import numpy as np
 
 from bike_pipeline import features
 from bike_pipeline.lineage.queries.evidence import findings_of
-from bike_pipeline.lineage.queries.feature_statistics import FeatureStatistics, read_statistics, shift
-from bike_pipeline.lineage.queries.run_changes import baseline_examples, statistics_of
+from bike_pipeline.lineage.queries.feature_statistics import FeatureStatistics, shift, statistics_of
+from bike_pipeline.lineage.queries.run_changes import baseline_examples
 from bike_pipeline.lineage.store.entities import StageRecord
-from bike_pipeline.lineage.store.metadata_store import Artifact
 from bike_pipeline.notebook_views import elements as ui
 from bike_pipeline.notebook_views.elements import Html, Picture
 from bike_pipeline.stages import Stage
@@ -108,15 +107,9 @@ def _mean_over_share(axis: Any, at: Any, means: Any, counts: Any, width: float, 
     axis.set_ylim(0, top)
 
 
-def _statistics(champion: Champion, examples: Artifact | None) -> dict[str, dict[str, FeatureStatistics]]:
-    found = statistics_of(champion.lineage, examples) if examples is not None else None
-    return {split: read_statistics(found.uri, split) if found else {} for split in ("train", "eval")}
-
-
 def _own_statistics(champion: Champion) -> dict[str, dict[str, FeatureStatistics]]:
-    trainer = champion.lineage.producer(champion.model_id)
-    examples = champion.lineage.inputs(trainer.id).get("examples", []) if trainer else []
-    return _statistics(champion, examples[0] if examples else None)
+    examples = champion.lineage.trained_on(champion.model_id)
+    return {split: statistics_of(champion.lineage, examples, split) for split in ("train", "eval")}
 
 
 def distributions(champion: Champion) -> Picture:
@@ -155,7 +148,7 @@ def mean_shifts(champion: Champion) -> Html:
     train, evaluated = _own_statistics(champion).values()
     trained_in = champion.evidence["model"]["run_id"]
     run = next((found for found in champion.runs if found.run_id == trained_in), None)
-    before = _statistics(champion, baseline_examples(champion.lineage, run) if run else None)["train"]
+    before = statistics_of(champion.lineage, baseline_examples(champion.lineage, run) if run else None, "train")
     rows = []
     for feature in features.INPUTS:
         if feature.name in train:

@@ -99,22 +99,17 @@ def lineage_report(
 
 def rendered(report: LineageReport, form: Form) -> str:
     """Return a report as a document: JSON, a graph for Graphviz, or one page (the lineage, or a model's card)."""
+    from bike_pipeline.lineage.reports.graph import as_dot
+    from bike_pipeline.lineage.reports.lineage_report import as_card, as_page, report_as_json
+
     match form:
         case "json":
-            from bike_pipeline.lineage.reports.lineage_report import report_as_json
-
             return json.dumps(report_as_json(report), indent=2)
         case "dot":
-            from bike_pipeline.lineage.reports.graph import as_dot
-
             return as_dot(report.graph, report.title).rstrip("\n")
         case "html":
-            from bike_pipeline.lineage.reports.lineage_report import as_page
-
             return as_page(report).rstrip("\n")
         case "card":
-            from bike_pipeline.lineage.reports.lineage_report import as_card
-
             return as_card(report).rstrip("\n")
 
 

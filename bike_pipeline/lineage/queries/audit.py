@@ -76,8 +76,7 @@ def impact_of(history: History, span: int, version: int | None, store_uri: str, 
         trainer = history.producer(model.model_id)
         assert trainer is not None
         ways = []
-        examples = history.inputs(trainer.id).get("examples", [])
-        window = window_of(examples[0]) if examples else []
+        window = window_of(history.trained_on(model.model_id))
         for number, entry in enumerate(window, 1):
             if asked(entry) or (entry["span"] == span and carried.get(entry["version"], 0)):
                 role = "trained on" if number == len(window) else "trained on as history"
@@ -219,9 +218,8 @@ def _schema(history: History, model_id: int) -> dict[str, str] | None:
     from google.protobuf import text_format
     from tensorflow_metadata.proto.v0 import schema_pb2
 
-    trainer = history.producer(model_id)
-    artifacts = history.inputs(trainer.id).get("schema", []) if trainer is not None else []
-    files = [file for artifact in artifacts for file in sorted(Path(artifact.uri).glob("*.pbtxt"))]
+    artifact = history.trained_on(model_id, "schema")
+    files = sorted(Path(artifact.uri).glob("*.pbtxt")) if artifact is not None else []
     if not files:
         return None
     try:

@@ -25,12 +25,14 @@ from bike_pipeline.storage.plain_json import finite
 _GATES = ("blessed", "baseline", "decisions", "hourly_mean_mae")
 
 
-def window_of(examples: pb.Artifact) -> list[dict[str, Any]]:
+def window_of(examples: pb.Artifact | None) -> list[dict[str, Any]]:
     """Return the spans that an Examples artifact holds, oldest first.
 
     Each has "span", "version", "content_sha256", "manifest_sha256" ("" if it was not recorded) and "rows" by split; the
     last one gave the splits train and eval, the others the history.
     """
+    if examples is None:
+        return []
     try:
         window = json.loads(prop(examples, WINDOW_PROPERTY) or "[]")
         manifests = json.loads(prop(examples, MANIFESTS_PROPERTY) or "{}")
@@ -88,8 +90,7 @@ def evidence_of(lineage: Lineage, model_id: int, pushed: bool = True) -> dict[st
     missing: list[str] = []
     model = next(iter(lineage.store.get_artifacts_by_id([model_id])), None)
     trained = lineage.producer(model_id)
-    examples = lineage.inputs(trained.id).get("examples", []) if trained else []
-    window = window_of(examples[0]) if examples else []
+    window = window_of(lineage.trained_on(model_id))
     if not window:
         missing.append("the data fingerprint")
     missing += [
@@ -106,7 +107,7 @@ def evidence_of(lineage: Lineage, model_id: int, pushed: bool = True) -> dict[st
         "model": {
             "model_id": model_id,
             "trained_at": time_of(model.create_time_since_epoch).isoformat() if model else "",
-            "run_id": source.run_id if source else (lineage.run_of(trained.id) if trained else ""),
+            "run_id": lineage.run_of(trained.id) if trained else "",
             "runner": source.runner if source else "",
         },
         "data": window,

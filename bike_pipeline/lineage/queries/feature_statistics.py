@@ -13,6 +13,8 @@ import numpy as np
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from bike_pipeline.data import calendar_sums
+from bike_pipeline.lineage.store.metadata_store import Artifact, Lineage
+from bike_pipeline.stages import Stage
 
 # Columns that StatisticsGen counts value by value, beside TFDV's ten buckets, which would mix their values.
 _COUNTED = {"hr", "weekday", "mnth"}
@@ -76,6 +78,13 @@ def read_statistics(uri: str, split: str) -> dict[str, FeatureStatistics]:
         for name in _COUNTED & found.keys():
             found[name] = replace(found[name], buckets=_by_value(sums.rows_by(name)))
     return found
+
+
+def statistics_of(lineage: Lineage, examples: Artifact | None, split: str) -> dict[str, FeatureStatistics]:
+    """Return the newest statistics of one split of examples, as `read_statistics`; empty if none were taken."""
+    readers = lineage.consumers(examples.id, Stage.STATISTICS_GEN) if examples is not None else []
+    taken = (found for e in reversed(readers) for found in lineage.outputs(e.id).get("statistics", []))
+    return next((read_statistics(found.uri, split) for found in taken), {})
 
 
 def _buckets(recorded: Sequence[Any], whole: bool) -> tuple[tuple[float, float, float], ...]:

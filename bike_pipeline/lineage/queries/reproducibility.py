@@ -57,12 +57,9 @@ class Origin:
 def origin_of(history: History, model_id: int) -> Origin:
     """Return what made a model."""
     source, missing = source_of_model(history, model_id)
-    trainer = history.producer(model_id)
-    inputs = history.inputs(trainer.id) if trainer is not None else {}
-    window = [entry for examples in inputs.get("examples", [])[:1] for entry in window_of(examples)]
-    lookups = [lookup for base in inputs.get("base_model", []) if (lookup := history.producer(base.id)) is not None]
-    lookups += history.consumers(model_id, Stage.BASELINE_LOOKUP)
-    baseline = next(filter(None, map(baseline_of, lookups)), {})
+    window, base = window_of(history.trained_on(model_id)), history.trained_on(model_id, "base_model")
+    lookups = [history.producer(base.id) if base else None, *history.consumers(model_id, Stage.BASELINE_LOOKUP)]
+    baseline = next(filter(None, map(baseline_of, filter(None, lookups))), {})
     return Origin(model_id, source, window, missing if window else (*missing, "the data fingerprint"), baseline)
 
 

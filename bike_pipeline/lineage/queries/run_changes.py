@@ -147,11 +147,4 @@ def baseline_examples(lineage: Lineage, run: RunRecord) -> pb.Artifact | None:
     """Return the examples that the baseline of a run was trained on; None if there was no baseline."""
     lookup = next((stage.execution_id for stage in run.stages if stage.name == Stage.BASELINE_LOOKUP), None)
     baseline = baseline_of(lineage.execution(lookup)) if lookup is not None else {}
-    trainer = lineage.producer(int(baseline["model_id"])) if baseline else None
-    return next(iter(lineage.inputs(trainer.id).get("examples", [])), None) if trainer else None
-
-
-def statistics_of(lineage: Lineage, examples: pb.Artifact) -> pb.Artifact | None:
-    """Return the newest statistics of examples; None if none were taken."""
-    readers = reversed(lineage.consumers(examples.id, Stage.STATISTICS_GEN))
-    return next((found for e in readers for found in lineage.outputs(e.id).get("statistics", [])), None)
+    return lineage.trained_on(int(baseline["model_id"])) if baseline else None

@@ -10,7 +10,7 @@ from bike_pipeline import features
 from bike_pipeline.errors import MetadataError
 from bike_pipeline.lineage.queries import run_changes
 from bike_pipeline.lineage.queries.evidence import exports_of_run, findings_of
-from bike_pipeline.lineage.queries.feature_statistics import FeatureStatistics, read_statistics, shift
+from bike_pipeline.lineage.queries.feature_statistics import FeatureStatistics, read_statistics, shift, statistics_of
 from bike_pipeline.lineage.queries.history import History
 from bike_pipeline.lineage.reports.graph import as_svg
 from bike_pipeline.lineage.reports.lineage_report import LineageReport, report_of_run
@@ -70,8 +70,6 @@ def explain(lineage: Lineage, run_id: str | None, store_uri: str) -> RunExplanat
             now = read_statistics(outputs["statistics"][0].uri, "train")
         found = findings_of(outputs)
         findings = findings if found is None else found
-    examples = run_changes.baseline_examples(history, run)
-    statistics = run_changes.statistics_of(history, examples) if examples is not None else None
     return RunExplanation(
         run=run,
         trigger=_trigger(facts.get("called by", ""), facts.get("runner", "")),
@@ -79,7 +77,7 @@ def explain(lineage: Lineage, run_id: str | None, store_uri: str) -> RunExplanat
         report=report,
         findings=findings,
         now=now,
-        before=read_statistics(statistics.uri, "train") if statistics is not None else {},
+        before=statistics_of(history, run_changes.baseline_examples(history, run), "train"),
         exports=exports_of_run(history, run),
     )
 

@@ -133,6 +133,11 @@ class Lineage:
         """Return an execution's output artifacts by key."""
         return self._linked(execution_id, pb.Event.OUTPUT)
 
+    def trained_on(self, model_id: int, key: str = "examples") -> pb.Artifact | None:
+        """Return an input of the training that made a model; None if it is not on record."""
+        trainer = self.producer(model_id)
+        return next(iter(self.inputs(trainer.id).get(key, [])), None) if trainer else None
+
     def _linked(self, execution_id: int, kind: int) -> dict[str, list[pb.Artifact]]:
         events = [event for event in self._events_of(execution_id) if event.type == kind]
         pairs = dict.fromkeys((e.path.steps[0].key if e.path.steps else "", e.artifact_id) for e in events)
