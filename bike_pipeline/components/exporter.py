@@ -24,12 +24,10 @@ from bike_pipeline.components import base
 from bike_pipeline.components.artifact_types import Exports
 from bike_pipeline.exporting import export_run
 from bike_pipeline.exporting.acceptance.report import ExportReport, summary, write_report
-from bike_pipeline.exporting.compression.candidates import Trying
-from bike_pipeline.exporting.compression.material import Material
+from bike_pipeline.exporting.compression.candidates import Material, Trying
 from bike_pipeline.exporting.export_run import EVALUATED_COLUMNS
 from bike_pipeline.exporting.formats import registry
 from bike_pipeline.exporting.formats.base import Source
-from bike_pipeline.exporting.formats.compressed import Compressing
 from bike_pipeline.modeling import rows
 from bike_pipeline.settings.evaluation import EvaluationSettings
 from bike_pipeline.settings.exporting import ExportingSettings
@@ -146,10 +144,9 @@ def _compressing(
     exec_properties: dict[str, Any],
     settings: ExportingSettings,
     evaluation: EvaluationSettings,
-) -> Compressing | None:
+) -> Trying | None:
     """Return what a smaller model is made of; None where the settings name no method."""
-    methods = settings.compression.methods
-    if not methods:
+    if not settings.compression.methods:
         return None
     examples = artifact_utils.get_single_uri(input_dict["examples"])
     schema = base.schema_file(input_dict)
@@ -158,11 +155,10 @@ def _compressing(
         return rows.read([f"{examples}/Split-{split}/*" for split in splits], schema)
 
     further = json.loads(exec_properties["compressing"])
-    trying = Trying.of(
-        settings, TrainingSettings.model_validate(further["training"]), evaluation.min_rows, further["seed"]
-    )
+    training = TrainingSettings.model_validate(further["training"])
     graph = Path(artifact_utils.get_single_uri(input_dict["transform_graph"]))
-    return Compressing(Material(model, graph, read(HISTORY, TRAIN), read(EVAL)), methods, trying)
+    material = Material(model, graph, read(HISTORY, TRAIN), read(EVAL))
+    return Trying(material, settings.compression.methods, settings, training, evaluation, further["seed"])
 
 
 class Exporter(base.Component):

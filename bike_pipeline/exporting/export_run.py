@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from bike_pipeline import features, progress
-from bike_pipeline.errors import BikePipelineError, ExportError, MissingExtraError
+from bike_pipeline.errors import BikePipelineError, ExportError, MissingExtraError, first_words
 from bike_pipeline.exporting import workers
 from bike_pipeline.exporting.acceptance import quality
-from bike_pipeline.exporting.acceptance.decision import Limits, decide
 from bike_pipeline.exporting.acceptance.measurements import Measurement, Speed, measure
 from bike_pipeline.exporting.acceptance.parity import compare, not_finite_fault
 from bike_pipeline.exporting.acceptance.report import (
@@ -40,15 +39,17 @@ class _Run:
     This process converts what TensorFlow converts; the workers measure beside it, one format after the other.
     """
 
-    def __init__(self, source: Source, inputs: Columns, golden_rows: Columns, folder: Path, seconds: float) -> None:
+    def __init__(
+        self, source: Source, inputs: Columns, golden_rows: Columns, folder: Path, saved_model_here: bool
+    ) -> None:
         assert source.shared
-        self._source, self._inputs, self._golden = source, inputs, golden_rows
-        self._shared, self.folder, self._seconds = source.shared, folder, seconds
+        self._source, self._inputs, self._golden, self._shared = source, inputs, golden_rows, source.shared
+        self._saved_model_here, self.folder = saved_model_here, folder
         self.failures: dict[str, str] = {}
         self.not_here: set[str] = set()
         self.measured: dict[str, Measurement] = {}
 
-    def of(self, formats: Sequence[Format], saved_model_here: bool) -> None:
+    def of(self, formats: Sequence[Format], seconds: float) -> None:
         """Export and measure formats, of which the first is the SavedModel."""
         for name, columns in (
             (workers.GOLDEN, self._golden),
@@ -57,45 +58,35 @@ class _Run:
         ):
             workers.write_columns(self._shared, name, columns)
         total = 2 * len(formats)
-        with workers.Workers(self._shared) as process:
-            here, apart = ([f for f in formats if f.in_process is wanted] for wanted in (True, False))
-            for number, format_ in enumerate(here):
+        here, apart = ([f for f in formats if f.in_process is wanted] for wanted in (True, False))
+        with workers.Workers(self._shared, seconds) as process:
+            for number, format_ in enumerate((*here, *apart)):
+                if number == len(here):
+                    # What other libraries export is handed over at once.
+                    frozen_graph.share(self._source)
+                    for other in apart:
+                        (self.folder / other.name).mkdir()
+                        self._submit(process, other, "export")
                 progress.report(number / total, f"exporting {format_.title}")
-                self._here(process, format_, measured=format_.name == SAVED_MODEL and saved_model_here)
-            self._apart(process, apart)
-            for number, format_ in enumerate(apart, start=len(here)):
-                progress.report(number / total, f"exporting {format_.title}")
-                if self._attempt(format_, lambda f=format_: self._exported(process, f)):  # type: ignore[misc]
-                    self._submit(process, format_, "measure")
+                if self._attempt(self._export, process, format_):
+                    if format_.name == SAVED_MODEL and self._saved_model_here:
+                        self._attempt(self._measure_here, process, format_)
+                    else:
+                        self._submit(process, format_, "measure")
             for number, format_ in enumerate(formats, start=len(formats)):
                 progress.report(number / total, f"measuring {format_.title}")
                 if format_.name not in self.failures and format_.name not in self.measured:
-                    self._attempt(format_, lambda f=format_: self._answers(process, f))  # type: ignore[misc]
+                    self._attempt(self._take_answers, process, format_)
             for name in (f"{format_.name}-{verb}" for format_ in formats for verb in ("export", "measure")):
                 if output := process.output(name).strip():
                     logging.getLogger(__name__).info("%s: %s", name, output)
 
-    def _here(self, process: workers.Workers, format_: Format, measured: bool) -> None:
-        """Export a format in this process, and measure it there or hand it over for that."""
-        if not self._attempt(format_, lambda: self._export_here(format_)):
-            return
-        if measured:
-            self._attempt(format_, lambda: self._measure_here(format_))
-        else:
-            self._submit(process, format_, "measure")
-
-    def _apart(self, process: workers.Workers, formats: Sequence[Format]) -> None:
-        """Hand the exports over that other libraries make."""
-        if formats:
-            frozen_graph.share(self._source)
-        for format_ in formats:
-            (self.folder / format_.name).mkdir()
-            self._submit(process, format_, "export")
-
-    def _attempt(self, format_: Format, step: Callable[[], None]) -> bool:
+    def _attempt(
+        self, step: Callable[[workers.Workers, Format], None], process: workers.Workers, format_: Format
+    ) -> bool:
         """Take a step and return whether it succeeded; whatever a library raises costs its own format only."""
         try:
-            step()
+            step(process, format_)
         except Exception as error:  # noqa: BLE001 (as it says)
             exported = (self.folder / format_.name / format_.file).is_file()
             self.failures[format_.name] = _reason(
@@ -106,30 +97,26 @@ class _Run:
             return False
         return True
 
-    def _submit(self, process: workers.Workers, format_: Format, verb: str) -> None:
-        job = {"verb": verb, "format": format_.name, "folder": str(self.folder / format_.name)}
-        job |= {"rows": str(self._shared), "source": str(self._source.saved_model)}
-        process.submit(f"{format_.name}-{verb}", {**job, "seconds": self._seconds})
+    def _submit(self, process: workers.Workers, format_: Format, verb: workers.Verb) -> None:
+        process.submit(f"{format_.name}-{verb}", verb, format_, self.folder / format_.name, self._source)
 
-    def _export_here(self, format_: Format) -> None:
+    def _export(self, process: workers.Workers, format_: Format) -> None:
         target = self.folder / format_.name
-        target.mkdir()
-        format_.export(self._source, target)
+        if format_.in_process:
+            target.mkdir()
+            format_.export(self._source, target)
+        else:
+            process.result(f"{format_.name}-export")
         size_and_sha256(target, format_.file)
 
-    def _measure_here(self, format_: Format) -> None:
+    def _measure_here(self, _: workers.Workers, format_: Format) -> None:
         self.measured[format_.name] = measure(lambda: self._source.loaded, self._golden, self._inputs)
 
-    def _exported(self, process: workers.Workers, format_: Format) -> None:
-        process.result(f"{format_.name}-export")
-        size_and_sha256(self.folder / format_.name, format_.file)
-
-    def _answers(self, process: workers.Workers, format_: Format) -> None:
+    def _take_answers(self, process: workers.Workers, format_: Format) -> None:
         speed = process.result(f"{format_.name}-measure")
         del speed["tensorflow"]
         found = workers.read_columns(self._shared, f"{format_.name}-answers")
-        golden_rows, mixed, evaluated = (found[name] for name in (workers.GOLDEN, workers.MIXED, workers.EVALUATED))
-        self.measured[format_.name] = Measurement(golden_rows, mixed, evaluated, Speed(**speed))
+        self.measured[format_.name] = Measurement(**found, speed=Speed(**speed))
 
 
 def _reason(error: Exception, otherwise: str) -> str:
@@ -139,8 +126,7 @@ def _reason(error: Exception, otherwise: str) -> str:
     if isinstance(error, FileNotFoundError):
         return otherwise
     logging.getLogger(__name__).error("an export failed", exc_info=error)
-    first = next(iter(str(error).strip().splitlines()), "")[:300]
-    return f"{otherwise} ({type(error).__name__}: {first})"
+    return f"{otherwise} ({type(error).__name__}: {first_words(error)})"
 
 
 def run(
@@ -173,12 +159,11 @@ def run(
         ExportError: the SavedModel itself cannot be exported or loaded: there is nothing to hold others against.
     """
     golden_rows = golden.golden_rows(settings.golden_rows)
-    limits = Limits.of(settings, evaluation)
     ordered = sorted(formats, key=lambda format_: format_.name != SAVED_MODEL)
     with tempfile.TemporaryDirectory(prefix="bike-exports-") as shared:
         inputs = {f.name: evaluated[f.name] for f in features.MODEL_INPUTS}
-        done = _Run(replace(source, shared=Path(shared)), inputs, golden_rows, folder, settings.timeout)
-        done.of(ordered, saved_model_here)
+        done = _Run(replace(source, shared=Path(shared)), inputs, golden_rows, folder, saved_model_here)
+        done.of(ordered, settings.timeout)
     if SAVED_MODEL in done.failures:
         raise ExportError(
             f"the SavedModel itself cannot be exported: {done.failures[SAVED_MODEL]}",
@@ -207,13 +192,13 @@ def run(
             not_here=format_.name in done.not_here,
         )
         if format_.name in done.measured:
-            entry = _judged(entry, format_.name, done, sums, golden_rows, limits)
+            entry = _judged(entry, format_.name, done, sums, golden_rows, settings, evaluation)
         entries[format_.name] = entry
     report = ExportReport(formats=entries, golden=written, eval_rows=sums.rows, model_id=model_id, blessed=blessed)
     # TFMA is imported here, beside nothing that is measured.
     from bike_pipeline.exporting.acceptance.edge_gate import edge_gates
 
-    gates = edge_gates(report, sums, formats, evaluation, limits, source.saved_model, folder)
+    gates = edge_gates(report, sums, formats, evaluation, settings, source.saved_model, folder)
     if not blessed:
         gates = {name: EdgeGate(blessed=False, format=name, reason="the model is not blessed") for name in gates}
     if gates:
@@ -223,12 +208,18 @@ def run(
 
 
 def _judged(
-    entry: FormatReport, name: str, done: _Run, sums: slice_sums.Measured, golden_rows: Columns, limits: Limits
+    entry: FormatReport,
+    name: str,
+    done: _Run,
+    sums: slice_sums.Measured,
+    golden_rows: Columns,
+    settings: ExportingSettings,
+    evaluation: EvaluationSettings,
 ) -> FormatReport:
     measured, reference = done.measured[name], done.measured[SAVED_MODEL]
     parity = compare(reference.golden, measured.golden)
-    errors = quality.quality_of(sums, name, limits.min_rows)
-    passed, reason = decide(entry.precision, parity, errors, limits)
+    errors = quality.quality_of(sums, name, evaluation.min_rows)
+    passed, reason = quality.decide(entry.precision, parity, errors, settings)
     if passed and (fault := not_finite_fault(golden.with_broken_rows(golden_rows), measured)):
         passed, reason = False, f"it {fault}"
     if name == SAVED_MODEL and passed:
@@ -244,12 +235,5 @@ def _judged(
         sha256=sha256,
         parity=parity,
         worst_golden_row={**row, "expected": float(reference.golden[worst]), "answer": float(measured.golden[worst])},
-        mae=errors.mae,
-        rmse=errors.rmse,
-        mae_increase=errors.mae_increase,
-        worst_slice=errors.worst_slice or None,
-        worst_slice_mae_increase=errors.worst_slice_mae_increase,
-        cold_start_ms=measured.speed.cold_start_ms,
-        latency_us=measured.speed.latency_us,
-        rows_per_second=measured.speed.rows_per_second,
+        **{**vars(errors), **vars(measured.speed), "worst_slice": errors.worst_slice or None},
     )

@@ -16,19 +16,19 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
 from bike_pipeline.errors import BikePipelineError, ExportError
 from bike_pipeline.exporting.acceptance.measurements import measure
 from bike_pipeline.exporting.formats import registry
-from bike_pipeline.exporting.formats.base import Columns, Source
+from bike_pipeline.exporting.formats.base import Columns, Format, Source
 
-GOLDEN, MIXED, EVALUATED, CALIBRATION = "golden", "mixed", "evaluated", "calibration"
+GOLDEN, EVALUATED, CALIBRATION = "golden", "evaluated", "calibration"
+Verb = Literal["export", "measure"]
 _LAST_WORDS = 300
 # From linux/prctl.h: the signal that a process gets when its parent dies.
 _PR_SET_PDEATHSIG = 1
@@ -48,11 +48,10 @@ def read_columns(folder: Path, name: str) -> dict[str, Any]:
 class Workers:
     """Takes jobs at any time and works them off one after the other, beside this process."""
 
-    def __init__(self, folder: Path) -> None:
-        """Start the process that forks; answers and what jobs print are kept in `folder`."""
-        self._folder = folder
+    def __init__(self, folder: Path, seconds: float) -> None:
+        """Start the process that forks; answers and what jobs print are kept in `folder`. A job may take `seconds`."""
+        self._folder, self._seconds = folder, seconds
         self._statuses: dict[str, int] = {}
-        self._seconds: dict[str, float] = {}
         # A format answers on one thread; so does what numpy calls.
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         path = os.pathsep.join(path for path in sys.path if path)
@@ -77,12 +76,13 @@ class Workers:
         self._process.kill()
         self._process.communicate()
 
-    def submit(self, name: str, job: Mapping[str, Any]) -> None:
-        """Hand over a job under a name of its own; see the module for what it holds, `answer` is added."""
+    def submit(self, name: str, verb: Verb, format_: Format, folder: Path, source: Source) -> None:
+        """Hand over a job on a format's files in `folder` under a name of its own; its rows are in `source.shared`."""
         assert self._process.stdin
-        self._seconds[name] = job["seconds"]
+        job = {"verb": verb, "format": format_.name, "folder": folder, "rows": source.shared}
+        job |= {"source": source.saved_model, "seconds": self._seconds, "answer": self._folder / f"{name}.json"}
         try:
-            self._process.stdin.write(json.dumps({**job, "answer": str(self._folder / f"{name}.json")}) + "\n")
+            self._process.stdin.write(json.dumps(job, default=str) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             raise self._gone() from None
@@ -119,7 +119,7 @@ class Workers:
     def _death(self, name: str) -> str:
         status = self._statuses[name]
         if status == -signal.SIGALRM:
-            return f"the process did not end within {self._seconds[name]:g} s, which exporting.timeout allows"
+            return f"the process did not end within {self._seconds:g} s, which exporting.timeout allows"
         how = f"of {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
         lines = [line for line in self.output(name).splitlines() if line.strip()]
         return f"the process ended {how}" + (f" ({lines[-1].strip()[:_LAST_WORDS]})" if lines else "")
@@ -139,9 +139,10 @@ def work(job: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     golden, evaluated = (read_columns(rows, name) for name in (GOLDEN, EVALUATED))
     measured = measure(lambda: format_.load(folder), golden, evaluated)
-    answers = {GOLDEN: measured.golden, MIXED: measured.mixed, EVALUATED: measured.evaluated}
+    answers = {**vars(measured)}
+    speed = answers.pop("speed")
     write_columns(rows, f"{format_.name}-answers", answers)
-    return {**asdict(measured.speed), "tensorflow": "tensorflow" in sys.modules}
+    return {**vars(speed), "tensorflow": "tensorflow" in sys.modules}
 
 
 def _work_alone(job: Mapping[str, Any], parent: int) -> None:

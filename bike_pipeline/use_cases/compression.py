@@ -12,7 +12,7 @@ from bike_pipeline.errors import ModelError
 from bike_pipeline.use_cases.lineage import lineage_of
 
 if TYPE_CHECKING:
-    from bike_pipeline.exporting.compression.material import Material
+    from bike_pipeline.exporting.compression.candidates import Material
     from bike_pipeline.exporting.compression.rule import Choice
     from bike_pipeline.lineage.queries.history import FoundModel
     from bike_pipeline.lineage.store.metadata_store import Lineage
@@ -35,10 +35,7 @@ class Compression:
 
     def require(self) -> None:
         """Raise ExportError if no candidate is within the limits."""
-        from bike_pipeline.exporting.compression.choice import refused
-
-        if self.choice.winner is None:
-            raise refused(self.choice)
+        self.choice.required()
 
 
 def compress(
@@ -62,25 +59,22 @@ def compress(
     chosen = find_model(lineage, settings.serving_path, model)
     base = settings.workspace_path / "compression"
     with workspace_lock(base, wait=False), lean_imports(google_cloud=True):
-        from bike_pipeline.exporting.compression.candidates import Trying
-        from bike_pipeline.exporting.compression.choice import TABLE_FILE, choose
-        from bike_pipeline.exporting.compression.results import NewResult
+        from bike_pipeline.exporting.compression.candidates import TABLE_FILE, Trying, choose, new_result
         from bike_pipeline.exporting.formats import registry
 
         registry.formats_of(own.formats)
         material = _material(lineage, chosen)
         exporting = settings.exporting.model_copy(update={"compression": own})
-        trying = Trying.of(exporting, settings.training, settings.evaluation.min_rows, settings.seed)
-        with NewResult(base / str(chosen.model_id)) as result:
-            choice = choose(methods or METHODS, material, _calibration(material, settings), trying, result.folder)
-            folder = result.publish()
+        trying = Trying(material, methods or METHODS, exporting, settings.training, settings.evaluation, settings.seed)
+        with new_result(base / str(chosen.model_id)) as (aside, folder):
+            choice = choose(trying, _calibration(material, settings), aside)
     table = json.loads((folder / TABLE_FILE).read_text(encoding="utf-8"))
     return Compression(chosen.model_id, str(folder), len(material.evaluated["cnt"]), choice, table)
 
 
 def _material(lineage: Lineage, chosen: FoundModel) -> Material:
     """Return what candidates of a model are made of: its files, its transform graph, its rows."""
-    from bike_pipeline.exporting.compression.material import Material
+    from bike_pipeline.exporting.compression.candidates import Material
     from bike_pipeline.modeling.rows import read
     from bike_pipeline.stages import EVAL, HISTORY, TRAIN
     from bike_pipeline.use_cases.export import changed, payload_of

@@ -99,12 +99,12 @@ def test_candidates_are_kept_and_the_table_names_the_winner_and_why_others_lost(
 def test_where_no_candidate_is_within_the_limits_the_table_is_kept_and_the_command_fails(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bike_pipeline.exporting.compression import choice
+    from bike_pipeline.exporting.compression import candidates
     from bike_pipeline.exporting.compression.rule import Candidate
 
-    monkeypatch.setattr(choice, "write_models", lambda *_: {})
+    monkeypatch.setattr(candidates, "write_models", lambda *_: {})
     worse = Candidate("plain", "tflite_int8", "", mae_increase=0.2)
-    monkeypatch.setattr(choice, "measure", lambda *_: [worse, Candidate("pruning", "tflite_int8", "", error="no")])
+    monkeypatch.setattr(candidates, "measure", lambda *_: [worse, Candidate("pruning", "tflite_int8", "", error="no")])
     with pytest.raises(ExportError, match=r"nearest is plain tflite_int8: MAE \+20.00% overall, at most \+10"):
         call(workspace, "4", settings=(*SMALL[:1], "exporting.compression.max_mae_increase=0.1"))
     table = workspace / "compression" / "4" / "1" / "compression.json"
@@ -153,7 +153,7 @@ def test_two_at_once_are_refused(workspace: Path) -> None:
 
 
 def test_a_failure_in_the_middle_leaves_the_result_before(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bike_pipeline.exporting.compression import choice
+    from bike_pipeline.exporting.compression import candidates
 
     kept = workspace / "compression" / "4" / "7"
     kept.mkdir(parents=True)
@@ -161,7 +161,7 @@ def test_a_failure_in_the_middle_leaves_the_result_before(workspace: Path, monke
     def fail(*_: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(choice, "measure", fail)
+    monkeypatch.setattr(candidates, "measure", fail)
     with pytest.raises(SystemExit):
         call(workspace, "--methods", "pruning", "4")
     assert [path.name for path in kept.parent.iterdir()] == ["7"]

@@ -16,6 +16,7 @@ from bike_pipeline.components import exporter
 from bike_pipeline.components.base import schema_of
 from bike_pipeline.errors import ConfigurationError, ExportError
 from bike_pipeline.exporting.formats import registry
+from bike_pipeline.exporting.formats.base import Source
 from bike_pipeline.model_registry import layout
 from bike_pipeline.modeling.golden import broken_rows, golden_rows, read_golden
 from bike_pipeline.modeling.saved_model import input_signature
@@ -212,11 +213,10 @@ def test_litert_is_measured_where_tensorflow_was_never_imported(world: World, tm
     asked = golden_rows(200)
     for name in (workers.GOLDEN, workers.EVALUATED):
         workers.write_columns(tmp_path, name, asked)
-    job = {"verb": "measure", "rows": str(tmp_path), "source": "", "seconds": 300}
-    seen = {}
-    with workers.Workers(tmp_path) as process:
+    source, seen = Source(Path(), {}, shared=tmp_path), {}
+    with workers.Workers(tmp_path, 300) as process:
         for name in ("tflite_float32", "saved_model"):
-            process.submit(name, {**job, "format": name, "folder": str(found.folder / name)})
+            process.submit(name, "measure", registry.format_of(name), found.folder / name, source)
         for name in ("saved_model", "tflite_float32"):
             seen[name] = process.result(name)["tensorflow"]
     assert seen == {"tflite_float32": False, "saved_model": True}

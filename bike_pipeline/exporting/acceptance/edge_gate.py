@@ -12,14 +12,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from bike_pipeline.exporting.acceptance.decision import Limits
 from bike_pipeline.exporting.acceptance.report import SAVED_MODEL, EdgeGate, ExportReport
 from bike_pipeline.exporting.formats.base import Format
 from bike_pipeline.exporting.formats.tflite import SIGNATURE, Tflite
 from bike_pipeline.modeling import evaluation, tfma_output
 from bike_pipeline.modeling.slice_sums import Measured
 from bike_pipeline.modeling.slices import SLICINGS
-from bike_pipeline.settings import EvaluationSettings
+from bike_pipeline.settings import EvaluationSettings, ExportingSettings
 from bike_pipeline.settings.evaluation import ChangeThreshold
 
 # Folder of the evaluations beside the exports, one a format, as TFMA's readers expect them.
@@ -32,7 +31,7 @@ def edge_gates(
     sums: Measured,
     formats: Sequence[Format],
     settings: EvaluationSettings,
-    limits: Limits,
+    limits: ExportingSettings,
     model: Path,
     folder: Path,
 ) -> dict[str, EdgeGate]:
@@ -44,7 +43,7 @@ def edge_gates(
     }
 
 
-def _with_edge_limits(settings: EvaluationSettings, limits: Limits) -> EvaluationSettings:
+def _with_edge_limits(settings: EvaluationSettings, limits: ExportingSettings) -> EvaluationSettings:
     """Return the gate's settings with the SavedModel as the baseline, and what may be lost against it."""
     changes = (
         ChangeThreshold(metric="mae", max_increase=limits.max_mae_increase),

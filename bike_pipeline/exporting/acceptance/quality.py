@@ -1,4 +1,4 @@
-"""How well an exported model does on labels, overall and by slice, against the SavedModel on the same rows."""
+"""How well an exported model does on labels against the SavedModel on the same rows, and the rule that lets it pass."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from typing import Any
 import numpy.typing as npt
 
 from bike_pipeline import features
+from bike_pipeline.exporting.acceptance.parity import Parity
 from bike_pipeline.exporting.acceptance.report import SAVED_MODEL
-from bike_pipeline.exporting.formats.base import Predictions
+from bike_pipeline.exporting.formats.base import Precision, Predictions
 from bike_pipeline.modeling import metrics, saved_model
 from bike_pipeline.modeling.naive_baseline import NaiveBaseline
 from bike_pipeline.modeling.slice_sums import Measured, SliceKey, sums_of_batch
 from bike_pipeline.modeling.slices import OVERALL
+from bike_pipeline.settings import ExportingSettings
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def sums_by_format(
     return sums_of_batch(columns, predictions, NaiveBaseline.from_json(text))
 
 
-def quality_of(measured: Measured, name: str, min_rows: Mapping[str, int]) -> Quality:
+def quality_of(measured: Measured, name: str, min_rows: Mapping[Any, int]) -> Quality:
     """Return the errors of one format.
 
     Args:
@@ -83,3 +85,27 @@ def _increase(measured: Measured, key: SliceKey, name: str) -> float:
     # Not a number is worse than anything, so that it is the worst slice.
     increase = (now - before) / before if before else math.inf
     return increase if math.isfinite(increase) else math.inf
+
+
+def decide(precision: Precision, parity: Parity, quality: Quality, limits: ExportingSettings) -> tuple[bool, str]:
+    """Return whether a format passes by the limits of its numbers, and why in words.
+
+    What is not a number never passes.
+    """
+    if not math.isfinite(parity.max_difference):
+        return False, f"an answer is not a number (golden row {parity.worst_row})"
+    if precision == "float32":
+        passed = parity.max_relative_difference <= limits.max_relative_difference
+        return passed, (
+            f"largest relative difference to the SavedModel {parity.max_relative_difference:.2g} on golden row "
+            f"{parity.worst_row}, at most {limits.max_relative_difference:g}"
+        )
+    overall = quality.mae_increase <= limits.max_mae_increase
+    said = f"MAE {quality.mae_increase:+.2%} overall, at most {limits.max_mae_increase:+.2%}"
+    if quality.worst_slice_mae_increase is None:
+        return overall, f"{said}; no slice has enough rows to decide"
+    sliced = quality.worst_slice_mae_increase <= limits.max_slice_mae_increase
+    return overall and sliced, (
+        f"{said}; {quality.worst_slice_mae_increase:+.2%} on the worst slice, {quality.worst_slice}, at most "
+        f"{limits.max_slice_mae_increase:+.2%}"
+    )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bike_pipeline.errors import ExportError
 from bike_pipeline.settings.exporting import CompressionSettings, Minimized
 
 _UNITS: dict[Minimized, str] = {"size": "size", "compressed_size": "size after gzip", "latency": "one row"}
@@ -58,6 +59,21 @@ class Choice:
     winner: Candidate | None
     candidates: tuple[Candidate, ...]
     reasons: dict[str, str]
+
+    def required(self) -> Candidate:
+        """Return the winner.
+
+        Raises:
+            ExportError: no candidate won; it names the one with the smallest loss, and what keeps it out.
+        """
+        if self.winner is not None:
+            return self.winner
+        nearest = min(self.candidates, key=lambda c: math.inf if c.mae_increase is None else c.mae_increase)
+        raise ExportError(
+            f"no candidate is within the limits; nearest is {nearest.name}: {self.reasons[nearest.name]}",
+            where="exporting.compression",
+            fix="try other methods or formats, or raise max_mae_increase or max_slice_mae_increase",
+        )
 
 
 def _amount(candidate: Candidate, minimize: Minimized) -> float:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from bike_pipeline.modeling.loaded_model import LoadedModel
 
 if TYPE_CHECKING:
-    from bike_pipeline.exporting.formats.compressed import Compressing
+    from bike_pipeline.exporting.compression.candidates import Trying
 
 Columns = Mapping[str, npt.NDArray[Any]]
 Predictions = npt.NDArray[np.float32]
@@ -38,7 +38,7 @@ class Source:
 
     saved_model: Path
     calibration: Columns
-    compression: Compressing | None = None
+    compression: Trying | None = None
     shared: Path | None = None
 
     @functools.cached_property

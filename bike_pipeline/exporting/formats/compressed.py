@@ -8,25 +8,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 from bike_pipeline.errors import ExportError
-from bike_pipeline.exporting.compression.candidates import Trying
-from bike_pipeline.exporting.compression.choice import TABLE_FILE, choose, refused
-from bike_pipeline.exporting.compression.material import Material
+from bike_pipeline.exporting.compression.candidates import TABLE_FILE, choose
 from bike_pipeline.exporting.formats.base import Source
 from bike_pipeline.exporting.formats.tflite import FILE, Tflite
-from bike_pipeline.settings.exporting import Method
-
-
-@dataclass(frozen=True)
-class Compressing:
-    """What the compressed model is made of, and how; see `format.Source`."""
-
-    material: Material
-    methods: tuple[Method, ...]
-    trying: Trying
 
 
 class Compressed(Tflite):
@@ -45,11 +32,7 @@ class Compressed(Tflite):
                 where="exporting.formats",
                 fix="set exporting.compression.methods and run, or try the methods with `bike-pipeline compress`",
             )
-        asked = source.compression
         with tempfile.TemporaryDirectory(prefix="bike-compress-") as aside:
-            made = Path(aside)
-            choice = choose(asked.methods, asked.material, source.calibration, asked.trying, made)
-            if choice.winner is None:
-                raise refused(choice)
-            shutil.copyfile(made / choice.winner.file, folder / FILE)
-            shutil.copyfile(made / TABLE_FILE, folder / TABLE_FILE)
+            winner = choose(source.compression, source.calibration, Path(aside)).required()
+            shutil.copyfile(Path(aside, winner.file), folder / FILE)
+            shutil.copyfile(Path(aside, TABLE_FILE), folder / TABLE_FILE)

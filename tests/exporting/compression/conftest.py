@@ -18,6 +18,9 @@ SMALL = (
     "quantization_aware.epochs=1",
     "rounds=1",
 )
+# So few rows of a slice decide that the small eval split has slices that do.
+MIN_ROWS = {"hour_band": 5, "workingday": 5, "season": 5, "weathersit": 5}
+LOOSE = {"max_mae_increase": 10.0, "max_slice_mae_increase": 10.0}
 
 
 @pytest.fixture(scope="session")
@@ -28,9 +31,26 @@ def small() -> CompressionSettings:
 
 
 @pytest.fixture(scope="session")
+def trying(material: Any, small: CompressionSettings) -> Callable[..., Any]:
+    """A function that returns what is tried on the small model, in settings with some changed."""
+    from bike_pipeline.exporting.compression.candidates import Trying
+
+    settings = load_settings()
+    training = settings.training.model_copy(update={"batch_size": 64, "weight_decay": 0.02})
+    evaluation = settings.evaluation.model_copy(update={"min_rows": MIN_ROWS})
+
+    def make(*methods: Method, **changed: Any) -> Any:
+        own = small.model_copy(update=changed)
+        exporting = settings.exporting.model_copy(update={"compression": own, "timeout": 120.0})
+        return Trying(material, methods, exporting, training, evaluation, 3)
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def material(exported: Any) -> Any:
     """The small model with its rows; every fifth of them decides."""
-    from bike_pipeline.exporting.compression.material import Material
+    from bike_pipeline.exporting.compression.candidates import Material
 
     evaluated = {name: values[::5] for name, values in exported.rows.items()}
     return Material(exported.path, exported.transform_graph, exported.rows, evaluated)
@@ -39,7 +59,7 @@ def material(exported: Any) -> Any:
 @pytest.fixture(scope="session")
 def teacher(material: Any) -> Any:
     """The small model as a teacher."""
-    from bike_pipeline.exporting.compression.material import Teacher
+    from bike_pipeline.exporting.compression.methods import Teacher
 
     return Teacher.of(material)
 

@@ -10,20 +10,12 @@ import numpy as np
 import pytest
 
 from bike_pipeline import features
-from bike_pipeline.exporting.compression.candidates import MODEL_FOLDER, Trying
-from bike_pipeline.exporting.compression.choice import TABLE_FILE, choose
+from bike_pipeline.exporting.compression.candidates import MODEL_FOLDER, TABLE_FILE, choose
 from bike_pipeline.exporting.compression.rule import Candidate
 from bike_pipeline.exporting.formats import registry
 from bike_pipeline.exporting.formats.base import Format
 from bike_pipeline.exporting.formats.tflite import Float16
-
-# So few rows of a slice decide that the small eval split has slices that do.
-MIN_ROWS = {"hour_band": 5, "workingday": 5, "season": 5, "weathersit": 5}
-
-
-def _trying(small: Any, **changed: Any) -> Trying:
-    settings = small.model_copy(update={"max_mae_increase": 10.0, "max_slice_mae_increase": 10.0, **changed})
-    return Trying(settings, {"batch_size": 64, "weight_decay": 0.02}, 3, MIN_ROWS, 120.0)
+from tests.exporting.compression.conftest import LOOSE
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +24,11 @@ def calibration(material: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def made(material: Any, calibration: dict[str, Any], small: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def made(calibration: dict[str, Any], trying: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The folder and the choice of two methods in one format."""
     folder = tmp_path_factory.mktemp("candidates")
-    trying = _trying(small, formats=("tflite_float32",))
-    return folder, choose(("distillation", "pruning"), material, calibration, trying, folder)
+    tried = trying("distillation", "pruning", **LOOSE, formats=("tflite_float32",))
+    return folder, choose(tried, calibration, folder)
 
 
 def _mae(answers: Any, rows: dict[str, Any]) -> float:
@@ -88,11 +80,10 @@ def test_the_table_says_what_won_by_which_rule_and_why_each_other_lost(made: Any
 
 
 def test_the_same_seed_gives_the_same_table_but_for_the_latencies(
-    made: Any, material: Any, calibration: dict[str, Any], small: Any, tmp_path: Path
+    made: Any, calibration: dict[str, Any], trying: Any, tmp_path: Path
 ) -> None:
     _, choice = made
-    trying = _trying(small, formats=("tflite_float32",))
-    again = choose(("distillation", "pruning"), material, calibration, trying, tmp_path)
+    again = choose(trying("distillation", "pruning", **LOOSE, formats=("tflite_float32",)), calibration, tmp_path)
 
     def repeated(candidate: Candidate) -> dict[str, Any]:
         # LiteRT's converter numbers its functions, so that what gzip makes of the file differs by a few bytes.
@@ -111,7 +102,7 @@ class _Broken(Float16):
 
 
 def test_a_format_that_fails_costs_its_own_candidates_only(
-    material: Any, calibration: dict[str, Any], small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    calibration: dict[str, Any], trying: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = registry.format_of
 
@@ -119,8 +110,7 @@ def test_a_format_that_fails_costs_its_own_candidates_only(
         return _Broken() if name == "tflite_float16" else real(name)
 
     monkeypatch.setattr(registry, "format_of", format_of)
-    trying = _trying(small, formats=("tflite_float16", "tflite_float32"))
-    choice = choose((), material, calibration, trying, tmp_path)
+    choice = choose(trying(**LOOSE, formats=("tflite_float16", "tflite_float32")), calibration, tmp_path)
     assert [c.format for c in choice.candidates] == ["tflite_float16", "tflite_float32"]
     assert choice.candidates[0].error == "it cannot be exported (RuntimeError: no such operator)"
     assert choice.winner is choice.candidates[1]
@@ -128,10 +118,9 @@ def test_a_format_that_fails_costs_its_own_candidates_only(
 
 
 def test_a_format_with_a_process_of_its_own_is_exported_there(
-    material: Any, calibration: dict[str, Any], small: Any, tmp_path: Path
+    calibration: dict[str, Any], trying: Any, tmp_path: Path
 ) -> None:
-    trying = _trying(small, formats=("tflite_int8",))
-    choice = choose((), material, calibration, trying, tmp_path)
+    choice = choose(trying(**LOOSE, formats=("tflite_int8",)), calibration, tmp_path)
     # The small model has no layer that is worth quantizing: the worker's error came back in words.
     assert "nothing to quantize" in choice.candidates[0].error
     assert choice.winner is None

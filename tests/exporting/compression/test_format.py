@@ -11,24 +11,20 @@ import pytest
 
 from bike_pipeline import features
 from bike_pipeline.errors import ExportError
-from bike_pipeline.exporting.compression.candidates import Trying
 from bike_pipeline.exporting.formats import registry
 from bike_pipeline.exporting.formats.base import Source
-from bike_pipeline.exporting.formats.compressed import Compressing
 from bike_pipeline.settings import load_settings
+from tests.exporting.compression.conftest import LOOSE
 
 
-def _source(material: Any, small: Any, **changed: Any) -> Source:
-    settings = small.model_copy(update={"formats": ("tflite_float32",), **changed})
-    trying = Trying(settings, {"batch_size": 64, "weight_decay": 0.02}, 3, {}, 120.0)
+def _source(material: Any, trying: Any, **changed: Any) -> Source:
     calibration = {f.name: material.train[f.name][:50] for f in features.MODEL_INPUTS}
-    return Source(material.saved_model, calibration, Compressing(material, ("distillation",), trying))
+    return Source(material.saved_model, calibration, trying("distillation", formats=("tflite_float32",), **changed))
 
 
-def test_the_winners_file_and_the_table_are_the_export(material: Any, small: Any, tmp_path: Path) -> None:
-    loose = {"max_mae_increase": 10.0, "max_slice_mae_increase": 10.0}
+def test_the_winners_file_and_the_table_are_the_export(material: Any, trying: Any, tmp_path: Path) -> None:
     compressed = registry.format_of("compressed")
-    compressed.export(_source(material, small, **loose), tmp_path)
+    compressed.export(_source(material, trying, **LOOSE), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["compression.json", "model.tflite"]
     table = json.loads((tmp_path / "compression.json").read_text(encoding="utf-8"))
     won = next(entry for entry in table["candidates"] if entry["method"] == "distillation")
@@ -38,7 +34,7 @@ def test_the_winners_file_and_the_table_are_the_export(material: Any, small: Any
 
 
 def test_without_a_candidate_within_the_limits_nothing_is_written(
-    material: Any, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    material: Any, trying: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from bike_pipeline.exporting.compression import candidates
 
@@ -47,7 +43,7 @@ def test_without_a_candidate_within_the_limits_nothing_is_written(
 
     monkeypatch.setattr(candidates, "_export", fail)
     with pytest.raises(ExportError, match=r"no candidate is within the limits; nearest is plain .*: no such operator"):
-        registry.format_of("compressed").export(_source(material, small), tmp_path)
+        registry.format_of("compressed").export(_source(material, trying), tmp_path)
     assert not list(tmp_path.iterdir())
 
 

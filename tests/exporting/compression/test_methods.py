@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 
 from bike_pipeline.errors import ExportError
-from bike_pipeline.exporting.compression import pruning
-from bike_pipeline.exporting.compression.material import Teacher
 
 METHODS = ("plain", "pruning", "distillation", "quantization_aware")
 
@@ -38,9 +36,11 @@ def test_a_method_gives_the_same_model_again_with_the_inputs_of_the_blessed_one(
 def test_pruning_leaves_exactly_the_share_of_weights_that_was_asked_for(
     teacher: Any, small: Any, trained_further: Callable[..., Any]
 ) -> None:
-    assert pruning.sparsity_of(teacher.model()) == 0.0
+    from bike_pipeline.exporting.compression.methods import prunable, sparsity_of
+
+    assert sparsity_of(teacher.model()) == 0.0
     model = trained_further("pruning")
-    for layer in pruning.prunable(model):
+    for layer in prunable(model):
         kernel = np.asarray(layer.kernel)
         assert (kernel == 0).mean() == pytest.approx(small.pruning.sparsity, abs=2 / kernel.size)
         assert layer.kernel.constraint is None
@@ -49,7 +49,9 @@ def test_pruning_leaves_exactly_the_share_of_weights_that_was_asked_for(
 
 
 def test_weights_are_taken_away_fast_at_first_and_all_of_them_at_the_end() -> None:
-    shares = [pruning.sparsity_after(epoch, 4, 0.8) for epoch in range(7)]
+    from bike_pipeline.exporting.compression.methods import sparsity_after
+
+    shares = [sparsity_after(epoch, 4, 0.8) for epoch in range(7)]
     assert shares[0] == 0.0
     assert shares[4:] == [0.8] * 3
     steps = np.diff(shares[:5])
@@ -74,7 +76,7 @@ def test_a_student_is_smaller_and_learns_from_its_teacher(
 
 
 def test_the_students_loss_weighs_both_targets() -> None:
-    from bike_pipeline.exporting.compression.distillation import loss_of
+    from bike_pipeline.exporting.compression.methods import loss_of
     from bike_pipeline.modeling import training
 
     label, taught = np.asarray([3.0, 50.0], np.float32), np.asarray([5.0, 40.0], np.float32)
@@ -87,7 +89,7 @@ def test_the_students_loss_weighs_both_targets() -> None:
 def test_quantization_aware_training_rounds_as_an_eight_bit_layer_does() -> None:
     import keras
 
-    from bike_pipeline.exporting.compression.quantization_aware import _InEightBits
+    from bike_pipeline.exporting.compression.methods import _InEightBits
 
     generator = np.random.default_rng(1)
     layer = _InEightBits(3)
@@ -106,6 +108,8 @@ def test_quantization_aware_training_rounds_as_an_eight_bit_layer_does() -> None
 
 
 def test_a_model_without_its_keras_file_cannot_be_trained_further(exported: Any, tmp_path: Path) -> None:
+    from bike_pipeline.exporting.compression.methods import Teacher
+
     shutil.copytree(exported.path, tmp_path / "model")
     (tmp_path / "model" / "assets.extra" / "model.keras").unlink()
     with pytest.raises(ExportError, match=r"model\.keras: the trained Keras model is not there"):
