@@ -9,11 +9,10 @@ import zlib
 from pathlib import Path
 
 from bike_pipeline.errors import DataError
-from bike_pipeline.storage.atomic_files import replace_file, storage_error
+from bike_pipeline.storage.atomic_files import one_error, replace_file
 
 EMBEDDED_FILE = Path(__file__).resolve().parent / "embedded" / "hour.csv"
 EMBEDDED_SHA256 = "b03a2d02e8c10f435c43c7f0b358b7e34a003afea53dbc37f0183f2763295133"
-EMBEDDED_ROWS = 17_379
 ORIGINAL_URL = "https://archive.ics.uci.edu/static/public/275/bike+sharing+dataset.zip"
 MEMBER = "hour.csv"
 FIRST_UPLOAD, SECOND_UPLOAD = "bike-2011.csv", "bike-2012.csv"
@@ -31,10 +30,8 @@ def _check_content(content: bytes, where: str) -> None:
 
 def embedded_bytes(path: Path = EMBEDDED_FILE) -> bytes:
     """Return the embedded CSV (LF line ends) after checking its SHA-256."""
-    try:
+    with one_error("read", path):
         content = path.read_bytes()
-    except OSError as error:
-        raise storage_error(error, "read", path) from error
     _check_content(content, str(path))
     return content
 
@@ -48,15 +45,12 @@ def split_demo(target_dir: Path) -> tuple[Path, Path]:
     return first, second
 
 
-def fetch_original(target: Path, *, url: str | None = None, timeout: float = 60.0) -> Path:
-    """Download the original archive, check its hourly table, and write that to `target` with LF line ends.
-
-    `url` is UCI's own by default; `timeout` is in seconds.
-    """
-    from bike_pipeline.data.sources.http_url import download
+def fetch_original(target: Path, *, url: str | None = None) -> Path:
+    """Download the original archive, by default UCI's, and write its hourly table, checked, with LF line ends."""
+    from bike_pipeline.data.sources.registry import download
 
     url = url or ORIGINAL_URL
-    archive = download(url, timeout=timeout)
+    archive = download(url)
     retry = "run it again; the same data is embedded, so `bike-pipeline data split-demo` works without the network"
     try:
         with zipfile.ZipFile(io.BytesIO(archive)) as opened:

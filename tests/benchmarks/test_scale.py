@@ -21,7 +21,7 @@ def test_the_rows_pass_the_contract_are_alike_and_are_the_same_every_time(tmp_pa
     from benchmarks.scale_rows import make_rows
     from bike_pipeline.data.contract import check_rows
     from bike_pipeline.data.embedded_dataset import EMBEDDED_FILE
-    from bike_pipeline.data.sources.parquet_file import read_parquet
+    from bike_pipeline.data.sources.content import read_parquet
     from bike_pipeline.data.sources.registry import read_source
 
     rows = make_rows(60_000)

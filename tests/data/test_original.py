@@ -22,7 +22,7 @@ def archive(name="hour.csv", content=None):
 
 def fetch(body, target, status=200, headers=None):
     with serving({PATH: (status, headers or {}, body)}) as address:
-        return fetch_original(target, url=address + PATH, timeout=10)
+        return fetch_original(target, url=address + PATH)
 
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
@@ -60,7 +60,7 @@ def test_without_a_network_it_says_so(tmp_path):
     with serving({}) as address:
         pass  # the port is free again
     with pytest.raises(DataError, match=r"the server cannot be reached .*network"):
-        fetch_original(tmp_path / "hour.csv", url=f"{address}/x.zip", timeout=5)
+        fetch_original(tmp_path / "hour.csv", url=f"{address}/x.zip")
 
 
 def test_a_target_that_cannot_be_written_is_one_clear_error(tmp_path):

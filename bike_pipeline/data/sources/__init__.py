@@ -1,1 +1,1 @@
-"""Sources of rows, one file a source; `registry.read_source` picks the one that an address names."""
+"""Sources of rows; `registry.read_source` reads the one that an address names."""

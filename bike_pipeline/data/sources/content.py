@@ -6,15 +6,19 @@ import gzip
 import hashlib
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bike_pipeline import features
 from bike_pipeline.data.manifest import SourceFileRecord, SourceRecord
 from bike_pipeline.data.sources.csv_file import check_text, read_csv
-from bike_pipeline.data.sources.parquet_file import MAGIC, read_parquet
-from bike_pipeline.data.sources.source_rows import SourceRows, join_rows
+from bike_pipeline.data.sources.source_rows import SourceRows, check_columns, join_rows, numbered
 from bike_pipeline.errors import DataError
 
+PARQUET = b"PAR1"
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
 _MOST_NAMED = 3
 
@@ -24,9 +28,26 @@ def read_content(content: bytes, name: str) -> SourceRows:
 
     `name` is without credentials; messages and the quarantine carry it.
     """
-    if content.startswith(MAGIC):
+    if content.startswith(PARQUET):
         return read_parquet(content, name)
     return read_csv(decompressed(content, name), name)
+
+
+def read_parquet(content: bytes, name: str) -> SourceRows:
+    """Read the columns of the feature contract; a DataError if it is damaged, has no row, or other columns."""
+    try:
+        # Arrow's reading threads can outlive the read and then abort a process that ends at once (arrow#34314).
+        file = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)
+        ignored = check_columns(file.schema_arrow.names, name)
+        table = file.read(columns=list(features.COLUMNS), use_threads=False).select(list(features.COLUMNS))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"it is not a whole Parquet file ({error})", where=name, fix="write it again") from error
+    for place, column in enumerate(table.columns):
+        if pa.types.is_dictionary(column.type):
+            table = table.set_column(place, table.column_names[place], column.cast(column.type.value_type))
+    if not table.num_rows:
+        raise DataError("it has columns and no rows", where=name, fix="check the export that wrote it")
+    return numbered(table, name, ignored)
 
 
 def decompressed(content: bytes, name: str) -> bytes:
@@ -47,23 +68,24 @@ def decompressed(content: bytes, name: str) -> bytes:
 
 def text_of(content: bytes, name: str) -> str:
     """Return the text of a file of records: UTF-8 with or without a byte order mark, plain or gzip."""
-    if content.startswith(MAGIC):
+    if content.startswith(PARQUET):
         raise DataError("it is a Parquet file, not JSON or CSV", where=name, fix="export it as CSV")
     text = decompressed(content, name)
     check_text(text, name)
     return text.decode("utf-8-sig")
 
 
-def select_files(files: Iterable[str], folders: Iterable[str], where: str) -> tuple[list[str], tuple[str, ...]]:
+def select_files(entries: Mapping[str, bool], where: str) -> tuple[list[str], tuple[str, ...]]:
     """Return the CSV and Parquet files of a folder in the order in which they are read, and what else is in it.
 
-    The case of a suffix does not matter, and numbers in names count as numbers. Hidden names and the marks that
-    engines leave (`_SUCCESS`) are not among the rest.
+    `entries` are the names in it, and which of them are folders. The case of a suffix does not matter, and numbers in
+    names count as numbers. Hidden names and the marks that engines leave (`_SUCCESS`) are not among the rest.
 
     Raises:
         DataError: there is nothing to read, or columns are laid out as folders.
     """
-    files, folders = sorted(files), sorted(folders)
+    files = sorted(name for name, is_folder in entries.items() if not is_folder)
+    folders = sorted(entries.keys() - set(files))
     if laid_out := [name for name in folders if "=" in name]:
         more = ", …" if len(laid_out) > _MOST_NAMED else ""
         raise DataError(

@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.csv as pc
+from pyarrow import compute
 
 from bike_pipeline import features
 from bike_pipeline.data.sources.source_rows import BrokenLine, SourceRows, check_columns
 from bike_pipeline.errors import DataError
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -61,10 +63,6 @@ def _check_quotes(content: bytes, name: str) -> None:
 
 
 def _cut(content: bytes, names: list[str], name: str, ignored: tuple[str, ...]) -> SourceRows:
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.csv as pc
-
     broken_rows: list[tuple[int, str, int]] = []
 
     def keep_broken(row: Any) -> str:
@@ -137,9 +135,6 @@ def _check_one_line_a_row(content: bytes, rows: int, name: str) -> None:
 
 def _not_blank(table: Any, lines: npt.NDArray[np.int64], content: bytes) -> npt.NDArray[np.bool_]:
     """Return which rows are more than an empty line (Arrow reads an empty line as a row of empty texts)."""
-    import numpy as np
-    from pyarrow import compute
-
     empty = np.ones(table.num_rows, dtype=bool)
     for column in table.columns:
         if not empty.any():

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyarrow import compute
 
 from bike_pipeline import features
 from bike_pipeline.errors import DataError
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,12 @@ class SourceRows:
     broken: tuple[BrokenLine, ...] = ()
     ignored: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+
+
+def numbered(table: pa.Table, name: str, ignored: tuple[str, ...]) -> SourceRows:
+    """Return the rows of one source whose places are their numbers."""
+    lines = np.arange(1, table.num_rows + 1, dtype=np.int64)
+    return SourceRows(table, lines, np.zeros_like(lines), (name,), (), ignored)
 
 
 def other_separator(names: Sequence[str]) -> str:
@@ -102,9 +107,6 @@ def check_columns(names: Sequence[str], where: str) -> tuple[str, ...]:
 
 def join_rows(parts: Sequence[SourceRows], where: str) -> SourceRows:
     """Return the rows of several files as one, in the order given."""
-    import numpy as np
-    import pyarrow as pa
-
     if len(parts) == 1:
         return parts[0]
     tables = [part.table for part in parts]
@@ -136,9 +138,6 @@ def join_rows(parts: Sequence[SourceRows], where: str) -> SourceRows:
 
 def _with_text(table: pa.Table, name: str) -> pa.Table:
     """Return a table with a column as texts: the gaps of pandas' numbers (NaN) stay gaps, a truth value is 0 or 1."""
-    import pyarrow as pa
-    from pyarrow import compute
-
     column = table.column(name)
     if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
         return table

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
+import pyarrow as pa
+
 from bike_pipeline import features
 from bike_pipeline.data.manifest import SourceRecord
-from bike_pipeline.data.sources.source_rows import SourceRows, check_columns
+from bike_pipeline.data.sources.source_rows import SourceRows, check_columns, numbered
 from bike_pipeline.errors import DataError, MissingExtraError
 from bike_pipeline.storage.remote_files import without_credentials
 
@@ -58,7 +60,7 @@ def read_sql_query(source: str, query: str | None) -> tuple[SourceRows, SourceRe
                 )
             names = list(result.keys())
             ignored = check_columns(names, f"{location} (query)")
-            rows = _fetch(result, names, location)
+            table = _fetch(result, names, location)
     except (exc.NoSuchModuleError, ModuleNotFoundError) as error:
         dialect = bare.partition(":")[0].partition("+")[0]
         module = error.name if isinstance(error, ModuleNotFoundError) and error.name else ""
@@ -82,7 +84,7 @@ def read_sql_query(source: str, query: str | None) -> tuple[SourceRows, SourceRe
         if engine is not None:
             engine.dispose()
     description = SourceRecord(kind="sql", location=location, query=text, ignored_columns=ignored)
-    return SourceRows(rows.table, rows.lines, rows.files, (location,), (), ignored), description
+    return numbered(table, location, ignored), description
 
 
 def _location(url: str) -> str:
@@ -109,18 +111,13 @@ def _engine(url: str, location: str) -> Any:
     return sqlalchemy.create_engine("sqlite://", creator=connect, poolclass=NullPool)
 
 
-def _fetch(result: Any, names: list[str], location: str) -> SourceRows:
-    import numpy as np
-    import pyarrow as pa
-
+def _fetch(result: Any, names: list[str], location: str) -> pa.Table:
     places = [names.index(name) for name in features.COLUMNS]
     chunks: list[list[Any]] = [[] for _ in places]
-    count = 0
     for part in result.partitions(_CHUNK_ROWS):
-        count += len(part)
         for chunk, place in zip(chunks, places, strict=True):
             chunk.append(_array([row[place] for row in part]))
-    if not count:
+    if not chunks[0]:
         raise DataError("the query returns no rows", where=location, fix="check the query")
     columns = {}
     for name, chunk in zip(features.COLUMNS, chunks, strict=True):
@@ -128,13 +125,10 @@ def _fetch(result: Any, names: list[str], location: str) -> SourceRows:
         # SQLite allows another type in each row: such a column is read as text, and the contract checks each value.
         target = kinds.pop() if len(kinds) == 1 else pa.string()
         columns[name] = pa.chunked_array([array.cast(target) for array in chunk], type=target)
-    numbers = np.arange(1, count + 1, dtype=np.int64)
-    return SourceRows(pa.table(columns), numbers, np.zeros(count, dtype=np.int64), (location,))
+    return pa.table(columns)
 
 
 def _array(values: list[Any]) -> Any:
-    import pyarrow as pa
-
     try:
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
