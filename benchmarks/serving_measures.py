@@ -15,7 +15,7 @@ from benchmarks.load.figures import Figures, Load
 from benchmarks.load.measuring import measure, rows
 from benchmarks.serving_processes import Served, wait_for
 from bike_pipeline.model_registry import ModelRegistry, layout
-from bike_pipeline.serving.clients import ClientError, Connection, connect, messages
+from bike_pipeline.serving.clients import ClientError, Connection, connect
 
 # Rows of a request that is long enough to be under way when the server is told to stop.
 _LONG_REQUEST = 20_000
@@ -66,7 +66,8 @@ def peer_over_rest(served: Served, load: Load) -> Round:
     """Ask a peer with wrk, the same bytes."""
     wrk = generators.find("wrk")
     assert wrk is not None
-    exchange = replace(messages(served.rest).predict(rows(load.rows)), target="/predict")
+    with connect(served.rest) as client:
+        exchange = replace(client.predict_request(rows(load.rows)), target="/predict")
     return _round(served, lambda: compiled.wrk(wrk, served.rest, exchange, load))
 
 
@@ -74,7 +75,8 @@ def peer_over_grpc(served: Served, load: Load) -> Round:
     """Ask a peer with h2load, the same bytes."""
     h2load = generators.find("h2load")
     assert h2load is not None
-    exchange = messages(served.grpc).predict(rows(load.rows))
+    with connect(served.grpc) as client:
+        exchange = client.predict_request(rows(load.rows))
     return _round(served, lambda: compiled.h2load(h2load, served.grpc, exchange, load))
 
 
@@ -95,9 +97,9 @@ class Tally:
 
 def _asked_again_and_again(connection: Connection, stop: threading.Event, tally: Tally) -> None:
     """Ask over gRPC, one request after the other; look at who answers."""
-    exchange = messages(connection).predict(rows(1))
     newest = 0
     with connect(connection) as client:
+        exchange = client.predict_request(rows(1))
         while not stop.is_set():
             try:
                 version = client.answer(replace(exchange, read=lambda response: response.model_spec.version.value))

@@ -14,9 +14,8 @@ import grpc
 
 from benchmarks.load.figures import Figures, Load, percentiles
 from bike_pipeline.errors import ServerError
-from bike_pipeline.serving.clients import Connection, messages
-from bike_pipeline.serving.clients.answers import Arrays
-from bike_pipeline.serving.clients.core import Exchange
+from bike_pipeline.serving.clients import Connection, connect
+from bike_pipeline.serving.clients.core import Arrays, Exchange
 
 
 @dataclass
@@ -30,7 +29,8 @@ def python(connection: Connection, columns: Arrays, load: Load) -> Figures:
 
     Over gRPC the tasks share one connection.
     """
-    return asyncio.run(_ask(connection, messages(connection).predict(columns), load))
+    with connect(connection) as client:
+        return asyncio.run(_ask(connection, client.predict_request(columns), load))
 
 
 async def _ask(connection: Connection, exchange: Exchange[Any], load: Load) -> Figures:

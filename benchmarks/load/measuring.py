@@ -11,8 +11,8 @@ from benchmarks.load.figures import Figures, Load
 from benchmarks.load.from_python import python
 from bike_pipeline import features
 from bike_pipeline.errors import ServerError
-from bike_pipeline.serving.clients import Connection, connect, messages
-from bike_pipeline.serving.clients.answers import Arrays
+from bike_pipeline.serving.clients import Connection, connect
+from bike_pipeline.serving.clients.core import Arrays
 
 Choice = Literal["auto", "wrk", "h2load", "python"]
 _DTYPES = {"int": np.int64, "float": np.float32}
@@ -73,8 +73,8 @@ def measure(connection: Connection, load: Load, choice: Choice = "auto") -> Figu
     generator = generator_for(connection, choice)
     with connect(connection) as client:
         client.predict(columns)
+        exchange = client.predict_request(columns)
     if generator is None:
         return python(connection, columns, load)
-    exchange = messages(connection).predict(columns)
     make = compiled.wrk if generator.name == "wrk" else compiled.h2load
     return make(generator, connection, exchange, load)

@@ -8,10 +8,15 @@ Typed columns go in, rentals come out; what goes wrong is a `ClientError` of one
 
 from __future__ import annotations
 
-from bike_pipeline.serving.clients.answers import ModelMetadata, SignatureInfo, TensorInfo, VersionStatus
-from bike_pipeline.serving.clients.connection import Connection, connection
-from bike_pipeline.serving.clients.core import AsyncClient, Client, Messages
-from bike_pipeline.serving.clients.deadline import RetryPolicy
+from bike_pipeline.serving.clients.connection import Connection, RetryPolicy, connection
+from bike_pipeline.serving.clients.core import (
+    AsyncClient,
+    Client,
+    ModelMetadata,
+    SignatureInfo,
+    TensorInfo,
+    VersionStatus,
+)
 from bike_pipeline.serving.clients.errors import (
     BadRequestError,
     ClientError,
@@ -29,7 +34,6 @@ __all__ = [
     "Client",
     "ClientError",
     "Connection",
-    "Messages",
     "ModelMetadata",
     "OverloadedError",
     "RetryPolicy",
@@ -44,19 +48,7 @@ __all__ = [
     "connect",
     "connect_async",
     "connection",
-    "messages",
 ]
-
-
-def messages(connection: Connection) -> Messages:
-    """Return what turns questions to a model into requests of the connection's protocol."""
-    if connection.protocol == "grpc":
-        from bike_pipeline.serving.clients.rpc import GrpcMessages
-
-        return GrpcMessages(connection)
-    from bike_pipeline.serving.clients.rest import RestMessages
-
-    return RestMessages(connection)
 
 
 def connect(connection: Connection) -> Client:

@@ -1,27 +1,66 @@
-"""What both clients share: calls made of requests, tried again if that is sound, within one deadline."""
+"""What both clients share: columns and answers, and calls made of requests, tried again within one deadline."""
 
 from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from bike_pipeline.serving.clients import answers
-from bike_pipeline.serving.clients.answers import Arrays, Columns, ModelMetadata, VersionStatus
-from bike_pipeline.serving.clients.connection import Connection
-from bike_pipeline.serving.clients.deadline import Deadline
-from bike_pipeline.serving.clients.errors import ClientError
+from bike_pipeline import features
+from bike_pipeline.serving.clients.connection import Connection, Deadline, Value
+from bike_pipeline.serving.clients.errors import BadRequestError, ClientError, ServerFailureError
 
-Value = TypeVar("Value")
+Columns = Mapping[str, Sequence[Any] | npt.NDArray[Any]]
+Arrays = dict[str, npt.NDArray[Any]]
 Rentals = npt.NDArray[np.float32]
+_DTYPES = {"int": np.int64, "float": np.float32}
 # Calls that an asynchronous client makes at the same time; more of them wait for a thread.
 _THREADS = 64
+
+
+@dataclass(frozen=True)
+class VersionStatus:
+    """The state of one version: START, LOADING, AVAILABLE, UNLOADING or END, and what went wrong."""
+
+    version: int
+    state: str
+    error_code: str = "OK"
+    error_message: str = ""
+
+    @property
+    def available(self) -> bool:
+        return self.state == "AVAILABLE"
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output: TensorFlow's name of its type, and its sizes, -1 for any; None for any rank."""
+
+    dtype: str
+    shape: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class SignatureInfo:
+    """What a signature takes and gives, by name."""
+
+    inputs: dict[str, TensorInfo]
+    outputs: dict[str, TensorInfo]
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """What a version of the model takes and gives, by the signature's name."""
+
+    model: str
+    version: int
+    signatures: dict[str, SignatureInfo]
 
 
 @dataclass(frozen=True)
@@ -41,15 +80,6 @@ class Exchange(Generic[Value]):
     read: Callable[[Any], Value]
 
 
-class Messages(Protocol):
-    """A protocol: questions to a model as requests, answers as values; without a network."""
-
-    def predict(self, columns: Arrays) -> Exchange[Rentals]: ...
-    def status(self) -> Exchange[list[VersionStatus]]: ...
-    def metadata(self) -> Exchange[ModelMetadata]: ...
-    def health(self) -> Exchange[bool]: ...
-
-
 class Client(ABC):
     """A blocking client; one may be used by several threads.
 
@@ -58,9 +88,17 @@ class Client(ABC):
     `ServerFailureError`.
     """
 
-    def __init__(self, connection: Connection, messages: Messages) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self._messages = messages
+
+    @abstractmethod
+    def predict_request(self, columns: Arrays) -> Exchange[Rentals]: ...
+    @abstractmethod
+    def _status_request(self) -> Exchange[list[VersionStatus]]: ...
+    @abstractmethod
+    def _metadata_request(self) -> Exchange[ModelMetadata]: ...
+    @abstractmethod
+    def _health_request(self) -> Exchange[bool]: ...
 
     @abstractmethod
     def _send(self, exchange: Exchange[Value], seconds: float) -> Value:
@@ -70,21 +108,10 @@ class Client(ABC):
     def close(self) -> None:
         """Give the connections back."""
 
-    def _deadline(self) -> Deadline:
-        return Deadline(self.connection.timeout)
-
-    def _requests(self, columns: Columns) -> Iterator[Exchange[Rentals]]:
-        typed, size = answers.arrays(columns), self.connection.rows_per_request
-        for start in range(0, len(next(iter(typed.values()))), size):
-            yield self._messages.predict({name: values[start : start + size] for name, values in typed.items()})
-
-    def _answer(self, exchange: Exchange[Value], deadline: Deadline) -> Value:
-        where = self.connection.where
-        return self.connection.retries.run(lambda: self._send(exchange, deadline.remaining(where)), deadline)
-
-    def answer(self, exchange: Exchange[Value]) -> Value:
+    def answer(self, exchange: Exchange[Value], deadline: Deadline | None = None) -> Value:
         """Send a request as it is, tried again if that is sound, and return the value of its answer."""
-        return self._answer(exchange, self._deadline())
+        where, by = self.connection.where, deadline or Deadline(self.connection.timeout)
+        return self.connection.retries.run(lambda: self._send(exchange, by.remaining(where)), by)
 
     def predict(self, columns: Columns) -> Rentals:
         """Return the predicted rentals an hour, shape (rows,).
@@ -92,27 +119,30 @@ class Client(ABC):
         Args:
             columns: one sequence of the same length for each of the model's inputs.
         """
-        deadline = self._deadline()
-        found = [self._answer(exchange, deadline) for exchange in self._requests(columns)]
-        return np.concatenate(found) if found else np.zeros(0, np.float32)
+        deadline, size = Deadline(self.connection.timeout), self.connection.rows_per_request
+        typed, found = arrays(columns), [np.zeros(0, np.float32)]
+        for start in range(0, len(next(iter(typed.values()))), size):
+            part = {name: values[start : start + size] for name, values in typed.items()}
+            found.append(self.answer(self.predict_request(part), deadline))
+        return np.concatenate(found)
 
     def status(self) -> list[VersionStatus]:
         """Return the state of every version that the server knows of, the newest first."""
-        return self.answer(self._messages.status())
+        return self.answer(self._status_request())
 
     def metadata(self) -> ModelMetadata:
-        return self.answer(self._messages.metadata())
+        return self.answer(self._metadata_request())
 
     def healthy(self) -> bool:
         """Return whether the server serves: by gRPC's health service, else by a version that is available."""
-        deadline = self._deadline()
+        deadline = Deadline(self.connection.timeout)
         try:
-            return self._answer(self._messages.health(), deadline)
+            return self.answer(self._health_request(), deadline)
         except ClientError as error:
             # TF Serving switches the health service off if nobody asked for it.
             if error.code != "UNIMPLEMENTED":
                 raise
-        return any(status.available for status in self._answer(self._messages.status(), deadline))
+        return any(status.available for status in self.answer(self._status_request(), deadline))
 
     def __enter__(self) -> Self:
         return self
@@ -155,3 +185,70 @@ class AsyncClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def arrays(columns: Columns) -> Arrays:
+    """Return the model's inputs as arrays of the types that its signature has, shape (rows,) each, or refuse them."""
+    missing = [feature.name for feature in features.MODEL_INPUTS if feature.name not in columns]
+    if missing:
+        raise BadRequestError(f"missing: {', '.join(missing)}", where="columns", fix="give one column for every input")
+    found: Arrays = {}
+    for feature in features.MODEL_INPUTS:
+        try:
+            found[feature.name] = np.asarray(columns[feature.name], _DTYPES[feature.kind])
+        except (TypeError, ValueError, OverflowError) as error:
+            raise BadRequestError(str(error), where=f"column {feature.name}", fix=f"give {feature.kind}s") from None
+    shapes = {values.shape for values in found.values()}
+    if len(shapes) > 1 or len(next(iter(shapes))) != 1:
+        raise BadRequestError(
+            f"shapes differ or are no columns: {sorted(shapes)}", where="columns", fix="give the same rows in each"
+        )
+    return found
+
+
+def rentals(values: Any, rows: int, where: str) -> npt.NDArray[np.float32]:
+    """Return a server's answer as rentals an hour, shape (rows,), or refuse what is no number a row."""
+    try:
+        found = np.asarray(values, np.float32)
+    except (TypeError, ValueError):
+        found = np.zeros(0, np.float32)
+    if found.size != rows:
+        raise no_answer(f"the answer holds no number for each of the {rows} rows", where)
+    return found.reshape(rows)
+
+
+def no_answer(what: str, where: str) -> ServerFailureError:
+    """Return the error for something that no server of this model answers."""
+    return ServerFailureError(what, where=where, fix="check that the address is a model server's, and the model's name")
+
+
+def statuses(response: Any) -> list[VersionStatus]:
+    """Return what a GetModelStatusResponse says of each version."""
+    from bike_pipeline.serving import protos
+
+    state, code = protos.get_model_status_pb2.ModelVersionStatus.State, protos.error_codes_pb2.Code
+    return [
+        VersionStatus(one.version, state.Name(one.state), code.Name(one.status.error_code), one.status.error_message)
+        for one in response.model_version_status
+    ]
+
+
+def model_metadata(model: str, version: int, definitions: Any) -> ModelMetadata:
+    """Return what a SignatureDefMap says of a version."""
+    signatures = {
+        name: SignatureInfo(_tensors(one.inputs), _tensors(one.outputs))
+        for name, one in definitions.signature_def.items()
+    }
+    return ModelMetadata(model, version, signatures)
+
+
+def _tensors(infos: Any) -> dict[str, TensorInfo]:
+    from bike_pipeline.serving.protos import types_pb2
+
+    return {
+        name: TensorInfo(
+            types_pb2.DataType.Name(one.dtype),
+            None if one.tensor_shape.unknown_rank else tuple(dim.size for dim in one.tensor_shape.dim),
+        )
+        for name, one in infos.items()
+    }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from bike_pipeline.errors import ServerError
 from bike_pipeline.serving.statuses import HTTP_STATUSES
 
@@ -14,7 +12,7 @@ CODE_OF_STATUS = {
     409: "ABORTED",
     413: "INVALID_ARGUMENT",
 }
-TRUST = "check serving.client's ca_file, certificate and key, and whether the server speaks TLS"
+_TRUST = "check serving.client's ca_file, certificate and key, and whether the server speaks TLS"
 # TF Serving answers INVALID_ARGUMENT if a label is not known.
 _UNKNOWN_LABEL = "version label"
 # gRPC's own words if a message is larger than the server takes.
@@ -28,41 +26,25 @@ class ClientError(ServerError):
     Attributes:
         code: canonical name of the error, as gRPC calls it: "NOT_FOUND".
         retry_after: seconds after which the server wants to be asked again; None if it did not say.
-        may_be_tried_again: whether the same request may succeed when it is sent again.
+        retryable: whether the same request may succeed when it is sent again.
     """
 
-    may_be_tried_again: ClassVar[bool] = False
     code: str = "UNKNOWN"
     retry_after: float | None = None
-
-    @property
-    def retryable(self) -> bool:
-        return self.may_be_tried_again and not self._final
-
-    def give_up(self, fix: str) -> None:
-        """Say that another try would end the same way, and what mends it."""
-        self._final = True
-        self.fix = fix
-
-    _final: bool = False
+    retryable: bool = False
 
 
 class UnavailableError(ClientError):
     """The server cannot be reached, went away before it answered, or says that it cannot serve now."""
 
-    may_be_tried_again = True
     code = "UNAVAILABLE"
+    retryable = True
 
 
 class OverloadedError(ClientError):
     """The server has too much to do, or this client asks too often; sent again only if it says when."""
 
     code = "RESOURCE_EXHAUSTED"
-
-    @property
-    def retryable(self) -> bool:
-        """Whether the server said when to come again."""
-        return self.retry_after is not None
 
 
 class TimedOutError(ClientError):
@@ -109,12 +91,15 @@ _CLASSES: dict[str, tuple[type[ClientError], str]] = {
 }
 
 
-def unreachable(what: str, where: str, *, untrusted: bool = False) -> UnavailableError:
-    """Return the error for a server that did not answer; if a certificate is untrusted, another try would not help."""
-    found = UnavailableError(f"cannot be reached ({what})", where=where, fix=_CLASSES["UNAVAILABLE"][1])
-    if untrusted:
-        found.give_up(TRUST)
-    return found
+def unreachable(what: str, where: str) -> UnavailableError:
+    """Return the error for a server that did not answer."""
+    return UnavailableError(f"cannot be reached ({what})", where=where, fix=_CLASSES["UNAVAILABLE"][1])
+
+
+def untrusted(error: ClientError) -> ClientError:
+    """Return an error of a certificate: another try would end the same way."""
+    error.retryable, error.fix = False, _TRUST
+    return error
 
 
 def timed_out(seconds: float, where: str) -> TimedOutError:

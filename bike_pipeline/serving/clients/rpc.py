@@ -10,86 +10,14 @@ import numpy as np
 
 from bike_pipeline import features
 from bike_pipeline.serving import protos
-from bike_pipeline.serving.clients import answers
-from bike_pipeline.serving.clients.answers import Arrays, ModelMetadata, VersionStatus
-from bike_pipeline.serving.clients.connection import Connection
-from bike_pipeline.serving.clients.core import Client, Exchange, Rentals, Value
-from bike_pipeline.serving.clients.errors import TRUST, ClientError, error_of, timed_out
+from bike_pipeline.serving.clients import core
+from bike_pipeline.serving.clients.connection import Connection, Value
+from bike_pipeline.serving.clients.core import Arrays, Client, Exchange, ModelMetadata, Rentals, VersionStatus
+from bike_pipeline.serving.clients.errors import ClientError, error_of, timed_out, untrusted
 from bike_pipeline.serving.protos import types_pb2
 
 PREDICTION, MODEL, HEALTH = "PredictionService", "ModelService", "Health"
 _APIS = "tensorflow_serving.apis"
-
-
-class GrpcMessages:
-    """Requests to one model as protocol buffers."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def predict(self, columns: Arrays) -> Exchange[Rentals]:
-        rows = len(next(iter(columns.values())))
-        request = protos.predict_pb2.PredictRequest()
-        self._specify(request.model_spec)
-        request.model_spec.signature_name = self._connection.signature
-        for name, values in columns.items():
-            self._fill(request.inputs[name], values)
-        return Exchange("Predict", PREDICTION, request, functools.partial(self._rentals, rows))
-
-    def status(self) -> Exchange[list[VersionStatus]]:
-        request = protos.get_model_status_pb2.GetModelStatusRequest()
-        self._specify(request.model_spec)
-        return Exchange("GetModelStatus", MODEL, request, answers.statuses)
-
-    def metadata(self) -> Exchange[ModelMetadata]:
-        request = protos.get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
-        self._specify(request.model_spec)
-        return Exchange("GetModelMetadata", PREDICTION, request, self._metadata)
-
-    def health(self) -> Exchange[bool]:
-        from grpc_health.v1 import health_pb2
-
-        request = health_pb2.HealthCheckRequest(service=f"tensorflow.serving.{PREDICTION}")
-        return Exchange("Check", HEALTH, request, lambda found: bool(found.status == found.SERVING))
-
-    def _specify(self, spec: Any) -> None:
-        spec.name = self._connection.model
-        if self._connection.version is not None:
-            spec.version.value = self._connection.version
-        elif self._connection.label:
-            spec.version_label = self._connection.label
-
-    def _fill(self, tensor: Any, values: Any) -> None:
-        kind = types_pb2.DT_INT64 if values.dtype.kind == "i" else types_pb2.DT_FLOAT
-        tensor.dtype = kind
-        tensor.tensor_shape.dim.add(size=len(values))
-        if len(values) == 1:
-            # As TensorFlow writes it, and what servers read fastest.
-            (tensor.int64_val if kind == types_pb2.DT_INT64 else tensor.float_val).append(values[0].item())
-            return
-        # A tensor's bytes are little-endian on every machine.
-        tensor.tensor_content = values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
-
-    def _rentals(self, rows: int, response: Any) -> Rentals:
-        where = self._connection.where
-        if features.LABEL not in response.outputs:
-            raise answers.no_answer(f"the answer has no output {features.LABEL}", where)
-        tensor = response.outputs[features.LABEL]
-        if tensor.dtype != types_pb2.DT_FLOAT:
-            raise answers.no_answer(f"the output {features.LABEL} holds no float32 numbers", where)
-        if tensor.tensor_content:
-            return answers.rentals(np.frombuffer(tensor.tensor_content, "<f4"), rows, where)
-        values = np.asarray(tensor.float_val, np.float32)
-        if 0 < len(values) < rows:
-            # TensorProto: if fewer values stand than there are elements, the last one is repeated.
-            values = np.concatenate([values, np.full(rows - len(values), values[-1], np.float32)])
-        return answers.rentals(values, rows, where)
-
-    def _metadata(self, response: Any) -> ModelMetadata:
-        found = protos.get_model_metadata_pb2.SignatureDefMap()
-        if not response.metadata["signature_def"].Unpack(found):
-            raise answers.no_answer("the metadata hold no signatures", self._connection.where)
-        return answers.model_metadata(response.model_spec.name, response.model_spec.version.value, found)
 
 
 def error(failure: Any, connection: Connection) -> ClientError:
@@ -111,7 +39,7 @@ def error(failure: Any, connection: Connection) -> ClientError:
     details = str(failure.details() or "").rpartition("last error: ")[2]
     found = error_of(code, details, connection.where, seconds if seconds is not None and seconds >= 0 else None)
     if "handshake" in details.lower() or "certificate" in details.lower():
-        found.give_up(TRUST)
+        return untrusted(found)
     return found
 
 
@@ -169,11 +97,75 @@ class GrpcClient(Client):
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         import grpc
 
-        super().__init__(connection, GrpcMessages(connection))
+        super().__init__(connection)
         self._failure = grpc.RpcError
         self._channel = channel(connection)
         self._services = services(self._channel)
         self._metadata = tuple(connection.credentials.items())
+
+    def predict_request(self, columns: Arrays) -> Exchange[Rentals]:
+        rows = len(next(iter(columns.values())))
+        request = protos.predict_pb2.PredictRequest()
+        self._specify(request.model_spec)
+        request.model_spec.signature_name = self.connection.signature
+        for name, values in columns.items():
+            self._fill(request.inputs[name], values)
+        return Exchange("Predict", PREDICTION, request, functools.partial(self._rentals, rows))
+
+    def _status_request(self) -> Exchange[list[VersionStatus]]:
+        request = protos.get_model_status_pb2.GetModelStatusRequest()
+        self._specify(request.model_spec)
+        return Exchange("GetModelStatus", MODEL, request, core.statuses)
+
+    def _metadata_request(self) -> Exchange[ModelMetadata]:
+        request = protos.get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+        self._specify(request.model_spec)
+        return Exchange("GetModelMetadata", PREDICTION, request, self._signatures)
+
+    def _health_request(self) -> Exchange[bool]:
+        from grpc_health.v1 import health_pb2
+
+        request = health_pb2.HealthCheckRequest(service=f"tensorflow.serving.{PREDICTION}")
+        return Exchange("Check", HEALTH, request, lambda found: bool(found.status == found.SERVING))
+
+    def _specify(self, spec: Any) -> None:
+        spec.name = self.connection.model
+        if self.connection.version is not None:
+            spec.version.value = self.connection.version
+        elif self.connection.label:
+            spec.version_label = self.connection.label
+
+    def _fill(self, tensor: Any, values: Any) -> None:
+        kind = types_pb2.DT_INT64 if values.dtype.kind == "i" else types_pb2.DT_FLOAT
+        tensor.dtype = kind
+        tensor.tensor_shape.dim.add(size=len(values))
+        if len(values) == 1:
+            # As TensorFlow writes it, and what servers read fastest.
+            (tensor.int64_val if kind == types_pb2.DT_INT64 else tensor.float_val).append(values[0].item())
+            return
+        # A tensor's bytes are little-endian on every machine.
+        tensor.tensor_content = values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+
+    def _rentals(self, rows: int, response: Any) -> Rentals:
+        where = self.connection.where
+        if features.LABEL not in response.outputs:
+            raise core.no_answer(f"the answer has no output {features.LABEL}", where)
+        tensor = response.outputs[features.LABEL]
+        if tensor.dtype != types_pb2.DT_FLOAT:
+            raise core.no_answer(f"the output {features.LABEL} holds no float32 numbers", where)
+        if tensor.tensor_content:
+            return core.rentals(np.frombuffer(tensor.tensor_content, "<f4"), rows, where)
+        values = np.asarray(tensor.float_val, np.float32)
+        if 0 < len(values) < rows:
+            # TensorProto: if fewer values stand than there are elements, the last one is repeated.
+            values = np.concatenate([values, np.full(rows - len(values), values[-1], np.float32)])
+        return core.rentals(values, rows, where)
+
+    def _signatures(self, response: Any) -> ModelMetadata:
+        found = protos.get_model_metadata_pb2.SignatureDefMap()
+        if not response.metadata["signature_def"].Unpack(found):
+            raise core.no_answer("the metadata hold no signatures", self.connection.where)
+        return core.model_metadata(response.model_spec.name, response.model_spec.version.value, found)
 
     def _send(self, exchange: Exchange[Value], seconds: float) -> Value:
         call = getattr(self._services[exchange.target], exchange.method)

@@ -92,6 +92,14 @@ def drip(connection: socket.socket, server: Server) -> None:
             connection.sendall(b" ")
 
 
+def drip_without_length(connection: socket.socket, server: Server) -> None:
+    """Answer likewise, with a body that ends where the connection does."""
+    connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+    with contextlib.suppress(OSError):
+        while not server.ended.wait(0.02):
+            connection.sendall(b" ")
+
+
 def drip_headers(connection: socket.socket, server: Server) -> None:
     """Send headers a byte at a time, for longer than anybody waits."""
     connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")

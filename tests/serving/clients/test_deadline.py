@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bike_pipeline.serving.clients.deadline import Deadline, RetryPolicy
+from bike_pipeline.serving.clients.connection import Deadline, RetryPolicy
 from bike_pipeline.serving.clients.errors import (
     BadRequestError,
     ClientError,
@@ -14,6 +14,7 @@ from bike_pipeline.serving.clients.errors import (
     TimedOutError,
     UnavailableError,
     unreachable,
+    untrusted,
 )
 
 
@@ -74,7 +75,7 @@ def test_what_the_server_asked_to_wait_is_waited():
 def test_what_is_not_sent_again():
     for error in (BadRequestError, TimedOutError, OverloadedError):
         assert len(failing(RetryPolicy(), 30, lambda error=error: error("no"))[1]) == 1
-    assert len(failing(RetryPolicy(), 30, lambda: unreachable("unknown issuer", "here", untrusted=True))[1]) == 1
+    assert len(failing(RetryPolicy(), 30, lambda: untrusted(unreachable("unknown issuer", "here")))[1]) == 1
 
 
 def test_a_mistake_of_our_own_is_neither_sent_again_nor_hidden():

@@ -133,7 +133,9 @@ def test_a_name_that_nobody_knows(way):
 
 
 @pytest.mark.parametrize(
-    "step", [scripted.silence, scripted.drip, scripted.drip_headers], ids=["silent", "drips", "drips-headers"]
+    "step",
+    [scripted.silence, scripted.drip, scripted.drip_without_length, scripted.drip_headers],
+    ids=["silent", "drips", "drips-without-length", "drips-headers"],
 )
 def test_a_slow_answer_ends_with_the_deadline_and_is_not_asked_for_again(way, step):
     with rest(step) as server, pytest.raises(clients.TimedOutError, match=r"within 1 s"):
