@@ -20,7 +20,6 @@ from bike_pipeline.stages import (
     PARITY_PROPERTY,
     WINDOW_PROPERTY,
 )
-from bike_pipeline.storage.plain_json import finite
 
 _GATES = ("blessed", "baseline", "decisions", "hourly_mean_mae")
 
@@ -47,10 +46,11 @@ def decisions_of(evaluation: pb.Artifact) -> dict[str, Any] | None:
     try:
         if text is None:
             text = (Path(evaluation.uri) / DECISIONS_FILE).read_text(encoding="utf-8")
-        report = json.loads(text)
+        # None for a metric that is no number.
+        report = json.loads(text, parse_constant=lambda _: None)
     except (OSError, ValueError):
         return None
-    return finite(report) if isinstance(report, dict) else None
+    return report if isinstance(report, dict) else None
 
 
 def decisions_about(lineage: Lineage, model_id: int, pushed: bool) -> dict[str, Any] | None:
