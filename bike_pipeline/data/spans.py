@@ -31,7 +31,8 @@ from bike_pipeline.data.manifest import (
 )
 from bike_pipeline.data.placement import HIGHEST_NUMBER, assign_span
 from bike_pipeline.errors import DataError
-from bike_pipeline.storage.files import LOCK_SECONDS, Files, open_files, write_tree
+from bike_pipeline.storage.atomic_files import write_tree
+from bike_pipeline.storage.files import LOCK_SECONDS, Files, open_files
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -104,3 +104,13 @@ def create_file(target: Path, content: bytes, *, mode: int = 0o600) -> bool:
     finally:
         aside.unlink(missing_ok=True)
     return True
+
+
+def write_tree(folder: Path, contents: dict[str, bytes]) -> None:
+    """Write files by their relative path into a folder, unflushed; ValueError for a name that leads out of it."""
+    for name, content in contents.items():
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"{name} leads out of its folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)

@@ -8,61 +8,140 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import unquote, urlsplit
+
+from bike_pipeline.errors import BusyError, StorageError
+from bike_pipeline.storage.atomic_files import one_error, sync_folder, sync_tree, write_and_sync
+from bike_pipeline.storage.locks import file_lock
+from bike_pipeline.storage.remote_files import RemoteFiles, open_file_system
 
 LOCK_SECONDS = 60.0
 _SPECIAL = re.compile(r"[*?\[\\]")
 
 
-class Files(Protocol):
-    """A folder of files, changed whole or not at all. All paths are relative to it, with forward slashes.
+class LocalFiles:
+    """A local folder of files, changed whole or not at all; it is made by the first writer.
 
-    Every method raises StorageError if the place cannot be read or written; what was there before still is.
+    All paths are relative to it, with forward slashes. Every method raises StorageError if the place cannot be read or
+    written; what was there before still is.
 
     Attributes:
         at_once: whether a folder appears with all of its files; else the file that is written last makes it count.
     """
 
-    at_once: bool
+    at_once = True
+
+    def __init__(self, root: Path, lock_seconds: float = LOCK_SECONDS) -> None:
+        """Use the folder `root`; another writer is waited for so many seconds."""
+        self._root, self._scratch = root, root / ".writing"
+        self._lock_seconds = lock_seconds
 
     def uri(self, path: str = "") -> str:
         """Return the absolute path or address of `path`."""
+        return str(self._root / path)
 
     def folders(self, path: str = "") -> list[str]:
         """Return the names of the folders in `path`; none if it does not exist."""
+        return [entry.name for entry in self._entries(path) if entry.is_dir()]
 
     def files(self, path: str = "", *, deep: bool = False) -> list[str]:
         """Return the names of the files in `path`, or the paths of all below it; none if it does not exist."""
+        folder = self._root / path
+        if deep:
+            return [found.relative_to(folder).as_posix() for found in folder.rglob("*") if found.is_file()]
+        return [entry.name for entry in self._entries(path) if not entry.is_dir()]
+
+    def _entries(self, path: str) -> list[Path]:
+        with one_error("list", self._root / path), suppress(FileNotFoundError):
+            return list((self._root / path).iterdir())
+        return []
 
     def read(self, path: str) -> bytes | None:
         """Return a file's content; None if it does not exist."""
+        with one_error("read", self._root / path), suppress(FileNotFoundError, NotADirectoryError):
+            return (self._root / path).read_bytes()
+        return None
 
     def download(self, path: str, target: Path) -> None:
         """Copy every file below `path` into the local folder `target`; nothing if it does not exist."""
+        with one_error("copy", self._root / path):
+            if (self._root / path).is_dir():
+                shutil.copytree(self._root / path, target, dirs_exist_ok=True)
 
-    def lock(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def lock(self) -> Iterator[None]:
         """Keep every other writer out, and clear what dead writers left; BusyError if another one is at work."""
+        busy = BusyError(
+            f"another process has been writing there for {self._lock_seconds:g} seconds",
+            where=str(self._root),
+            fix="wait for it to end and run this again",
+        )
+        with file_lock(self._root / ".lock", busy, seconds=self._lock_seconds):
+            # Whoever writes holds the lock, so whatever stands here belongs to a writer that died.
+            self._clear()
+            yield
 
     # Each of the following is called while the caller holds the lock.
 
-    def publish(self, folder: str, fill: Callable[[Path], None], commit: str) -> None:
+    def publish(self, folder: str, fill: Callable[[Path], None], commit: str) -> None:  # noqa: ARG002 (appears at once)
         """Create `folder` so that readers see all of it or nothing; StorageError if it exists.
 
         `fill` writes the files into a local folder; `commit`, which makes the folder count, is copied last.
         """
+        target = self._root / folder
+        if target.exists():
+            raise StorageError("it is there already", where=str(target), fix="run it again")
+        with self._aside(target) as aside:
+            aside.mkdir()
+            fill(aside)
+            sync_tree(aside)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            aside.rename(target)
+            for parent in {target.parent, self._root}:
+                sync_folder(parent)
 
     def replace(self, path: str, content: bytes) -> None:
         """Write a file, whole or not at all."""
+        with self._aside(self._root / path) as aside:
+            write_and_sync(aside, content)
+            aside.replace(self._root / path)
+            sync_folder((self._root / path).parent)
 
     def append(self, path: str, content: bytes) -> None:
         """Add to a file's end; a crash may leave a part of it."""
+        with one_error("write", self._root / path):
+            write_and_sync(self._root / path, content, append=True)
 
     def remove(self, path: str) -> None:
         """Remove a file, or a folder with all below it; nothing if it does not exist."""
+        with one_error("remove", self._root / path):
+            if (self._root / path).is_dir():
+                shutil.rmtree(self._root / path)
+            else:
+                (self._root / path).unlink(missing_ok=True)
+
+    @contextmanager
+    def _aside(self, target: Path) -> Iterator[Path]:
+        try:
+            with one_error("write", target):
+                self._scratch.mkdir(exist_ok=True)
+                yield self._scratch / secrets.token_hex(8)
+        finally:
+            self._clear()
+
+    def _clear(self) -> None:
+        """Remove what was written aside; none of it is of use once its writer has ended."""
+        with one_error("remove", self._scratch):
+            if self._scratch.exists():
+                shutil.rmtree(self._scratch)
+
+
+Files = LocalFiles | RemoteFiles
 
 
 def local_path(uri: str | os.PathLike[str]) -> Path | None:
@@ -84,22 +163,8 @@ def open_files(uri: str | os.PathLike[str], lock_seconds: float = LOCK_SECONDS) 
     """
     folder = local_path(uri)
     if folder is not None:
-        from bike_pipeline.storage.local_files import LocalFiles
-
         return LocalFiles(folder, lock_seconds)
-    from bike_pipeline.storage.remote_files import RemoteFiles, open_file_system
-
     return RemoteFiles(*open_file_system(os.fspath(uri)))
-
-
-def write_tree(folder: Path, contents: dict[str, bytes]) -> None:
-    """Write files by their relative path into a folder, unflushed; ValueError for a name that leads out of it."""
-    for name, content in contents.items():
-        path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise ValueError(f"{name} leads out of its folder")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
 
 
 def as_pattern(path: str) -> str:

@@ -28,8 +28,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from bike_pipeline.errors import BikePipelineError, BusyError, DataError, MissingExtraError, StorageError
-from bike_pipeline.storage.atomic_files import one_error
-from bike_pipeline.storage.files import write_tree
+from bike_pipeline.storage.atomic_files import one_error, write_tree
 
 MARKER = ".writing.json"
 MARKER_LIFETIME = timedelta(minutes=30)
@@ -66,7 +65,7 @@ def without_credentials(url: str) -> str:
 
 
 class RemoteFiles:
-    """A folder (prefix) of any fsspec file system. See `files.Files`."""
+    """A folder (prefix) of any fsspec file system. See `files.LocalFiles`."""
 
     at_once = False
 

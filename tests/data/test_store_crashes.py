@@ -42,7 +42,7 @@ print(result.version.span, result.version.version, result.created)
 HOLD = """
 import sys
 from pathlib import Path
-from bike_pipeline.storage.local_files import LocalFiles
+from bike_pipeline.storage.files import LocalFiles
 with LocalFiles(Path(sys.argv[1]), 5).lock():
     (Path(sys.argv[1]) / ".writing" / "half").mkdir(parents=True)
     print("held", flush=True)

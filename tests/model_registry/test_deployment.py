@@ -234,7 +234,7 @@ def test_a_process_that_dies_leaves_the_state_before_or_after_and_never_a_third(
     code = (
         "import os, signal, sys\nfrom pathlib import Path\n"
         "from bike_pipeline.model_registry import ModelRegistry\n"
-        "from bike_pipeline.storage.local_files import LocalFiles\n"
+        "from bike_pipeline.storage.files import LocalFiles\n"
         "die = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"{_CRASHES[crash]}\nModelRegistry(sys.argv[1]).promote(3, reason='dying')\n"
     )

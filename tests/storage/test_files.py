@@ -14,7 +14,8 @@ import pytest
 
 from bike_pipeline.errors import BusyError, StorageError
 from bike_pipeline.storage import remote_files
-from bike_pipeline.storage.files import Files, open_files, write_tree
+from bike_pipeline.storage.atomic_files import write_tree
+from bike_pipeline.storage.files import Files, open_files
 from bike_pipeline.storage.remote_files import RemoteFiles
 from tests.conftest import ROOT
 
@@ -117,7 +118,8 @@ def test_a_writer_that_was_overtaken_writes_nothing(place, monkeypatch):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from bike_pipeline.storage.files import open_files, write_tree
+from bike_pipeline.storage.atomic_files import write_tree
+from bike_pipeline.storage.files import open_files
 die = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 files = open_files(sys.argv[1])
 {crash}

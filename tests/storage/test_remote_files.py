@@ -9,7 +9,7 @@ import pytest
 
 from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.errors import BusyError, DataError, MissingExtraError, StorageError
-from bike_pipeline.storage.files import write_tree
+from bike_pipeline.storage.atomic_files import write_tree
 from bike_pipeline.storage.remote_files import MARKER, MARKER_LIFETIME, RemoteFiles
 from tests.data.making import UPLOAD, check, make_rows
 
