@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.errors import ConfigurationError
-from bike_pipeline.rollout.messages import message_class
 from bike_pipeline.storage.atomic_files import replace_file
 
 if TYPE_CHECKING:
@@ -40,14 +40,16 @@ def files(settings: Settings, folder: Path, served: ServedVersions | None = None
         ConfigurationError: the policy is `promoted`, and `served`, what is promoted, is empty.
     """
     configuration = settings.serving.configuration
+    monitoring = configuration.monitoring
     content = {
         MODELS_FILE: _text(_models_config(settings, served)),
-        MONITORING_FILE: _text(_monitoring(settings)),
+        # A MonitoringConfig (TF Serving's monitoring_config.proto).
+        MONITORING_FILE: _fields_text({"prometheus_config": {"enable": monitoring.enabled, "path": monitoring.path}}),
         LOGGING_FILE: _text(_logging(configuration.request_logging)),
         COMPOSE_FILE: _compose(settings, folder),
     }
     if configuration.batching.enabled:
-        content[BATCHING_FILE] = _text(_batching(settings))
+        content[BATCHING_FILE] = _batching(settings)
     return {name: _HEADER + text for name, text in sorted(content.items())}
 
 
@@ -104,22 +106,26 @@ def base_path_in_container(settings: Settings) -> str:
     return f"{settings.serving.configuration.container.models_folder}/{settings.serving.model_name}"
 
 
-def _batching(settings: Settings) -> Any:
+def _batching(settings: Settings) -> str:
+    """Return a BatchingParameters (TF Serving's session_bundle_config.proto) as text."""
     batching = settings.serving.configuration.batching
-    message = message_class("BatchingParameters")()
-    for name in ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads"):
-        getattr(message, name).value = getattr(batching, name)
-    message.thread_pool_name.value = "model_server_batch_threads"
-    message.allowed_batch_sizes.extend(batching.allowed_batch_sizes)
-    return message
+    names = ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads")
+    fields: dict[str, Any] = {name: {"value": getattr(batching, name)} for name in names}
+    fields["thread_pool_name"] = {"value": "model_server_batch_threads"}
+    return _fields_text({**fields, "allowed_batch_sizes": batching.allowed_batch_sizes})
 
 
-def _monitoring(settings: Settings) -> Any:
-    monitoring = settings.serving.configuration.monitoring
-    message = message_class("MonitoringConfig")()
-    message.prometheus_config.enable = monitoring.enabled
-    message.prometheus_config.path = monitoring.path
-    return message
+def _fields_text(fields: Mapping[str, Any], indent: str = "") -> str:
+    """Return fields of plain ASCII values as text, for messages that `tensorflow-serving-api` does not bring."""
+    text = ""
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            text += f"{indent}{name} {{\n{_fields_text(value, f'{indent}  ')}{indent}}}\n"
+        else:
+            # As `text_format` writes it: what is zero or false is left out.
+            items = value if isinstance(value, tuple) else [value] if value else []
+            text += "".join(f"{indent}{name}: {json.dumps(item)}\n" for item in items)
+    return text
 
 
 def _logging(logging: RequestLoggingSettings) -> Any:

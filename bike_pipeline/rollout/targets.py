@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
 
 _POLL_SECONDS = 0.1
-_SERVICE = "/tensorflow.serving.ModelService"
 _IDENTITY = {"tls", "ca_file", "certificate", "key"}
 
 
@@ -143,32 +142,23 @@ def _reload(address: str, targets: RolloutTargets, wanted: ServedVersions) -> No
 
 
 class _Server:
-    """A server's ModelService, without TensorFlow, which the official stubs import."""
+    """A server's ModelService."""
 
     def __init__(self, channel: Any, connection: Connection, targets: RolloutTargets) -> None:
         from bike_pipeline.serving import protos
+        from bike_pipeline.serving.clients import rpc
 
         self._address, self._targets = connection.authority, targets
-        self._metadata = tuple(connection.credentials.items())
-        self._seconds = targets.promotion.server_seconds
+        self._options = {"timeout": targets.promotion.server_seconds, "metadata": tuple(connection.credentials.items())}
         self._status, self._management = protos.get_model_status_pb2, protos.model_management_pb2
-        self._ask_status = channel.unary_unary(
-            f"{_SERVICE}/GetModelStatus",
-            self._status.GetModelStatusRequest.SerializeToString,
-            self._status.GetModelStatusResponse.FromString,
-        )
-        self._reload = channel.unary_unary(
-            f"{_SERVICE}/HandleReloadConfigRequest",
-            self._management.ReloadConfigRequest.SerializeToString,
-            self._management.ReloadConfigResponse.FromString,
-        )
+        self._service = rpc.services(channel)[rpc.MODEL]
 
     def load(self, wanted: ServedVersions) -> None:
         """Have it serve these versions and no others."""
         t = self._targets
         request = self._management.ReloadConfigRequest()
         request.config.CopyFrom(promoted_config(t.model_name, t.base_path, wanted, t.request_logging))
-        response = self._reload(request, timeout=self._seconds, metadata=self._metadata)
+        response = self._service.HandleReloadConfigRequest(request, **self._options)
         if response.status.error_code:
             raise ServerError(
                 f"the server refuses what is promoted ({response.status.error_message})",
@@ -179,7 +169,7 @@ class _Server:
     def _states(self) -> Mapping[int, tuple[int, str]]:
         request = self._status.GetModelStatusRequest()
         request.model_spec.name = self._targets.model_name
-        found = self._ask_status(request, timeout=self._seconds, metadata=self._metadata).model_version_status
+        found = self._service.GetModelStatus(request, **self._options).model_version_status
         return {entry.version: (entry.state, entry.status.error_message) for entry in found}
 
     def available(self) -> list[int]:
@@ -198,7 +188,7 @@ class _Server:
     def wait(self, wanted: ServedVersions) -> None:
         """Return when the versions that have a label are available; one that does not load in time is a ServerError."""
         kinds = self._status.ModelVersionStatus
-        end = time.monotonic() + self._seconds
+        end = time.monotonic() + self._targets.promotion.server_seconds
         needed = set(wanted.labels.values()) or set(wanted.versions)
         while True:
             states = self._states()

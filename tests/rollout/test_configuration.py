@@ -17,8 +17,8 @@ from tensorflow_serving.config import logging_config_pb2, model_server_config_pb
 from bike_pipeline.commands.serve import serving_config_command as command
 from bike_pipeline.errors import ConfigurationError, StorageError
 from bike_pipeline.rollout import configuration
-from bike_pipeline.rollout.messages import message_class
 from bike_pipeline.settings import load_settings
+from tests.rollout.tf_serving_messages import message_class
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = ROOT / "configs" / "serving"

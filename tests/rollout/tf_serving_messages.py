@@ -1,7 +1,7 @@
 """The messages of TF Serving's configuration files that `tensorflow-serving-api` does not bring.
 
 Names, numbers and types are those of TF Serving's session_bundle_config.proto and monitoring_config.proto, so that
-text written here is text that it reads.
+text that these read is text that it reads.
 """
 
 from __future__ import annotations
