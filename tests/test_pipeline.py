@@ -201,7 +201,7 @@ LOOKUPS = {Stage.WARM_START_LOOKUP, Stage.BASELINE_LOOKUP}
         # None of the formats of the settings.
         ("exporting/formats/torch.py", set()),
         ("model_registry/model_signature.py", LOOKUPS | {Stage.EXPORTER, Stage.PUSHER}),
-        ("rollout/trial_server.py", {Stage.PUSHER}),
+        ("rollout/validation.py", {Stage.PUSHER}),
         ("serving/server/answering.py", {Stage.PUSHER}),
         ("settings/training.py", {Stage.TRAINER, Stage.EXPORTER}),
         ("settings/tree.py", set()),

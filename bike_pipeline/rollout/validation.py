@@ -2,31 +2,38 @@
 
 The embedded server loads the version, replays its warm-up requests and answers golden rows through the served signature
 over REST. The answers must be the model's own, in time, and the process must keep within its memory.
+
+That process is `python -m bike_pipeline.rollout.validation PARENT_PID KEY=VALUE …`, with settings.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import http.client
 import json
+import logging
 import math
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bike_pipeline import features
 from bike_pipeline.errors import ServerError
 from bike_pipeline.model_registry import ModelRegistry
 from bike_pipeline.settings.serving import ValidationSettings
+
+if TYPE_CHECKING:
+    from bike_pipeline.serving.server.app import Server
 
 LOG_FILE, REQUEST_FILE = "server.log", "first_failing_request.json"
 # Beside the versions; TF Serving passes over what is no number.
@@ -36,6 +43,8 @@ _MODEL = "candidate"
 _PERCENTILE = 0.95
 _STOP_SECONDS = 20
 _KILOBYTES_PER_MEGABYTE = 1024
+# From linux/prctl.h: the signal that a process gets when its parent dies.
+_PR_SET_PDEATHSIG = 1
 
 Rows = list[dict[str, int | float]]
 
@@ -100,7 +109,12 @@ def validate(base_path: str | Path, version: int, settings: ValidationSettings) 
             latency = times[math.ceil(len(times) * _PERCENTILE) - 1]
             difference = max(answer.difference for answer in answers)
             report = TrialReport(len(rows), load_seconds, latency, memory, difference)
-            _check_limits(report, answers, settings)
+            if latency > (limit := settings.latency_limit_ms):
+                slow = next(answer for answer in answers if answer.milliseconds > limit)
+                problem = f"95 % of the requests took up to {latency:.1f} ms, the limit is {limit:g}"
+                raise _TrialError(problem, asdict(slow))
+            if memory > (most := settings.memory_limit_mb):
+                raise _TrialError(f"it took {memory:,.0f} MB of memory, at most {most:,.0f} may be")
         except _TrialError as error:
             names = _keep(kept, log, error, version)
             raise ServerError(
@@ -173,7 +187,7 @@ class _Answer:
             )
 
 
-@contextmanager
+@contextlib.contextmanager
 def _trial_server(
     folder: Path, scratch: Path, log: Path, version: int, settings: ValidationSettings
 ) -> Iterator[tuple[subprocess.Popen[bytes], int, float]]:
@@ -193,28 +207,27 @@ def _trial_server(
         # The signature is checked before, where the keys are.
         "signing.require_signature=false",
     )
-    command = [sys.executable, "-m", "bike_pipeline.rollout.trial_server", str(os.getpid()), *assignments]
+    command = [sys.executable, "-m", "bike_pipeline.rollout.validation", str(os.getpid()), *assignments]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "GRPC_VERBOSITY": "ERROR"}
     begin = time.monotonic()
-    with log.open("wb") as errors:
-        process = subprocess.Popen(
+    with (
+        log.open("wb") as errors,
+        subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, env=environment
-        )
-    try:
-        ready = _ready_message(process, begin + settings.start_seconds)
-        seconds = time.monotonic() - begin
-        if version not in ready["versions"]:
-            raise _TrialError(f"it cannot be served ({'; '.join(ready['problems']) or 'no reason is known'})")
-        yield process, int(ready["rest_port"]), seconds
-    finally:
-        process.terminate()
+        ) as process,
+    ):
         try:
-            process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdout:
-            process.stdout.close()
+            ready = _ready_message(process, begin + settings.start_seconds)
+            seconds = time.monotonic() - begin
+            if version not in ready["versions"]:
+                raise _TrialError(f"it cannot be served ({'; '.join(ready['problems']) or 'no reason is known'})")
+            yield process, int(ready["rest_port"]), seconds
+        finally:
+            process.terminate()
+            try:
+                process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def _ready_message(process: subprocess.Popen[bytes], deadline: float) -> Any:
@@ -280,19 +293,6 @@ def _peak_memory(pid: int) -> float:
     raise _TrialError("its process ended while it was asked")
 
 
-def _check_limits(report: TrialReport, answers: list[_Answer], settings: ValidationSettings) -> None:
-    if report.latency_ms > settings.latency_limit_ms:
-        slow = next(answer for answer in answers if answer.milliseconds > settings.latency_limit_ms)
-        raise _TrialError(
-            f"95 % of the requests took up to {report.latency_ms:.1f} ms, the limit is {settings.latency_limit_ms:g}",
-            asdict(slow),
-        )
-    if report.memory_mb > settings.memory_limit_mb:
-        raise _TrialError(
-            f"it took {report.memory_mb:,.0f} MB of memory, at most {settings.memory_limit_mb:,.0f} may be"
-        )
-
-
 def _keep(kept: Path, log: Path, error: _TrialError, version: int) -> list[str]:
     """Keep what tells why a version did not pass; return the names of the files."""
     names = []
@@ -309,3 +309,36 @@ def _keep(kept: Path, log: Path, error: _TrialError, version: int) -> list[str]:
     except OSError as failure:
         return [f"nothing, since it could not be written ({failure.strerror or failure}),"]
     return names or ["nothing: the model itself could not be asked,"]
+
+
+def main() -> None:
+    """Serve one version until the parent stops this process or ends.
+
+    The REST port and the versions that serve are printed as one line of JSON.
+    """
+    parent, *assignments = sys.argv[1:]
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(parent):
+        # The parent died before the line above.
+        return
+    from bike_pipeline.serving.server import app
+    from bike_pipeline.settings import load_settings
+
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    settings = load_settings(None, tuple(assignments))
+
+    def print_ready(server: Server) -> None:
+        model = server.versions.models[_MODEL]
+        ready = {
+            "rest_port": server.rest_port,
+            "versions": [version.number for version in model.available()],
+            "problems": [str(version.error) for version in model.failed],
+        }
+        sys.stdout.write(json.dumps(ready) + "\n")
+        sys.stdout.flush()
+
+    app.run(settings, print_ready)
+
+
+if __name__ == "__main__":
+    main()
