@@ -10,7 +10,7 @@ import click
 
 from benchmarks.load.figures import Figures, Load
 from benchmarks.load.measuring import Choice, measure
-from bike_pipeline.commands.output import console_on
+from bike_pipeline.commands.shared import console_on
 from bike_pipeline.serving.clients import connection
 from bike_pipeline.serving.clients.connection import Protocol
 from bike_pipeline.settings import Settings

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from bike_pipeline.commands.options import FiniteRange, json_option, settings_options
-from bike_pipeline.commands.output import answer, as_document, captured, log_file, show, table
-from bike_pipeline.errors import BikePipelineError, ConfigurationError, StorageError
+from bike_pipeline.commands import shared
+from bike_pipeline.errors import BikePipelineError, StorageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
     from bike_pipeline.use_cases.cluster import Submission
 
 
-@click.command()
-@settings_options
+@shared.command()
 @click.option(
     "--target",
     type=click.Choice(["kubeflow", "vertex"]),
@@ -49,21 +47,20 @@ def compiled(settings: Settings, target: Target = "kubeflow", output: Path | Non
     """Compile the pipeline; what the libraries write goes to a log."""
     from bike_pipeline.use_cases.cluster import compile_pipeline
 
-    with captured(log_file(settings, "compile")):
+    with shared.captured(shared.log_file(settings, "compile")):
         return compile_pipeline(settings, target, output)
 
 
 _STYLES = {"SUCCEEDED": "green", "FAILED": "bold red", "CANCELED": "bold red", "SKIPPED": "dim"}
 
 
-@click.command()
-@settings_options
+@shared.command()
 @click.option("--spec", type=click.Path(path_type=Path), help="A compiled spec; without it, the pipeline is compiled.")
 @click.option("--name", default="", help="Name of the run; the pipeline's name and the time by default.")
 @click.option("--parameter", "parameters", metavar="KEY=VALUE", multiple=True, help="One of the spec's parameters.")
 @click.option("--wait", is_flag=True, help="Show the state of each task until the run ends, and exit by its result.")
-@click.option("--timeout", type=FiniteRange(min=0, min_open=True), help="With --wait: give up after SECONDS.")
-@json_option
+@click.option("--timeout", type=shared.FiniteRange(min=0, min_open=True), help="With --wait: give up after SECONDS.")
+@shared.json_option
 def submit_command(
     settings: Settings, spec: Path | None, parameters: tuple[str, ...], wait: bool, as_json: bool, **options: Any
 ) -> None:
@@ -82,17 +79,17 @@ def submit_command(
 
     def observe(now: Submission) -> None:
         if not as_json:
-            show(_changes(seen[-1] if seen else None, now, settings.pipeline_name))
+            shared.show(_changes(seen[-1] if seen else None, now, settings.pipeline_name))
         seen.append(now)
 
     try:
         submit(settings, spec, parameters=values, wait=wait, observe=observe, **options)
     except BikePipelineError as error:
         if as_json and seen:
-            click.echo(as_document({**asdict(seen[-1]), "error": str(error), "exit_code": error.exit_code}))
+            click.echo(shared.as_document({**asdict(seen[-1]), "error": str(error), "exit_code": error.exit_code}))
         raise
     if as_json or wait:
-        answer(seen[-1], lambda now: _line(f"run {now.run.state}", now.run.state), as_json)
+        shared.answer(seen[-1], lambda now: _line(f"run {now.run.state}", now.run.state), as_json)
 
 
 def _changes(before: Submission | None, now: Submission, pipeline: str) -> list[RenderableType]:
@@ -113,22 +110,11 @@ def _line(text: str, state: str) -> RenderableType:
 
 
 def _parameters(texts: tuple[str, ...]) -> dict[str, Any]:
-    import yaml
+    from bike_pipeline.settings.loading import assignment
+    from bike_pipeline.settings.strict_yaml import read_yaml, resolved_all
 
-    from bike_pipeline.settings.strict_yaml import problem_of, read_yaml, resolved_all
-
-    values: dict[str, Any] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip():
-            raise ConfigurationError(f"'{text}' is not key=value", where="--parameter", fix="write --parameter span=2")
-        try:
-            values[key.strip()] = resolved_all(read_yaml(value))
-        except (yaml.YAMLError, ValueError) as error:
-            raise ConfigurationError(
-                f"the value of {key} is not valid YAML ({problem_of(error)})", where="--parameter", fix="quote it"
-            ) from None
-    return values
+    example = "--parameter span=2"
+    return dict(assignment(text, example, lambda value: resolved_all(read_yaml(value))) for text in texts)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -136,15 +122,14 @@ def schedule_command() -> None:
     """Make, list, switch and delete recurring runs on Kubeflow Pipelines."""
 
 
-@schedule_command.command()
-@settings_options
+@shared.command(schedule_command)
 @click.option("--cron", default="", help="Six fields, seconds first: '0 0 3 * * *' is every night at three (UTC).")
 @click.option("--every", default="", help="An interval: 90m, 6h, 1d.")
 @click.option("--name", default="", help="Name of the schedule; the pipeline's name by default.")
 @click.option("--spec", type=click.Path(path_type=Path), help="A compiled spec; without it, the pipeline is compiled.")
 @click.option("--replace", is_flag=True, help="Put it in the place of the one with this name.")
 @click.option("--catch-up", is_flag=True, help="Start one run for each missed time, too.")
-@json_option
+@shared.json_option
 def create(settings: Settings, cron: str, every: str, spec: Path | None, as_json: bool, **options: Any) -> None:
     """Upload the compiled pipeline and run it again and again, one run at a time."""
     from bike_pipeline.use_cases import cluster
@@ -154,17 +139,16 @@ def create(settings: Settings, cron: str, every: str, spec: Path | None, as_json
     cluster.check_times(cron, every)
     made = cluster.schedule(settings, spec or compiled(settings), cron=cron, every=every, **options)
     line = f"schedule {made.schedule.name} ({made.schedule.trigger}) runs version {made.version.name}"
-    answer(made, lambda _: line, as_json)
+    shared.answer(made, lambda _: line, as_json)
 
 
-@schedule_command.command("list")
-@settings_options
-@json_option
+@shared.command(schedule_command, "list")
+@shared.json_option
 def list_(settings: Settings, as_json: bool) -> None:
     """List the recurring runs of the pipeline's experiment."""
     from bike_pipeline.use_cases.cluster import schedules
 
-    answer(schedules(settings), _view, as_json)
+    shared.answer(schedules(settings), _view, as_json)
 
 
 def _view(found: list[Schedule]) -> RenderableType:
@@ -174,12 +158,12 @@ def _view(found: list[Schedule]) -> RenderableType:
         (one.name, one.trigger, "enabled" if one.enabled else "disabled", one.version_id or "-", one.schedule_id)
         for one in found
     ]
-    return table(("schedule", "trigger", "state", "pipeline version", "id"), rows)
+    return shared.table(("schedule", "trigger", "state", "pipeline version", "id"), rows)
 
 
 def _add(action: Literal["enable", "disable", "delete"], sentence: str) -> None:
     @schedule_command.command(action, help=sentence)
-    @settings_options
+    @shared.with_settings
     @click.argument("name")
     def switch(settings: Settings, name: str) -> None:
         from bike_pipeline.use_cases.cluster import switch_schedule
@@ -193,8 +177,7 @@ _add("disable", "Let a schedule start no more runs, and keep it.")
 _add("delete", "Delete a schedule; its runs stay.")
 
 
-@click.command()
-@settings_options
+@shared.command()
 @click.argument("name")
 @click.option(
     "--examples", multiple=True, required=True, help="File pattern of tf.Examples; may be given several times."

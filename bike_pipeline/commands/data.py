@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bike_pipeline.commands.options import json_option, settings_options
-from bike_pipeline.commands.output import answer, table
+from bike_pipeline.commands.shared import answer, json_option, table, with_settings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,7 +29,7 @@ def data_command() -> None:
 @click.option("--query", default=None, help="The SQL query, if SOURCE is a database.")
 @click.option("--span", type=int, default=None, help="The span that the rows are; else their time range decides.")
 @json_option
-@settings_options
+@with_settings
 def ingest(source: str, query: str | None, span: int | None, as_json: bool, settings: Settings) -> None:
     """Check the rows of SOURCE and store them as a version of a span.
 
@@ -45,7 +44,7 @@ def ingest(source: str, query: str | None, span: int | None, as_json: bool, sett
 @data_command.command()
 @click.option("--span", type=int, default=None, help="Only this span.")
 @json_option
-@settings_options
+@with_settings
 def dvc(span: int | None, as_json: bool, settings: Settings) -> None:
     """Write the stored versions for DVC: a .dvc file each, and the remote that `dvc pull` fetches them from."""
     from bike_pipeline.tracking.dvc import write_all
@@ -60,7 +59,7 @@ def dvc(span: int | None, as_json: bool, settings: Settings) -> None:
 
 @data_command.command()
 @_output
-@settings_options
+@with_settings
 def fetch(output: Path | None, settings: Settings) -> None:
     """Download the original data set from UCI and check its SHA-256."""
     from bike_pipeline.data.embedded_dataset import fetch_original
@@ -72,7 +71,7 @@ def fetch(output: Path | None, settings: Settings) -> None:
 @data_command.command()
 @_output
 @json_option
-@settings_options
+@with_settings
 def split_demo(output: Path | None, as_json: bool, settings: Settings) -> None:
     """Write the embedded data set as two uploads, 2011 and 2012."""
     from bike_pipeline.data import embedded_dataset
@@ -84,7 +83,7 @@ def split_demo(output: Path | None, as_json: bool, settings: Settings) -> None:
 
 @data_command.command("list")
 @json_option
-@settings_options
+@with_settings
 def list_(as_json: bool, settings: Settings) -> None:
     """List every version of every span."""
     from bike_pipeline.use_cases import data
@@ -101,7 +100,7 @@ def list_(as_json: bool, settings: Settings) -> None:
 @click.option("--span", type=int, default=None, help="Only this span.")
 @click.option("--version", type=int, default=None, help="Only this version; goes with --span.")
 @json_option
-@settings_options
+@with_settings
 def verify(span: int | None, version: int | None, as_json: bool, settings: Settings) -> None:
     """Check every file of the stored versions against its SHA-256."""
     from bike_pipeline.use_cases import data

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bike_pipeline.commands.options import json_option, settings_options
-from bike_pipeline.commands.output import Parts, answer, captured, table
+from bike_pipeline.commands.shared import Parts, answer, captured, command, json_option, table
 
 if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
@@ -23,8 +22,7 @@ def push_command() -> None:
     """Push a model to devices."""
 
 
-@push_command.command()
-@settings_options
+@command(push_command)
 @click.option(
     "--channel", type=click.Choice(CHANNELS), default="stable", show_default=True, help="Which devices get it."
 )

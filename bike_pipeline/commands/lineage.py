@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from bike_pipeline.commands.options import FiniteRange, cluster_option, json_option, settings_options
-from bike_pipeline.commands.output import Parts, answer, as_document, table
-from bike_pipeline.commands.output import show as print_parts
+from bike_pipeline.commands import shared
 
 if TYPE_CHECKING:
     from bike_pipeline.lineage.store.entities import RunRecord
@@ -21,18 +19,17 @@ if TYPE_CHECKING:
 _COLUMNS = ("run", "started (UTC)", "span", "state", "ran", "cached", "seconds", "outcome")
 
 
-@click.command()
-@settings_options
-@cluster_option
-@json_option
+@shared.command()
+@shared.cluster_option
+@shared.json_option
 def runs_command(settings: Settings, cluster: bool, as_json: bool) -> None:
     """List every run, from ML Metadata: when, on which span, how many stages were run or cached, and its outcome."""
     from bike_pipeline.use_cases.lineage import runs
 
-    answer(runs(settings, cluster=cluster), _runs_view, as_json)
+    shared.answer(runs(settings, cluster=cluster), _runs_view, as_json)
 
 
-def _runs_view(found: list[RunRecord]) -> Parts:
+def _runs_view(found: list[RunRecord]) -> shared.Parts:
     rows = []
     for run in found:
         ran = sum(stage.state in ("done", "failed") for stage in run.stages)
@@ -41,7 +38,7 @@ def _runs_view(found: list[RunRecord]) -> Parts:
         span = f"{run.span} v{run.version}" if run.span else "-"
         started = f"{run.started:%Y-%m-%d %H:%M:%S}"
         rows.append((run.run_id, started, span, run.state, ran, cached, seconds, run.outcome))
-    return table(_COLUMNS, rows, right=("ran", "cached", "seconds"))
+    return shared.table(_COLUMNS, rows, right=("ran", "cached", "seconds"))
 
 
 class _ShowIsDefault(click.Group):
@@ -58,15 +55,14 @@ def lineage_command() -> None:
     """Show where a model came from: `lineage [MODEL]` is short for `lineage show [MODEL]`."""
 
 
-@lineage_command.command()
-@settings_options
+@shared.command(lineage_command)
 @click.argument("model", required=False)
 @click.option("--serving", is_flag=True, help="The model that serves now; so without any argument.")
 @click.option("--run", "run_id", default=None, help="A run, as `bike-pipeline runs` lists it.")
 @click.option(
     "--impact", default=None, metavar="SPAN/VERSION", help="List every model that saw these rows, as history too."
 )
-@cluster_option
+@shared.cluster_option
 @click.option(
     "--format",
     "form",
@@ -101,37 +97,35 @@ def show(
 
     if impact is not None:
         seen = lineage.impact(settings, impact, cluster=cluster)
-        _write(as_document(seen) if form == "json" else lineage_text.impact_text(seen), output)
+        _write(shared.as_document(seen) if form == "json" else lineage_text.impact_text(seen), output)
         return
     report = lineage.lineage_report(settings, model, run_id=run_id, cluster=cluster)
     _write(lineage_text.report_text(report) if form == "text" else lineage.rendered(report, form), output)
 
 
-@lineage_command.command()
-@settings_options
+@shared.command(lineage_command)
 @click.argument("first")
 @click.argument("second")
-@json_option
+@shared.json_option
 def diff(settings: Settings, first: str, second: str, as_json: bool) -> None:
     """Show what changed from the model FIRST to the model SECOND: data, schema, features, code, settings, metrics."""
     from bike_pipeline.commands import lineage_text
     from bike_pipeline.use_cases.lineage import compare
 
-    answer(compare(settings, first, second), lineage_text.comparison_text, as_json)
+    shared.answer(compare(settings, first, second), lineage_text.comparison_text, as_json)
 
 
-def _write(parts: Parts, output: Path | None) -> None:
+def _write(parts: shared.Parts, output: Path | None) -> None:
     """Print, or write to a file."""
     if output is None:
-        print_parts(parts)
+        shared.show(parts)
         return
     with output.open("w", encoding="utf-8") as file:
-        print_parts(parts, file)
+        shared.show(parts, file)
     click.echo(f"wrote {output}")
 
 
-@click.command("explain-run")
-@settings_options
+@shared.command()
 @click.argument("run_id", required=False)
 @click.option(
     "--output", type=click.Path(path_type=Path), default=None, help="Write to this file instead of <workspace>/reports."
@@ -147,8 +141,7 @@ def explain_run_command(settings: Settings, run_id: str | None, output: Path | N
     click.echo(explain_run(settings, run_id, output))
 
 
-@click.command()
-@settings_options
+@shared.command()
 @click.option(
     "--public-key",
     "public_keys",
@@ -156,7 +149,7 @@ def explain_run_command(settings: Settings, run_id: str | None, output: Path | N
     type=click.Path(path_type=Path),
     help="Believe only this public key (PEM); may be given more than once.",
 )
-@json_option
+@shared.json_option
 @click.argument("model", required=False)
 def verify_command(settings: Settings, public_keys: tuple[Path, ...], as_json: bool, model: str | None) -> None:
     """Check a pushed MODEL against its signed manifest.
@@ -168,17 +161,16 @@ def verify_command(settings: Settings, public_keys: tuple[Path, ...], as_json: b
     from bike_pipeline.use_cases.serving import verify
 
     found = verify(settings, model, public_keys)
-    answer(found, _verify_view, as_json)
+    shared.answer(found, _verify_view, as_json)
     found.require()
 
 
-def _verify_view(found: Verification) -> Parts:
+def _verify_view(found: Verification) -> shared.Parts:
     rows = [("✘" if not c.passed else "?" if c.doubt else "✔", c.name, c.detail) for c in found.checks]
-    return [found.folder, table(("mark", "check", "detail"), rows, header=False)]
+    return [found.folder, shared.table(("mark", "check", "detail"), rows, header=False)]
 
 
-@click.command()
-@settings_options
+@shared.command()
 @click.option(
     "--keep-blessed",
     type=click.IntRange(min=0),
@@ -188,14 +180,14 @@ def _verify_view(found: Verification) -> Parts:
 )
 @click.option(
     "--keep-days",
-    type=FiniteRange(min=0),
+    type=shared.FiniteRange(min=0),
     default=30,
     show_default=True,
     help="Keep what was made, or read from the cache, in so many days.",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would be freed.")
 @click.option("--wait", is_flag=True, help="Wait for a run in this workspace instead of refusing.")
-@json_option
+@shared.json_option
 def gc_command(settings: Settings, as_json: bool, **options: Any) -> None:
     """Free the files of old artifacts; their records stay, and `lineage` says what is gone.
 
@@ -205,10 +197,10 @@ def gc_command(settings: Settings, as_json: bool, **options: Any) -> None:
     from bike_pipeline.use_cases.lineage import collect_garbage
 
     found = collect_garbage(settings, **options)
-    answer(found, lambda _: _gc_view(found, settings.pipeline_root), as_json)
+    shared.answer(found, lambda _: _gc_view(found, settings.pipeline_root), as_json)
 
 
-def _gc_view(found: GarbageCollection, root: str) -> Parts:
+def _gc_view(found: GarbageCollection, root: str) -> shared.Parts:
     freed = "would be freed" if found.dry_run else "freed"
     groups: dict[tuple[str, str], list[int]] = {}
     for payload in found.artifacts:
@@ -221,7 +213,7 @@ def _gc_view(found: GarbageCollection, root: str) -> Parts:
     verb = "would free" if found.dry_run else "freed"
     number = sum(payload.free for payload in found.artifacts)
     return [
-        table(("what becomes of it", "artifact", "number", "size"), rows, right=("number", "size")),
+        shared.table(("what becomes of it", "artifact", "number", "size"), rows, right=("number", "size")),
         f"{verb} {_size(found.freed_bytes)} of {number} artifacts in {root}",
     ]
 

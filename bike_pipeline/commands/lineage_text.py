@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree
 
-from bike_pipeline.commands.output import BLESSED, METRIC_NAMES, table
+from bike_pipeline.commands.shared import BLESSED, METRIC_NAMES, table
 from bike_pipeline.features import slice_name
 from bike_pipeline.stages import Stage
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bike_pipeline.commands.options import cluster_option, formats_option, json_option, model_option, settings_options
-from bike_pipeline.commands.output import BLESSED, METRIC_NAMES, Parts, answer, captured, log_file, progress_on, table
+from bike_pipeline.commands import shared
 from bike_pipeline.use_cases.compression import METHODS
 
 if TYPE_CHECKING:
@@ -23,19 +22,21 @@ if TYPE_CHECKING:
     from bike_pipeline.use_cases.compression import Compression
     from bike_pipeline.use_cases.export import Export, ParityMatrix
 
+_NUMBERS = ("max difference", "mean", "max relative", "golden row", "RMSE", "MAE +")
+_SPEEDS = ("size", "cold start", "one row", "rows/s")
 
-@click.command()
-@settings_options
-@cluster_option
-@json_option
+
+@shared.command()
+@shared.cluster_option
+@shared.json_option
 def models_command(settings: Settings, cluster: bool, as_json: bool) -> None:
     """List every trained model, from ML Metadata: its span, its metrics, whether it is blessed, what it serves as."""
     from bike_pipeline.use_cases.lineage import models
 
-    answer(models(settings, cluster=cluster), _models_view, as_json)
+    shared.answer(models(settings, cluster=cluster), _models_view, as_json)
 
 
-def _models_view(found: list[ModelRecord]) -> Parts:
+def _models_view(found: list[ModelRecord]) -> shared.Parts:
     rows = []
     for model in found:
         served = "-" if model.served_version is None else str(model.served_version)
@@ -44,21 +45,20 @@ def _models_view(found: list[ModelRecord]) -> Parts:
                 model.model_id,
                 f"{model.trained:%Y-%m-%d %H:%M:%S}",
                 f"{model.span} v{model.version}",
-                BLESSED[model.blessed],
+                shared.BLESSED[model.blessed],
                 f"{served} (serving)" if model.serving else f"{served} (NOT serving)" if model.wrong else served,
-                *(f"{model.metrics[m]:.3f}" if m in model.metrics else "-" for m in METRIC_NAMES),
+                *(f"{model.metrics[m]:.3f}" if m in model.metrics else "-" for m in shared.METRIC_NAMES),
             )
         )
-    names = tuple(METRIC_NAMES.values())
+    names = tuple(shared.METRIC_NAMES.values())
     wrong = [f"version {m.served_version} is promoted and cannot serve: {m.wrong}" for m in found if m.wrong]
-    return [table(("model", "trained (UTC)", "span", "blessed", "served as", *names), rows, right=names), *wrong]
+    return [shared.table(("model", "trained (UTC)", "span", "blessed", "served as", *names), rows, right=names), *wrong]
 
 
-@click.command()
-@settings_options
-@formats_option
-@model_option
-@json_option
+@shared.command()
+@shared.formats_option
+@shared.model_option
+@shared.json_option
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -74,29 +74,26 @@ def export_command(settings: Settings, as_json: bool, **options: Any) -> None:
     """
     from bike_pipeline.use_cases.export import export
 
-    log = log_file(settings, "export")
-    with captured(log) as screen:
-        with progress_on(screen, silent=as_json):
+    log = shared.log_file(settings, "export")
+    with shared.captured(log) as screen:
+        with shared.progress_on(screen, silent=as_json):
             made = export(settings, **options)
         document = {"folder": made.folder, **made.report}
-        answer(document, lambda _: [_export_view(made), f"log: {log}"], as_json, screen)
+        shared.answer(document, lambda _: [_export_view(made), f"log: {log}"], as_json, screen)
     made.require()
 
 
-def _export_view(made: Export) -> Parts:
+def _export_view(made: Export) -> shared.Parts:
     from rich.text import Text
 
-    from bike_pipeline.commands.parity_table import parity_table
-
     warning = Text("NOT blessed: the exports are marked as such; never serve them", style="bold red")
-    return [parity_table(made.report), *([] if made.report["blessed"] else [warning]), f"exported to {made.folder}"]
+    return [_parity_table(made.report), *([] if made.report["blessed"] else [warning]), f"exported to {made.folder}"]
 
 
-@click.command()
-@settings_options
-@formats_option
-@model_option
-@json_option
+@shared.command()
+@shared.formats_option
+@shared.model_option
+@shared.json_option
 def parity_command(settings: Settings, formats: Sequence[str] | None, model: str | None, as_json: bool) -> None:
     """Measure the parity matrix of a model: every format against the SavedModel, in one run.
 
@@ -106,33 +103,87 @@ def parity_command(settings: Settings, formats: Sequence[str] | None, model: str
     """
     from bike_pipeline.use_cases.export import parity
 
-    log = log_file(settings, "parity")
-    with captured(log) as screen:
-        with progress_on(screen, silent=as_json):
+    log = shared.log_file(settings, "parity")
+    with shared.captured(log) as screen:
+        with shared.progress_on(screen, silent=as_json):
             found = parity(settings, model, formats)
-        answer(found.report, lambda _: [_parity_view(found), f"log: {log}"], as_json, screen)
+        shared.answer(found.report, lambda _: [_parity_view(found), f"log: {log}"], as_json, screen)
 
 
-def _parity_view(found: ParityMatrix) -> Parts:
-    from bike_pipeline.commands.parity_table import parity_table
-
+def _parity_view(found: ParityMatrix) -> shared.Parts:
     golden, evaluated = found.report["golden"]["rows"], found.report["eval_rows"]
     rows = f"{golden:,} golden rows, {evaluated:,} rows of the eval split"
-    return [f"model {found.model_id}, {rows}", parity_table(found.report)]
+    return [f"model {found.model_id}, {rows}", _parity_table(found.report)]
+
+
+def _parity_table(report: dict[str, Any]) -> RenderableType:
+    """Return the content of `parity.json` as a table, the worst golden row of each format, and why formats failed."""
+    from rich.console import Group
+    from rich.text import Text
+
+    formats = report["formats"].values()
+    marks = {True: Text("✔", style="green"), False: Text("✘", style="bold red")}
+    rows = [(entry["title"], marks[entry["passed"]], *_parity_cells(entry)) for entry in formats]
+    columns = ("format", "", *_NUMBERS, "worst slice", *_SPEEDS)
+    parts: list[RenderableType] = [shared.table(columns, rows, right=(*_NUMBERS, *_SPEEDS))]
+    if worst := [e for e in formats if e["worst_golden_row"] and e["parity"]["max_difference"]]:
+        names = list(worst[0]["worst_golden_row"])
+        head = ("row", *names[:-2], "SavedModel", "format's answer")
+        values = [(_number(entry["worst_golden_row"][name], ".6g") for name in names) for entry in worst]
+        rows = [(e["title"], e["parity"]["worst_row"], *cells) for e, cells in zip(worst, values, strict=True)]
+        title = "\ngolden rows that are furthest from the SavedModel, rentals an hour"
+        parts += [Text(title, style="bold"), shared.table(("format", *head), rows, right=head)]
+    failed = [entry for entry in formats if not entry["passed"]]
+    parts += [Text("")] if failed else []
+    parts += [Text.assemble(("✘ ", "bold red"), f"{entry['title']}: {entry['reason']}") for entry in failed]
+    gate = report["edge_gate"]
+    note = "" if all(entry["own_process"] for entry in formats) else "\n* without TensorFlow's import"
+    parts.append(Text(f"\nedge: {'blessed' if gate['blessed'] else 'NOT blessed'}: {gate['reason']}{note}"))
+    return Group(*parts)
+
+
+def _parity_cells(entry: dict[str, Any]) -> list[str]:
+    from bike_pipeline.exporting.acceptance.report import size_in_words
+
+    parity = entry["parity"]
+    if parity is None:
+        return ["-"] * 11
+    slice_increase = entry["worst_slice_mae_increase"]
+    return [
+        _number(parity["max_difference"], ".3g"),
+        _number(parity["mean_difference"], ".2g"),
+        _number(parity["max_relative_difference"], ".2g"),
+        str(parity["worst_row"]),
+        _number(entry["rmse"], ".2f"),
+        _share(entry["mae_increase"]),
+        "-" if slice_increase is None else f"{_share(slice_increase)} {entry['worst_slice']}",
+        size_in_words(entry["size_bytes"]),
+        f"{entry['cold_start_ms']:,.0f} ms{'' if entry['own_process'] else ' *'}",
+        f"{entry['latency_us']:,.1f} µs",
+        f"{entry['rows_per_second']:,.0f}",
+    ]
+
+
+def _share(value: float | None) -> str:
+    # Without the addition a tiny negative number would read "-0.00%".
+    return "no number" if value is None else f"{round(value, 4) + 0.0:+.2%}"
+
+
+def _number(value: float | None, how: str) -> str:
+    return "no number" if value is None else f"{value:{how}}"
 
 
 def _names(_: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(name.strip() for name in (value or "").split(",") if name.strip()))
+    names = shared.comma_separated(value) or ()
     if parameter.name == "methods" and (unknown := sorted(set(names) - set(METHODS))):
         raise click.BadParameter(f"there is no method '{unknown[0]}'; choose from {', '.join(METHODS)}")
     return names
 
 
-@click.command()
-@settings_options
+@shared.command()
 @click.option("--methods", callback=_names, metavar="NAME,…", help=f"Of {', '.join(METHODS)}; by default all of them.")
 @click.option("--formats", callback=_names, metavar="NAME,…", help="Export formats instead of the settings'.")
-@json_option
+@shared.json_option
 @click.argument("model", required=False)
 def compress_command(
     settings: Settings, methods: tuple[Method, ...], formats: tuple[str, ...], as_json: bool, model: str | None
@@ -145,10 +196,10 @@ def compress_command(
     """
     from bike_pipeline.use_cases.compression import compress
 
-    with captured(log_file(settings, "compress")) as screen:
+    with shared.captured(shared.log_file(settings, "compress")) as screen:
         found = compress(settings, model, methods=methods, formats=formats)
         document = {"model_id": found.model_id, "folder": found.folder, **found.table}
-        answer(document, lambda _: _compress_view(found), as_json, screen)
+        shared.answer(document, lambda _: _compress_view(found), as_json, screen)
     found.require()
 
 
@@ -161,7 +212,7 @@ def _compress_view(found: Compression) -> list[RenderableType]:
     numbers = ("size", "gzip", "one row", "MAE", "overall", "worst slice")
     return [
         f"model {found.model_id}, on {found.eval_rows:,} rows of its eval split",
-        table(("", "method", "format", *numbers, "why"), rows, right=numbers),
+        shared.table(("", "method", "format", *numbers, "why"), rows, right=numbers),
         f"candidates and table: {found.folder}",
     ]
 

@@ -6,16 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bike_pipeline.commands.options import json_option, settings_options
-from bike_pipeline.commands.output import Parts, answer, captured, table
+from bike_pipeline.commands.shared import Parts, answer, captured, command, json_option, table
 
 if TYPE_CHECKING:
     from bike_pipeline.model_registry.deployment import Change
     from bike_pipeline.settings import Settings
 
 
-@click.command()
-@settings_options
+@command()
 @click.option("--label", default="stable", show_default=True, help="The label that the version gets.")
 @click.option("--reason", default="", help="Why, for the history.")
 @json_option
@@ -41,8 +39,7 @@ def _text(change: Change | None, version: int, label: str) -> str:
     return f"version {version} is {label} now{before}"
 
 
-@click.command()
-@settings_options
+@command()
 @click.option("--to", type=int, default=None, help="The version to go back to; by default the one before.")
 @click.option("--label", default="stable", show_default=True, help="The label that it gets back.")
 @click.option("--reason", default="", help="Why, for the history.")
@@ -61,8 +58,7 @@ def rollback_command(settings: Settings, to: int | None, label: str, reason: str
     )
 
 
-@click.command()
-@settings_options
+@command()
 @json_option
 def history_command(settings: Settings, as_json: bool) -> None:
     """List what was validated, promoted and rolled back: when, by whom, from which version to which, and why."""

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bike_pipeline import features
-from bike_pipeline.commands.output import METRIC_NAMES, table
+from bike_pipeline.commands.shared import METRIC_NAMES, table
 from bike_pipeline.run_events import RunObserver, RunResult, StageResult
 
 if TYPE_CHECKING:

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from bike_pipeline.commands.options import FiniteRange, json_option, settings_options
-from bike_pipeline.commands.output import answer, captured, table
+from bike_pipeline.commands.shared import FiniteRange, answer, captured, command, json_option, table, with_settings
 from bike_pipeline.errors import ConfigurationError, DataError, ModelError
 
 if TYPE_CHECKING:
@@ -31,8 +30,7 @@ if TYPE_CHECKING:
 PREDICTION = "predicted_cnt"
 
 
-@click.command()
-@settings_options
+@command()
 @click.option("--version", type=int, default=None, help="A version of the served model; the promoted one by default.")
 @click.option("--server", metavar="ADDRESS", default=None, help="Ask a model server; a host, host:port or grpc://….")
 @click.option("--protocol", type=click.Choice(["rest", "grpc"]), default=None, help="What that server is asked in.")
@@ -112,8 +110,7 @@ def _read(records: str) -> tuple[str, str]:
         raise ModelError(error.what, where=error.where, fix=error.fix) from None
 
 
-@click.command()
-@settings_options
+@command()
 @click.option("--host", default=None, help="Address to listen on (serving.server.host).")
 @click.option("--rest-port", type=click.IntRange(0, 65_535), default=None, help="Port of the REST API; 0: a free one.")
 @click.option("--grpc-port", type=click.IntRange(0, 65_535), default=None, help="Port of the gRPC API; 0: a free one.")
@@ -176,8 +173,7 @@ def _addresses(started: Server, settings: Settings, as_json: bool) -> str:
     return "\n".join(lines)
 
 
-@click.command()
-@settings_options
+@command()
 @click.argument("address", default="127.0.0.1")
 @click.option("--protocol", type=click.Choice(["rest", "grpc"]), default=None, help="What the server is asked in.")
 @click.option("--version", type=int, default=None, help="The version that is asked; the newest by default.")
@@ -211,8 +207,7 @@ def bench_serving_command(settings: Settings, **options: Any) -> None:
     importlib.import_module("benchmarks.load.report").bench(settings, **options)
 
 
-@click.command()
-@settings_options
+@command()
 @click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
@@ -270,7 +265,7 @@ def api_key_command() -> None:
 @click.option("--expires", type=click.DateTime(_MOMENTS), help="When it expires, UTC.")
 @click.option("--not-before", type=click.DateTime(_MOMENTS), help="From when on it is let in, UTC; default: now.")
 @json_option
-@settings_options
+@with_settings
 def create(
     settings: Settings,
     name: str,
@@ -301,7 +296,7 @@ def create(
 
 @api_key_command.command("list")
 @json_option
-@settings_options
+@with_settings
 def list_keys(settings: Settings, as_json: bool) -> None:
     """List all keys: whose, what for, from when until when."""
     from bike_pipeline.serving.security import api_keys
@@ -317,7 +312,7 @@ def list_keys(settings: Settings, as_json: bool) -> None:
 
 @api_key_command.command()
 @click.argument("key_id", metavar="KEY")
-@settings_options
+@with_settings
 def revoke(settings: Settings, key_id: str) -> None:
     """Revoke the key with this id (see `list`). A running server refuses it within a second or two."""
     from bike_pipeline.serving.security import api_keys

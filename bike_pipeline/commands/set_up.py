@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bike_pipeline import extras
-from bike_pipeline.commands.options import json_option, settings_options
-from bike_pipeline.commands.output import answer, as_document, table
+from bike_pipeline.commands.shared import answer, as_document, command, json_option, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -23,8 +22,7 @@ def config_command() -> None:
     """Show the settings, or their schema."""
 
 
-@config_command.command()
-@settings_options
+@command(config_command)
 def show(settings: Settings) -> None:
     """Print the settings in force, as YAML that `--config` takes."""
     import yaml

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from bike_pipeline.commands.options import FiniteRange, json_option, settings_options
-from bike_pipeline.commands.output import Parts, answer, captured, console_on, log_file, show, table
+from bike_pipeline.commands import shared
 from bike_pipeline.errors import BikePipelineError, NotPushedError
 
 if TYPE_CHECKING:
@@ -19,8 +18,7 @@ if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
 
 
-@click.command()
-@settings_options
+@shared.command()
 @click.option("--runner", default="local", show_default=True, help="Where to run.")
 @click.option("--local", is_flag=True, help="With --runner kubeflow: run the compiled spec on this machine.")
 @click.option("--no-cache", is_flag=True, help="Run every stage, even if nothing changed.")
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
 @click.option(
     "--demo", type=click.Choice(["first", "second"]), help="Ingest that half of the embedded data (2011, 2012) first."
 )
-@json_option
+@shared.json_option
 def run_command(
     settings: Settings, no_cache: bool, demo: Literal["first", "second"] | None, as_json: bool, **options: Any
 ) -> None:
@@ -45,22 +43,22 @@ def run_command(
     from bike_pipeline.commands import run_view
     from bike_pipeline.use_cases.run import ingest_demo, run
 
-    log = log_file(settings, "run")
-    with captured(log) as screen:
-        console = console_on(screen)
+    log = shared.log_file(settings, "run")
+    with shared.captured(log) as screen:
+        console = shared.console_on(screen)
         for half in ingest_demo(settings, demo) if demo else ():
             if not as_json:
-                show(run_view.ingested_half(half), screen)
+                shared.show(run_view.ingested_half(half), screen)
         try:
             with run_view.view_on(console, silent=as_json) as view:
                 result = run(settings, observer=view, cache=not no_cache, **options)
         except BikePipelineError as error:
             failure = {"error": str(error), "exit_code": error.exit_code, "log": str(log)}
-            answer(failure, lambda _: f"log: {log}", as_json, screen)
+            shared.answer(failure, lambda _: f"log: {log}", as_json, screen)
             traceback.print_exc()
             raise
         document = {**asdict(result), "log": str(log)}
-        answer(document, lambda _: [*run_view.outcome(result), f"log: {log}"], as_json, screen)
+        shared.answer(document, lambda _: [*run_view.outcome(result), f"log: {log}"], as_json, screen)
     if result.pushed_version is None:
         raise NotPushedError(
             "the candidate was not blessed, so the serving model stays",
@@ -68,17 +66,16 @@ def run_command(
         )
 
 
-@click.command()
-@settings_options
+@shared.command()
 @click.option("--check-only", is_flag=True, help="Only say whether everything is at hand.")
 @click.option("--anyway", is_flag=True, help="Run even if code, settings, schema or data differ.")
 @click.option(
     "--scratch", type=click.Path(path_type=Path), default=None, help="An empty folder to work in, and to keep."
 )
 @click.option(
-    "--tolerance", type=FiniteRange(min=0), default=0.0, help="Rentals an hour that predictions may be apart."
+    "--tolerance", type=shared.FiniteRange(min=0), default=0.0, help="Rentals an hour that predictions may be apart."
 )
-@json_option
+@shared.json_option
 @click.argument("model", required=False)
 def reproduce_command(
     settings: Settings,
@@ -103,23 +100,26 @@ def reproduce_command(
     found = reproducibility(settings, model)
     document = {"model_id": found.model_id, "at_hand": found.at_hand, "matches": [asdict(m) for m in found.matches]}
     if not as_json:
-        show([f"model {found.model_id}: what made it, against what is here", _matches(found.matches)])
+        shared.show([f"model {found.model_id}: what made it, against what is here", _matches(found.matches)])
     if check_only or (not found.at_hand and not anyway):
-        answer(document, lambda _: (), as_json)
+        shared.answer(document, lambda _: (), as_json)
         found.require()
         return
-    with captured(log_file(settings, "reproduce")) as screen, view_on(console_on(screen), silent=as_json) as view:
+    with (
+        shared.captured(shared.log_file(settings, "reproduce")) as screen,
+        view_on(shared.console_on(screen), silent=as_json) as view,
+    ):
         made = reproduce(settings, model, anyway=True, scratch=scratch, observer=view)
-    answer({**document, "agreement": asdict(made.agreement)}, lambda _: _agreement(made.agreement), as_json)
+    shared.answer({**document, "agreement": asdict(made.agreement)}, lambda _: _agreement(made.agreement), as_json)
     made.require(tolerance)
 
 
-def _matches(found: list[Match]) -> Parts:
+def _matches(found: list[Match]) -> shared.Parts:
     rows = [("✔" if m.same else "✘" if m.needed else "·", m.part, m.name, m.detail) for m in found]
-    return table(("mark", "part", "name", "detail"), rows, header=False)
+    return shared.table(("mark", "part", "name", "detail"), rows, header=False)
 
 
-def _agreement(agreement: Agreement) -> Parts:
+def _agreement(agreement: Agreement) -> shared.Parts:
     from bike_pipeline.use_cases.reproduction import predictions_in_words
 
     metrics = ", ".join(f"{name} {value:.3g}" for name, value in agreement.metrics.items())
@@ -128,12 +128,11 @@ def _agreement(agreement: Agreement) -> Parts:
         ("predictions", predictions_in_words(agreement)),
         ("largest differences of metrics", metrics or "there are no metrics to compare"),
     ]
-    return table(("what", "value"), rows, header=False)
+    return shared.table(("what", "value"), rows, header=False)
 
 
-@click.command()
-@settings_options
-@json_option
+@shared.command()
+@shared.json_option
 @click.argument("run", required=False)
 def track_command(settings: Settings, as_json: bool, run: str | None) -> None:
     """Send a RUN to MLflow, such as one that ended while the server was down; `bike-pipeline runs` names them all.
@@ -145,4 +144,4 @@ def track_command(settings: Settings, as_json: bool, run: str | None) -> None:
 
     found = track(settings, run)
     document = {"run_id": found.run_id, **asdict(found.sent)}
-    answer(document, lambda _: f"{found.run_id}: {found.sent.in_words()}", as_json)
+    shared.answer(document, lambda _: f"{found.run_id}: {found.sent.in_words()}", as_json)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,18 +52,18 @@ def _merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _assignment(text: str) -> dict[str, Any]:
+def assignment(text: str, example: str, read: Callable[[str], Any]) -> tuple[str, Any]:
+    """Return the key and the value of "key=value", or a ConfigurationError; `example` begins with the option."""
+    option = example.partition(" ")[0]
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigurationError(f"'{text}' is not key=value", where="--set", fix="write --set training.epochs=10")
+        raise ConfigurationError(f"'{text}' is not key=value", where=option, fix=f"write {example}")
     try:
-        # Nothing behind the sign is an empty text: a shell takes the quotes of key="" away.
-        parsed: Any = read_yaml(value) if value.strip() else ""
-    except yaml.YAMLError as error:
+        return key.strip(), read(value)
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigurationError(
-            f"the value of {key} is not valid YAML ({problem_of(error)})", where="--set", fix="quote it"
+            f"the value of {key} is not valid YAML ({problem_of(error)})", where=option, fix="quote it"
         ) from None
-    return functools.reduce(lambda inner, part: {part: inner}, reversed(key.strip().split(".")), parsed)
 
 
 def _explain(error: ValidationError, where: str) -> ConfigurationError:
@@ -96,7 +97,12 @@ def load_settings(config: Path | str | None = None, assignments: tuple[str, ...]
         values = _merge(values, _read_yaml(Path(config)))
         where = os.fspath(config)
     for text in assignments:
-        values = _merge(values, _assignment(text))
+        # Nothing behind the sign is an empty text: a shell takes the quotes of key="" away.
+        key, value = assignment(
+            text, "--set training.epochs=10", lambda value: read_yaml(value) if value.strip() else ""
+        )
+        overlay = functools.reduce(lambda inner, part: {part: inner}, reversed(key.split(".")), value)
+        values = _merge(values, overlay)
         where = f"{where} with --set" if "--set" not in where else where
     try:
         return Settings.model_validate(values)

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from rich.console import Console
 
-from bike_pipeline.commands import output, run_view
+from bike_pipeline.commands import run_view, shared
 from bike_pipeline.modeling import evaluation
 from bike_pipeline.run_events import RunResult, StageResult
 from bike_pipeline.settings import load_settings
@@ -42,7 +42,7 @@ def play(view):
 
 
 def test_lines_are_one_a_finished_stage():
-    console = output.console_on(io.StringIO())
+    console = shared.console_on(io.StringIO())
     play(run_view.view_on(console))
     lines = shown(console).splitlines()
     assert lines[1] == "3 stages: Trainer → Evaluator → Pusher"
@@ -53,7 +53,7 @@ def test_lines_are_one_a_finished_stage():
 
 
 def test_the_silent_view_says_nothing():
-    console = output.console_on(io.StringIO())
+    console = shared.console_on(io.StringIO())
     play(run_view.view_on(console, silent=True))
     assert shown(console) == ""
 
@@ -111,7 +111,7 @@ def test_the_table_shows_every_stage_that_runs_and_what_each_is_doing():
 
 def test_without_a_terminal_nothing_is_cut():
     stream = io.StringIO()
-    output.console_on(stream).print("x" * 150)
+    shared.console_on(stream).print("x" * 150)
     assert stream.getvalue() == "x" * 150 + "\n"
 
 
@@ -183,5 +183,5 @@ def test_in_a_narrow_terminal_numbers_are_folded_and_never_cut():
 
 def test_brackets_in_paths_and_reasons_are_printed_as_they_are():
     stream = io.StringIO()
-    output.console_on(stream).print("/data/[old]/spans :bike: [bold]")
+    shared.console_on(stream).print("/data/[old]/spans :bike: [bold]")
     assert stream.getvalue() == "/data/[old]/spans :bike: [bold]\n"
