@@ -28,12 +28,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Kubeflow Pipelines (YAML) or Vertex AI (a job in JSON).",
 )
-@click.option(
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=None,
-    help="The file; by default in <workspace>/kubeflow.",
-)
+@click.option("--output", type=shared.FILE, help="The file; by default in <workspace>/kubeflow.")
 def compile_command(settings: Settings, target: Target, output: Path | None) -> None:
     """Compile the pipeline into a spec that a cluster runs.
 
@@ -55,7 +50,7 @@ _STYLES = {"SUCCEEDED": "green", "FAILED": "bold red", "CANCELED": "bold red", "
 
 
 @shared.command()
-@click.option("--spec", type=click.Path(path_type=Path), help="A compiled spec; without it, the pipeline is compiled.")
+@click.option("--spec", type=shared.PATH, help="A compiled spec; without it, the pipeline is compiled.")
 @click.option("--name", default="", help="Name of the run; the pipeline's name and the time by default.")
 @click.option("--parameter", "parameters", metavar="KEY=VALUE", multiple=True, help="One of the spec's parameters.")
 @click.option("--wait", is_flag=True, help="Show the state of each task until the run ends, and exit by its result.")
@@ -126,7 +121,7 @@ def schedule_command() -> None:
 @click.option("--cron", default="", help="Six fields, seconds first: '0 0 3 * * *' is every night at three (UTC).")
 @click.option("--every", default="", help="An interval: 90m, 6h, 1d.")
 @click.option("--name", default="", help="Name of the schedule; the pipeline's name by default.")
-@click.option("--spec", type=click.Path(path_type=Path), help="A compiled spec; without it, the pipeline is compiled.")
+@click.option("--spec", type=shared.PATH, help="A compiled spec; without it, the pipeline is compiled.")
 @click.option("--replace", is_flag=True, help="Put it in the place of the one with this name.")
 @click.option("--catch-up", is_flag=True, help="Start one run for each missed time, too.")
 @shared.json_option
@@ -185,7 +180,7 @@ _add("delete", "Delete a schedule; its runs stay.")
 @click.option("--transform-graph", required=True, help="Folder of the transform graph.")
 @click.option("--model", required=True, help="Folder for the model; must not exist.")
 @click.option("--base-model", default="", help="Folder of the SavedModel to start from.")
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="The file; else standard output.")
+@click.option("--output", type=shared.FILE, help="The file; else standard output.")
 def trainjob_command(settings: Settings, name: str, output: Path | None, **places: Any) -> None:
     """Write the TrainJob NAME for Kubeflow Trainer, with its runtime.
 

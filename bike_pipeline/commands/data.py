@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bike_pipeline.commands.shared import answer, json_option, table, with_settings
+from bike_pipeline.commands.shared import PATH, answer, json_option, table, with_settings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
 
 
-_output = click.option("--output", type=click.Path(path_type=Path), default=None, help="By default in the workspace.")
+_output = click.option("--output", type=PATH, help="By default in the workspace.")
 
 
 @click.group(name="data")
@@ -26,8 +26,8 @@ def data_command() -> None:
 
 @data_command.command()
 @click.argument("source")
-@click.option("--query", default=None, help="The SQL query, if SOURCE is a database.")
-@click.option("--span", type=int, default=None, help="The span that the rows are; else their time range decides.")
+@click.option("--query", help="The SQL query, if SOURCE is a database.")
+@click.option("--span", type=int, help="The span that the rows are; else their time range decides.")
 @json_option
 @with_settings
 def ingest(source: str, query: str | None, span: int | None, as_json: bool, settings: Settings) -> None:
@@ -42,7 +42,7 @@ def ingest(source: str, query: str | None, span: int | None, as_json: bool, sett
 
 
 @data_command.command()
-@click.option("--span", type=int, default=None, help="Only this span.")
+@click.option("--span", type=int, help="Only this span.")
 @json_option
 @with_settings
 def dvc(span: int | None, as_json: bool, settings: Settings) -> None:
@@ -97,8 +97,8 @@ def list_(as_json: bool, settings: Settings) -> None:
 
 
 @data_command.command()
-@click.option("--span", type=int, default=None, help="Only this span.")
-@click.option("--version", type=int, default=None, help="Only this version; goes with --span.")
+@click.option("--span", type=int, help="Only this span.")
+@click.option("--version", type=int, help="Only this version; goes with --span.")
 @json_option
 @with_settings
 def verify(span: int | None, version: int | None, as_json: bool, settings: Settings) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bike_pipeline.commands.shared import Parts, answer, captured, command, json_option, table
+from bike_pipeline.commands.shared import FOLDER, Parts, answer, captured, command, json_option, table
 
 if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
@@ -26,17 +25,12 @@ def push_command() -> None:
 @click.option(
     "--channel", type=click.Choice(CHANNELS), default="stable", show_default=True, help="Which devices get it."
 )
-@click.option("--model", "version", type=int, default=None, help="A pushed version; the promoted one by default.")
+@click.option("--model", "version", type=int, help="A pushed version; the promoted one by default.")
 @click.option("--force", is_flag=True, help="Push what the edge gate did not bless; the bundle is marked.")
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the channels, instead of edge.base_path.",
-)
+@click.option("--output", type=FOLDER, help="Folder of the channels, instead of edge.base_path.")
 @click.option(
     "--sequence",
     type=click.IntRange(min=1),
-    default=None,
     help="The channel file's number, if the file of now was lost; devices take none below what they have seen.",
 )
 @json_option

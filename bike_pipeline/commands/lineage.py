@@ -58,10 +58,8 @@ def lineage_command() -> None:
 @shared.command(lineage_command)
 @click.argument("model", required=False)
 @click.option("--serving", is_flag=True, help="The model that serves now; so without any argument.")
-@click.option("--run", "run_id", default=None, help="A run, as `bike-pipeline runs` lists it.")
-@click.option(
-    "--impact", default=None, metavar="SPAN/VERSION", help="List every model that saw these rows, as history too."
-)
+@click.option("--run", "run_id", help="A run, as `bike-pipeline runs` lists it.")
+@click.option("--impact", metavar="SPAN/VERSION", help="List every model that saw these rows, as history too.")
 @shared.cluster_option
 @click.option(
     "--format",
@@ -71,7 +69,7 @@ def lineage_command() -> None:
     show_default=True,
     help="dot is for Graphviz; html and card (the model card) are one page that needs no network.",
 )
-@click.option("--output", type=click.Path(path_type=Path), default=None, help="Write to this file.")
+@click.option("--output", type=shared.PATH, help="Write to this file.")
 def show(
     settings: Settings,
     model: str | None,
@@ -127,9 +125,7 @@ def _write(parts: shared.Parts, output: Path | None) -> None:
 
 @shared.command()
 @click.argument("run_id", required=False)
-@click.option(
-    "--output", type=click.Path(path_type=Path), default=None, help="Write to this file instead of <workspace>/reports."
-)
+@click.option("--output", type=shared.PATH, help="Write to this file instead of <workspace>/reports.")
 def explain_run_command(settings: Settings, run_id: str | None, output: Path | None) -> None:
     """Write one HTML page, without any need of a network, about RUN_ID (by default the newest run).
 
@@ -146,7 +142,7 @@ def explain_run_command(settings: Settings, run_id: str | None, output: Path | N
     "--public-key",
     "public_keys",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=shared.PATH,
     help="Believe only this public key (PEM); may be given more than once.",
 )
 @shared.json_option

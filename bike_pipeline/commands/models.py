@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from bike_pipeline.commands import shared
-from bike_pipeline.use_cases.compression import METHODS
+from bike_pipeline.use_cases.export import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,8 +18,7 @@ if TYPE_CHECKING:
     from bike_pipeline.lineage.store.entities import ModelRecord
     from bike_pipeline.settings import Settings
     from bike_pipeline.settings.exporting import Method
-    from bike_pipeline.use_cases.compression import Compression
-    from bike_pipeline.use_cases.export import Export, ParityMatrix
+    from bike_pipeline.use_cases.export import Compression, Export, ParityMatrix
 
 _NUMBERS = ("max difference", "mean", "max relative", "golden row", "RMSE", "MAE +")
 _SPEEDS = ("size", "cold start", "one row", "rows/s")
@@ -59,12 +57,7 @@ def _models_view(found: list[ModelRecord]) -> shared.Parts:
 @shared.formats_option
 @shared.model_option
 @shared.json_option
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    default=None,
-    help="Write to this folder instead of <workspace>/exports/<model>.",
-)
+@click.option("--output", type=shared.PATH, help="Write to this folder instead of <workspace>/exports/<model>.")
 @click.option("--force", is_flag=True, help="Export a model that was not blessed; the exports are marked as such.")
 def export_command(settings: Settings, as_json: bool, **options: Any) -> None:
     """Export a model to each format, check it against the SavedModel, and measure it.
@@ -194,7 +187,7 @@ def compress_command(
     model that serves now. Candidates and the table are kept in <workspace>/compression. Nothing that serves is changed.
     Ends with exit code 18 if no candidate is within the limits of exporting.compression.
     """
-    from bike_pipeline.use_cases.compression import compress
+    from bike_pipeline.use_cases.export import compress
 
     with shared.captured(shared.log_file(settings, "compress")) as screen:
         found = compress(settings, model, methods=methods, formats=formats)

@@ -40,7 +40,7 @@ def _text(change: Change | None, version: int, label: str) -> str:
 
 
 @command()
-@click.option("--to", type=int, default=None, help="The version to go back to; by default the one before.")
+@click.option("--to", type=int, help="The version to go back to; by default the one before.")
 @click.option("--label", default="stable", show_default=True, help="The label that it gets back.")
 @click.option("--reason", default="", help="Why, for the history.")
 @json_option

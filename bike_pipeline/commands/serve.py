@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from bike_pipeline.commands.shared import FiniteRange, answer, captured, command, json_option, table, with_settings
+from bike_pipeline.commands import shared
 from bike_pipeline.errors import ConfigurationError, DataError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bike_pipeline.serving.clients.connection import Protocol
     from bike_pipeline.serving.records import Record
     from bike_pipeline.serving.security.api_keys import ApiKey
     from bike_pipeline.serving.server.app import Server
@@ -30,22 +29,14 @@ if TYPE_CHECKING:
 PREDICTION = "predicted_cnt"
 
 
-@command()
-@click.option("--version", type=int, default=None, help="A version of the served model; the promoted one by default.")
-@click.option("--server", metavar="ADDRESS", default=None, help="Ask a model server; a host, host:port or grpc://….")
-@click.option("--protocol", type=click.Choice(["rest", "grpc"]), default=None, help="What that server is asked in.")
+@shared.command()
+@click.option("--version", type=int, help="A version of the served model; the promoted one by default.")
+@click.option("--server", metavar="ADDRESS", help="Ask a model server; a host, host:port or grpc://….")
+@click.option("--protocol", type=click.Choice(["rest", "grpc"]), help="What that server is asked in.")
 @click.option("--label", default="", help="The version label that the server's answer is wanted of.")
 @click.option("--json", "as_json", is_flag=True, help="Answer with one JSON record a line, for CSV input too.")
 @click.argument("records", required=False, default="-")
-def predict_command(
-    settings: Settings,
-    version: int | None,
-    server: str | None,
-    protocol: Protocol | None,
-    label: str,
-    as_json: bool,
-    records: str,
-) -> None:
+def predict_command(settings: Settings, as_json: bool, records: str, **options: Any) -> None:
     """Predict the rentals an hour for RECORDS: a JSON record, a CSV or JSON file, gzip too, or "-" for standard input.
 
     A record names the model's inputs; its date (dteday) stands for year, month, weekday and, with holiday, working day.
@@ -55,7 +46,8 @@ def predict_command(
     The model is loaded from the serving folder into this process; with --server, a model server that speaks TF
     Serving's protocols is asked instead, and this process loads no TensorFlow.
     """
-    if server is None and (protocol is not None or label):
+    in_process = options["server"] is None
+    if in_process and (options["protocol"] is not None or options["label"]):
         raise click.UsageError("--protocol and --label are about a model server: name it with --server")
     from bike_pipeline.serving.records import is_json, parse
     from bike_pipeline.use_cases.serving import predict
@@ -63,10 +55,8 @@ def predict_command(
     text, where = _read(records)
     parsed = parse(text, where)
     log = settings.logs_path / "predict.log"
-    with captured(log) if server is None else nullcontext(sys.stdout) as screen:
-        predicted = predict(
-            settings, parsed, version=version, server=server, protocol=protocol, label=label, source=where
-        )
+    with shared.captured(log) if in_process else nullcontext(sys.stdout) as screen:
+        predicted = predict(settings, parsed, source=where, **options)
         _write(screen, parsed, predicted, as_json=as_json, as_numbers=is_json(text))
 
 
@@ -110,10 +100,10 @@ def _read(records: str) -> tuple[str, str]:
         raise ModelError(error.what, where=error.where, fix=error.fix) from None
 
 
-@command()
-@click.option("--host", default=None, help="Address to listen on (serving.server.host).")
-@click.option("--rest-port", type=click.IntRange(0, 65_535), default=None, help="Port of the REST API; 0: a free one.")
-@click.option("--grpc-port", type=click.IntRange(0, 65_535), default=None, help="Port of the gRPC API; 0: a free one.")
+@shared.command()
+@click.option("--host", help="Address to listen on (serving.server.host).")
+@click.option("--rest-port", type=click.IntRange(0, 65_535), help="Port of the REST API; 0: a free one.")
+@click.option("--grpc-port", type=click.IntRange(0, 65_535), help="Port of the gRPC API; 0: a free one.")
 @click.option("--openapi", is_flag=True, help="Print the OpenAPI document of the REST API and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print where it listens as one line of JSON.")
 def serve_command(
@@ -130,7 +120,7 @@ def serve_command(
         return
     import logging
 
-    from bike_pipeline.log_capture import captured
+    from bike_pipeline import log_capture
     from bike_pipeline.serving import security
     from bike_pipeline.serving.server import app
 
@@ -140,7 +130,7 @@ def serve_command(
     settings = settings.model_copy(update={"serving": serving})
     if warning := security.exposure(settings, server.host):
         click.echo(warning, err=True)
-    with captured(settings.logs_path / "serve.log") as screen:
+    with log_capture.captured(settings.logs_path / "serve.log") as screen:
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
         app.run(settings, lambda started: click.echo(_addresses(started, settings, as_json), file=screen))
 
@@ -173,14 +163,14 @@ def _addresses(started: Server, settings: Settings, as_json: bool) -> str:
     return "\n".join(lines)
 
 
-@command()
+@shared.command()
 @click.argument("address", default="127.0.0.1")
-@click.option("--protocol", type=click.Choice(["rest", "grpc"]), default=None, help="What the server is asked in.")
-@click.option("--version", type=int, default=None, help="The version that is asked; the newest by default.")
+@click.option("--protocol", type=click.Choice(["rest", "grpc"]), help="What the server is asked in.")
+@click.option("--version", type=int, help="The version that is asked; the newest by default.")
 @click.option("--label", default="", help="The version label that is asked.")
 @click.option("--connections", type=click.IntRange(1, 10_000), default=64, show_default=True, help="Waiting clients.")
 @click.option("--seconds", type=click.IntRange(1, 86_400), default=10, show_default=True, help="How long.")
-@click.option("--rate", type=FiniteRange(1), default=None, help="Requests a second; as many as it answers if none.")
+@click.option("--rate", type=shared.FiniteRange(1), help="Requests a second; as many as it answers if none.")
 @click.option("--rows", type=click.IntRange(1, 100_000), default=1, show_default=True, help="Rows in each request.")
 @click.option(
     "--generator",
@@ -207,13 +197,9 @@ def bench_serving_command(settings: Settings, **options: Any) -> None:
     importlib.import_module("benchmarks.load.report").bench(settings, **options)
 
 
-@command()
+@shared.command()
 @click.option(
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("configs/serving"),
-    show_default=True,
-    help="Folder to write to.",
+    "--output", type=shared.FOLDER, default=Path("configs/serving"), show_default=True, help="Folder to write to."
 )
 @click.option("--check", is_flag=True, help="Write nothing; fail where a file is not what would be written.")
 def serving_config_command(settings: Settings, output: Path, check: bool) -> None:
@@ -264,8 +250,8 @@ def api_key_command() -> None:
 @click.option("--days", type=click.IntRange(min=1), help="Days until it expires; without it and --expires: never.")
 @click.option("--expires", type=click.DateTime(_MOMENTS), help="When it expires, UTC.")
 @click.option("--not-before", type=click.DateTime(_MOMENTS), help="From when on it is let in, UTC; default: now.")
-@json_option
-@with_settings
+@shared.json_option
+@shared.with_settings
 def create(
     settings: Settings,
     name: str,
@@ -285,7 +271,7 @@ def create(
     if days:
         ends = (begins or datetime.now(UTC).replace(microsecond=0)) + timedelta(days=days)
     made, key = api_keys.create(settings.api_key_file, name, scopes, not_before=begins, expires=ends)
-    answer({**_document(made), "key": key}, lambda _: key, as_json)
+    shared.answer({**_document(made), "key": key}, lambda _: key, as_json)
     if as_json:
         return
     until = f"until {made.expires}" if made.expires else "with no end"
@@ -295,8 +281,8 @@ def create(
 
 
 @api_key_command.command("list")
-@json_option
-@with_settings
+@shared.json_option
+@shared.with_settings
 def list_keys(settings: Settings, as_json: bool) -> None:
     """List all keys: whose, what for, from when until when."""
     from bike_pipeline.serving.security import api_keys
@@ -307,12 +293,12 @@ def list_keys(settings: Settings, as_json: bool) -> None:
     if not keys and not as_json:
         click.echo(f"there are no keys in {path}; make one with: bike-pipeline api-key create NAME")
         return
-    answer(documents, lambda found: table(_COLUMNS, map(_cells, found)), as_json)
+    shared.answer(documents, lambda found: shared.table(_COLUMNS, map(_cells, found)), as_json)
 
 
 @api_key_command.command()
 @click.argument("key_id", metavar="KEY")
-@with_settings
+@shared.with_settings
 def revoke(settings: Settings, key_id: str) -> None:
     """Revoke the key with this id (see `list`). A running server refuses it within a second or two."""
     from bike_pipeline.serving.security import api_keys

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bike_pipeline import extras
-from bike_pipeline.commands.shared import answer, as_document, command, json_option, table
+from bike_pipeline.commands.shared import PATH, answer, as_document, command, json_option, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -42,7 +42,7 @@ _STYLES = {"ok": "green", "absent": "yellow", "PROBLEM": "bold red"}
 
 
 @click.command("doctor", short_help="What is there, which versions, what is missing and how to get it.")
-@click.option("--config", type=click.Path(path_type=Path), help="An overlay file to check in place of the defaults.")
+@click.option("--config", type=PATH, help="An overlay file to check in place of the defaults.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="A single setting to check; repeatable.")
 @click.option(
     "--require",

@@ -27,18 +27,19 @@ Parts: TypeAlias = "RenderableType | Sequence[Parts]"
 METRIC_NAMES = {"mae": "MAE", "rmse": "RMSE", "rmsle": "RMSLE", "bias": "bias", "calibration": "calibration"}
 BLESSED = {True: "yes", False: "no", None: "not evaluated"}
 
+PATH = click.Path(path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 model_option = click.option(
     "--model",
     metavar="MODEL",
-    default=None,
     help="A served version, a model's number or a pushed folder; by default the model that serves now.",
 )
 cluster_option = click.option("--cluster", is_flag=True, help="Read the cluster's store (kubeflow.metadata).")
 formats_option = click.option(
     "--formats",
     metavar="A,B",
-    default=None,
     callback=lambda _context, _parameter, text: comma_separated(text),
     help="Formats by name, or all that are known; by default those of exporting.formats.",
 )
@@ -71,7 +72,7 @@ def with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
     The settings are loaded only when the command runs, so that help stays fast.
     """
 
-    @click.option("--config", metavar="FILE", default=None, help="Settings laid over configs/base.yaml.")
+    @click.option("--config", metavar="FILE", help="Settings laid over configs/base.yaml.")
     @click.option(
         "--set", "assignments", metavar="KEY=VALUE", multiple=True, help="One setting, such as data.eval_fraction=0.3."
     )

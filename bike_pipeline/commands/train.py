@@ -69,9 +69,7 @@ def run_command(
 @shared.command()
 @click.option("--check-only", is_flag=True, help="Only say whether everything is at hand.")
 @click.option("--anyway", is_flag=True, help="Run even if code, settings, schema or data differ.")
-@click.option(
-    "--scratch", type=click.Path(path_type=Path), default=None, help="An empty folder to work in, and to keep."
-)
+@click.option("--scratch", type=shared.PATH, help="An empty folder to work in, and to keep.")
 @click.option(
     "--tolerance", type=shared.FiniteRange(min=0), default=0.0, help="Rentals an hour that predictions may be apart."
 )
@@ -93,7 +91,7 @@ def reproduce_command(
     with exit code 16 if something is not at hand, or if the models differ by more than --tolerance.
     """
     from bike_pipeline.commands.run_view import view_on
-    from bike_pipeline.use_cases.reproduction import reproduce, reproducibility
+    from bike_pipeline.use_cases.run import reproduce, reproducibility
 
     if scratch is not None and scratch.exists() and any(scratch.iterdir()):
         raise click.UsageError(f"--scratch: {scratch} is not empty")
@@ -120,7 +118,7 @@ def _matches(found: list[Match]) -> shared.Parts:
 
 
 def _agreement(agreement: Agreement) -> shared.Parts:
-    from bike_pipeline.use_cases.reproduction import predictions_in_words
+    from bike_pipeline.use_cases.run import predictions_in_words
 
     metrics = ", ".join(f"{name} {value:.3g}" for name, value in agreement.metrics.items())
     rows = [
