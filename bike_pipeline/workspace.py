@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from bike_pipeline.settings import FETCHED_ROOT, Settings, load_settings
-from bike_pipeline.use_cases import cluster, compression, data, reproduction, serving
+from bike_pipeline.use_cases import cluster, data, serving
 from bike_pipeline.use_cases import doctor as doctor_
 from bike_pipeline.use_cases import export as export_
 from bike_pipeline.use_cases import lineage as lineage_
 from bike_pipeline.use_cases import run as run_
-from bike_pipeline.use_cases.champion import Champion
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -81,12 +80,12 @@ class Workspace:
     run = _method(run_.run)
     ingest = _method(data.ingest)
     ingest_demo = _method(run_.ingest_demo)
-    reproducibility = _method(reproduction.reproducibility)
-    reproduce = _method(reproduction.reproduce)
+    reproducibility = _method(run_.reproducibility)
+    reproduce = _method(run_.reproduce)
     track = _method(lineage_.track)
-    champion = _method(Champion)
+    champion = _method(lineage_.Champion)
     models = _method(lineage_.models)
-    compress = _method(compression.compress)
+    compress = _method(export_.compress)
     export = _method(export_.export)
     parity = _method(export_.parity)
     predict = _method(serving.predict)

@@ -15,7 +15,7 @@ from bike_pipeline.lineage.store.entities import StageRecord
 from bike_pipeline.notebook_views import elements as ui
 from bike_pipeline.notebook_views.elements import Html, Picture
 from bike_pipeline.stages import Stage
-from bike_pipeline.use_cases.champion import Champion
+from bike_pipeline.use_cases.lineage import Champion
 
 _PARTS = {"history": ui.BEFORE, "train": ui.NEW, "eval": ui.MARK}
 # Codes that all get a tick of their own.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bike_pipeline.use_cases.champion import Champion
+    from bike_pipeline.use_cases.lineage import Champion
 
 DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
 # Stored value -> physical value, from the units of the feature contract: value * scale + offset.

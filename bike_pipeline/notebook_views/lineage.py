@@ -13,7 +13,7 @@ from bike_pipeline.model_registry import ModelRegistry, verification
 from bike_pipeline.notebook_views import elements as ui
 from bike_pipeline.notebook_views.elements import Html, Picture
 from bike_pipeline.pages import render, utc
-from bike_pipeline.use_cases.champion import Champion
+from bike_pipeline.use_cases.lineage import Champion
 from bike_pipeline.use_cases.serving import trusted_keys
 
 _OWN_KEY = (

@@ -10,7 +10,7 @@ from bike_pipeline import features
 from bike_pipeline.lineage.queries.evidence import decisions_about
 from bike_pipeline.notebook_views import elements as ui
 from bike_pipeline.notebook_views.elements import Html, Picture
-from bike_pipeline.use_cases.champion import Champion
+from bike_pipeline.use_cases.lineage import Champion
 
 _SLICINGS = ("hour_band", "workingday", "season", "weathersit")
 _WEEK = 7 * 24

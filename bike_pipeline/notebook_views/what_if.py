@@ -15,7 +15,7 @@ from bike_pipeline.errors import ModelError
 from bike_pipeline.notebook_views import elements as ui
 from bike_pipeline.notebook_views.elements import Html, Picture
 from bike_pipeline.serving.records import to_columns
-from bike_pipeline.use_cases.champion import Champion
+from bike_pipeline.use_cases.lineage import Champion
 
 # An hour counts as seen if at least so many training hours are like it.
 FEW = 20

@@ -1,18 +1,31 @@
-"""Run the pipeline: from the newest span to a blessed, pushed model."""
+"""Run the pipeline, from the newest span to a blessed, pushed model; or make a model again from what is on record."""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from bike_pipeline.errors import ConfigurationError
+from bike_pipeline.errors import ConfigurationError, VerificationError
 from bike_pipeline.run_events import RunObserver, RunResult
+from bike_pipeline.use_cases.lineage import lineage_of
 
 if TYPE_CHECKING:
+    from bike_pipeline.lineage.queries.history import FoundModel
+    from bike_pipeline.lineage.queries.reproducibility import Match, Origin
+    from bike_pipeline.lineage.store.metadata_store import Lineage
+    from bike_pipeline.serving.agreement import Agreement
     from bike_pipeline.settings import Settings
 
 # Third parties add runners as entry points of this group.
 RUNNERS_GROUP = "bike_pipeline.runners"
+_OWN_RUNNERS = {
+    "local": "bike_pipeline.runners.local_runner:LocalRunner",
+    "beam": "bike_pipeline.runners.beam_runner:BeamRunner",
+    "kubeflow": "bike_pipeline.runners.kubeflow_runner:KubeflowRunner",
+}
 
 
 class Runner(Protocol):
@@ -77,28 +90,14 @@ def run(
 
 def runner_class(name: str) -> type[Runner]:
     """Return the runner of a name: one of ours, or an entry point of `RUNNERS_GROUP`."""
-    match name:
-        case "local":
-            from bike_pipeline.runners.local_runner import LocalRunner
-
-            return LocalRunner
-        case "beam":
-            from bike_pipeline.runners.beam_runner import BeamRunner
-
-            return BeamRunner
-        case "kubeflow":
-            from bike_pipeline.runners.kubeflow_runner import KubeflowRunner
-
-            return KubeflowRunner
-    from importlib.metadata import entry_points
+    from importlib.metadata import EntryPoint, entry_points
 
     installed = {point.name: point for point in entry_points(group=RUNNERS_GROUP)}
-    if name not in installed:
-        known = sorted({"local", "beam", "kubeflow", *installed})
-        raise ConfigurationError(
-            f"there is no runner '{name}'", where="--runner", fix=f"choose one of: {', '.join(known)}"
-        )
-    found: type[Runner] = installed[name].load()
+    runners = installed | {own: EntryPoint(own, place, RUNNERS_GROUP) for own, place in _OWN_RUNNERS.items()}
+    if name not in runners:
+        fix = f"choose one of: {', '.join(sorted(runners))}"
+        raise ConfigurationError(f"there is no runner '{name}'", where="--runner", fix=fix)
+    found: type[Runner] = runners[name].load()
     return found
 
 
@@ -129,3 +128,147 @@ def ingest_demo(settings: Settings, half: Literal["first", "second"]) -> list[In
         note = after_ingest(settings, SpanStore(settings.store_uri), span, version)
         ingested.append(IngestedHalf(number, span, version, result.version.manifest.rows.total, result.created, note))
     return ingested
+
+
+@dataclass(frozen=True)
+class Reproducibility:
+    """What made a model against what is here, part by part; `commit` is "" if it is not known."""
+
+    model_id: int
+    at_hand: bool
+    matches: list[Match]
+    commit: str
+    dirty: bool
+
+    def require(self) -> None:
+        """Raise VerificationError if something is not at hand."""
+        if self.at_hand:
+            return
+        first, *others = [match for match in self.matches if match.needed and not match.same]
+        more = f" (and {len(others)} more)" if others else ""
+        fix = f"check out commit {self.commit[:12]}" if self.commit else "bring back what the model was made of"
+        if self.dirty:
+            fix += " (its tree had changes that were not committed)"
+        raise VerificationError(
+            f"not everything that made model {self.model_id} is at hand: {first.part}: {first.name}: "
+            f"{first.detail.rstrip('.')}{more}",
+            fix=f"{fix}, or run all the same with --anyway",
+        )
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A model that was made again, held against the first one."""
+
+    model_id: int
+    agreement: Agreement
+
+    def require(self, tolerance: float = 0.0) -> None:
+        """Raise VerificationError if predictions are further apart than the tolerance, in rentals an hour."""
+        largest = self.agreement.largest_difference
+        if self.agreement.identical or (tolerance > 0.0 and largest is not None and largest <= tolerance):
+            return
+        worst = max(self.agreement.metrics.items(), key=lambda entry: entry[1], default=None)
+        metric = f"{worst[0]} by up to {worst[1]:.3g}" if worst else "there are no metrics to compare"
+        raise VerificationError(
+            f"model {self.model_id} did not come out the same: {predictions_in_words(self.agreement)}; {metric}",
+            fix="another machine or other package versions round otherwise; --tolerance says what may be apart",
+        )
+
+
+def predictions_in_words(agreement: Agreement) -> str:
+    """Return how far the predictions of two models are apart."""
+    if not agreement.rows:
+        return "the model's files are gone, so only metrics can be compared"
+    if not agreement.different_rows:
+        return f"the same on all {agreement.rows:,} rows, bit for bit"
+    return (
+        f"{agreement.different_rows:,} of {agreement.rows:,} rows differ, by up to "
+        f"{agreement.largest_difference:.3g} rentals an hour"
+    )
+
+
+def reproducibility(settings: Settings, model: str | None = None) -> Reproducibility:
+    """Compare what made a model with what is here; nothing is run."""
+    from bike_pipeline.lineage.queries.reproducibility import matches
+
+    _, _, origin = _origin(settings, model)
+    found = matches(origin, settings.store_uri)
+    code = origin.source.code if origin.source else None
+    at_hand = all(match.same for match in found if match.needed)
+    return Reproducibility(origin.model_id, at_hand, found, code.commit if code else "", bool(code and code.dirty))
+
+
+def _origin(settings: Settings, model: str | None) -> tuple[Lineage, FoundModel, Origin]:
+    from bike_pipeline.lineage.queries.history import History, find_model
+    from bike_pipeline.lineage.queries.reproducibility import origin_of
+
+    history = History(lineage_of(settings))
+    chosen = find_model(history, settings.serving_path, model)
+    return history, chosen, origin_of(history, chosen.model_id)
+
+
+def reproduce(
+    settings: Settings,
+    model: str | None = None,
+    *,
+    anyway: bool = False,
+    scratch: Path | None = None,
+    observer: RunObserver | None = None,
+) -> Reproduction:
+    """Make a model again in a scratch folder, and compare predictions and metrics.
+
+    Args:
+        settings: where records and spans are.
+        model: see `use_cases`.
+        anyway: run even if code, settings, schema or data differ.
+        scratch: an empty folder to work in, which is kept; None is one that is removed.
+        observer: learns how the run goes.
+
+    Raises:
+        VerificationError: something that made the model is not at hand.
+        BikePipelineError: as `use_cases.run.run`.
+    """
+    if scratch is not None and scratch.exists() and any(scratch.iterdir()):
+        raise ConfigurationError("the folder is not empty", where=f"--scratch {scratch}", fix="name an empty one")
+    if not anyway:
+        reproducibility(settings, model).require()
+    folder = scratch.absolute() if scratch else Path(tempfile.mkdtemp(prefix="bike-reproduce-"))
+    try:
+        return _run_and_compare(settings, model, folder, observer)
+    finally:
+        if scratch is None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run_and_compare(settings: Settings, model: str | None, folder: Path, observer: RunObserver | None) -> Reproduction:
+    from bike_pipeline.lineage.queries.evidence import evidence_of
+    from bike_pipeline.lineage.queries.reproducibility import scratch_settings
+    from bike_pipeline.serving.agreement import agreement_of
+    from bike_pipeline.use_cases.export import SAVED_MODEL_FOLDER, payload_of
+
+    lineage, chosen, origin = _origin(settings, model)
+    own = scratch_settings(origin, settings.store_uri, folder)
+    runner_class("local")(own, observer or RunObserver()).run(enable_cache=False)
+    scratch_lineage = lineage_of(own)
+    again = scratch_lineage.models()[-1]
+    agreement = agreement_of(
+        payload_of(lineage, chosen),
+        Path(again.uri) / SAVED_MODEL_FOLDER,
+        _rows(own),
+        evidence_of(lineage, chosen.model_id, pushed=chosen.push is not None)["metrics"],
+        evidence_of(scratch_lineage, again.model_id, pushed=False)["metrics"],
+    )
+    return Reproduction(chosen.model_id, agreement)
+
+
+def _rows(settings: Settings) -> dict[str, Any]:
+    """Return every row of the scratch store, by column."""
+    import pyarrow as pa
+
+    from bike_pipeline import features
+    from bike_pipeline.data.spans import SpanStore
+
+    store = SpanStore(settings.store_uri)
+    table = pa.concat_tables(store.read(found.span, found.version) for found in store.all_versions())
+    return {feature.name: table.column(feature.name).to_numpy() for feature in features.MODEL_INPUTS}

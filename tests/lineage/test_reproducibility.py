@@ -190,7 +190,7 @@ def test_records_of_the_scratch_run_stay_in_the_scratch_root(
     if "sqlite_file" in assignment:
         shutil.copy(runs.settings.metadata_file, tmp_path / "shared.sqlite")
     lineage = Lineage(runs.recorder.store)
-    monkeypatch.setattr("bike_pipeline.use_cases.reproduction.lineage_of", lambda *_: lineage)
+    monkeypatch.setattr("bike_pipeline.use_cases.run.lineage_of", lambda *_: lineage)
     given: list[Settings] = []
 
     class Runner:
