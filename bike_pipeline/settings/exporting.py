@@ -10,6 +10,8 @@ from bike_pipeline.settings.section import Count, FormatName, Fraction, Positive
 
 Method = Literal["plain", "pruning", "distillation", "quantization_aware"]
 Minimized = Literal["size", "compressed_size", "latency"]
+# As of `evaluation.ChangeThreshold`, by which the edge gate judges.
+Increase = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
 class PruningSettings(Section):
@@ -101,8 +103,8 @@ class ExportingSettings(Section):
     golden_rows: Annotated[int, Field(ge=100)]
     calibration_rows: Count
     max_relative_difference: Positive
-    max_mae_increase: Positive
-    max_slice_mae_increase: Positive
+    max_mae_increase: Increase
+    max_slice_mae_increase: Increase
     compression: CompressionSettings
     timeout: Positive
 
