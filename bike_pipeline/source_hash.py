@@ -29,7 +29,6 @@ LEFT_OUT = {
     "run_events": "how stages are shown",
     "signals": "how a run is ended",
     "settings": "a stage gets its settings as parameters; the sections that it reads itself count",
-    "settings.loading": "as settings",
     "settings.tree": "as settings",
     "lineage.store.connection": "how the metadata store is reached, and not what it holds",
     "lineage.store.located_store": "as lineage.store.connection",

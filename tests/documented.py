@@ -88,7 +88,7 @@ def _joined(lines: list[str]) -> Iterator[tuple[int, str]]:
 def settings_files() -> Iterator[tuple[str, str, str]]:
     """Yield every settings file, or part of one, that a page shows: its place, its name or "", its text."""
     from bike_pipeline.settings import Settings
-    from bike_pipeline.settings.strict_yaml import read_yaml
+    from bike_pipeline.settings.section import read_yaml
 
     for page in PAGES:
         text = page.read_text(encoding="utf-8")

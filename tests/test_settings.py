@@ -96,7 +96,7 @@ def test_no_setting_has_a_hidden_default(section, tmp_path, monkeypatch):
     values = yaml.safe_load(BASE_FILE.read_text(encoding="utf-8"))
     del values[section]
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-    monkeypatch.setattr("bike_pipeline.settings.loading.BASE_FILE", tmp_path / "base.yaml")
+    monkeypatch.setattr("bike_pipeline.settings.tree.BASE_FILE", tmp_path / "base.yaml")
     with pytest.raises(ConfigurationError, match=f"the setting '{section}' is missing"):
         load_settings()
 

@@ -105,8 +105,8 @@ def _line(text: str, state: str) -> RenderableType:
 
 
 def _parameters(texts: tuple[str, ...]) -> dict[str, Any]:
-    from bike_pipeline.settings.loading import assignment
-    from bike_pipeline.settings.strict_yaml import read_yaml, resolved_all
+    from bike_pipeline.settings.section import read_yaml, resolved_all
+    from bike_pipeline.settings.tree import assignment
 
     example = "--parameter span=2"
     return dict(assignment(text, example, lambda value: resolved_all(read_yaml(value))) for text in texts)

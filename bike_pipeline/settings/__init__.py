@@ -7,8 +7,7 @@
 from bike_pipeline.settings.data import DataSettings, GateSettings
 from bike_pipeline.settings.evaluation import EvaluationSettings
 from bike_pipeline.settings.exporting import ExportingSettings
-from bike_pipeline.settings.loading import BASE_FILE, load_settings
-from bike_pipeline.settings.tree import FETCHED_ROOT, PROJECT_ROOT, Settings
+from bike_pipeline.settings.tree import BASE_FILE, FETCHED_ROOT, PROJECT_ROOT, Settings, load_settings
 
 __all__ = [
     "BASE_FILE",

@@ -18,7 +18,7 @@ from bike_pipeline.serving.security.watched_file import WatchedFiles, content_of
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-    from bike_pipeline.settings.serving_security import TlsSettings
+    from bike_pipeline.settings.serving import TlsSettings
 
 _log = logging.getLogger(__name__)
 _SETTING = "serving.security.tls"

@@ -17,7 +17,7 @@ from bike_pipeline import features
 from bike_pipeline.serving.statuses import Code, StatusError, invalid
 
 if TYPE_CHECKING:
-    from bike_pipeline.settings.serving_security import LimitSettings
+    from bike_pipeline.settings.serving import LimitSettings
 
 # So few rows are not worth counting: how many requests may wait is limited, too.
 _FEW_ROWS = 128

@@ -17,7 +17,7 @@ from bike_pipeline.serving.security import ADMIN, PREDICT
 from bike_pipeline.serving.security.guard import Guard, Quiet, check_model_config, report
 from bike_pipeline.serving.security.limits import SMALL, Share
 from bike_pipeline.serving.statuses import StatusError, invalid
-from bike_pipeline.settings.serving_security import LimitSettings
+from bike_pipeline.settings.serving import LimitSettings
 
 # Who calls, from the interceptor to the handler; empty if everybody may.
 _CLIENT: ContextVar[str] = ContextVar("client", default="")

@@ -14,7 +14,7 @@ from bike_pipeline.serving.security import SCOPES, Client
 from bike_pipeline.serving.security.watched_file import WatchedFiles, content_of
 
 if TYPE_CHECKING:
-    from bike_pipeline.settings.serving_security import JwtSettings
+    from bike_pipeline.settings.serving import JwtSettings
 
 # Tokens that passed are not checked again before they end: a signature costs some hundred microseconds.
 _REMEMBERED = 4096

@@ -21,7 +21,7 @@ from bike_pipeline.serving.server.parsing import Parsing
 from bike_pipeline.serving.server.served_version import ServedVersion
 from bike_pipeline.serving.server.tensors import DEFAULT_SIGNATURE, Column, Columns, Outputs, Signature
 from bike_pipeline.serving.statuses import Code, StatusError, invalid
-from bike_pipeline.settings.serving_security import LimitSettings
+from bike_pipeline.settings.serving import LimitSettings
 
 _FIELD = "signature_def"
 

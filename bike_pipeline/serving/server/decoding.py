@@ -18,7 +18,7 @@ from bike_pipeline.serving.server.answering import signature_of
 from bike_pipeline.serving.server.json_format import Format
 from bike_pipeline.serving.server.tensors import Array, Columns, Signature
 from bike_pipeline.serving.statuses import invalid
-from bike_pipeline.settings.serving_security import LimitSettings
+from bike_pipeline.settings.serving import LimitSettings
 
 # More than any signature has; each costs the server itself some time.
 _MOST_PARTS = 4096

@@ -7,7 +7,7 @@ import pytest
 
 from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.serving.security import certificates
-from bike_pipeline.settings.serving_security import TlsSettings
+from bike_pipeline.settings.serving import TlsSettings
 from tests.serving.security.authorities import Authority
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies
 
 from bike_pipeline.serving.security.limits import RateLimit, check_json
 from bike_pipeline.serving.statuses import StatusError
-from bike_pipeline.settings.serving_security import LimitSettings
+from bike_pipeline.settings.serving import LimitSettings
 
 LIMITS = LimitSettings(json_depth=8, rows=100)
 

@@ -8,7 +8,7 @@ import pytest
 
 from bike_pipeline.serving.security import limits
 from bike_pipeline.serving.statuses import Code, StatusError
-from bike_pipeline.settings.serving_security import LimitSettings
+from bike_pipeline.settings.serving import LimitSettings
 
 LIMITS = LimitSettings(rows=1000, client_rows=1500)
 

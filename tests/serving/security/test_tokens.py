@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.serving.security.tokens import Tokens
-from bike_pipeline.settings.serving_security import JwtSettings
+from bike_pipeline.settings.serving import JwtSettings
 
 ISSUER, AUDIENCE = "https://login.example.org", "bikes"
 

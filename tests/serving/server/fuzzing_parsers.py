@@ -19,7 +19,7 @@ with atheris.instrument_imports(include=["bike_pipeline.serving"]):
     from bike_pipeline.serving.server import json_format, json_values, tensors
     from bike_pipeline.serving.server.tensors import Signature, TensorSpec
     from bike_pipeline.serving.statuses import StatusError
-    from bike_pipeline.settings.serving_security import LimitSettings
+    from bike_pipeline.settings.serving import LimitSettings
 
 LIMITS = LimitSettings(rows=1000)
 ROWS = (-1,)

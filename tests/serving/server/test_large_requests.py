@@ -18,7 +18,7 @@ from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from bike_pipeline.serving.protos import get_model_status_pb2, predict_pb2
 from bike_pipeline.serving.server import decoding, tensors
-from bike_pipeline.settings.serving_security import LimitSettings
+from bike_pipeline.settings.serving import LimitSettings
 from tests.serving.running import MODEL, push, row, running_server
 
 ROWS = 20_000
