@@ -13,7 +13,7 @@ from typing import NoReturn
 import click
 
 from bike_pipeline.errors import NO_ROOM, BikePipelineError, ExitCode, first_words
-from bike_pipeline.screen import take_any_text
+from bike_pipeline.log_capture import take_any_text
 from bike_pipeline.signals import Terminated, raise_on_termination
 from bike_pipeline.version import __version__
 

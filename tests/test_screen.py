@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import os
 import subprocess
 import sys
 
 import pytest
 
-from bike_pipeline.screen import ERRORS, screen_on
+from bike_pipeline.log_capture import ERRORS, Screen
 
 TEXT = "✔ passed ✘ failed · note → 1 × 2 … MAE ≤ 55 µs é 中"
 
@@ -30,7 +29,7 @@ def test_a_path_that_is_no_text_is_shown_all_the_same() -> None:
 
 def test_what_is_written_after_the_reader_has_gone_is_dropped() -> None:
     reading, writing = os.pipe()
-    with screen_on(writing, io.TextIOWrapper(io.BytesIO(), encoding="latin-1")) as screen:
+    with Screen(writing, "latin-1") as screen:
         screen.write("first ✔\n")
         assert os.read(reading, 100) == b"first +\n"
         os.close(reading)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bike_pipeline import features
 from bike_pipeline.errors import MetadataError
+from bike_pipeline.log_capture import diverted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,22 +59,9 @@ def lineage_of(settings: Settings, cluster: bool = False) -> Lineage:
     logging.getLogger("absl").setLevel(logging.ERROR)
     if not cluster:
         refuse_a_lost_store(settings)
-    with _quiet():
+    # Nor what its C++ code writes to standard error: an error is one line, and that is ours.
+    with open(os.devnull, "wb") as nowhere, diverted(nowhere.fileno(), 2):
         return Lineage(open_at(settings.kubeflow.metadata.address if cluster else settings.metadata_address))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep back what C++ code writes to standard error: an error is one line, and that is ours."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def runs(settings: Settings, *, cluster: bool = False) -> list[RunRecord]:
