@@ -45,11 +45,7 @@ def _is_there(module: str) -> bool:
 
 
 def missing(extra: str) -> tuple[str, ...]:
-    """Return the modules of `extra` that are not installed; empty where the extra is complete.
-
-    Raises:
-        ValueError: there is no such extra.
-    """
+    """Return the modules of `extra` that are not installed; a ValueError if there is no such extra."""
     if extra not in EXTRAS:
         raise ValueError(f"no extra is called {extra!r}; there are {', '.join(EXTRAS)}")
     return tuple(module for module in EXTRAS[extra] if not _is_there(module))
@@ -61,16 +57,7 @@ def how_to_install(extra: str) -> str:
 
 
 def require(extra: str, purpose: str) -> None:
-    """Stop with one clear line where `extra` is not installed as a whole.
-
-    Args:
-        extra: the optional part.
-        purpose: what needs it, as the subject of a sentence, such as "exporting to ONNX".
-
-    Raises:
-        MissingExtraError: a module of the extra is not installed.
-        ValueError: there is no such extra.
-    """
+    """Raise MissingExtraError unless `extra` is whole; what needs it is a subject, such as "exporting to ONNX"."""
     absent = missing(extra)
     if absent:
         raise MissingExtraError(

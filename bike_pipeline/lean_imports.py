@@ -44,11 +44,7 @@ class _LeanFinder:
         self._optional = tuple(optional)
 
     def find_spec(self, name: str, *_: object) -> None:
-        """Return None, so that the other finders answer.
-
-        Raises:
-            ModuleNotFoundError: an importer that does without the library asks for it.
-        """
+        """Leave it to the other finders, or raise ModuleNotFoundError if the importer does without the library."""
         wanted = [by for what, by in self._optional if name == what or (what.endswith(".") and name.startswith(what))]
         if wanted and _importer().startswith(tuple(wanted)):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
@@ -67,11 +63,7 @@ def _importer() -> str:
 
 @contextmanager
 def lean_imports(google_cloud: bool) -> Iterator[None]:
-    """Import without optional libraries while the block runs.
-
-    Args:
-        google_cloud: whether Google's clients are asked for, and so left as they are.
-    """
+    """Import without optional libraries while the block runs; with `google_cloud`, Google's clients are left."""
     optional = NEVER_USED if google_cloud else (*NEVER_USED, *GOOGLE_CLOUD)
     finder: Any = _LeanFinder(optional)
     sys.meta_path.insert(0, finder)

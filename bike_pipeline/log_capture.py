@@ -98,11 +98,8 @@ def diverted(target: int, *streams: int) -> Iterator[list[int]]:
 def captured(log_file: Path) -> Iterator[TextIO]:
     """Send everything that is written to standard output and standard error to `log_file`, from C++ code as well.
 
-    Yields:
-        The real standard output, for what a person should see; what is written after its reader has gone is dropped.
-
-    Raises:
-        StorageError: the log file cannot be written.
+    Yields the real standard output, for what a person should see; what is written after its reader has gone is dropped.
+    A StorageError if the log file cannot be written.
     """
     try:
         log_file.parent.mkdir(parents=True, exist_ok=True)

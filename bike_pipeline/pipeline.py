@@ -32,15 +32,10 @@ TRAINED_ON = [HISTORY, TRAIN]
 
 
 def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseline_reset: bool = False) -> Pipeline:
-    """Return the pipeline for the given settings.
+    """Return the pipeline for the given settings; a ConfigurationError if the schema or an export format is not there.
 
-    Args:
-        settings: where data, artifacts, metadata and served models are, and how to train and gate.
-        enable_cache: answer a stage from an earlier run where inputs, parameters and code are the same.
-        accept_baseline_reset: let a candidate with another signature or metric set pass without a comparison.
-
-    Raises:
-        ConfigurationError: the curated schema is not there, or an export format.
+    With `enable_cache`, a stage is answered from an earlier run if inputs, parameters and code are the same. With
+    `accept_baseline_reset`, a candidate with another signature or metric set passes without a comparison.
     """
     if not settings.schema_path.is_file():
         raise ConfigurationError(

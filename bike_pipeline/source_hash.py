@@ -45,11 +45,7 @@ class SourceTree:
         self._modules: dict[str, tuple[str, tuple[str, ...]] | None] = {}
 
     def modules(self, *starts: str) -> dict[str, str]:
-        """Return the SHA-256 of the given modules and of all that they import, by name.
-
-        Raises:
-            ConfigurationError: a module does not exist; a hash of nothing would make every change invisible.
-        """
+        """Return the SHA-256 of the given modules, which exist, and of all that they import, by name."""
         found: dict[str, str] = {}
         waiting = list(starts)
         while waiting:
@@ -62,6 +58,7 @@ class SourceTree:
                 # Python runs the packages around a module too.
                 waiting += [*module[1], name.rpartition(".")[0]]
             elif name in starts:
+                # A hash of nothing would make every change invisible.
                 raise ConfigurationError(
                     "a stage names source that is not there", where=name, fix="reinstall the package that brings it"
                 )

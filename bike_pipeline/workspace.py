@@ -37,9 +37,6 @@ class Workspace:
 
     Each method is the use case of `bike_pipeline.use_cases` that its text describes; it needs no terminal, prints
     nothing, and raises `BikePipelineError`.
-
-    Attributes:
-        settings: the settings; every use case takes them.
     """
 
     def __init__(
@@ -49,15 +46,10 @@ class Workspace:
         config: Path | str | None = None,
         values: Mapping[str, Any] | None = None,
     ) -> None:
-        """Load the settings.
+        """Load the settings; a ConfigurationError says what is unknown, wrong or missing.
 
-        Args:
-            folder: the workspace; None is what the settings say.
-            config: settings laid over configs/base.yaml, as `--config` does.
-            values: single settings by their path, such as {"training.epochs": 20}, as `--set` does.
-
-        Raises:
-            ConfigurationError: a setting is unknown or wrong, or the file is missing.
+        Over configs/base.yaml go those of a file, as `--config` does, single ones by their path, such as
+        {"training.epochs": 20}, as `--set` does, and the folder.
         """
         chosen = dict(values or {}) | ({} if folder is None else {"workspace": str(folder)})
         # JSON is YAML, so a value stays what it is.

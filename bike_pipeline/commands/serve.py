@@ -308,16 +308,9 @@ def revoke(settings: Settings, key_id: str) -> None:
 
 
 def _document(key: ApiKey) -> dict[str, Any]:
-    return {
-        "id": key.id,
-        "name": key.name,
-        "scopes": list(key.scopes),
-        "state": key.state(datetime.now(UTC)),
-        "created": key.created,
-        "not_before": key.not_before,
-        "expires": key.expires or None,
-        "revoked": key.revoked or None,
-    }
+    found = {"id": key.id, "name": key.name, "scopes": key.scopes, "state": key.state(datetime.now(UTC))}
+    times = ("created", "not_before", "expires", "revoked")
+    return {**found, **{name: getattr(key, name) or None for name in times}}
 
 
 def _cells(key: dict[str, Any]) -> tuple[str, ...]:

@@ -59,16 +59,11 @@ def submit(
     timeout: float | None = None,
     observe: Callable[[Submission], None] = lambda _: None,
 ) -> Submission:
-    """Upload a compiled spec to Kubeflow Pipelines, the same one only once, and run it there.
+    """Upload a compiled spec to Kubeflow Pipelines (see `kubeflow.client`), the same one only once, and run it there.
 
-    Args:
-        settings: `kubeflow.client` says how the cluster is reached.
-        spec: a compiled spec; without it, the pipeline is compiled.
-        name: name of the run; by default the pipeline's name and the time.
-        parameters: values of the spec's parameters.
-        wait: return only when the run has ended.
-        timeout: longest wait, in seconds; None for no limit.
-        observe: is called when the run begins, and while it is waited for with each change.
+    Without a spec, the pipeline is compiled; without a name, the run has the pipeline's and the time. With `wait`, the
+    run has ended on return, at most `timeout` seconds later. `observe` is called when the run begins, and while it is
+    waited for with each change.
 
     Raises:
         ClusterError: the cluster cannot be reached or refuses, or the run does not end in time.
@@ -98,16 +93,11 @@ def schedule(
     replace: bool = False,
     catch_up: bool = False,
 ) -> ScheduledVersion:
-    """Upload a compiled spec to Kubeflow Pipelines and run it again and again, one run at a time.
+    """Upload a compiled spec (see `submit`) and run it again and again, one run at a time.
 
-    Args:
-        settings: `kubeflow.client` says how the cluster is reached.
-        spec: a compiled spec; without it, the pipeline is compiled.
-        cron: six fields, seconds first: "0 0 3 * * *" is every night at three (UTC); or
-        every: an interval: "90m", "6h", "1d".
-        name: name of the schedule; by default the pipeline's.
-        replace: put it in the place of the one with this name.
-        catch_up: start one run for each missed time, too.
+    The times are either a `cron` expression of six fields, seconds first ("0 0 3 * * *" is every night at three, UTC),
+    or an interval ("90m", "6h", "1d"). The name is the pipeline's if none is given; `replace` puts it in the place of
+    the one with this name. With `catch_up`, one run is started for each missed time, too.
     """
     seconds = check_times(cron, every)
     client, version = _upload(settings, spec or compile_pipeline(settings))

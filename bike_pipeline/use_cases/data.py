@@ -25,12 +25,9 @@ def span_store(settings: Settings) -> SpanStore:
 def ingest(settings: Settings, source: Path | str, query: str | None = None, span: int | None = None) -> IngestResult:
     """Check the rows of a source, store them as a version of a span, and write that for DVC if the settings say so.
 
-    Args:
-        settings: the settings.
-        source: a CSV or Parquet file (plain or gzip), a folder of such files, or an address: http(s), a database
-            (sqlite:///rides.db) or object storage (s3://, gs://, …).
-        query: the SQL query, for a database.
-        span: the span that the rows are; else their time range decides.
+    The source is a CSV or Parquet file (plain or gzip), a folder of such files, or an address: http(s), a database
+    (sqlite:///rides.db, with an SQL query) or object storage (s3://, gs://, …). Which span the rows are, their time
+    range decides if none is named.
 
     Raises:
         DataError: the source cannot be read, too many of its rows break the contract, or they fit into no span.

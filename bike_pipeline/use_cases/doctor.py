@@ -43,13 +43,9 @@ PROGRAMS = (
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """One thing that was looked at, under a heading: if it is not there, it is `absent` or a `problem`.
 
-    Attributes:
-        state: `ok`; `absent` for an optional thing that is not there; `problem` for a needed one.
-        fix: what to do if the state is not `ok`, or what the thing is for.
-        error: of a problem, the error that says all of it.
-        group: the heading that it stands under.
+    `fix` is what to do if the state is not `ok`, or what the thing is for; `error` says all of a problem.
     """
 
     name: str
@@ -88,9 +84,7 @@ def _problem(name: str, error: BikePipelineError, group: str = "") -> Check:
 
 def _glibc() -> tuple[int, int] | None:
     """Return the version of the glibc that this process runs on, or None on another C library."""
-    if "CS_GNU_LIBC_VERSION" not in os.confstr_names:
-        return None
-    name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+    name, version = platform.libc_ver()
     parts = version.split(".")
     return (int(parts[0]), int(parts[1])) if name == "glibc" and len(parts) >= 2 else None
 

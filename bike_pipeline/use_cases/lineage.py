@@ -151,12 +151,8 @@ def collect_garbage(
 ) -> GarbageCollection:
     """Free the files of old artifacts; their records stay. Interrupted, the next call goes on.
 
-    Args:
-        settings: where artifacts, records and served models are.
-        keep_blessed: keep the lineage of so many of the newest blessed models.
-        keep_days: keep what was made, or read from the cache, in so many days.
-        dry_run: free nothing.
-        wait: wait for a run in this workspace instead of raising BusyError.
+    Kept are the lineage of the newest `keep_blessed` blessed models, and what was made, or read from the cache, in
+    `keep_days` days. With `dry_run`, nothing is freed. A run here is a BusyError, or with `wait` waited for.
     """
     from bike_pipeline.lineage.queries import garbage_collection
     from bike_pipeline.lineage.queries.history import History

@@ -56,19 +56,12 @@ def run(
     wait: bool = False,
     local: bool = False,
 ) -> CompletedRun:
-    """Run the pipeline on the newest span.
+    """Run the pipeline on the newest span, by the runner "local", "beam", "kubeflow" or one of a third party.
 
-    A candidate that is not blessed is a result, not an error: its `pushed_version` is None.
-
-    Args:
-        settings: the settings of the run.
-        runner: "local", "beam", "kubeflow", or one that a third party installed.
-        observer: learns how the run goes.
-        cache: answer stages from earlier runs if nothing changed.
-        accept_baseline_reset: let a changed signature or metric set go uncompared, or a lost metadata store be begun
-            anew, once.
-        wait: wait for another run in this workspace instead of raising BusyError.
-        local: with "kubeflow", run the compiled spec on this machine.
+    A candidate that is not blessed is a result, not an error: its `pushed_version` is None. With `cache`, stages are
+    answered from earlier runs if nothing changed. `accept_baseline_reset` lets a changed signature or metric set go
+    uncompared, or a lost metadata store be begun anew, once. Another run in this workspace is a BusyError, or
+    waited for with `wait`. `local` runs the compiled spec of "kubeflow" on this machine.
 
     Raises:
         DataGateError: the data gate refused the span.
@@ -218,12 +211,8 @@ def reproduce(
 ) -> Reproduction:
     """Make a model again in a scratch folder, and compare predictions and metrics.
 
-    Args:
-        settings: where records and spans are.
-        model: see `use_cases`.
-        anyway: run even if code, settings, schema or data differ.
-        scratch: an empty folder to work in, which is kept; None is one that is removed.
-        observer: learns how the run goes.
+    The folder is empty, and kept; if none is named, it is removed at the end. With `anyway`, code, settings, schema and
+    data may differ.
 
     Raises:
         VerificationError: something that made the model is not at hand.

@@ -73,20 +73,12 @@ def predict(
     label: str = "",
     source: str = "the records",
 ) -> list[float]:
-    """Return the predicted rentals an hour, one number a record.
+    """Return the predicted rentals an hour, one number a record; a ModelError if one is wrong or there is no model.
 
-    Args:
-        settings: where the model is, and how servers are spoken to.
-        records: what is known of each hour; its date stands for year, month, weekday and, with holiday, working day.
-        version: a version of the model; None is the promoted one.
-        server: a model server that speaks TF Serving's protocols, such as "host:8501" or "grpc://host:8500"; None loads
-            the model into this process, and with it TensorFlow.
-        protocol: what the server is asked in, if its address does not say.
-        label: the version label that the server's answer is wanted of.
-        source: where the records come from, for messages.
-
-    Raises:
-        ModelError: a record is wrong, or there is no such model.
+    A record is what is known of an hour; its date stands for year, month, weekday and, with holiday, working day.
+    The promoted version answers if none is named. A server is one that speaks TF Serving's protocols, such as
+    "host:8501" or "grpc://host:8500", and `protocol` is what it is asked in if that does not say it; without one the
+    model is loaded into this process, and with it TensorFlow. Messages say that the records come from `source`.
     """
     from bike_pipeline.serving.records import to_columns
 
@@ -109,14 +101,8 @@ def predict(
 def promote(settings: Settings, version: int | None = None, label: str = "stable", reason: str = "") -> Change | None:
     """Validate a pushed version if that was not done, let it serve, and tell the servers of the settings.
 
-    Args:
-        settings: the settings.
-        version: a pushed version; None is the newest.
-        label: the label that it gets; "stable" is the one that serves.
-        reason: why, for the history.
-
-    Returns:
-        The change; None if the version has the label already.
+    It is the newest if none is named; the label "stable" is the one that serves; the reason is for the history. Returns
+    the change, None if the version has the label already.
 
     Raises:
         ModelError: there is no such version, or its files are not those that were pushed.
@@ -230,15 +216,10 @@ def push_edge(
     output: Path | None = None,
     sequence: int | None = None,
 ) -> PublishedBundle:
-    """Build a bundle of a pushed version, take it as a device does, and publish it.
+    """Build a bundle of a pushed version, the promoted one by default, take it as a device does, and publish it.
 
-    Args:
-        settings: the settings.
-        channel: which devices get it.
-        version: a pushed version; None is the promoted one.
-        force: push what the edge gate did not bless; the bundle is marked.
-        output: folder of the channels; None is edge.base_path.
-        sequence: the channel file's number, if the file of now was lost.
+    The channels are in edge.base_path if no folder is named. With `force`, what the edge gate did not bless is pushed,
+    and the bundle marked. `sequence` is the channel file's number, if the file of now was lost.
 
     Raises:
         EdgeError: it is not what was signed, the edge gate refused it, or a device would refuse the bundle.
