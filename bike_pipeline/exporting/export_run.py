@@ -27,7 +27,8 @@ from bike_pipeline.exporting.acceptance.report import (
 from bike_pipeline.exporting.formats import frozen_graph
 from bike_pipeline.exporting.formats.base import Columns, Format, Source
 from bike_pipeline.modeling import golden, slice_sums
-from bike_pipeline.settings import EvaluationSettings, ExportingSettings
+from bike_pipeline.settings.evaluation import EvaluationSettings
+from bike_pipeline.settings.exporting import ExportingSettings
 
 # What the rows of the eval split must hold: the model's inputs, the label, and what slices are taken by.
 EVALUATED_COLUMNS = tuple(dict.fromkeys((*(f.name for f in features.MODEL_INPUTS), *slice_sums.COLUMNS)))

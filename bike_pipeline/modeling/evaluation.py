@@ -16,7 +16,7 @@ from tensorflow_model_analysis.proto import config_pb2
 from bike_pipeline import features
 from bike_pipeline.modeling import metrics, saved_model, tfma_output
 from bike_pipeline.modeling.slices import OVERALL, SLICINGS, RowsBySlice
-from bike_pipeline.settings import EvaluationSettings
+from bike_pipeline.settings.evaluation import EvaluationSettings
 from bike_pipeline.storage.files import as_pattern
 
 CANDIDATE, BASELINE = tfma_output.CANDIDATE, tfma_output.BASELINE

@@ -4,19 +4,6 @@
 (`--set training.epochs=20`) are merged over it, in this order. `bike-pipeline config schema` prints the JSON schema.
 """
 
-from bike_pipeline.settings.data import DataSettings, GateSettings
-from bike_pipeline.settings.evaluation import EvaluationSettings
-from bike_pipeline.settings.exporting import ExportingSettings
 from bike_pipeline.settings.tree import BASE_FILE, FETCHED_ROOT, PROJECT_ROOT, Settings, load_settings
 
-__all__ = [
-    "BASE_FILE",
-    "FETCHED_ROOT",
-    "PROJECT_ROOT",
-    "DataSettings",
-    "EvaluationSettings",
-    "ExportingSettings",
-    "GateSettings",
-    "Settings",
-    "load_settings",
-]
+__all__ = ["BASE_FILE", "FETCHED_ROOT", "PROJECT_ROOT", "Settings", "load_settings"]

@@ -16,7 +16,7 @@ import pytest
 from bike_pipeline.components import evaluator
 from bike_pipeline.errors import DataError, ModelError
 from bike_pipeline.modeling import slice_sums
-from bike_pipeline.settings import EvaluationSettings
+from bike_pipeline.settings.evaluation import EvaluationSettings
 from tests.components.conftest import on_beam
 
 WIDE: dict[str, Any] = {

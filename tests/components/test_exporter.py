@@ -20,7 +20,8 @@ from bike_pipeline.exporting.formats.base import Source
 from bike_pipeline.model_registry import layout
 from bike_pipeline.modeling.golden import broken_rows, golden_rows, read_golden
 from bike_pipeline.modeling.saved_model import input_signature
-from bike_pipeline.settings import EvaluationSettings, load_settings
+from bike_pipeline.settings import load_settings
+from bike_pipeline.settings.evaluation import EvaluationSettings
 from tests.components.test_blessing import EASY_BASELINE, WIDE
 from tests.exporting import plugin
 

@@ -12,7 +12,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from bike_pipeline.modeling import evaluation, metrics, slices
-from bike_pipeline.settings import EvaluationSettings, load_settings
+from bike_pipeline.settings import load_settings
+from bike_pipeline.settings.evaluation import EvaluationSettings
 
 GOOD = {"mae": 40.0, "rmse": 60.0, "rmsle": 0.4, "bias": 0.05, "calibration": 1.05}
 BINS = {"hour_band": ("0", "6"), "workingday": ("0", "1"), "season": ("1",), "weathersit": ("1", "3")}

@@ -18,8 +18,8 @@ from bike_pipeline.exporting.formats.tflite import SIGNATURE, Tflite
 from bike_pipeline.modeling import evaluation, tfma_output
 from bike_pipeline.modeling.slice_sums import Measured
 from bike_pipeline.modeling.slices import SLICINGS
-from bike_pipeline.settings import EvaluationSettings, ExportingSettings
-from bike_pipeline.settings.evaluation import ChangeThreshold
+from bike_pipeline.settings.evaluation import ChangeThreshold, EvaluationSettings
+from bike_pipeline.settings.exporting import ExportingSettings
 
 # Folder of the evaluations beside the exports, one a format, as TFMA's readers expect them.
 EVALUATIONS_FOLDER = "tfma"

@@ -18,7 +18,7 @@ from bike_pipeline.modeling import metrics, saved_model
 from bike_pipeline.modeling.naive_baseline import NaiveBaseline
 from bike_pipeline.modeling.slice_sums import Measured, SliceKey, sums_of_batch
 from bike_pipeline.modeling.slices import OVERALL
-from bike_pipeline.settings import ExportingSettings
+from bike_pipeline.settings.exporting import ExportingSettings
 
 
 @dataclass(frozen=True)
