@@ -70,22 +70,14 @@ def lineage_command() -> None:
     help="dot is for Graphviz; html and card (the model card) are one page that needs no network.",
 )
 @click.option("--output", type=shared.PATH, help="Write to this file.")
-def show(
-    settings: Settings,
-    model: str | None,
-    serving: bool,
-    run_id: str | None,
-    impact: str | None,
-    cluster: bool,
-    form: Literal["text"] | Form,
-    output: Path | None,
-) -> None:
+def show(settings: Settings, cluster: bool, form: Literal["text"] | Form, output: Path | None, **subject: Any) -> None:
     """Show the way from a MODEL back to the rows and the code, with its gates and metrics.
 
     MODEL is a served version, a model's number as `bike-pipeline models` lists it, or a pushed folder.
     """
-    if sum((model is not None, serving, run_id is not None, impact is not None)) > 1:
+    if sum(named not in (None, False) for named in subject.values()) > 1:
         raise click.UsageError("MODEL, --serving, --run and --impact exclude each other")
+    model, run_id, impact = subject["model"], subject["run_id"], subject["impact"]
     if impact is not None and form not in ("text", "json"):
         raise click.UsageError("--impact knows the formats text and json")
     if run_id is not None and form == "card":

@@ -10,14 +10,11 @@ from bike_pipeline.commands import shared
 from bike_pipeline.use_cases.export import METHODS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.console import RenderableType
 
     from bike_pipeline.exporting.compression.rule import Candidate
     from bike_pipeline.lineage.store.entities import ModelRecord
     from bike_pipeline.settings import Settings
-    from bike_pipeline.settings.exporting import Method
     from bike_pipeline.use_cases.export import Compression, Export, ParityMatrix
 
 _NUMBERS = ("max difference", "mean", "max relative", "golden row", "RMSE", "MAE +")
@@ -87,7 +84,7 @@ def _export_view(made: Export) -> shared.Parts:
 @shared.formats_option
 @shared.model_option
 @shared.json_option
-def parity_command(settings: Settings, formats: Sequence[str] | None, model: str | None, as_json: bool) -> None:
+def parity_command(settings: Settings, as_json: bool, **options: Any) -> None:
     """Measure the parity matrix of a model: every format against the SavedModel, in one run.
 
     Each format is exported anew and loaded in a process of its own. Columns: largest and mean difference on the golden
@@ -99,7 +96,7 @@ def parity_command(settings: Settings, formats: Sequence[str] | None, model: str
     log = shared.log_file(settings, "parity")
     with shared.captured(log) as screen:
         with shared.progress_on(screen, silent=as_json):
-            found = parity(settings, model, formats)
+            found = parity(settings, **options)
         shared.answer(found.report, lambda _: [_parity_view(found), f"log: {log}"], as_json, screen)
 
 
@@ -178,9 +175,7 @@ def _names(_: click.Context, parameter: click.Parameter, value: str | None) -> t
 @click.option("--formats", callback=_names, metavar="NAME,…", help="Export formats instead of the settings'.")
 @shared.json_option
 @click.argument("model", required=False)
-def compress_command(
-    settings: Settings, methods: tuple[Method, ...], formats: tuple[str, ...], as_json: bool, model: str | None
-) -> None:
+def compress_command(settings: Settings, as_json: bool, **options: Any) -> None:
     """Make smaller models of MODEL, measure them on the eval split, and choose one by the rule of the settings.
 
     MODEL is a served version, a model's number as `bike-pipeline models` lists it, or a pushed folder; without it, the
@@ -190,7 +185,7 @@ def compress_command(
     from bike_pipeline.use_cases.export import compress
 
     with shared.captured(shared.log_file(settings, "compress")) as screen:
-        found = compress(settings, model, methods=methods, formats=formats)
+        found = compress(settings, **options)
         document = {"model_id": found.model_id, "folder": found.folder, **found.table}
         shared.answer(document, lambda _: _compress_view(found), as_json, screen)
     found.require()

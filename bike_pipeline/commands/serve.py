@@ -106,9 +106,7 @@ def _read(records: str) -> tuple[str, str]:
 @click.option("--grpc-port", type=click.IntRange(0, 65_535), help="Port of the gRPC API; 0: a free one.")
 @click.option("--openapi", is_flag=True, help="Print the OpenAPI document of the REST API and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print where it listens as one line of JSON.")
-def serve_command(
-    settings: Settings, host: str | None, rest_port: int | None, grpc_port: int | None, openapi: bool, as_json: bool
-) -> None:
+def serve_command(settings: Settings, openapi: bool, as_json: bool, **given: Any) -> None:
     """Serve the pushed model over TF Serving's own protocols, gRPC and REST, until SIGTERM or Ctrl-C.
 
     New versions are loaded as they are pushed; no request fails for it. The log is <workspace>/logs/serve.log.
@@ -124,7 +122,6 @@ def serve_command(
     from bike_pipeline.serving import security
     from bike_pipeline.serving.server import app
 
-    given = {"host": host, "rest_port": rest_port, "grpc_port": grpc_port}
     server = settings.serving.server.model_copy(update={k: v for k, v in given.items() if v is not None})
     serving = settings.serving.model_copy(update={"server": server})
     settings = settings.model_copy(update={"serving": serving})
@@ -253,21 +250,14 @@ def api_key_command() -> None:
 @shared.json_option
 @shared.with_settings
 def create(
-    settings: Settings,
-    name: str,
-    scopes: tuple[str, ...],
-    days: int | None,
-    expires: datetime | None,
-    not_before: datetime | None,
-    as_json: bool,
+    settings: Settings, name: str, scopes: tuple[str, ...], days: int | None, as_json: bool, **times: datetime | None
 ) -> None:
     """Make a key for NAME and print it, this once only. A running server lets it in within a second or two."""
     from bike_pipeline.serving.security import api_keys
 
-    if days and expires:
+    begins, ends = (time and time.replace(tzinfo=UTC) for time in (times["not_before"], times["expires"]))
+    if days and ends:
         raise click.UsageError("--days and --expires say the same; give one of them")
-    begins = not_before.replace(tzinfo=UTC) if not_before else None
-    ends = expires.replace(tzinfo=UTC) if expires else None
     if days:
         ends = (begins or datetime.now(UTC).replace(microsecond=0)) + timedelta(days=days)
     made, key = api_keys.create(settings.api_key_file, name, scopes, not_before=begins, expires=ends)

@@ -76,13 +76,7 @@ def run_command(
 @shared.json_option
 @click.argument("model", required=False)
 def reproduce_command(
-    settings: Settings,
-    check_only: bool,
-    anyway: bool,
-    scratch: Path | None,
-    tolerance: float,
-    as_json: bool,
-    model: str | None,
+    settings: Settings, scratch: Path | None, tolerance: float, as_json: bool, model: str | None, **asked: bool
 ) -> None:
     """Make a MODEL again from what is on record, in a scratch folder, and compare predictions and metrics.
 
@@ -99,7 +93,7 @@ def reproduce_command(
     document = {"model_id": found.model_id, "at_hand": found.at_hand, "matches": [asdict(m) for m in found.matches]}
     if not as_json:
         shared.show([f"model {found.model_id}: what made it, against what is here", _matches(found.matches)])
-    if check_only or (not found.at_hand and not anyway):
+    if asked["check_only"] or (not found.at_hand and not asked["anyway"]):
         shared.answer(document, lambda _: (), as_json)
         found.require()
         return
