@@ -208,7 +208,7 @@ LOOKUPS = {Stage.WARM_START_LOOKUP, Stage.BASELINE_LOOKUP}
         ("errors.py", set()),
         ("progress.py", set()),
         ("commands/train.py", set()),
-        ("lineage/queries/graph.py", set()),
+        ("lineage/reports/graph.py", set()),
     ],
 )  # fmt: skip
 def test_an_edited_file_is_another_parameter_of_exactly_the_stages_that_run_it(
