@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, TypeVar
 
 from tfx import components
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
+from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import pusher_pb2, trainer_pb2, transform_pb2
 
@@ -16,7 +17,6 @@ from bike_pipeline.components.data_gate import DataGate
 from bike_pipeline.components.evaluator import Evaluator
 from bike_pipeline.components.example_gen import SpanExampleGen
 from bike_pipeline.components.exporter import Exporter
-from bike_pipeline.components.identity import identified
 from bike_pipeline.components.pusher import Pusher
 from bike_pipeline.components.statistics_gen import StatisticsGen
 from bike_pipeline.components.transform import Transform
@@ -26,7 +26,10 @@ from bike_pipeline.lineage.store.connection import connection_config
 from bike_pipeline.modeling import evaluation
 from bike_pipeline.rollout.targets import RolloutTargets
 from bike_pipeline.settings import Settings
+from bike_pipeline.source_hash import PACKAGE, this_source
 from bike_pipeline.stages import EVAL, HISTORY, TRAIN, Stage
+
+Component = TypeVar("Component", bound=BaseComponent)
 
 TRAINED_ON = [HISTORY, TRAIN]
 
@@ -50,7 +53,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
     # Where workspaces share a store, none of them builds on files of another one, which may be cleaned up at any time.
     place = {"pipeline_root": settings.pipeline_root} if settings.metadata.mysql else {}
 
-    example_gen = identified(
+    example_gen = _identified(
         SpanExampleGen(
             input_base=settings.store_uri,
             history_spans=settings.data.history_spans,
@@ -61,28 +64,28 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
     )
     examples = example_gen.outputs["examples"]
 
-    schema_gen = identified(
+    schema_gen = _identified(
         ImportSchemaGen(str(settings.schema_path)), Stage.SCHEMA_GEN, schema_sha256=schema_hash, **place
     )
     schema = schema_gen.outputs["schema"]
 
-    statistics_gen = identified(
+    statistics_gen = _identified(
         StatisticsGen(examples, schema),
         Stage.STATISTICS_GEN,
         in_memory_rows=settings.data.in_memory_rows,
     )
     statistics = statistics_gen.outputs["statistics"]
 
-    example_validator = identified(
+    example_validator = _identified(
         components.ExampleValidator(statistics, schema, exclude_splits=[HISTORY]), Stage.EXAMPLE_VALIDATOR
     )
 
-    data_gate = identified(
+    data_gate = _identified(
         DataGate(statistics=statistics, schema=schema, anomalies=example_validator.outputs["anomalies"], gate=gate),
         Stage.DATA_GATE,
     )
 
-    transform = identified(
+    transform = _identified(
         Transform(
             examples,
             schema,
@@ -100,12 +103,12 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
 
     lookup = {"serving_path": settings.serving_path, "metric_set": metric_set}
     warm_start = (
-        [identified(BaselineLookup(**lookup, accept_baseline_reset=0), Stage.WARM_START_LOOKUP)]
+        [_identified(BaselineLookup(**lookup, accept_baseline_reset=0), Stage.WARM_START_LOOKUP)]
         if settings.training.warm_start
         else []
     )
 
-    trainer = identified(
+    trainer = _identified(
         components.Trainer(
             examples=examples,
             schema=schema,
@@ -120,12 +123,12 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
     )
     candidate = trainer.outputs["model"]
 
-    baseline_lookup = identified(
+    baseline_lookup = _identified(
         BaselineLookup(**lookup, accept_baseline_reset=int(accept_baseline_reset), model=candidate),
         Stage.BASELINE_LOOKUP,
     )
 
-    evaluator = identified(
+    evaluator = _identified(
         Evaluator(
             examples=examples,
             model=candidate,
@@ -149,7 +152,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
         if settings.exporting.compression.methods
         else {}
     )
-    exporter = identified(
+    exporter = _identified(
         Exporter(
             model=candidate,
             model_blessing=evaluator.outputs["blessing"],
@@ -163,7 +166,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
         *(type(format_).__module__ for format_ in formats),
     )
 
-    pusher = identified(
+    pusher = _identified(
         Pusher(
             model=candidate,
             model_blessing=evaluator.outputs["blessing"],
@@ -196,3 +199,19 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
         enable_cache=enable_cache,
         metadata_connection_config=connection_config(settings.metadata_address),
     )
+
+
+def _identified(component: Component, stage: Stage, *modules: str, **parameters: Any) -> Component:
+    """Name a stage, and make its code and further parameters part of its cache key and of its record.
+
+    Its code is that of its executor, its driver, the functions that its parameters name, and `modules`: plug-ins.
+    """
+    component.with_id(stage.value)
+    own = component.exec_properties
+    classes = (component.executor_spec.executor_class, component.driver_class)
+    starts = {kind.__module__ for kind in classes if kind.__module__.startswith(f"{PACKAGE}.")}
+    starts |= {own["module_path"]} if own.get("module_path") else set()
+    starts |= {own[name].rpartition(".")[0] for name in ("preprocessing_fn", "run_fn") if own.get(name)}
+    # What an older release wrote without a seal never answers: its files could not be checked.
+    own.update(parameters, source_hash=this_source().hash_of(f"{PACKAGE}.lineage.records.sealing", *modules, *starts))
+    return component

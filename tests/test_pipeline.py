@@ -179,11 +179,7 @@ LOOKUPS = {Stage.WARM_START_LOOKUP, Stage.BASELINE_LOOKUP}
         ("components/baseline_lookup.py", LOOKUPS),
         ("components/pusher.py", {Stage.PUSHER}),
         ("components/beam_engine.py", ON_BEAM | {Stage.DATA_GATE}),
-        (
-            "components/base.py",
-            {Stage.EXAMPLE_GEN, Stage.STATISTICS_GEN, Stage.DATA_GATE, Stage.TRANSFORM, Stage.EXPORTER, Stage.PUSHER}
-            | LOOKUPS,
-        ),
+        ("components/base.py", set(Stage) - {Stage.SCHEMA_GEN, Stage.EXAMPLE_VALIDATOR, Stage.TRAINER}),
         ("data/spans.py", {Stage.EXAMPLE_GEN}),
         ("data/level.py", {Stage.DATA_GATE}),
         ("modeling/preprocessing.py", {Stage.TRANSFORM, Stage.TRAINER, Stage.EXPORTER}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from tensorflow_metadata.proto.v0 import schema_pb2
@@ -11,8 +12,12 @@ from tfx.dsl.components.base import base_driver as definition
 from tfx.orchestration import metadata
 from tfx.orchestration.portable import base_driver as execution
 from tfx.types import artifact_utils
-from tfx.types.component_spec import ChannelParameter, ExecutionParameter
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.utils import io_utils
+
+from bike_pipeline.stages import ROWS_PROPERTY
+
+Artifacts = dict[str, list[types.Artifact]]
 
 
 def parameters(kind: type, *names: str, optional: bool = False) -> dict[str, ExecutionParameter]:
@@ -26,10 +31,19 @@ def channels(*, optional: bool = False, **kinds: type[types.Artifact]) -> dict[s
 
 
 class Component(base_component.BaseComponent):
-    """A component whose spec says all: it takes the spec's inputs and parameters by name, and makes the outputs."""
+    """A component of which its class says all: it takes inputs and parameters by name, and makes the outputs."""
+
+    PARAMETERS: dict[str, ExecutionParameter] = {}
+    INPUTS: dict[str, ChannelParameter] = {}
+    OUTPUTS: dict[str, ChannelParameter] = {}
+
+    def __init_subclass__(cls) -> None:
+        """Make the spec, unless the class has one; it refuses what it does not know, and what is missing."""
+        if "SPEC_CLASS" not in vars(cls):
+            said = {"PARAMETERS": cls.PARAMETERS, "INPUTS": cls.INPUTS, "OUTPUTS": cls.OUTPUTS}
+            cls.SPEC_CLASS = type(f"{cls.__name__}Spec", (ComponentSpec,), said)
 
     def __init__(self, **given: Any) -> None:
-        """Connect it; the spec refuses what it does not know, and what is missing."""
         outputs = {name: types.Channel(type=output.type) for name, output in self.SPEC_CLASS.OUTPUTS.items()}
         # Not by super(): a component of TFX beside this base has arguments of its own.
         base_component.BaseComponent.__init__(self, self.SPEC_CLASS(**given, **outputs))
@@ -46,11 +60,17 @@ class Driver(definition.BaseDriver, execution.BaseDriver):
         execution.BaseDriver.__init__(self, metadata_handle)
 
 
-def schema_file(input_dict: dict[str, list[types.Artifact]]) -> str:
+def rows_by_split(examples: types.Artifact) -> dict[str, int]:
+    """Return how many rows ExampleGen wrote into each split."""
+    found: dict[str, int] = json.loads(examples.get_string_custom_property(ROWS_PROPERTY))
+    return found
+
+
+def schema_file(input_dict: Artifacts) -> str:
     """Return the file of the input `schema`."""
     return str(io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"])))
 
 
-def schema_of(input_dict: dict[str, list[types.Artifact]]) -> schema_pb2.Schema:
+def schema_of(input_dict: Artifacts) -> schema_pb2.Schema:
     """Return the input `schema`."""
     return io_utils.SchemaReader().read(schema_file(input_dict))

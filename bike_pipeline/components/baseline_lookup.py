@@ -16,29 +16,20 @@ from tfx.dsl.components.base import base_executor, executor_spec
 from tfx.orchestration import data_types_utils
 from tfx.orchestration.portable import data_types
 from tfx.proto.orchestration import driver_output_pb2
-from tfx.types import artifact_utils, component_spec, standard_artifacts
+from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
 from bike_pipeline.components import base
+from bike_pipeline.components.base import Artifacts
 from bike_pipeline.errors import BaselineError
-from bike_pipeline.lineage.store.entities import PushedModel
 from bike_pipeline.lineage.store.metadata_store import COMPLETE, Lineage, prop
 from bike_pipeline.model_registry import is_intact, local_copy
 from bike_pipeline.modeling import saved_model
 from bike_pipeline.stages import FOUND, NONE, REASON_PROPERTY, RESET, STATE_PROPERTY, VERSION_PROPERTY, Stage
 
 _RESOLVED = "baseline"
-
-
-class BaselineLookupSpec(component_spec.ComponentSpec):
-    """Input: the candidate, where there is one. Output: the baseline model.
-
-    Parameters: the serving base path; the hash of what is measured; whether a change of either may reset the baseline.
-    """
-
-    PARAMETERS = {**base.parameters(str, "serving_path", "metric_set"), **base.parameters(int, "accept_baseline_reset")}
-    INPUTS = base.channels(model=standard_artifacts.Model, optional=True)
-    OUTPUTS = base.channels(baseline_model=standard_artifacts.Model)
+# What the answer says of the serving model.
+_IDENTITY = ("model_id", "model_uri", "version", "destination", "fingerprint", "metric_set")
 
 
 class BaselineDriver(base.Driver):
@@ -52,7 +43,7 @@ class BaselineDriver(base.Driver):
         with self._mlmd_connection as connection:
             lineage = Lineage(connection.store)
             serving = lineage.serving_now(properties["serving_path"])
-            resolved = {} if serving is None else _identity(serving)
+            resolved = {} if serving is None else {name: getattr(serving, name) for name in _IDENTITY}
             accept = int(properties["accept_baseline_reset"])
             if candidates and serving is not None and serving.model_id == candidates[0].id:
                 for earlier in reversed(lineage.consumers(candidates[0].id, Stage.BASELINE_LOOKUP)):
@@ -65,26 +56,10 @@ class BaselineDriver(base.Driver):
         return result
 
 
-def _identity(serving: PushedModel) -> dict[str, Any]:
-    return {
-        "model_id": serving.model_id,
-        "model_uri": serving.model_uri,
-        "version": serving.version,
-        "destination": serving.destination,
-        "fingerprint": serving.fingerprint,
-        "metric_set": serving.metric_set,
-    }
-
-
 class BaselineLookupExecutor(base_executor.BaseExecutor):
     """Copies the serving model into the output, or says that there is none."""
 
-    def Do(  # noqa: N802 (TFX's name)
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:
         """Set `state` ("found", "none" or "reset") and `reason` on the output, and copy the model where found.
 
         Raises:
@@ -141,8 +116,14 @@ def _difference(baseline: dict[str, Any], source: str, candidate: types.Artifact
 
 
 class BaselineLookup(base.Component):
-    """Finds the model that is serving now; output `baseline_model`."""
+    """Finds the model that is serving now.
 
-    SPEC_CLASS = BaselineLookupSpec
+    Input: the candidate, where there is one. Output: the baseline model. Parameters: the serving base path; the hash of
+    what is measured; whether a change of either may reset the baseline.
+    """
+
+    PARAMETERS = {**base.parameters(str, "serving_path", "metric_set"), **base.parameters(int, "accept_baseline_reset")}
+    INPUTS = base.channels(model=standard_artifacts.Model, optional=True)
+    OUTPUTS = base.channels(baseline_model=standard_artifacts.Model)
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(BaselineLookupExecutor)
     DRIVER_CLASS = BaselineDriver

@@ -39,7 +39,14 @@ def computes_in_process(pipeline: Any, rows: int, in_memory_rows: int) -> bool:
 
 
 def for_each(
-    pipeline: Any, items: Sequence[Any], work: Callable[[Any], Any], output: str, *, in_process: bool, doing: str
+    pipeline: Any,
+    items: Sequence[Any],
+    work: Callable[[Any], Any],
+    output: str,
+    *,
+    rows: int,
+    in_memory_rows: int,
+    doing: str,
 ) -> list[Any]:
     """Call `work` on every item, here or on Beam's workers, and return the results in the order of the items.
 
@@ -50,7 +57,8 @@ def for_each(
         items: what to work on, a stored file each; they are pickled.
         work: a function of a module, so that workers can import it; its results are pickled.
         output: folder of an artifact that workers can write to; what is put there is removed at the end.
-        in_process: see `computes_in_process`.
+        rows: how many rows the items have.
+        in_memory_rows: up to so many are worked on here, if the engine is this machine.
         doing: what is done, for progress.
 
     Raises:
@@ -61,7 +69,7 @@ def for_each(
 
     results = []
     folder = os.path.join(output, ASIDE)
-    if in_process:
+    if computes_in_process(pipeline, rows, in_memory_rows):
         for index, item in enumerate(items):
             progress.report(index / len(items), doing)
             results.append(work(item))

@@ -21,7 +21,8 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils, proto_utils
 
-from bike_pipeline.components import beam_engine
+from bike_pipeline.components import base, beam_engine
+from bike_pipeline.components.base import Artifacts
 from bike_pipeline.errors import DataError, ModelError
 from bike_pipeline.modeling import evaluation, saved_model, slice_sums, slices, tfma_output
 from bike_pipeline.modeling import rows as row_files
@@ -33,7 +34,6 @@ from bike_pipeline.stages import (
     EVAL,
     FOUND,
     REASON_PROPERTY,
-    ROWS_PROPERTY,
     STATE_PROPERTY,
     VERSION_PROPERTY,
 )
@@ -42,12 +42,7 @@ from bike_pipeline.stages import (
 class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
     """Measures candidate and baseline, lets TFMA validate, applies the settings' thresholds, blesses or does not."""
 
-    def Do(  # noqa: N802 (TFX's name)
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:
         """Evaluate and bless. The blessing needs TFMA's own consent and that of every binding decision.
 
         Raises:
@@ -62,14 +57,17 @@ class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
             models[evaluation.BASELINE] = lookup
         output = artifact_utils.get_single_instance(output_dict["evaluation"])
         examples = artifact_utils.get_single_instance(input_dict["examples"])
-        measured = self._measure(models, examples, output.uri, exec_properties["in_memory_rows"])
-        blessed_by_tfma = _write(measured, models, examples.uri, output.uri, exec_properties["eval_config"])
+        folders = {name: path_utils.serving_model_dir(model.uri) for name, model in models.items()}
+        measured = self._measure(folders, examples, output.uri, exec_properties["in_memory_rows"])
+        config = config_pb2.EvalConfig()
+        proto_utils.json_to_proto(exec_properties["eval_config"], config)
+        blessed_by_tfma = tfma_output.judge(output.uri, measured, config, folders, examples.uri)
 
         candidate = evaluation.read_metrics(output.uri, evaluation.CANDIDATE)
         baseline = evaluation.read_metrics(output.uri, evaluation.BASELINE) if len(models) > 1 else None
         naive_mae = measured.naive_error / measured.rows
         decisions = evaluation.decide(settings, candidate, baseline, naive_mae)
-        trained = _trained_slices(models[evaluation.CANDIDATE])
+        trained = _trained_slices(folders[evaluation.CANDIDATE])
         decisions += list(evaluation.unjudged(settings, candidate, trained, decisions))
         warnings = evaluation.warnings(settings, candidate, baseline, decisions)
         for warning in warnings:
@@ -104,22 +102,19 @@ class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
             artifact.set_string_custom_property("baseline_state", state)
             artifact.set_string_custom_property("metric_set", exec_properties["metric_set"])
 
-    def _measure(
-        self, models: dict[str, types.Artifact], examples: types.Artifact, output: str, in_memory_rows: int
-    ) -> Measured:
-        folders = {name: path_utils.serving_model_dir(model.uri) for name, model in models.items()}
+    def _measure(self, folders: dict[str, str], examples: types.Artifact, output: str, in_memory_rows: int) -> Measured:
         split = artifact_utils.get_split_uri([examples], EVAL)
         jobs = [Job(path, tuple(folders.items()), folders[evaluation.CANDIDATE]) for path in row_files.shards(split)]
-        rows = int(json.loads(examples.get_string_custom_property(ROWS_PROPERTY))[EVAL])
-        pipeline = self._make_beam_pipeline()
+        rows = base.rows_by_split(examples)[EVAL]
         measured = slice_sums.total(
             beam_engine.for_each(
-                pipeline,
+                self._make_beam_pipeline(),
                 jobs,
                 slice_sums.measure,
                 output,
-                in_process=beam_engine.computes_in_process(pipeline, rows, in_memory_rows),
-                doing=f"evaluating {' and '.join(models)}",
+                rows=rows,
+                in_memory_rows=in_memory_rows,
+                doing=f"evaluating {' and '.join(folders)}",
             )
         )
         if not rows or measured.rows != rows:
@@ -131,9 +126,8 @@ class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
         return measured
 
 
-def _trained_slices(model: types.Artifact) -> slices.RowsBySlice:
-    """Return the rows by slice of what a model was trained on."""
-    folder = path_utils.serving_model_dir(model.uri)
+def _trained_slices(folder: str) -> slices.RowsBySlice:
+    """Return the rows by slice of what the model in a folder was trained on."""
     path = os.path.join(folder, saved_model.EXTRA_FOLDER, saved_model.TRAINED_SLICES_FILE)
     fix = "run again with --no-cache, so that it is trained anew"
     if not fileio.exists(path):
@@ -142,14 +136,6 @@ def _trained_slices(model: types.Artifact) -> slices.RowsBySlice:
         return slices.from_json(io_utils.read_string_file(path))
     except ValueError as error:
         raise ModelError(str(error), where=path, fix=fix) from error
-
-
-def _write(measured: Measured, models: dict[str, types.Artifact], examples: str, folder: str, eval_config: str) -> bool:
-    """Write TFMA's files and return its verdict."""
-    config = config_pb2.EvalConfig()
-    proto_utils.json_to_proto(eval_config, config)
-    locations = {name: path_utils.serving_model_dir(model.uri) for name, model in models.items()}
-    return tfma_output.judge(folder, measured, config, locations, examples)
 
 
 def _bless(blessing: types.Artifact, models: dict[str, types.Artifact], blessed: bool) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tfx import types
 from tfx.components.example_gen.driver import update_output_artifact
 from tfx.components.util import examples_utils
 from tfx.dsl.components.base import base_beam_executor, executor_spec
@@ -18,20 +17,13 @@ from tfx.orchestration import data_types_utils
 from tfx.orchestration.portable import data_types
 from tfx.proto import example_gen_pb2
 from tfx.proto.orchestration import driver_output_pb2
-from tfx.types import artifact_utils, component_spec, standard_artifacts
+from tfx.types import artifact_utils, standard_artifacts
 
 from bike_pipeline.components import base, beam_engine, example_shards
+from bike_pipeline.components.base import Artifacts
 from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.errors import DataError
 from bike_pipeline.stages import EVAL, HISTORY, MANIFESTS_PROPERTY, ROWS_PROPERTY, SPLITS, TRAIN, WINDOW_PROPERTY
-
-
-class SpanExampleGenSpec(component_spec.ComponentSpec):
-    """Parameters: the store's folder or URL; spans before the newest that are history; most rows for one process."""
-
-    PARAMETERS = {**base.parameters(str, "input_base"), **base.parameters(int, "history_spans", "in_memory_rows")}
-    INPUTS: dict[str, Any] = {}
-    OUTPUTS = base.channels(examples=standard_artifacts.Examples)
 
 
 class SpanDriver(base.Driver):
@@ -63,12 +55,7 @@ class SpanDriver(base.Driver):
 class SpanExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
     """Writes gzipped TFRecords of tf.Examples for each split, one shard a stored file."""
 
-    def Do(  # noqa: N802 (TFX's name)
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:
         """Read the window's files and write the splits, in this process or on Beam; see `beam_engine`.
 
         Raises:
@@ -85,12 +72,14 @@ class SpanExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
         artifact.split_names = artifact_utils.encode_split_names(list(SPLITS))
         folders = {split: artifact_utils.get_split_uri([artifact], split) for split in SPLITS}
         shards = example_shards.plan(exec_properties["input_base"], window, folders, artifact.uri)
-        pipeline = self._make_beam_pipeline()
-        in_process = beam_engine.computes_in_process(
-            pipeline, sum(promised.values()), exec_properties["in_memory_rows"]
-        )
         rows = beam_engine.for_each(
-            pipeline, shards, example_shards.write, artifact.uri, in_process=in_process, doing="writing examples"
+            self._make_beam_pipeline(),
+            shards,
+            example_shards.write,
+            artifact.uri,
+            rows=sum(promised.values()),
+            in_memory_rows=exec_properties["in_memory_rows"],
+            doing="writing examples",
         )
         for split in SPLITS:
             written = sum(count for count, shard in zip(rows, shards, strict=True) if shard.split == split)
@@ -113,8 +102,12 @@ class SpanExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
 
 
 class SpanExampleGen(base.Component):
-    """Reads the newest span and its history; output `examples` with the splits train, eval and history."""
+    """Reads the newest span and its history; output `examples` with the splits train, eval and history.
 
-    SPEC_CLASS = SpanExampleGenSpec
+    Parameters: the store's folder or URL; spans before the newest that are history; most rows for one process.
+    """
+
+    PARAMETERS = {**base.parameters(str, "input_base"), **base.parameters(int, "history_spans", "in_memory_rows")}
+    OUTPUTS = base.channels(examples=standard_artifacts.Examples)
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(SpanExampleGenExecutor)
     DRIVER_CLASS = SpanDriver

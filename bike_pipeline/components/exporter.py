@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tfx import types
 from tfx.components.util import model_utils
 from tfx.dsl.components.base import base_executor, executor_spec
-from tfx.types import artifact_utils, component_spec, standard_artifacts
+from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import path_utils
 
 from bike_pipeline import features
 from bike_pipeline.components import base
 from bike_pipeline.components.artifact_types import Exports
+from bike_pipeline.components.base import Artifacts
 from bike_pipeline.exporting import export_run
 from bike_pipeline.exporting.acceptance.report import ExportReport, summary, write_report
 from bike_pipeline.exporting.compression.candidates import Material, Trying
@@ -32,7 +32,7 @@ from bike_pipeline.modeling import rows
 from bike_pipeline.settings.evaluation import EvaluationSettings
 from bike_pipeline.settings.exporting import ExportingSettings
 from bike_pipeline.settings.training import TrainingSettings
-from bike_pipeline.stages import EVAL, HISTORY, PARITY_PROPERTY, ROWS_PROPERTY, TRAIN, Stage
+from bike_pipeline.stages import EVAL, HISTORY, PARITY_PROPERTY, TRAIN, Stage
 
 SUMMARY_PROPERTY = "formats"
 EDGE_PROPERTY, EDGE_REASON_PROPERTY = "edge_blessed", "edge_reason"
@@ -40,38 +40,10 @@ EDGE_PROPERTY, EDGE_REASON_PROPERTY = "edge_blessed", "edge_reason"
 _ROWS_PER_BATCH = 65_536
 
 
-class ExporterSpec(component_spec.ComponentSpec):
-    """Inputs: candidate, its blessing, examples, schema. Output: the exports.
-
-    Parameters: the sections `exporting` and `evaluation` of the settings, each as JSON. Where smaller models are made
-    of the blessed one, also the transform graph, and as `compressing` the section `training` and the seed, as JSON.
-    """
-
-    PARAMETERS = {
-        **base.parameters(str, "exporting", "evaluation"),
-        **base.parameters(str, "compressing", optional=True),
-    }
-    INPUTS = {
-        **base.channels(
-            model=standard_artifacts.Model,
-            model_blessing=standard_artifacts.ModelBlessing,
-            examples=standard_artifacts.Examples,
-            schema=standard_artifacts.Schema,
-        ),
-        **base.channels(transform_graph=standard_artifacts.TransformGraph, optional=True),
-    }
-    OUTPUTS = base.channels(exports=Exports)
-
-
 class ExporterExecutor(base_executor.BaseExecutor):
     """Exports, checks, measures and decides every format of a blessed model."""
 
-    def Do(  # noqa: N802 (TFX's name)
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:
         """Write the exports, `parity.json` and `golden.json`; set what passed and all that was measured on the output.
 
         Raises:
@@ -116,9 +88,7 @@ class ExporterExecutor(base_executor.BaseExecutor):
         output.set_string_custom_property(EDGE_REASON_PROPERTY, report.edge_gate.reason)
 
 
-def _read(
-    input_dict: dict[str, list[types.Artifact]], split: str, names: Sequence[str], every: int = 1
-) -> dict[str, Any]:
+def _read(input_dict: Artifacts, split: str, names: Sequence[str], every: int = 1) -> dict[str, Any]:
     """Return named columns of a split, each of shape (rows,): every row, or each `every`th."""
     schema = base.schema_of(input_dict)
     parts: list[rows.Columns] = []
@@ -131,16 +101,15 @@ def _read(
     return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
-def _sampled(input_dict: dict[str, list[types.Artifact]], split: str, wanted: int) -> dict[str, Any]:
+def _sampled(input_dict: Artifacts, split: str, wanted: int) -> dict[str, Any]:
     """Return about as many rows of a split as are wanted, spread evenly over it, so over all seasons and hours."""
-    examples = artifact_utils.get_single_instance(input_dict["examples"])
-    there = int(json.loads(examples.get_string_custom_property(ROWS_PROPERTY))[split])
+    there = base.rows_by_split(artifact_utils.get_single_instance(input_dict["examples"]))[split]
     return _read(input_dict, split, [f.name for f in features.MODEL_INPUTS], max(1, there // wanted))
 
 
 def _compressing(
     model: Path,
-    input_dict: dict[str, list[types.Artifact]],
+    input_dict: Artifacts,
     exec_properties: dict[str, Any],
     settings: ExportingSettings,
     evaluation: EvaluationSettings,
@@ -162,7 +131,25 @@ def _compressing(
 
 
 class Exporter(base.Component):
-    """Turns a blessed model into the configured formats; output `exports`."""
+    """Turns a blessed model into the configured formats.
 
-    SPEC_CLASS = ExporterSpec
+    Inputs: candidate, its blessing, examples, schema. Output: the exports. Parameters: the sections `exporting` and
+    `evaluation` of the settings, each as JSON. Where smaller models are made of the blessed one, also the transform
+    graph, and as `compressing` the section `training` and the seed, as JSON.
+    """
+
+    PARAMETERS = {
+        **base.parameters(str, "exporting", "evaluation"),
+        **base.parameters(str, "compressing", optional=True),
+    }
+    INPUTS = {
+        **base.channels(
+            model=standard_artifacts.Model,
+            model_blessing=standard_artifacts.ModelBlessing,
+            examples=standard_artifacts.Examples,
+            schema=standard_artifacts.Schema,
+        ),
+        **base.channels(transform_graph=standard_artifacts.TransformGraph, optional=True),
+    }
+    OUTPUTS = base.channels(exports=Exports)
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(ExporterExecutor)

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tfx import components, types
+from tfx import components
 from tfx.components.pusher import executor as stock
 from tfx.dsl.components.base import executor_spec
 from tfx.orchestration import data_types_utils
@@ -23,6 +23,7 @@ from tfx.utils import io_utils, proto_utils
 
 from bike_pipeline.components import base
 from bike_pipeline.components.artifact_types import Exports
+from bike_pipeline.components.base import Artifacts
 from bike_pipeline.exporting import pushed_layout
 from bike_pipeline.lineage.queries.evidence import evidence_of
 from bike_pipeline.lineage.records.run_record import canonical
@@ -71,12 +72,7 @@ class PusherDriver(base.Driver):
 class PusherExecutor(stock.Executor):
     """Copies aside, renames, and records; a push that was interrupted after the rename is recorded, not repeated."""
 
-    def Do(  # noqa: N802 (TFX's name)
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:
         """Push the model where it is blessed; set `pushed`, its version, destination and fingerprint on the output.
 
         Where the parameter `promotion` says so, the version is validated and promoted too.
@@ -170,15 +166,13 @@ def _signature_summary(signer: signing.Signer | None) -> str:
     return f"signed with a new key, {signer.origin}" if signer.created else "signed"
 
 
-class PusherSpec(standard_component_specs.PusherSpec):
-    """TFX's own, and the exports of the model."""
-
+class _Spec(standard_component_specs.PusherSpec):
     INPUTS = {**standard_component_specs.PusherSpec.INPUTS, **base.channels(exports=Exports)}
 
 
 class Pusher(base.Component, components.Pusher):
     """TFX's Pusher with the driver and the executor above, and the exports beside the model."""
 
-    SPEC_CLASS = PusherSpec
+    SPEC_CLASS = _Spec
     DRIVER_CLASS = PusherDriver
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(PusherExecutor)

@@ -6,9 +6,7 @@ beside the statistics, where no reader of TFX looks.
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import dataclass
 from typing import Any
 
 import tensorflow_data_validation as tfdv
@@ -22,11 +20,12 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
 from bike_pipeline.components import base, beam_engine
+from bike_pipeline.components.base import Artifacts
 from bike_pipeline.data import calendar_sums
 from bike_pipeline.data.calendar_sums import CalendarSums
 from bike_pipeline.errors import DataError
 from bike_pipeline.modeling import rows
-from bike_pipeline.stages import ROWS_PROPERTY, Stage
+from bike_pipeline.stages import Stage
 
 # A larger batch gains nothing and costs memory.
 ROWS_PER_BATCH = 32_768
@@ -40,14 +39,6 @@ def read_calendar(statistics: types.Artifact, split: str) -> CalendarSums:
     return calendar_sums.from_bytes(io_utils.read_bytes_file(path), path)
 
 
-@dataclass(frozen=True)
-class _File:
-    """One file of examples, and the schema that its statistics follow."""
-
-    path: str
-    schema: schema_pb2.Schema
-
-
 class StatisticsGenExecutor(stock.Executor):
     """Runs TFDV's accumulators in this process or on Beam's workers; see `beam_engine`.
 
@@ -55,12 +46,7 @@ class StatisticsGenExecutor(stock.Executor):
     TFDV has for one process take whole Arrow batches, and merge.
     """
 
-    def Do(  # noqa: N802 (TFX's name)
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:
         """Compute the statistics of every split of `examples` under the curated schema.
 
         Raises:
@@ -68,25 +54,24 @@ class StatisticsGenExecutor(stock.Executor):
             StageError: the examples are not as many as ExampleGen recorded.
         """
         examples = artifact_utils.get_single_instance(input_dict["examples"])
-        count: dict[str, int] = json.loads(examples.get_string_custom_property(ROWS_PROPERTY))
+        count = base.rows_by_split(examples)
         schema = base.schema_of(input_dict)
         output = artifact_utils.get_single_instance(output_dict["statistics"])
         output.split_names = examples.split_names
         output.span = examples.span
         splits = artifact_utils.decode_split_names(examples.split_names)
         files = [
-            (split, _File(path, schema))
+            (split, (path, schema))
             for split in splits
             for path in rows.readable_files(artifact_utils.get_split_uri([examples], split))
         ]
-        pipeline = self._make_beam_pipeline()
-        in_process = beam_engine.computes_in_process(pipeline, sum(count.values()), exec_properties["in_memory_rows"])
         partial = beam_engine.for_each(
-            pipeline,
+            self._make_beam_pipeline(),
             [file for _, file in files],
             _accumulate,
             output.uri,
-            in_process=in_process,
+            rows=sum(count.values()),
+            in_memory_rows=exec_properties["in_memory_rows"],
             doing="statistics of examples",
         )
         for split in splits:
@@ -99,13 +84,14 @@ class StatisticsGenExecutor(stock.Executor):
             io_utils.write_bytes_file(calendar_sums.file_of(output.uri, split), by_day.to_bytes())
 
 
-def _accumulate(file: _File) -> tuple[list[Any], CalendarSums] | None:
-    """Return TFDV's accumulators and the sums by day over one file; None where it has no rows."""
-    options = tfdv.StatsOptions(schema=file.schema)
+def _accumulate(file: tuple[str, schema_pb2.Schema]) -> tuple[list[Any], CalendarSums] | None:
+    """Return TFDV's accumulators under a schema and the sums by day over one file; None where it has no rows."""
+    path, schema = file
+    options = tfdv.StatsOptions(schema=schema)
     generators = stats_impl.get_generators(options, in_memory=True)
     accumulators: list[Any] = []
     by_day = []
-    for batch in rows.record_batches(file.path, ROWS_PER_BATCH):
+    for batch in rows.record_batches(path, ROWS_PER_BATCH):
         if not accumulators:
             accumulators = [generator.create_accumulator() for generator in generators]
         accumulators = [

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import shutil
 import tempfile
@@ -26,7 +25,7 @@ import tensorflow_transform.beam as tft_beam
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_transform import impl_helper
 from tensorflow_transform.tf_metadata import dataset_metadata, metadata_io
-from tfx import components, types
+from tfx import components
 from tfx.components.util import udf_utils
 from tfx.dsl.components.base import base_beam_executor, executor_spec
 from tfx.dsl.io import fileio
@@ -37,9 +36,10 @@ from tfx_bsl.tfxio import tf_example_record
 
 from bike_pipeline import progress
 from bike_pipeline.components import base, beam_engine
+from bike_pipeline.components.base import Artifacts
 from bike_pipeline.errors import ConfigurationError, DataError
 from bike_pipeline.modeling import preprocessing, rows
-from bike_pipeline.stages import ROWS_PROPERTY, Stage
+from bike_pipeline.stages import Stage
 from bike_pipeline.storage.files import as_pattern
 
 # Large enough that what a batch costs in Python does not count, small enough for any worker's memory.
@@ -49,12 +49,7 @@ ROWS_PER_BATCH = 32_768
 class TransformExecutor(base_beam_executor.BaseBeamExecutor):
     """Analyzes the splits and writes the transform graph."""
 
-    def Do(  # noqa: N802 (TFX's name)
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:
         """Write the transform graph with its raw and transformed metadata, as TFX's Transform does.
 
         Raises:
@@ -71,7 +66,7 @@ class TransformExecutor(base_beam_executor.BaseBeamExecutor):
         preprocessing_fn = udf_utils.get_fn(exec_properties, "preprocessing_fn")
         output = artifact_utils.get_single_uri(output_dict["transform_graph"])
         pipeline = self._make_beam_pipeline()
-        count: dict[str, int] = json.loads(examples.get_string_custom_property(ROWS_PROPERTY))
+        count = base.rows_by_split(examples)
         in_process = beam_engine.computes_in_process(
             pipeline, sum(count[split] for split in splits.analyze), exec_properties["in_memory_rows"]
         )

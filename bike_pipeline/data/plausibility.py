@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -39,15 +39,16 @@ class Anomaly:
     """Something implausible.
 
     Attributes:
-        split: "train", "eval", or "span" for both together.
-        feature: the column, or "" if it concerns all of a row.
-        kind: one of `GateKind`.
+        split: "train", "eval", "span" for both together, or "drift" where the newest train split is held against the
+            history.
+        feature: the column, or "" if it concerns all of a row or the whole split.
+        kind: one of `GateKind`, TFDV's anomaly type, or TOO_FEW_ROWS.
         reason: what was found and what the limit is, in words.
     """
 
     split: str
     feature: str
-    kind: GateKind
+    kind: GateKind | Literal["TOO_FEW_ROWS"]
     reason: str
 
 

@@ -13,8 +13,10 @@ import pytest
 from bike_pipeline.components.artifact_types import DataGateReport
 from bike_pipeline.components.data_gate import DataGateExecutor, severity_of
 from bike_pipeline.components.statistics_gen import read_calendar
+from bike_pipeline.data.plausibility import Anomaly
 from bike_pipeline.errors import BikePipelineError, DataGateError
 from bike_pipeline.settings import load_settings
+from bike_pipeline.settings.data import GateSettings
 from tests.components.conftest import generate, statistics_of
 
 GATE: dict[str, Any] = {
@@ -100,11 +102,18 @@ def content(report: DataGateReport) -> dict[str, Any]:
 
 
 def test_the_most_precise_severity_wins() -> None:
-    table = {"temp:ENUM": "ignore", "temp": "warning", "ENUM": "error"}
-    assert severity_of("temp", "ENUM", table, "error") == "ignore"
-    assert severity_of("temp", "OTHER", table, "error") == "warning"
-    assert severity_of("hum", "ENUM", {**table, "ENUM": "warning"}, "error") == "warning"
-    assert severity_of("hum", "OTHER", table, "error") == "error"
+    kind = "ENUM_TYPE_INVALID_UTF8"
+    severities = {f"temp:{kind}": "ignore", "temp": "warning", kind: "warning"}
+    table = GateSettings.model_validate({**GATE, "severities": severities})
+
+    def severity(feature: str, kind: Any, table: GateSettings) -> str:
+        return severity_of(Anomaly("train", feature, kind, "why"), table)
+
+    assert severity("temp", "ENUM_TYPE_INVALID_UTF8", table) == "ignore"
+    assert severity("temp", "LABEL_STEP", table) == "warning"
+    assert severity("hum", "ENUM_TYPE_INVALID_UTF8", table) == "warning"
+    assert severity("hum", "LABEL_STEP", table) == "error"
+    assert severity("", "TOO_FEW_ROWS", table.model_copy(update={"default_severity": "ignore"})) == "error"
 
 
 def test_drift_that_only_warns_passes(statistics: Any, schema: Any, tmp_path: Path) -> None:
