@@ -14,8 +14,8 @@ from bike_pipeline.errors import BikePipelineError, NotPushedError
 
 if TYPE_CHECKING:
     from bike_pipeline.lineage.queries.reproducibility import Match
-    from bike_pipeline.serving.agreement import Agreement
     from bike_pipeline.settings import Settings
+    from bike_pipeline.use_cases.run import Agreement
 
 
 @shared.command()

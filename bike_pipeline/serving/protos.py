@@ -41,28 +41,24 @@ def _without_tensorflow() -> Iterator[None]:
             del sys.modules[each]
 
 
-def load(*names: str) -> tuple[Any, ...]:
-    """Return generated modules by their full names, such as `tensorflow_serving.apis.predict_pb2`."""
+def load(name: str) -> Any:
+    """Return a generated module by its full name, such as `tensorflow_serving.apis.predict_pb2`."""
     with _without_tensorflow():
-        return tuple(map(importlib.import_module, names))
+        return importlib.import_module(name)
 
 
-def _module(name: str) -> Any:
-    return load(name)[0]
-
-
-example_pb2 = _module("tensorflow.core.example.example_pb2")
-tensor_pb2 = _module("tensorflow.core.framework.tensor_pb2")
-types_pb2 = _module("tensorflow.core.framework.types_pb2")
-error_codes_pb2 = _module("tensorflow.core.protobuf.error_codes_pb2")
-saved_model_pb2 = _module("tensorflow.core.protobuf.saved_model_pb2")
-classification_pb2 = _module("tensorflow_serving.apis.classification_pb2")
-get_model_metadata_pb2 = _module("tensorflow_serving.apis.get_model_metadata_pb2")
-get_model_status_pb2 = _module("tensorflow_serving.apis.get_model_status_pb2")
-inference_pb2 = _module("tensorflow_serving.apis.inference_pb2")
-input_pb2 = _module("tensorflow_serving.apis.input_pb2")
-model_management_pb2 = _module("tensorflow_serving.apis.model_management_pb2")
-predict_pb2 = _module("tensorflow_serving.apis.predict_pb2")
-prediction_log_pb2 = _module("tensorflow_serving.apis.prediction_log_pb2")
-regression_pb2 = _module("tensorflow_serving.apis.regression_pb2")
-model_server_config_pb2 = _module("tensorflow_serving.config.model_server_config_pb2")
+example_pb2 = load("tensorflow.core.example.example_pb2")
+tensor_pb2 = load("tensorflow.core.framework.tensor_pb2")
+types_pb2 = load("tensorflow.core.framework.types_pb2")
+error_codes_pb2 = load("tensorflow.core.protobuf.error_codes_pb2")
+saved_model_pb2 = load("tensorflow.core.protobuf.saved_model_pb2")
+classification_pb2 = load("tensorflow_serving.apis.classification_pb2")
+get_model_metadata_pb2 = load("tensorflow_serving.apis.get_model_metadata_pb2")
+get_model_status_pb2 = load("tensorflow_serving.apis.get_model_status_pb2")
+inference_pb2 = load("tensorflow_serving.apis.inference_pb2")
+input_pb2 = load("tensorflow_serving.apis.input_pb2")
+model_management_pb2 = load("tensorflow_serving.apis.model_management_pb2")
+predict_pb2 = load("tensorflow_serving.apis.predict_pb2")
+prediction_log_pb2 = load("tensorflow_serving.apis.prediction_log_pb2")
+regression_pb2 = load("tensorflow_serving.apis.regression_pb2")
+model_server_config_pb2 = load("tensorflow_serving.config.model_server_config_pb2")

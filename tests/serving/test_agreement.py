@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from bike_pipeline.serving import agreement
-from bike_pipeline.serving.agreement import agreement_of
+from bike_pipeline.use_cases import run
+from bike_pipeline.use_cases.run import agreement_of
 
 METRICS: list[dict[str, Any]] = [
     {"slicing": "overall", "slice": "", "rows": 9.0, "mae": 30.0, "rmse": 50.0, "bias": 0.1},
@@ -65,7 +65,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     ("metrics", "identical"),
     [
         (METRICS, True),
-        (changed(mae=30.0 * (1 + agreement.ROUNDING / 2)), True),
+        (changed(mae=30.0 * (1 + run.ROUNDING / 2)), True),
         (changed(mae=30.0001), False),
         (changed(mae=math.nan), False),
         (changed(mae=None), False),

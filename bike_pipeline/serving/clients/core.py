@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Generic, Self
+from typing import Any, Generic
 
 import numpy as np
 import numpy.typing as npt
@@ -80,7 +81,7 @@ class Exchange(Generic[Value]):
     read: Callable[[Any], Value]
 
 
-class Client(ABC):
+class Client(AbstractContextManager["Client", None]):
     """A blocking client; one may be used by several threads.
 
     Every method takes at most `connection.timeout` seconds as a whole and raises a `ClientError`: `UnavailableError`,
@@ -114,11 +115,7 @@ class Client(ABC):
         return self.connection.retries.run(lambda: self._send(exchange, by.remaining(where)), by)
 
     def predict(self, columns: Columns) -> Rentals:
-        """Return the predicted rentals an hour, shape (rows,).
-
-        Args:
-            columns: one sequence of the same length for each of the model's inputs.
-        """
+        """Return the predicted rentals an hour, shape (rows,), of one column for each of the model's inputs."""
         deadline, size = Deadline(self.connection.timeout), self.connection.rows_per_request
         typed, found = arrays(columns), [np.zeros(0, np.float32)]
         for start in range(0, len(next(iter(typed.values()))), size):
@@ -144,14 +141,11 @@ class Client(ABC):
                 raise
         return any(status.available for status in self.answer(self._status_request(), deadline))
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
-class AsyncClient:
+class AsyncClient(AbstractAsyncContextManager["AsyncClient", None]):
     """The same for an event loop: each call of a blocking client waits in a thread.
 
     A call that is cancelled goes on in its thread until it is answered or its time is over.
@@ -179,9 +173,6 @@ class AsyncClient:
     async def close(self) -> None:
         self._threads.shutdown(wait=False)
         self._client.close()
-
-    async def __aenter__(self) -> Self:
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()

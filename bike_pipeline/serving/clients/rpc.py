@@ -61,10 +61,9 @@ def services(channel: Any) -> dict[str, Any]:
     """Return the official stubs on a channel, by the service's name."""
     from grpc_health.v1 import health_pb2_grpc
 
-    prediction, model = protos.load(f"{_APIS}.prediction_service_pb2_grpc", f"{_APIS}.model_service_pb2_grpc")
     return {
-        PREDICTION: prediction.PredictionServiceStub(channel),
-        MODEL: model.ModelServiceStub(channel),
+        PREDICTION: protos.load(f"{_APIS}.prediction_service_pb2_grpc").PredictionServiceStub(channel),
+        MODEL: protos.load(f"{_APIS}.model_service_pb2_grpc").ModelServiceStub(channel),
         HEALTH: health_pb2_grpc.HealthStub(channel),
     }
 

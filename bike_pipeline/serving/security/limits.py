@@ -40,14 +40,9 @@ class RateLimit:
     """A bucket of requests for each client; one event loop uses it, without a lock."""
 
     def __init__(self, rate: float, burst: int, clients: int, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin with full buckets.
+        """Begin with buckets full of a `burst` of requests, filled again at a `rate` a second; 0 for no limit.
 
-        Args:
-            rate: requests a second that fill a bucket again; 0 for no limit.
-            burst: size of a bucket, in requests.
-            clients: most buckets in memory. Beyond it the one that was used least recently goes, which forgives that
-                client what it had used up.
-            clock: seconds since any fixed moment.
+        Of more than so many clients the one that was seen least recently is forgotten, and forgiven what it had used.
         """
         self._rate = rate
         self._burst = float(burst)
@@ -79,40 +74,15 @@ class Shares:
     Attributes:
         held_bytes: bytes of all bodies together.
         held: bytes and rows of each client with requests under way.
+        most_bytes, most_of_one: how many there may be.
     """
 
     def __init__(self, limits: LimitSettings, largest: int) -> None:
         """Begin with nothing; a client that holds nothing may always send one request of the `largest` size."""
         self.held_bytes = 0
         self.held: dict[str, Counter[str]] = {"bytes": Counter(), "rows": Counter()}
-        self._most_bytes = max(limits.bodies_bytes, largest)
-        self._most_of_one = {
-            "bytes": max(limits.client_bytes, largest),
-            "rows": max(limits.client_rows, limits.rows),
-        }
-
-    def take(self, client: str, kind: str, count: int) -> None:
-        """Let a client hold more bytes or rows, or refuse: it holds too many already, or all together do."""
-        held = self.held[kind][client] + count
-        if held > self._most_of_one[kind]:
-            raise StatusError(
-                Code.RESOURCE_EXHAUSTED,
-                f"More than {self._most_of_one[kind]} {kind} of this client are under way; wait for their answers.",
-                retry_after=1.0,
-            )
-        if kind == "bytes":
-            if self.held_bytes + count > self._most_bytes:
-                busy = "The server holds as many large requests as it may; try again."
-                raise StatusError(Code.UNAVAILABLE, busy, retry_after=1.0)
-            self.held_bytes += count
-        self.held[kind][client] = held
-
-    def release(self, client: str, taken: Counter[str]) -> None:
-        self.held_bytes -= taken["bytes"]
-        for kind, count in taken.items():
-            self.held[kind][client] -= count
-            if not self.held[kind][client]:
-                del self.held[kind][client]
+        self.most_bytes = max(limits.bodies_bytes, largest)
+        self.most_of_one = {"bytes": max(limits.client_bytes, largest), "rows": max(limits.client_rows, limits.rows)}
 
 
 class Share:
@@ -133,11 +103,26 @@ class Share:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._taken:
-            self._shares.release(self._client, self._taken)
+        shares = self._shares
+        for kind, count in (self._taken or {}).items():
+            if kind == "bytes":
+                shares.held_bytes -= count
+            shares.held[kind][self._client] -= count
+            if not shares.held[kind][self._client]:
+                del shares.held[kind][self._client]
 
     def take(self, kind: str, count: int) -> None:
-        self._shares.take(self._client, kind, count)
+        """Hold more bytes or rows, or refuse: its client holds too many already, or all together do."""
+        shares, most = self._shares, self._shares.most_of_one[kind]
+        if shares.held[kind][self._client] + count > most:
+            held = f"More than {most} {kind} of this client are under way; wait for their answers."
+            raise StatusError(Code.RESOURCE_EXHAUSTED, held, retry_after=1.0)
+        if kind == "bytes":
+            if shares.held_bytes + count > shares.most_bytes:
+                busy = "The server holds as many large requests as it may; try again."
+                raise StatusError(Code.UNAVAILABLE, busy, retry_after=1.0)
+            shares.held_bytes += count
+        shares.held[kind][self._client] += count
         if self._taken is None:
             self._taken = Counter()
         self._taken[kind] += count

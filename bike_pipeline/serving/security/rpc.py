@@ -6,7 +6,7 @@ import asyncio
 import functools
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -45,10 +45,11 @@ class GuardInterceptor(aio.ServerInterceptor):  # type: ignore[misc]
             return None
         is_open = self._guard.authentication.open_health and method.startswith(_HEALTH)
         if self._guard.required and not is_open:
-            authorization, api_key = _credentials(handler_call_details.invocation_metadata)
+            metadata = dict(handler_call_details.invocation_metadata or ())
+            scope = ADMIN if method == RELOAD else PREDICT
             try:
                 # The address is known to handlers only.
-                client = self._guard.admit(ADMIN if method == RELOAD else PREDICT, authorization, api_key, "")
+                client = self._guard.admit(scope, metadata.get("authorization", ""), metadata.get("x-api-key", ""), "")
                 # The handler is called in the same task.
                 _CLIENT.set(client.id)
             except StatusError as refusal:
@@ -75,7 +76,8 @@ class GuardInterceptor(aio.ServerInterceptor):  # type: ignore[misc]
             try:
                 client = _CLIENT.get()
                 if by_address:
-                    peer = _address(context.peer())
+                    # ipv4:127.0.0.1:5000, ipv6:%5B::1%5D:5000, unix:
+                    peer = context.peer().rpartition(":")[0]
                     client = guard.admit(PREDICT, "", "", peer).id if not guard.is_open else f"peer:{peer}"
                 request = await guard.arriving.read(context, client)
                 with Share(guard.shares, client) as share:
@@ -109,20 +111,6 @@ def _reload_request(request: Any) -> Any:
         return model_management_pb2.ReloadConfigRequest.FromString(request)
     except DecodeError:
         raise invalid("The message is not what this method takes.") from None
-
-
-def _credentials(metadata: Iterable[tuple[str, str | bytes]]) -> tuple[str, str]:
-    found = {key: value for key, value in metadata or () if key in {"authorization", "x-api-key"}}
-    authorization, api_key = found.get("authorization", ""), found.get("x-api-key", "")
-    return (
-        authorization if isinstance(authorization, str) else "",
-        api_key if isinstance(api_key, str) else "",
-    )
-
-
-def _address(peer: str) -> str:
-    # ipv4:127.0.0.1:5000, ipv6:%5B::1%5D:5000, unix:
-    return peer.rpartition(":")[0]
 
 
 async def _refuse(refusal: StatusError, _messages: Any, context: Any) -> None:

@@ -49,16 +49,15 @@ class Tokens:
             self._believed_by = keys
             self._believed.clear()
         name = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
-        known = self._believed.get(name)
-        if known is not None and known[1] > time.time():
-            return known[0]
-        found = self._check(token, keys)
-        if found is None:
-            self._believed.pop(name, None)
-            return None
-        self._believed[name] = found
-        if len(self._believed) > _REMEMBERED:
-            self._believed.popitem(last=False)
+        found = self._believed.get(name)
+        if found is None or found[1] <= time.time():
+            found = self._check(token, keys)
+            if found is None:
+                self._believed.pop(name, None)
+                return None
+            self._believed[name] = found
+            if len(self._believed) > _REMEMBERED:
+                self._believed.popitem(last=False)
         return found[0]
 
     def _check(self, token: str, keys: Mapping[str, Any]) -> tuple[Client, float] | None:

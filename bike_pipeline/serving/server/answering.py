@@ -1,6 +1,8 @@
 """What both protocols do with a request: read it, find the signature, ask the model, count; and what a version says.
 
-Metadata and status of models are TF Serving's messages, which the REST API prints as JSON.
+A large message is read in the process beside the server (see `parsing`): what reads it is a function that is called
+with the message first, and raises a StatusError for what is too deep, holds too much, or cannot be read. Metadata and
+status of models are TF Serving's messages, which the REST API prints as JSON.
 """
 
 from __future__ import annotations
@@ -10,20 +12,24 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from google.protobuf import json_format
+import numpy as np
+from google.protobuf.json_format import MessageToDict
 
-from bike_pipeline.serving.protos import get_model_metadata_pb2, get_model_status_pb2
-from bike_pipeline.serving.security.limits import check_rows, take_rows
-from bike_pipeline.serving.server import examples_api, tensors
+from bike_pipeline.serving.protos import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
+from bike_pipeline.serving.security.limits import SMALL, check_json, check_rows, take_rows
+from bike_pipeline.serving.server import examples_api, json_format, json_values, tensors
+from bike_pipeline.serving.server.json_format import Format
 from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.model_versions import ModelVersions
 from bike_pipeline.serving.server.parsing import Parsing
 from bike_pipeline.serving.server.served_version import ServedVersion
-from bike_pipeline.serving.server.tensors import DEFAULT_SIGNATURE, Column, Columns, Outputs, Signature
+from bike_pipeline.serving.server.tensors import DEFAULT_SIGNATURE, Array, Column, Columns, Outputs, Signature
 from bike_pipeline.serving.statuses import Code, StatusError, invalid
 from bike_pipeline.settings.serving import LimitSettings
 
 _FIELD = "signature_def"
+# Of one request, more than any signature has; each costs the server itself some time.
+_MOST_PARTS = 4096
 
 
 class Counted:
@@ -91,6 +97,70 @@ def signature_of(found: Mapping[str, Signature], name: str, rest: bool) -> Signa
     raise StatusError(Code.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
 
 
+def rest_readable(content: bytes, limits: LimitSettings) -> None:
+    """Refuse a REST body that cannot be read, whatever it asks for."""
+    _parsed(content, limits)
+
+
+def _parsed(content: bytes, limits: LimitSettings) -> dict[str, Any]:
+    if len(content) > SMALL:
+        # The guard has looked at the others.
+        check_json(content, limits)
+    return json_values.parse(content)
+
+
+def rest_predict(content: bytes, limits: LimitSettings, found: Mapping[str, Signature]) -> tuple[str, Columns, Format]:
+    """Return signature, inputs and format of a predict request to a version with these signatures."""
+    body = _parsed(content, limits)
+    signature = signature_of(found, body.get("signature_name", ""), rest=True)
+    columns, form = json_format.inputs_of(body, signature)
+    if not isinstance(columns, tuple) and len(content) > SMALL:
+        check_rows(tensors.most_rows(columns), limits.rows)
+        # Lists are dear to hand over.
+        columns = {n: np.asarray(one, tensors.numpy_type(signature.inputs[n].dtype)) for n, one in columns.items()}
+    return signature.name, columns, form
+
+
+def rest_examples(content: bytes, limits: LimitSettings) -> tuple[str, dict[str, Array]]:
+    """Return the signature's name and the inputs of a classify or regress request."""
+    body = _parsed(content, limits)
+    return body.get("signature_name", ""), _examples(examples_api.input_of(body), limits)
+
+
+def _examples(proto: Any, limits: LimitSettings) -> dict[str, Array]:
+    columns = examples_api.columns_of(proto)
+    check_rows(tensors.most_rows(columns), limits.rows)
+    return columns
+
+
+def grpc_inputs(message: bytes, limits: LimitSettings, kind: Any) -> tuple[bytes, dict[str, Any]]:
+    """Return a request of a kind without its inputs, and these as arrays by name.
+
+    Those of a PredictRequest come each with its type; tf.Examples are the inputs that their signature has.
+    """
+    request = read(kind, message)
+    for field, name in (("inputs", "inputs"), ("output_filter", "output filters"), ("tasks", "tasks")):
+        if len(getattr(request, field, ())) > _MOST_PARTS:
+            raise invalid(f"The request has more than {_MOST_PARTS} {name}.")
+    found: dict[str, Any]
+    if kind is predict_pb2.PredictRequest:
+        found = {name: (one.dtype, tensors.to_array(one, name, limits.rows)) for name, one in request.inputs.items()}
+        request.ClearField("inputs")
+    else:
+        found = _examples(request.input, limits)
+        request.ClearField("input")
+    request.DiscardUnknownFields()
+    return request.SerializeToString(), found
+
+
+def read(kind: Any, message: bytes) -> Any:
+    """Return a message of a kind, or refuse it."""
+    try:
+        return kind.FromString(message)
+    except Exception:  # noqa: BLE001 - protobuf's DecodeError, whose place differs between its releases
+        raise invalid("the message cannot be parsed") from None
+
+
 def status(versions: Iterable[ServedVersion]) -> Any:
     """Return a GetModelStatusResponse."""
     response = get_model_status_pb2.GetModelStatusResponse()
@@ -124,9 +194,7 @@ def _signatures(version: ServedVersion) -> Any:
 
 def as_json(message: Any) -> dict[str, Any]:
     """Return a message as JSON says it: fields by their own names, default values too, 64-bit numbers as texts."""
-    return json_format.MessageToDict(
-        message, always_print_fields_with_no_presence=True, preserving_proto_field_name=True
-    )
+    return MessageToDict(message, always_print_fields_with_no_presence=True, preserving_proto_field_name=True)
 
 
 def metadata_json(version: ServedVersion) -> dict[str, Any]:

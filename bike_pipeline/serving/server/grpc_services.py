@@ -18,7 +18,7 @@ from bike_pipeline.serving.protos import (
     regression_pb2,
 )
 from bike_pipeline.serving.security.limits import SMALL
-from bike_pipeline.serving.server import answering, decoding, examples_api, model_versions, tensors
+from bike_pipeline.serving.server import answering, examples_api, model_versions, tensors
 from bike_pipeline.serving.server.answering import Answering, Counted
 from bike_pipeline.serving.server.examples_api import CLASSIFY, REGRESS
 from bike_pipeline.serving.server.served_version import ServedVersion
@@ -81,11 +81,11 @@ class GrpcApi:
         async def parsed(message: bytes) -> tuple[Any, ...]:
             if len(message) > SMALL and with_inputs:
                 answers = self._answers
-                rest, inputs = await answers.parsing.run(decoding.grpc_inputs, message, answers.limits, kind)
+                rest, inputs = await answers.parsing.run(answering.grpc_inputs, message, answers.limits, kind)
                 return kind.FromString(rest), inputs
             if len(message) > _MOST_WITHOUT_INPUTS:
                 raise StatusError(Code.RESOURCE_EXHAUSTED, f"The message is larger than {_MOST_WITHOUT_INPUTS} bytes.")
-            return (decoding.read(kind, message),)
+            return (answering.read(kind, message),)
 
         async def handle(message: bytes, context: Any) -> bytes:
             if self._draining:

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from bike_pipeline.serving.security.limits import SMALL
 from bike_pipeline.serving.security.rest import BODY, METRICS_PATH
-from bike_pipeline.serving.server import answering, decoding, examples_api, json_format, json_values, openapi
+from bike_pipeline.serving.server import answering, examples_api, json_format, json_values, openapi
 from bike_pipeline.serving.server.answering import Answering, Counted
 from bike_pipeline.serving.server.metrics import CONTENT_TYPE
 from bike_pipeline.serving.statuses import StatusError, invalid
@@ -70,24 +70,24 @@ class RestApi:
                 version = self._answers.versions.find(name, number, label)
             except StatusError:
                 # As TF Serving: what cannot be read is told before what is not there.
-                await self._read(decoding.rest_readable, content)
+                await self._read(answering.rest_readable, content)
                 raise
             with version:
                 found = version.loaded.signatures
-                chosen, columns, form = await self._read(decoding.rest_predict, content, found)
+                chosen, columns, form = await self._read(answering.rest_predict, content, found)
                 outputs = await self._answers.predict(version, found[chosen], columns)
                 return json_format.response(outputs, form)
 
     async def _examples(self, content: bytes, verb: str, name: str, number: int | None, label: str | None) -> bytes:
         with Counted(self._answers, name, "REST", verb.capitalize()):
-            chosen, columns = await self._read(decoding.rest_examples, content)
+            chosen, columns = await self._read(answering.rest_examples, content)
             with self._answers.versions.find(name, number, label) as version:
                 signature = examples_api.signature_of(version, chosen, _EXAMPLES[verb])
                 results = await self._answers.examples(version, signature, columns)
             return json_values.written({"results": results})
 
     async def _read(self, read: Callable[..., Any], content: bytes, *arguments: Any) -> Any:
-        """Return what a function of `decoding` makes of a body, a large one in the other process."""
+        """Return what a function of `answering` makes of a body, a large one in the other process."""
         answers = self._answers
         if len(content) > SMALL:
             return await answers.parsing.run(read, content, answers.limits, *arguments)

@@ -248,7 +248,7 @@ def _ask_golden_rows(version: LoadedVersion) -> None:
 
 def _replay_warm_up(version: LoadedVersion) -> None:
     left_out = 0
-    for request in warm_up_requests(version.folder):
+    for request in warm_up_requests(version.folder / WARM_UP_FILE):
         name = request.model_spec.signature_name or DEFAULT_SIGNATURE
         if name not in version.backends:
             left_out += 1
@@ -263,35 +263,26 @@ def _replay_warm_up(version: LoadedVersion) -> None:
         _log.info("%s: %s warm-up requests need TensorFlow, which is not loaded yet", version.folder, left_out)
 
 
-def warm_up_requests(folder: Path) -> Iterator[Any]:
-    """Yield the PredictRequests among a version's warm-up requests; none if there is no such file."""
-    path = folder / WARM_UP_FILE
-    if not path.exists():
-        return
-    for number, content in enumerate(_records(path)):
+def warm_up_requests(path: Path) -> Iterator[Any]:
+    """Yield the PredictRequests of a TFRecord file, if it is there.
+
+    A record is a length, its checksum, the content, its checksum (tensorflow/core/lib/io). The checksums are not looked
+    at: a pushed version's files are held to its fingerprint as a whole.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    start = number = 0
+    while start < len(content):
+        end = start + 12 + int.from_bytes(content[start : start + 8], "little")
+        if end + 4 > len(content):
+            raise StatusError(Code.DATA_LOSS, f"{path.name} is cut short")
         if number == _MAX_RECORDS:
             raise invalid(f"Number of warmup records exceeds the maximum ({_MAX_RECORDS}) at {path.name}")
-        log = prediction_log_pb2.PredictionLog()
         try:
-            log.ParseFromString(content)
+            log = prediction_log_pb2.PredictionLog.FromString(content[start + 12 : end])
         except Exception as error:  # noqa: BLE001 - protobuf's DecodeError, whose place differs between its releases
             raise StatusError(
                 Code.DATA_LOSS, f"Failed to parse warmup record {number} from {path.name} ({type(error).__name__})"
             ) from None
         if log.HasField("predict_log"):
             yield log.predict_log.request
-
-
-def _records(path: Path) -> Iterator[bytes]:
-    """Yield a TFRecord file's records: length, its checksum, the content, its checksum (tensorflow/core/lib/io).
-
-    The checksums are not looked at: a pushed version's files are held to its fingerprint as a whole.
-    """
-    content = path.read_bytes()
-    start = 0
-    while start < len(content):
-        end = start + 12 + int.from_bytes(content[start : start + 8], "little")
-        if end + 4 > len(content):
-            raise StatusError(Code.DATA_LOSS, f"{path.name} is cut short")
-        yield content[start + 12 : end]
-        start = end + 4
+        start, number = end + 4, number + 1

@@ -19,10 +19,13 @@ import numpy as np
 from bike_pipeline import features
 from bike_pipeline.serving import protos
 
-predict_pb2, tensor_pb2, types_pb2 = protos.load(
-    "tensorflow_serving.apis.predict_pb2",
-    "tensorflow.core.framework.tensor_pb2",
-    "tensorflow.core.framework.types_pb2",
+predict_pb2, tensor_pb2, types_pb2 = map(
+    protos.load,
+    [
+        "tensorflow_serving.apis.predict_pb2",
+        "tensorflow.core.framework.tensor_pb2",
+        "tensorflow.core.framework.types_pb2",
+    ],
 )
 
 

@@ -14,11 +14,14 @@ from tests.serving.clients.asking import COLUMNS, ask, both_ways, to
 from tests.serving.clients.scripted import Abort, Silence, over_grpc, prediction, rest
 
 pytestmark = both_ways
-predict_pb2, metadata_pb2, status_pb2, types_pb2 = protos.load(
-    "tensorflow_serving.apis.predict_pb2",
-    "tensorflow_serving.apis.get_model_metadata_pb2",
-    "tensorflow_serving.apis.get_model_status_pb2",
-    "tensorflow.core.framework.types_pb2",
+predict_pb2, metadata_pb2, status_pb2, types_pb2 = map(
+    protos.load,
+    [
+        "tensorflow_serving.apis.predict_pb2",
+        "tensorflow_serving.apis.get_model_metadata_pb2",
+        "tensorflow_serving.apis.get_model_status_pb2",
+        "tensorflow.core.framework.types_pb2",
+    ],
 )
 Code = grpc.StatusCode
 

@@ -26,10 +26,13 @@ from bike_pipeline.serving import protos
 from tests.serving.conformance import model as conformance_model
 from tests.serving.running import MODEL, push, running_server, with_export
 
-config_pb2, management_pb2, model_service = protos.load(
-    "tensorflow_serving.config.model_server_config_pb2",
-    "tensorflow_serving.apis.model_management_pb2",
-    "tensorflow_serving.apis.model_service_pb2_grpc",
+config_pb2, management_pb2, model_service = map(
+    protos.load,
+    [
+        "tensorflow_serving.config.model_server_config_pb2",
+        "tensorflow_serving.apis.model_management_pb2",
+        "tensorflow_serving.apis.model_service_pb2_grpc",
+    ],
 )
 WAIT = 60
 

@@ -26,18 +26,21 @@ pytestmark = pytest.mark.slow
     types_pb2,
     prediction,
     models,
-) = protos.load(
-    "tensorflow_serving.apis.predict_pb2",
-    "tensorflow_serving.apis.get_model_metadata_pb2",
-    "tensorflow_serving.apis.get_model_status_pb2",
-    "tensorflow_serving.apis.classification_pb2",
-    "tensorflow_serving.apis.regression_pb2",
-    "tensorflow_serving.apis.inference_pb2",
-    "tensorflow.core.example.example_pb2",
-    "tensorflow.core.framework.tensor_pb2",
-    "tensorflow.core.framework.types_pb2",
-    "tensorflow_serving.apis.prediction_service_pb2_grpc",
-    "tensorflow_serving.apis.model_service_pb2_grpc",
+) = map(
+    protos.load,
+    [
+        "tensorflow_serving.apis.predict_pb2",
+        "tensorflow_serving.apis.get_model_metadata_pb2",
+        "tensorflow_serving.apis.get_model_status_pb2",
+        "tensorflow_serving.apis.classification_pb2",
+        "tensorflow_serving.apis.regression_pb2",
+        "tensorflow_serving.apis.inference_pb2",
+        "tensorflow.core.example.example_pb2",
+        "tensorflow.core.framework.tensor_pb2",
+        "tensorflow.core.framework.types_pb2",
+        "tensorflow_serving.apis.prediction_service_pb2_grpc",
+        "tensorflow_serving.apis.model_service_pb2_grpc",
+    ],
 )
 Code = grpc.StatusCode
 TYPES = {"i8": types_pb2.DT_INT64, "f4": types_pb2.DT_FLOAT}

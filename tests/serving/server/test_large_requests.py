@@ -17,7 +17,7 @@ import pytest
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from bike_pipeline.serving.protos import get_model_status_pb2, predict_pb2
-from bike_pipeline.serving.server import decoding, tensors
+from bike_pipeline.serving.server import answering, tensors
 from bike_pipeline.settings.serving import LimitSettings
 from tests.serving.running import MODEL, push, row, running_server
 
@@ -235,7 +235,7 @@ def test_nobody_waits_for_a_large_request_of_somebody_else(server, simple_models
     there, _ = tensors.read_signatures(simple_models[1])
     # What each of them would hold the event loop up for, on this machine, now.
     began = time.perf_counter()
-    decoding.rest_predict(body, LimitSettings(), there)
+    answering.rest_predict(body, LimitSettings(), there)
     alone = time.perf_counter() - began
     assert asked(server, body)[0] == 200
     waits = []

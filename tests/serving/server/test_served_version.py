@@ -196,5 +196,5 @@ def test_tensorflows_own_record_file_is_read(version):
     with tf.io.TFRecordWriter(str(version / served_version.WARM_UP_FILE)) as writer:
         writer.write(log_of(row(8, 0.5)))
         writer.write(prediction_log_pb2.PredictionLog().SerializeToString())
-    (request,) = served_version.warm_up_requests(version)
+    (request,) = served_version.warm_up_requests(version / served_version.WARM_UP_FILE)
     assert request.inputs["hr"].int64_val == [8]
