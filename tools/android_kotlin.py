@@ -12,7 +12,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from bike_pipeline.edge import contract, documents
+from bike_pipeline.edge import documents
 
 FOLDER = Path(".android-kotlin")
 KOTLIN = "2.3.21"
@@ -76,7 +76,7 @@ def main() -> None:
     sources = [str(FOLDER / "stubs" / name) for name in STUBS]
     subprocess.run(["javac", "-d", str(stubs), *sources], check=True)
     source = FOLDER / Path(documents.SOURCE).name
-    source.write_text(documents.kotlin(contract.feature_contract(), "tflite_float32", 1e-4), encoding="utf-8")
+    source.write_text(documents.kotlin(documents.feature_contract(), "tflite_float32", 1e-4), encoding="utf-8")
     jars = ":".join(str(path) for path in sorted(libraries.glob("*.jar")))
     options = ["-no-stdlib", "-no-reflect", "-Werror", "-cp", f"{jars}:{stubs}", "-d", str(FOLDER / "classes")]
     done = subprocess.run(["java", "-cp", jars, COMPILER, *options, str(source)], check=False)

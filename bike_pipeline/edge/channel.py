@@ -15,10 +15,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bike_pipeline.edge import fetching
+from bike_pipeline.edge import updates
 from bike_pipeline.edge.bundle import Bundle
-from bike_pipeline.edge.fetching import BUNDLE_LIMIT, read_channel
-from bike_pipeline.edge.trust import FORMAT, UpdateError
+from bike_pipeline.edge.updates import BUNDLE_LIMIT, FORMAT, UpdateError
 from bike_pipeline.errors import BusyError, EdgeError
 from bike_pipeline.storage.atomic_files import replace_file, storage_error
 from bike_pipeline.storage.locks import file_lock
@@ -59,7 +58,7 @@ def current(folder: Path, trusted: Mapping[str, Ed25519PublicKey]) -> dict[str, 
     problem = "no key is trusted here"
     for key in trusted.values():
         try:
-            return read_channel(content, key)
+            return updates.read_channel(content, key)
         except UpdateError as error:
             problem = str(error)
     raise EdgeError(
@@ -113,7 +112,7 @@ def publish(
                 "format": FORMAT,
                 "channel": channel,
                 "sequence": sequence or (before or {}).get("sequence", 0) + 1,
-                "expires": f"{fetching.now() + valid:%Y-%m-%dT%H:%M:%SZ}",
+                "expires": f"{updates.now() + valid:%Y-%m-%dT%H:%M:%SZ}",
                 "bundle": {"sha256": bundle.sha256, "size": len(bundle.archive)},
                 "model": bundle.manifest["model"],
                 "forced": bundle.manifest["forced"],
@@ -131,8 +130,8 @@ def publish(
 
 
 def _left(payload: dict[str, Any]) -> timedelta:
-    expires = fetching.expires_of(payload)
-    return expires - fetching.now() if expires else timedelta(0)
+    expires = updates.expires_of(payload)
+    return expires - updates.now() if expires else timedelta(0)
 
 
 def _before(folder: Path, trusted: Mapping[str, Ed25519PublicKey], sequence: int | None) -> dict[str, Any] | None:

@@ -25,10 +25,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bike_pipeline.edge import fetching
-from bike_pipeline.edge.fetching import address_of, check_versions, download, expires_of, fetch_channel, read_channel
-from bike_pipeline.edge.trust import RefusedError, UpdateError, read_key
-from bike_pipeline.edge.unpacking import MANIFEST, extract, run_golden_rows, verify_release, write
+from bike_pipeline.edge import updates
+from bike_pipeline.edge.updates import MANIFEST, RefusedError, UpdateError
 
 CHECK_SECONDS = 300
 OK, FAILED, NO_RUNTIME = 0, 19, 9
@@ -59,7 +57,7 @@ def check_in_child(folder: Path) -> None:
 
 def check_expiry(payload: dict[str, Any]) -> None:
     """Raise an UpdateError if the channel file has expired; warn if it cannot."""
-    expires, today = expires_of(payload), fetching.now()
+    expires, today = updates.expires_of(payload), updates.now()
     if expires is None:
         print(
             "warning: channel.json never expires, so a withheld update goes unnoticed; push it again with a release "
@@ -95,15 +93,15 @@ class Device:
 
         `retry` tries a bundle again that this device refused before.
         """
-        base = address_of(channel_url)
+        base = updates.address_of(channel_url)
         with self._locked():
-            payload = read_channel(fetch_channel(f"{base}/channel.json"), self.key)
+            payload = updates.read_channel(updates.fetch_channel(f"{base}/channel.json"), self.key)
             memory = self._accept(payload)
             check_expiry(payload)
             sha256 = payload["bundle"]["sha256"]
             if sha256 in memory["refused"] and not retry:
                 raise UpdateError(f"refused here before ({memory['refused'][sha256]}); --retry takes it again")
-            check_versions(payload["minimum"])
+            updates.check_versions(payload["minimum"])
             changed = self.current() != sha256 or not self._is_good(sha256)
             if changed:
                 self._place(base, payload["bundle"])
@@ -171,14 +169,14 @@ class Device:
 
     def _is_whole(self, sha256: str) -> bool:
         try:
-            verify_release(self.releases / sha256, self.key)
+            updates.verify_release(self.releases / sha256, self.key)
         except UpdateError:
             return False
         return True
 
     def _is_good(self, sha256: str) -> bool:
         try:
-            verify_release(self.releases / sha256, self.key)
+            updates.verify_release(self.releases / sha256, self.key)
             self.check(self.releases / sha256)
         except UpdateError as error:
             print(f"{sha256[:12]} is not good: {error}", file=sys.stderr)
@@ -197,7 +195,7 @@ class Device:
         return memory
 
     def _remember(self, memory: dict[str, Any]) -> None:
-        write(self.state / ".state.json", json.dumps(memory, indent=2).encode())
+        updates.write(self.state / ".state.json", json.dumps(memory, indent=2).encode())
         (self.state / ".state.json").replace(self.state / "state.json")
         sync(self.state)
 
@@ -227,8 +225,8 @@ class Device:
         self.downloads.mkdir(parents=True, exist_ok=True)
         incoming.mkdir(parents=True)
         try:
-            download(f"{base}/bundles/{sha256}.tar", archive, bundle["size"], sha256)
-            extract(archive, incoming, self.key)
+            updates.download(f"{base}/bundles/{sha256}.tar", archive, bundle["size"], sha256)
+            updates.extract(archive, incoming, self.key)
         except OSError:
             # A full disk gets its space back.
             archive.unlink(missing_ok=True)
@@ -280,8 +278,8 @@ def _parser() -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> Any:
     """Do what was asked for and return what to print."""
     if arguments.command == "check":
-        return {"max_relative_difference": run_golden_rows(arguments.folder)}
-    device = Device(arguments.state, None if arguments.command == "status" else read_key(arguments.key))
+        return {"max_relative_difference": updates.run_golden_rows(arguments.folder)}
+    device = Device(arguments.state, None if arguments.command == "status" else updates.read_key(arguments.key))
     if arguments.command == "update":
         return device.update(arguments.channel_url, arguments.retry)
     return str(device.start()) if arguments.command == "start" else device.status()

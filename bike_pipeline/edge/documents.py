@@ -1,4 +1,4 @@
-"""The texts of a bundle that are made by templates: its README, and the Android part."""
+"""The texts of a bundle: the feature contract as JSON, and by templates its README and the Android part."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bike_pipeline import features
+
+CONTRACT_FILE = "feature_contract.json"
 MODEL_ASSET = "bike_demand.tflite"
 # A working morning in June 2012, mild and clear.
 EXAMPLE: dict[str, int | float] = {
@@ -27,6 +30,36 @@ _ASSETS = "android/app/src/main/assets"
 SOURCE = f"android/app/src/main/java/{_PACKAGE.replace('.', '/')}/BikeDemandModel.kt"
 _GRADLE = "bike_demand.gradle.kts"
 _TEMPLATES = Path(__file__).parent / "templates"
+
+
+def feature_contract() -> dict[str, Any]:
+    """Return what a client on a device sends (inputs in the model's order) and what comes back."""
+    label = features.BY_NAME[features.LABEL]
+    return {
+        "format": 1,
+        "signature": "serving_default",
+        "shape": ["rows"],
+        "outside_range": "codes are clipped into their range; weather counts as four standard deviations at most",
+        "not_finite": "a weather value that is NaN or infinite gives NaN for its row, and changes no other row",
+        "inputs": [
+            {
+                "name": feature.name,
+                "dtype": "int64" if feature.kind == "int" else "float32",
+                "minimum": feature.minimum,
+                "maximum": feature.maximum,
+                "unit": feature.unit,
+                "meaning": feature.meaning,
+            }
+            for feature in features.MODEL_INPUTS
+        ],
+        "output": {
+            "name": label.name,
+            "dtype": "float32",
+            "minimum": 0,
+            "unit": label.unit,
+            "meaning": "rentals in the hour",
+        },
+    }
 
 
 def _render(template: str, contract: Mapping[str, Any], **values: Any) -> str:
@@ -72,7 +105,7 @@ def android_files(model: bytes, golden: bytes, contract_json: bytes, source: str
     """Return the files of the Android part by their names in the bundle."""
     return {
         f"{_ASSETS}/{MODEL_ASSET}": model,
-        f"{_ASSETS}/feature_contract.json": contract_json,
+        f"{_ASSETS}/{CONTRACT_FILE}": contract_json,
         f"{_ASSETS}/golden.json": golden,
         SOURCE: source.encode(),
         f"android/app/{_GRADLE}": (_TEMPLATES / _GRADLE).read_bytes(),

@@ -23,15 +23,6 @@ _PARSER_VERSION = "1.0.0"
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 
-def input_order(content: bytes) -> list[str]:
-    """Return the names that the signature gives the input tensors, in the tensors' order in the file."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
-    by_index = {item.tensorIndex: item.name.decode() for item in model.signatureDefs[0].inputs}
-    return [by_index[index] for index in model.subgraphs[0].inputs]
-
-
 def with_metadata(
     content: bytes, contract: Mapping[str, Any], about: Mapping[str, str], associated: Mapping[str, bytes]
 ) -> bytes:
@@ -39,7 +30,7 @@ def with_metadata(
 
     Args:
         content: the model.
-        contract: see `contract.feature_contract`.
+        contract: see `documents.feature_contract`.
         about: "name", "description", "version", "author" and "license".
         associated: files by name.
 
@@ -66,11 +57,13 @@ def with_metadata(
             return schema.BufferEnd(builder)
 
     inputs = {entry["name"]: entry for entry in contract["inputs"]}
-    names = input_order(content)
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    # The names that the signature gives the input tensors, in the tensors' order in the file.
+    by_index = {item.tensorIndex: item.name.decode() for item in model.signatureDefs[0].inputs}
+    names = [by_index[index] for index in model.subgraphs[0].inputs]
     unknown = [name for name in names if name not in inputs]
     if unknown:
         raise EdgeError(f"the LiteRT model reads {unknown[0]}, which is not in the feature contract")
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
     packed = _metadata([inputs[name] for name in names], contract["output"], about, tuple(associated))
     entry = schema.MetadataT()
     entry.name, entry.buffer = BUFFER_NAME.decode(), len(model.buffers)

@@ -224,7 +224,7 @@ def push_edge(
     Raises:
         EdgeError: it is not what was signed, the edge gate refused it, or a device would refuse the bundle.
     """
-    from bike_pipeline.edge import bundle, exports
+    from bike_pipeline.edge import bundle
     from bike_pipeline.edge import channel as channels
     from bike_pipeline.lineage.queries.history import pushed_folder
     from bike_pipeline.model_registry import ModelRegistry, signing
@@ -240,7 +240,7 @@ def push_edge(
         raise EdgeError(
             "there is no key to sign with", where="signing.key_file", fix="run the pipeline, which makes one"
         )
-    found = exports.read(folder, trusted, force)
+    found = bundle.read_exports(folder, trusted, force)
     device_keys = signing.ed25519_keys(trusted)
     largest = settings.exporting.max_relative_difference
     built = bundle.build(found, settings.serving.model_name, int(folder.name), settings.edge, largest, signer)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bike_pipeline.edge.device import Device
-from bike_pipeline.edge.trust import UpdateError, read_key
+from bike_pipeline.edge.updates import UpdateError, read_key
 from tests.data.crashing import in_child
 
 EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink"}

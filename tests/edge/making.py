@@ -14,8 +14,8 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from bike_pipeline.edge import bundle, exports
-from bike_pipeline.edge.fetching import read_channel
+from bike_pipeline.edge import bundle
+from bike_pipeline.edge.updates import read_channel
 from bike_pipeline.model_registry import ModelRegistry, model_signature, signing
 from bike_pipeline.modeling.golden import broken_rows, golden_rows
 from bike_pipeline.settings import load_settings
@@ -122,5 +122,5 @@ def push(made: Path, base: Path, version: int, key: Key | None, **changes: Any) 
 
 def build(version: Path, key: Key, force: bool = False) -> bundle.Bundle:
     """Return the bundle of a pushed version."""
-    found = exports.read(version, key.trusted, force)
+    found = bundle.read_exports(version, key.trusted, force)
     return bundle.build(found, "bike_demand", int(version.name), load_settings().edge, LARGEST, key.signer)

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from bike_pipeline import features
-from bike_pipeline.edge import bundle, contract, device, exports, metadata, unpacking
-from bike_pipeline.edge.trust import UpdateError
+from bike_pipeline.edge import bundle, device, documents, metadata, updates
+from bike_pipeline.edge.updates import UpdateError
 from bike_pipeline.errors import EdgeError
 from bike_pipeline.exporting.acceptance.parity import compare
 from bike_pipeline.exporting.formats.c.c_source import CSource
@@ -46,7 +46,7 @@ runpy.run_path({program!r}, run_name="__main__")
 def unpacked(bundles: dict[int, bundle.Bundle], key: Key, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle")
     (folder / "bundle.tar").write_bytes(bundles[1].archive)
-    unpacking.extract(folder / "bundle.tar", folder / "1", key.public)
+    updates.extract(folder / "bundle.tar", folder / "1", key.public)
     return folder / "1"
 
 
@@ -62,7 +62,7 @@ def columns_of(golden: dict[str, Any], rows: int) -> list[dict[str, Any]]:
 
 
 def test_every_part_is_there_and_signed(unpacked: Path, key: Key) -> None:
-    manifest = unpacking.verify(unpacked, key.public)
+    manifest = updates.verify(unpacked, key.public)
     there = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
     assert there == {*manifest["files"], "manifest.json", "manifest.json.sig"}
     assert there >= {
@@ -91,7 +91,7 @@ def test_a_device_would_take_it_and_refuse_a_model_that_answers_otherwise(
 
 
 def test_the_contract_names_what_the_model_reads(unpacked: Path) -> None:
-    agreed = json.loads((unpacked / contract.FILE).read_text())
+    agreed = json.loads((unpacked / documents.CONTRACT_FILE).read_text())
     assert [entry["name"] for entry in agreed["inputs"]] == [f.name for f in features.MODEL_INPUTS]
     for entry, feature in zip(agreed["inputs"], features.MODEL_INPUTS, strict=True):
         assert (entry["minimum"], entry["maximum"]) == (feature.minimum, feature.maximum)
@@ -318,9 +318,9 @@ def test_the_metadata_describes_every_tensor_in_the_files_own_order(unpacked: Pa
     assert names == [re.sub(r"^serving_default_(\w+):0$", r"\1", detail["name"]) for detail in details]
     assert all(features.BY_NAME[name].meaning in read_text(t, 1) for name, t in zip(names, described, strict=True))
     assert [read_text(tensor, 0) for tensor in read_tables(graph, 3)] == ["cnt"]
-    assert [read_text(file, 0) for file in read_tables(root, 6)] == [contract.FILE]
+    assert [read_text(file, 0) for file in read_tables(root, 6)] == [documents.CONTRACT_FILE]
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        assert archive.read(contract.FILE) == (unpacked / contract.FILE).read_bytes()
+        assert archive.read(documents.CONTRACT_FILE) == (unpacked / documents.CONTRACT_FILE).read_bytes()
 
 
 def test_weights_lie_where_a_strict_processor_can_read_them(unpacked: Path) -> None:
@@ -339,7 +339,7 @@ def test_weights_lie_where_a_strict_processor_can_read_them(unpacked: Path) -> N
 
 def test_a_model_with_another_input_is_refused(small_model: Path) -> None:
     content = (small_model / "exports" / "tflite_float32" / "model.tflite").read_bytes()
-    agreed = contract.feature_contract()
+    agreed = documents.feature_contract()
     agreed["inputs"] = [entry for entry in agreed["inputs"] if entry["name"] != "hum"]
     with pytest.raises(EdgeError, match="reads hum, which is not in the feature contract"):
         metadata.with_metadata(content, agreed, {}, {})
@@ -384,16 +384,16 @@ def test_a_model_of_fewer_bits_is_held_to_its_own_answers(small_model: Path, key
 def test_force_goes_against_no_signature_and_no_formats_own_check(small_model: Path, key: Key, tmp_path: Path) -> None:
     unsigned = making.push(small_model, tmp_path / "unsigned", 1, None)
     with pytest.raises(EdgeError, match="the manifest is not signed"):
-        exports.read(unsigned, key.trusted, force=True)
+        bundle.read_exports(unsigned, key.trusted, force=True)
     changed = making.push(small_model, tmp_path / "changed", 1, key)
     with (changed / "assets.extra" / "exports" / "tflite_float32" / "model.tflite").open("ab") as file:
         file.write(b" ")
     with pytest.raises(EdgeError, match=r"model\.tflite was changed"):
-        exports.read(changed, key.trusted, force=True)
+        bundle.read_exports(changed, key.trusted, force=True)
     formats = {"tflite_float32": {"passed": False, "file": "model.tflite"}, "c_source": {"passed": True, "file": "x.c"}}
     failed = making.push(small_model, tmp_path / "failed", 1, key, formats=formats)
     with pytest.raises(EdgeError, match="no LiteRT format of this model passed"):
-        exports.read(failed, key.trusted, force=True)
+        bundle.read_exports(failed, key.trusted, force=True)
 
 
 def test_a_version_without_exports_says_what_to_do(small_model: Path, key: Key, tmp_path: Path) -> None:
@@ -403,7 +403,7 @@ def test_a_version_without_exports_says_what_to_do(small_model: Path, key: Key, 
     (tmp_path / "made" / "exports" / "parity.json").write_text("{}")
     version = making.push(tmp_path / "made", tmp_path / "serving", 1, key)
     with pytest.raises(EdgeError, match="this version was pushed without exports") as raised:
-        exports.read(version, key.trusted, force=True)
+        bundle.read_exports(version, key.trusted, force=True)
     assert "exporting.formats" in raised.value.fix
 
 
@@ -470,7 +470,7 @@ def test_an_archive_with_anything_else_in_it_is_refused(
 ) -> None:
     (tmp_path / "bundle.tar").write_bytes(archive_with(bundles[1], change))
     with pytest.raises(UpdateError, match=told):
-        unpacking.extract(tmp_path / "bundle.tar", tmp_path / "there" / "folder", key.public)
+        updates.extract(tmp_path / "bundle.tar", tmp_path / "there" / "folder", key.public)
     assert {path.name for path in tmp_path.iterdir()} <= {"bundle.tar", "there"}
     assert not (tmp_path / "there").exists() or [path.name for path in (tmp_path / "there").iterdir()] == ["folder"]
 
@@ -479,11 +479,11 @@ def test_what_is_no_archive_is_refused(key: Key, tmp_path: Path) -> None:
     for content in (b"", b"no archive" * 1000, b"\x1f\x8b" + b"\0" * 600):
         (tmp_path / "bundle.tar").write_bytes(content)
         with pytest.raises(UpdateError):
-            unpacking.extract(tmp_path / "bundle.tar", tmp_path / "folder", key.public)
+            updates.extract(tmp_path / "bundle.tar", tmp_path / "folder", key.public)
 
 
 def test_even_a_signed_manifest_names_no_path_outside(key: Key, tmp_path: Path) -> None:
     for name in ("../x", "/x", "a/../x", "a//x", ".hidden", "a\\..\\x", "manifest.json"):
         content = json.dumps({"format": 1, "files": {name: {"size": 1, "sha256": "0" * 64}}}).encode()
         with pytest.raises(UpdateError, match="names files that no bundle has"):
-            unpacking.read_manifest(content, key.signer.sign(content), key.public)
+            updates.read_manifest(content, key.signer.sign(content), key.public)

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from bike_pipeline.edge import channel, device
+from bike_pipeline.edge import channel, device, updates
 from bike_pipeline.edge.bundle import Bundle, program
 from bike_pipeline.edge.device import Device
-from bike_pipeline.edge.trust import RefusedError, UpdateError
+from bike_pipeline.edge.updates import RefusedError, UpdateError
 from tests.edge import making
 from tests.edge.making import DAYS, Key, sign_channel
 from tests.edge.web import Web, serving
@@ -56,7 +56,7 @@ def world(tmp_path: Path, key: Key, bundles: dict[int, Bundle]) -> Iterator[Worl
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bike_pipeline.edge.fetching.time.sleep", lambda _: None)
+    monkeypatch.setattr("bike_pipeline.edge.updates.time.sleep", lambda _: None)
 
 
 def command(world: World, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -194,11 +194,11 @@ def test_a_changed_byte_of_the_bundle_is_refused(world: World, at: int) -> None:
 
 def test_every_changed_byte_of_the_channel_file_is_refused_or_of_no_account(world: World) -> None:
     content = (world.base / "stable" / "channel.json").read_bytes()
-    known = device.read_channel(content, world.key.public)
+    known = updates.read_channel(content, world.key.public)
     for at in range(len(content)):
         changed = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
         try:
-            assert device.read_channel(changed, world.key.public) == known
+            assert updates.read_channel(changed, world.key.public) == known
         except UpdateError as error:
             assert "damaged" in str(error) or "signature" in str(error)  # noqa: PT017
 
@@ -243,7 +243,7 @@ def test_an_older_channel_file_replayed_is_refused(world: World) -> None:
 def later(monkeypatch: pytest.MonkeyPatch, days: float) -> None:
     """Set the clock of devices and publishers forward."""
     there = datetime.now(UTC) + timedelta(days=days)
-    monkeypatch.setattr("bike_pipeline.edge.fetching.now", lambda: there)
+    monkeypatch.setattr("bike_pipeline.edge.updates.now", lambda: there)
 
 
 def test_a_withheld_update_is_noticed_and_the_model_stays(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -357,7 +357,7 @@ def test_even_a_signed_channel_file_asks_for_nothing_strange(world: World, chang
 def test_a_device_that_is_too_old_says_what_it_needs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.device.update(world.url)
     world.push(2)
-    monkeypatch.setattr("bike_pipeline.edge.fetching.version", lambda _: "1.4.2")
+    monkeypatch.setattr("bike_pipeline.edge.updates.version", lambda _: "1.4.2")
     failing_update(world, r"the bundle needs ai_edge_litert 2\.3 or later, here is 1\.4\.2")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bike_pipeline.edge import bundle, channel
-from bike_pipeline.edge.unpacking import MANIFEST, SIGNATURE, archive_of
+from bike_pipeline.edge.updates import MANIFEST, SIGNATURE, archive_of
 from tests.conftest import ROOT
 from tests.edge import making
 from tests.edge.web import serving

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from bike_pipeline.commands.lineage import verify_command
 from bike_pipeline.commands.release import promote_command, rollback_command
-from bike_pipeline.edge import exports
+from bike_pipeline.edge import bundle
 from bike_pipeline.errors import ConfigurationError, EdgeError, ModelError, VerificationError
 from bike_pipeline.model_registry import ModelRegistry, layout, model_signature, signing, verification
 from bike_pipeline.serving.server import served_version
@@ -174,7 +174,7 @@ def test_an_older_signed_version_does_not_pass_as_a_newer_one(base: Path, tmp_pa
     with pytest.raises(ModelError, match=said):
         call(rollback_command, tmp_path, "--to", str(NEWER))
     with pytest.raises(EdgeError, match=said):
-        exports.read(base / str(NEWER), signing.trusted_keys(), force=True)
+        bundle.read_exports(base / str(NEWER), signing.trusted_keys(), force=True)
 
 
 def test_a_version_of_an_earlier_release_serves_unless_a_signature_must_name_it(base: Path, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_version_of_an_earlier_release_serves_unless_a_signature_must_name_it(
     with pytest.raises(ModelError, match="does not bind the version"):
         ModelRegistry(base).require_sound(NEWER)
     with pytest.raises(EdgeError, match="does not bind the version"):
-        exports.read(folder, signing.trusted_keys(), force=True)
+        bundle.read_exports(folder, signing.trusted_keys(), force=True)
 
 
 @pytest.mark.parametrize("kind", ["unsigned", "signed by another key"])

@@ -161,7 +161,7 @@ def test_a_killed_writer_of_a_local_folder_leaves_all_or_nothing_and_no_litter(t
 
 
 # On a device this is one file of its own, which carries nothing else of the package.
-ON_DEVICES = {"edge/device.py", "edge/unpacking.py"}
+ON_DEVICES = {"edge/device.py", "edge/updates.py"}
 
 
 def test_one_module_flushes_to_the_disk_and_one_takes_locks():
