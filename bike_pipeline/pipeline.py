@@ -24,7 +24,7 @@ from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.exporting.formats import registry
 from bike_pipeline.lineage.store.connection import connection_config
 from bike_pipeline.modeling import evaluation
-from bike_pipeline.rollout.targets import RolloutTargets
+from bike_pipeline.rollout.promotion import RolloutTargets
 from bike_pipeline.settings import Settings
 from bike_pipeline.source_hash import PACKAGE, this_source
 from bike_pipeline.stages import EVAL, HISTORY, TRAIN, Stage

@@ -205,11 +205,11 @@ def serving_config_command(settings: Settings, output: Path, check: bool) -> Non
     They follow from the settings (serving.configuration). With the version policy `promoted` they follow from what is
     promoted too.
     """
-    from bike_pipeline.rollout import configuration, targets
+    from bike_pipeline.rollout import configuration, promotion
 
     promoted = None
     if settings.serving.configuration.versions.policy == "promoted":
-        promoted = targets.served_versions(settings.serving_path, settings.serving.promotion.keep_loaded)
+        promoted = promotion.served_versions(settings.serving_path, settings.serving.promotion.keep_loaded)
     content = configuration.files(settings, output, promoted)
     if check:
         if wrong := configuration.differing(content, output):

@@ -38,7 +38,7 @@ from bike_pipeline.model_registry import (
     verification,
 )
 from bike_pipeline.rollout import promotion
-from bike_pipeline.rollout.targets import RolloutTargets
+from bike_pipeline.rollout.promotion import RolloutTargets
 
 EVIDENCE_PROPERTY = "evidence"
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bike_pipeline import features
-from bike_pipeline.errors import ServerError
+from bike_pipeline.errors import ServerError, first_words
 from bike_pipeline.model_registry import ModelRegistry
 from bike_pipeline.settings.serving import ValidationSettings
 
@@ -159,8 +159,7 @@ def _own_answers(folder: Path, columns: Mapping[str, Any]) -> list[float]:
     try:
         answers = [float(value) for value in LoadedModel(folder).predict(columns)]
     except Exception as error:  # whatever TensorFlow has to say about a broken model
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise _TrialError(f"the SavedModel does not answer ({reason[:300]})") from error
+        raise _TrialError(f"the SavedModel does not answer ({first_words(error)})") from error
     if not all(map(math.isfinite, answers)):
         raise _TrialError("the SavedModel answers a sound row with what is no number")
     return answers

@@ -110,12 +110,11 @@ def promote(settings: Settings, version: int | None = None, label: str = "stable
     """
     from bike_pipeline.model_registry import signing
     from bike_pipeline.rollout import promotion
-    from bike_pipeline.rollout.targets import RolloutTargets
 
     _check_label(label)
     signing.use(settings)
     chosen = version_to_promote(settings, version)
-    return promotion.promote(settings.serving_path, chosen, RolloutTargets.of(settings), label, reason)
+    return promotion.promote(settings.serving_path, chosen, promotion.RolloutTargets.of(settings), label, reason)
 
 
 def version_to_promote(settings: Settings, version: int | None) -> int:
@@ -133,11 +132,10 @@ def rollback(settings: Settings, to: int | None = None, label: str = "stable", r
     """Give a label back to a version that had it before; None is the one before. Nothing is loaded for it."""
     from bike_pipeline.model_registry import signing
     from bike_pipeline.rollout import promotion
-    from bike_pipeline.rollout.targets import RolloutTargets
 
     _check_label(label)
     signing.use(settings)
-    return promotion.rollback(settings.serving_path, RolloutTargets.of(settings), to, label, reason)
+    return promotion.rollback(settings.serving_path, promotion.RolloutTargets.of(settings), to, label, reason)
 
 
 def history(settings: Settings) -> list[Change]:

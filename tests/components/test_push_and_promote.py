@@ -11,7 +11,7 @@ import pytest
 from bike_pipeline.errors import BaselineError, ServerError
 from bike_pipeline.model_registry import ModelRegistry, layout, registry
 from bike_pipeline.rollout import validation
-from bike_pipeline.rollout.targets import RolloutTargets
+from bike_pipeline.rollout.promotion import RolloutTargets
 from bike_pipeline.serving.predictor import Predictor
 from bike_pipeline.settings import load_settings
 from bike_pipeline.storage.files import open_files

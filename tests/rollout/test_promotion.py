@@ -15,8 +15,8 @@ from bike_pipeline.commands.release import history_command, promote_command, rol
 from bike_pipeline.errors import ConfigurationError, ExitCode, ModelError, ServerError
 from bike_pipeline.model_registry import ModelRegistry
 from bike_pipeline.model_registry.deployment import PUSHED, REFUSED
-from bike_pipeline.rollout import promotion, targets, validation
-from bike_pipeline.rollout.targets import RolloutTargets
+from bike_pipeline.rollout import promotion, validation
+from bike_pipeline.rollout.promotion import RolloutTargets
 from bike_pipeline.settings import load_settings
 from tests.rollout.making import push
 
@@ -165,7 +165,7 @@ def test_an_older_version_that_is_promoted_stands_alone(base, passing):
     push(base, 2)
     promotion.promote(base, 2, targets_of(base))
     promotion.promote(base, 1, targets_of(base))
-    assert targets.served_versions(base, 1).versions == (1,)
+    assert promotion.served_versions(base, 1).versions == (1,)
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import tensorflow as tf
 from bike_pipeline.errors import ServerError
 from bike_pipeline.model_registry import ModelRegistry, deployment, is_intact
 from bike_pipeline.modeling.golden import golden_rows
-from bike_pipeline.rollout import targets
-from bike_pipeline.rollout.targets import RolloutTargets
+from bike_pipeline.rollout import promotion
+from bike_pipeline.rollout.promotion import RolloutTargets
 from bike_pipeline.serving.clients.connection import API_KEY_VARIABLE
 from bike_pipeline.serving.security import api_keys
 from bike_pipeline.settings import load_settings
@@ -115,12 +115,12 @@ def test_a_running_server_is_told_and_answers_all_along(models, tmp_path):
         )
         chosen = RolloutTargets.of(settings)
         ModelRegistry(base).promote(2)
-        assert targets.roll_out(base, chosen) == [server.grpc]
+        assert promotion.roll_out(base, chosen) == [server.grpc]
         assert asked(server, "") == 200
         assert asked(server, "/labels/stable") == 200
         eventually(lambda: available(server), [2])
         ModelRegistry(base).rollback()
-        targets.roll_out(base, chosen)
+        promotion.roll_out(base, chosen)
         eventually(lambda: available(server), [1])
         assert asked(server, "/labels/stable") == 200
 
@@ -156,9 +156,9 @@ def test_a_secured_server_is_told_by_whoever_may_and_by_nobody_else(models, tmp_
         ModelRegistry(base).promote(2)
         monkeypatch.setenv(API_KEY_VARIABLE, keys["rider"])
         with pytest.raises(ServerError, match="was not told of the promotion"):
-            targets.roll_out(base, chosen)
+            promotion.roll_out(base, chosen)
         monkeypatch.setenv(API_KEY_VARIABLE, keys["operator"])
-        assert targets.roll_out(base, chosen) == [server.grpc]
+        assert promotion.roll_out(base, chosen) == [server.grpc]
 
 
 def test_a_server_that_cannot_load_the_version_says_so_and_goes_on(models, tmp_path):
@@ -177,7 +177,7 @@ def test_a_server_that_cannot_load_the_version_says_so_and_goes_on(models, tmp_p
         path.write_bytes(path.read_bytes()[:50])
         assert not is_intact(base / "2", ModelRegistry(base).push_record(2)["fingerprint"])
         with pytest.raises(ServerError) as error:
-            targets.roll_out(base, RolloutTargets.of(settings))
+            promotion.roll_out(base, RolloutTargets.of(settings))
         assert error.value.where == server.grpc
         assert asked(server, "") == 200
         assert available(server) == [1]
