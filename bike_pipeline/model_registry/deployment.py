@@ -26,14 +26,8 @@ STATE_FILE, AUDIT_FILE = "deployment.json", "deployment.jsonl"
 FORMAT = 1
 _KEYS = ("format", "labels", "versions", "previous", "change")
 STABLE = "stable"
-PUSHED, VALIDATED, REFUSED, PROMOTED, REPLACED, ROLLED_BACK = (
-    "pushed",
-    "validated",
-    "refused",
-    "promoted",
-    "replaced",
-    "rolled back",
-)
+PUSHED, VALIDATED, REFUSED = "pushed", "validated", "refused"
+PROMOTED, REPLACED, ROLLED_BACK = "promoted", "replaced", "rolled back"
 # A version in one of these has been validated, or has served before there were statuses.
 PROMOTABLE = (VALIDATED, PROMOTED, REPLACED, ROLLED_BACK)
 # Earlier versions of a label that a rollback can go back to.
@@ -175,22 +169,18 @@ class Changes:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         change = Change(self.state.revision + 1, now, _who(), action, label, before, version, reason)
         self.state = self.state.after(change)
-        self._files.replace(STATE_FILE, _content(self.state, change))
+        content = {
+            **self.state.more,
+            "format": FORMAT,
+            "labels": dict(self.state.labels),
+            # Earlier releases called a status a phase.
+            "versions": {str(number): {"phase": status} for number, status in self.state.statuses.items()},
+            "previous": {name: list(versions) for name, versions in self.state.previous.items()},
+            "change": asdict(change),
+        }
+        self._files.replace(STATE_FILE, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
         _add(self._files, change)
         return change
-
-
-def _content(state: Deployment, change: Change) -> bytes:
-    found = {
-        **state.more,
-        "format": FORMAT,
-        "labels": dict(state.labels),
-        # Earlier releases called a status a phase.
-        "versions": {str(version): {"phase": status} for version, status in state.statuses.items()},
-        "previous": {label: list(versions) for label, versions in state.previous.items()},
-        "change": asdict(change),
-    }
-    return (json.dumps(found, indent=2, sort_keys=True) + "\n").encode()
 
 
 def _logged(files: Files) -> list[Change]:

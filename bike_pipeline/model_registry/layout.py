@@ -73,18 +73,6 @@ def _without_measurements(parity: bytes) -> bytes:
     return json.dumps(report, sort_keys=True).encode()
 
 
-def is_intact(folder: str | Path, expected: str, exports: str | None = None) -> bool:
-    """Return whether a model's folder is there and holds the very bytes that `expected` is the fingerprint of.
-
-    `exports` is the fingerprint of its exports: "" if there must be none, None if they do not matter.
-    """
-    return (
-        Path(folder).is_dir()
-        and fingerprint(folder) == expected
-        and (exports is None or exports_fingerprint(folder) == exports)
-    )
-
-
 def push_record(files: Files, folder: str = "") -> dict[str, Any] | None:
     """Return what was written down at the push of the version in `folder`; None if there is no such record."""
     path = f"{folder}/{PUSH_FILE}".lstrip("/")

@@ -117,16 +117,6 @@ class ModelRegistry:
             self._files.publish(str(version), fill, layout.MODEL_FILE)
         return self.uri(version)
 
-    def fingerprint(self, version: int) -> str:
-        """Return the SHA-256 over names and contents of a version's model, without its exports and push files."""
-        return layout.fingerprint(self.folder(version, fresh=True))
-
-    def is_intact(self, version: int, fingerprint: str, exports: str | None = None) -> bool:
-        """Return whether a version holds the very bytes that `fingerprint` names; see `layout.is_intact`."""
-        if not self.local and version not in self.versions():
-            return False
-        return layout.is_intact(self.folder(version, fresh=True), fingerprint, exports)
-
     def signature_sha256(self, version: int) -> str:
         """Return the SHA-256 over what a version was signed with; absent ones count as empty."""
         digest = hashlib.sha256()
@@ -224,17 +214,15 @@ class ModelRegistry:
                 to = next((version for version in reversed(earlier) if version in present and version != now), None)
             if to is None or now is None:
                 problem = f"no version had the label {label} before, so there is nothing to go back to"
-                raise ModelError(
-                    problem, where=self.base_path, fix="name one that was pushed: `bike-pipeline promote VERSION`"
-                )
-            if to == now:
-                problem = f"version {to} has the label {label} now"
-                raise ModelError(problem, where=self.base_path, fix="name an earlier one")
-            self.require_sound(to)
-            if changes.state.status(to) not in PROMOTABLE:
-                problem = f"version {to} was never promoted"
-                raise ModelError(problem, where=self.base_path, fix=f"`bike-pipeline promote {to}` does that")
-            return changes.record("rollback", label, now, to, reason)
+                fix = "name one that was pushed: `bike-pipeline promote VERSION`"
+            elif to == now:
+                problem, fix = f"version {to} has the label {label} now", "name an earlier one"
+            else:
+                self.require_sound(to)
+                if changes.state.status(to) in PROMOTABLE:
+                    return changes.record("rollback", label, now, to, reason)
+                problem, fix = f"version {to} was never promoted", f"`bike-pipeline promote {to}` does that"
+            raise ModelError(problem, where=self.base_path, fix=fix)
 
 
 def _is_version(name: str) -> bool:
@@ -242,11 +230,21 @@ def _is_version(name: str) -> bool:
 
 
 def is_intact(uri: str | Path, fingerprint: str, exports: str | None = None) -> bool:
-    """Return whether a model's folder, or a version's address, holds the very bytes that `fingerprint` names."""
-    if folder := local_path(uri):
-        return layout.is_intact(folder, fingerprint, exports)
-    registry, version = ModelRegistry.of_version(uri)
-    return registry.is_intact(version, fingerprint, exports)
+    """Return whether a model's folder, or a version's address, holds the very bytes that `fingerprint` names.
+
+    `exports` is the fingerprint of its exports: "" if there must be none, None if they do not matter.
+    """
+    folder = local_path(uri)
+    if folder is None:
+        registry, version = ModelRegistry.of_version(uri)
+        if version not in registry.versions():
+            return False
+        folder = registry.folder(version, fresh=True)
+    return (
+        folder.is_dir()
+        and layout.fingerprint(folder) == fingerprint
+        and (exports is None or layout.exports_fingerprint(folder) == exports)
+    )
 
 
 def local_copy(uri: str | Path) -> Path:
@@ -255,13 +253,6 @@ def local_copy(uri: str | Path) -> Path:
         return folder
     registry, version = ModelRegistry.of_version(uri)
     return registry.folder(version)
-
-
-def _cache_folder() -> Path:
-    if named := os.environ.get(CACHE_VARIABLE):
-        return Path(named)
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "bike-pipeline" / "models"
 
 
 def _cached(files: Files, version: int, *, fresh: bool) -> Path:
@@ -276,9 +267,11 @@ def _cached(files: Files, version: int, *, fresh: bool) -> Path:
     record = record if isinstance(record, dict) else {}
     expected, exports = str(record.get("fingerprint", "")), record.get("exports_fingerprint")
     key = hashlib.sha256(f"{files.uri()}\0{expected}\0".encode() + content).hexdigest()[:32]
-    target = _cache_folder() / key / str(version)
+    named, home = os.environ.get(CACHE_VARIABLE), os.environ.get("XDG_CACHE_HOME")
+    cache = Path(named) if named else Path(home or Path.home() / ".cache") / "bike-pipeline" / "models"
+    target = cache / key / str(version)
     # The exports are files that answer, too.
-    if not fresh and layout.is_intact(target, expected, exports):
+    if not fresh and is_intact(target, expected, exports):
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

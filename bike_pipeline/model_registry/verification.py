@@ -51,7 +51,10 @@ def verify(folder: Path) -> Soundness:
         problems, unproven = [f"its {gone} was taken away, {', '.join(sorted(there))} is there"], []
     else:
         record = layout.push_record(open_files(folder))
-        problems, unproven = [] if record is None else _changes_since(folder, record), [_without_manifest(record)]
+        unproven = ["there is no manifest: it was pushed before models were signed, or the file was taken away"]
+        if record is None:
+            unproven = ["nothing tells what was pushed: there is neither a manifest nor a push record"]
+        problems = [] if record is None else _changes_since(folder, record)
         problems = problems or (unproven if required else [])
     if not problems:
         return Soundness("", tuple(unproven))
@@ -131,24 +134,21 @@ def _changes_since(folder: Path, record: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def _without_manifest(record: Mapping[str, Any] | None) -> str:
-    if record is None:
-        return "nothing tells what was pushed: there is neither a manifest nor a push record"
-    return "there is no manifest: it was pushed before models were signed, or the file was taken away"
-
-
 def _evidence_checks(evidence: Mapping[str, Any]) -> Iterator[Check]:
     """Yield a check for each piece of evidence (`lineage.queries.evidence`); what is absent never passes."""
-    for name, problem, found in (
-        ("data fingerprint", *_data(evidence.get("data"))),
-        ("code", *_code(evidence.get("code"))),
-        ("settings", *_settings(evidence)),
-        ("schema", *_hash(evidence.get("schema_sha256"))),
-        ("seed", "" if isinstance(evidence.get("seed"), int) else "it is missing", str(evidence.get("seed"))),
-        ("environment", *_environment(evidence.get("environment"))),
-        ("gates", *_gates(evidence.get("gates"))),
-        ("metrics", *_metrics(evidence.get("metrics"))),
-    ):
+    parts = {name: part for name, part in evidence.items() if isinstance(part, dict)}
+    packages, seed, missing = parts.get("environment", {}), evidence.get("seed"), ("it is missing", "")
+    python = f"Python {packages.get('python')}, TensorFlow {packages.get('tensorflow', '?')}"
+    for name, (problem, found) in {
+        "data fingerprint": _data(evidence.get("data")),
+        "code": _code(parts.get("code", {})),
+        "settings": _hash(evidence.get("settings_sha256")) if parts.get("settings") else ("they are missing", ""),
+        "schema": _hash(evidence.get("schema_sha256")),
+        "seed": ("", str(seed)) if isinstance(seed, int) else missing,
+        "environment": ("", python) if packages.get("python") else missing,
+        "gates": _gates(parts.get("gates", {})),
+        "metrics": _metrics(evidence.get("metrics")),
+    }.items():
         yield Check(f"evidence: {name}", passed=not problem, detail=problem or found)
 
 
@@ -174,28 +174,16 @@ def _data(window: Any) -> tuple[str, str]:
     return "", ", ".join(named)
 
 
-def _code(code: Any) -> tuple[str, str]:
-    if not isinstance(code, dict) or not _is_sha256(code.get("source_sha256")):
+def _code(code: Mapping[str, Any]) -> tuple[str, str]:
+    if not _is_sha256(code.get("source_sha256")):
         return "the hash of the source is missing", ""
     commit = f"commit {code['commit'][:12]}" if code.get("commit") else "no commit known"
     dirty = " with changes that were not committed" if code.get("dirty") else ""
     return "", f"{commit}{dirty}, source {code['source_sha256'][:16]}…"
 
 
-def _settings(evidence: Mapping[str, Any]) -> tuple[str, str]:
-    if not isinstance(evidence.get("settings"), dict) or not evidence["settings"]:
-        return "they are missing", ""
-    return _hash(evidence.get("settings_sha256"))
-
-
-def _environment(packages: Any) -> tuple[str, str]:
-    if not isinstance(packages, dict) or not packages.get("python"):
-        return "it is missing", ""
-    return "", f"Python {packages['python']}, TensorFlow {packages.get('tensorflow', '?')}"
-
-
-def _gates(gates: Any) -> tuple[str, str]:
-    decisions = gates.get("decisions") if isinstance(gates, dict) else None
+def _gates(gates: Mapping[str, Any]) -> tuple[str, str]:
+    decisions = gates.get("decisions")
     if not isinstance(decisions, list) or not decisions:
         return "the decisions are missing", ""
     binding = [entry for entry in decisions if isinstance(entry, dict) and entry.get("binding") is True]
