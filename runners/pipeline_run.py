@@ -14,7 +14,7 @@ from bike_pipeline.run_events import RunObserver, RunResult
 from bike_pipeline.runners.interruption import interruptible
 from bike_pipeline.runners.scratch import scratch
 from bike_pipeline.settings import Settings
-from bike_pipeline.storage.locks import workspace_lock
+from bike_pipeline.storage.atomic_files import workspace_lock
 
 if TYPE_CHECKING:
     from bike_pipeline.runners.stage_launcher import MakeBeamPipeline

@@ -19,8 +19,7 @@ from bike_pipeline.edge import updates
 from bike_pipeline.edge.bundle import Bundle
 from bike_pipeline.edge.updates import BUNDLE_LIMIT, FORMAT, UpdateError
 from bike_pipeline.errors import BusyError, EdgeError
-from bike_pipeline.storage.atomic_files import replace_file, storage_error
-from bike_pipeline.storage.locks import file_lock
+from bike_pipeline.storage.atomic_files import file_lock, replace_file, storage_error
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -42,11 +41,14 @@ class Published:
     payload: dict[str, Any]
 
 
-def current(folder: Path, trusted: Mapping[str, Ed25519PublicKey]) -> dict[str, Any] | None:
+def current(
+    folder: Path, trusted: Mapping[str, Ed25519PublicKey], sequence: int | None = None
+) -> dict[str, Any] | None:
     """Return what a channel names now, expired or not; None if nothing was ever pushed to it.
 
     Raises:
-        EdgeError: its file is damaged or signed with an unknown key, so its sequence cannot be continued.
+        EdgeError: its file is damaged or signed with an unknown key, so its sequence cannot be continued but by the
+            number `sequence`; or that is not above the one that is there.
     """
     path = folder / CHANNEL_FILE
     try:
@@ -58,9 +60,19 @@ def current(folder: Path, trusted: Mapping[str, Ed25519PublicKey]) -> dict[str, 
     problem = "no key is trusted here"
     for key in trusted.values():
         try:
-            return updates.read_channel(content, key)
+            found = updates.read_channel(content, key)
         except UpdateError as error:
             problem = str(error)
+            continue
+        if sequence is not None and sequence <= found["sequence"]:
+            raise EdgeError(
+                f"the number {sequence} is not above {found['sequence']}, which devices have seen",
+                where=str(path),
+                fix="give a higher one, or none",
+            )
+        return found
+    if sequence is not None:
+        return None
     raise EdgeError(
         f"its number cannot be gone on from ({problem})",
         where=str(path),
@@ -80,16 +92,9 @@ def publish(
 ) -> Published:
     """Make a bundle the current one of a channel; readers see the one before or this one, never a part.
 
-    A bundle that is current already is signed anew once half of its time is over, and left alone before.
-
-    Args:
-        base: folder of the channels.
-        channel: name of the channel.
-        bundle: what to publish.
-        signer: the key that signs.
-        trusted: the keys that may have signed the present file.
-        valid_days: days until devices refuse the file.
-        sequence: the number to give instead of the next one, for a channel whose file was lost or damaged.
+    A bundle that is current already is signed anew once half of its time is over, and left alone before. Devices refuse
+    the file after `valid_days`. `trusted` are the keys that may have signed the present one; `sequence` is the number
+    to give instead of the next one, if that was lost or damaged.
 
     Raises:
         EdgeError: the present file's sequence cannot be continued, or the bundle is larger than a device takes.
@@ -103,22 +108,24 @@ def publish(
         (folder / "bundles").mkdir(parents=True, exist_ok=True)
         busy = BusyError("another push to this channel is running", where=str(folder), fix="push again later")
         with file_lock(folder / ".lock", busy, seconds=_LOCK_SECONDS):
-            before = _before(folder, trusted, sequence)
+            before = current(folder, trusted, sequence)
             place = folder / "bundles" / f"{bundle.sha256}.tar"
             if not place.exists() or place.read_bytes() != bundle.archive:
                 replace_file(place, bundle.archive)
-            valid = timedelta(days=valid_days)
+            now, valid = updates.now(), timedelta(days=valid_days)
             payload = {
                 "format": FORMAT,
                 "channel": channel,
                 "sequence": sequence or (before or {}).get("sequence", 0) + 1,
-                "expires": f"{updates.now() + valid:%Y-%m-%dT%H:%M:%SZ}",
+                "expires": f"{now + valid:%Y-%m-%dT%H:%M:%SZ}",
                 "bundle": {"sha256": bundle.sha256, "size": len(bundle.archive)},
                 "model": bundle.manifest["model"],
                 "forced": bundle.manifest["forced"],
                 "minimum": bundle.manifest["minimum"],
             }
-            if before and _left(before) > valid / 2 and {**payload, **_RENEWED} == {**before, **_RENEWED}:
+            expires = updates.expires_of(before) if before else None
+            left = expires - now if expires else timedelta(0)
+            if before and left > valid / 2 and {**payload, **_RENEWED} == {**before, **_RENEWED}:
                 return Published(folder, False, before)
             text = json.dumps(payload, sort_keys=True)
             signature = base64.b64encode(signer.sign(text.encode())).decode()
@@ -127,24 +134,3 @@ def publish(
     except OSError as error:
         raise storage_error(error, "write", folder) from None
     return Published(folder, True, payload)
-
-
-def _left(payload: dict[str, Any]) -> timedelta:
-    expires = updates.expires_of(payload)
-    return expires - updates.now() if expires else timedelta(0)
-
-
-def _before(folder: Path, trusted: Mapping[str, Ed25519PublicKey], sequence: int | None) -> dict[str, Any] | None:
-    try:
-        before = current(folder, trusted)
-    except EdgeError:
-        if sequence is None:
-            raise
-        return None
-    if before and sequence is not None and sequence <= before["sequence"]:
-        raise EdgeError(
-            f"the number {sequence} is not above {before['sequence']}, which devices have seen",
-            where=str(folder / CHANNEL_FILE),
-            fix="give a higher one, or none",
-        )
-    return before

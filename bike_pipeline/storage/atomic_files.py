@@ -1,6 +1,7 @@
-"""Writing local files so that a crash at any point leaves either the old content or the new one.
+"""Writing local files so that a crash at any point leaves either the old content or the new one, and locks.
 
-The only module that flushes to the disk; a test says so.
+A lock between processes of one machine is a file that the operating system frees when its holder dies. The only module
+that flushes to the disk and that takes locks; a test says so.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bike_pipeline.errors import StorageError
+from bike_pipeline.errors import BusyError, StorageError
 
+FOREVER = -1.0
 _FIXES = {
     errno.ENOSPC: "free some space and run it again",
     errno.EDQUOT: "free some space or raise the quota, and run it again",
@@ -114,3 +116,41 @@ def write_tree(folder: Path, contents: dict[str, bytes]) -> None:
             raise ValueError(f"{name} leads out of its folder")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+
+
+@contextmanager
+def file_lock(path: Path, busy: BusyError, *, seconds: float, mode: int = 0o644) -> Iterator[None]:
+    """Hold the lock file `path`, which stays; its folder is made.
+
+    If another process holds it longer than `seconds` (or FOREVER), that is the BusyError `busy`; if the folder or the
+    file cannot be made, a StorageError.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, timeout=seconds, mode=mode)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise busy from None
+    except OSError as error:
+        raise storage_error(error, "lock", path.parent) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def workspace_lock(workspace: Path, wait: bool) -> Iterator[None]:
+    """Hold the workspace's folder, which is made: two runs at once on one metadata store would harm each other.
+
+    Another run that holds it and is not to be waited for is a BusyError.
+    """
+    busy = BusyError(
+        "another run is working in this workspace",
+        where=str(workspace),
+        fix="let it end, or call again with --wait",
+    )
+    with file_lock(workspace / "run.lock", busy, seconds=FOREVER if wait else 0):
+        yield

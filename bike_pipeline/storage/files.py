@@ -16,8 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from bike_pipeline.errors import BusyError, StorageError
-from bike_pipeline.storage.atomic_files import one_error, sync_folder, sync_tree, write_and_sync
-from bike_pipeline.storage.locks import file_lock
+from bike_pipeline.storage.atomic_files import file_lock, one_error, sync_folder, sync_tree, write_and_sync
 from bike_pipeline.storage.remote_files import RemoteFiles, open_file_system
 
 LOCK_SECONDS = 60.0

@@ -274,7 +274,7 @@ def compress(
     """
     from bike_pipeline.lean_imports import lean_imports
     from bike_pipeline.lineage.queries.history import find_model
-    from bike_pipeline.storage.locks import workspace_lock
+    from bike_pipeline.storage.atomic_files import workspace_lock
 
     own = settings.exporting.compression
     own = own.model_copy(update={"formats": tuple(formats)}) if formats else own

@@ -158,7 +158,7 @@ def collect_garbage(
     from bike_pipeline.lineage.queries.history import History
     from bike_pipeline.lineage.records.last_run import last_run
     from bike_pipeline.lineage.store.writing import close_interrupted
-    from bike_pipeline.storage.locks import workspace_lock
+    from bike_pipeline.storage.atomic_files import workspace_lock
 
     # A store that is not there must not make a workspace.
     lineage_of(settings)

@@ -22,7 +22,7 @@ from bike_pipeline.lineage.queries.history import History, find_model
 from bike_pipeline.lineage.reports.lineage_report import report_of_model
 from bike_pipeline.lineage.store.metadata_store import Lineage
 from bike_pipeline.settings import PROJECT_ROOT
-from bike_pipeline.storage.locks import workspace_lock
+from bike_pipeline.storage.atomic_files import workspace_lock
 from tests.lineage.world import FIRST, SECOND, Runs
 from tests.recording import Recorder
 

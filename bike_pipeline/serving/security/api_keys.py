@@ -19,8 +19,7 @@ from typing import Any
 
 from bike_pipeline.errors import BusyError, ConfigurationError
 from bike_pipeline.serving.security import SCOPES, Client
-from bike_pipeline.storage.atomic_files import replace_file, storage_error
-from bike_pipeline.storage.locks import FOREVER, file_lock
+from bike_pipeline.storage.atomic_files import FOREVER, file_lock, replace_file, storage_error
 
 # Where a key stands in a leaked log or repository, secret scanners find it by this.
 PREFIX = "bike_"
