@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bike_pipeline import features
-from bike_pipeline.edge import documents, metadata, updates
+from bike_pipeline.edge import documents, updates
 from bike_pipeline.edge.device import check_in_child
 from bike_pipeline.edge.documents import CONTRACT_FILE
 from bike_pipeline.errors import EdgeError
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 _C_SOURCE = "c_source"
 _EXPORT_AGAIN = "run the pipeline again, with a LiteRT format in exporting.formats"
 _HERE = Path(__file__).parent
-_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -147,15 +146,7 @@ def build(
     largest_difference: float,
     signer: Signer,
 ) -> Bundle:
-    """Return the signed bundle of a pushed version.
-
-    Args:
-        exports: see `read_exports`.
-        name: the served model's name.
-        version: the served version.
-        settings: the section `edge`.
-        largest_difference: of a float32 model to the SavedModel, on a golden row.
-        signer: the key that signs.
+    """Return the signed bundle of a pushed version; a float32 model differs by no more than `largest_difference`.
 
     Raises:
         EdgeError: a model does not fit the feature contract, or does not answer its golden rows.
@@ -178,7 +169,7 @@ def build(
         content = path.read_bytes()
         if _sha256(content) != entry.get("sha256"):
             raise EdgeError("its SHA-256 is not that of parity.json", where=str(path), fix="run the pipeline again")
-        described = metadata.with_metadata(content, agreed, about, {CONTRACT_FILE: agreed_json})
+        described = documents.with_metadata(content, agreed, about, {CONTRACT_FILE: agreed_json})
         files[f"models/{litert_format}/{entry['file']}"] = described
         columns, rows = updates.golden_columns(exports.golden)
         answers[litert_format] = _answers(described, agreed, columns)[:rows]
@@ -249,7 +240,7 @@ def program() -> bytes:
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w") as archive:
         for name in sorted(files):
-            archive.writestr(zipfile.ZipInfo(name, _DATE), files[name])
+            archive.writestr(zipfile.ZipInfo(name, documents.DATE), files[name])
     return made.getvalue()
 
 

@@ -1,13 +1,20 @@
-"""The texts of a bundle: the feature contract as JSON, and by templates its README and the Android part."""
+"""What describes a model in a bundle: the feature contract as JSON, LiteRT metadata, the README and the Android part.
+
+The metadata are written as the metadata schema 1.1 of LiteRT says (tflite-support, metadata_schema.fbs, identifier
+M001), whose own library needs an old TensorFlow. Field numbers below are the positions of the fields in that schema.
+"""
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bike_pipeline import features
+from bike_pipeline.errors import EdgeError
 
 CONTRACT_FILE = "feature_contract.json"
 MODEL_ASSET = "bike_demand.tflite"
@@ -30,6 +37,14 @@ _ASSETS = "android/app/src/main/assets"
 SOURCE = f"android/app/src/main/java/{_PACKAGE.replace('.', '/')}/BikeDemandModel.kt"
 _GRADLE = "bike_demand.gradle.kts"
 _TEMPLATES = Path(__file__).parent / "templates"
+BUFFER_NAME = b"TFLITE_METADATA"
+_METADATA_IDENTIFIER, _MODEL_IDENTIFIER = b"M001", b"TFL3"
+# LiteRT's schema forces it on constants; without it a processor with strict alignment reads them slowly or not at all.
+_ALIGNMENT = 16
+_FEATURE_PROPERTIES = 1
+_PARSER_VERSION = "1.0.0"
+# The earliest date that a zip archive can carry: the same content must be the same bytes.
+DATE = (1980, 1, 1, 0, 0, 0)
 
 
 def feature_contract() -> dict[str, Any]:
@@ -110,3 +125,96 @@ def android_files(model: bytes, golden: bytes, contract_json: bytes, source: str
         SOURCE: source.encode(),
         f"android/app/{_GRADLE}": (_TEMPLATES / _GRADLE).read_bytes(),
     }
+
+
+def with_metadata(
+    content: bytes, contract: Mapping[str, Any], about: Mapping[str, str], associated: Mapping[str, bytes]
+) -> bytes:
+    """Return a LiteRT model, its weights unchanged, with metadata in it and files appended to it as a zip archive.
+
+    `about` has "name", "description", "version", "author" and "license". An input that is not in the contract is an
+    EdgeError.
+    """
+    import flatbuffers
+    import numpy as np
+    from ai_edge_litert import schema_py_generated as schema
+
+    class Aligned(schema.BufferT):  # type: ignore[misc]
+        def Pack(self, builder: Any) -> Any:  # noqa: N802 (the name that the schema's code calls)
+            start = None
+            if self.data is not None and len(self.data):
+                numbers = bytes(bytearray(self.data))
+                builder.StartVector(1, len(numbers), _ALIGNMENT)
+                builder.head -= len(numbers)
+                builder.Bytes[builder.head : builder.head + len(numbers)] = numbers
+                builder.vectorNumElems = len(numbers)
+                start = builder.EndVector()
+            schema.BufferStart(builder)
+            if start is not None:
+                schema.BufferAddData(builder, start)
+            return schema.BufferEnd(builder)
+
+    inputs = {entry["name"]: entry for entry in contract["inputs"]}
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    # The names that the signature gives the input tensors, in the tensors' order in the file.
+    by_index = {item.tensorIndex: item.name.decode() for item in model.signatureDefs[0].inputs}
+    names = [by_index[index] for index in model.subgraphs[0].inputs]
+    unknown = [name for name in names if name not in inputs]
+    if unknown:
+        raise EdgeError(f"the LiteRT model reads {unknown[0]}, which is not in the feature contract")
+    packed = _metadata([inputs[name] for name in names], contract["output"], about, tuple(associated))
+    entry = schema.MetadataT()
+    entry.name, entry.buffer = BUFFER_NAME.decode(), len(model.buffers)
+    contents = [*(buffer.data for buffer in model.buffers), np.frombuffer(packed, np.uint8)]
+    model.buffers = [Aligned() for _ in contents]
+    for buffer, data in zip(model.buffers, contents, strict=True):
+        buffer.data = data
+    model.metadata = [item for item in model.metadata or [] if item.name != BUFFER_NAME] + [entry]
+    builder = flatbuffers.Builder(len(content) + len(packed))
+    builder.Finish(model.Pack(builder), file_identifier=_MODEL_IDENTIFIER)
+    file = io.BytesIO(bytes(builder.Output()))
+    file.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive:
+        for name in sorted(associated):
+            archive.writestr(zipfile.ZipInfo(name, DATE), associated[name], zipfile.ZIP_DEFLATED)
+    return file.getvalue()
+
+
+def _metadata(
+    inputs: Sequence[Mapping[str, Any]], output: Mapping[str, Any], about: Mapping[str, str], files: Sequence[str]
+) -> bytes:
+    import flatbuffers
+
+    def tensor(entry: Mapping[str, Any]) -> Any:
+        bounds = {0: entry.get("maximum"), 1: entry.get("minimum")}
+        stats = {slot: [float(bound)] for slot, bound in bounds.items() if bound is not None}
+        text = f"{entry['meaning']}; {entry['unit']}"
+        return {0: entry["name"], 1: text, 3: {0: _FEATURE_PROPERTIES, 1: {}}, 5: stats}
+
+    graph = {0: about["name"], 2: [tensor(entry) for entry in inputs], 3: [tensor(output)]}
+    packed_files = [{0: name, 1: "what each input and the output mean"} for name in files]
+    texts = {slot: about[key] for slot, key in enumerate(("name", "description", "version"))}
+    texts |= {4: about["author"], 5: about["license"], 7: _PARSER_VERSION}
+    builder = flatbuffers.Builder(4096)
+    builder.Finish(_packed(builder, {**texts, 3: [graph], 6: packed_files}), file_identifier=_METADATA_IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _packed(builder: Any, value: Any) -> Any:
+    """Write a text, a table (a value by the field's number) or a vector; return its offset. A small int is a byte."""
+    if isinstance(value, str):
+        return builder.CreateString(value)
+    if isinstance(value, list):
+        items = [item if isinstance(item, float) else _packed(builder, item) for item in value]
+        builder.StartVector(4, len(items), 4)
+        for item in reversed(items):
+            (builder.PrependFloat32 if isinstance(item, float) else builder.PrependUOffsetTRelative)(item)
+        return builder.EndVector()
+    fields = {slot: item if isinstance(item, int) else _packed(builder, item) for slot, item in value.items()}
+    builder.StartObject(max(fields, default=-1) + 1)
+    for slot, field in fields.items():
+        if isinstance(value[slot], int):
+            builder.PrependUint8Slot(slot, field, 0)
+        else:
+            builder.PrependUOffsetTRelativeSlot(slot, field, 0)
+    return builder.EndObject()

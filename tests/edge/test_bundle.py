@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from bike_pipeline import features
-from bike_pipeline.edge import bundle, device, documents, metadata, updates
+from bike_pipeline.edge import bundle, device, documents, updates
 from bike_pipeline.edge.updates import UpdateError
 from bike_pipeline.errors import EdgeError
 from bike_pipeline.exporting.acceptance.parity import compare
@@ -303,7 +303,7 @@ def test_the_metadata_describes_every_tensor_in_the_files_own_order(unpacked: Pa
     path = unpacked / "models" / "tflite_float32" / "model.tflite"
     content = path.read_bytes()
     model = schema.ModelT.InitFromPackedBuf(content, 0)
-    (entry,) = [item for item in model.metadata if item.name == metadata.BUFFER_NAME]
+    (entry,) = [item for item in model.metadata if item.name == documents.BUFFER_NAME]
     packed = bytes(bytearray(model.buffers[entry.buffer].data))
     assert packed[4:8] == b"M001"
     root = flatbuffers.table.Table(packed, int.from_bytes(packed[:4], "little"))
@@ -342,7 +342,7 @@ def test_a_model_with_another_input_is_refused(small_model: Path) -> None:
     agreed = documents.feature_contract()
     agreed["inputs"] = [entry for entry in agreed["inputs"] if entry["name"] != "hum"]
     with pytest.raises(EdgeError, match="reads hum, which is not in the feature contract"):
-        metadata.with_metadata(content, agreed, {}, {})
+        documents.with_metadata(content, agreed, {}, {})
 
 
 @pytest.mark.parametrize(
