@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import sys
+import sysconfig
 import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.errors import BikePipelineError
 from bike_pipeline.lineage.records.last_run import last_run, record_last_run
-from bike_pipeline.run_cache import fingerprint
 from bike_pipeline.run_events import RunObserver, RunResult
-from bike_pipeline.settings import Settings
+from bike_pipeline.settings import PROJECT_ROOT, Settings
+from bike_pipeline.source_hash import PACKAGE_ROOT, tree_hash
 
 if TYPE_CHECKING:
     from bike_pipeline.lineage.store.metadata_store import Lineage
@@ -29,6 +33,62 @@ def new_run_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
 
 
+def inputs_of(settings: Settings, package: Path = PACKAGE_ROOT) -> dict[str, str] | None:
+    """Return the hashes of what a run would read now; None where that cannot be told, so that nothing is unchanged.
+
+    They are those of the "settings" (without Beam's flags and what is tracked, which change no result) with the places
+    that follow from them, relative to the workspace and this checkout, which may be moved; of the "source" of this
+    `package`, the "runners", the "environment" (the interpreter and every installed distribution), the "schema", and
+    the "window" (the spans, versions and content hashes that ExampleGen would read, and their files hold).
+    """
+    from bike_pipeline.data.spans import SpanStore
+
+    try:
+        store = SpanStore(settings.store_uri)
+        window = store.window(settings.data.history_spans)
+        for entry in window:
+            store.check_files(entry.span, entry.version)
+        return {
+            "settings": _hash(
+                _placeless(
+                    settings,
+                    settings.model_dump(mode="json", exclude={"beam", "tracking", "workspace"}),
+                    settings.pipeline_root,
+                    settings.store_uri,
+                    settings.serving_path,
+                    str(settings.schema_path),
+                )
+            ),
+            "source": tree_hash(package),
+            # In a checkout this folder is a link, which a look through the package does not follow.
+            "runners": tree_hash(package / "runners"),
+            "environment": _hash(sys.version, _distributions()),
+            "schema": hashlib.sha256(settings.schema_path.read_bytes()).hexdigest(),
+            "window": _hash([version.identity for version in window]),
+        }
+    except (BikePipelineError, OSError):
+        # The ordinary way meets the same obstacle, and says what it is and how to mend it.
+        return None
+
+
+def _placeless(settings: Settings, *values: Any) -> str:
+    """Return values as JSON in which neither the workspace's place nor that of this checkout stands."""
+    text = json.dumps(values, sort_keys=True)
+    for place, mark in ((settings.workspace_path, "workspace:/"), (PROJECT_ROOT, "project:/")):
+        text = text.replace(json.dumps(f"{place}/")[1:-1], mark)
+    return text
+
+
+def _hash(*values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _distributions() -> list[str]:
+    """Return name and version of every installed distribution; their folders' names say both."""
+    places = {Path(sysconfig.get_paths()[kind]) for kind in ("purelib", "platlib")}
+    return sorted({found.name for place in places for found in place.glob("*.dist-info")})
+
+
 class Rerun:
     """One run, from the point of view of whether it has anything to do. The workspace's lock is held all the while."""
 
@@ -39,7 +99,7 @@ class Rerun:
         self._settings = settings
         # A warm start depends on what serves, so it trains again each time; the two options are for one run only.
         ordinary = enable_cache and not accept_baseline_reset and not settings.training.warm_start
-        self._inputs = fingerprint.inputs_of(settings) if ordinary else None
+        self._inputs = inputs_of(settings) if ordinary else None
 
     def answer(self, observer: RunObserver) -> RunResult | None:
         """Record this run as a repetition of the one before, and return its result; None where it must really run."""
@@ -47,8 +107,6 @@ class Rerun:
             return None
         if self._settings.metadata.mysql is None and not self._settings.metadata_file.is_file():
             return None
-        import logging
-
         # MLMD says on every query that it falls back to plain SQL; that is its normal way of working.
         logging.getLogger("absl").setLevel(logging.ERROR)
         from bike_pipeline.lineage.store.connection import StoreError, open_at
@@ -111,7 +169,7 @@ class Rerun:
         """
         if self._inputs is None:
             return
-        if fingerprint.inputs_of(self._settings) != self._inputs:
+        if inputs_of(self._settings) != self._inputs:
             _log_line("the run's inputs were changed while it ran; the next one looks at every stage")
             return
         from bike_pipeline.lineage.queries.run_results import driven_properties
@@ -145,19 +203,15 @@ class Rerun:
         if trained_models(lineage, run_id) != [serving.model_id]:
             return ""
         pushes = [
-            (
-                push.version,
-                push.destination,
-                is_intact(push.destination, push.fingerprint, push.exports_fingerprint),
-            )
-            for push in lineage.pushes()
-            if push.model_id == serving.model_id
+            (p.version, p.destination, is_intact(p.destination, p.fingerprint, p.exports_fingerprint))
+            for p in lineage.pushes()
+            if p.model_id == serving.model_id
         ]
         # Where the model was trained is a place, and the workspace may have been moved since.
         registry = ModelRegistry(path)
         record = {**(registry.push_record(serving.version) or {}), "model_uri": ""}
         signed = registry.signature_sha256(serving.version)
-        return fingerprint.placeless(self._settings, registry.versions(), serving.version, record, signed, pushes)
+        return _placeless(self._settings, registry.versions(), serving.version, record, signed, pushes)
 
 
 def _log_line(text: str) -> None:

@@ -12,7 +12,7 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.lineage.queries.run_results import PROPERTY
 from bike_pipeline.lineage.records import sealing
-from bike_pipeline.run_cache import fingerprint
+from bike_pipeline.run_cache import rerun
 from bike_pipeline.run_cache.rerun import Rerun
 from tests.run_cache.conftest import Watcher, Workspace
 
@@ -221,10 +221,10 @@ def test_code_is_part_of_the_fingerprint(
         file.write_text("x = 1\n", encoding="utf-8")
     # As in a checkout, where that folder of the package is a link.
     (package / "runners").symlink_to(runners)
-    monkeypatch.setattr(fingerprint.sysconfig, "get_paths", lambda: {"purelib": str(site), "platlib": str(site)})
-    before = fingerprint.inputs_of(workspace.settings(), package)
+    monkeypatch.setattr(rerun.sysconfig, "get_paths", lambda: {"purelib": str(site), "platlib": str(site)})
+    before = rerun.inputs_of(workspace.settings(), package)
     assert before is not None
-    assert fingerprint.inputs_of(workspace.settings(), package) == before
+    assert rerun.inputs_of(workspace.settings(), package) == before
     if change == "edited":
         spoil(package / "modeling" / "training.py")
     elif change == "added":
@@ -235,7 +235,7 @@ def test_code_is_part_of_the_fingerprint(
         spoil(runners / "local.py")
     else:
         (site / "tensorflow-2.21.0.dist-info").rename(site / "tensorflow-2.21.1.dist-info")
-    after = fingerprint.inputs_of(workspace.settings(), package)
+    after = rerun.inputs_of(workspace.settings(), package)
     assert after is not None
     part = {"runners": "runners", "installed": "environment"}.get(change, "source")
     assert [name for name in before if before[name] != after[name]] == [part]
