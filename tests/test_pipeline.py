@@ -181,7 +181,7 @@ LOOKUPS = {Stage.WARM_START_LOOKUP, Stage.BASELINE_LOOKUP}
         ("components/beam_engine.py", ON_BEAM | {Stage.DATA_GATE}),
         ("components/base.py", set(Stage) - {Stage.SCHEMA_GEN, Stage.EXAMPLE_VALIDATOR, Stage.TRAINER}),
         ("data/spans.py", {Stage.EXAMPLE_GEN}),
-        ("data/level.py", {Stage.DATA_GATE}),
+        ("data/plausibility.py", {Stage.DATA_GATE}),
         ("modeling/preprocessing.py", {Stage.TRANSFORM, Stage.TRAINER, Stage.EXPORTER}),
         ("modeling/architectures.py", {Stage.TRAINER, Stage.EXPORTER}),
         # Only a process of its own runs it.

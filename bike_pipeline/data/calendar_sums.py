@@ -10,7 +10,6 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,7 +40,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 def iso_date(number: int) -> str:
     """Return a number of days since 1970-01-01 as an ISO date."""
-    return (date(1970, 1, 1) + timedelta(days=int(number))).isoformat()
+    return str(np.datetime64(int(number), "D"))
 
 
 def calendar_of(days: Array) -> dict[str, Array]:

@@ -3,6 +3,9 @@
 Rows may each be valid and yet be wrong together: sensors in another unit, labels of another level, hours left out, a
 year under another year's dates. Every check has a limit in `gate.limits`, and every finding a kind whose severity
 `gate.severities` decides. What the limits let pass on real data: docs/decisions/0003-data-gate.md.
+
+Demand grows over months, never from one week to the next. Weeks are any seven days in a row, so that a jump of the
+label's level is found wherever it begins; each covers every day of the week once.
 """
 
 from __future__ import annotations
@@ -14,9 +17,10 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from bike_pipeline import features
-from bike_pipeline.data import calendar_sums, level
+from bike_pipeline.data import calendar_sums
 from bike_pipeline.data.calendar_sums import LABEL, LABEL_SQUARED, ROWS, CalendarSums, iso_date
 from bike_pipeline.settings.data import GateKind, GateLimits
 
@@ -32,6 +36,14 @@ DAY_HOURS = 12
 STUCK_VARIATION = 0.05
 # So few remembered rows are no sample.
 FEWEST_HASHES = 24
+WEEK = 7
+# So many weeks on each side are a level; of the earlier ones one may lack, of the later ones none: the last would be a
+# year's lull.
+LEVEL_WEEKS, FEWEST_EARLIER = 4, 3
+# Weeks on each side of one that may be wrong.
+NEIGHBOURS = (-2, -1, 1, 2)
+# Labels below count as that: nothing is no level.
+LEAST = 1e-3
 
 
 @dataclass(frozen=True)
@@ -63,8 +75,7 @@ def anomalies(train: CalendarSums, eval_: CalendarSums, history: CalendarSums, l
         return
     yield from _days(whole, history, limits)
     yield from _repeated(whole, history, limits)
-    for anomaly in level.jumps(whole, history, limits):
-        yield Anomaly(SPAN, features.LABEL, *anomaly)
+    yield from _jumps(whole, history, limits)
     for split, sums in ((TRAIN, train), (EVAL, eval_)):
         reference = history if history.rows else train
         if sums is not reference and min(len(sums.dates), len(reference.dates)) >= PROFILE_DAYS:
@@ -163,6 +174,60 @@ def _repeats(share: float, where: str, limits: GateLimits) -> str:
         f"{share:.0%} of the rows stand {where} under other dates, with the same weather and rentals; "
         f"gate.limits.repeated_rows lets {limits.repeated_rows:.0%} pass"
     )
+
+
+def _jumps(span: CalendarSums, history: CalendarSums, limits: GateLimits) -> Iterator[Anomaly]:
+    """Yield each jump of the label's level in a span or at its beginning, against the last weeks of the history."""
+    start = int(span.dates[0])
+    weeks = _weeks(calendar_sums.total([history, span]), start - WEEK * LEVEL_WEEKS)
+    around = _shifted(weeks, NEIGHBOURS)
+    ratio = (weeks - _median(around, 2)).apply(np.exp)[weeks.index > start - WEEK]
+    # The last weeks have only one side, and a year ends with a lull that no following week puts into proportion.
+    followed = around[[1, 2]].notna().any(axis=1)[ratio.index]
+    later = _median(_shifted(weeks, range(LEVEL_WEEKS)), LEVEL_WEEKS)
+    earlier = _median(_shifted(weeks, range(-LEVEL_WEEKS, 0)), FEWEST_EARLIER)
+    step = (later - earlier).apply(np.exp)[weeks.index >= start]
+    of_week = "in the week from {} the label is {:.2f} times that of the weeks around it"
+    of_step = f"from {{}} on the label is {{:.2f}} times that of the {LEVEL_WEEKS} weeks before"
+    wrong: tuple[tuple[GateKind, str, pd.Series[float], str], ...] = (
+        ("LABEL_WEEK_LEVEL", of_week, ratio[ratio > limits.label_week_up], "label_week_up"),
+        (
+            "LABEL_WEEK_LEVEL",
+            of_week,
+            ratio[ratio < 1 / limits.label_week_down ** np.where(followed, 1, 2)],
+            "label_week_down",
+        ),
+        ("LABEL_STEP", of_step, step[step > limits.label_step_up], "label_step_up"),
+        ("LABEL_STEP", of_step, step[step < 1 / limits.label_step_down], "label_step_down"),
+    )
+    for kind, reason, factors, name in wrong:
+        if len(factors):
+            # The factor that is farthest from 1.
+            day = factors.apply(np.log).abs().idxmax()
+            yield Anomaly(
+                SPAN, features.LABEL, kind,
+                f"{reason.format(iso_date(int(day)), factors[day])}; "
+                f"gate.limits.{name} lets a factor of {getattr(limits, name):g} pass",
+            )  # fmt: skip
+
+
+def _weeks(sums: CalendarSums, first: int) -> pd.Series[float]:
+    """Return log(mean label) of the seven days from each day on, by day since 1970-01-01; NaN if one of them lacks."""
+    kept = sums.dates >= first
+    days = pd.DataFrame(sums.days[kept][:, [ROWS, LABEL]], index=sums.dates[kept], columns=["rows", "label"])
+    days = days.reindex(range(days.index[0], days.index[-1] + 1))
+    week = days.rolling(WEEK).sum().shift(1 - WEEK)
+    return (week["label"] / week["rows"]).clip(lower=LEAST).apply(np.log)
+
+
+def _shifted(weeks: pd.Series[float], by: range | tuple[int, ...]) -> pd.DataFrame:
+    """Return, for each day, the weeks that begin so many weeks later."""
+    return pd.DataFrame({n: weeks.shift(-n * WEEK) for n in by})
+
+
+def _median(weeks: pd.DataFrame, fewest: int) -> pd.Series[float]:
+    """Return the median of those weeks that are there; NaN if these are fewer than `fewest`."""
+    return weeks.median(axis=1).where(weeks.count(axis=1) >= fewest)
 
 
 def _profile(split: str, sums: CalendarSums, reference: CalendarSums, limits: GateLimits) -> Iterator[Anomaly]:
