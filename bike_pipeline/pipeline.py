@@ -48,6 +48,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
     formats = registry.formats_of((*settings.exporting.all_formats, *settings.exporting.compression.formats))
     schema_hash = hashlib.sha256(settings.schema_path.read_bytes()).hexdigest()
     metric_set = evaluation.metric_set()
+    in_memory_rows = settings.data.in_memory_rows
     gate, training = settings.gate.model_dump_json(), settings.training.model_dump(mode="json")
 
     # Where workspaces share a store, none of them builds on files of another one, which may be cleaned up at any time.
@@ -57,7 +58,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
         SpanExampleGen(
             input_base=settings.store_uri,
             history_spans=settings.data.history_spans,
-            in_memory_rows=settings.data.in_memory_rows,
+            in_memory_rows=in_memory_rows,
         ),
         Stage.EXAMPLE_GEN,
         **place,
@@ -69,11 +70,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
     )
     schema = schema_gen.outputs["schema"]
 
-    statistics_gen = _identified(
-        StatisticsGen(examples, schema),
-        Stage.STATISTICS_GEN,
-        in_memory_rows=settings.data.in_memory_rows,
-    )
+    statistics_gen = _identified(StatisticsGen(examples, schema), Stage.STATISTICS_GEN, in_memory_rows=in_memory_rows)
     statistics = statistics_gen.outputs["statistics"]
 
     example_validator = _identified(
@@ -96,7 +93,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
             disable_statistics=True,
         ),
         Stage.TRANSFORM,
-        in_memory_rows=settings.data.in_memory_rows,
+        in_memory_rows=in_memory_rows,
     )
     # Nothing is learnt from data that the gate refused.
     transform.add_upstream_node(data_gate)
@@ -141,7 +138,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
         Stage.EVALUATOR,
         evaluation=settings.evaluation.model_dump_json(),
         metric_set=metric_set,
-        in_memory_rows=settings.data.in_memory_rows,
+        in_memory_rows=in_memory_rows,
     )
 
     compressing: dict[str, Any] = (

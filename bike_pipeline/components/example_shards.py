@@ -5,19 +5,20 @@ A shard depends on nothing but its file, so it holds the same rows in the same o
 
 from __future__ import annotations
 
+import io
 import os
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from bike_pipeline.components import beam_engine
 from bike_pipeline.data.manifest import Split
 from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.modeling import rows
 from bike_pipeline.stages import EVAL, HISTORY, SPLITS, TRAIN
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 ROWS_PER_BATCH = 65_536
 # A quarter of the time of the default level 6, for files that are 30 % larger.
@@ -77,13 +78,18 @@ def plan(store_uri: str, window: list[dict[str, Any]], folders: dict[str, str], 
 
 def encode(batch: pa.RecordBatch) -> list[bytes]:
     """Return one serialized tf.Example a row: int64, float32 or bytes lists with one value each; dates as ISO text."""
-    return _serialized(_stored(batch))
+    from tfx_bsl.coders import example_coder
+
+    stored = _stored(batch)
+    offsets = pa.array(range(batch.num_rows + 1), pa.int32())
+    lists = [pa.ListArray.from_arrays(offsets, values) for values in stored.columns]
+    return list(
+        example_coder.RecordBatchToExamplesEncoder().encode(pa.RecordBatch.from_arrays(lists, batch.schema.names))
+    )
 
 
 def _stored(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Return the columns in the types that tf.Examples have: int64, float32, bytes."""
-    import pyarrow as pa
-
     columns = []
     for values in batch.columns:
         if pa.types.is_date(values.type):
@@ -91,17 +97,6 @@ def _stored(batch: pa.RecordBatch) -> pa.RecordBatch:
         else:
             columns.append(values.cast(pa.float32()) if pa.types.is_floating(values.type) else values)
     return pa.RecordBatch.from_arrays(columns, batch.schema.names)
-
-
-def _serialized(batch: pa.RecordBatch) -> list[bytes]:
-    import pyarrow as pa
-    from tfx_bsl.coders import example_coder
-
-    offsets = pa.array(range(batch.num_rows + 1), pa.int32())
-    lists = [pa.ListArray.from_arrays(offsets, values) for values in batch.columns]
-    return list(
-        example_coder.RecordBatchToExamplesEncoder().encode(pa.RecordBatch.from_arrays(lists, batch.schema.names))
-    )
 
 
 def write(shard: Shard) -> int:
@@ -115,27 +110,18 @@ def write(shard: Shard) -> int:
     folder = os.path.join(shard.output, beam_engine.ASIDE)
     for made in (folder, os.path.dirname(shard.target), os.path.dirname(columns)):
         tf.io.gfile.makedirs(made)
-    table = SpanStore(shard.store).read_file(shard.span, shard.version, shard.file) if shard.file else None
-    batches = [] if table is None else [_stored(batch) for batch in table.to_batches(max_chunksize=ROWS_PER_BATCH)]
+    table = SpanStore(shard.store).read_file(shard.span, shard.version, shard.file) if shard.file else pa.table({})
+    batches = [_stored(batch) for batch in table.to_batches(max_chunksize=ROWS_PER_BATCH)]
     aside = os.path.join(folder, uuid.uuid4().hex)
     with tf.io.TFRecordWriter(aside, tf.io.TFRecordOptions("GZIP", compression_level=GZIP_LEVEL)) as writer:
         for batch in batches:
-            for example in _serialized(batch):
+            for example in encode(batch):
                 writer.write(example)
     with tf.io.gfile.GFile(f"{aside}.parquet", "wb") as file:
-        file.write(_parquet(batches))
+        stored, buffer = pa.Table.from_batches(batches, None if batches else pa.schema([])), io.BytesIO()
+        pq.write_table(stored, buffer, write_page_checksum=True)
+        file.write(buffer.getvalue())
     # The Parquet file first: a reader that finds the shard must find it too.
     tf.io.gfile.rename(f"{aside}.parquet", columns, overwrite=True)
     tf.io.gfile.rename(aside, shard.target, overwrite=True)
-    return 0 if table is None else int(table.num_rows)
-
-
-def _parquet(batches: list[pa.RecordBatch]) -> bytes:
-    import io
-
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_batches(batches, None if batches else pa.schema([])), buffer, write_page_checksum=True)
-    return buffer.getvalue()
+    return int(table.num_rows)

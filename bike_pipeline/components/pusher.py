@@ -91,14 +91,10 @@ class PusherExecutor(stock.Executor):
         proto_utils.json_to_proto(exec_properties["push_destination"], wanted)
         base_path = wanted.filesystem.base_directory
         model = artifact_utils.get_single_instance(input_dict["model"])
-        metric_set = artifact_utils.get_single_instance(input_dict["model_blessing"]).get_string_custom_property(
-            "metric_set"
-        )
-        targets = (
-            RolloutTargets.model_validate_json(exec_properties["promotion"])
-            if exec_properties.get("promotion")
-            else None
-        )
+        blessing = artifact_utils.get_single_instance(input_dict["model_blessing"])
+        metric_set = blessing.get_string_custom_property("metric_set")
+        rollout = exec_properties.get("promotion")
+        targets = RolloutTargets.model_validate_json(rollout) if rollout else None
         registry = ModelRegistry(base_path)
         if targets:
             # Before there is a version that must not serve yet.

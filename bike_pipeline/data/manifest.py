@@ -148,21 +148,18 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
     fix = "restore it from a backup or ingest the rows again into a new store"
     try:
         raw = json.loads(content)
-    except ValueError as error:
-        raise DataError(f"the manifest is damaged ({error})", where=where, fix=fix) from error
-    found = raw.get("schema_version") if isinstance(raw, dict) else None
-    if isinstance(found, int) and found > SCHEMA_VERSION:
-        raise DataError(
-            f"the manifest has format {found}; this release reads up to {SCHEMA_VERSION}",
-            where=where,
-            fix="upgrade bike-pipeline",
-        )
-    try:
+        found = raw.get("schema_version") if isinstance(raw, dict) else None
+        if isinstance(found, int) and found > SCHEMA_VERSION:
+            raise DataError(
+                f"the manifest has format {found}; this release reads up to {SCHEMA_VERSION}",
+                where=where,
+                fix="upgrade bike-pipeline",
+            )
         return Manifest.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"the manifest is damaged ({place}: {first['msg']})", where=where, fix=fix) from error
+    except ValueError as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else None
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else error
+        raise DataError(f"the manifest is damaged ({reason})", where=where, fix=fix) from error
 
 
 @dataclass(frozen=True)
