@@ -155,8 +155,8 @@ def mean_shifts(champion: Champion) -> Html:
             now = train[feature.name]
             cells = [f"{now.mean:.3f}", f"{now.std:.3f}", now.missing]
             for other in (before, evaluated):
-                moved_by = shift(other[feature.name], now) if feature.name in other else None
-                cells.append("-" if moved_by is None or not np.isfinite(moved_by) else f"{moved_by:+.2f}")
+                moved = shift(other.get(feature.name), now)
+                cells.append("-" if moved is None else f"{moved:+.2f}")
             rows.append((feature.name, feature.unit, *cells))
     head = ("column", "unit", "mean", "std", "missing", "rows of the model before", "eval rows")
     return ui.table(head, rows, "Training rows, and how far other rows' means lie from them, in standard deviations")

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from tensorflow_metadata.proto.v0 import statistics_pb2
@@ -19,6 +19,8 @@ from bike_pipeline.stages import Stage
 # Columns that StatisticsGen counts value by value, beside TFDV's ten buckets, which would mix their values.
 _COUNTED = {"hr", "weekday", "mnth"}
 _FILE = "FeatureStats.pb"
+# From, to, rows.
+Bucket: TypeAlias = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class FeatureStatistics:
     low: float
     median: float
     high: float
-    buckets: tuple[tuple[float, float, float], ...]
+    buckets: tuple[Bucket, ...]
 
 
 def read_statistics(uri: str, split: str) -> dict[str, FeatureStatistics]:
@@ -87,7 +89,7 @@ def statistics_of(lineage: Lineage, examples: Artifact | None, split: str) -> di
     return next((read_statistics(found.uri, split) for found in taken), {})
 
 
-def _buckets(recorded: Sequence[Any], whole: bool) -> tuple[tuple[float, float, float], ...]:
+def _buckets(recorded: Sequence[Any], whole: bool) -> tuple[Bucket, ...]:
     found = [(b.low_value, b.high_value, b.sample_count) for b in recorded]
     low, high = found[0][0], found[-1][1]
     if not whole or high - low >= len(found):
@@ -99,7 +101,7 @@ def _buckets(recorded: Sequence[Any], whole: bool) -> tuple[tuple[float, float, 
     return _by_value(rows)
 
 
-def _by_value(rows: Mapping[int, float]) -> tuple[tuple[float, float, float], ...]:
+def _by_value(rows: Mapping[int, float]) -> tuple[Bucket, ...]:
     return tuple((value - 0.5, value + 0.5, count) for value, count in sorted(rows.items()))
 
 
@@ -127,6 +129,6 @@ def _coded(name: str, texts: statistics_pb2.StringStatistics) -> FeatureStatisti
     )
 
 
-def shift(now: FeatureStatistics, before: FeatureStatistics) -> float:
-    """Return how far the mean moved, in standard deviations of before; NaN where those are zero."""
-    return (now.mean - before.mean) / before.std if before.std else math.nan
+def shift(now: FeatureStatistics | None, before: FeatureStatistics | None) -> float | None:
+    """Return how far the mean moved, in standard deviations of before; None where those are zero or one is missing."""
+    return (now.mean - before.mean) / before.std if now and before and before.std else None

@@ -48,8 +48,11 @@ class History(Lineage):
         self.all_artifacts: dict[int, pb.Artifact] = {found.id: found for found in self.store.get_artifacts()}
         self.executions: dict[int, pb.Execution] = {found.id: found for found in self.store.get_executions()}
         self.last_used: dict[int, int] = defaultdict(int)
-        self._of_execution: dict[int, list[pb.Event]] = defaultdict(list)
-        self._at_artifact: dict[int, list[pb.Event]] = defaultdict(list)
+        of_execution: dict[int, list[pb.Event]] = defaultdict(list)
+        at_artifact: dict[int, list[pb.Event]] = defaultdict(list)
+        self._artifacts_by_id = lambda ids: [self.all_artifacts[i] for i in ids if i in self.all_artifacts]
+        self._executions_by_id = lambda ids: [self.executions[i] for i in ids]
+        self._events_of, self._events_at = of_execution.__getitem__, at_artifact.__getitem__
         self._stages = {
             execution.id: str(context.name)
             for context in self.contexts("node")
@@ -60,24 +63,11 @@ class History(Lineage):
             for event in self.store.get_events_by_execution_ids(ids[start : start + _CHUNK]):
                 used = max(self.last_used[event.artifact_id], int(event.milliseconds_since_epoch))
                 self.last_used[event.artifact_id] = used
-                self._of_execution[event.execution_id].append(event)
-                self._at_artifact[event.artifact_id].append(event)
+                of_execution[event.execution_id].append(event)
+                at_artifact[event.artifact_id].append(event)
 
     def artifacts(self, type_name: str) -> list[pb.Artifact]:
-        """Return all artifacts of a type, oldest first."""
         return [artifact for _, artifact in sorted(self.all_artifacts.items()) if artifact.type == type_name]
-
-    def _artifacts_by_id(self, ids: list[int]) -> list[pb.Artifact]:
-        return [self.all_artifacts[i] for i in ids if i in self.all_artifacts]
-
-    def _executions_by_id(self, ids: list[int]) -> list[pb.Execution]:
-        return [self.executions[i] for i in ids]
-
-    def _events_of(self, execution_id: int) -> list[pb.Event]:
-        return self._of_execution[execution_id]
-
-    def _events_at(self, artifact_id: int) -> list[pb.Event]:
-        return self._at_artifact[artifact_id]
 
     def _context_of(self, execution_id: int, type_name: str) -> str:
         if type_name == "node":

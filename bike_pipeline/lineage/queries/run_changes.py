@@ -89,7 +89,8 @@ def explain_stages(lineage: Lineage, run: RunRecord, before: RunRecord | None) -
     found = []
     for stage in run.stages:
         if stage.state == "cached":
-            why = f"the same code, settings and inputs as in run {_made_by(lineage, stage.execution_id) or 'before'}"
+            made = _answered_from(lineage, stage.execution_id)
+            why = f"the same code, settings and inputs as in run {(made and lineage.run_of(made.id)) or 'before'}"
         elif before is None:
             why = "the first run: there was nothing to answer it from"
         elif stage.name not in earlier:
@@ -100,12 +101,10 @@ def explain_stages(lineage: Lineage, run: RunRecord, before: RunRecord | None) -
     return found
 
 
-def _made_by(lineage: Lineage, execution_id: int) -> str:
-    for artifacts in lineage.outputs(execution_id).values():
-        producer = lineage.producer(artifacts[0].id)
-        if producer is not None:
-            return lineage.run_of(producer.id)
-    return ""
+def _answered_from(lineage: Lineage, execution_id: int) -> pb.Execution | None:
+    """Return the execution that made the outputs of one that the cache answered."""
+    producers = (lineage.producer(listed[0].id) for listed in lineage.outputs(execution_id).values())
+    return next(filter(None, producers), None)
 
 
 def _difference(lineage: Lineage, now_id: int, before_id: int) -> str:
@@ -114,8 +113,7 @@ def _difference(lineage: Lineage, now_id: int, before_id: int) -> str:
         return "it did not end well in the run before"
     if before.last_known_state == pb.Execution.CACHED:
         # An answer from the cache has none of what its driver found out; that is on record where it was made.
-        outputs = lineage.outputs(before_id).values()
-        before = next(filter(None, (lineage.producer(listed[0].id) for listed in outputs)), before)
+        before = _answered_from(lineage, before_id) or before
     # What a run itself writes beside its parameters.
     names = sorted({*now.custom_properties, *before.custom_properties} - {"error"})
     known = [name for name in names if prop(now, name) is not None and prop(before, name) is not None]

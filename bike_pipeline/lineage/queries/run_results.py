@@ -201,13 +201,14 @@ def cached_result(lineage: Lineage, run_id: str, stages: list[RecordedStage]) ->
 
 def record_cached_stage(lineage: Lineage, stage: RecordedStage, run_id: str) -> int:
     """Record a stage as answered from the cache, in the two steps in which TFX does it; return its execution's id."""
-    execution = pb.Execution(type_id=stage.execution.type_id, last_known_state=RUNNING)
-    execution.name = str(uuid.uuid4())
-    for name, value in stage.execution.properties.items():
-        execution.properties[name].CopyFrom(value)
-    for name, value in stage.execution.custom_properties.items():
-        if name not in stage.driven:
-            execution.custom_properties[name].CopyFrom(value)
+    before = stage.execution
+    execution = pb.Execution(
+        type_id=before.type_id,
+        last_known_state=RUNNING,
+        name=str(uuid.uuid4()),
+        properties=before.properties,
+        custom_properties={k: value for k, value in before.custom_properties.items() if k not in stage.driven},
+    )
     run = pb.Context(name=run_id, type_id=lineage.store.get_context_type(RUN_CONTEXT).id)
     own = [context for context in stage.contexts if context.type != "execution_cache"]
     inputs, outputs = (_artifacts(lineage, stage, kind) for kind in (pb.Event.INPUT, pb.Event.OUTPUT))

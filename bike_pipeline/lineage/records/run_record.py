@@ -118,13 +118,8 @@ def flat(values: Mapping[str, Any], above: str = "") -> dict[str, str]:
 
 def environment() -> dict[str, str]:
     """Return the interpreter, the machine's kind, and the versions of the packages that matter ("" if absent)."""
-    found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = ""
-    return found
+    here = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
+    return here | {n: next((found.version for found in metadata.distributions(name=n)), "") for n in PACKAGES}
 
 
 def command_line(argv: Sequence[str] | None = None) -> str:
@@ -276,11 +271,8 @@ def source_of_run(store: metadata_store.MetadataStore, run_id: str) -> tuple[Run
         command = str(record.get("command", ""))
     except (ValueError, KeyError, TypeError):
         return None, ("the record of the run (damaged)",)
-    kept, missing = {}, []
-    for key, name in contents.items():
-        kept[key] = _kept(store, str(name))
-        if kept[key] is None:
-            missing.append(f"the {key.replace('_', ' ')} of the run's record")
+    kept = {key: _kept(store, str(name)) for key, name in contents.items()}
+    missing = (f"the {key.replace('_', ' ')} of the run's record" for key, found in kept.items() if found is None)
     source = RunSource(
         run_id=run_id,
         runner=runner,

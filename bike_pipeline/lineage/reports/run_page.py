@@ -10,7 +10,13 @@ from bike_pipeline import features
 from bike_pipeline.errors import MetadataError
 from bike_pipeline.lineage.queries import run_changes
 from bike_pipeline.lineage.queries.evidence import exports_of_run, findings_of
-from bike_pipeline.lineage.queries.feature_statistics import FeatureStatistics, read_statistics, shift, statistics_of
+from bike_pipeline.lineage.queries.feature_statistics import (
+    Bucket,
+    FeatureStatistics,
+    read_statistics,
+    shift,
+    statistics_of,
+)
 from bike_pipeline.lineage.queries.history import History
 from bike_pipeline.lineage.reports.graph import as_svg
 from bike_pipeline.lineage.reports.lineage_report import LineageReport, report_of_run
@@ -93,16 +99,19 @@ def _trigger(command: str, runner: str) -> str:
 
 def as_page(explanation: RunExplanation) -> str:
     """Return the page."""
+    columns = []
+    for feature in features.FEATURES:
+        now, before = explanation.now.get(feature.name), explanation.before.get(feature.name)
+        if feature.role != "key" and now is not None:
+            picture = histograms(now.buckets, before.buckets if before else ())
+            shown = {"feature": feature, "now": now, "before": before, "shift": shift(now, before), "picture": picture}
+            columns.append(shown)
     return render(
         "run.html",
         title=f"Run {explanation.run.run_id}",
         it=explanation,
         comparison=_comparison(explanation.report.gates),
-        columns=[
-            _column(feature, explanation.now[feature.name], explanation.before.get(feature.name))
-            for feature in features.FEATURES
-            if feature.role != "key" and feature.name in explanation.now
-        ],
+        columns=columns,
         drawing=as_svg(explanation.report.graph),
     )
 
@@ -129,43 +138,16 @@ def _comparison(gates: dict[str, Any] | None) -> dict[str, Any] | None:
     return {"figures": figures, "largest": max(errors, default=0.0), "baseline": bool(before)}
 
 
-@dataclass(frozen=True)
-class _Column:
-    """A row of the table of columns; `shift` is None if there is nothing to compare with."""
+def histograms(now: Sequence[Bucket], before: Sequence[Bucket]) -> dict[str, Any]:
+    """Return two lists of buckets (from, to, rows) as shares of their rows over each other, on one scale, in pixels.
 
-    feature: features.Feature
-    now: FeatureStatistics
-    before: FeatureStatistics | None
-    shift: float | None
-    picture: Histograms
-
-
-def _column(feature: features.Feature, now: FeatureStatistics, before: FeatureStatistics | None) -> _Column:
-    picture = histograms(now.buckets, before.buckets if before else ())
-    moved = shift(now, before) if before and before.std else None
-    return _Column(feature, now, before, moved, picture)
-
-
-@dataclass(frozen=True)
-class Histograms:
-    """Two distributions over each other, in pixels.
-
-    `filled` are x, y, width and height of the bars of now, `outline` the path of the line of before ("" for none).
+    `filled` has x, y, width and height of the bars of now, `outline` the path of the line of before ("" for none).
     """
-
-    filled: list[tuple[str, str, str, str]]
-    outline: str
-    width: int = _WIDTH
-    height: int = _HEIGHT
-
-
-def histograms(now: Sequence[tuple[float, float, float]], before: Sequence[tuple[float, float, float]]) -> Histograms:
-    """Return two lists of buckets (from, to, rows) as shares of their rows, on one scale."""
     both = [*now, *before]
     low, high = min((b[0] for b in both), default=0.0), max((b[1] for b in both), default=1.0)
     scale = _WIDTH / ((high - low) or 1.0)
 
-    def placed(buckets: Sequence[tuple[float, float, float]]) -> list[tuple[float, float, float]]:
+    def placed(buckets: Sequence[Bucket]) -> list[Bucket]:
         rows = sum(b[2] for b in buckets) or 1.0
         found = []
         for first, last, count in buckets:
@@ -184,4 +166,5 @@ def histograms(now: Sequence[tuple[float, float, float]], before: Sequence[tuple
     ]
     steps = " ".join(f"L{x1:.1f},{_HEIGHT - tall * y:.1f} L{x2:.1f},{_HEIGHT - tall * y:.1f}" for x1, x2, y in line)
     ends = (f"M{line[0][0]:.1f},{_HEIGHT}", f"L{line[-1][1]:.1f},{_HEIGHT}") if line else ("", "")
-    return Histograms(bars, f"{ends[0]} {steps} {ends[1]}".strip())
+    outline = f"{ends[0]} {steps} {ends[1]}".strip()
+    return {"filled": bars, "outline": outline, "width": _WIDTH, "height": _HEIGHT}

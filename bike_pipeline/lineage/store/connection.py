@@ -180,18 +180,14 @@ def open_at(address: str, create: bool = False, upgrade: bool = False) -> metada
 
 
 def _look_at_the_file(config: pb.ConnectionConfig, *, whatever_size: bool) -> None:
-    if config.HasField("sqlite"):
-        _check(Path(config.sqlite.filename_uri), whatever_size=whatever_size)
-
-
-def _check(file: Path, *, whatever_size: bool) -> None:
     """Refuse a store whose file is damaged; one that is locked, or large (unless `whatever_size`), is not looked at.
 
     SQLite keeps no checksums. Its integrity check finds a page that is no page; of a page that only continues a long
     text it says nothing, so every text is looked through for zero bytes, which no record holds.
     """
+    file = Path(config.sqlite.filename_uri)
     try:
-        if not whatever_size and file.stat().st_size > _QUICK_BYTES:
+        if not config.HasField("sqlite") or (file.stat().st_size > _QUICK_BYTES and not whatever_size):
             return
         with closing(read_only(file)) as connection:
             problem = _damage(connection)

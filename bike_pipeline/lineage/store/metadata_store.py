@@ -31,14 +31,8 @@ CACHED = pb.Execution.CACHED
 FAILED = pb.Execution.FAILED
 RUNNING = pb.Execution.RUNNING
 CANCELED = pb.Execution.CANCELED
-STATE_NAMES = {
-    pb.Execution.NEW: "new",
-    RUNNING: "running",
-    COMPLETE: "done",
-    FAILED: "failed",
-    CACHED: "cached",
-    CANCELED: "interrupted",
-}
+# What MLMD's states are called here, where not by their own names.
+_OTHER_WORDS = {"COMPLETE": "done", "CANCELED": "interrupted"}
 ERROR_PROPERTY = "error"
 LAST_STAGE = Stage.PUSHER
 _id = attrgetter("id")
@@ -87,6 +81,10 @@ class Lineage:
     def __init__(self, store: metadata_store.MetadataStore) -> None:
         """Ask `store`, which somebody else opened."""
         self.store = store
+        self._artifacts_by_id: Callable[[list[int]], list[pb.Artifact]] = store.get_artifacts_by_id
+        self._executions_by_id: Callable[[list[int]], list[pb.Execution]] = store.get_executions_by_id
+        self._events_of: Callable[[int], list[pb.Event]] = lambda i: store.get_events_by_execution_ids([i])
+        self._events_at: Callable[[int], list[pb.Event]] = lambda i: store.get_events_by_artifact_ids([i])
 
     def artifacts(self, type_name: str) -> list[pb.Artifact]:
         """Return all artifacts of a type, oldest first; none if the type was never used."""
@@ -147,18 +145,6 @@ class Lineage:
             if artifact_id in found:
                 linked.setdefault(key, []).append(found[artifact_id])
         return linked
-
-    def _artifacts_by_id(self, ids: list[int]) -> list[pb.Artifact]:
-        return list(self.store.get_artifacts_by_id(ids))
-
-    def _executions_by_id(self, ids: list[int]) -> list[pb.Execution]:
-        return list(self.store.get_executions_by_id(ids))
-
-    def _events_of(self, execution_id: int) -> list[pb.Event]:
-        return list(self.store.get_events_by_execution_ids([execution_id]))
-
-    def _events_at(self, artifact_id: int) -> list[pb.Event]:
-        return list(self.store.get_events_by_artifact_ids([artifact_id]))
 
     def stage_of(self, execution: pb.Execution) -> str:
         """Return the id of the stage that an execution belongs to."""
@@ -259,10 +245,11 @@ class Lineage:
     def stage_record(self, execution: pb.Execution) -> StageRecord:
         """Return what is on record of one stage of a run."""
         length = execution.last_update_time_since_epoch - execution.create_time_since_epoch
+        state = pb.Execution.State.Name(execution.last_known_state)
         return StageRecord(
             name=self.stage_of(execution),
             execution_id=execution.id,
-            state=STATE_NAMES.get(execution.last_known_state, "unknown"),
+            state=_OTHER_WORDS.get(state, state.lower()),
             seconds=length / 1000,
             error=str(prop(execution, ERROR_PROPERTY) or ""),
         )
@@ -308,7 +295,11 @@ class Lineage:
                     blessed=blessed,
                     served_version=push.version if push else None,
                     serving=promoted and not wrong,
-                    metrics=_overall_metrics(evaluation) if evaluation else {},
+                    metrics={
+                        key.removeprefix("metric_"): value.double_value
+                        for key, value in (evaluation.custom_properties.items() if evaluation else ())
+                        if key.startswith("metric_") and value.WhichOneof("value") == "double_value"
+                    },
                     wrong=wrong if promoted else "",
                 )
             )
@@ -323,11 +314,3 @@ class Lineage:
                 blessed = prop(outputs["blessing"][0], "blessed") == 1
                 found = (outputs["evaluation"][0], blessed) if blessed or not pushed else found
         return found
-
-
-def _overall_metrics(evaluation: pb.Artifact) -> dict[str, float]:
-    return {
-        key.removeprefix("metric_"): value.double_value
-        for key, value in evaluation.custom_properties.items()
-        if key.startswith("metric_") and value.WhichOneof("value") == "double_value"
-    }

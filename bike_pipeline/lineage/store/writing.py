@@ -94,9 +94,8 @@ def record_cached(
         if event.type == pb.Event.INPUT:
             record_cached(lineage, run_id, event.artifact_id, contexts_of)
     # One name for all who notice it at the same time: the store takes the first.
-    cached = pb.Execution(type_id=producer.type_id, last_known_state=CACHED, name=f"{run_id}.{node}.cached")
-    for key, value in producer.custom_properties.items():
-        cached.custom_properties[key].CopyFrom(value)
+    name, properties = f"{run_id}.{node}.cached", producer.custom_properties
+    cached = pb.Execution(type_id=producer.type_id, last_known_state=CACHED, name=name, custom_properties=properties)
     artifacts = {a.id: a for a in lineage.store.get_artifacts_by_id([event.artifact_id for event in linked])}
     try:
         put_execution(lineage, cached, [(artifacts[event.artifact_id], event) for event in linked], contexts)
