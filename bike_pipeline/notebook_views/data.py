@@ -55,8 +55,7 @@ def timeline(champion: Champion) -> Picture:
             daily = rows.groupby(rows["time"].dt.normalize())[features.LABEL].sum()
             label = f"{part}: {len(rows):,} hours"
             axis.fill_between(daily.index, daily.to_numpy(), step="mid", color=color, lw=0, label=label)
-    axis.set(ylabel="rentals a day", ylim=(0, None))
-    axis.margins(x=0)
+    axis.set(ylabel="rentals a day", ylim=(0, None), xmargin=0)
     axis.legend(loc="upper left", frameon=False, fontsize=9)
     return Picture(figure, "rentals by day, coloured by history, train and eval")
 
@@ -71,8 +70,8 @@ def rhythm(champion: Champion) -> Picture:
         low, high = by_hour.quantile(0.1), by_hour.quantile(0.9)
         right.fill_between(low.index, low.to_numpy(), high.to_numpy(), color=color, alpha=0.15, lw=0)
         right.plot(by_hour.mean(), color=color, lw=2, label=name)
-    right.set(xlabel="hour of the day", ylabel="rentals an hour", ylim=(0, None))
-    right.set_title("mean, and the middle 80 % of hours")
+    title = "mean, and the middle 80 % of hours"
+    right.set(xlabel="hour of the day", ylabel="rentals an hour", ylim=(0, None), title=title)
     right.legend(frameon=False, fontsize=9, loc="upper left")
     return Picture(figure, "mean rentals by hour and day of the week")
 

@@ -79,7 +79,6 @@ def canvas(rows: int, columns: int, size: tuple[float, float], title: str) -> tu
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=9)
-        axis.title.set_fontsize(10)
     if title:
         figure.suptitle(title, fontsize=12, fontweight="bold")
     return figure, axes
@@ -98,13 +97,6 @@ def legend_beside(axis: Axes, colors: Mapping[str, str]) -> None:
     for name, color in colors.items():
         axis.scatter([], [], s=60, marker="s", color=color, label=name)
     axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
-
-
-def heat() -> Any:
-    """Return colours from cold, at 0, to hot, at 1."""
-    from matplotlib.colors import LinearSegmentedColormap
-
-    return LinearSegmentedColormap.from_list("heat", [NEW, BAD])
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "") -> Html:

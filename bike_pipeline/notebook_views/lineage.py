@@ -161,19 +161,19 @@ def decisions(report: LineageReport) -> Picture:
     lines = max(len(limits), len(changes), 3)
     title = "Every gate: a bar that crosses its red line fails"
     figure, (left, right) = ui.canvas(1, 2, (12, 1.1 + 0.24 * lines), title)
-    for line, entry in enumerate(limits):
-        left.barh(line, _used(entry), color=ui.NEW if entry["passed"] else ui.BAD, height=0.7)
-    left.axvline(1, color=ui.BAD, lw=1.4)
-    left.set_title("share of the limit that is used up", fontsize=10)
-    for line, entry in enumerate(changes):
-        right.barh(line, 100 * entry["value"], color=ui.NEW if entry["passed"] else ui.BAD, height=0.7)
-        right.plot([100 * entry["upper"]] * 2, [line - 0.45, line + 0.45], color=ui.BAD, lw=1.4)
-    right.axvline(0, color="black", lw=0.6)
-    right.set_title("error against the model before, %" if changes else "there was no model before", fontsize=10)
-    for axis, entries in ((left, limits), (right, changes)):
+    percents = [100 * entry["value"] for entry in changes]
+    for axis, entries, values in ((left, limits, [_used(entry) for entry in limits]), (right, changes, percents)):
+        colors = [ui.NEW if entry["passed"] else ui.BAD for entry in entries]
+        axis.barh(range(len(entries)), values, color=colors, height=0.7)
         axis.set(yticks=range(len(entries)), yticklabels=[_gate_name(entry) for entry in entries])
         axis.tick_params(axis="y", labelsize=8)
         axis.invert_yaxis()
+    left.axvline(1, color=ui.BAD, lw=1.4)
+    left.set_title("share of the limit that is used up", fontsize=10)
+    for line, entry in enumerate(changes):
+        right.plot([100 * entry["upper"]] * 2, [line - 0.45, line + 0.45], color=ui.BAD, lw=1.4)
+    right.axvline(0, color="black", lw=0.6)
+    right.set_title("error against the model before, %" if changes else "there was no model before", fontsize=10)
     return Picture(figure, "how much of each gate's limit is used up, and the change against the model before")
 
 

@@ -50,16 +50,14 @@ def against_before(champion: Champion) -> Picture:
         at = np.arange(len(chosen))
         new = [row["mae"] for row in chosen]
         old = [before.get((slicing, row["slice"]), {}).get("mae", np.nan) for row in chosen]
-        axis.barh(at - 0.2, new, 0.38, color=ui.NEW, label="the model that serves")
+        bars = axis.barh(at - 0.2, new, 0.38, color=ui.NEW, label="the model that serves")
         if before:
             axis.barh(at + 0.2, old, 0.38, color=ui.BEFORE, label="the one before")
-        for line, value in enumerate(new):
-            axis.text(value, line - 0.2, f" {value:.1f}", va="center", fontsize=8)
+        axis.bar_label(bars, fmt=" %.1f", fontsize=8)
         names = [f"{features.slice_name(slicing, row['slice'])} ({int(row['rows']):,})" for row in chosen]
-        axis.set(yticks=at, yticklabels=names, title=slicing.replace("_", " "))
+        axis.set(yticks=at, yticklabels=names, title=slicing.replace("_", " "), xmargin=0.2)
         axis.tick_params(axis="y", labelsize=8)
         axis.invert_yaxis()
-        axis.margins(x=0.2)
     mean = report["hourly_mean_mae"]
     if mean is not None:
         axes[0].axvline(mean, color=ui.MARK, lw=1.4, label="mean by hour and working day")
@@ -72,13 +70,11 @@ def errors_over_runs(champion: Champion) -> Picture:
     """Return every model's MAE in the order of training, with what became of it."""
     judged = [model for model in champion.models if "mae" in model.metrics]
     figure, (axis,) = ui.canvas(1, 1, (11, 3), "Every model that was judged: MAE on the eval rows of its span")
-    for at, model in enumerate(judged):
-        color = ui.GOOD if model.serving else (ui.NEW if model.blessed else ui.BAD)
-        axis.bar(at, model.metrics["mae"], color=color, width=0.6)
-        axis.text(at, model.metrics["mae"], f"{model.metrics['mae']:.1f}", ha="center", va="bottom", fontsize=9)
-    axis.set(xticks=range(len(judged)), ylabel="rentals an hour")
+    colors = [ui.GOOD if model.serving else (ui.NEW if model.blessed else ui.BAD) for model in judged]
+    bars = axis.bar(range(len(judged)), [model.metrics["mae"] for model in judged], color=colors, width=0.6)
+    axis.bar_label(bars, fmt="%.1f", fontsize=9)
+    axis.set(xticks=range(len(judged)), ylabel="rentals an hour", ymargin=0.15)
     axis.set_xticklabels([f"model {model.model_id}\nspan {model.span} version {model.version}" for model in judged])
-    axis.margins(y=0.15)
     ui.legend_beside(axis, {"serves now": ui.GOOD, "blessed before": ui.NEW, "refused": ui.BAD})
     return Picture(figure, "MAE of every model that was judged")
 
@@ -117,8 +113,7 @@ def weeks(champion: Champion) -> Picture:
         axis.plot(week.index, week["predicted"], color=ui.NEW, lw=1.5, label="predicted")
         words = f"{name} week, from {week.index[0]:%A, %d %B %Y}: MAE {week['error'].mean():.1f}"
         axis.set_title(words, loc="left", fontsize=10)
-        axis.set(ylabel="rentals an hour", ylim=(0, None))
-        axis.margins(x=0)
+        axis.set(ylabel="rentals an hour", ylim=(0, None), xmargin=0)
     axes[0].legend(frameon=False, fontsize=9, loc="upper right", ncols=2)
     return Picture(figure, "predicted and counted rentals in the best and the worst week")
 

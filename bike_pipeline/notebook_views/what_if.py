@@ -97,8 +97,8 @@ def one_change_each(champion: Champion, hour: pd.Series[Any]) -> Picture:
             label += f"   only {count} such hours seen" if count else "   no such hour seen"
         style: dict[str, Any] = {"va": "center", "fontsize": 9, "bbox": {"facecolor": "white", "lw": 0, "pad": 1}}
         axis.annotate(label, (float(answer), line), (6, 0), textcoords="offset points", **style)
-    axis.set(yticks=range(len(options)), yticklabels=[name for name, _ in options])
-    axis.set_xlabel("predicted rentals in the hour")
+    names = [name for name, _ in options]
+    axis.set(yticks=range(len(names)), yticklabels=names, xlabel="predicted rentals in the hour")
     axis.axvline(hour[features.LABEL], color=ui.MARK, lw=1.2, label="counted")
     axis.legend(frameon=False, fontsize=9, loc="lower right")
     axis.invert_yaxis()
@@ -118,9 +118,8 @@ def whole_day(champion: Champion, hour: pd.Series[Any]) -> Picture:
         name = features.WEATHER[code] + (" (hardly ever seen)" if rare else "")
         style = ":" if rare else "-"
         axis.plot(day[features.HOUR], champion.predict(changed), color=color, lw=1.4, ls=style, label=name)
-    axis.set(xlabel="hour of the day", ylabel="rentals an hour", ylim=(0, None), xticks=range(0, 24, 2))
+    axis.set(xlabel="hour of the day", ylabel="rentals an hour", ylim=(0, None), xticks=range(0, 24, 2), xmargin=0.01)
     axis.legend(frameon=False, fontsize=8.5, loc="upper left")
-    axis.margins(x=0.01)
     return Picture(figure, "a whole day under each kind of weather")
 
 
@@ -150,8 +149,7 @@ def partial_dependence(champion: Champion) -> Picture:
         axis.bar(at, -counts / counts.max() * top * 0.15, width=width * 0.9, color=ui.SOFT)
         axis.set(xlabel=ui.PHYSICAL[name][2] if name in ui.PHYSICAL else "hour of the day")
         axis.axhline(0, color="black", lw=0.5)
-        axis.set(ylim=(-0.17 * top, top), yticks=np.arange(0, top, 100))
-        axis.margins(x=0)
+        axis.set(ylim=(-0.17 * top, top), yticks=np.arange(0, top, 100), xmargin=0)
     axes[0].set(ylabel="predicted rentals an hour")
     words = "partial dependence on temperature, humidity, wind and hour; red where hardly any hour was seen"
     return Picture(figure, words)
@@ -167,6 +165,8 @@ def _with_value(rows: pd.DataFrame, name: str, value: float) -> pd.DataFrame:
 
 def heat_wave(champion: Champion) -> Picture:
     """Return the mean summer day, as it was and so many degrees warmer, and how much of it was ever seen."""
+    from matplotlib.colors import LinearSegmentedColormap
+
     summer = champion.rows[champion.rows["mnth"].isin(_SUMMER)]
     summer = summer if len(summer) else champion.rows
     days = summer["time"].dt.normalize().nunique()
@@ -181,7 +181,8 @@ def heat_wave(champion: Champion) -> Picture:
         capped.append(float((summer["temp"] + step / ui.PHYSICAL["temp"][0] > 1).mean()))
     title = f"A heat wave: June to August, {days} days, made warmer by so many °C"
     figure, (left, right) = ui.canvas(1, 2, (12, 4), title)
-    heat = ui.heat()
+    # From cold, at 0, to hot, at 1.
+    heat = LinearSegmentedColormap.from_list("heat", [ui.NEW, ui.BAD])
     for step, curve in zip(degrees[::2], hours[::2], strict=True):
         left.plot(curve, color=heat(step / 12), lw=1.8, label="as it was" if step == 0 else f"{step} °C warmer")
     left.set(xlabel="hour of the day", ylabel="predicted rentals an hour", ylim=(0, None), xticks=range(0, 24, 3))
@@ -190,10 +191,9 @@ def heat_wave(champion: Champion) -> Picture:
         right.bar(step, total, width=1.5, color=heat(step / 12))
         words = f"{share:.0%}" + (f"\n{cut:.0%} cut" if cut >= 0.005 else "")
         right.text(float(step), total, words, ha="center", va="bottom", fontsize=8)
-    right.set(xlabel="degrees warmer, °C", ylabel="predicted rentals a day", xticks=degrees)
+    right.set(xlabel="degrees warmer, °C", ylabel="predicted rentals a day", xticks=degrees, ymargin=0.18)
     above = f"above: share of hours with fewer than {FEW} like it in training;"
     right.set_title(f"{above}\n“cut”: share beyond 39 °C, sent as 39 °C", fontsize=9)
-    right.margins(y=0.18)
     return Picture(figure, "a summer made warmer: rentals by hour and day, and the share of hours never seen")
 
 
