@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import pytest
 from bike_pipeline import features
 from bike_pipeline.lineage.queries.feature_statistics import FeatureStatistics
 from bike_pipeline.lineage.queries.history import History, find_model
-from bike_pipeline.lineage.reports import lineage_report, run_page
+from bike_pipeline.lineage.reports import lineage_report
 from bike_pipeline.lineage.store.metadata_store import Lineage
 from tests.lineage.world import Runs
 
@@ -88,14 +87,12 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     report = lineage_report.report_of_model(History(lineage), chosen, runs.settings.store_uri)
     values = {"rows": 8000, "missing": 0, "mean": 0.123456, "std": 0.1234, "low": 0.0, "median": 0.5, "high": 1.0}
     statistics = {
-        f.name: FeatureStatistics(f.name, **values, buckets=((0.0, 0.5, 1.0), (0.5, 1.0, 7.0)))
-        for f in features.FEATURES
+        f.name: FeatureStatistics(**values, buckets=((0.0, 0.5, 1.0), (0.5, 1.0, 7.0))) for f in features.FEATURES
     }
-    run = replace(
-        run_page.explain(lineage, None, runs.settings.store_uri), exports=exports(), now=statistics, before=statistics
-    )
+    run = lineage_report.explain(lineage, None, runs.settings.store_uri)
+    vars(run).update(exports=exports(), now=statistics, before=statistics)
     contents = {
-        "run": run_page.as_page(run),
+        "run": lineage_report.as_run_page(run),
         "lineage": lineage_report.as_page(report),
         "card": lineage_report.as_card(report),
     }

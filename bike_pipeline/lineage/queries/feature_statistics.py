@@ -21,6 +21,8 @@ _COUNTED = {"hr", "weekday", "mnth"}
 _FILE = "FeatureStats.pb"
 # From, to, rows.
 Bucket: TypeAlias = tuple[float, float, float]
+# Mean, standard deviation, lowest, median, highest, buckets.
+_Numbers: TypeAlias = tuple[float, float, float, float, float, tuple[Bucket, ...]]
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,6 @@ class FeatureStatistics:
     range, else ten equal ones.
     """
 
-    name: str
     rows: int
     missing: int
     mean: float
@@ -54,26 +55,11 @@ def read_statistics(uri: str, split: str) -> dict[str, FeatureStatistics]:
     found: dict[str, FeatureStatistics] = {}
     for feature in proto.datasets[0].features if proto.datasets else ():
         name = feature.path.step[-1] if feature.path.step else feature.name
-        if feature.HasField("string_stats"):
-            coded = _coded(name, feature.string_stats)
-            if coded is not None:
-                found[name] = coded
-            continue
-        numbers = feature.num_stats
-        if not numbers.common_stats.num_non_missing:
-            continue
-        standard = [h for h in numbers.histograms if h.type == h.STANDARD]
-        found[name] = FeatureStatistics(
-            name=name,
-            rows=int(numbers.common_stats.num_non_missing),
-            missing=int(numbers.common_stats.num_missing),
-            mean=numbers.mean,
-            std=numbers.std_dev,
-            low=numbers.min,
-            median=numbers.median,
-            high=numbers.max,
-            buckets=_buckets(standard[0].buckets, whole=feature.type == feature.INT) if standard else (),
-        )
+        coded = feature.HasField("string_stats")
+        common = (feature.string_stats if coded else feature.num_stats).common_stats
+        numbers = _coded(feature.string_stats) if coded else _measured(feature) if common.num_non_missing else None
+        if numbers is not None:
+            found[name] = FeatureStatistics(int(common.num_non_missing), int(common.num_missing), *numbers)
     calendar = Path(calendar_sums.file_of(uri, split))
     if calendar.is_file():
         sums = calendar_sums.from_bytes(calendar.read_bytes(), str(calendar))
@@ -89,10 +75,16 @@ def statistics_of(lineage: Lineage, examples: Artifact | None, split: str) -> di
     return next((read_statistics(found.uri, split) for found in taken), {})
 
 
-def _buckets(recorded: Sequence[Any], whole: bool) -> tuple[Bucket, ...]:
-    found = [(b.low_value, b.high_value, b.sample_count) for b in recorded]
-    low, high = found[0][0], found[-1][1]
-    if not whole or high - low >= len(found):
+def _measured(feature: statistics_pb2.FeatureNameStatistics) -> _Numbers:
+    numbers = feature.num_stats
+    standard = next((h.buckets for h in numbers.histograms if h.type == h.STANDARD), ())
+    found = [(b.low_value, b.high_value, b.sample_count) for b in standard]
+    buckets = _whole(found) if feature.type == feature.INT and found else tuple(found)
+    return numbers.mean, numbers.std_dev, numbers.min, numbers.median, numbers.max, buckets
+
+
+def _whole(found: Sequence[Bucket]) -> tuple[Bucket, ...]:
+    if found[-1][1] - found[0][0] >= len(found):
         return tuple(found)
     # No bucket holds two values; what TFDV's estimate puts between two belongs to the nearer one.
     rows: dict[int, float] = defaultdict(float)
@@ -101,12 +93,12 @@ def _buckets(recorded: Sequence[Any], whole: bool) -> tuple[Bucket, ...]:
     return _by_value(rows)
 
 
-def _by_value(rows: Mapping[int, float]) -> tuple[Bucket, ...]:
+def _by_value(rows: Mapping[Any, float]) -> tuple[Bucket, ...]:
     return tuple((value - 0.5, value + 0.5, count) for value, count in sorted(rows.items()))
 
 
-def _coded(name: str, texts: statistics_pb2.StringStatistics) -> FeatureStatistics | None:
-    """Return a column of codes, which TFDV counts by value; None if its values are no numbers."""
+def _coded(texts: statistics_pb2.StringStatistics) -> _Numbers | None:
+    """Return the numbers of a column of codes, which TFDV counts by value; None if its values are no numbers."""
     try:
         counts = sorted((float(bucket.label), bucket.sample_count) for bucket in texts.rank_histogram.buckets)
     except ValueError:
@@ -116,17 +108,9 @@ def _coded(name: str, texts: statistics_pb2.StringStatistics) -> FeatureStatisti
         return None
     values, weights = np.array(counts).T
     mean = float(np.average(values, weights=weights))
-    return FeatureStatistics(
-        name=name,
-        rows=int(texts.common_stats.num_non_missing),
-        missing=int(texts.common_stats.num_missing),
-        mean=mean,
-        std=math.sqrt(np.average((values - mean) ** 2, weights=weights)),
-        low=counts[0][0],
-        median=float(values[np.searchsorted(np.cumsum(weights), rows / 2)]),
-        high=counts[-1][0],
-        buckets=tuple((value - 0.5, value + 0.5, count) for value, count in counts),
-    )
+    std = math.sqrt(np.average((values - mean) ** 2, weights=weights))
+    median = float(values[np.searchsorted(np.cumsum(weights), rows / 2)])
+    return mean, std, counts[0][0], median, counts[-1][0], _by_value(dict(counts))
 
 
 def shift(now: FeatureStatistics | None, before: FeatureStatistics | None) -> float | None:
