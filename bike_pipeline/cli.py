@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import click
 
-from bike_pipeline.errors import NO_ROOM, BikePipelineError, ExitCode, first_words
+from bike_pipeline.errors import NO_ROOM, BikePipelineError, ExitCode, first_words, full_place, is_of_storage
 from bike_pipeline.log_capture import take_any_text
 from bike_pipeline.signals import Terminated, raise_on_termination
 from bike_pipeline.version import __version__
@@ -118,8 +118,6 @@ def _stop(message: str, code: int) -> NoReturn:
 def _full_place() -> str:
     import tempfile
 
-    from bike_pipeline.lineage.store.store_error import full_place
-
     return full_place((Path.cwd(), tempfile.gettempdir()))
 
 
@@ -150,9 +148,8 @@ def main() -> None:
         where = f"{place}: " if place else ""
         _stop(f"{where}{error.strerror or error}. Check permissions and free space there.", ExitCode.STORAGE)
     except Exception as error:  # noqa: BLE001 (the last resort: no traceback reaches a person unasked)
-        from bike_pipeline.lineage.store.store_error import is_of_storage, is_store_error
-
-        if is_store_error(error):
+        # Told without loading ML Metadata's library.
+        if type(error).__module__ == "ml_metadata.errors":
             first = first_words(error, 200)
             if is_of_storage(error):
                 _stop(

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
+from collections.abc import Iterable
 from enum import IntEnum
+from pathlib import Path
 
 # What the operating system says where there is no room; such an error often names no file.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Less than this is no room for anything, in bytes.
+_ROOM = 1024 * 1024
+# What SQLite and the operating system say where the file cannot be written; TensorFlow and ML Metadata pass it on in
+# errors of their own kinds.
+_STORAGE_PHRASES = (
+    *(os.strerror(number) for number in (*NO_ROOM, errno.EACCES, errno.EROFS)),
+    "disk I/O error",
+    "database or disk is full",
+    "attempt to write a readonly database",
+)
 # Where a database's error goes on with the statement, and a message with its fields.
 _STATEMENT = re.compile(
     r"\s*(?:\bquery:\s*(?=[A-Z]{4})|\[SQL:|\b(?:SELECT|INSERT INTO|UPDATE|DELETE FROM|CREATE TABLE)\s"
@@ -24,6 +37,29 @@ def first_words(error: BaseException, most: int = 300) -> str:
     """
     lines = (" ".join(_STATEMENT.sub("", line).split()) for line in _NODES.sub(" ", str(error)).splitlines())
     return (next(filter(None, lines), "") or type(error).__name__)[:most]
+
+
+def full_place(places: Iterable[str | os.PathLike[str]]) -> str:
+    """Return where there is no room, for an error that does not say it: the places that are full, else all of them."""
+    local = [os.fspath(place) for place in places if os.fspath(place) and "://" not in os.fspath(place)]
+    full = [place for place in local if _free(Path(place)) < _ROOM]
+    return " or ".join(dict.fromkeys(full or local))
+
+
+def _free(place: Path) -> float:
+    import shutil
+
+    for folder in (place, *place.parents):
+        try:
+            return shutil.disk_usage(folder).free
+        except OSError:
+            continue
+    return float("inf")
+
+
+def is_of_storage(error: BaseException) -> bool:
+    """Return whether an error's text says that there was no room or no right to write."""
+    return any(phrase in str(error) for phrase in _STORAGE_PHRASES)
 
 
 class ExitCode(IntEnum):

@@ -32,7 +32,6 @@ LEFT_OUT = {
     "settings.tree": "as settings",
     "lineage.store.connection": "how the metadata store is reached, and not what it holds",
     "lineage.store.located_store": "as lineage.store.connection",
-    "lineage.store.store_error": "how a failure of the metadata store is told",
 }
 
 

@@ -16,13 +16,12 @@ from tfx.proto.orchestration import executable_spec_pb2
 
 from bike_pipeline import progress
 from bike_pipeline.data.spans import SpanStore
-from bike_pipeline.errors import BikePipelineError, StageError, StorageError, first_words
+from bike_pipeline.errors import BikePipelineError, StageError, StorageError, first_words, full_place, is_of_storage
 from bike_pipeline.lineage.queries.evidence import window_of
 from bike_pipeline.lineage.queries.run_results import stage_summary
 from bike_pipeline.lineage.records import sealing
 from bike_pipeline.lineage.store.connection import STORE_ERRORS, failure_of
 from bike_pipeline.lineage.store.metadata_store import CACHED, Lineage, prop
-from bike_pipeline.lineage.store.store_error import full_place, is_of_storage
 from bike_pipeline.lineage.store.writing import record_failure
 from bike_pipeline.run_events import RunObserver, StageResult
 from bike_pipeline.runners.located_metadata import LocatedMetadata

@@ -139,7 +139,7 @@ def explain_run(settings: Settings, run_id: str | None = None, output: Path | No
 
 def track(settings: Settings, run_id: str | None = None) -> Tracked:
     """Send a run to MLflow; None is the newest that came to an evaluation. Errors as of `send_to_mlflow`."""
-    from bike_pipeline.lineage.queries.tracking_payload import tracking_payload
+    from bike_pipeline.lineage.queries.runs import tracking_payload
     from bike_pipeline.tracking.hooks import send_to_mlflow
 
     found = tracking_payload(lineage_of(settings), run_id)

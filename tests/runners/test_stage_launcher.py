@@ -94,7 +94,7 @@ def test_a_full_disk_is_named_where_the_error_does_not_say_it(
     (tmp_path / "artifacts").mkdir()
     used[places[0]] = 0
     monkeypatch.setattr(
-        "bike_pipeline.lineage.store.store_error.shutil.disk_usage",
+        "shutil.disk_usage",
         lambda p: SimpleNamespace(free=used.get(str(p), 10**9)),
     )
     assert str(as_failure("Trainer", error, places)).startswith(f"Trainer: {places[0]}: ")

@@ -10,11 +10,16 @@ from typing import Any
 
 from bike_pipeline import features
 from bike_pipeline.errors import BikePipelineError, MetadataError
-from bike_pipeline.lineage.queries import run_changes
 from bike_pipeline.lineage.queries.evidence import decisions_of, evidence_of, exports_of_run, findings_of, window_of
 from bike_pipeline.lineage.queries.feature_statistics import Bucket, read_statistics, shift, statistics_of
 from bike_pipeline.lineage.queries.history import FoundModel, History
-from bike_pipeline.lineage.queries.run_changes import SettingChange, setting_changes
+from bike_pipeline.lineage.queries.runs import (
+    SettingChange,
+    baseline_examples,
+    explain_stages,
+    previous_run,
+    setting_changes,
+)
 from bike_pipeline.lineage.records.run_record import RunSource, source_of_run
 from bike_pipeline.lineage.reports.graph import Graph, as_svg, graph_of
 from bike_pipeline.lineage.store.metadata_store import Lineage, prop
@@ -224,7 +229,7 @@ def explain(lineage: Lineage, run_id: str | None, store_uri: str) -> SimpleNames
     if run is None:
         what = f"there is no run '{run_id}'" if run_id else "there is no run yet"
         raise MetadataError(what, fix="`bike-pipeline runs` lists every run")
-    earlier = run_changes.previous_run(history, runs, run)
+    earlier = previous_run(history, runs, run)
     report = report_of_run(history, run.run_id, store_uri, earlier.run_id if earlier else "")
     facts = dict(report.facts)
     findings, now = None, {}
@@ -237,11 +242,11 @@ def explain(lineage: Lineage, run_id: str | None, store_uri: str) -> SimpleNames
     return SimpleNamespace(
         run=run,
         trigger=_trigger(facts.get("called by", ""), facts.get("runner", "")),
-        stages=run_changes.explain_stages(history, run, earlier),
+        stages=explain_stages(history, run, earlier),
         report=report,
         findings=findings,
         now=now,
-        before=statistics_of(history, run_changes.baseline_examples(history, run), "train"),
+        before=statistics_of(history, baseline_examples(history, run), "train"),
         exports=exports_of_run(history, run),
     )
 

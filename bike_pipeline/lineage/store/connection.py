@@ -22,9 +22,8 @@ from ml_metadata import errors as mlmd_errors
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as pb
 
-from bike_pipeline.errors import MetadataError, first_words
+from bike_pipeline.errors import MetadataError, first_words, is_of_storage
 from bike_pipeline.lineage.store.located_store import LocatedStore, read_only
-from bike_pipeline.lineage.store.store_error import is_of_storage
 from bike_pipeline.settings.metadata import METADATA_PASSWORD, METADATA_PASSWORD_FILE, METADATA_USER
 
 # What is raised where the store refuses what it is asked, and where it cannot even be connected to.
