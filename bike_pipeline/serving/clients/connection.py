@@ -9,12 +9,12 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.serving.clients.errors import ClientError, OverloadedError, timed_out
+from bike_pipeline.serving.security.watched_file import content_of
 
 if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
@@ -131,23 +131,12 @@ class Connection:
     @property
     def credentials(self) -> dict[str, str]:
         """Headers or metadata that say who asks; names in lower case, as gRPC wants them."""
-        found = {}
-        if self.token:
-            found["authorization"] = f"Bearer {self.token}"
-        if self.api_key:
-            found[API_KEY_HEADER] = self.api_key
-        return found
+        found = {"authorization": self.token and f"Bearer {self.token}", API_KEY_HEADER: self.api_key}
+        return {name: value for name, value in found.items() if value}
 
     def pem(self, path: str) -> bytes | None:
         """Return the content of a certificate or key file; None if no file is named."""
-        if not path:
-            return None
-        try:
-            return Path(path).read_bytes()
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot read it ({error.strerror or error})", where=path, fix="check serving.client's file names"
-            ) from None
+        return content_of(path, "serving.client's file names") if path else None
 
     def ssl_context(self) -> ssl.SSLContext | None:
         """Return what verifies the server and proves who we are; None without TLS."""

@@ -19,7 +19,7 @@ from typing import Any
 
 from bike_pipeline.errors import BusyError, ConfigurationError
 from bike_pipeline.serving.security import SCOPES, Client
-from bike_pipeline.storage.atomic_files import FOREVER, file_lock, replace_file, storage_error
+from bike_pipeline.storage.atomic_files import FOREVER, file_lock, one_error, replace_file
 
 # Where a key stands in a leaked log or repository, secret scanners find it by this.
 PREFIX = "bike_"
@@ -189,10 +189,8 @@ def revoke(path: Path, key_id: str) -> ApiKey:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    try:
+    with one_error("write", path):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise storage_error(error, "write", path) from None
     # Two people who make keys at the same moment both find theirs in the file.
     busy = BusyError("another process changes the keys", where=str(path), fix="try again")
     with file_lock(path.with_name(f".{path.name}.lock"), busy, seconds=FOREVER, mode=0o600):

@@ -80,13 +80,14 @@ def _guarded(guard: Guard, handler: Handler) -> Handler:
                 response = await _admitted(guard, open_path, request, handler)
         except StatusError as refusal:
             response = _refused(refusal)
-        except (RequestPayloadError, HttpProcessingError) as error:
-            _forget(error)
-            response = _closing(_error_response(400, "The request's body cannot be read."))
-        except ConnectionError as error:
-            # The client went away in the middle of its body: nobody reads this, and nothing of it is unforeseen.
-            _forget(error)
-            response = _closing(_error_response(499, "The client went away."))
+        except (RequestPayloadError, HttpProcessingError, ConnectionError) as error:
+            # aiohttp keeps it with the connection: let go of its frames, and so of what they hold.
+            error.__traceback__ = error.__context__ = error.__cause__ = None
+            told = 400, "The request's body cannot be read."
+            if isinstance(error, ConnectionError):
+                # In the middle of the body: nobody reads this, and nothing of it is unforeseen.
+                told = 499, "The client went away."
+            response = _closing(_error_response(*told))
         # CancelledError is none of these: then nobody waits for an answer.
         except Exception as error:  # noqa: BLE001 (no error's text or traceback reaches a client)
             response = _error_response(500, report(error, f"REST {request.method}"))
@@ -125,11 +126,6 @@ async def _admitted(guard: Guard, open_path: str, request: web.BaseRequest, hand
 def _takes_body(path: str) -> bool:
     # TF Serving's methods stand behind a colon; no other request has a body.
     return path[:11].lower() == "/v1/models/" and ":" in path
-
-
-def _forget(error: BaseException) -> None:
-    """Let go of the frames of an error that aiohttp keeps with the connection, and so of what they hold."""
-    error.__traceback__ = error.__context__ = error.__cause__ = None
 
 
 def _arrived(request: web.BaseRequest) -> bytes:
