@@ -9,8 +9,8 @@ import click
 from bike_pipeline.commands.shared import FOLDER, Parts, answer, captured, command, json_option, table
 
 if TYPE_CHECKING:
+    from bike_pipeline.edge.channel import PublishedBundle
     from bike_pipeline.settings import Settings
-    from bike_pipeline.use_cases.serving import PublishedBundle
 
 
 CHANNELS = ("stable", "beta")

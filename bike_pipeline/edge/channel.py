@@ -33,12 +33,13 @@ _RENEWED = {"sequence": 0, "expires": ""}
 
 
 @dataclass(frozen=True)
-class Published:
-    """What a push did: the channel's folder, whether devices will find something new, and what channel.json holds."""
+class PublishedBundle:
+    """A channel after a push: its folder, whether devices find something new, its file, the bundle's manifest."""
 
-    folder: Path
+    folder: str
     changed: bool
     payload: dict[str, Any]
+    manifest: dict[str, Any]
 
 
 def current(
@@ -89,7 +90,7 @@ def publish(
     trusted: Mapping[str, Ed25519PublicKey],
     valid_days: float,
     sequence: int | None = None,
-) -> Published:
+) -> PublishedBundle:
     """Make a bundle the current one of a channel; readers see the one before or this one, never a part.
 
     A bundle that is current already is signed anew once half of its time is over, and left alone before. Devices refuse
@@ -126,11 +127,11 @@ def publish(
             expires = updates.expires_of(before) if before else None
             left = expires - now if expires else timedelta(0)
             if before and left > valid / 2 and {**payload, **_RENEWED} == {**before, **_RENEWED}:
-                return Published(folder, False, before)
+                return PublishedBundle(str(folder), False, before, bundle.manifest)
             text = json.dumps(payload, sort_keys=True)
             signature = base64.b64encode(signer.sign(text.encode())).decode()
             envelope = {"payload": text, "signature": signature, "key_id": signer.key_id}
             replace_file(folder / CHANNEL_FILE, (json.dumps(envelope, indent=1) + "\n").encode())
     except OSError as error:
         raise storage_error(error, "write", folder) from None
-    return Published(folder, True, payload)
+    return PublishedBundle(str(folder), True, payload, bundle.manifest)

@@ -7,12 +7,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bike_pipeline.errors import ConfigurationError, EdgeError, ModelError, VerificationError
 from bike_pipeline.use_cases.lineage import lineage_of
 
 if TYPE_CHECKING:
+    from bike_pipeline.edge.channel import PublishedBundle
     from bike_pipeline.model_registry.deployment import Change
     from bike_pipeline.model_registry.model_signature import Check
     from bike_pipeline.model_registry.signing import PublicKey
@@ -51,16 +52,6 @@ class Verification:
             where=self.folder,
             fix=_OTHER_KEY if all(check.other_key for check in failed) else _ORIGIN if self.sound else _DAMAGED,
         )
-
-
-@dataclass(frozen=True)
-class PublishedBundle:
-    """A channel after a push: its folder, whether devices find something new, its file, the bundle's manifest."""
-
-    folder: str
-    changed: bool
-    payload: dict[str, Any]
-    manifest: dict[str, Any]
 
 
 def predict(
@@ -244,5 +235,4 @@ def push_edge(
     built = bundle.build(found, settings.serving.model_name, int(folder.name), settings.edge, largest, signer)
     bundle.prove(built, device_keys[signer.key_id])
     base = output.expanduser().absolute() if output else settings.edge_path
-    published = channels.publish(base, channel, built, signer, device_keys, settings.edge.valid_days, sequence)
-    return PublishedBundle(str(published.folder), published.changed, published.payload, built.manifest)
+    return channels.publish(base, channel, built, signer, device_keys, settings.edge.valid_days, sequence)
