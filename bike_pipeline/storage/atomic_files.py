@@ -49,23 +49,19 @@ def one_error(doing: str, where: str | os.PathLike[str]) -> Iterator[None]:
         raise storage_error(error, doing, where) from error
 
 
-def _sync(path: str | os.PathLike[str], flags: int = 0) -> None:
-    descriptor = os.open(path, os.O_RDONLY | flags)
+def sync_path(path: str | os.PathLike[str]) -> None:
+    """Flush a file, or a folder's entries, to the disk, so that a rename in it survives a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def sync_folder(path: str | os.PathLike[str]) -> None:
-    """Flush a folder's entries to the disk, so that a rename in it survives a power cut."""
-    _sync(path, os.O_DIRECTORY)
-
-
 def sync_tree(folder: Path) -> None:
     """Flush every file and folder below `folder`, and itself, before it is renamed into its place."""
     for path in (*folder.rglob("*"), folder):
-        _sync(path)
+        sync_path(path)
 
 
 def write_and_sync(path: str | os.PathLike[str], content: bytes, *, append: bool = False, mode: int = 0o666) -> None:
@@ -91,7 +87,7 @@ def replace_file(target: Path, content: bytes, *, mode: int = 0o666) -> None:
         except BaseException:
             aside.unlink(missing_ok=True)
             raise
-        sync_folder(target.parent)
+        sync_path(target.parent)
 
 
 def create_file(target: Path, content: bytes, *, mode: int = 0o600) -> bool:

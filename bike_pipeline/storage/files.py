@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from bike_pipeline.errors import BusyError, StorageError
-from bike_pipeline.storage.atomic_files import file_lock, one_error, sync_folder, sync_tree, write_and_sync
+from bike_pipeline.storage.atomic_files import file_lock, one_error, sync_path, sync_tree, write_and_sync
 from bike_pipeline.storage.remote_files import RemoteFiles, open_file_system
 
 LOCK_SECONDS = 60.0
@@ -102,14 +102,14 @@ class LocalFiles:
             target.parent.mkdir(parents=True, exist_ok=True)
             aside.rename(target)
             for parent in {target.parent, self._root}:
-                sync_folder(parent)
+                sync_path(parent)
 
     def replace(self, path: str, content: bytes) -> None:
         """Write a file, whole or not at all."""
         with self._aside(self._root / path) as aside:
             write_and_sync(aside, content)
             aside.replace(self._root / path)
-            sync_folder((self._root / path).parent)
+            sync_path((self._root / path).parent)
 
     def append(self, path: str, content: bytes) -> None:
         """Add to a file's end; a crash may leave a part of it."""

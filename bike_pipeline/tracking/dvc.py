@@ -14,13 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bike_pipeline.data.manifest import MANIFEST
-from bike_pipeline.storage.atomic_files import replace_file, storage_error, sync_folder
+from bike_pipeline.storage.atomic_files import replace_file, storage_error, sync_path
 
 if TYPE_CHECKING:
     from bike_pipeline.data.spans import SpanStore
-
-# Pulled rows belong to DVC's cache, never to git.
-_IGNORED = b"/version-*/\n"
 
 
 def write_version(store: SpanStore, span: int, version: int, folder: Path, remote: Path) -> Path:
@@ -70,7 +67,8 @@ def write_version(store: SpanStore, span: int, version: int, folder: Path, remot
     written = folder / place.parent / f"{place.name}.dvc"
     ignore = written.with_name(".gitignore")
     if not ignore.exists():
-        replace_file(ignore, _IGNORED)
+        # Pulled rows belong to DVC's cache, never to git.
+        replace_file(ignore, b"/version-*/\n")
     content = yaml.safe_dump(record, sort_keys=False, allow_unicode=True).encode()
     if not written.exists() or written.read_bytes() != content:
         replace_file(written, content)
@@ -89,7 +87,7 @@ def _keep(file: Path, remote: Path) -> str:
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         file.replace(target)
-        sync_folder(target.parent)
+        sync_path(target.parent)
     return address
 
 

@@ -31,7 +31,7 @@ from bike_pipeline.modeling import rows
 from bike_pipeline.settings.evaluation import EvaluationSettings
 from bike_pipeline.settings.exporting import ExportingSettings, Method
 from bike_pipeline.settings.training import TrainingSettings
-from bike_pipeline.storage.atomic_files import one_error, sync_folder, sync_tree
+from bike_pipeline.storage.atomic_files import one_error, sync_path, sync_tree
 
 TABLE_FILE = "compression.json"
 MODEL_FOLDER = "model"
@@ -106,7 +106,7 @@ def new_result(base: Path) -> Iterator[tuple[Path, Path]]:
             yield aside, target
             sync_tree(aside)
             aside.rename(target)
-            sync_folder(base)
+            sync_path(base)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     for number in before:
