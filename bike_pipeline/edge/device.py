@@ -30,13 +30,12 @@ from bike_pipeline.edge.updates import MANIFEST, RefusedError, UpdateError
 
 CHECK_SECONDS = 300
 OK, FAILED, NO_RUNTIME = 0, 19, 9
-_MODULE = "bike_pipeline.edge.device"
 _SHA256_LENGTH = 64
 
 
 def check_in_child(folder: Path) -> None:
     """Run the golden rows in a process of its own, which a broken model may crash or hang without harm."""
-    command = [sys.executable, "-m", _MODULE, "check", "--folder", str(folder)]
+    command = [sys.executable, "-m", "bike_pipeline.edge.device", "check", "--folder", str(folder)]
     # Where the package lies, which on a device is inside bike-edge.pyz.
     places = [str(Path(__file__).absolute().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}

@@ -154,13 +154,10 @@ def trusted_keys(*, without_own: bool = False) -> dict[str, PublicKey]:
     With `without_own` a signing key that cannot be read is passed over: who only serves need not have it.
     """
     named, must = _default.get("trust", _NO_TRUST)
-    try:
-        own = own_public_keys()
-    except ConfigurationError:
-        if not without_own:
-            raise
-        own = {}
-    found = {**own, **read_public_keys(named)}
+    found: dict[str, PublicKey] = {}
+    with contextlib.suppress(ConfigurationError) if without_own else contextlib.nullcontext():
+        found = own_public_keys()
+    found |= read_public_keys(named)
     if must and not found:
         raise ConfigurationError(
             "a signature is required, and there is no public key to check it with",
@@ -201,11 +198,10 @@ def _from_file(path: Path, make: bool) -> Signer:
             created = create_file(path, pem, mode=0o600)
         content = path.read_bytes()
     except OSError as error:
+        reason, fix = error.strerror or error, "grant write permission there, or name a key in signing.key_file"
         if make:
-            problem = f"cannot write the signing key ({error.strerror or error})"
-            fix = "grant write permission there, or name a key in signing.key_file"
-            raise StorageError(problem, where=str(path), fix=fix) from None
-        problem = f"cannot read the signing key ({error.strerror or error})"
+            raise StorageError(f"cannot write the signing key ({reason})", where=str(path), fix=fix) from None
+        problem = f"cannot read the signing key ({reason})"
         raise ConfigurationError(problem, where=str(path), fix=_MAKE_ONE) from None
     found = _signer(content, str(path), created=created)
     if make:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -219,14 +220,11 @@ def _bind(source: str, target: str) -> dict[str, Any]:
 
 def differing(content: Mapping[str, str], folder: Path) -> list[str]:
     """Return the names of files in `folder` that are absent or not what is generated, in order."""
-    return [name for name, text in content.items() if _read(folder / name) != text]
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return None
+    found = {}
+    for name in content:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            found[name] = (folder / name).read_text(encoding="utf-8")
+    return [name for name, text in content.items() if found.get(name) != text]
 
 
 def write(content: Mapping[str, str], folder: Path) -> list[Path]:

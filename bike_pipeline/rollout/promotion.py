@@ -124,7 +124,7 @@ def _reload(address: str, targets: RolloutTargets, wanted: ServedVersions) -> No
 
     connection = connection_of(targets.client, targets.model_name, address, "grpc")
     with rpc.channel(connection) as channel:
-        server = _Server(channel, connection, targets)
+        server = _Server(rpc.services(channel)[rpc.MODEL], connection, targets)
         try:
             available = {version for version, (state, _) in server.states().items() if state == "AVAILABLE"}
             server.load(ServedVersions(tuple(sorted({*available, *wanted.versions})), {}))
@@ -142,14 +142,13 @@ def _reload(address: str, targets: RolloutTargets, wanted: ServedVersions) -> No
 class _Server:
     """A server's ModelService."""
 
-    def __init__(self, channel: Any, connection: Connection, targets: RolloutTargets) -> None:
+    def __init__(self, service: Any, connection: Connection, targets: RolloutTargets) -> None:
         from bike_pipeline.serving import protos
-        from bike_pipeline.serving.clients import rpc
 
         self._address, self._targets = connection.authority, targets
         self._options = {"timeout": targets.promotion.server_seconds, "metadata": tuple(connection.credentials.items())}
         self._status, self._management = protos.get_model_status_pb2, protos.model_management_pb2
-        self._service = rpc.services(channel)[rpc.MODEL]
+        self._service = service
 
     def load(self, wanted: ServedVersions) -> None:
         """Have it serve these versions and no others."""
@@ -232,10 +231,7 @@ def _was_withdrawn(base_path: str | Path, version: int) -> bool:
 def promote(
     base_path: str | Path, version: int, targets: RolloutTargets, label: str = STABLE, reason: str = ""
 ) -> Change | None:
-    """Validate a version unless that was done, promote it, and roll it out.
-
-    Returns:
-        The change; None if it has the label already, in which case it is rolled out again.
+    """Validate a version unless that was done, promote it and roll it out; return None if it had the label already.
 
     Raises:
         ServerError: it does not pass, or a target does not take it.

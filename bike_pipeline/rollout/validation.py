@@ -42,7 +42,6 @@ GOLDEN_FILE = "assets.extra/exports/golden.json"
 _MODEL = "candidate"
 _PERCENTILE = 0.95
 _STOP_SECONDS = 20
-_KILOBYTES_PER_MEGABYTE = 1024
 # From linux/prctl.h: the signal that a process gets when its parent dies.
 _PR_SET_PDEATHSIG = 1
 
@@ -288,7 +287,7 @@ def _peak_memory(pid: int) -> float:
     """Return a process's peak resident set in megabytes, as the kernel counts it."""
     for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / _KILOBYTES_PER_MEGABYTE
+            return int(line.split()[1]) / 1024
     raise _TrialError("its process ended while it was asked")
 
 

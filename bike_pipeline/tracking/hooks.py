@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+import traceback
+import urllib.request
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -60,19 +63,15 @@ def send_to_mlflow(settings: Settings, run: TrackingPayload) -> Sent:
 
 def _connect(uri: str) -> None:
     """Stop at once if nothing listens."""
-    import socket
-    import urllib.request
-
     parts = urlsplit(uri)
     host = parts.hostname or ""
-    if parts.scheme not in ("http", "https"):
+    # Where there is a proxy, only that may be able to reach it.
+    proxied = parts.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host)
+    if proxied or parts.scheme not in ("http", "https"):
         return
-    if parts.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
-        # Only the proxy may be able to reach it.
-        return
-    address = (host, parts.port or (443 if parts.scheme == "https" else 80))
+    port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
-        socket.create_connection(address, _CONNECT_SECONDS).close()
+        socket.create_connection((host, port), _CONNECT_SECONDS).close()
     except OSError as error:
         raise TrackingError(f"MLflow cannot be reached ({error.strerror or error})", where=uri, fix=_LATER) from None
 
@@ -105,8 +104,6 @@ def after_ingest(settings: Settings, store: SpanStore, span: int, version: int) 
 
 
 def _warning(error: Exception) -> str:
-    import traceback
-
     if not isinstance(error, BikePipelineError):
         traceback.print_exception(error)
     sys.stderr.write(f"tracking: {error}\n")

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -191,8 +192,6 @@ def main() -> int:
     try:
         answer: dict[str, Any] = asdict(send(Message(**json.load(sys.stdin))))
     except Exception as error:  # noqa: BLE001 (whoever waits for this process gets one line)
-        import traceback
-
         traceback.print_exc()
         answer = {"error": first_words(error, 200)}
     answers.write(json.dumps(answer) + "\n")
