@@ -216,7 +216,7 @@ def take_turns(exports: Path, names: Sequence[str], rounds: int) -> dict[str, li
         names: the formats to measure.
         rounds: how often all of them take their turn.
     """
-    from bike_pipeline.exporting.timing import medians_by_round, one_core
+    from bike_pipeline.exporting.acceptance.measurements import medians_by_round, one_core
 
     # Threads that a library starts inherit the core, so it is taken before any of them is imported.
     with one_core():

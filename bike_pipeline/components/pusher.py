@@ -24,7 +24,7 @@ from tfx.utils import io_utils, proto_utils
 from bike_pipeline.components import base
 from bike_pipeline.components.artifact_types import Exports
 from bike_pipeline.components.base import Artifacts
-from bike_pipeline.exporting import pushed_layout
+from bike_pipeline.exporting.acceptance import report
 from bike_pipeline.lineage.queries.evidence import evidence_of
 from bike_pipeline.lineage.records.run_record import canonical
 from bike_pipeline.lineage.store.metadata_store import Lineage
@@ -118,7 +118,7 @@ class PusherExecutor(stock.Executor):
                 "model_uri": model.uri,
                 "fingerprint": fingerprint,
                 "metric_set": metric_set,
-                "exports": pushed_layout.passed(exports),
+                "exports": report.passed(exports),
                 "exports_fingerprint": exports_fingerprint,
                 "pushed_at_ms": int(time.time() * 1000),
             }
@@ -126,7 +126,7 @@ class PusherExecutor(stock.Executor):
             evidence = json.loads(pushed.get_string_custom_property(EVIDENCE_PROPERTY) or "{}")
 
             def complete(incoming: Path) -> None:
-                pushed_layout.add(exports, incoming)
+                report.add_to_version(exports, incoming)
                 model_signature.write(incoming, evidence, signer, version)
 
             registry.add(source, version, record, complete)
@@ -152,7 +152,7 @@ def _is_whole(destination: str, fingerprint: str, exports_fingerprint: str) -> b
 def _fingerprint_when_pushed(exports: Path) -> str:
     """Return the fingerprint that these exports have in a version's folder, where only what passed is."""
     with tempfile.TemporaryDirectory(prefix="bike-push-") as folder:
-        pushed_layout.add(exports, Path(folder))
+        report.add_to_version(exports, Path(folder))
         return layout.exports_fingerprint(folder)
 
 

@@ -139,11 +139,11 @@ def test_no_rounds_are_refused() -> None:
 def test_real_formats_take_turns_on_one_core(
     exported: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from bike_pipeline.exporting import timing
+    from bike_pipeline.exporting.acceptance import measurements
     from bike_pipeline.exporting.formats import registry
     from bike_pipeline.exporting.formats.base import Source
 
-    monkeypatch.setattr(timing, "SECONDS", 0.01)
+    monkeypatch.setattr(measurements, "SECONDS", 0.01)
     for name in (SAVED_MODEL, LITERT):
         (tmp_path / name).mkdir()
         registry.format_of(name).export(Source(exported.path, {}), tmp_path / name)

@@ -292,9 +292,9 @@ def test_two_measurements_of_the_same_exports_are_the_same_exports(world: World)
         found = world.export("tflite_float32")
         version = world.folder / f"version-{number}"
         shutil.copytree(world.saved_model, version)
-        from bike_pipeline.exporting import pushed_layout as pushed
+        from bike_pipeline.exporting.acceptance import report
 
-        pushed.add(found.folder, version)
+        report.add_to_version(found.folder, version)
         versions.append(version)
         shutil.rmtree(found.folder)
     first, second = versions

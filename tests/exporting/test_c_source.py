@@ -162,7 +162,7 @@ def test_no_input_at_all_leaves_the_defined_language(generated: Path, tmp_path: 
     """Every extreme of the struct's types, under the sanitizers: nothing reads beside a table or overflows."""
     whole = ["INT64_MIN", "-1", "0", "INT64_MAX"]
     floats = ["NAN", "INFINITY", "-INFINITY", "FLT_MAX"]
-    fields = c_source.templates.fields_of(generated / c_source.HEADER)
+    fields = c_source.fields_of(generated / c_source.HEADER)
     sets = "\n".join(
         f"row.{name} = {'whole' if kind == 'int64_t' else 'floats'}[(k + {index}) % 4];"
         for index, (name, kind) in enumerate(fields)

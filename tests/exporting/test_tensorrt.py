@@ -22,7 +22,6 @@ from bike_pipeline import features
 from bike_pipeline.errors import ExportError, MissingExtraError
 from bike_pipeline.exporting.acceptance.parity import compare
 from bike_pipeline.exporting.formats import tensorrt as tensorrt_format
-from bike_pipeline.exporting.formats import tensorrt_recipe
 from bike_pipeline.exporting.formats.registry import format_of
 
 
@@ -200,7 +199,7 @@ def test_rows_and_answers_get_where_they_belong(full_size: Any, stage: _Stage, t
     found.export(full_size.source, tmp_path)
     assert stage.cleared == ["TF32"]
     assert set(stage.profile) == {f.name for f in features.MODEL_INPUTS}
-    assert set(stage.profile.values()) == {((1,), (1_024,), (tensorrt_recipe.LARGEST,))}
+    assert set(stage.profile.values()) == {((1,), (1_024,), (16_384,))}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "model.plan", "tensorrt.json", "trtexec.sh"]
     loaded = found.load(tmp_path)
     many = loaded.predict({name: np.tile(values, 20) for name, values in full_size.golden.items()})

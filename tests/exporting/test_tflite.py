@@ -14,8 +14,7 @@ import pytest
 from bike_pipeline import features
 from bike_pipeline.errors import ExportError, MissingExtraError
 from bike_pipeline.exporting.acceptance.parity import compare
-from bike_pipeline.exporting.formats.base import Source
-from bike_pipeline.exporting.formats.quantization import ROWS_PER_END, with_extremes
+from bike_pipeline.exporting.formats.base import ROWS_PER_END, Source, with_extremes
 from bike_pipeline.exporting.formats.registry import format_of
 
 FORMATS = ("tflite_float32", "tflite_float16", "tflite_dynamic_range", "tflite_int8")

@@ -1,20 +1,27 @@
-"""What is measured of an exported model: its answers, how long it takes to be ready, how fast it is."""
+"""What is measured of an exported model: its answers, how long it takes to be ready, how fast it is.
+
+Several calls take turns on one core, so that a slower machine slows all of them.
+"""
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
-from bike_pipeline.exporting import timing
-from bike_pipeline.exporting.formats.base import Columns, Loaded, Predictions
+from bike_pipeline.exporting.formats.base import Columns, Loaded, Predictions, in_parts
 from bike_pipeline.modeling.golden import with_broken_rows
 
-# Rows in one call where many are answered: what bounds the memory.
-ROWS_PER_CALL = 16_384
 BATCH = 1024
+# Calls until caches, branch prediction and lazily made buffers have settled.
+WARM_UP = 20
+# A median settles long before; the seconds bound what a slow call may cost.
+CALLS, SECONDS = 2000, 0.1
+_FEWEST = 5
 
 
 @dataclass(frozen=True)
@@ -56,20 +63,49 @@ def measure(load: Callable[[], Loaded], golden: Columns, evaluated: Columns) -> 
     loaded = load()
     loaded.predict(first)
     cold = time.perf_counter() - began
-    answers, mixed, on_labels = (predict_all(loaded, rows) for rows in (golden, with_broken_rows(golden), evaluated))
+    answers = [in_parts(loaded.predict, rows) for rows in (golden, with_broken_rows(golden), evaluated)]
     batch = {name: np.resize(values, BATCH) for name, values in golden.items()}
     seconds = []
     for rows in (first, batch):
-        timing.median_seconds(lambda rows=rows: loaded.predict(rows), timing.WARM_UP)  # type: ignore[misc]
-        seconds.append(timing.median_seconds(lambda rows=rows: loaded.predict(rows)))  # type: ignore[misc]
-    return Measurement(answers, mixed, on_labels, Speed(cold * 1e3, seconds[0] * 1e6, BATCH / seconds[1]))
+        median_seconds(lambda rows=rows: loaded.predict(rows), WARM_UP)  # type: ignore[misc]
+        seconds.append(median_seconds(lambda rows=rows: loaded.predict(rows)))  # type: ignore[misc]
+    return Measurement(*answers, Speed(cold * 1e3, seconds[0] * 1e6, BATCH / seconds[1]))
 
 
-def predict_all(loaded: Loaded, columns: Columns) -> Predictions:
-    """Return the answers to any number of rows, shape (rows,), some at a time."""
-    rows = len(next(iter(columns.values())))
-    parts = [
-        loaded.predict({name: values[start : start + ROWS_PER_CALL] for name, values in columns.items()})
-        for start in range(0, rows, ROWS_PER_CALL)
-    ]
-    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+def median_seconds(call: Callable[[], object], calls: int = CALLS) -> float:
+    """Return the median time of up to `calls` calls, in seconds."""
+    taken: list[float] = []
+    ends = time.perf_counter() + SECONDS
+    while len(taken) < _FEWEST or (len(taken) < calls and time.perf_counter() < ends):
+        began = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - began)
+    return float(np.median(taken))
+
+
+@contextmanager
+def one_core() -> Iterator[int]:
+    """Keep this thread on one of the cores that it may use, and yield the core's number."""
+    allowed = os.sched_getaffinity(0)
+    core = max(allowed)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield core
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def medians_by_round(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Return the median seconds of each call, one a round; in each round all calls take their turn.
+
+    Args:
+        calls: what to time, by name.
+        rounds: how often each takes its turn, at least 1.
+    """
+    for call in calls.values():
+        median_seconds(call, WARM_UP)
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            found[name].append(median_seconds(call))
+    return found

@@ -1,10 +1,15 @@
-"""What came of every format: `parity.json` and `golden.json`, beside the exports and in the pushed model."""
+"""What came of every format: `parity.json` and `golden.json`, beside the exports and in the pushed model.
+
+Of a pushed model, `assets.extra/exports` holds the formats that passed. The SavedModel is not among them: it is the
+version's folder itself.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,9 +18,10 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from bike_pipeline import features
+from bike_pipeline.errors import ExportError
 from bike_pipeline.exporting.acceptance.parity import Parity
 from bike_pipeline.exporting.formats.base import Columns, Precision, Predictions
-from bike_pipeline.model_registry.layout import PARITY_FILE
+from bike_pipeline.model_registry.layout import EXPORTS_FOLDER, PARITY_FILE
 
 GOLDEN_FILE = "golden.json"
 # Lies beside the exports of a model that was not blessed.
@@ -136,6 +142,36 @@ def _shortest(value: Any) -> int | float | str:
         return int(value)
     number = float(str(value))
     return number if math.isfinite(number) else _NAMES[str(number)]
+
+
+def passed(exports: Path) -> list[str]:
+    """Return the names of the formats that may be pushed, as the `parity.json` of a folder of exports has them.
+
+    Raises:
+        ExportError: it is not there or damaged.
+    """
+    path = exports / PARITY_FILE
+    try:
+        report = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ExportError(
+            "there are no exports", where=str(path), fix="run the pipeline, or `bike-pipeline export`"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ExportError(f"cannot read it ({error})", where=str(path), fix="export the model again") from None
+    return [name for name, entry in report["formats"].items() if entry["passed"] is True]
+
+
+def add_to_version(exports: Path, version: Path) -> None:
+    """Copy the formats that passed, with the report and the golden rows, into the folder of a version."""
+    target = version / EXPORTS_FOLDER
+    names = passed(exports)
+    target.mkdir(parents=True)
+    for name in names:
+        if name != SAVED_MODEL:
+            shutil.copytree(exports / name, target / name)
+    for file in (PARITY_FILE, GOLDEN_FILE):
+        shutil.copyfile(exports / file, target / file)
 
 
 def size_and_sha256(folder: Path, file: str) -> tuple[int, str]:

@@ -21,12 +21,11 @@ from bike_pipeline import features, progress
 from bike_pipeline.errors import BikePipelineError, MissingExtraError, first_words
 from bike_pipeline.exporting import workers
 from bike_pipeline.exporting.acceptance import quality
-from bike_pipeline.exporting.acceptance.measurements import predict_all
+from bike_pipeline.exporting.acceptance.measurements import medians_by_round, one_core
 from bike_pipeline.exporting.acceptance.report import SAVED_MODEL
 from bike_pipeline.exporting.compression.rule import Candidate, Choice, decide
 from bike_pipeline.exporting.formats import frozen_graph, registry
-from bike_pipeline.exporting.formats.base import Columns, Format, Loaded, Source
-from bike_pipeline.exporting.timing import medians_by_round, one_core
+from bike_pipeline.exporting.formats.base import Columns, Format, Loaded, Source, in_parts
 from bike_pipeline.modeling import rows
 from bike_pipeline.settings.evaluation import EvaluationSettings
 from bike_pipeline.settings.exporting import ExportingSettings, Method
@@ -202,10 +201,10 @@ def _measured(candidates: dict[str, Candidate], loaded: dict[str, Loaded], tryin
     inputs = {f.name: material.evaluated[f.name] for f in features.MODEL_INPUTS}
     first = {name: values[:1] for name, values in inputs.items()}
     blessed = registry.format_of(SAVED_MODEL).load(material.saved_model)
-    answers = {SAVED_MODEL: predict_all(blessed, inputs)}
+    answers = {SAVED_MODEL: in_parts(blessed.predict, inputs)}
     for name, model in loaded.items():
         try:
-            answers[name] = predict_all(model, inputs)
+            answers[name] = in_parts(model.predict, inputs)
         except Exception as error:  # noqa: BLE001 (as above)
             reason = f"it does not answer ({type(error).__name__}: {first_words(error)})"
             candidates[name] = replace(candidates[name], error=reason)

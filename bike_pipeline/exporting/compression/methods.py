@@ -26,9 +26,10 @@ from keras.quantizers import fake_quant_with_min_max_vars
 from bike_pipeline import features
 from bike_pipeline.errors import ExportError
 from bike_pipeline.exporting.compression.candidates import Material
+from bike_pipeline.exporting.formats.base import in_parts
 from bike_pipeline.modeling import architectures, saved_model, training
 from bike_pipeline.modeling.distribution import Loss
-from bike_pipeline.modeling.rows import Columns, chunks
+from bike_pipeline.modeling.rows import Columns
 from bike_pipeline.settings.exporting import (
     CompressionSettings,
     DistillationSettings,
@@ -37,8 +38,6 @@ from bike_pipeline.settings.exporting import (
     QuantizationAwareSettings,
 )
 
-# Rows that the teacher answers at once.
-_ROWS_PER_CALL = 16_384
 # Share of the epochs over which weights are taken away; the rest heals the last cut.
 RAMP = 0.5
 # A channel whose weights are all zero still needs a range.
@@ -75,8 +74,8 @@ class Teacher:
     def answers(self) -> npt.NDArray[np.float32]:
         """Return the blessed model's answers to the training rows, in rentals, shape (rows,)."""
         model = self.model()
-        logs: list[Any] = [model(part, training=False).numpy() for part in chunks(self.inputs, _ROWS_PER_CALL)]
-        rentals: npt.NDArray[np.float32] = np.maximum(np.expm1(np.concatenate(logs)), 0.0).astype(np.float32)
+        logs = in_parts(lambda part: model(part, training=False).numpy(), self.inputs)
+        rentals: npt.NDArray[np.float32] = np.maximum(np.expm1(logs), 0.0).astype(np.float32)
         return rentals
 
 

@@ -1,10 +1,17 @@
-"""What every export format does: `export` a model, and `load` it again."""
+"""What every export format does, `export` a model and `load` it again, and what several of them share.
+
+Int8 formats quantize the large dense layers alone. Activations are clipped to what calibration saw. A span of one year
+holds neither the next year nor a hurricane, and a model that was calibrated without them answers nonsense there; so
+every end of every feature's range stands in a row of its own, beside what an ordinary hour holds.
+"""
 
 from __future__ import annotations
 
 import abc
 import functools
-from collections.abc import Mapping
+import json
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
@@ -12,6 +19,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from bike_pipeline import features
+from bike_pipeline.errors import ExportError
+from bike_pipeline.modeling.golden import LAST_YEAR
 from bike_pipeline.modeling.loaded_model import LoadedModel
 
 if TYPE_CHECKING:
@@ -22,6 +32,12 @@ Predictions = npt.NDArray[np.float32]
 # "float32" formats carry the model's own numbers; all others trade accuracy for size or speed, "compressed" as another
 # model that was made of it.
 Precision = Literal["float32", "float16", "int8", "compressed"]
+# Rows in one call where many are answered: what bounds the memory.
+ROWS_PER_CALL = 16_384
+# A layer with fewer weights saves nothing worth the error of eight bits.
+SMALLEST_LAYER = 1_024
+# How many ordinary hours each end of a range is tried with.
+ROWS_PER_END = 4
 
 
 @dataclass(frozen=True)
@@ -103,3 +119,88 @@ class Format(abc.ABC):
             ExportError: the file cannot be loaded.
             MissingExtraError: the optional part it needs is not installed.
         """
+
+
+def in_parts(answer: Callable[[Columns], Predictions], columns: Columns) -> Predictions:
+    """Return the answers to any number of rows, shape (rows,), at most `ROWS_PER_CALL` a call."""
+    rows = len(next(iter(columns.values())))
+    parts = [
+        answer({name: values[start : start + ROWS_PER_CALL] for name, values in columns.items()})
+        for start in range(0, rows, ROWS_PER_CALL)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+
+def cannot_load(runtime: str, reason: str, path: Path) -> ExportError:
+    """Return the error of a file that its runtime refuses."""
+    return ExportError(f"{runtime} cannot load it ({reason})", where=str(path), fix="export the model again")
+
+
+def layer_of(name: str) -> str:
+    """Return the name of an operation in the graph without the calls that TensorFlow wraps it in."""
+    return "/".join(part for part in name.split("/") if part not in ("StatefulPartitionedCall", "PartitionedCall"))
+
+
+def unsupported(title: str, operators: Iterable[tuple[str, str]], saved_model: Path) -> ExportError:
+    """Return the error of a format that lacks operators; it names the layer that each belongs to.
+
+    Args:
+        title: what people call the format.
+        operators: name of each operator, such as `AsString`, and of its node, such as
+            `bike_demand_1/hash_temp_1/AsString`.
+        saved_model: folder of the exported SavedModel.
+    """
+    path, layers = saved_model / "assets.extra" / "model.keras", set()
+    if path.is_file():
+        # Read without Keras.
+        with zipfile.ZipFile(path) as archive:
+            layers = set(_layers(json.loads(archive.read("config.json"))["config"]))
+    found = sorted({f"{operator} in {_place(node, layers)}" for operator, node in operators})
+    return ExportError(
+        f"{title} has no operator for {', '.join(found)}",
+        where=str(saved_model),
+        fix="change that layer so that it uses plain arithmetic, or take this format out of exporting.formats",
+    )
+
+
+def _place(node: str, layers: set[str]) -> str:
+    """Return where a node stands: the layer it belongs to, or the transforms."""
+    for scope in reversed(layer_of(node).split("/")[:-1]):
+        # Keras numbers the scopes of a layer that is called again.
+        for name in (scope, scope.rpartition("_")[0] if scope.rpartition("_")[2].isdigit() else ""):
+            if name in layers:
+                return f"layer {name}"
+    return f"the transforms before the model (node {node})"
+
+
+def _layers(config: dict[str, Any]) -> Iterable[str]:
+    """Yield the names of the layers in a Keras model's configuration, those of models within it too."""
+    for layer in config.get("layers", ()):
+        yield layer["config"].get("name", "")
+        yield from _layers(layer["config"])
+
+
+def nothing_to_quantize(source: Source, instead: str) -> ExportError:
+    """Return the error of a model whose dense layers are all small, with the format to use `instead`."""
+    return ExportError(
+        f"no dense layer has {SMALLEST_LAYER} weights or more, so there is nothing to quantize",
+        where=str(source.saved_model),
+        fix=f"use {instead}: it is as small",
+    )
+
+
+def with_extremes(columns: Columns) -> Columns:
+    """Return the rows, at least one, followed by `ROWS_PER_END` of them for each end of each feature's range."""
+    rows = len(columns[features.MODEL_INPUTS[0].name])
+    ends = [
+        (feature.name, end)
+        for feature in features.MODEL_INPUTS
+        for end in (feature.minimum or 0, LAST_YEAR if feature.maximum is None else feature.maximum)
+        for _ in range(ROWS_PER_END)
+    ]
+    # Spread over the span, so that an end meets several seasons and hours.
+    chosen = np.linspace(0, rows - 1, len(ends)).astype(np.int64)
+    extended = {f.name: np.concatenate([columns[f.name], columns[f.name][chosen]]) for f in features.MODEL_INPUTS}
+    for row, (name, end) in enumerate(ends, start=rows):
+        extended[name][row] = end
+    return extended

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from bike_pipeline import features
 from bike_pipeline.errors import ExportError
-from bike_pipeline.exporting.formats.base import Source
+from bike_pipeline.exporting.formats.base import Source, layer_of
 
 _SHARED_FILE = "graph.pickle"
 # An operator passes its first input on, or rearranges nothing within a row; its other inputs are of no account.
@@ -80,11 +80,6 @@ class FrozenGraph:
     inputs: tuple[Value, ...]
     operations: tuple[Operation, ...]
     output: Value
-
-
-def layer_of(name: str) -> str:
-    """Return an operation's name without the calls it is wrapped in."""
-    return "/".join(part for part in name.split("/") if part not in ("StatefulPartitionedCall", "PartitionedCall"))
 
 
 class _Reader:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -12,10 +14,16 @@ from pathlib import Path
 import numpy as np
 
 from bike_pipeline import extras, features
-from bike_pipeline.errors import ExportError
-from bike_pipeline.exporting.formats import tensorrt_recipe
-from bike_pipeline.exporting.formats.base import Columns, Format, Predictions, Source
-from bike_pipeline.exporting.formats.operators import unsupported
+from bike_pipeline.errors import ExportError, first_words
+from bike_pipeline.exporting.formats.base import (
+    ROWS_PER_CALL,
+    Columns,
+    Format,
+    Predictions,
+    Source,
+    cannot_load,
+    unsupported,
+)
 
 FILE = "model.onnx"
 SIGNATURE = "serving_default"
@@ -25,6 +33,10 @@ BATCH = "batch"
 # tf2onnx writes a file with operators that ONNX does not have, says so in its log, and exits with 0.
 _UNSUPPORTED = re.compile(r"Tensorflow op \[(?P<node>[^\]]+): (?P<operator>\w+)\] is not supported")
 _TYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
+# Of TensorRT's recipe: its JSON, its script, and the engine that it builds.
+CONFIG, SCRIPT, ENGINE = "tensorrt.json", "trtexec.sh", "model.plan"
+# Rows in one call of an engine: a client's single hour, a batch of the embedded server, and the most.
+ENGINE_ROWS = {"min": 1, "opt": 1_024, "max": ROWS_PER_CALL}
 
 
 class Session:
@@ -44,11 +56,7 @@ class Session:
             self._types = {tensor.name: _TYPES[tensor.type] for tensor in self._session.get_inputs()}
         # ONNX Runtime's errors have no common public class.
         except Exception as error:
-            raise ExportError(
-                f"ONNX Runtime cannot load it ({str(error).splitlines()[0]})",
-                where=str(path),
-                fix="export the model again",
-            ) from error
+            raise cannot_load("ONNX Runtime", first_words(error), path) from error
 
     def predict(self, columns: Columns) -> Predictions:
         """Return the rentals an hour of raw rows, shape (rows,)."""
@@ -69,11 +77,42 @@ class Float32(Format):
         extras.require(self.extra, f"exporting to {self.title}")
         convert(source, folder / FILE)
         Session(folder / FILE, self.title).predict({name: values[:1] for name, values in source.calibration.items()})
-        tensorrt_recipe.write(folder, FILE)
+        write_recipe(folder)
 
     def load(self, folder: Path) -> Session:
         """Load it with ONNX Runtime, on one thread."""
         return Session(folder / FILE, self.title)
+
+
+def write_recipe(folder: Path) -> None:
+    """Write what TensorRT builds an engine from the ONNX file with: a `trtexec` line as a script, and the same as JSON.
+
+    So whoever has the GPU can build the engine: it runs on the model of GPU and the version of TensorRT that it was
+    built with, and on no other. TF32, which TensorRT uses where it may, keeps 10 bits of a product's inputs; the check
+    allows a difference of 1e-5.
+    """
+    shapes = [
+        f"--{name}Shapes={','.join(f'{f.name}:{rows}' for f in features.MODEL_INPUTS)}"
+        for name, rows in ENGINE_ROWS.items()
+    ]
+    words = ["trtexec", f"--onnx={FILE}", f"--saveEngine={ENGINE}", *shapes, "--noTF32", "--skipInference"]
+    line = " \\\n  ".join(map(shlex.quote, words))
+    script = folder / SCRIPT
+    script.write_text(
+        f'#!/bin/sh\n# Needs TensorRT 10 or later and an NVIDIA GPU.\ncd "$(dirname "$0")" && exec {line}\n'
+    )
+    script.chmod(0o755)
+    types = {"int": "int64", "float": "float32"}
+    config = {
+        "onnx": FILE,
+        "engine": ENGINE,
+        "precision": "float32",
+        "tf32": False,
+        "inputs": {f.name: types[f.kind] for f in features.MODEL_INPUTS},
+        "output": features.LABEL,
+        "rows": ENGINE_ROWS,
+    }
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def convert(source: Source, path: Path) -> None:

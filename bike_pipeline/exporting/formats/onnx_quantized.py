@@ -13,12 +13,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from bike_pipeline import extras, features
-from bike_pipeline.exporting.formats.base import Columns, Source
+from bike_pipeline.exporting.formats.base import (
+    SMALLEST_LAYER,
+    Columns,
+    Source,
+    nothing_to_quantize,
+    with_extremes,
+)
 from bike_pipeline.exporting.formats.onnx import FILE, Float32, Session, convert
-from bike_pipeline.exporting.formats.quantization import SMALLEST_LAYER, nothing_to_quantize, with_extremes
 
 _DENSE = ("Gemm", "MatMul")
 
@@ -56,7 +60,7 @@ def _quantize(plain: str, prepared: str, quantized: str, source: Source) -> None
         quantization.quantize_static(
             prepared,
             quantized,
-            _reader(with_extremes(source.calibration)),
+            _OneBatch(with_extremes(source.calibration)),
             nodes_to_quantize=layers,
             per_channel=True,
             # Weights of 7 bits: without VNNI, processors add two products of 8 bits each in 16 bits, and overflow.
@@ -85,18 +89,14 @@ def _without_advice() -> Iterator[None]:
         root.removeFilter(wanted)
 
 
-def _reader(rows: Columns) -> Any:
-    """Return the rows as ONNX Runtime reads calibration data: in one batch."""
-    from onnxruntime import quantization
+class _OneBatch:
+    """Rows as ONNX Runtime reads calibration data; a `CalibrationDataReader` by its one method."""
 
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._batches: Iterator[Columns] = iter([{f.name: rows[f.name] for f in features.MODEL_INPUTS}])
+    def __init__(self, rows: Columns) -> None:
+        self._batches: Iterator[Columns] = iter([{f.name: rows[f.name] for f in features.MODEL_INPUTS}])
 
-        def get_next(self) -> Columns | None:
-            return next(self._batches, None)
-
-    return Reader()
+    def get_next(self) -> Columns | None:
+        return next(self._batches, None)
 
 
 def _large_dense_layers(path: str) -> list[str]:

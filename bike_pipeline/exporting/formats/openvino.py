@@ -14,10 +14,17 @@ from typing import Any
 import numpy as np
 
 from bike_pipeline import extras, features
-from bike_pipeline.errors import ExportError
 from bike_pipeline.exporting.formats import onnx
-from bike_pipeline.exporting.formats.base import Columns, Format, Predictions, Source
-from bike_pipeline.exporting.formats.quantization import SMALLEST_LAYER, nothing_to_quantize, with_extremes
+from bike_pipeline.exporting.formats.base import (
+    SMALLEST_LAYER,
+    Columns,
+    Format,
+    Predictions,
+    Source,
+    cannot_load,
+    nothing_to_quantize,
+    with_extremes,
+)
 
 # The graph; the weights stand beside it, in model.bin.
 FILE = "model.xml"
@@ -51,11 +58,7 @@ class Request:
             self._types = {tensor.get_any_name(): tensor.get_element_type().to_dtype() for tensor in compiled.inputs}
             self._output = compiled.output(features.LABEL)
         except (OSError, RuntimeError) as error:
-            raise ExportError(
-                f"OpenVINO cannot load it ({str(error).strip().splitlines()[-1]})",
-                where=str(path),
-                fix="export the model again",
-            ) from None
+            raise cannot_load("OpenVINO", str(error).strip().splitlines()[-1], path) from None
         self._request = compiled.create_infer_request()
 
     def predict(self, columns: Columns) -> Predictions:

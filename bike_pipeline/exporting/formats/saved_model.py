@@ -5,17 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from bike_pipeline.exporting.formats.base import Columns, Format, Predictions, Source
+from bike_pipeline.exporting.formats.base import Format, Source
 from bike_pipeline.model_registry.layout import EXPORTS_FOLDER
 from bike_pipeline.modeling.loaded_model import LoadedModel
-
-
-class _Answering:
-    def __init__(self, folder: Path) -> None:
-        self._model = LoadedModel(folder)
-
-    def predict(self, columns: Columns) -> Predictions:
-        return self._model.predict(columns)
 
 
 class SavedModel(Format):
@@ -36,6 +28,6 @@ class SavedModel(Format):
             ignore=lambda path, _: [EXPORTS_FOLDER.name] if Path(path) == exports else [],
         )
 
-    def load(self, folder: Path) -> _Answering:
+    def load(self, folder: Path) -> LoadedModel:
         """Load it with TensorFlow."""
-        return _Answering(folder)
+        return LoadedModel(folder)

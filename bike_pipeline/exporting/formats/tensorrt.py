@@ -1,7 +1,7 @@
 """TensorRT: an engine for one model of NVIDIA GPU, built from the ONNX file where TensorRT and a GPU are.
 
 Where they are not, exporting says what is missing and the format counts as not built; the recipe beside the ONNX file
-(`tensorrt_recipe`) builds the engine elsewhere.
+(`onnx.write_recipe`) builds the engine elsewhere.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import numpy.typing as npt
 
 from bike_pipeline import extras, features
 from bike_pipeline.errors import ExportError, MissingExtraError
-from bike_pipeline.exporting.formats import onnx, tensorrt_recipe
-from bike_pipeline.exporting.formats.base import Columns, Format, Predictions, Source
-from bike_pipeline.exporting.formats.operators import unsupported
+from bike_pipeline.exporting.formats import onnx
+from bike_pipeline.exporting.formats.base import Columns, Format, Predictions, Source, in_parts, unsupported
 
 _DRIVER = "libcuda.so.1"
 _PACKAGES = {"tensorrt": "tensorrt", "cuda": "cuda-python"}
@@ -33,14 +32,14 @@ def require() -> None:
             f"TensorRT needs packages that are not installed (missing: {', '.join(absent)})",
             where="tensorrt",
             fix=f"run `pip install {' '.join(absent)}` on a machine with an NVIDIA GPU, or run "
-            f"{tensorrt_recipe.SCRIPT} beside the ONNX file where TensorRT is",
+            f"{onnx.SCRIPT} beside the ONNX file where TensorRT is",
         )
     lacking = _gpu_lacking()
     if lacking:
         raise ExportError(
             lacking,
             where="tensorrt",
-            fix=f"run {tensorrt_recipe.SCRIPT} beside the ONNX file on a machine with an NVIDIA GPU and TensorRT",
+            fix=f"run {onnx.SCRIPT} beside the ONNX file on a machine with an NVIDIA GPU and TensorRT",
         )
 
 
@@ -75,9 +74,8 @@ def build(path: Path, source: Source) -> bytes:
     config = builder.create_builder_config()
     config.clear_flag(tensorrt.BuilderFlag.TF32)
     profile = builder.create_optimization_profile()
-    rows = (tensorrt_recipe.SMALLEST, tensorrt_recipe.USUAL, tensorrt_recipe.LARGEST)
     for feature in features.MODEL_INPUTS:
-        profile.set_shape(feature.name, *((count,) for count in rows))
+        profile.set_shape(feature.name, *((count,) for count in onnx.ENGINE_ROWS.values()))
     config.add_optimization_profile(profile)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
@@ -106,7 +104,7 @@ class Engine:
         kinds = {f.name: np.dtype(_KINDS[f.kind]) for f in features.MODEL_INPUTS}
         self._kinds = {**kinds, features.LABEL: np.dtype(np.float32)}
         self._memory = {
-            name: self._done(runtime.cudaMalloc(tensorrt_recipe.LARGEST * kind.itemsize))
+            name: self._done(runtime.cudaMalloc(onnx.ENGINE_ROWS["max"] * kind.itemsize))
             for name, kind in self._kinds.items()
         }
         for name, address in self._memory.items():
@@ -114,12 +112,7 @@ class Engine:
 
     def predict(self, columns: Columns) -> Predictions:
         """Return the rentals an hour of raw rows, shape (rows,)."""
-        rows, step = len(columns[features.MODEL_INPUTS[0].name]), tensorrt_recipe.LARGEST
-        parts = [
-            self._answer({f.name: columns[f.name][start : start + step] for f in features.MODEL_INPUTS})
-            for start in range(0, rows, step)
-        ]
-        return np.concatenate(parts)
+        return in_parts(self._answer, {f.name: columns[f.name] for f in features.MODEL_INPUTS})
 
     def _answer(self, columns: Columns) -> Predictions:
         answers: npt.NDArray[np.float32] = np.empty(len(next(iter(columns.values()))), np.float32)
@@ -152,14 +145,14 @@ class TensorRT(Format):
 
     name = "tensorrt"
     title = "TensorRT"
-    file = tensorrt_recipe.ENGINE
+    file = onnx.ENGINE
 
     def export(self, source: Source, folder: Path) -> None:
         """Build the engine from the ONNX file, which is kept beside it with the recipe."""
         require()
         extras.require("exports", f"exporting to {self.title}")
         onnx.convert(source, folder / onnx.FILE)
-        tensorrt_recipe.write(folder, onnx.FILE)
+        onnx.write_recipe(folder)
         (folder / self.file).write_bytes(build(folder / onnx.FILE, source))
 
     def load(self, folder: Path) -> Engine:

@@ -13,16 +13,22 @@ from typing import Any
 import numpy as np
 
 from bike_pipeline import features
-from bike_pipeline.errors import ExportError
-from bike_pipeline.exporting.formats.base import Columns, Format, Predictions, Source
-from bike_pipeline.exporting.formats.operators import unsupported
+from bike_pipeline.errors import ExportError, first_words
+from bike_pipeline.exporting.formats.base import (
+    ROWS_PER_CALL,
+    Columns,
+    Format,
+    Predictions,
+    Source,
+    cannot_load,
+    in_parts,
+    unsupported,
+)
 
 FILE = "model.tflite"
 SIGNATURE = "serving_default"
 # What TensorFlow wraps the graph's own names in.
 _CALLS = re.compile(rb"(StatefulPartitionedCall|PartitionedCall)/")
-# Rows in one call: bounds memory on large files.
-_CHUNK = 16_384
 
 
 class Interpreter:
@@ -46,11 +52,7 @@ class Interpreter:
             del runner
             self._resize(1)
         except (KeyError, OSError, RuntimeError, ValueError) as error:
-            raise ExportError(
-                f"LiteRT cannot load it ({(str(error) or type(error).__name__).splitlines()[0]})",
-                where=str(path),
-                fix="export the model again",
-            ) from None
+            raise cannot_load("LiteRT", first_words(error), path) from None
 
     def _resize(self, rows: int) -> None:
         for _, index, _ in self._inputs:
@@ -62,17 +64,8 @@ class Interpreter:
         """Return the rentals an hour of raw rows, shape (rows,)."""
         arrays = [(index, np.asarray(columns[name], dtype)) for name, index, dtype in self._inputs]
         rows = len(arrays[0][1])
-        if rows <= _CHUNK:
-            return self._answer(arrays, rows)
-        starts = range(0, rows, _CHUNK)
-        return np.concatenate(
-            [
-                self._answer([(index, a[start : start + _CHUNK]) for index, a in arrays], min(_CHUNK, rows - start))
-                for start in starts
-            ]
-        )
-
-    def _answer(self, arrays: list[tuple[int, Any]], rows: int) -> Predictions:
+        if rows > ROWS_PER_CALL:
+            return in_parts(self.predict, columns)
         if rows != self._rows:
             self._resize(rows)
         interpreter = self._interpreter
@@ -82,7 +75,7 @@ class Interpreter:
         return np.asarray(interpreter.get_tensor(self._output), np.float32)
 
 
-def convert(source: Source, title: str, **options: Any) -> bytes:
+def convert(source: Source, title: str, *, smaller: bool = False, float16: bool = False) -> bytes:
     """Return the signature that takes raw features as a LiteRT file; builtin operators only.
 
     From the frozen signature: the converter's own way writes a SavedModel and loads it twice for each file, which takes
@@ -91,18 +84,18 @@ def convert(source: Source, title: str, **options: Any) -> bytes:
     Args:
         source: the model.
         title: what people call the format, for errors.
-        options: attributes of TensorFlow's converter by name; `types` stands for `target_spec.supported_types`.
+        smaller: whether weights are kept in fewer bits: as float16 or, by default, as int8.
+        float16: see `smaller`.
     """
     import tensorflow as tf
 
     function = source.frozen
     converter = tf.compat.v1.lite.TFLiteConverter(function.graph.as_graph_def(), function.inputs, function.outputs)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    converter.target_spec.supported_types = options.pop("types", [])
+    converter.target_spec.supported_types = [tf.float16] if float16 else []
+    converter.optimizations = [tf.lite.Optimize.DEFAULT] if smaller else []
     # What it adds says how the file was made, and would be added by parsing all of it once more.
     converter.exclude_conversion_metadata = True
-    for name, value in options.items():
-        setattr(converter, name, value)
     try:
         return _with_signature(converter.convert())
     # The converter's own class has no public name; every error of it carries the operators it stumbled over.
@@ -115,7 +108,7 @@ def convert(source: Source, title: str, **options: Any) -> bytes:
         if operators:
             raise unsupported(title, operators, source.saved_model) from None
         raise ExportError(
-            f"{title} cannot carry it ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
+            f"{title} cannot carry it ({first_words(error)})",
             where=str(source.saved_model),
             fix="see the log for what TensorFlow's converter said",
         ) from error
@@ -180,9 +173,7 @@ class Float16(Tflite):
     precision = "float16"
 
     def _converted(self, source: Source) -> bytes:
-        import tensorflow as tf
-
-        return convert(source, self.title, optimizations=[tf.lite.Optimize.DEFAULT], types=[tf.float16])
+        return convert(source, self.title, smaller=True, float16=True)
 
 
 class DynamicRange(Tflite):
@@ -193,6 +184,4 @@ class DynamicRange(Tflite):
     precision = "int8"
 
     def _converted(self, source: Source) -> bytes:
-        import tensorflow as tf
-
-        return convert(source, self.title, optimizations=[tf.lite.Optimize.DEFAULT])
+        return convert(source, self.title, smaller=True)

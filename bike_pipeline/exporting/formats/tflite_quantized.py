@@ -15,8 +15,7 @@ import warnings
 from typing import Any
 
 from bike_pipeline import extras, features
-from bike_pipeline.exporting.formats.base import Source
-from bike_pipeline.exporting.formats.quantization import SMALLEST_LAYER, nothing_to_quantize, with_extremes
+from bike_pipeline.exporting.formats.base import SMALLEST_LAYER, Source, nothing_to_quantize, with_extremes
 from bike_pipeline.exporting.formats.tflite import SIGNATURE, Tflite, convert
 
 

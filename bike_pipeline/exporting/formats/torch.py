@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 
 from bike_pipeline import extras, features
-from bike_pipeline.errors import ExportError
+from bike_pipeline.errors import ExportError, first_words
 from bike_pipeline.exporting.formats import frozen_graph
-from bike_pipeline.exporting.formats.base import Columns, Format, Predictions, Source
-from bike_pipeline.exporting.formats.operators import unsupported
+from bike_pipeline.exporting.formats.base import Columns, Format, Predictions, Source, cannot_load, unsupported
 
 # Rows to trace with: torch.export takes a batch of one as the number one.
 _EXAMPLE_ROWS = 4
@@ -144,11 +143,7 @@ class Module:
             self._module = load(torch, str(path))
         # A damaged file is an error of zip, pickle or C++, whichever comes first.
         except Exception as error:
-            raise ExportError(
-                f"PyTorch cannot load it ({(str(error).strip() or type(error).__name__).splitlines()[0]})",
-                where=str(path),
-                fix="export the model again",
-            ) from error
+            raise cannot_load("PyTorch", first_words(error), path) from error
 
     def predict(self, columns: Columns) -> Predictions:
         """Return the rentals an hour of raw rows, shape (rows,)."""
