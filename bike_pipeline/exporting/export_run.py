@@ -13,17 +13,10 @@ from bike_pipeline import features, progress
 from bike_pipeline.errors import BikePipelineError, ExportError, MissingExtraError, first_words
 from bike_pipeline.exporting import workers
 from bike_pipeline.exporting.acceptance import quality
+from bike_pipeline.exporting.acceptance import report as reports
 from bike_pipeline.exporting.acceptance.measurements import Measurement, Speed, measure
 from bike_pipeline.exporting.acceptance.parity import compare, not_finite_fault
-from bike_pipeline.exporting.acceptance.report import (
-    SAVED_MODEL,
-    EdgeGate,
-    ExportReport,
-    FormatReport,
-    size_and_sha256,
-    write_golden,
-    write_report,
-)
+from bike_pipeline.exporting.acceptance.report import SAVED_MODEL, EdgeGate, ExportReport, FormatReport, size_and_sha256
 from bike_pipeline.exporting.formats import frozen_graph
 from bike_pipeline.exporting.formats.base import Columns, Format, Source
 from bike_pipeline.modeling import golden, slice_sums
@@ -69,11 +62,8 @@ class _Run:
                         (self.folder / other.name).mkdir()
                         self._submit(process, other, "export")
                 progress.report(number / total, f"exporting {format_.title}")
-                if self._attempt(self._export, process, format_):
-                    if format_.name == SAVED_MODEL and self._saved_model_here:
-                        self._attempt(self._measure_here, process, format_)
-                    else:
-                        self._submit(process, format_, "measure")
+                if self._attempt(self._export, process, format_) and format_.name not in self.measured:
+                    self._submit(process, format_, "measure")
             for number, format_ in enumerate(formats, start=len(formats)):
                 progress.report(number / total, f"measuring {format_.title}")
                 if format_.name not in self.failures and format_.name not in self.measured:
@@ -109,9 +99,8 @@ class _Run:
         else:
             process.result(f"{format_.name}-export")
         size_and_sha256(target, format_.file)
-
-    def _measure_here(self, _: workers.Workers, format_: Format) -> None:
-        self.measured[format_.name] = measure(lambda: self._source.loaded, self._golden, self._inputs)
+        if format_.name == SAVED_MODEL and self._saved_model_here:
+            self.measured[format_.name] = measure(lambda: self._source.loaded, self._golden, self._inputs)
 
     def _take_answers(self, process: workers.Workers, format_: Format) -> None:
         speed = process.result(f"{format_.name}-measure")
@@ -142,19 +131,12 @@ def run(
     blessed: bool,
     saved_model_here: bool,
 ) -> ExportReport:
-    """Export, load, check, measure and accept every format, and write `golden.json` and `parity.json`.
+    """Export, load, check, measure and accept every format, and write it with `golden.json` and `parity.json`.
 
-    Args:
-        formats: the formats, the SavedModel among them.
-        source: the model.
-        evaluated: rows of the eval split, each of `EVALUATED_COLUMNS` of shape (rows,).
-        settings: limits, rows and seconds.
-        evaluation: the gate in front of serving, which devices are held to as well.
-        folder: where each format's folder and the two files are written; it exists.
-        model_id: MLMD id of the model.
-        blessed: whether it is blessed.
-        saved_model_here: measure the SavedModel in this process, which has loaded TensorFlow already; else in one of
-            its own, whose cold start holds the seconds of TensorFlow's import.
+    The SavedModel is among the formats. `evaluated` holds rows of the eval split, each of `EVALUATED_COLUMNS` of shape
+    (rows,); `evaluation` is the gate in front of serving, which devices are held to as well. With `saved_model_here`
+    the SavedModel is measured in this process, which has loaded TensorFlow already; else in one of its own, whose cold
+    start holds the seconds of TensorFlow's import.
 
     Raises:
         ExportError: the SavedModel itself cannot be exported or loaded: there is nothing to hold others against.
@@ -178,7 +160,7 @@ def run(
             where=str(source.saved_model),
             fix="run the pipeline: it trains a model that answers NaN there, which models of earlier releases do not",
         )
-    written = write_golden(folder, golden_rows, golden.broken_rows(), reference.golden, golden.SEED)
+    written = reports.write_golden(folder, golden_rows, reference.golden)
     answers = {name: measured.evaluated for name, measured in done.measured.items()}
     sums = quality.sums_by_format(source.saved_model, evaluated, answers)
     entries = {}
@@ -204,7 +186,7 @@ def run(
         gates = {name: EdgeGate(blessed=False, format=name, reason="the model is not blessed") for name in gates}
     if gates:
         report = replace(report, edge_gate=next(iter(gates.values())), edge_gates=gates)
-    write_report(report, folder)
+    reports.write_report(report, folder)
     return report
 
 

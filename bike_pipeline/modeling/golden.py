@@ -36,7 +36,7 @@ _UNSEEN_CODES = (-1, 1_000)
 _UNSEEN_NUMBERS = (-0.5, 1.5, 25.0)
 _NOT_FINITE = (math.nan, math.inf, -math.inf)
 # Of golden.json: where these rows stand.
-_NOT_FINITE_KEY = "not_finite"
+NOT_FINITE_KEY = "not_finite"
 WARMUP_FILE = "tf_serving_warmup_requests"
 # TF Serving refuses to load a version with more records.
 MOST_WARMUP_RECORDS = 1_000
@@ -92,7 +92,7 @@ def read_golden(path: Path) -> tuple[dict[str, list[float]], list[float]]:
     answers = [float(value) for value in golden[features.LABEL]]
     if not all(map(math.isfinite, answers)):
         raise ValueError("an answer to a sound row is not a number")
-    broken = golden[_NOT_FINITE_KEY]["columns"] if _NOT_FINITE_KEY in golden else {}
+    broken = golden[NOT_FINITE_KEY]["columns"] if NOT_FINITE_KEY in golden else {}
     columns = {
         name: [*values, *(float(value) if isinstance(value, str) else value for value in broken.get(name, ()))]
         for name, values in golden["columns"].items()

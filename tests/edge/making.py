@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from bike_pipeline.edge import bundle
 from bike_pipeline.edge.updates import read_channel
 from bike_pipeline.model_registry import ModelRegistry, model_signature, signing
-from bike_pipeline.modeling.golden import broken_rows, golden_rows
+from bike_pipeline.modeling.golden import golden_rows
 from bike_pipeline.settings import load_settings
 
 ROWS = 300
@@ -96,7 +96,7 @@ def export_small_model(folder: Path) -> None:
         }  # fmt: skip
     report = {"formats": formats, "edge_gate": GATE}
     (folder / "exports" / "parity.json").write_text(json.dumps(report))
-    write_golden(folder / "exports", rows, broken_rows(), np.asarray(answers, np.float32), 1)
+    write_golden(folder / "exports", rows, np.asarray(answers, np.float32))
 
 
 def push(made: Path, base: Path, version: int, key: Key | None, **changes: Any) -> Path:

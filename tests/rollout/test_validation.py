@@ -32,9 +32,7 @@ def model(exported, tmp_path_factory):
     """A small real model with an export, and its own answers to golden rows beside it."""
     folder = with_export(exported.path, tmp_path_factory.mktemp("candidate") / "model")
     columns = golden_rows(200)
-    write_golden(
-        (folder / validation.GOLDEN_FILE).parent, columns, broken_rows(), LoadedModel(folder).predict(columns), 1
-    )
+    write_golden((folder / validation.GOLDEN_FILE).parent, columns, LoadedModel(folder).predict(columns))
     return folder
 
 

@@ -20,10 +20,10 @@ from bike_pipeline.modeling.slice_sums import Measured
 from bike_pipeline.modeling.slices import SLICINGS
 from bike_pipeline.settings.evaluation import ChangeThreshold, EvaluationSettings
 from bike_pipeline.settings.exporting import ExportingSettings
+from bike_pipeline.stages import DECISIONS_FILE
 
 # Folder of the evaluations beside the exports, one a format, as TFMA's readers expect them.
 EVALUATIONS_FOLDER = "tfma"
-DECISIONS_FILE = "decisions.json"
 
 
 def edge_gates(
@@ -36,20 +36,16 @@ def edge_gates(
     folder: Path,
 ) -> dict[str, EdgeGate]:
     """Return the verdict on each LiteRT format that passed; the first of them is that of the model."""
-    return {
-        format_.name: _verdict(sums, format_, _with_edge_limits(settings, limits), model, folder)
-        for format_ in formats
-        if isinstance(format_, Tflite) and report.formats[format_.name].passed
-    }
-
-
-def _with_edge_limits(settings: EvaluationSettings, limits: ExportingSettings) -> EvaluationSettings:
-    """Return the gate's settings with the SavedModel as the baseline, and what may be lost against it."""
+    litert = [f for f in formats if isinstance(f, Tflite) and report.formats[f.name].passed]
+    if not litert:
+        return {}
+    # The SavedModel is the baseline.
     changes = (
         ChangeThreshold(metric="mae", max_increase=limits.max_mae_increase),
         *(ChangeThreshold(metric="mae", slicing=s, max_increase=limits.max_slice_mae_increase) for s in SLICINGS),  # type: ignore[arg-type]
     )
-    return settings.model_copy(update={"change_thresholds": changes})
+    held = settings.model_copy(update={"change_thresholds": changes})
+    return {format_.name: _verdict(sums, format_, held, model, folder) for format_ in litert}
 
 
 def _verdict(sums: Measured, format_: Format, settings: EvaluationSettings, model: Path, folder: Path) -> EdgeGate:

@@ -63,13 +63,14 @@ def measure(load: Callable[[], Loaded], golden: Columns, evaluated: Columns) -> 
     loaded = load()
     loaded.predict(first)
     cold = time.perf_counter() - began
-    answers = [in_parts(loaded.predict, rows) for rows in (golden, with_broken_rows(golden), evaluated)]
+    asked = (golden, with_broken_rows(golden), evaluated)
+    answers, mixed, on_labels = (in_parts(loaded.predict, rows) for rows in asked)
     batch = {name: np.resize(values, BATCH) for name, values in golden.items()}
     seconds = []
     for rows in (first, batch):
         median_seconds(lambda rows=rows: loaded.predict(rows), WARM_UP)  # type: ignore[misc]
         seconds.append(median_seconds(lambda rows=rows: loaded.predict(rows)))  # type: ignore[misc]
-    return Measurement(*answers, Speed(cold * 1e3, seconds[0] * 1e6, BATCH / seconds[1]))
+    return Measurement(answers, mixed, on_labels, Speed(cold * 1e3, seconds[0] * 1e6, BATCH / seconds[1]))
 
 
 def median_seconds(call: Callable[[], object], calls: int = CALLS) -> float:
@@ -96,12 +97,7 @@ def one_core() -> Iterator[int]:
 
 
 def medians_by_round(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Return the median seconds of each call, one a round; in each round all calls take their turn.
-
-    Args:
-        calls: what to time, by name.
-        rounds: how often each takes its turn, at least 1.
-    """
+    """Return the median seconds of each call by name, one a round of at least 1; in each round all take their turn."""
     for call in calls.values():
         median_seconds(call, WARM_UP)
     found: dict[str, list[float]] = {name: [] for name in calls}

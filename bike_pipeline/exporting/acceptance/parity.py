@@ -64,11 +64,8 @@ def compare(reference: npt.NDArray[np.float32], answers: npt.NDArray[np.float32]
 def not_finite_fault(mixed: Columns, measured: Measurement) -> str:
     """Return what a model does wrong with rows that are not finite, as half a sentence; "" if nothing is wrong.
 
-    Every such row must be answered with NaN, and no other row of the batch otherwise for it.
-
-    Args:
-        mixed: the golden rows with broken ones among them.
-        measured: its answers to these, and to the golden rows alone.
+    Every such row of `mixed`, the golden rows with broken ones among them, must be answered with NaN, and no other row
+    of the batch otherwise for it.
     """
     sound = are_sound(mixed)
     invented = np.flatnonzero(~sound & ~np.isnan(measured.mixed))

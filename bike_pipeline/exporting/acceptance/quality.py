@@ -43,25 +43,16 @@ class Quality:
 def sums_by_format(
     model: Path, columns: Mapping[str, npt.NDArray[Any]], predictions: Mapping[str, Predictions]
 ) -> Measured:
-    """Return the sums of errors by slice and format.
+    """Return the sums of errors by slice and format of the rows of the eval split, of which all arrays are (rows,).
 
-    Args:
-        model: the SavedModel, which holds the naive baseline of its training rows.
-        columns: the rows of the eval split with their label, each of shape (rows,).
-        predictions: rentals an hour by format, each of shape (rows,).
+    The SavedModel in the folder `model` holds the naive baseline of its training rows; predictions are rentals an hour.
     """
     text = (model / saved_model.EXTRA_FOLDER / saved_model.NAIVE_BASELINE_FILE).read_text(encoding="utf-8")
     return sums_of_batch(columns, predictions, NaiveBaseline.from_json(text))
 
 
 def quality_of(measured: Measured, name: str, min_rows: Mapping[Any, int]) -> Quality:
-    """Return the errors of one format.
-
-    Args:
-        measured: the sums by slice and format, the SavedModel's among them.
-        name: the format.
-        min_rows: for each slicing, the rows from which on a slice decides.
-    """
+    """Return the errors of one format; `min_rows` says for each slicing from how many rows on a slice decides."""
     overall = metrics.metrics_of(measured.sums[(OVERALL, None), name])
     slices = {
         key: _increase(measured, key, name)

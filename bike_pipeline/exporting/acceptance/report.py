@@ -22,14 +22,12 @@ from bike_pipeline.errors import ExportError
 from bike_pipeline.exporting.acceptance.parity import Parity
 from bike_pipeline.exporting.formats.base import Columns, Precision, Predictions
 from bike_pipeline.model_registry.layout import EXPORTS_FOLDER, PARITY_FILE
+from bike_pipeline.modeling import golden
 
 GOLDEN_FILE = "golden.json"
 # Lies beside the exports of a model that was not blessed.
 NOT_BLESSED_FILE = "NOT_BLESSED"
 SAVED_MODEL = "saved_model"
-# Of golden.json: rows with a number that is not finite; and how that number is written there.
-NOT_FINITE = "not_finite"
-_NAMES = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
 @dataclass(frozen=True)
@@ -47,14 +45,8 @@ class FormatReport:
         parity: how far it is from the SavedModel on the golden rows.
         worst_golden_row: the golden row with the largest relative difference, the SavedModel's answer to it
             ("expected") and its own ("answer"), in rentals an hour.
-        mae: MAE on the labels of the eval split, in rentals an hour.
-        rmse: RMSE there.
-        mae_increase: (MAE - SavedModel's MAE) / SavedModel's MAE.
-        worst_slice: the slice with the largest increase among those with enough rows to decide.
-        worst_slice_mae_increase: its increase.
-        cold_start_ms: see `measurements.Speed`.
-        latency_us: see `measurements.Speed`.
-        rows_per_second: see `measurements.Speed`.
+        mae: this and the next four, see `quality.Quality`; the worst slice is None where no slice decides.
+        cold_start_ms: this and the next two, see `measurements.Speed`.
         own_process: whether it was measured in a process of its own; where not, the cold start is without the import
             of TensorFlow.
         not_here: whether it failed because an optional part that it needs is not installed on this machine.
@@ -116,24 +108,18 @@ def write_report(report: ExportReport, folder: Path) -> None:
         (folder / NOT_BLESSED_FILE).write_text("This model was not blessed: never serve it.\n", encoding="utf-8")
 
 
-def write_golden(folder: Path, rows: Columns, broken: Columns, answers: Predictions, seed: int) -> dict[str, Any]:
-    """Write `golden.json` and return what the report says of it.
+def write_golden(folder: Path, rows: Columns, answers: Predictions) -> dict[str, Any]:
+    """Write the golden rows and the SavedModel's answers, shape (rows,), as `golden.json`; return what a report says.
 
     Numbers stand in the shortest form that gives the same float32 again. The broken rows stand in `not_finite`, a
     number that is not finite as a text, since JSON has no name for it; the answer to each of them is NaN.
-
-    Args:
-        folder: where to write it.
-        rows: the golden rows.
-        broken: rows with a number that is not finite.
-        answers: the SavedModel's answers to the golden rows, shape (rows,).
-        seed: what the rows were drawn with.
     """
-    parts = [{name: [_shortest(v) for v in values] for name, values in part.items()} for part in (rows, broken)]
-    golden = {"columns": parts[0], features.LABEL: [_shortest(v) for v in answers], NOT_FINITE: {"columns": parts[1]}}
-    content = json.dumps(golden, allow_nan=False).encode()
+    parts = [{n: [_shortest(v) for v in values] for n, values in part.items()} for part in (rows, golden.broken_rows())]
+    kept = {"columns": parts[0], features.LABEL: [_shortest(v) for v in answers]}
+    kept[golden.NOT_FINITE_KEY] = {"columns": parts[1]}
+    content = json.dumps(kept, allow_nan=False).encode()
     (folder / GOLDEN_FILE).write_bytes(content)
-    counted = {"rows": len(answers), "not_finite_rows": len(parts[1][features.HOUR]), "seed": seed}
+    counted = {"rows": len(answers), "not_finite_rows": len(parts[1][features.HOUR]), "seed": golden.SEED}
     return {**counted, "file": GOLDEN_FILE, "sha256": hashlib.sha256(content).hexdigest()}
 
 
@@ -141,7 +127,7 @@ def _shortest(value: Any) -> int | float | str:
     if getattr(value, "dtype", None) is not None and value.dtype.kind == "i":
         return int(value)
     number = float(str(value))
-    return number if math.isfinite(number) else _NAMES[str(number)]
+    return number if math.isfinite(number) else json.dumps(number)
 
 
 def passed(exports: Path) -> list[str]:

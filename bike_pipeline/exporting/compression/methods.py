@@ -30,13 +30,7 @@ from bike_pipeline.exporting.formats.base import in_parts
 from bike_pipeline.modeling import architectures, saved_model, training
 from bike_pipeline.modeling.distribution import Loss
 from bike_pipeline.modeling.rows import Columns
-from bike_pipeline.settings.exporting import (
-    CompressionSettings,
-    DistillationSettings,
-    Method,
-    PruningSettings,
-    QuantizationAwareSettings,
-)
+from bike_pipeline.settings import exporting
 
 # Share of the epochs over which weights are taken away; the rest heals the last cut.
 RAMP = 0.5
@@ -80,7 +74,11 @@ class Teacher:
 
 
 def compressed(
-    method: Method, teacher: Teacher, settings: CompressionSettings, further: dict[str, Any], seed: int
+    method: exporting.Method,
+    teacher: Teacher,
+    settings: exporting.CompressionSettings,
+    further: dict[str, Any],
+    seed: int,
 ) -> keras.Model:
     """Return the model that a method makes of the blessed one."""
     if method == "plain":
@@ -132,7 +130,7 @@ def sparsity_of(model: keras.Model) -> float:
     return float(np.mean(np.concatenate(kernels) == 0.0)) if kernels else 0.0
 
 
-def _pruned(teacher: Teacher, settings: PruningSettings, how: dict[str, Any], seed: int) -> keras.Model:
+def _pruned(teacher: Teacher, settings: exporting.PruningSettings, how: dict[str, Any], seed: int) -> keras.Model:
     training.repeatable(seed)
     model = teacher.model()
     kept = [(layer, _Kept(tuple(layer.kernel.shape))) for layer in prunable(model)]
@@ -155,11 +153,9 @@ def _pruned(teacher: Teacher, settings: PruningSettings, how: dict[str, Any], se
 
 
 def loss_of(label: Any, teacher_weight: float) -> Loss:
-    """Return the training loss of both targets together.
+    """Return the training loss against the labels and, as a share of `teacher_weight`, the teacher's answers.
 
-    Args:
-        label: rentals of the training rows, shape (rows,).
-        teacher_weight: share of the loss that is taken against the teacher's answers.
+    `label` has the rentals of the training rows, shape (rows,).
     """
     single = training.loss_of(label)
 
@@ -169,7 +165,7 @@ def loss_of(label: Any, teacher_weight: float) -> Loss:
     return loss
 
 
-def _student(teacher: Teacher, settings: DistillationSettings, how: dict[str, Any], seed: int) -> keras.Model:
+def _student(teacher: Teacher, settings: exporting.DistillationSettings, how: dict[str, Any], seed: int) -> keras.Model:
     target = np.stack([teacher.label, teacher.answers()], axis=1)
     training.repeatable(seed)
     # No dropout: a student this small has nothing to spare, and its teacher's answers hold it back from noise.
@@ -205,7 +201,7 @@ def _in_eight_bits(layer: keras.layers.Layer) -> keras.layers.Layer:
 
 
 def _trained_in_eight_bits(
-    teacher: Teacher, _: QuantizationAwareSettings, how: dict[str, Any], seed: int
+    teacher: Teacher, _: exporting.QuantizationAwareSettings, how: dict[str, Any], seed: int
 ) -> keras.Model:
     training.repeatable(seed)
     model = teacher.model()

@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from bike_pipeline.errors import ExportError
 from bike_pipeline.settings.exporting import CompressionSettings, Minimized
 
-_UNITS: dict[Minimized, str] = {"size": "size", "compressed_size": "size after gzip", "latency": "one row"}
+# What is minimized in words, and the attribute that holds it.
+_MEASURES: dict[Minimized, tuple[str, str]] = {
+    "size": ("size", "size_bytes"),
+    "compressed_size": ("size after gzip", "compressed_bytes"),
+    "latency": ("one row", "latency_us"),
+}
 
 
 @dataclass(frozen=True)
@@ -26,10 +31,7 @@ class Candidate:
         size_bytes: size of the file.
         compressed_bytes: its size after gzip, which is what a device downloads.
         latency_us: one row, from arrays to an array, on one core, in microseconds; the median of the rounds' medians.
-        mae: on the labels of the eval split, in rentals an hour.
-        mae_increase: (MAE - blessed model's MAE) / blessed model's MAE.
-        worst_slice: the slice with the largest increase among those with enough rows; "" where no slice has.
-        worst_slice_mae_increase: its increase; None where no slice has enough rows.
+        mae: this and the next three against the blessed model, see `quality.Quality`.
     """
 
     method: str
@@ -77,11 +79,7 @@ class Choice:
 
 
 def _amount(candidate: Candidate, minimize: Minimized) -> float:
-    value = {
-        "size": candidate.size_bytes,
-        "compressed_size": candidate.compressed_bytes,
-        "latency": candidate.latency_us,
-    }[minimize]
+    value = getattr(candidate, _MEASURES[minimize][1])
     return math.inf if value is None or math.isnan(value) else float(value)
 
 
@@ -96,18 +94,12 @@ def _against_limits(candidate: Candidate, settings: CompressionSettings) -> str:
         return candidate.error
     overall, limit = candidate.mae_increase, settings.max_mae_increase
     if overall is None or not overall <= limit:
-        return f"MAE {_percent(overall)} overall, at most {limit:+.2%}"
+        return f"MAE {'unknown' if overall is None else f'{overall:+.2%}'} overall, at most {limit:+.2%}"
     worst, limit = candidate.worst_slice_mae_increase, settings.max_slice_mae_increase
-    if worst is None:
-        # Too few rows in every slice: the Evaluator has no slice that decides either.
+    # With too few rows in every slice, the Evaluator has no slice that decides either.
+    if worst is None or worst <= limit:
         return ""
-    if not worst <= limit:
-        return f"MAE {_percent(worst)} on {candidate.worst_slice}, at most {limit:+.2%}"
-    return ""
-
-
-def _percent(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:+.2%}"
+    return f"MAE {worst:+.2%} on {candidate.worst_slice}, at most {limit:+.2%}"
 
 
 def decide(candidates: Sequence[Candidate], settings: CompressionSettings) -> Choice:
@@ -116,18 +108,15 @@ def decide(candidates: Sequence[Candidate], settings: CompressionSettings) -> Ch
     Among the candidates within both limits the one with the least of `settings.minimize` wins; of equals the one with
     the smaller MAE, then the one that stands first.
     """
-    kept_out = {candidate.name: _against_limits(candidate, settings) for candidate in candidates}
-    within = [candidate for candidate in candidates if not kept_out[candidate.name]]
-    minimize = settings.minimize
+    reasons = {candidate.name: _against_limits(candidate, settings) for candidate in candidates}
+    within = [candidate for candidate in candidates if not reasons[candidate.name]]
+    minimize, measure = settings.minimize, _MEASURES[settings.minimize][0]
     winner = min(within, key=lambda c: (_amount(c, minimize), c.mae_increase), default=None)
-    reasons = {}
-    for candidate in candidates:
-        if kept_out[candidate.name]:
-            reasons[candidate.name] = kept_out[candidate.name]
-        elif candidate is winner:
-            reasons[candidate.name] = f"least {_UNITS[minimize]} of {len(within)} within the limits"
+    for candidate in within:
+        if candidate is winner:
+            reasons[candidate.name] = f"least {measure} of {len(within)} within the limits"
         elif winner is not None:
             values = _value_text(candidate, minimize), _value_text(winner, minimize)
             apart = "as much, and no smaller MAE" if values[0] == values[1] else f"{values[0]}, the winner {values[1]}"
-            reasons[candidate.name] = f"{_UNITS[minimize]}: {apart}"
+            reasons[candidate.name] = f"{measure}: {apart}"
     return Choice(winner, tuple(candidates), reasons)

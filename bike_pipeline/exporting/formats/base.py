@@ -76,8 +76,7 @@ class Loaded(Protocol):
     def predict(self, columns: Columns) -> Predictions:
         """Return the rentals an hour of raw rows, shape (rows,), for any number of rows from 1.
 
-        Args:
-            columns: one array of shape (rows,) for each of the model's inputs; int64 or float32.
+        The columns are arrays of shape (rows,), int64 or float32, one for each of the model's inputs.
         """
 
 
@@ -142,13 +141,9 @@ def layer_of(name: str) -> str:
 
 
 def unsupported(title: str, operators: Iterable[tuple[str, str]], saved_model: Path) -> ExportError:
-    """Return the error of a format that lacks operators; it names the layer that each belongs to.
+    """Return the error of the format `title`, which lacks operators; it names the layer that each belongs to.
 
-    Args:
-        title: what people call the format.
-        operators: name of each operator, such as `AsString`, and of its node, such as
-            `bike_demand_1/hash_temp_1/AsString`.
-        saved_model: folder of the exported SavedModel.
+    Operators are told by name, such as `AsString`, and by node, such as `bike_demand_1/hash_temp_1/AsString`.
     """
     path, layers = saved_model / "assets.extra" / "model.keras", set()
     if path.is_file():
@@ -189,7 +184,7 @@ def nothing_to_quantize(source: Source, instead: str) -> ExportError:
     )
 
 
-def with_extremes(columns: Columns) -> Columns:
+def with_extremes(columns: Columns) -> dict[str, npt.NDArray[Any]]:
     """Return the rows, at least one, followed by `ROWS_PER_END` of them for each end of each feature's range."""
     rows = len(columns[features.MODEL_INPUTS[0].name])
     ends = [

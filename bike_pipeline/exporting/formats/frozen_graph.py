@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,7 @@ class Operation:
     name: str
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
-    attributes: dict[str, Any] = field(default_factory=dict)
+    attributes: dict[str, Any]
 
     def refusal(self, why: str) -> ExportError:
         """Return the error that this operation cannot be carried."""
@@ -83,10 +83,13 @@ class FrozenGraph:
 
 
 class _Reader:
-    def __init__(self, session: Any, frozen: set[str]) -> None:
+    def __init__(self, session: Any) -> None:
         self._session = session
-        # Names of the operations that no raw feature leads to.
-        self._frozen = frozen
+        # Names of the operations that no raw feature leads to; the graph holds inputs before what reads them.
+        self._frozen: set[str] = set()
+        for op in session.graph.get_operations():
+            if op.type != "Placeholder" and all(tensor.op.name in self._frozen for tensor in op.inputs):
+                self._frozen.add(op.name)
         self._values: dict[str, Value] = {}
         self.operations: list[Operation] = []
 
@@ -138,16 +141,6 @@ class _Reader:
         self.operations.append(Operation(kind, op.name, inputs, outputs, attributes))
 
 
-def _constants_of(graph: Any) -> set[str]:
-    """Return the names of the operations that no placeholder leads to."""
-    found: set[str] = set()
-    # The graph holds its operations in an order in which inputs come first.
-    for op in graph.get_operations():
-        if op.type != "Placeholder" and all(tensor.op.name in found for tensor in op.inputs):
-            found.add(op.name)
-    return found
-
-
 def read(source: Source) -> FrozenGraph:
     """Return the served signature with all variables as numbers, or what `share` left of it.
 
@@ -176,7 +169,7 @@ def _read(function: Any) -> FrozenGraph:
     with graph.as_default():
         tf.import_graph_def(function.graph.as_graph_def(), name="")
     with tf.compat.v1.Session(graph=graph) as session:
-        reader = _Reader(session, _constants_of(graph))
+        reader = _Reader(session)
         order = [feature.name for feature in features.MODEL_INPUTS]
         tensors = [graph.get_tensor_by_name(tensor.name) for tensor in function.inputs]
         tensors.sort(key=lambda tensor: order.index(tensor.op.name) if tensor.op.name in order else len(order))

@@ -15,15 +15,8 @@ import numpy as np
 
 from bike_pipeline import extras, features
 from bike_pipeline.errors import ExportError, first_words
-from bike_pipeline.exporting.formats.base import (
-    ROWS_PER_CALL,
-    Columns,
-    Format,
-    Predictions,
-    Source,
-    cannot_load,
-    unsupported,
-)
+from bike_pipeline.exporting.formats import base
+from bike_pipeline.exporting.formats.base import Columns, Format, Predictions, Source
 
 FILE = "model.onnx"
 SIGNATURE = "serving_default"
@@ -36,7 +29,7 @@ _TYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
 # Of TensorRT's recipe: its JSON, its script, and the engine that it builds.
 CONFIG, SCRIPT, ENGINE = "tensorrt.json", "trtexec.sh", "model.plan"
 # Rows in one call of an engine: a client's single hour, a batch of the embedded server, and the most.
-ENGINE_ROWS = {"min": 1, "opt": 1_024, "max": ROWS_PER_CALL}
+ENGINE_ROWS = {"min": 1, "opt": 1_024, "max": base.ROWS_PER_CALL}
 
 
 class Session:
@@ -56,7 +49,7 @@ class Session:
             self._types = {tensor.name: _TYPES[tensor.type] for tensor in self._session.get_inputs()}
         # ONNX Runtime's errors have no common public class.
         except Exception as error:
-            raise cannot_load("ONNX Runtime", first_words(error), path) from error
+            raise base.cannot_load("ONNX Runtime", first_words(error), path) from error
 
     def predict(self, columns: Columns) -> Predictions:
         """Return the rentals an hour of raw rows, shape (rows,)."""
@@ -147,7 +140,7 @@ def _converted(saved_model: Path) -> bytes:
         )
         operators = [(m["operator"], m["node"]) for m in _UNSUPPORTED.finditer(done.stdout + done.stderr)]
         if operators:
-            raise unsupported("ONNX", operators, saved_model)
+            raise base.unsupported("ONNX", operators, saved_model)
         if done.returncode or not Path(written).exists():
             last = (done.stderr.strip() or "it wrote no file").splitlines()[-1]
             raise ExportError(f"tf2onnx cannot convert it ({last})", where=str(saved_model), fix="see its message")

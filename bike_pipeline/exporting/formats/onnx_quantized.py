@@ -14,14 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bike_pipeline import extras, features
-from bike_pipeline.exporting.formats.base import (
-    SMALLEST_LAYER,
-    Columns,
-    Source,
-    nothing_to_quantize,
-    with_extremes,
-)
+from bike_pipeline import extras
+from bike_pipeline.exporting.formats import base
+from bike_pipeline.exporting.formats.base import Columns, Source
 from bike_pipeline.exporting.formats.onnx import FILE, Float32, Session, convert
 
 _DENSE = ("Gemm", "MatMul")
@@ -55,12 +50,12 @@ def _quantize(plain: str, prepared: str, quantized: str, source: Source) -> None
     quant_pre_process(plain, prepared, skip_symbolic_shape=True)
     layers = _large_dense_layers(prepared)
     if not layers:
-        raise nothing_to_quantize(source, "onnx_float32")
+        raise base.nothing_to_quantize(source, "onnx_float32")
     with _without_advice():
         quantization.quantize_static(
             prepared,
             quantized,
-            _OneBatch(with_extremes(source.calibration)),
+            _OneBatch(base.with_extremes(source.calibration)),
             nodes_to_quantize=layers,
             per_channel=True,
             # Weights of 7 bits: without VNNI, processors add two products of 8 bits each in 16 bits, and overflow.
@@ -93,7 +88,7 @@ class _OneBatch:
     """Rows as ONNX Runtime reads calibration data; a `CalibrationDataReader` by its one method."""
 
     def __init__(self, rows: Columns) -> None:
-        self._batches: Iterator[Columns] = iter([{f.name: rows[f.name] for f in features.MODEL_INPUTS}])
+        self._batches: Iterator[Columns] = iter([rows])
 
     def get_next(self) -> Columns | None:
         return next(self._batches, None)
@@ -104,5 +99,5 @@ def _large_dense_layers(path: str) -> list[str]:
     import onnx
 
     graph = onnx.load(path).graph
-    large = {w.name for w in graph.initializer if len(w.dims) == 2 and math.prod(w.dims) >= SMALLEST_LAYER}
+    large = {w.name for w in graph.initializer if len(w.dims) == 2 and math.prod(w.dims) >= base.SMALLEST_LAYER}
     return [node.name for node in graph.node if node.op_type in _DENSE and large & set(node.input)]

@@ -14,17 +14,8 @@ from typing import Any
 import numpy as np
 
 from bike_pipeline import extras, features
-from bike_pipeline.exporting.formats import onnx
-from bike_pipeline.exporting.formats.base import (
-    SMALLEST_LAYER,
-    Columns,
-    Format,
-    Predictions,
-    Source,
-    cannot_load,
-    nothing_to_quantize,
-    with_extremes,
-)
+from bike_pipeline.exporting.formats import base, onnx
+from bike_pipeline.exporting.formats.base import Columns, Format, Predictions, Source
 
 # The graph; the weights stand beside it, in model.bin.
 FILE = "model.xml"
@@ -58,7 +49,7 @@ class Request:
             self._types = {tensor.get_any_name(): tensor.get_element_type().to_dtype() for tensor in compiled.inputs}
             self._output = compiled.output(features.LABEL)
         except (OSError, RuntimeError) as error:
-            raise cannot_load("OpenVINO", str(error).strip().splitlines()[-1], path) from None
+            raise base.cannot_load("OpenVINO", str(error).strip().splitlines()[-1], path) from None
         self._request = compiled.create_infer_request()
 
     def predict(self, columns: Columns) -> Predictions:
@@ -115,20 +106,18 @@ class Int8(Float32):
         """Quantize the large dense layers; all else stays float32, as in the LiteRT file (`tflite_quantized`)."""
         import nncf
 
-        large = {node.get_friendly_name() for node in model.get_ops() if _weights(node) >= SMALLEST_LAYER}
+        large = {node.get_friendly_name() for node in model.get_ops() if _weights(node) >= base.SMALLEST_LAYER}
         if not large:
-            raise nothing_to_quantize(source, "openvino_float32")
+            raise base.nothing_to_quantize(source, "openvino_float32")
         small = {node.get_friendly_name() for node in model.get_ops() if node.get_type_name() == _DENSE} - large
         others = {node.get_type_name() for node in model.get_ops()} - {_DENSE, *_NO_OPERATIONS}
-        rows = with_extremes(source.calibration)
-        # One batch: over several, NNCF takes the mean of their ranges, and the ends of the features drop out of it.
-        batch = {f.name: rows[f.name] for f in features.MODEL_INPUTS}
         # Not nncf.set_log_level: it also sets the level of every handler there, those of others among them.
         logging.getLogger("nncf").setLevel(logging.ERROR)
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             return nncf.quantize(
                 model,
-                nncf.Dataset([batch]),
+                # One batch: over several, NNCF takes the mean of their ranges, and the features' ends drop out of it.
+                nncf.Dataset([base.with_extremes(source.calibration)]),
                 # Activations with a zero point: silu's lie almost all above 0, and symmetric ones waste a bit.
                 preset=nncf.QuantizationPreset.MIXED,
                 subset_size=1,

@@ -44,9 +44,5 @@ def format_of(name: str) -> Format:
 
 
 def formats_of(wanted: Sequence[str]) -> list[Format]:
-    """Return the formats of these names, in their order.
-
-    Raises:
-        ConfigurationError: one of them is not there.
-    """
+    """Return the formats of these names, in their order; a name that is not there is a ConfigurationError."""
     return [format_of(name) for name in wanted]

@@ -14,16 +14,8 @@ import numpy as np
 
 from bike_pipeline import features
 from bike_pipeline.errors import ExportError, first_words
-from bike_pipeline.exporting.formats.base import (
-    ROWS_PER_CALL,
-    Columns,
-    Format,
-    Predictions,
-    Source,
-    cannot_load,
-    in_parts,
-    unsupported,
-)
+from bike_pipeline.exporting.formats import base
+from bike_pipeline.exporting.formats.base import Columns, Format, Predictions, Source
 
 FILE = "model.tflite"
 SIGNATURE = "serving_default"
@@ -52,7 +44,7 @@ class Interpreter:
             del runner
             self._resize(1)
         except (KeyError, OSError, RuntimeError, ValueError) as error:
-            raise cannot_load("LiteRT", first_words(error), path) from None
+            raise base.cannot_load("LiteRT", first_words(error), path) from None
 
     def _resize(self, rows: int) -> None:
         for _, index, _ in self._inputs:
@@ -64,8 +56,8 @@ class Interpreter:
         """Return the rentals an hour of raw rows, shape (rows,)."""
         arrays = [(index, np.asarray(columns[name], dtype)) for name, index, dtype in self._inputs]
         rows = len(arrays[0][1])
-        if rows > ROWS_PER_CALL:
-            return in_parts(self.predict, columns)
+        if rows > base.ROWS_PER_CALL:
+            return base.in_parts(self.predict, columns)
         if rows != self._rows:
             self._resize(rows)
         interpreter = self._interpreter
@@ -79,13 +71,8 @@ def convert(source: Source, title: str, *, smaller: bool = False, float16: bool 
     """Return the signature that takes raw features as a LiteRT file; builtin operators only.
 
     From the frozen signature: the converter's own way writes a SavedModel and loads it twice for each file, which takes
-    six times as long, and its reading of a Keras 3 SavedModel leaves variables unfrozen.
-
-    Args:
-        source: the model.
-        title: what people call the format, for errors.
-        smaller: whether weights are kept in fewer bits: as float16 or, by default, as int8.
-        float16: see `smaller`.
+    six times as long, and its reading of a Keras 3 SavedModel leaves variables unfrozen. `smaller` weights are int8
+    or, with `float16`, of that type; `title` is what errors call the format.
     """
     import tensorflow as tf
 
@@ -106,7 +93,7 @@ def convert(source: Source, title: str, *, smaller: bool = False, float16: bool 
             if entry.operator.name and entry.location.call
         ]
         if operators:
-            raise unsupported(title, operators, source.saved_model) from None
+            raise base.unsupported(title, operators, source.saved_model) from None
         raise ExportError(
             f"{title} cannot carry it ({first_words(error)})",
             where=str(source.saved_model),
@@ -140,10 +127,11 @@ def _with_signature(content: bytes) -> bytes:
 
 
 class Tflite(Format):
-    """What the LiteRT formats share."""
+    """What the LiteRT formats share; for `smaller` and `float16` see `convert`."""
 
     file = FILE
     in_process = True
+    smaller = float16 = False
 
     def export(self, source: Source, folder: Path) -> None:
         """Convert the signature that takes raw features; builtin operators only."""
@@ -155,7 +143,7 @@ class Tflite(Format):
 
     def _converted(self, source: Source) -> bytes:
         """Return the file's content."""
-        return convert(source, self.title)
+        return convert(source, self.title, smaller=self.smaller, float16=self.float16)
 
 
 class Float32(Tflite):
@@ -171,9 +159,7 @@ class Float16(Tflite):
     name = "tflite_float16"
     title = "LiteRT float16"
     precision = "float16"
-
-    def _converted(self, source: Source) -> bytes:
-        return convert(source, self.title, smaller=True, float16=True)
+    smaller = float16 = True
 
 
 class DynamicRange(Tflite):
@@ -182,6 +168,4 @@ class DynamicRange(Tflite):
     name = "tflite_dynamic_range"
     title = "LiteRT int8, dynamic range"
     precision = "int8"
-
-    def _converted(self, source: Source) -> bytes:
-        return convert(source, self.title, smaller=True)
+    smaller = True

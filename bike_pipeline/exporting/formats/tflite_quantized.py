@@ -14,7 +14,7 @@ import re
 import warnings
 from typing import Any
 
-from bike_pipeline import extras, features
+from bike_pipeline import extras
 from bike_pipeline.exporting.formats.base import SMALLEST_LAYER, Source, nothing_to_quantize, with_extremes
 from bike_pipeline.exporting.formats.tflite import SIGNATURE, Tflite, convert
 
@@ -53,9 +53,7 @@ def _quantized(content: bytes, outputs: list[str], source: Source) -> bytes:
         weight_num_bits=8,
     )
     # In one batch: over several, the quantizer takes a moving average of the ranges, and the ends drop out of it.
-    rows = with_extremes(source.calibration)
-    batch = {f.name: rows[f.name] for f in features.MODEL_INPUTS}
-    ranges = made.calibrate({SIGNATURE: [batch]}, num_threads=1)
+    ranges = made.calibrate({SIGNATURE: [with_extremes(source.calibration)]}, num_threads=1)
     return bytes(made.quantize(ranges).quantized_model)
 
 

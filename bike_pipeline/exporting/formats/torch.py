@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import abc
 import math
-import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -24,15 +23,11 @@ from bike_pipeline.exporting.formats.base import Columns, Format, Predictions, S
 # Rows to trace with: torch.export takes a batch of one as the number one.
 _EXAMPLE_ROWS = 4
 # TensorFlow's operators whose torch counterpart takes the same inputs, by its name in `torch`.
+_ALIKE = (
+    "Abs Add Cos Exp Expm1 Floor Log Log1p Maximum Minimum Mul Neg Relu Round Rsqrt Sigmoid Sin Sqrt Square Sub Tanh"
+)
 _SAME = {
-    **{
-        name: name.lower()
-        for name in re.findall(
-            r"\w+",
-            "Abs Add Cos Exp Expm1 Floor Log Log1p Maximum Minimum Mul Neg Relu Round Rsqrt Sigmoid Sin Sqrt Square "
-            "Sub Tanh",
-        )
-    },
+    **{name: name.lower() for name in _ALIKE.split()},
     "AddV2": "add",
     "BiasAdd": "add",
     "Equal": "eq",
@@ -54,11 +49,10 @@ _SPECIAL = ("Cast", "ConcatV2", "GatherV2", "MatMul", "Pack", "Reshape", "Sum", 
 def _special(torch: Any, operation: frozen_graph.Operation, inputs: list[Any]) -> Any:
     """Return what an operator of `_SPECIAL` makes of its inputs: a tensor or, of Unpack, several."""
     first, *rest = inputs
+    axis: Any = operation.inputs[-1].constant
     if operation.kind == "Cast":
         return first.to(getattr(torch, operation.outputs[0].dtype))
     if operation.kind == "ConcatV2":
-        axis = operation.inputs[-1].constant
-        assert axis is not None
         return torch.cat(inputs[:-1], dim=int(axis))
     if operation.kind == "GatherV2":
         return first[rest[0]]
@@ -67,8 +61,6 @@ def _special(torch: Any, operation: frozen_graph.Operation, inputs: list[Any]) -
     if operation.kind == "Pack":
         return torch.stack(torch.broadcast_tensors(*inputs), dim=operation.attributes["axis"])
     if operation.kind == "Sum":
-        axis = operation.inputs[-1].constant
-        assert axis is not None
         return torch.sum(first, dim=axis.item())
     if operation.kind == "Unpack":
         return torch.unbind(first, dim=operation.attributes["axis"])
@@ -160,10 +152,6 @@ def _tensors(torch: Any, columns: Columns) -> dict[str, Any]:
     }
 
 
-def _example(torch: Any, source: Source) -> dict[str, Any]:
-    return _tensors(torch, {name: np.resize(values, _EXAMPLE_ROWS) for name, values in source.calibration.items()})
-
-
 class _Torch(Format):
     """What both formats share."""
 
@@ -177,9 +165,10 @@ class _Torch(Format):
         module = _module(source, self.title)
         path = folder / self.file
         scratch = path.with_name(f".{path.name}")
+        example = {name: np.resize(values, _EXAMPLE_ROWS) for name, values in source.calibration.items()}
         try:
             with torch.inference_mode(False), torch.no_grad():
-                self._save(torch, module, _example(torch, source), str(scratch))
+                self._save(torch, module, _tensors(torch, example), str(scratch))
             loaded = Module(scratch, self.title, self._loaded)
             (answer,) = loaded.predict({name: values[:1] for name, values in source.calibration.items()})
             if not math.isfinite(answer):
@@ -220,22 +209,20 @@ class Export(_Torch):
 
 
 class Script(_Torch):
-    """Traced and frozen TorchScript, which PyTorch's C++ library runs without Python. PyTorch calls it deprecated."""
+    """Traced and frozen TorchScript, which PyTorch's C++ library runs without Python.
+
+    PyTorch calls it deprecated and advises torch.export: who names this format knows.
+    """
 
     name = "torch_script"
     title = "TorchScript"
     file = "model.pt"
 
     def _save(self, torch: Any, module: Any, example: dict[str, Any], path: str) -> None:
-        with _deprecated():
+        with warnings.catch_warnings(action="ignore"):
             traced = torch.jit.trace(module, (example,), check_trace=False)
             torch.jit.save(torch.jit.freeze(traced), path)
 
     def _loaded(self, torch: Any, path: str) -> Any:
-        with _deprecated():
+        with warnings.catch_warnings(action="ignore"):
             return torch.jit.load(path, map_location="cpu")
-
-
-def _deprecated() -> warnings.catch_warnings[None]:
-    """Keep PyTorch's advice away that torch.export is TorchScript's successor: who names this format knows."""
-    return warnings.catch_warnings(action="ignore")

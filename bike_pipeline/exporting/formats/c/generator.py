@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -135,10 +135,8 @@ class Body:
         if operation.kind in special:
             special[operation.kind](operation)
             return
-        formula = ANY.get(operation.kind)
-        if formula is None:
-            kinds = WHOLE_ONLY if operation.inputs[0].dtype in _WHOLE else FLOAT_ONLY
-            formula = kinds.get(operation.kind)
+        formulas = ANY | (WHOLE_ONLY if operation.inputs[0].dtype in _WHOLE else FLOAT_ONLY)
+        formula = formulas.get(operation.kind)
         if formula is None:
             raise operation.refusal("it is none of those that are written as C")
         self._each(operation, formula)
@@ -159,25 +157,23 @@ class Body:
 
     def _element(self, value: Value, index: str) -> str:
         """Return the text of one number of a value."""
-        if value.constant is not None and value.size == 1:
-            if not np.isfinite(value.constant).all():
-                raise ExportError("the model holds a number that is not finite", where=layer_of(value.name))
-            return number(value.constant.reshape(-1)[0], value.dtype)
         if value.constant is not None:
-            return f"{self._table(value)}[{index}]"
+            return self._numbers(value)[0] if value.size == 1 else f"{self._table(value)}[{index}]"
         return f"{self._name(value)}[{index}]" if value.shape else self._name(value)
 
-    def _table(self, value: Value) -> str:
+    def _numbers(self, value: Value) -> list[str]:
+        """Return the texts of the numbers of a constant."""
         assert value.constant is not None
+        if not np.isfinite(value.constant).all():
+            raise ExportError("the model holds a number that is not finite", where=layer_of(value.name))
+        return [number(item, value.dtype) for item in value.constant.reshape(-1)]
+
+    def _table(self, value: Value) -> str:
         if value.name not in self._tables:
-            numbers = value.constant.reshape(-1)
-            if not np.isfinite(numbers).all():
-                raise ExportError("the model holds a number that is not finite", where=layer_of(value.name))
-            name = f"table_{len(self._tables)}"
-            texts = [number(item, value.dtype) for item in numbers]
+            name, texts = f"table_{len(self._tables)}", self._numbers(value)
             lines = [", ".join(texts[i : i + _PER_LINE]) for i in range(0, len(texts), _PER_LINE)]
             joined = ",\n    ".join(lines)
-            shape = " x ".join(map(str, value.constant.shape))
+            shape = " x ".join(map(str, value.shape))
             self.tables.append(
                 f"/* {shape} */\nstatic const {TYPES[value.dtype]} {name}[{len(texts)}] = {{\n    {joined}\n}};\n"
             )
@@ -248,7 +244,7 @@ class Body:
     def _pack(self, operation: Operation) -> None:
         if operation.attributes["axis"] != 1 or any(value.shape for value in operation.inputs):
             raise operation.refusal("only numbers, along the axis behind the rows")
-        self._fill(operation, [(value, 0, 1) for value in operation.inputs])
+        self._fill(operation, operation.inputs)
 
     def _concatenate(self, operation: Operation) -> None:
         *parts, axis = operation.inputs
@@ -257,23 +253,23 @@ class Body:
             raise operation.refusal("only along the axis behind the rows")
         if any(value.constant is not None for value in parts):
             raise operation.refusal("a part is constant")
-        self._fill(operation, [(value, 0, value.size) for value in parts])
+        self._fill(operation, parts)
 
-    def _fill(self, operation: Operation, parts: list[tuple[Value, int, int]]) -> None:
-        """Write the parts of a vector one after the other: (value, first number, how many)."""
+    def _fill(self, operation: Operation, parts: Sequence[Value]) -> None:
+        """Write the parts of a vector one after the other."""
         self._remark(operation)
         output = operation.outputs[0]
         name = self._name(output)
         self._declare(output)
         start = 0
-        for value, first, count in parts:
-            if count == 1:
-                self.statements.append(f"{name}[{start}] = {self._element(value, str(first))};")
+        for value in parts:
+            if value.size == 1:
+                self.statements.append(f"{name}[{start}] = {self._element(value, '0')};")
             else:
                 self.statements.append(
-                    f"for (size_t i = 0; i < {count}; i++) {name}[{start} + i] = {self._element(value, 'i')};"
+                    f"for (size_t i = 0; i < {value.size}; i++) {name}[{start} + i] = {self._element(value, 'i')};"
                 )
-            start += count
+            start += value.size
 
     def _unpack(self, operation: Operation) -> None:
         value = operation.inputs[0]
