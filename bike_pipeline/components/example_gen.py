@@ -71,7 +71,7 @@ class SpanExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
         artifact = artifact_utils.get_single_instance(output_dict["examples"])
         artifact.split_names = artifact_utils.encode_split_names(list(SPLITS))
         folders = {split: artifact_utils.get_split_uri([artifact], split) for split in SPLITS}
-        shards = example_shards.plan(exec_properties["input_base"], window, folders, artifact.uri)
+        shards = example_shards.plan(exec_properties["input_base"], window, folders)
         rows = beam_engine.for_each(
             self._make_beam_pipeline(),
             shards,
@@ -93,10 +93,9 @@ class SpanExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
         artifact.set_string_custom_property(WINDOW_PROPERTY, exec_properties[WINDOW_PROPERTY])
         # Beside the window and not in it: the same rows under another manifest are no reason to work again.
         store = SpanStore(exec_properties["input_base"])
-        manifests = {f"{e['span']}/{e['version']}": store.get(e["span"], e["version"]) for e in window}
-        artifact.set_string_custom_property(
-            MANIFESTS_PROPERTY, json.dumps({key: found.manifest_sha256 for key, found in manifests.items()})
-        )
+        versions = [store.get(entry["span"], entry["version"]) for entry in window]
+        manifests = {f"{found.span}/{found.version}": found.manifest_sha256 for found in versions}
+        artifact.set_string_custom_property(MANIFESTS_PROPERTY, json.dumps(manifests))
         examples_utils.set_payload_format(artifact, example_gen_pb2.FORMAT_TF_EXAMPLE)
         examples_utils.set_file_format(artifact, "tfrecords_gzip")
 

@@ -35,7 +35,6 @@ class Shard:
         version: version of the span.
         file: path of the stored file in the version; "" for a shard without rows.
         split: the split of the examples that it belongs to.
-        output: folder of the artifact.
         target: path of the shard to write, absolute.
     """
 
@@ -44,18 +43,16 @@ class Shard:
     version: int
     file: str
     split: str
-    output: str
     target: str
 
 
-def plan(store_uri: str, window: list[dict[str, Any]], folders: dict[str, str], output: str) -> list[Shard]:
+def plan(store_uri: str, window: list[dict[str, Any]], folders: dict[str, str]) -> list[Shard]:
     """Return every shard of an Examples artifact, in the order of its rows.
 
     Args:
         store_uri: folder or address of the span store.
         window: spans, rising, as the driver found them (`span` and `version`); all but the last are history.
-        folders: folder of each split.
-        output: folder of the artifact.
+        folders: folder of each split in the artifact.
     """
     store = SpanStore(store_uri)
     sources: dict[str, list[tuple[dict[str, Any], Split]]] = {
@@ -72,7 +69,7 @@ def plan(store_uri: str, window: list[dict[str, Any]], folders: dict[str, str], 
         ] or [(0, 0, "")]
         for index, (span, version, name) in enumerate(files):
             target = os.path.join(folders[split], f"data_tfrecord-{index:05d}-of-{len(files):05d}.gz")
-            shards.append(Shard(store.uri, span, version, name, split, output, target))
+            shards.append(Shard(store.uri, span, version, name, split, target))
     return shards
 
 
@@ -107,7 +104,7 @@ def write(shard: Shard) -> int:
     import tensorflow as tf
 
     columns = rows.columns_file(shard.target)
-    folder = os.path.join(shard.output, beam_engine.ASIDE)
+    folder = os.path.join(os.path.dirname(os.path.dirname(shard.target)), beam_engine.ASIDE)
     for made in (folder, os.path.dirname(shard.target), os.path.dirname(columns)):
         tf.io.gfile.makedirs(made)
     table = SpanStore(shard.store).read_file(shard.span, shard.version, shard.file) if shard.file else pa.table({})
