@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from google.protobuf import text_format
 
 from bike_pipeline.errors import BikePipelineError, DataError
 from bike_pipeline.features import slice_name
@@ -215,7 +218,6 @@ def _metrics(metrics: list[dict[str, Any]]) -> dict[str, str]:
 
 def _schema(history: History, model_id: int) -> dict[str, str] | None:
     """Return what the schema says of each feature and domain, as text; None if its file is gone."""
-    from google.protobuf import text_format
     from tensorflow_metadata.proto.v0 import schema_pb2
 
     artifact = history.trained_on(model_id, "schema")
@@ -226,15 +228,8 @@ def _schema(history: History, model_id: int) -> dict[str, str] | None:
         schema = text_format.Parse(files[0].read_text(encoding="utf-8"), schema_pb2.Schema())
     except (OSError, text_format.ParseError):
         return None
-    entries = {f"feature {feature.name}": _one_line(feature) for feature in schema.feature}
-    entries |= {f"domain {domain.name}": _one_line(domain) for domain in schema.string_domain}
-    rest = schema_pb2.Schema()
-    rest.CopyFrom(schema)
-    del rest.feature[:], rest.string_domain[:]
-    return {**entries, "everything else": _one_line(rest)}
-
-
-def _one_line(message: Any) -> str:
-    from google.protobuf import text_format
-
-    return str(text_format.MessageToString(message, as_one_line=True))
+    one_line = partial(text_format.MessageToString, as_one_line=True)
+    entries = {f"feature {feature.name}": one_line(feature) for feature in schema.feature}
+    entries |= {f"domain {domain.name}": one_line(domain) for domain in schema.string_domain}
+    del schema.feature[:], schema.string_domain[:]
+    return {**entries, "everything else": one_line(schema)}

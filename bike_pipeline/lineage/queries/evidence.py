@@ -11,13 +11,11 @@ from typing import Any
 from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.lineage.records.run_record import RunSource, source_of_run
-from bike_pipeline.lineage.store.entities import RunRecord
 from bike_pipeline.lineage.store.metadata_store import Lineage, prop, time_of
 from bike_pipeline.stages import (
     DECISIONS_FILE,
     DECISIONS_PROPERTY,
     MANIFESTS_PROPERTY,
-    PARITY_PROPERTY,
     WINDOW_PROPERTY,
 )
 
@@ -121,10 +119,3 @@ def evidence_of(lineage: Lineage, model_id: int, pushed: bool = True) -> dict[st
         "metrics": report["candidate_metrics"] if report else None,
         "missing": missing,
     }
-
-
-def exports_of_run(lineage: Lineage, run: RunRecord) -> dict[str, Any] | None:
-    """Return the content of `parity.json` of a run's exports; None if it did not come to them."""
-    exports = (found for stage in run.stages for found in lineage.outputs(stage.execution_id).get("exports", []))
-    text = next((prop(artifact, PARITY_PROPERTY) for artifact in exports), None)
-    return json.loads(text) if text else None

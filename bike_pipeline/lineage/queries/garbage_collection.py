@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from ml_metadata import errors as mlmd_errors
 from ml_metadata.proto import metadata_store_pb2 as pb
@@ -63,7 +62,8 @@ def plan(
     root = Path(pipeline_root).resolve()
     since = ((now or datetime.now(UTC)) - timedelta(days=keep_days)).timestamp() * 1000
     reasons = _reasons(history, serving_path, keep_blessed)
-    inside = [a for a in history.all_artifacts.values() if a.state in _FREEABLE and _below(a.uri, root)]
+    local = (a for a in history.all_artifacts.values() if a.state in _FREEABLE and a.uri and "://" not in a.uri)
+    inside = [artifact for artifact in local if root in Path(artifact.uri).resolve().parents]
     kept_places = set()
     for artifact in inside:
         # What a crash left marked is half gone, so nothing of it can be kept.
@@ -130,10 +130,6 @@ def _ids(linked: dict[str, list[pb.Artifact]]) -> list[int]:
     return [artifact.id for found in linked.values() for artifact in found]
 
 
-def _below(uri: str, root: Path) -> bool:
-    return bool(uri) and "://" not in uri and root in Path(uri).resolve().parents
-
-
 def size_of(place: Path) -> int:
     """Return the size of a file, or of all files below a folder, in bytes; 0 if there is nothing."""
     if place.is_file():
@@ -153,7 +149,11 @@ def collect(history: History, payloads: Iterable[Payload]) -> None:
             _delete(Path(payload.uri))
     chosen = [history.all_artifacts[payload.artifact_id] for payload in freed if payload.kind != UNRECORDED]
     for artifact in chosen:
-        _keep_decisions(artifact)
+        # What an older release wrote into the file only goes on record: what was decided stays.
+        if artifact.type == "ModelEvaluation" and prop(artifact, DECISIONS_PROPERTY) is None:
+            report = decisions_of(artifact)
+            if report is not None:
+                artifact.custom_properties[DECISIONS_PROPERTY].string_value = json.dumps(report)
         artifact.state = _MARKED
     _put(history, chosen)
     for artifact in chosen:
@@ -175,14 +175,6 @@ def _delete(place: Path) -> None:
             where=str(error.filename or place),
             fix="grant write permission, then call again: it goes on where it stopped",
         ) from None
-
-
-def _keep_decisions(artifact: pb.Artifact) -> None:
-    """Take over what an older release wrote into the file only: what was decided stays on record."""
-    if artifact.type == "ModelEvaluation" and prop(artifact, DECISIONS_PROPERTY) is None:
-        report: dict[str, Any] | None = decisions_of(artifact)
-        if report is not None:
-            artifact.custom_properties[DECISIONS_PROPERTY].string_value = json.dumps(report)
 
 
 def _put(history: History, artifacts: list[pb.Artifact]) -> None:

@@ -68,25 +68,26 @@ def matches(origin: Origin, store_uri: str, project: Path = PROJECT_ROOT) -> lis
     source = origin.source
     found = [Match("record", text, same=False, needed=True, detail="not on record") for text in origin.missing]
     if source is not None:
-        found += _code(source.code.files, source_files(project))
+        files, here = source.code.files, environment()
+        found += _compared("code", files, source_files(project), f"{len(files)} source files", "the same SHA-256")
         found += _settings(source, project)
-        found += _environment(source.environment, environment())
+        versions = f"Python {here['python']}, TensorFlow {here['tensorflow']}"
+        found += _compared("environment", source.environment, here, f"{len(here)} versions", versions)
     found += [span_match(entry, store_uri) for entry in origin.window]
     if origin.baseline:
         found.append(_baseline(origin))
     return found
 
 
-def _code(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Match]:
-    for name in _changed(before, now):
-        detail = "is not here" if name not in now else "was not there then" if name not in before else "was changed"
-        yield Match("code", name, same=False, needed=True, detail=detail)
+def _compared(part: str, before: Mapping[str, str], now: Mapping[str, str], whole: str, same: str) -> Iterator[Match]:
+    """Yield what differs by name, files as such and versions as they are; or all of it as one, where nothing does."""
+    code = part == "code"
+    for name in sorted(name for name in {*before, *now} if before.get(name) != now.get(name)):
+        lost = "is not here" if name not in now else "was not there then" if name not in before else "was changed"
+        versions = f"{before.get(name) or 'absent'} then, {now.get(name) or 'absent'} now"
+        yield Match(part, name, same=False, needed=code, detail=lost if code else versions)
     if before and before == now:
-        yield Match("code", f"{len(before)} source files", same=True, needed=True, detail="the same SHA-256")
-
-
-def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    return [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+        yield Match(part, whole, same=True, needed=code, detail=same)
 
 
 def _settings(source: RunSource, project: Path) -> Iterator[Match]:
@@ -102,15 +103,6 @@ def _settings(source: RunSource, project: Path) -> Iterator[Match]:
     now = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
     same = bool(now) and now == source.schema_sha256
     yield Match("schema", str(schema), same, needed=True, detail=_hashes(source.schema_sha256, now))
-
-
-def _environment(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Match]:
-    for name in _changed(before, now):
-        detail = f"{before.get(name) or 'absent'} then, {now.get(name) or 'absent'} now"
-        yield Match("environment", name, same=False, needed=False, detail=detail)
-    if before and before == now:
-        detail = f"Python {now['python']}, TensorFlow {now['tensorflow']}"
-        yield Match("environment", f"{len(now)} versions", same=True, needed=False, detail=detail)
 
 
 def span_match(entry: Mapping[str, Any], store_uri: str) -> Match:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 from typing import Any
 
 from bike_pipeline import features
 from bike_pipeline.errors import BikePipelineError, MetadataError
-from bike_pipeline.lineage.queries.evidence import decisions_of, evidence_of, exports_of_run, findings_of, window_of
+from bike_pipeline.lineage.queries.evidence import decisions_of, evidence_of, findings_of, window_of
 from bike_pipeline.lineage.queries.feature_statistics import Bucket, read_statistics, shift, statistics_of
 from bike_pipeline.lineage.queries.history import FoundModel, History
 from bike_pipeline.lineage.queries.runs import (
@@ -24,7 +25,7 @@ from bike_pipeline.lineage.records.run_record import RunSource, source_of_run
 from bike_pipeline.lineage.reports.graph import Graph, as_svg, graph_of
 from bike_pipeline.lineage.store.metadata_store import Lineage, prop
 from bike_pipeline.pages import render, utc
-from bike_pipeline.stages import Stage
+from bike_pipeline.stages import PARITY_PROPERTY, Stage
 
 # What stands beside the commit where the code differed from it.
 UNCOMMITTED = "with changes that were not committed"
@@ -195,9 +196,7 @@ def _stored(entry: dict[str, Any], store_uri: str) -> tuple[dict[str, str], str,
 def report_as_json(report: LineageReport) -> dict[str, Any]:
     """Return a report as plain values."""
     return {
-        **vars(report),
-        "spans": [vars(span) for span in report.spans],
-        "settings": [vars(setting) for setting in report.settings],
+        **asdict(report),
         "graph": {
             "roots": report.graph.roots,
             "nodes": [vars(node) for node in report.graph.nodes.values()],
@@ -232,13 +231,14 @@ def explain(lineage: Lineage, run_id: str | None, store_uri: str) -> SimpleNames
     earlier = previous_run(history, runs, run)
     report = report_of_run(history, run.run_id, store_uri, earlier.run_id if earlier else "")
     facts = dict(report.facts)
-    findings, now = None, {}
+    findings, now, exports = None, {}, None
     for stage in run.stages:
         outputs = history.outputs(stage.execution_id)
         if "statistics" in outputs:
             now = read_statistics(outputs["statistics"][0].uri, "train")
         found = findings_of(outputs)
         findings = findings if found is None else found
+        exports = next((prop(artifact, PARITY_PROPERTY) for artifact in outputs.get("exports", [])), exports)
     return SimpleNamespace(
         run=run,
         trigger=_trigger(facts.get("called by", ""), facts.get("runner", "")),
@@ -247,7 +247,7 @@ def explain(lineage: Lineage, run_id: str | None, store_uri: str) -> SimpleNames
         findings=findings,
         now=now,
         before=statistics_of(history, baseline_examples(history, run), "train"),
-        exports=exports_of_run(history, run),
+        exports=json.loads(exports) if exports else None,
     )
 
 

@@ -53,8 +53,10 @@ class Places:
         self._former = tuple(f"{folder}/" for folder in before)
 
     @staticmethod
-    def of(file: Path) -> Places:
-        return Places(file.parent, _moved_from(file))
+    def of(config: pb.ConnectionConfig) -> Places | None:
+        """Return those of a store in a file; None for one on a server."""
+        file = Path(config.sqlite.filename_uri)
+        return Places(file.parent, _moved_from(file)) if config.HasField("sqlite") else None
 
     def shorten(self, text: str) -> str:
         """Return a text in which the folder's own place stands for itself no more."""
@@ -99,14 +101,14 @@ class LocatedStore(metadata_store.MetadataStore):  # type: ignore[misc]
 
     def __init__(self, config: pb.ConnectionConfig, enable_upgrade_migration: bool = False) -> None:
         super().__init__(config, enable_upgrade_migration)
-        self.places = _places(config)
+        self.places = Places.of(config)
 
     @staticmethod
     def around(store: metadata_store.MetadataStore, config: pb.ConnectionConfig) -> LocatedStore:
         """Return a store that somebody else opened, as one of these."""
         located = LocatedStore.__new__(LocatedStore)
         located.__dict__.update(store.__dict__)
-        located.places = _places(config)
+        located.places = Places.of(config)
         return located
 
     def _call(self, method_name: str, request: Any, response: Any, extra_options: Any = None) -> Any:
@@ -121,10 +123,6 @@ class LocatedStore(metadata_store.MetadataStore):  # type: ignore[misc]
         for node in _nodes(response):
             _translate(node, self.places.lengthen)
         return answer
-
-
-def _places(config: pb.ConnectionConfig) -> Places | None:
-    return Places.of(Path(config.sqlite.filename_uri)) if config.HasField("sqlite") else None
 
 
 def _nodes(message: Message) -> Iterator[Any]:
