@@ -7,6 +7,7 @@ from typing import Any
 from bike_pipeline import features
 from bike_pipeline.errors import BikePipelineError
 from bike_pipeline.lineage.queries.audit import compare, impact_of
+from bike_pipeline.lineage.queries.evidence import window_of
 from bike_pipeline.lineage.reports.graph import as_svg
 from bike_pipeline.lineage.reports.lineage_report import UNCOMMITTED, LineageReport, report_of_model
 from bike_pipeline.model_registry import ModelRegistry, verification
@@ -96,7 +97,8 @@ def gates(report: LineageReport) -> Html:
 
 def rows_by_model(champion: Champion) -> Picture:
     """Return which model saw which rows, and how."""
-    versions = sorted({(e["span"], e["version"]) for window in champion.lineage.windows() for e in window})
+    windows = map(window_of, champion.lineage.artifacts("Examples"))
+    versions = sorted({(entry["span"], entry["version"]) for window in windows for entry in window})
     figure, (axis,) = ui.canvas(1, 1, (11, 1.4 + 0.45 * len(versions)), "Which model saw which rows")
     models = [model.model_id for model in champion.models]
     for line, (span, version) in enumerate(versions):

@@ -102,7 +102,8 @@ def impact_of(history: History, span: int, version: int | None, store_uri: str, 
             )
             for seen_version, role, rows in ways
         ]
-    if not (found or carried or any(asked(entry) for window in history.windows() for entry in window)):
+    recorded = (entry for examples in history.artifacts("Examples") for entry in window_of(examples))
+    if not (found or carried or any(map(asked, recorded))):
         name = f"span {span}" if version is None else f"span {span} version {version}"
         raise DataError(f"nothing is known of {name}", where=store_uri, fix="`bike-pipeline data list` lists the spans")
     return Impact(span, version, tuple(found), tuple(notes))

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.errors import ModelError
-from bike_pipeline.lineage.queries.evidence import baseline_of, window_of
+from bike_pipeline.lineage.queries.evidence import baseline_of
 from bike_pipeline.lineage.store.entities import PushedModel
 from bike_pipeline.lineage.store.metadata_store import CACHED, Lineage
 from bike_pipeline.model_registry import ModelRegistry
@@ -114,10 +113,6 @@ class History(Lineage):
             if execution.last_known_state != CACHED
             and any(a.id == artifact_id for a in self.inputs(execution.id).get(WITNESSES[self.stage_of(execution)], []))
         }
-
-    def windows(self) -> Iterator[list[dict[str, Any]]]:
-        """Yield the spans that every Examples artifact holds, oldest first."""
-        return map(window_of, self.artifacts("Examples"))
 
 
 def payload_state(artifact: pb.Artifact) -> str:

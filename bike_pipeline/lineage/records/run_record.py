@@ -205,17 +205,12 @@ def record_run(store: metadata_store.MetadataStore, source: RunSource) -> None:
 
     Done twice for a run, the first record stays. MLMD's StatusError says that the store cannot be written.
     """
+    made_of = asdict(source)
     record = {
         "format": _FORMAT,
-        "runner": source.runner,
-        "command": source.command,
-        "seed": source.seed,
-        "schema_sha256": source.schema_sha256,
-        "code": {key: value for key, value in asdict(source.code).items() if key != "files"},
-        "source_files": _keep(store, source.code.files),
-        "settings": _keep(store, source.settings),
-        "environment": _keep(store, source.environment),
-        "features": _keep(store, source.features),
+        "source_files": _keep(store, made_of["code"].pop("files")),
+        **{key: _keep(store, made_of[key]) for key in ("settings", "environment", "features")},
+        **{key: made_of[key] for key in ("runner", "command", "seed", "schema_sha256", "code")},
     }
     context = _context(store, RUN_CONTEXT, source.run_id)
     if _RECORD not in context.custom_properties:

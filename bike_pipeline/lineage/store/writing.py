@@ -35,10 +35,8 @@ def record_failure(lineage: Lineage, run_id: str, stage: str, reason: str) -> in
     for execution in lineage.executions_of(run_id):
         if lineage.stage_of(execution) == stage:
             execution.custom_properties[ERROR_PROPERTY].string_value = reason
-            if execution.last_known_state == RUNNING:
-                execution.last_known_state = CANCELED
-            elif execution.last_known_state == CACHED:
-                execution.last_known_state = FAILED
+            state = execution.last_known_state
+            execution.last_known_state = {RUNNING: CANCELED, CACHED: FAILED}.get(state, state)
             lineage.store.put_executions([execution])
             return int(execution.id)
     return 0
