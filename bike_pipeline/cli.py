@@ -115,12 +115,6 @@ def _stop(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _full_place() -> str:
-    import tempfile
-
-    return full_place((Path.cwd(), tempfile.gettempdir()))
-
-
 def main() -> None:
     """Run the command line; every error ends as one line and an exit code of its own (see `ExitCode`)."""
     _debug["traceback"] = bool(os.environ.get("BIKE_PIPELINE_DEBUG"))
@@ -144,7 +138,9 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.UNFORESEEN)
     except OSError as error:
-        place = error.filename or (_full_place() if error.errno in NO_ROOM else "")
+        from tempfile import gettempdir
+
+        place = error.filename or (full_place((Path.cwd(), gettempdir())) if error.errno in NO_ROOM else "")
         where = f"{place}: " if place else ""
         _stop(f"{where}{error.strerror or error}. Check permissions and free space there.", ExitCode.STORAGE)
     except Exception as error:  # noqa: BLE001 (the last resort: no traceback reaches a person unasked)

@@ -88,12 +88,10 @@ def list_(as_json: bool, settings: Settings) -> None:
     """List every version of every span."""
     from bike_pipeline.use_cases import data
 
-    versions = data.versions(settings)
-    if not versions and not as_json:
-        click.echo(f"{data.span_store(settings).uri} holds no span yet; run: bike-pipeline data ingest SOURCE")
-        return
-    found = [{"uri": v.uri, **v.manifest.model_dump(mode="json")} for v in versions] if as_json else versions
-    answer(found, lambda _: [data.span_store(settings).uri, _list_view(versions)], as_json)
+    versions, store = data.versions(settings), data.span_store(settings).uri
+    found = [{"uri": v.uri, **v.manifest.model_dump(mode="json")} for v in versions]
+    nothing = f"{store} holds no span yet; run: bike-pipeline data ingest SOURCE"
+    answer(found, lambda _: [store, _list_view(versions)] if versions else nothing, as_json)
 
 
 @data_command.command()

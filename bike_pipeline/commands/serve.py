@@ -279,11 +279,9 @@ def list_keys(settings: Settings, as_json: bool) -> None:
 
     path = settings.api_key_file
     keys = api_keys.read(path).keys if path.exists() else ()
-    documents = [_document(key) for key in keys]
-    if not keys and not as_json:
-        click.echo(f"there are no keys in {path}; make one with: bike-pipeline api-key create NAME")
-        return
-    shared.answer(documents, lambda found: shared.table(_COLUMNS, map(_cells, found)), as_json)
+    nothing = f"there are no keys in {path}; make one with: bike-pipeline api-key create NAME"
+    found = [_document(key) for key in keys]
+    shared.answer(found, lambda _: shared.table(_COLUMNS, map(_cells, found)) if found else nothing, as_json)
 
 
 @api_key_command.command()

@@ -61,12 +61,9 @@ def doctor_command(config: Path | None, assignments: tuple[str, ...], required: 
 
     checks = examine(config=config, assignments=assignments, required=required)
     errors = [check.error for check in checks if check.error is not None]
-    if as_json:
-        fields = ("group", "name", "state", "found", "fix")
-        report = {"ok": not errors, "checks": [{field: getattr(check, field) for field in fields} for check in checks]}
-        answer(report, str, as_json)
-    else:
-        answer(checks, _view, as_json)
+    fields = ("group", "name", "state", "found", "fix")
+    report = {"ok": not errors, "checks": [{field: getattr(check, field) for field in fields} for check in checks]}
+    answer(report, lambda _: _view(checks), as_json)
     if errors:
         raise errors[0]
 
