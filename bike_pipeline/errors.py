@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import re
 from collections.abc import Iterable
@@ -122,11 +123,7 @@ class BikePipelineError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         """Survive pickling: Beam and multiprocessing send exceptions between processes."""
-        return (_rebuild, (type(self), self.what, self.where, self.fix))
-
-
-def _rebuild(kind: type[BikePipelineError], what: str, where: str, fix: str) -> BikePipelineError:
-    return kind(what, where=where, fix=fix)
+        return functools.partial(type(self), self.what, where=self.where, fix=self.fix), ()
 
 
 class ConfigurationError(BikePipelineError, exit_code=ExitCode.CONFIGURATION):

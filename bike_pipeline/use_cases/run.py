@@ -65,7 +65,7 @@ def run(
     A candidate that is not blessed is a result, not an error: its `pushed_version` is None. With `cache`, stages are
     answered from earlier runs if nothing changed. `accept_baseline_reset` lets a changed signature or metric set go
     uncompared, or a lost metadata store be begun anew, once. Another run in this workspace is a BusyError, or
-    waited for with `wait`. `local` runs the compiled spec of "kubeflow" on this machine.
+    waited for with `wait`. `local` runs the compiled spec of "kubeflow" on this machine. `observer` learns how it goes.
 
     Raises:
         DataGateError: the data gate refused the span.
