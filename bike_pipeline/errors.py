@@ -6,7 +6,7 @@ import errno
 import functools
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from enum import IntEnum
 from pathlib import Path
 
@@ -61,6 +61,11 @@ def _free(place: Path) -> float:
 def is_of_storage(error: BaseException) -> bool:
     """Return whether an error's text says that there was no room or no right to write."""
     return any(phrase in str(error) for phrase in _STORAGE_PHRASES)
+
+
+def and_more(problems: Sized) -> str:
+    """Return what stands behind the first of several problems: how many more there are."""
+    return f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
 
 
 class ExitCode(IntEnum):

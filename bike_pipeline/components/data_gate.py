@@ -19,7 +19,7 @@ from bike_pipeline.components.artifact_types import DataGateReport
 from bike_pipeline.components.base import Artifacts
 from bike_pipeline.data import plausibility
 from bike_pipeline.data.plausibility import Anomaly
-from bike_pipeline.errors import DataGateError
+from bike_pipeline.errors import DataGateError, and_more
 from bike_pipeline.settings.data import GateSettings
 from bike_pipeline.stages import EVAL, HISTORY, TRAIN, Stage
 
@@ -102,10 +102,9 @@ class DataGateExecutor(base_executor.BaseExecutor):
             kept = os.path.join(os.path.dirname(folder), "refused", f"{number}.json")
             io_utils.write_string_file(kept, content)
             first = refused[0]
-            more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
             whole = "all of it" if first["split"] == plausibility.SPAN else "the split"
             subject = f"'{first['feature']}'" if first["feature"] else whole
-            reason = f"{subject} in {first['split']}: {first['reason'].rstrip('.')}{more}"
+            reason = f"{subject} in {first['split']}: {first['reason'].rstrip('.')}{and_more(refused)}"
             raise DataGateError(
                 f"span {statistics.span} is refused: {reason}",
                 where=Stage.DATA_GATE,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bike_pipeline.errors import and_more
 from bike_pipeline.model_registry import layout, model_signature, signing
 from bike_pipeline.model_registry.model_signature import Check, Manifest, NoManifestError
 from bike_pipeline.model_registry.signing import PublicKey
@@ -58,8 +59,7 @@ def verify(folder: Path) -> Soundness:
         problems = problems or (unproven if required else [])
     if not problems:
         return Soundness("", tuple(unproven))
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return Soundness(f"{problems[0]}{more}")
+    return Soundness(f"{problems[0]}{and_more(problems)}")
 
 
 def checks(

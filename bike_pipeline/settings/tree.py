@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from bike_pipeline.errors import ConfigurationError
+from bike_pipeline.errors import ConfigurationError, and_more
 from bike_pipeline.settings.beam import BeamSettings
 from bike_pipeline.settings.data import DataSettings, GateSettings
 from bike_pipeline.settings.evaluation import EvaluationSettings
@@ -294,12 +294,8 @@ def _explain(error: ValidationError, where: str) -> ConfigurationError:
         got = first.get("input")
         got_text = f" (got {shortened(repr(got))})" if isinstance(got, str | int | float | bool) else ""
         what = f"{path}: {message}{got_text}" if path else message
-    more = len(error.errors()) - 1
-    if more:
-        what += f" (and {more} more)"
-    return ConfigurationError(
-        what, where=where, fix="`bike-pipeline config schema` lists every setting, its type and its range"
-    )
+    fix = "`bike-pipeline config schema` lists every setting, its type and its range"
+    return ConfigurationError(what + and_more(error.errors()), where=where, fix=fix)
 
 
 def load_settings(config: Path | str | None = None, assignments: tuple[str, ...] = ()) -> Settings:

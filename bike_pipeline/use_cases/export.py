@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bike_pipeline.errors import ExportError, ModelError, StorageError
+from bike_pipeline.errors import ExportError, ModelError, StorageError, and_more
 from bike_pipeline.use_cases.lineage import lineage_of
 
 if TYPE_CHECKING:
@@ -61,9 +61,8 @@ class Export(ParityMatrix):
         formats = self.report["formats"].values()
         failed = [e for e in formats if not e["passed"] and not (self.tolerant and e["not_here"])]
         if failed:
-            more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
             raise ExportError(
-                f"{failed[0]['title']} is not exported: {failed[0]['reason'].rstrip('.')}{more}",
+                f"{failed[0]['title']} is not exported: {failed[0]['reason'].rstrip('.')}{and_more(failed)}",
                 fix="the formats that passed are in the folder",
             )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from bike_pipeline.errors import ConfigurationError, VerificationError
+from bike_pipeline.errors import ConfigurationError, VerificationError, and_more
 from bike_pipeline.run_events import RunObserver, RunResult
 from bike_pipeline.use_cases.lineage import lineage_of
 
@@ -141,14 +141,13 @@ class Reproducibility:
         """Raise VerificationError if something is not at hand."""
         if self.at_hand:
             return
-        first, *others = [match for match in self.matches if match.needed and not match.same]
-        more = f" (and {len(others)} more)" if others else ""
+        wrong = [match for match in self.matches if match.needed and not match.same]
         fix = f"check out commit {self.commit[:12]}" if self.commit else "bring back what the model was made of"
         if self.dirty:
             fix += " (its tree had changes that were not committed)"
         raise VerificationError(
-            f"not everything that made model {self.model_id} is at hand: {first.part}: {first.name}: "
-            f"{first.detail.rstrip('.')}{more}",
+            f"not everything that made model {self.model_id} is at hand: {wrong[0].part}: {wrong[0].name}: "
+            f"{wrong[0].detail.rstrip('.')}{and_more(wrong)}",
             fix=f"{fix}, or run all the same with --anyway",
         )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bike_pipeline.errors import ConfigurationError, EdgeError, ModelError, VerificationError
+from bike_pipeline.errors import ConfigurationError, EdgeError, ModelError, VerificationError, and_more
 from bike_pipeline.use_cases.lineage import lineage_of
 
 if TYPE_CHECKING:
@@ -46,9 +46,8 @@ class Verification:
         failed = [check for check in self.checks if not check.passed]
         if not failed:
             return
-        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise VerificationError(
-            f"the model is not verified: {failed[0].name}: {failed[0].detail.rstrip('.')}{more}",
+            f"the model is not verified: {failed[0].name}: {failed[0].detail.rstrip('.')}{and_more(failed)}",
             where=self.folder,
             fix=_OTHER_KEY if all(check.other_key for check in failed) else _ORIGIN if self.sound else _DAMAGED,
         )

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bike_pipeline import extras
-from bike_pipeline.errors import ConfigurationError
+from bike_pipeline.errors import ConfigurationError, and_more
 from bike_pipeline.runners.kubeflow import go_yaml
 
 SCHEMA_VERSION = "2.1.0"
@@ -36,9 +36,8 @@ def check(text: str) -> frozenset[str]:
     extras.require("kubeflow", "checking a compiled spec")
     found = list(refusals(text))
     if found:
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise ConfigurationError(
-            f"Kubeflow Pipelines would refuse the spec: {found[0]}{more}",
+            f"Kubeflow Pipelines would refuse the spec: {found[0]}{and_more(found)}",
             fix="compile it with `bike-pipeline compile`; stock TFX output needs mending",
         )
     return frozenset(_documents(text)[0]["root"]["dag"]["tasks"])
