@@ -26,18 +26,15 @@ def error(failure: Any, connection: Connection) -> ClientError:
     if code == "DEADLINE_EXCEEDED":
         return timed_out(connection.timeout, connection.where)
     trailers = {key.lower(): value for key, value in failure.trailing_metadata() or ()}
-    seconds = None
+    # gRFC A6; a negative number means: not again.
+    name, unit = ("grpc-retry-pushback-ms", 1000) if "grpc-retry-pushback-ms" in trailers else ("retry-after", 1)
     try:
-        if "grpc-retry-pushback-ms" in trailers:
-            # gRFC A6; a negative number means: not again.
-            seconds = float(trailers["grpc-retry-pushback-ms"]) / 1000
-        elif "retry-after" in trailers:
-            seconds = float(trailers["retry-after"])
+        seconds = float(trailers.get(name, -1)) / unit
     except ValueError:
-        seconds = None
+        seconds = -1.0
     # gRPC puts what failed on every address before the words of the last one.
     details = str(failure.details() or "").rpartition("last error: ")[2]
-    found = error_of(code, details, connection.where, seconds if seconds is not None and seconds >= 0 else None)
+    found = error_of(code, details, connection.where, seconds if seconds >= 0 else None)
     if "handshake" in details.lower() or "certificate" in details.lower():
         return untrusted(found)
     return found

@@ -164,7 +164,6 @@ def credentials_of(files: WatchedFiles[Identity]) -> Any:
     import grpc
 
     given = files.get()
-    needs_clients = bool(given.client_authorities)
 
     def configuration(identity: Identity) -> Any:
         return grpc.ssl_server_certificate_configuration(
@@ -179,6 +178,5 @@ def credentials_of(files: WatchedFiles[Identity]) -> Any:
         given = identity
         return configuration(identity)
 
-    return grpc.dynamic_ssl_server_credentials(
-        configuration(given), renewed, require_client_authentication=needs_clients
-    )
+    needs_clients = bool(given.client_authorities)
+    return grpc.dynamic_ssl_server_credentials(configuration(given), renewed, needs_clients)

@@ -115,13 +115,9 @@ def _reload_request(request: Any) -> Any:
 
 async def _refuse(refusal: StatusError, _messages: Any, context: Any) -> None:
     trailing: tuple[tuple[str, str], ...] = ()
-    if refusal.retry_after:
-        milliseconds = math.ceil(refusal.retry_after * 1000)
+    if wait := refusal.retry_after:
         # gRPC's own clients wait that long before a retry (gRFC A6); others read the name that HTTP uses.
-        trailing = (
-            ("grpc-retry-pushback-ms", str(milliseconds)),
-            ("retry-after", str(math.ceil(refusal.retry_after))),
-        )
+        trailing = (("grpc-retry-pushback-ms", str(math.ceil(wait * 1000))), ("retry-after", str(math.ceil(wait))))
     await context.abort(CODES[refusal.code], refusal.message, trailing)
 
 
