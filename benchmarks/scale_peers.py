@@ -146,6 +146,7 @@ def Trainer(folder: Path) -> Work:  # noqa: N802
     import numpy as np
 
     from bike_pipeline.modeling import architectures
+    from bike_pipeline.modeling.trend import Trend
     from bike_pipeline.settings import load_settings
 
     training = load_settings().training
@@ -154,7 +155,7 @@ def Trainer(folder: Path) -> Work:  # noqa: N802
         inputs, count = _inputs(folder)
         label = np.log1p(count)
         model = architectures.build(
-            training.hidden_units, training.embedding_dimensions, training.dropout, float(label.mean())
+            training.hidden_units, training.embedding_dimensions, training.dropout, Trend(float(label.mean()))
         )
         optimizer = keras.optimizers.AdamW(training.learning_rate, weight_decay=training.weight_decay)
         model.compile(optimizer, "mse")

@@ -20,6 +20,7 @@ from tfx_bsl.public import tfxio
 
 from bike_pipeline import features
 from bike_pipeline.modeling import architectures, preprocessing
+from bike_pipeline.modeling.trend import Trend
 
 WARM_UP_SHARE = 0.08
 EMA_MOMENTUM = 0.98
@@ -82,7 +83,10 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
     batches = [label.numpy() for _, label in dataset]
     label = np.concatenate(batches)
     model = architectures.build(
-        training["hidden_units"], training["embedding_dimensions"], training["dropout"], float(np.log1p(label).mean())
+        training["hidden_units"],
+        training["embedding_dimensions"],
+        training["dropout"],
+        Trend(float(np.log1p(label).mean())),
     )
     steps = len(batches) * training["epochs"]
     warm_up = max(1, round(WARM_UP_SHARE * steps))

@@ -11,6 +11,7 @@ import keras
 from keras import layers, ops
 
 from bike_pipeline.modeling import preprocessing
+from bike_pipeline.modeling.trend import Trend
 
 # One knot of the level every two months, for the two years before the end of training.
 LEVEL_KNOT_MONTHS = 2.0
@@ -33,11 +34,11 @@ class LevelKnots(layers.Layer):
         return ops.maximum(1.0 - ops.abs(ops.expand_dims(place, 1) - knots), 0.0)
 
 
-def build(hidden_units: Sequence[int], embedding_dimensions: int, dropout: float, mean_log_label: float) -> keras.Model:
+def build(hidden_units: Sequence[int], embedding_dimensions: int, dropout: float, trend: Trend) -> keras.Model:
     """Return the untrained model, from the transformed features (see `preprocessing_fn`) to log(1 + rentals), (batch,).
 
-    The output starts from `mean_log_label`, the mean of log(1 + rentals) over the training rows; `embedding_dimensions`
-    is the largest width of an embedding, `dropout` the share of hidden units dropped in training.
+    The output starts from the trend of the training rows; `embedding_dimensions` is the largest width of an embedding,
+    `dropout` the share of hidden units dropped in training.
     """
     inputs = {preprocessing.DENSE: keras.Input((preprocessing.DENSE_WIDTH,), name=preprocessing.DENSE)}
     parts = [inputs[preprocessing.DENSE]]
@@ -54,11 +55,14 @@ def build(hidden_units: Sequence[int], embedding_dimensions: int, dropout: float
         hidden = layers.Dense(units, activation="silu", name=f"trunk_{index}")(hidden)
         if dropout:
             hidden = layers.Dropout(dropout)(hidden)
-    start = keras.initializers.Constant(mean_log_label)
+    start = keras.initializers.Constant(trend.start)
     output = layers.Dense(1, bias_initializer=start, name="rentals")(hidden)
     # Month and level begin at zero and are held there by L2: a month or a period without rows adds nothing.
     shrink = keras.regularizers.L2(LEVEL_L2)
     month = layers.Embedding(12, 1, embeddings_initializer="zeros", embeddings_regularizer=shrink, name="month_effect")
     level = layers.Dense(1, use_bias=False, kernel_initializer="zeros", kernel_regularizer=shrink, name="level")
-    output = layers.Add()([output, month(inputs["month"]), level(LevelKnots(name="level_knots")(months))])
+    # Of a single year they would learn its season, and hold its last month's level for all that follows.
+    month.trainable = level.trainable = trend.repeated
+    grown = layers.Rescaling(-trend.growth, name="growth")(layers.Reshape((1,))(months))
+    output = layers.Add()([output, month(inputs["month"]), level(LevelKnots(name="level_knots")(months)), grown])
     return keras.Model(inputs, layers.Reshape(())(output), name="bike_demand")

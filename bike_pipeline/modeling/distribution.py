@@ -147,7 +147,7 @@ def step_of_replicas(
         once = tf.cast(tf.equal(replica, 0), tf.float32)
         with tf.GradientTape() as tape:
             output = replica_model({name: tf.gather(values, chosen) for name, values in data.items()}, training=True)
-            value = loss(tf.gather(labels, chosen), output) * share + tf.add_n(model.losses) * once
+            value = loss(tf.gather(labels, chosen), output) * share + sum(model.losses) * once
         # The optimizer sums the gradients over the replicas.
         optimizer.apply(tape.gradient(value, model.trainable_variables), model.trainable_variables)
         return value

@@ -16,6 +16,7 @@ from keras import ops
 
 from bike_pipeline import features, progress
 from bike_pipeline.modeling import architectures, distribution, naive_baseline, preprocessing, rows, saved_model, slices
+from bike_pipeline.modeling.trend import Trend
 
 LOSS_FILE = "loss.csv"
 # TensorBoard's name for what is measured on the rows that a model is trained on; `tensorboard --logdir` finds it.
@@ -119,7 +120,7 @@ def _step(
     def step(chosen: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             output = model({name: tf.gather(values, chosen) for name, values in data.items()}, training=True)
-            value = loss(tf.gather(labels, chosen), output) + tf.add_n(model.losses)
+            value = loss(tf.gather(labels, chosen), output) + sum(model.losses)
         optimizer.apply(tape.gradient(value, model.trainable_variables), model.trainable_variables)
         return value
 
@@ -185,7 +186,7 @@ def train(
             training["hidden_units"],
             training["embedding_dimensions"],
             training["dropout"],
-            float(np.log1p(label).mean()),
+            Trend.fit(inputs, label),
         )
         if training["warm_start"]:
             _warm_start(model, base_model)

@@ -86,9 +86,10 @@ def test_other_depths_and_widths_are_generated_alike(
     import keras
 
     from bike_pipeline.modeling import architectures
+    from bike_pipeline.modeling.trend import Trend
 
     keras.utils.set_random_seed(5)
-    model = architectures.build(hidden, embedding, 0.1, 4.0)
+    model = architectures.build(hidden, embedding, 0.1, Trend(4.0, growth=0.05))
     # Month and level begin at zero, where a mistake would not show.
     for weights in model.weights:
         weights.assign(np.random.default_rng(3).normal(0, 0.2, weights.shape))

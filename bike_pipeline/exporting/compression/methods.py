@@ -30,6 +30,7 @@ from bike_pipeline.exporting.formats.base import in_parts
 from bike_pipeline.modeling import architectures, saved_model, training
 from bike_pipeline.modeling.distribution import Loss
 from bike_pipeline.modeling.rows import Columns
+from bike_pipeline.modeling.trend import Trend
 from bike_pipeline.settings import exporting
 
 # Share of the epochs over which weights are taken away; the rest heals the last cut.
@@ -170,7 +171,7 @@ def _student(teacher: Teacher, settings: exporting.DistillationSettings, how: di
     training.repeatable(seed)
     # No dropout: a student this small has nothing to spare, and its teacher's answers hold it back from noise.
     student = architectures.build(
-        settings.hidden_units, settings.embedding_dimensions, 0.0, float(np.log1p(teacher.label).mean())
+        settings.hidden_units, settings.embedding_dimensions, 0.0, Trend.fit(teacher.inputs, teacher.label)
     )
     training.fit(student, teacher.inputs, target, how, seed, loss_of(teacher.label, settings.teacher_weight))
     return student
