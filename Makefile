@@ -186,6 +186,13 @@ load-generators: setup ## Fetch wrk and h2load for `bench-serving` (Debian, Ubun
 benchmark-exports: setup ## Hold every exported format against its goals: difference, loss, size, latency, in one run.
 	$(BIN)/python -m benchmarks.exports --json benchmarks/results/exports.json --plot benchmarks/results/exports.png $(ARGS)
 
+.PHONY: benchmark-quality
+benchmark-quality: setup ## Hold the model against its goals and trees of four libraries on five protocols (ARGS="--protocols P1").
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .quality-peers
+	$(BIN)/uv pip install --quiet --require-hashes --python .quality-peers/bin/python --requirement benchmarks/quality/peers.txt
+	$(BIN)/python -m benchmarks.model_quality --peers-python .quality-peers/bin/python \
+	  --json benchmarks/results/model_quality.json --plot benchmarks/results/model_quality.png $(ARGS)
+
 .PHONY: clean
 clean: ## Remove what runs wrote (workspace/: spans, models, lineage) and the caches of the tools.
 	rm -rf workspace build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
@@ -193,4 +200,4 @@ clean: ## Remove what runs wrote (workspace/: spans, models, lineage) and the ca
 
 .PHONY: clean-env
 clean-env: ## Remove the environments; the next target makes them again.
-	rm -rf .venv .venv.lock .tracking-servers .model-signing .torch
+	rm -rf .venv .venv.lock .tracking-servers .model-signing .torch .quality-peers

@@ -149,3 +149,32 @@ def draw_formats(formats: Mapping[str, tuple[float, float]], target: Path) -> No
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=130)
     pyplot.close(figure)
+
+
+def draw_quality(errors: Mapping[str, Mapping[str, float]], target: Path) -> None:
+    """Draw the RMSE of every contestant, one panel a protocol, as a PNG file.
+
+    Args:
+        errors: RMSE in rentals an hour, by protocol and contestant; the first contestant is the served model.
+        target: the file to write.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    names = list(next(iter(errors.values())))
+    figure, panels = pyplot.subplots(
+        1, len(errors), figsize=(2.6 * len(errors) + 2, 2.6), sharey=True, layout="constrained", squeeze=False
+    )
+    for axes, (protocol, found) in zip(panels[0], errors.items(), strict=True):
+        colours = [COLOURS[1] if place == 0 else COLOURS[2] for place in range(len(names))]
+        bars = axes.barh(names, [found.get(name, 0.0) for name in names], color=colours)
+        axes.bar_label(bars, [f"{found[name]:.1f}" if name in found else "absent" for name in names], fontsize=8)
+        axes.set_title(f"{protocol}, RMSE", fontsize=10)
+        axes.set_xlim(0, 1.25 * max(found.values()))
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0][0].invert_yaxis()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, dpi=130)
+    pyplot.close(figure)
