@@ -82,6 +82,10 @@ class ModelRegistry:
         """
         return self.local / str(version) if self.local else _cached(self._files, version, fresh=fresh)
 
+    def fingerprint(self, version: int) -> str:
+        """Return the SHA-256 over names and contents of a version's model, without its exports and push files."""
+        return layout.fingerprint(self.folder(version, fresh=True))
+
     def push_record(self, version: int) -> dict[str, Any] | None:
         """Return what was recorded at a version's push; None without such a record."""
         return layout.push_record(self._files, str(version))

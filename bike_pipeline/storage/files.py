@@ -11,8 +11,9 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from bike_pipeline.errors import BusyError, StorageError
@@ -23,15 +24,55 @@ LOCK_SECONDS = 60.0
 _SPECIAL = re.compile(r"[*?\[\\]")
 
 
-class LocalFiles:
-    """A local folder of files, changed whole or not at all; it is made by the first writer.
+class Files(Protocol):
+    """A folder of files, changed whole or not at all. All paths are relative to it, with forward slashes.
 
-    All paths are relative to it, with forward slashes. Every method raises StorageError if the place cannot be read or
-    written; what was there before still is.
+    Every method raises StorageError if the place cannot be read or written; what was there before still is.
 
     Attributes:
         at_once: whether a folder appears with all of its files; else the file that is written last makes it count.
     """
+
+    at_once: bool
+
+    def uri(self, path: str = "") -> str:
+        """Return the absolute path or address of `path`."""
+
+    def folders(self, path: str = "") -> list[str]:
+        """Return the names of the folders in `path`; none if it does not exist."""
+
+    def files(self, path: str = "", *, deep: bool = False) -> list[str]:
+        """Return the names of the files in `path`, or the paths of all below it; none if it does not exist."""
+
+    def read(self, path: str) -> bytes | None:
+        """Return a file's content; None if it does not exist."""
+
+    def download(self, path: str, target: Path) -> None:
+        """Copy every file below `path` into the local folder `target`; nothing if it does not exist."""
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep every other writer out, and clear what dead writers left; BusyError if another one is at work."""
+
+    # Each of the following is called while the caller holds the lock.
+
+    def publish(self, folder: str, fill: Callable[[Path], None], commit: str) -> None:
+        """Create `folder` so that readers see all of it or nothing; StorageError if it exists.
+
+        `fill` writes the files into a local folder; `commit`, which makes the folder count, is copied last.
+        """
+
+    def replace(self, path: str, content: bytes) -> None:
+        """Write a file, whole or not at all."""
+
+    def append(self, path: str, content: bytes) -> None:
+        """Add to a file's end; a crash may leave a part of it."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file, or a folder with all below it; nothing if it does not exist."""
+
+
+class LocalFiles:
+    """A local folder; it is made by the first writer."""
 
     at_once = True
 
@@ -41,15 +82,12 @@ class LocalFiles:
         self._lock_seconds = lock_seconds
 
     def uri(self, path: str = "") -> str:
-        """Return the absolute path or address of `path`."""
         return str(self._root / path)
 
     def folders(self, path: str = "") -> list[str]:
-        """Return the names of the folders in `path`; none if it does not exist."""
         return [entry.name for entry in self._entries(path) if entry.is_dir()]
 
     def files(self, path: str = "", *, deep: bool = False) -> list[str]:
-        """Return the names of the files in `path`, or the paths of all below it; none if it does not exist."""
         folder = self._root / path
         if deep:
             return [found.relative_to(folder).as_posix() for found in folder.rglob("*") if found.is_file()]
@@ -61,20 +99,17 @@ class LocalFiles:
         return []
 
     def read(self, path: str) -> bytes | None:
-        """Return a file's content; None if it does not exist."""
         with one_error("read", self._root / path), suppress(FileNotFoundError, NotADirectoryError):
             return (self._root / path).read_bytes()
         return None
 
     def download(self, path: str, target: Path) -> None:
-        """Copy every file below `path` into the local folder `target`; nothing if it does not exist."""
         with one_error("copy", self._root / path):
             if (self._root / path).is_dir():
                 shutil.copytree(self._root / path, target, dirs_exist_ok=True)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep every other writer out, and clear what dead writers left; BusyError if another one is at work."""
         busy = BusyError(
             f"another process has been writing there for {self._lock_seconds:g} seconds",
             where=str(self._root),
@@ -85,13 +120,7 @@ class LocalFiles:
             self._clear()
             yield
 
-    # Each of the following is called while the caller holds the lock.
-
     def publish(self, folder: str, fill: Callable[[Path], None], commit: str) -> None:  # noqa: ARG002 (appears at once)
-        """Create `folder` so that readers see all of it or nothing; StorageError if it exists.
-
-        `fill` writes the files into a local folder; `commit`, which makes the folder count, is copied last.
-        """
         target = self._root / folder
         if target.exists():
             raise StorageError("it is there already", where=str(target), fix="run it again")
@@ -105,19 +134,16 @@ class LocalFiles:
                 sync_path(parent)
 
     def replace(self, path: str, content: bytes) -> None:
-        """Write a file, whole or not at all."""
         with self._aside(self._root / path) as aside:
             write_and_sync(aside, content)
             aside.replace(self._root / path)
             sync_path((self._root / path).parent)
 
     def append(self, path: str, content: bytes) -> None:
-        """Add to a file's end; a crash may leave a part of it."""
         with one_error("write", self._root / path):
             write_and_sync(self._root / path, content, append=True)
 
     def remove(self, path: str) -> None:
-        """Remove a file, or a folder with all below it; nothing if it does not exist."""
         with one_error("remove", self._root / path):
             if (self._root / path).is_dir():
                 shutil.rmtree(self._root / path)
@@ -138,9 +164,6 @@ class LocalFiles:
         with one_error("remove", self._scratch):
             if self._scratch.exists():
                 shutil.rmtree(self._scratch)
-
-
-Files = LocalFiles | RemoteFiles
 
 
 def local_path(uri: str | os.PathLike[str]) -> Path | None:

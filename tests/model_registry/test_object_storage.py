@@ -72,6 +72,7 @@ def test_a_pushed_version_is_read_back_from_there(base, model):
     fingerprint = layout.fingerprint(model)
     assert ModelRegistry(base).push_record(17) == {"model_id": 17, "fingerprint": fingerprint}
     folder = ModelRegistry(base).uri(17)
+    assert ModelRegistry(base).fingerprint(17) == fingerprint
     assert is_intact(folder, fingerprint)
     assert not is_intact(folder, "another")
     assert not is_intact(ModelRegistry(base).uri(18), fingerprint)

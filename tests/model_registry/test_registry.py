@@ -41,7 +41,7 @@ def test_a_pushed_version_is_the_model_and_its_record(base, model):
     folder = base / "17"
     assert seen(base) == ["17"]
     assert ModelRegistry(base).push_record(17) == record
-    assert layout.fingerprint(folder) == record["fingerprint"]
+    assert ModelRegistry(base).fingerprint(17) == record["fingerprint"]
     assert (folder / "variables" / "data").read_bytes() == b"weights"
 
 
