@@ -92,6 +92,7 @@ class Workspace:
     rollback = _method(serving.rollback)
     history = _method(serving.history)
     push_edge = _method(serving.push_edge)
+    serving_configuration = _method(serving.serving_configuration)
     spans = _method(data.versions)
     verify_data = _method(data.verify)
     compile = _method(cluster.compile_pipeline)

@@ -205,23 +205,10 @@ def serving_config_command(settings: Settings, output: Path, check: bool) -> Non
     They follow from the settings (serving.configuration). With the version policy `promoted` they follow from what is
     promoted too.
     """
-    from bike_pipeline.rollout import configuration, promotion
+    from bike_pipeline.use_cases.serving import serving_configuration
 
-    promoted = None
-    if settings.serving.configuration.versions.policy == "promoted":
-        promoted = promotion.served_versions(settings.serving_path, settings.serving.promotion.keep_loaded)
-    content = configuration.files(settings, output, promoted)
-    if check:
-        if wrong := configuration.differing(content, output):
-            raise ConfigurationError(
-                f"not what the settings give: {', '.join(wrong)}",
-                where=str(output),
-                fix=f"write them anew: `bike-pipeline serving-config --output {output}`",
-            )
-        click.echo(f"{output}: {len(content)} files as the settings give them")
-        return
-    for path in configuration.write(content, output):
-        click.echo(str(path))
+    files = serving_configuration(settings, output, check=check)
+    click.echo(f"{output}: {len(files)} files as the settings give them" if check else "\n".join(map(str, files)))
 
 
 _COLUMNS = ("key", "name", "scopes", "state", "created", "not before", "expires")

@@ -195,6 +195,29 @@ def _folder(settings: Settings, model: str | None) -> Path:
     return local_copy(chosen.push.destination)
 
 
+def serving_configuration(settings: Settings, output: Path, *, check: bool = False) -> list[Path]:
+    """Write TF Serving's own configuration files and the compose.yaml that runs it into a folder; return the files.
+
+    With the version policy `promoted` they follow from what is promoted, too. With `check` nothing is written, and a
+    ConfigurationError names the files that are not what would be written.
+    """
+    from bike_pipeline.rollout import configuration, promotion
+
+    promoted = None
+    if settings.serving.configuration.versions.policy == "promoted":
+        promoted = promotion.served_versions(settings.serving_path, settings.serving.promotion.keep_loaded)
+    content = configuration.files(settings, output, promoted)
+    if not check:
+        return configuration.write(content, output)
+    if wrong := configuration.differing(content, output):
+        raise ConfigurationError(
+            f"not what the settings give: {', '.join(wrong)}",
+            where=str(output),
+            fix=f"write them anew: `bike-pipeline serving-config --output {output}`",
+        )
+    return [output / name for name in content]
+
+
 def push_edge(
     settings: Settings,
     channel: str = "stable",
