@@ -65,7 +65,7 @@ def rhythm(champion: Champion) -> Picture:
     figure, (left, right) = ui.canvas(1, 2, (11, 3.6), "The rhythm of a week")
     grid = champion.rows.pivot_table(features.LABEL, "weekday", features.HOUR)
     ui.week(figure, left, grid, "mean rentals an hour", cmap="Blues", vmin=0)
-    for working, color, name in ((1, ui.NEW, "working days"), (0, ui.MARK, "weekends and holidays")):
+    for working, color, name in ui.KINDS_OF_DAY:
         by_hour = champion.rows[champion.rows["workingday"] == working].groupby(features.HOUR)[features.LABEL]
         low, high = by_hour.quantile(0.1), by_hour.quantile(0.9)
         right.fill_between(low.index, low.to_numpy(), high.to_numpy(), color=color, alpha=0.15, lw=0)

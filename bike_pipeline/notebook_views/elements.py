@@ -24,6 +24,8 @@ PHYSICAL = {
     "windspeed": (67.0, 0.0, "wind speed, km/h"),
 }
 NEW, BEFORE, MARK, GOOD, BAD, SOFT = "#2f6fbf", "#b8bec6", "#c2571a", "#1a7f37", "#b3261e", "#dfe3e8"
+# Values of `workingday`, each with its colour.
+KINDS_OF_DAY = ((1, NEW, "working days"), (0, MARK, "weekends and holidays"))
 # Pixels of a picture for each that it takes on the page: sharp on dense screens.
 _DENSITY = 2
 _DPI = 80

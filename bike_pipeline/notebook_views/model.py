@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from bike_pipeline import features
 from bike_pipeline.lineage.queries.evidence import decisions_about
@@ -79,10 +80,20 @@ def errors_over_runs(champion: Champion) -> Picture:
     return Picture(figure, "MAE of every model that was judged")
 
 
+def with_errors(champion: Champion) -> pd.DataFrame:
+    """Return the rows that the model was judged on, with `predicted` and `error`, predicted minus counted."""
+    return champion.evaluated.assign(error=lambda rows: rows["predicted"] - rows[features.LABEL])
+
+
+def worst(rows: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Return so many rows of `with_errors`, the largest error first."""
+    return rows.reindex(rows["error"].abs().sort_values(ascending=False).index).head(count)
+
+
 def measured_again(champion: Champion) -> Html:
     """Return whether the served model's MAE, computed now from its own answers, is the one on record."""
-    rows = champion.evaluated
-    now = float(np.abs(rows["predicted"] - rows[features.LABEL]).mean())
+    rows = with_errors(champion)
+    now = float(rows["error"].abs().mean())
     recorded = next((r["mae"] for r in evaluation(champion)["candidate_metrics"] if r["slicing"] == "overall"), None)
     if recorded is None:
         words = f"Computed now: {now:.3f} rentals an hour. Nothing is on record to compare with."
@@ -95,8 +106,8 @@ def measured_again(champion: Champion) -> Html:
 
 def weeks(champion: Champion) -> Picture:
     """Return the week with the smallest and the one with the largest error: predicted and counted, hour by hour."""
-    rows = champion.evaluated.set_index("time")
-    rows = rows.assign(error=(rows["predicted"] - rows[features.LABEL]).abs())
+    rows = with_errors(champion).set_index("time")
+    rows = rows.assign(error=rows["error"].abs())
     starts = rows.index[0].normalize() + np.timedelta64(1, "D") * np.arange(0, (rows.index[-1] - rows.index[0]).days, 7)
     whole = {}
     for start in starts:
@@ -120,14 +131,14 @@ def weeks(champion: Champion) -> Picture:
 
 def agreement(champion: Champion) -> Picture:
     """Return predicted against counted, and where in the week the model is too high or too low."""
-    rows = champion.evaluated
+    rows = with_errors(champion)
     figure, (left, right) = ui.canvas(1, 2, (12, 4), "")
     top = float(max(rows["predicted"].max(), rows[features.LABEL].max()))
     style: dict[str, Any] = {"gridsize": 45, "bins": "log", "cmap": "Blues", "mincnt": 1}
     left.hexbin(rows[features.LABEL], rows["predicted"], extent=(0, top, 0, top), **style)
     left.plot([0, top], [0, top], color=ui.MARK, lw=1)
     left.set(xlabel="counted, rentals an hour", ylabel="predicted", title="darker: more hours (logarithmic)")
-    grid = rows.assign(error=rows["predicted"] - rows[features.LABEL]).pivot_table("error", "weekday", features.HOUR)
+    grid = rows.pivot_table("error", "weekday", features.HOUR)
     limit = float(np.nanmax(np.abs(grid.to_numpy())))
     colors = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
     ui.week(figure, right, grid, "mean error: red too high, blue too low", "rentals an hour", **colors)
@@ -136,8 +147,6 @@ def agreement(champion: Champion) -> Picture:
 
 def worst_hours(champion: Champion, count: int = 10) -> Html:
     """Return the hours with the largest errors, with what was known of them."""
-    rows = champion.evaluated.assign(error=lambda found: found["predicted"] - found[features.LABEL])
-    rows = rows.reindex(rows["error"].abs().sort_values(ascending=False).index).head(count)
     lines = [
         (
             f"{row['time']:%a %Y-%m-%d %H:00}",
@@ -145,9 +154,12 @@ def worst_hours(champion: Champion, count: int = 10) -> Html:
             f"{row['predicted']:.0f}",
             f"{row['error']:+.0f}",
             features.WEATHER[int(row["weathersit"])],
-            f"{ui.physical('temp', row['temp']):.0f} °C",
+            f"{ui.physical('temp', row['temp']):z.0f} °C",
+            f"{ui.physical('hum', row['hum']):.0f} %",
+            f"{ui.physical('windspeed', row['windspeed']):.0f}",
             "yes" if row["holiday"] else "",
         )
-        for _, row in rows.iterrows()
+        for _, row in worst(with_errors(champion), count).iterrows()
     ]
-    return ui.table(("hour", "counted", "predicted", "error", "weather", "temperature", "public holiday"), lines)
+    known = ("weather", "temperature", "humidity", "wind, km/h", "public holiday")
+    return ui.table(("hour", "counted", "predicted", "error", *known), lines)
