@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-NAMES = ["01_data", "02_lineage", "03_model_and_slices", "04_what_if"]
+NAMES = ["01_data", "02_lineage", "03_model_and_slices", "04_what_if", "05_exploration"]
 # Most statements of a cell that only calls the package: imports aside, a name or two and what is shown.
 STATEMENTS = 3
 ALLOWED = (ast.Import, ast.ImportFrom, ast.Assign, ast.Expr)
@@ -28,7 +28,7 @@ def code_cells(path):
     return ["".join(cell["source"]) for cell in read(path)["cells"] if cell["cell_type"] == "code"]
 
 
-def test_there_are_four_and_each_is_a_story():
+def test_there_are_five_and_each_is_a_story():
     assert [path.stem for path in NOTEBOOKS] == NAMES
     for number, path in enumerate(NOTEBOOKS, 1):
         cells = read(path)["cells"]

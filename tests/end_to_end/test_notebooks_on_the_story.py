@@ -17,7 +17,7 @@ from tests.end_to_end.conftest import ROOT, Called, Product
 pytestmark = pytest.mark.slow
 
 # The fewest pictures of each.
-PICTURES = {"01_data": 5, "02_lineage": 3, "03_model_and_slices": 4, "04_what_if": 4}
+PICTURES = {"01_data": 5, "02_lineage": 3, "03_model_and_slices": 4, "04_what_if": 4, "05_exploration": 6}
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +136,15 @@ def test_what_was_never_seen_is_said(shown: dict[str, list[Any]], story: dict[st
     assert "Refused: 41 °C, record 1: temp: 1.043 is above 1" in text
     counted = re.search(r"(\d{4}|, \d{2}:00): (\d+) rentals were counted", text)
     assert counted is not None
+
+
+def test_the_exploration_tells_of_gaps_faults_and_growth(shown: dict[str, list[Any]], story: dict[str, Any]) -> None:
+    text = said(shown["05_exploration"])
+    assert text.startswith("165 of 17,544 hours have no row")
+    assert "atemp\tstuck at 0.0 °C for a day\t24\t1\t2012-08-17\t2012-08-17" in text
+    assert "hum\t0 as stored; the next value is 8.0 %\t22\t1\t2011-03-10\t2011-03-10" in text
+    assert "weathersit\tcode 4 hardly occurs\t3\t3\t" in text
+    assert "(12 of 12). Rentals change by +63%; inputs with PSI ≥ 0.1: none" in text
+    serving = next(model for model in story["models"].result if model["serving"])
+    assert f"The model is off by {serving['metrics']['mae']:.1f} rentals an hour" in text
+    assert "Thu 2012-11-22\tpublic holiday\t24\t" in text
