@@ -12,7 +12,6 @@ import os
 from typing import Any
 
 from absl import logging
-from pydantic_core import to_jsonable_python
 from tensorflow_model_analysis.proto import config_pb2
 from tfx import components, types
 from tfx.components.evaluator import constants
@@ -37,6 +36,7 @@ from bike_pipeline.stages import (
     STATE_PROPERTY,
     VERSION_PROPERTY,
 )
+from bike_pipeline.storage.plain_json import finite
 
 
 class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
@@ -87,7 +87,7 @@ class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
         report["blessed_by_tfma"] = blessed_by_tfma
         report["blessed"] = blessed_by_tfma and report["blessed"]
         # A metric may be no number, for which neither JSON nor the metadata store has a name.
-        finite_report = to_jsonable_python(report, inf_nan_mode="null")
+        finite_report = finite(report)
         io_utils.write_string_file(os.path.join(output.uri, DECISIONS_FILE), json.dumps(finite_report, indent=2))
         # The file may be freed one day; what was decided, and why, stays on record.
         output.set_string_custom_property(DECISIONS_PROPERTY, json.dumps(finite_report))

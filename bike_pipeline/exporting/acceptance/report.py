@@ -15,14 +15,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import to_jsonable_python
-
 from bike_pipeline import features
 from bike_pipeline.errors import ExportError
 from bike_pipeline.exporting.acceptance.parity import Parity
 from bike_pipeline.exporting.formats.base import Columns, Precision, Predictions
 from bike_pipeline.model_registry.layout import EXPORTS_FOLDER, PARITY_FILE
 from bike_pipeline.modeling import golden
+from bike_pipeline.storage.plain_json import finite
 
 GOLDEN_FILE = "golden.json"
 # Lies beside the exports of a model that was not blessed.
@@ -97,7 +96,7 @@ class ExportReport:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain values; None for what is not finite, since JSON has no name for that."""
-        plain: dict[str, Any] = to_jsonable_python(asdict(self), inf_nan_mode="null")
+        plain: dict[str, Any] = finite(asdict(self))
         return plain
 
 

@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from pydantic_core import to_jsonable_python
-
 from bike_pipeline import features, progress
 from bike_pipeline.errors import BikePipelineError, MissingExtraError, first_words
 from bike_pipeline.exporting import workers
@@ -31,6 +29,7 @@ from bike_pipeline.settings.evaluation import EvaluationSettings
 from bike_pipeline.settings.exporting import ExportingSettings, Method
 from bike_pipeline.settings.training import TrainingSettings
 from bike_pipeline.storage.atomic_files import one_error, sync_path, sync_tree
+from bike_pipeline.storage.plain_json import finite
 
 TABLE_FILE = "compression.json"
 MODEL_FOLDER = "model"
@@ -81,7 +80,7 @@ def choose(trying: Trying, calibration: Columns, folder: Path) -> Choice:
         "rule": settings.model_dump(mode="json"),
         "rows": {"train": rows.count(material.train), "eval": rows.count(material.evaluated)},
         "seed": trying.seed,
-        "candidates": to_jsonable_python(table, inf_nan_mode="null"),
+        "candidates": finite(table),
     }
     (folder / TABLE_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return choice
