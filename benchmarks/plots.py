@@ -163,7 +163,7 @@ def draw_quality(errors: Mapping[str, Mapping[str, float]], target: Path) -> Non
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    names = list(next(iter(errors.values())))
+    names = list(dict.fromkeys(name for found in errors.values() for name in found))
     figure, panels = pyplot.subplots(
         1, len(errors), figsize=(2.6 * len(errors) + 2, 2.6), sharey=True, layout="constrained", squeeze=False
     )
