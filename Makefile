@@ -49,9 +49,14 @@ databases: setup ## Fetch the database servers that some tests use (Debian, Ubun
 	# Where they cannot be had, the tests of them are skipped and say so.
 	$(BIN)/python tools/database_servers.py || true
 
+.PHONY: browser
+browser: setup ## Fetch Chromium, which looks at pages in some tests (Debian, Ubuntu; nothing is installed on the machine).
+	$(BIN)/python tools/browser.py || true
+
 .PHONY: test
 test: setup ## Check everything: lint, types, imports and all tests, with a summary at the end.
 	$(MAKE) databases; \
+	$(MAKE) browser; \
 	PYTHONPATH=. $(BIN)/python tools/load_generators.py || true; \
 	failed=0; summary=""; \
 	for step in lint types imports pytest; do \

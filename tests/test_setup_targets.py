@@ -137,7 +137,18 @@ def test_test_runs_every_check_and_is_quiet_about_itself(project):
     done = make("test", folder=project)
     assert done.returncode == 0, done.stderr
     called = [call.split()[0] for call in calls(project)]
-    assert called == ["python", "python", "ruff", "ruff", "zizmor", "hadolint", "mypy", "lint-imports", "python"]
+    assert called == [
+        "python",
+        "python",
+        "python",
+        "ruff",
+        "ruff",
+        "zizmor",
+        "hadolint",
+        "mypy",
+        "lint-imports",
+        "python",
+    ]
     assert re.findall(r"^  (\w+) +(\w+) +\d+ s$", done.stdout, re.MULTILINE) == [
         ("lint", "ok"),
         ("types", "ok"),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import chromium
 from tests.end_to_end.conftest import Called, Product
 from tests.lineage.test_run_page import Page
 
@@ -237,14 +237,12 @@ def test_a_page_explains_the_second_run_to_a_person(story: dict[str, Any]) -> No
 
 
 def test_a_browser_shows_that_page(story: dict[str, Any], tmp_path: Path) -> None:
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        pytest.skip("no Chromium on this machine (Debian: apt install chromium)")
+    program, environment = chromium.found()
     quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
              "--disable-background-networking", f"--user-data-dir={tmp_path}", "--dump-dom"]  # fmt: skip
     done = subprocess.run(
-        [browser, *quiet, Path(story["page"].out.strip()).as_uri()],
-        capture_output=True, text=True, timeout=120, check=False,
+        [program, *quiet, Path(story["page"].out.strip()).as_uri()],
+        capture_output=True, text=True, timeout=120, check=False, env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     shown = Page(done.stdout)

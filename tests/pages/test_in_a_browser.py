@@ -1,10 +1,9 @@
-"""Pages as a browser lays them out: on a phone, on a desk, dark and on paper; without Chromium these are skipped."""
+"""Pages as Chromium lays them out: on a phone, on a desk, dark and on paper."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +17,9 @@ from bike_pipeline.lineage.queries.feature_statistics import FeatureStatistics
 from bike_pipeline.lineage.queries.history import History, find_model
 from bike_pipeline.lineage.reports import lineage_report
 from bike_pipeline.lineage.store.metadata_store import Lineage
+from tests import chromium
 from tests.lineage.world import Runs
 
-NAMES = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome")
 A4_IN_PIXELS = 703
 # Nothing but the drawing, which has a bar of its own to move it by, may be wider than the page.
 TOO_WIDE = """(() => {
@@ -36,13 +35,11 @@ BACKGROUND = "getComputedStyle(document.body).backgroundColor"
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where a headless Chromium takes commands."""
-    program = next(filter(None, map(shutil.which, NAMES)), None)
-    if program is None:
-        pytest.skip("no Chromium on this machine (Debian: apt install chromium)")
+    program, environment = chromium.found()
     profile = tmp_path_factory.mktemp("profile")
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
                f"--user-data-dir={profile}", "--remote-debugging-port=0"]  # fmt: skip
-    process = subprocess.Popen([program, *options, "about:blank"], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([program, *options, "about:blank"], env=environment, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:
         yield next(m[1] for line in process.stderr if (m := re.search(r"listening on ws://([^/]+)/", line)))
