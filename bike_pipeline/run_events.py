@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -61,5 +61,5 @@ class RunResult:
     stages: tuple[StageResult, ...]
     pushed_version: int | None
     newly_pushed: bool
-    decisions: dict[str, object]
+    decisions: dict[str, object] = field(repr=False)
     destination: str

@@ -35,8 +35,8 @@ def _method(
 class Workspace:
     """A folder with everything that the product writes, and the settings that it is worked with.
 
-    Each method is the use case of `bike_pipeline.use_cases` that its text describes; it needs no terminal, prints
-    nothing, and raises `BikePipelineError`.
+    Each method is the use case of `bike_pipeline.use_cases` that its text describes; it needs no terminal, prints no
+    answers (what stages and libraries log goes to standard error), and raises `BikePipelineError`.
     """
 
     def __init__(

@@ -107,3 +107,11 @@ def test_the_page_names_every_method():
     table = page[page.index("## What it can do") : page.index("## Results")]
     named = set(re.findall(r"`(\w+)`", table))
     assert named == {name for name in vars(Workspace) if not name.startswith("_")}
+
+
+def test_a_result_is_shown_without_its_report() -> None:
+    from bike_pipeline.use_cases.run import CompletedRun
+
+    result = CompletedRun("a run", (), 17, True, {"decisions": ["of a page"]}, "serving/17", 17, "")
+    assert "17" in repr(result)
+    assert "of a page" not in repr(result)
