@@ -57,7 +57,8 @@ def _read(tls: TlsSettings) -> Identity:
     authorities = content_of(tls.client_ca_file, _SETTING) if tls.client_ca_file else b""
     own = _check_certificates(chain, tls.certificate_file)
     _check_key(key, tls.key_file)
-    if authorities:
+    if tls.client_ca_file:
+        # An empty file must not switch the check of clients off.
         _check_certificates(authorities, tls.client_ca_file)
     left = own.not_valid_after_utc - datetime.now(UTC)
     if left < _EXPIRES_SOON:

@@ -63,6 +63,21 @@ def test_files_that_hold_neither_certificate_nor_key_are_refused(authority, cont
     assert "no private key as PEM" in refusal_of(tls(signed)).what
 
 
+@pytest.mark.parametrize("content", [b"", b"\x00\xff"])
+def test_a_file_without_authorities_of_clients_is_refused_and_never_lets_everybody_in(authority, tmp_path, content):
+    authorities = tmp_path / "clients.pem"
+    settings = tls(authority.sign("server"), client_ca_file=str(authorities))
+    authorities.write_bytes(authority.certificate.read_bytes())
+    files = certificates.watch(settings)
+    first = files.get()
+    authorities.write_bytes(content)
+    files._next_look = 0
+    assert files.get() is first
+    error = refusal_of(settings)
+    assert "no certificate as PEM" in error.what
+    assert error.where == str(authorities)
+
+
 def test_a_certificate_that_ends_soon_is_told_and_used(authority, caplog):
     with caplog.at_level(logging.WARNING):
         certificates.watch(tls(authority.sign("server", lasts=timedelta(days=3))))
