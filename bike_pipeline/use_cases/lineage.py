@@ -128,12 +128,12 @@ def explain_run(settings: Settings, run_id: str | None = None, output: Path | No
 
     By default that is the newest run, and a file in <workspace>/reports.
     """
-    from bike_pipeline.lineage.reports.lineage_report import as_run_page, explain
+    from bike_pipeline.lineage.reports.run_page import as_page, explain
     from bike_pipeline.storage.atomic_files import replace_file
 
     explanation = explain(lineage_of(settings), run_id, settings.store_uri)
     target = output or settings.workspace_path / "reports" / f"run-{explanation.run.run_id}.html"
-    replace_file(target, as_run_page(explanation).encode())
+    replace_file(target, as_page(explanation).encode())
     return target
 
 

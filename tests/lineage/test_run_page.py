@@ -20,7 +20,7 @@ from bike_pipeline.errors import MetadataError
 from bike_pipeline.lineage.queries.feature_statistics import FeatureStatistics, read_statistics, shift
 from bike_pipeline.lineage.queries.runs import explain_stages
 from bike_pipeline.lineage.records.run_record import record_run, source_of_this_run
-from bike_pipeline.lineage.reports.lineage_report import _comparison, as_run_page, explain, histograms
+from bike_pipeline.lineage.reports.run_page import _comparison, as_page, explain, histograms
 from bike_pipeline.lineage.store.metadata_store import Lineage
 from bike_pipeline.modeling.evaluation import Decision
 from bike_pipeline.pages import _environment
@@ -151,7 +151,7 @@ def test_what_is_not_on_record_is_not_said_to_have_changed(recorder: Recorder) -
 
 def test_a_failed_run_is_explained_too_and_nothing_is_loaded(recorder: Recorder, tmp_path: Path) -> None:
     record_two_runs(recorder, tmp_path)
-    page = Page(as_run_page(explain(Lineage(recorder.store), None, str(tmp_path / "spans"))))
+    page = Page(as_page(explain(Lineage(recorder.store), None, str(tmp_path / "spans"))))
     assert page.text.startswith("Run second")
     assert "Evaluator: <no> metrics" in page.text
     assert "No model was evaluated in this run." in page.text
@@ -165,7 +165,7 @@ def test_what_called_a_run_is_why_it_ran(recorder: Recorder, tmp_path: Path) -> 
     source = source_of_this_run(load_settings(), "second", "local")
     record_run(recorder.store, replace(source, command="bike-pipeline run --demo second"))
     told = explain(Lineage(recorder.store), "second", str(tmp_path))
-    assert "the second half of the embedded data, 2012, arrived: “bike-pipeline run --demo second”" in as_run_page(told)
+    assert "the second half of the embedded data, 2012, arrived: “bike-pipeline run --demo second”" in as_page(told)
     assert ("called by", "bike-pipeline run --demo second") in told.report.facts
     unnamed = explain(Lineage(recorder.store), "first", str(tmp_path))
     assert "which the records do not name" in unnamed.trigger
@@ -249,7 +249,7 @@ def test_settings_are_told_where_they_differ(recorder: Recorder, tmp_path: Path)
         ("seed", "7", str(shipped.seed), str(shipped.seed)),
         ("training.epochs", "5", str(shipped.training.epochs), "3"),
     ]
-    assert "training.epochs 5" in Page(as_run_page(explanation)).text
+    assert "training.epochs 5" in Page(as_page(explanation)).text
     same = explain(Lineage(recorder.store), "first", str(tmp_path)).report.settings
     assert [(c.name, c.before) for c in same] == [("training.epochs", None)]
 

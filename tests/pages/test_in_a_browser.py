@@ -6,6 +6,7 @@ import asyncio
 import re
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from bike_pipeline import features
 from bike_pipeline.lineage.queries.feature_statistics import FeatureStatistics
 from bike_pipeline.lineage.queries.history import History, find_model
-from bike_pipeline.lineage.reports import lineage_report
+from bike_pipeline.lineage.reports import lineage_report, run_page
 from bike_pipeline.lineage.store.metadata_store import Lineage
 from tests import chromium
 from tests.lineage.world import Runs
@@ -86,10 +87,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     statistics = {
         f.name: FeatureStatistics(**values, buckets=((0.0, 0.5, 1.0), (0.5, 1.0, 7.0))) for f in features.FEATURES
     }
-    run = lineage_report.explain(lineage, None, runs.settings.store_uri)
-    vars(run).update(exports=exports(), now=statistics, before=statistics)
+    run = run_page.explain(lineage, None, runs.settings.store_uri)
+    run = replace(run, exports=exports(), now=statistics, before=statistics)
     contents = {
-        "run": lineage_report.as_run_page(run),
+        "run": run_page.as_page(run),
         "lineage": lineage_report.as_page(report),
         "card": lineage_report.as_card(report),
     }
