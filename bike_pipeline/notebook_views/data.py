@@ -10,7 +10,7 @@ import numpy as np
 from bike_pipeline import features
 from bike_pipeline.lineage.queries.evidence import findings_of
 from bike_pipeline.lineage.queries.feature_statistics import FeatureStatistics, shift, statistics_of
-from bike_pipeline.lineage.queries.runs import baseline_examples
+from bike_pipeline.lineage.queries.run_changes import baseline_examples
 from bike_pipeline.lineage.store.entities import StageRecord
 from bike_pipeline.notebook_views import elements as ui
 from bike_pipeline.notebook_views.elements import Html, Picture

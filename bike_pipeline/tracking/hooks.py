@@ -17,7 +17,7 @@ from bike_pipeline.errors import BikePipelineError, ConfigurationError, Tracking
 
 if TYPE_CHECKING:
     from bike_pipeline.data.spans import SpanStore
-    from bike_pipeline.lineage.queries.runs import TrackingPayload
+    from bike_pipeline.lineage.queries.tracking_payload import TrackingPayload
     from bike_pipeline.settings import Settings
     from bike_pipeline.tracking.mlflow_sender import Sent
 
@@ -81,7 +81,7 @@ def after_run(settings: Settings, run_id: str) -> str:
     if not settings.tracking.mlflow.uri:
         return ""
     try:
-        from bike_pipeline.lineage.queries.runs import tracking_payload
+        from bike_pipeline.lineage.queries.tracking_payload import tracking_payload
         from bike_pipeline.lineage.store.connection import open_at
         from bike_pipeline.lineage.store.metadata_store import Lineage
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.errors import first_words
-from bike_pipeline.lineage.queries.runs import RUN_ID_TAG, TAG_PREFIX
+from bike_pipeline.lineage.queries.tracking_payload import RUN_ID_TAG, TAG_PREFIX
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bike_pipeline.exporting.compression.candidates import Material
     from bike_pipeline.exporting.compression.rule import Choice
     from bike_pipeline.exporting.formats.base import Format
-    from bike_pipeline.lineage.queries.history import FoundModel
+    from bike_pipeline.lineage.queries.model_lookup import FoundModel
     from bike_pipeline.lineage.store.metadata_store import Artifact, Lineage
     from bike_pipeline.settings import Settings
     from bike_pipeline.settings.exporting import Method
@@ -185,7 +185,7 @@ def model_to_export(settings: Settings, name: str | None) -> ModelToExport:
         DataError: the span that it was trained on is not in the store any more.
         ExportError: its files or the record of its data are gone.
     """
-    from bike_pipeline.lineage.queries.history import find_model
+    from bike_pipeline.lineage.queries.model_lookup import find_model
 
     lineage = lineage_of(settings)
     chosen = find_model(lineage, settings.serving_path, name)
@@ -272,7 +272,7 @@ def compress(
     All of `METHODS` are tried if none is named, in the formats, by the limits and the rule of `exporting.compression`.
     """
     from bike_pipeline.lean_imports import lean_imports
-    from bike_pipeline.lineage.queries.history import find_model
+    from bike_pipeline.lineage.queries.model_lookup import find_model
     from bike_pipeline.storage.atomic_files import workspace_lock
 
     own = settings.exporting.compression

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from bike_pipeline.data.spans import SpanStore
     from bike_pipeline.lineage.queries.audit import Comparison, Impact
     from bike_pipeline.lineage.queries.garbage_collection import Payload
-    from bike_pipeline.lineage.queries.history import FoundModel, History
+    from bike_pipeline.lineage.queries.history import History
+    from bike_pipeline.lineage.queries.model_lookup import FoundModel
     from bike_pipeline.lineage.reports.lineage_report import LineageReport
     from bike_pipeline.lineage.store.entities import ModelRecord, PushedModel, RunRecord
     from bike_pipeline.lineage.store.metadata_store import Lineage
@@ -81,7 +82,8 @@ def lineage_report(
     settings: Settings, model: str | None = None, *, run_id: str | None = None, cluster: bool = False
 ) -> LineageReport:
     """Return the way from a model, or instead from a run, back to the rows and the code, with gates and metrics."""
-    from bike_pipeline.lineage.queries.history import History, find_model
+    from bike_pipeline.lineage.queries.history import History
+    from bike_pipeline.lineage.queries.model_lookup import find_model
     from bike_pipeline.lineage.reports.lineage_report import report_of_model, report_of_run
 
     history = History(lineage_of(settings, cluster))
@@ -116,7 +118,8 @@ def impact(settings: Settings, span: str, *, cluster: bool = False) -> Impact:
 def compare(settings: Settings, first: str, second: str) -> Comparison:
     """Return what changed from one model to another: data, schema, features, code, settings, metrics."""
     from bike_pipeline.lineage.queries import audit
-    from bike_pipeline.lineage.queries.history import History, find_model
+    from bike_pipeline.lineage.queries.history import History
+    from bike_pipeline.lineage.queries.model_lookup import find_model
 
     history = History(lineage_of(settings))
     before, after = (find_model(history, settings.serving_path, name).model_id for name in (first, second))
@@ -139,7 +142,7 @@ def explain_run(settings: Settings, run_id: str | None = None, output: Path | No
 
 def track(settings: Settings, run_id: str | None = None) -> Tracked:
     """Send a run to MLflow; None is the newest that came to an evaluation. Errors as of `send_to_mlflow`."""
-    from bike_pipeline.lineage.queries.runs import tracking_payload
+    from bike_pipeline.lineage.queries.tracking_payload import tracking_payload
     from bike_pipeline.tracking.hooks import send_to_mlflow
 
     found = tracking_payload(lineage_of(settings), run_id)
@@ -192,7 +195,8 @@ class Champion:
             MetadataError: there is no run in the workspace yet, or the metadata store cannot be opened.
             ModelError: there are runs, but no model was pushed yet.
         """
-        from bike_pipeline.lineage.queries.history import History, find_model
+        from bike_pipeline.lineage.queries.history import History
+        from bike_pipeline.lineage.queries.model_lookup import find_model
         from bike_pipeline.lineage.records.last_run import refuse_a_lost_store
 
         refuse_a_lost_store(settings)

@@ -14,7 +14,7 @@ from bike_pipeline.run_events import RunObserver, RunResult
 from bike_pipeline.use_cases.lineage import lineage_of
 
 if TYPE_CHECKING:
-    from bike_pipeline.lineage.queries.history import FoundModel
+    from bike_pipeline.lineage.queries.model_lookup import FoundModel
     from bike_pipeline.lineage.queries.reproducibility import Match, Origin
     from bike_pipeline.lineage.store.metadata_store import Lineage
     from bike_pipeline.settings import Settings
@@ -217,7 +217,8 @@ def reproducibility(settings: Settings, model: str | None = None) -> Reproducibi
 
 
 def _origin(settings: Settings, model: str | None) -> tuple[Lineage, FoundModel, Origin]:
-    from bike_pipeline.lineage.queries.history import History, find_model
+    from bike_pipeline.lineage.queries.history import History
+    from bike_pipeline.lineage.queries.model_lookup import find_model
     from bike_pipeline.lineage.queries.reproducibility import origin_of
 
     history = History(lineage_of(settings))

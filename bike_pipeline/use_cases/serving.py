@@ -183,7 +183,7 @@ def _origin(settings: Settings, folder: Path) -> list[Check]:
 
 
 def _folder(settings: Settings, model: str | None) -> Path:
-    from bike_pipeline.lineage.queries.history import find_model, pushed_folder
+    from bike_pipeline.lineage.queries.model_lookup import find_model, pushed_folder
     from bike_pipeline.model_registry import local_copy
 
     found = pushed_folder(settings.serving_path, model)
@@ -237,7 +237,7 @@ def push_edge(
     """
     from bike_pipeline.edge import bundle
     from bike_pipeline.edge import channel as channels
-    from bike_pipeline.lineage.queries.history import pushed_folder
+    from bike_pipeline.lineage.queries.model_lookup import pushed_folder
     from bike_pipeline.model_registry import ModelRegistry, signing
 
     folder = pushed_folder(settings.serving_path, None if version is None else str(version))

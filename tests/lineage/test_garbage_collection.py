@@ -18,7 +18,8 @@ from bike_pipeline.commands.lineage import gc_command
 from bike_pipeline.errors import BusyError, MetadataError, StorageError
 from bike_pipeline.lineage.queries import garbage_collection
 from bike_pipeline.lineage.queries.evidence import decisions_of
-from bike_pipeline.lineage.queries.history import History, find_model
+from bike_pipeline.lineage.queries.history import History
+from bike_pipeline.lineage.queries.model_lookup import find_model
 from bike_pipeline.lineage.reports.lineage_report import report_of_model
 from bike_pipeline.lineage.store.metadata_store import Lineage
 from bike_pipeline.settings import PROJECT_ROOT

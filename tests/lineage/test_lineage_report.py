@@ -15,7 +15,8 @@ import pytest
 from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.errors import MetadataError, ModelError
-from bike_pipeline.lineage.queries.history import FoundModel, History, find_model
+from bike_pipeline.lineage.queries.history import History
+from bike_pipeline.lineage.queries.model_lookup import FoundModel, find_model
 from bike_pipeline.lineage.reports.graph import Edge, Graph, Node, as_dot, as_svg, graph_of
 from bike_pipeline.lineage.reports.lineage_report import (
     LineageReport,

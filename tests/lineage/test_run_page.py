@@ -18,7 +18,7 @@ from tensorflow_data_validation.statistics import stats_impl
 from bike_pipeline.data import calendar_sums
 from bike_pipeline.errors import MetadataError
 from bike_pipeline.lineage.queries.feature_statistics import FeatureStatistics, read_statistics, shift
-from bike_pipeline.lineage.queries.runs import explain_stages
+from bike_pipeline.lineage.queries.run_changes import explain_stages
 from bike_pipeline.lineage.records.run_record import record_run, source_of_this_run
 from bike_pipeline.lineage.reports.run_page import _comparison, as_page, explain, histograms
 from bike_pipeline.lineage.store.metadata_store import Lineage

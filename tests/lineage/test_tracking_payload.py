@@ -8,7 +8,7 @@ import pytest
 from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.errors import MetadataError
-from bike_pipeline.lineage.queries.runs import tracking_payload
+from bike_pipeline.lineage.queries.tracking_payload import tracking_payload
 from bike_pipeline.lineage.store.metadata_store import Lineage
 from tests.lineage.world import FIRST, SECOND, Runs, report
 

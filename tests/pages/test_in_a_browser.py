@@ -15,7 +15,8 @@ import pytest
 
 from bike_pipeline import features
 from bike_pipeline.lineage.queries.feature_statistics import FeatureStatistics
-from bike_pipeline.lineage.queries.history import History, find_model
+from bike_pipeline.lineage.queries.history import History
+from bike_pipeline.lineage.queries.model_lookup import find_model
 from bike_pipeline.lineage.reports import lineage_report, run_page
 from bike_pipeline.lineage.store.metadata_store import Lineage
 from tests import chromium

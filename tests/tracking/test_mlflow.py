@@ -23,7 +23,7 @@ from click.testing import CliRunner
 
 from bike_pipeline.commands.train import track_command
 from bike_pipeline.errors import ConfigurationError, MissingExtraError, TrackingError
-from bike_pipeline.lineage.queries.runs import tracking_payload
+from bike_pipeline.lineage.queries.tracking_payload import tracking_payload
 from bike_pipeline.lineage.store.metadata_store import Lineage
 from bike_pipeline.settings import Settings, load_settings
 from bike_pipeline.tracking import hooks

@@ -9,8 +9,9 @@ from typing import Any
 from bike_pipeline import features
 from bike_pipeline.errors import BikePipelineError, MetadataError
 from bike_pipeline.lineage.queries.evidence import decisions_of, evidence_of, window_of
-from bike_pipeline.lineage.queries.history import FoundModel, History
-from bike_pipeline.lineage.queries.runs import SettingChange, setting_changes
+from bike_pipeline.lineage.queries.history import History
+from bike_pipeline.lineage.queries.model_lookup import FoundModel
+from bike_pipeline.lineage.queries.run_changes import SettingChange, setting_changes
 from bike_pipeline.lineage.records.run_record import RunSource, source_of_run
 from bike_pipeline.lineage.reports.graph import Graph, as_svg, graph_of
 from bike_pipeline.lineage.store.metadata_store import prop

@@ -18,7 +18,7 @@ from bike_pipeline.lineage.queries.feature_statistics import (
     statistics_of,
 )
 from bike_pipeline.lineage.queries.history import History
-from bike_pipeline.lineage.queries.runs import StageExplanation, baseline_examples, explain_stages, previous_run
+from bike_pipeline.lineage.queries.run_changes import StageExplanation, baseline_examples, explain_stages, previous_run
 from bike_pipeline.lineage.reports.graph import as_svg
 from bike_pipeline.lineage.reports.lineage_report import LineageReport, report_of_run
 from bike_pipeline.lineage.store.entities import RunRecord
