@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bike_pipeline.errors import MetadataError
+from bike_pipeline.errors import MetadataError, StorageError
 from bike_pipeline.lineage.records.last_run import last_run, record_last_run, refuse_a_lost_store
 from bike_pipeline.lineage.store.connection import open_at
 from bike_pipeline.run_events import RunObserver
@@ -118,6 +118,12 @@ def test_a_run_is_noted_and_found(tmp_path: Path) -> None:
     assert last_run(tmp_path) == ""
     record_last_run(tmp_path, "2026-11-28T12-00-00-abc")
     assert last_run(tmp_path) == "2026-11-28T12-00-00-abc"
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"cannot write it.*file"):
+        record_last_run(tmp_path / "file", "next")
 
 
 def test_a_damaged_note_names_no_run_and_is_written_anew(tmp_path: Path) -> None:

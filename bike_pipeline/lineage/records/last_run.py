@@ -6,12 +6,12 @@ word: a run that knows of no earlier model would train, push and promote as if i
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from bike_pipeline.errors import MetadataError
 from bike_pipeline.model_registry import ModelRegistry
 from bike_pipeline.settings import Settings
+from bike_pipeline.storage.atomic_files import replace_file
 
 _FILE = "last-run"
 
@@ -26,9 +26,7 @@ def last_run(workspace: Path) -> str:
 
 def record_last_run(workspace: Path, run_id: str) -> None:
     """Note that a run begins, before its first stage, so that a killed one can be told from those of others."""
-    fresh = workspace / f".{_FILE}-{os.getpid()}"
-    fresh.write_text(f"{run_id}\n", encoding="utf-8")
-    fresh.replace(workspace / _FILE)
+    replace_file(workspace / _FILE, f"{run_id}\n".encode())
 
 
 def refuse_a_lost_store(settings: Settings, accepted: bool = False) -> None:
