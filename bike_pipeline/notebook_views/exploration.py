@@ -1,4 +1,4 @@
-"""Views of the rows as an analyst looks at them: hours that lack, faults, seasons, and what moves between halves."""
+"""Views of the rows as an analyst looks at them: missing hours, odd values, seasons, and drift between halves."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ from bike_pipeline.notebook_views.elements import Html, Picture
 from bike_pipeline.notebook_views.what_if import FEW
 from bike_pipeline.use_cases.lineage import Champion
 
-# Population stability index: below the first a column stays, from the second on it has another distribution.
-STAYS, ANOTHER = 0.1, 0.25
+# Population stability index: below the first a column is stable, from the second on its change is significant. A rule
+# of thumb (Lewis, An Introduction to Credit Scoring, 1994); it knows nothing of how many rows there are.
+PSI_MODERATE, PSI_SIGNIFICANT = 0.1, 0.25
 _HOUR = pd.Timedelta(hours=1)
 _MOST_PANELS = 5
 # What is held against earlier rows; the year differs by what it is.
 _COMPARED = [features.LABEL, *(name for name in features.INPUT_NAMES if name != "yr")]
 
 
-def lacking(rows: pd.DataFrame) -> pd.DatetimeIndex:
+def hours_without_row(rows: pd.DataFrame) -> pd.DatetimeIndex:
     """Return the hours without a row between the first row and the last."""
     return pd.date_range(rows["time"].min(), rows["time"].max(), freq=_HOUR).difference(pd.DatetimeIndex(rows["time"]))
 
 
 def gaps(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the hours that lack as stretches, longest first: `first`, `last`, `hours`."""
-    hours = lacking(rows).to_frame(name="hour")
+    """Return the hours without a row as stretches, longest first: `first`, `last`, `hours`."""
+    hours = hours_without_row(rows).to_frame(name="hour")
     gap = (hours["hour"].diff() != _HOUR).cumsum()
     found = hours.groupby(gap).agg(first=("hour", "min"), last=("hour", "max"), hours=("hour", "size"))
     return found.sort_values("hours", ascending=False, kind="stable", ignore_index=True)
 
 
-def missing(champion: Champion) -> Html:
+def missing_summary(champion: Champion) -> Html:
     """Return how many hours have no row, on how many days, and which gap is the longest."""
-    hours, found, rows = lacking(champion.rows), gaps(champion.rows), len(champion.rows)
+    hours, found, rows = hours_without_row(champion.rows), gaps(champion.rows), len(champion.rows)
     if found.empty:
         return ui.sentence(f"Each of the {rows:,} hours from the first to the last has a row.", good=True)
     first, last, longest = found.iloc[0]
@@ -50,7 +51,7 @@ def missing(champion: Champion) -> Html:
 
 def missing_hours(champion: Champion) -> Picture:
     """Return every hour without a row by its day, and how many there are at each hour of the day."""
-    time, hours = champion.rows["time"], lacking(champion.rows)
+    time, hours = champion.rows["time"], hours_without_row(champion.rows)
     figure, (left, right) = ui.canvas(1, 2, (12, 3.2), "Hours without a row")
     left.scatter(hours.normalize(), hours.hour, s=14, marker="s", color=ui.BAD, lw=0)
     left.set(ylabel="hour of the day", ylim=(23.5, -0.5), yticks=range(0, 24, 3), xlim=(time.min(), time.max()))
@@ -70,21 +71,21 @@ def longest_gaps(champion: Champion, count: int = 8) -> Html:
     return ui.table(("first hour", "last hour", "hours", "the hour before", "the hour after"), lines)
 
 
-def stuck(rows: pd.DataFrame) -> list[tuple[str, pd.Timestamp]]:
+def stuck_sensors(rows: pd.DataFrame) -> list[tuple[str, pd.Timestamp]]:
     """Return column and day of each sensor with one value on all hours, at least 12 of them, of a day."""
     by_day = rows.groupby(rows["time"].dt.normalize())[list(ui.PHYSICAL)]
     same = by_day.nunique().eq(1)[by_day.size() >= DAY_HOURS]
     return [(name, day) for name in ui.PHYSICAL for day in same.index[same[name]]]
 
 
-def faults(champion: Champion) -> Html:
+def quality_issues(champion: Champion) -> Html:
     """Return what is odd in the columns: values of exactly 0, one value for a day, codes that hardly occur."""
     rows, found = champion.rows, []
     for name in ui.PHYSICAL:
         above = rows.loc[rows[name] > 0, name]
         least = f"; the next value is {ui.physical(name, above.min()):.1f} {_unit(name)}" if len(above) else ""
         found.append((name, f"0 as stored{least}", rows[name] == 0))
-    for name, day in stuck(rows):
+    for name, day in stuck_sensors(rows):
         of_day = rows["time"].dt.normalize() == day
         value = ui.physical(name, rows.loc[of_day, name].iloc[0])
         found.append((name, f"stuck at {value:z.1f} {_unit(name)} for a day", of_day))
@@ -97,7 +98,7 @@ def faults(champion: Champion) -> Html:
         if len(days):
             ends = (f"{day:%Y-%m-%d}" for day in (days.min(), days.max()))
             lines.append((name, what, len(days), days.nunique(), *ends))
-    return ui.table(("column", "what is odd", "hours", "days", "first day", "last day"), lines)
+    return ui.table(("column", "issue", "hours", "days", "first day", "last day"), lines)
 
 
 def _unit(name: str) -> str:
@@ -106,7 +107,7 @@ def _unit(name: str) -> str:
 
 def stuck_days(champion: Champion) -> Picture | Html:
     """Return the first days on which a sensor is stuck, between the day before and the day after."""
-    found = stuck(champion.rows)[:_MOST_PANELS]
+    found = stuck_sensors(champion.rows)[:_MOST_PANELS]
     if not found:
         return ui.sentence("No sensor has one value for a whole day.", good=True)
     figure, axes = ui.canvas(1, len(found), (max(2.6 * len(found), 5), 2.8), "A sensor stuck for a day")
@@ -140,7 +141,7 @@ def months_and_weather(champion: Champion) -> Picture:
     return Picture(figure, "mean rentals by month and year, and by weather against the usual")
 
 
-def explained(champion: Champion) -> Html:
+def explained_variance(champion: Champion) -> Html:
     """Return the share of the label's variance that hour, month and weather explain, each of what is left to it."""
     rows = champion.rows.assign(warmth=ui.physical("temp", champion.rows["temp"]) // 5)
     rest = rows[features.LABEL] - rows[features.LABEL].mean()
@@ -174,7 +175,10 @@ def halves(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, str]:
 
 
 def psi(before: Any, after: Any, codes: bool) -> float:
-    """Return the population stability index over codes or tenths of `before`; each bin counts half a row more."""
+    """Return the population stability index, Σ (q − p) ln(q / p) over the shares p of `before` and q of `after`.
+
+    Bins are `codes`, or the tenths of `before`; each counts half a row more, so that an empty one has a logarithm.
+    """
     edges = np.union1d(before, after) if codes else np.unique(np.quantile(before, np.arange(1, 10) / 10))
     counts = [np.bincount(np.searchsorted(edges, x, side="right"), minlength=len(edges) + 1) for x in (before, after)]
     p, q = ((count + 0.5) / (count + 0.5).sum() for count in counts)
@@ -183,7 +187,7 @@ def psi(before: Any, after: Any, codes: bool) -> float:
 
 def drift(champion: Champion) -> Html:
     """Return the means of label and inputs in both halves and the stability index of each, with what moves."""
-    before, after, which = halves(champion.rows)
+    before, after, periods = halves(champion.rows)
     lines, moved = [], []
     for name in _COMPARED:
         index = psi(before[name], after[name], name != features.LABEL and features.BY_NAME[name].kind == "int")
@@ -192,9 +196,11 @@ def drift(champion: Champion) -> Html:
         shift = f"{(means[1] - means[0]) / spread:+.2f}" if spread else "-"
         unit = _unit(name) if name in ui.PHYSICAL else features.BY_NAME[name].unit
         shown = [f"{ui.physical(name, mean) if name in ui.PHYSICAL else mean:.2f}" for mean in means]
-        verdict = "✔ stays" if index < STAYS else "moves" if index < ANOTHER else "✘ another distribution"
-        moved += [name] if index >= STAYS and name != features.LABEL else []
-        lines.append((name, unit, *shown, shift, f"{index:.3f}", verdict))
+        change = "✔ stable" if index < PSI_MODERATE else "moderate" if index < PSI_SIGNIFICANT else "✘ significant"
+        moved += [name] if index >= PSI_MODERATE and name != features.LABEL else []
+        lines.append((name, unit, *shown, shift, f"{index:.3f}", change))
     growth = after[features.LABEL].mean() / max(before[features.LABEL].mean(), 1.0) - 1
-    said = f"{which}. Rentals change by {growth:+.0%}; inputs with PSI ≥ {STAYS}: {', '.join(moved) or 'none'}"
-    return ui.table(("column", "unit", "mean before", "mean after", "shift in std", "PSI", "verdict"), lines, said)
+    caption = (
+        f"{periods}. Rentals change by {growth:+.0%}; inputs with PSI ≥ {PSI_MODERATE}: {', '.join(moved) or 'none'}"
+    )
+    return ui.table(("column", "unit", "mean before", "mean after", "shift in std", "PSI", "change"), lines, caption)

@@ -85,9 +85,9 @@ def with_errors(champion: Champion) -> pd.DataFrame:
     return champion.evaluated.assign(error=lambda rows: rows["predicted"] - rows[features.LABEL])
 
 
-def worst(rows: pd.DataFrame, count: int) -> pd.DataFrame:
+def worst_rows(rows: pd.DataFrame, count: int) -> pd.DataFrame:
     """Return so many rows of `with_errors`, the largest error first."""
-    return rows.reindex(rows["error"].abs().sort_values(ascending=False).index).head(count)
+    return rows.sort_values("error", key=np.abs, ascending=False).head(count)
 
 
 def measured_again(champion: Champion) -> Html:
@@ -159,7 +159,7 @@ def worst_hours(champion: Champion, count: int = 10) -> Html:
             f"{ui.physical('windspeed', row['windspeed']):.0f}",
             "yes" if row["holiday"] else "",
         )
-        for _, row in worst(with_errors(champion), count).iterrows()
+        for _, row in worst_rows(with_errors(champion), count).iterrows()
     ]
     known = ("weather", "temperature", "humidity", "wind, km/h", "public holiday")
     return ui.table(("hour", "counted", "predicted", "error", *known), lines)

@@ -8,7 +8,7 @@ from bike_pipeline import features
 from bike_pipeline.modeling import slices
 from bike_pipeline.notebook_views import elements as ui
 from bike_pipeline.notebook_views.elements import Html, Picture
-from bike_pipeline.notebook_views.model import with_errors, worst
+from bike_pipeline.notebook_views.model import with_errors, worst_rows
 from bike_pipeline.use_cases.lineage import Champion
 
 # Days on each side of a public holiday that are looked at with it, and what is away from all.
@@ -20,7 +20,7 @@ def _bias(rows: pd.DataFrame) -> float:
     return float(rows["error"].sum() / max(rows[features.LABEL].sum(), 1))
 
 
-def _words(bias: float) -> str:
+def _direction(bias: float) -> str:
     side = "high" if bias > 0 else "low"
     return f"{abs(bias):.1%} too {side}" if abs(bias) >= 5e-4 else "neither too high nor too low"
 
@@ -28,12 +28,12 @@ def _words(bias: float) -> str:
 def summary(champion: Champion, count: int = 10) -> Html:
     """Return how far the model is off, in which hour most, and how much of the error the worst hours hold."""
     rows = with_errors(champion)
-    size, most = rows["error"].abs(), worst(rows, count)
+    size, most = rows["error"].abs(), worst_rows(rows, count)
     kinds = {name: size[rows["workingday"] == working] for working, _, name in ui.KINDS_OF_DAY}
     by_hour = pd.concat({name: kind.groupby(rows[features.HOUR]).mean() for name, kind in kinds.items()})
     hardest = [f"{hour} o'clock on {kind}, by {mean:.1f}" for (kind, hour), mean in by_hour.nlargest(1).items()]
     share, days = most["error"].abs().sum() / max(size.sum(), 1e-9), most["time"].dt.normalize().nunique()
-    words = _words(_bias(rows))
+    words = _direction(_bias(rows))
     return ui.sentence(
         f"The model is off by {size.mean():.1f} rentals an hour on average and {words} on the whole. It is "
         f"off most at {hardest[0]}. The {len(most)} worst of {len(rows):,} hours lie on {days} days and hold "
@@ -63,7 +63,7 @@ def errors_by_time(champion: Champion) -> Picture:
     return Picture(figure, "mean absolute and mean error by hour and kind of day, and by week")
 
 
-def biases(champion: Champion) -> Picture:
+def bias_by_slice(champion: Champion) -> Picture:
     """Return by which share the model is too high or too low in every slice of the eval rows."""
     rows = with_errors(champion)
     title = "Too high (red) or too low (blue) in all, % of what was counted (in brackets: hours)"
@@ -102,5 +102,6 @@ def around_holidays(champion: Champion) -> Html:
         lines.append((f"{day:%a %Y-%m-%d}", side if distance else "public holiday", len(part), *totals, error))
     caption = "No public holiday is among the eval rows"
     if lines:
-        caption = f"On these days the model is {_words(_bias(rows[near]))}, on all others {_words(_bias(rows[~near]))}"
+        here, elsewhere = (_direction(_bias(part)) for part in (rows[near], rows[~near]))
+        caption = f"On these days the model is {here}, on all others {elsewhere}"
     return ui.table(("day", "what it is", "hours", "counted", "predicted", "error"), lines, caption)

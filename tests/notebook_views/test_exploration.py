@@ -11,8 +11,8 @@ from bike_pipeline.notebook_views.elements import Html
 from tests.notebook_views.making import champion, drawn, hours
 
 
-def without(rows: pd.DataFrame, *lacking: str) -> pd.DataFrame:
-    return rows[~rows["time"].isin(pd.to_datetime(list(lacking)))].reset_index(drop=True)
+def without(rows: pd.DataFrame, *missing: str) -> pd.DataFrame:
+    return rows[~rows["time"].isin(pd.to_datetime(list(missing)))].reset_index(drop=True)
 
 
 def test_gaps_are_told_longest_first() -> None:
@@ -22,7 +22,7 @@ def test_gaps_are_told_longest_first() -> None:
         {"first": pd.Timestamp("2011-01-01 23:00"), "last": pd.Timestamp("2011-01-02 00:00"), "hours": 2},
         {"first": pd.Timestamp("2011-01-01 04:00"), "last": pd.Timestamp("2011-01-01 04:00"), "hours": 1},
     ]
-    assert repr(exploration.missing(champion(rows))) == (
+    assert repr(exploration.missing_summary(champion(rows))) == (
         "3 of 72 hours have no row (4.2%), on 2 days; of 2 gaps, 1 last one hour. The longest lasts 2 hours, from "
         "Saturday, 01 January 2011, 23:00, to Sunday, 02 January, 00:00."
     )
@@ -33,7 +33,7 @@ def test_gaps_are_told_longest_first() -> None:
 
 def test_rows_without_a_gap() -> None:
     whole = champion(hours("2011-01-01", 2))
-    assert repr(exploration.missing(whole)) == "Each of the 48 hours from the first to the last has a row."
+    assert repr(exploration.missing_summary(whole)) == "Each of the 48 hours from the first to the last has a row."
     assert len(repr(exploration.longest_gaps(whole)).splitlines()) == 1
     drawn(exploration.missing_hours(whole))
 
@@ -45,7 +45,7 @@ def test_faults_are_named_with_their_hours_and_days() -> None:
     rows.loc[second, "hum"] = 0.0
     rows.loc[0, "weathersit"] = 4
     found = champion(rows)
-    lines = repr(exploration.faults(found)).splitlines()[1:]
+    lines = repr(exploration.quality_issues(found)).splitlines()[1:]
     day = "24\t1\t2011-01-02\t2011-01-02"
     assert f"hum\t0 as stored; the next value is 30.0 %\t{day}" in lines
     assert f"atemp\tstuck at 0.0 °C for a day\t{day}" in lines
@@ -57,17 +57,17 @@ def test_faults_are_named_with_their_hours_and_days() -> None:
 
 def test_a_column_of_zeros_has_no_next_value() -> None:
     rows = hours("2011-01-01", 2, windspeed=0.0)
-    assert "windspeed\t0 as stored\t48\t2\t" in repr(exploration.faults(champion(rows)))
+    assert "windspeed\t0 as stored\t48\t2\t" in repr(exploration.quality_issues(champion(rows)))
 
 
 def test_a_day_of_few_hours_is_not_stuck() -> None:
     rows = hours("2011-01-01", 2, temp=0.5)
-    assert exploration.stuck(rows.iloc[: 24 + 11]) == [("temp", pd.Timestamp("2011-01-01"))]
+    assert exploration.stuck_sensors(rows.iloc[: 24 + 11]) == [("temp", pd.Timestamp("2011-01-01"))]
 
 
 def test_sound_rows_have_no_faults() -> None:
     found = champion(hours("2011-01-01", 3))
-    assert len(repr(exploration.faults(found)).splitlines()) == 1
+    assert len(repr(exploration.quality_issues(found)).splitlines()) == 1
     assert repr(exploration.stuck_days(found)) == "No sensor has one value for a whole day."
 
 
@@ -85,35 +85,35 @@ def test_months_and_weather_of_one_year_and_of_two(days: int) -> None:
 
 
 def test_the_hour_explains_a_label_that_follows_it() -> None:
-    found = repr(exploration.explained(champion(hours("2011-01-01", 30))))
+    found = repr(exploration.explained_variance(champion(hours("2011-01-01", 30))))
     assert found.startswith("Hour and kind of day explain 100% of the variance")
     assert "; 0% are left." in found
 
 
 def test_a_constant_label_has_no_variance_to_explain() -> None:
-    assert "explain 0% of the variance" in repr(exploration.explained(champion(hours("2011-01-01", 2, cnt=5))))
+    assert "explain 0% of the variance" in repr(exploration.explained_variance(champion(hours("2011-01-01", 2, cnt=5))))
 
 
 def test_a_label_that_grows_moves_alone() -> None:
     second = hours("2012-02-01", 60, span=2)
     rows = pd.concat([hours("2011-01-01", 60), second.assign(cnt=second["cnt"] * 2)], ignore_index=True)
-    before, after, which = exploration.halves(rows)
+    before, after, periods = exploration.halves(rows)
     # February is the month that both have on fourteen days.
-    assert which == "2011-02-01 to 2011-02-28 and 2012-02-01 to 2012-02-29, in the months that both have (1 of 12)"
+    assert periods == "2011-02-01 to 2011-02-28 and 2012-02-01 to 2012-02-29, in the months that both have (1 of 12)"
     assert (len(before), len(after)) == (28 * 24, 29 * 24)
     lines = repr(exploration.drift(champion(rows))).splitlines()
-    assert lines[0] == f"{which}. Rentals change by +100%; inputs with PSI ≥ 0.1: none"
+    assert lines[0] == f"{periods}. Rentals change by +100%; inputs with PSI ≥ 0.1: none"
     verdicts = {line.split("\t")[0]: line.split("\t")[-1] for line in lines[2:]}
-    assert verdicts.pop("cnt") == "✘ another distribution"
-    assert set(verdicts.values()) == {"✔ stays"}
+    assert verdicts.pop("cnt") == "✘ significant"
+    assert set(verdicts.values()) == {"✔ stable"}
     assert "yr" not in verdicts
 
 
 def test_one_span_is_cut_in_the_middle() -> None:
     rows = hours("2011-01-01", 59)
-    before, after, which = exploration.halves(rows)
+    before, after, periods = exploration.halves(rows)
     assert len(before) == len(after) == 59 * 12
-    assert which == "2011-01-01 to 2011-01-30 and 2011-01-30 to 2011-02-28, which have no month in common"
+    assert periods == "2011-01-01 to 2011-01-30 and 2011-01-30 to 2011-02-28, which have no month in common"
     shown = exploration.drift(champion(rows))
     assert isinstance(shown, Html)
     assert "inputs with PSI ≥ 0.1: mnth" in repr(shown)
@@ -123,7 +123,7 @@ def test_psi_of_measured_values_and_codes() -> None:
     values = np.random.default_rng(0).normal(size=5000)
     assert exploration.psi(values, values, codes=False) == 0
     assert exploration.psi(values, values[::2], codes=False) < 0.01
-    assert exploration.psi(values, values + 1, codes=False) > exploration.ANOTHER
+    assert exploration.psi(values, values + 1, codes=False) > exploration.PSI_SIGNIFICANT
     # Two codes of the same rows: (0.9 - 0.5) ln(0.9/0.5) + (0.1 - 0.5) ln(0.1/0.5).
     even, odd = np.repeat([1, 2], 5000), np.repeat([1, 2], [9000, 1000])
     assert exploration.psi(even, odd, codes=True) == pytest.approx(0.879, abs=0.002)

@@ -38,7 +38,7 @@ def test_weeks_begin_with_the_first_day_of_the_eval_rows() -> None:
 
 def test_every_slice_has_a_bar_of_its_bias() -> None:
     rows = hours("2011-01-03", 7, cnt=10)
-    found = drawn(residuals.biases(champion(rows, np.where(rows["workingday"] == 1, 1.0, -2.0)))).figure.axes
+    found = drawn(residuals.bias_by_slice(champion(rows, np.where(rows["workingday"] == 1, 1.0, -2.0)))).figure.axes
     assert [axis.get_title() for axis in found] == ["hour band", "workingday", "season", "weathersit"]
     assert [text.get_text() for text in found[1].get_yticklabels()] == ["no working day (48)", "working day (120)"]
     assert np.allclose([bar.get_width() for bar in found[1].patches], [-20, 10])
@@ -74,14 +74,14 @@ def test_a_model_without_errors_is_shown_as_such() -> None:
     assert "off by 0.0 rentals an hour on average and neither too high nor too low" in repr(residuals.summary(exact))
     assert "hold 0.0% of all error" in repr(residuals.summary(exact))
     drawn(residuals.errors_by_time(exact))
-    drawn(residuals.biases(exact))
+    drawn(residuals.bias_by_slice(exact))
     drawn(model.agreement(exact))
 
 
 def test_hours_in_which_nobody_rides_have_no_share() -> None:
     nobody = champion(hours("2011-01-03", 2, cnt=0), 1.0)
     assert "too high" in repr(residuals.summary(nobody))
-    drawn(residuals.biases(nobody))
+    drawn(residuals.bias_by_slice(nobody))
 
 
 def test_the_worst_hours_come_with_their_rows() -> None:
