@@ -62,7 +62,8 @@ class Guard:
             scope: what the request needs, one of `SCOPES`.
             authorization: the header or metadata `Authorization`; empty for none.
             api_key: the header or metadata `X-API-Key`; empty for none.
-            peer: the address that the request came from, without its port; empty if it is not known yet.
+            peer: the address that the request came from, without its port; empty if it is not known yet; the caller
+                then takes a guess of credentials from its rate.
         """
         if self.is_open:
             return EVERYBODY

@@ -9,6 +9,7 @@ import math
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 from grpc import aio
@@ -16,7 +17,7 @@ from grpc import aio
 from bike_pipeline.serving.security import ADMIN, PREDICT
 from bike_pipeline.serving.security.guard import Guard, Quiet, check_model_config, report
 from bike_pipeline.serving.security.limits import SMALL, Share
-from bike_pipeline.serving.statuses import StatusError, invalid
+from bike_pipeline.serving.statuses import Code, StatusError, invalid
 from bike_pipeline.settings.serving import LimitSettings
 
 # Who calls, from the interceptor to the handler; empty if everybody may.
@@ -53,11 +54,19 @@ class GuardInterceptor(aio.ServerInterceptor):  # type: ignore[misc]
                 # The handler is called in the same task.
                 _CLIENT.set(client.id)
             except StatusError as refusal:
-                # Of the messages it reads none.
-                return grpc.stream_unary_rpc_method_handler(functools.partial(_refuse, refusal))
+                return grpc.stream_unary_rpc_method_handler(functools.partial(self._refuse_caller, refusal))
         if method not in self._wrapped:
             self._wrapped[method] = self._wrap(handler, method, is_open)
         return self._wrapped[method]
+
+    async def _refuse_caller(self, refusal: StatusError, _messages: Any, context: Any) -> None:
+        """Refuse a call without reading its messages; one without valid credentials counts for its address."""
+        try:
+            if refusal.code is Code.UNAUTHENTICATED:
+                self._guard.rate.take(f"peer:{peer_address(context.peer())}")
+        except StatusError as too_often:
+            refusal = too_often
+        await _refuse(refusal, context)
 
     def _wrap(self, handler: Any, method: str, is_open: bool) -> Any:
         if handler.request_streaming or handler.response_streaming:
@@ -76,8 +85,7 @@ class GuardInterceptor(aio.ServerInterceptor):  # type: ignore[misc]
             try:
                 client = _CLIENT.get()
                 if by_address:
-                    # ipv4:127.0.0.1:5000, ipv6:%5B::1%5D:5000, unix:
-                    peer = context.peer().rpartition(":")[0]
+                    peer = peer_address(context.peer())
                     client = guard.admit(PREDICT, "", "", peer).id if not guard.is_open else f"peer:{peer}"
                 request = await guard.arriving.read(context, client)
                 with Share(guard.shares, client) as share:
@@ -88,7 +96,7 @@ class GuardInterceptor(aio.ServerInterceptor):  # type: ignore[misc]
                         check_model_config(_reload_request(request).config, guard.roots)
                     return await behaviour(request, context)
             except StatusError as refusal:
-                await _refuse(refusal, None, context)
+                await _refuse(refusal, context)
             except (aio.AbortError, aio.InternalError):
                 raise
             # CancelledError is none of these: then nobody waits for an answer.
@@ -113,7 +121,16 @@ def _reload_request(request: Any) -> Any:
         raise invalid("The message is not what this method takes.") from None
 
 
-async def _refuse(refusal: StatusError, _messages: Any, context: Any) -> None:
+def peer_address(peer: str) -> str:
+    """Return the address in a gRPC peer, as REST names it: a client has one rate over both.
+
+    Args:
+        peer: `ipv4:127.0.0.1:5000`, `ipv6:%5B::1%5D:5000` or `unix:`, which has no address.
+    """
+    return unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")
+
+
+async def _refuse(refusal: StatusError, context: Any) -> None:
     trailing: tuple[tuple[str, str], ...] = ()
     if wait := refusal.retry_after:
         # gRPC's own clients wait that long before a retry (gRFC A6); others read the name that HTTP uses.
