@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from bike_pipeline.errors import ConfigurationError
-from bike_pipeline.serving.clients.errors import ClientError, OverloadedError, timed_out
+from bike_pipeline.serving.clients.errors import ClientError, timed_out
 from bike_pipeline.serving.security.watched_file import content_of
 
 if TYPE_CHECKING:
@@ -79,8 +79,7 @@ class RetryPolicy:
                 wait = error.retry_after
                 if wait is None:
                     wait = random.uniform(0, min(self.longest, self.first * 2.0 ** (attempt - 1)))  # noqa: S311
-                again = error.retryable or (isinstance(error, OverloadedError) and error.retry_after is not None)
-                if not again or attempt >= self.attempts or wait >= deadline.left():
+                if not error.retryable or attempt >= self.attempts or wait >= deadline.left():
                     if attempt > 1:
                         error.what = f"{error.what}, {attempt} tries"
                     raise

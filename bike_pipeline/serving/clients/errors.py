@@ -120,4 +120,5 @@ def error_of(code: str, message: str, where: str, retry_after: float | None = No
     error = kind(f"{text or 'no further words'} ({code})", where=where, fix=fix)
     error.code = code
     error.retry_after = retry_after
+    error.retryable = kind.retryable or (kind is OverloadedError and retry_after is not None)
     return error

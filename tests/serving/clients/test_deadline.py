@@ -13,6 +13,7 @@ from bike_pipeline.serving.clients.errors import (
     OverloadedError,
     TimedOutError,
     UnavailableError,
+    error_of,
     unreachable,
     untrusted,
 )
@@ -63,13 +64,15 @@ def test_waits_are_not_all_the_same():
 
 def test_what_the_server_asked_to_wait_is_waited():
     def error():
-        found = OverloadedError("too often")
-        found.retry_after = 7.0
-        return found
+        return error_of("RESOURCE_EXHAUSTED", "too often", "here", 7.0)
 
-    clock, tries, _ = failing(RetryPolicy(100, 0.001, 0.002), 30, error)
+    clock, tries, raised = failing(RetryPolicy(100, 0.001, 0.002), 30, error)
     assert clock.waits == [7.0] * 4
     assert len(tries) == 5
+    assert raised.retryable
+    # What is too large stays so, whatever the server says.
+    larger = error_of("RESOURCE_EXHAUSTED", "Received message larger than max", "here", 7.0)
+    assert len(failing(RetryPolicy(), 30, lambda: larger)[1]) == 1
 
 
 def test_what_is_not_sent_again():
