@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -192,9 +193,9 @@ def connection_of(
         protocol=spoken,
         model=model,
         tls=encrypted,
-        ca_file=client.ca_file,
-        certificate=client.certificate,
-        key=client.key,
+        ca_file=_expanded(client.ca_file),
+        certificate=_expanded(client.certificate),
+        key=_expanded(client.key),
         token=_secret(TOKEN_VARIABLE),
         api_key=_secret(API_KEY_VARIABLE),
         timeout=client.timeout_seconds,
@@ -220,6 +221,10 @@ def _address(text: str, asked: Protocol | None, default: Protocol, tls: bool) ->
     if asked is not None and asked != protocol:
         raise ConfigurationError(f"its scheme says {protocol}, --protocol says {asked}", where=text, fix=_FORM)
     return host, PORTS[protocol] if port is None else port, protocol, encrypted
+
+
+def _expanded(path: str) -> str:
+    return str(Path(path).expanduser()) if path else ""
 
 
 def _secret(variable: str) -> str:

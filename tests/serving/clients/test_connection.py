@@ -71,6 +71,14 @@ def test_a_certificate_says_that_the_connection_is_encrypted():
     assert found("server", "tls=true", protocol="grpc").where == "grpcs://server:8500"
 
 
+def test_files_below_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    home = found("", "ca_file=~/ca.pem", "certificate=~/client.pem", "key=~/client.key")
+    assert (home.ca_file, home.key) == (f"{tmp_path}/ca.pem", f"{tmp_path}/client.key")
+    with pytest.raises(ConfigurationError, match=r"ca\.pem.*cannot read it"):
+        clients.connect(home)
+
+
 def test_secrets_come_from_the_environment_only(monkeypatch):
     monkeypatch.setenv("BIKE_SERVING_TOKEN", " t0ken\n")
     monkeypatch.setenv("BIKE_SERVING_API_KEY", "k3y")
