@@ -29,6 +29,7 @@ class Feature:
         maximum: largest valid value, inclusive; None where there is no bound.
         unit: unit of the stored value.
         meaning: what the value says.
+        default: what stands for a value that a client does not send; None where it must send one.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Feature:
     maximum: float | None
     unit: str
     meaning: str
+    default: float | None = None
 
 
 FEATURES: tuple[Feature, ...] = (
@@ -61,7 +63,7 @@ FEATURES: tuple[Feature, ...] = (
 )
 
 BY_NAME: dict[str, Feature] = {feature.name: feature for feature in FEATURES}
-COLUMNS: tuple[str, ...] = tuple(BY_NAME)
+COLUMNS: tuple[str, ...] = tuple(feature.name for feature in FEATURES)
 INPUTS: tuple[Feature, ...] = tuple(feature for feature in FEATURES if feature.role == "input")
 INPUT_NAMES: tuple[str, ...] = tuple(feature.name for feature in INPUTS)
 LEAKS: tuple[str, ...] = tuple(feature.name for feature in FEATURES if feature.role == "leak")
@@ -75,8 +77,22 @@ MOST_YEARS = 99
 HOUR_BANDS = (0, 6, 10, 16, 20)
 SEASONS: dict[int, str] = {1: "winter", 2: "spring", 3: "summer", 4: "autumn"}
 WEATHER: dict[int, str] = {1: "clear", 2: "mist", 3: "light rain or snow", 4: "heavy rain or snow"}
-# What the model reads, and so what a client sends. The season is only for slices: month and temperature say more.
-MODEL_INPUTS: tuple[Feature, ...] = tuple(feature for feature in INPUTS if feature.name != "season")
+# What the model reads and every client sends. The season is only for slices: month and temperature say more.
+REQUIRED_INPUTS: tuple[Feature, ...] = tuple(feature for feature in INPUTS if feature.name != "season")
+# What a client may send besides. ExampleGen makes them of the date and of earlier rows (`data.past_weather`). A value
+# below its minimum, as the default is, stands for none: then the hour's own weather counts, and no day of the month.
+OPTIONAL_INPUTS: tuple[Feature, ...] = (
+    Feature("day", "int", "input", 1, 31, "day", "day of the month", 0),
+    Feature("weathersit_mean_1h", "float", "input", 1, 4, "code", "weather of the hour before", -1.0),
+    Feature("weathersit_mean_3h", "float", "input", 1, 4, "code", "mean of weathersit over the 3 hours before", -1.0),
+    Feature("temp_mean_3h", "float", "input", 0, 1, "(t °C + 8) / 47", "mean of temp over the 3 hours before", -1.0),
+    Feature("temp_mean_24h", "float", "input", 0, 1, "(t °C + 8) / 47", "mean of temp over the 24 hours before", -1.0),
+    Feature("hum_mean_3h", "float", "input", 0, 1, "percent / 100", "mean of hum over the 3 hours before", -1.0),
+    Feature("windspeed_mean_3h", "float", "input", 0, 1, "km/h / 67", "mean of windspeed over the 3 hours before", -1.0),
+)
+OPTIONAL_NAMES: tuple[str, ...] = tuple(feature.name for feature in OPTIONAL_INPUTS)
+BY_NAME |= {feature.name: feature for feature in OPTIONAL_INPUTS}
+MODEL_INPUTS: tuple[Feature, ...] = (*REQUIRED_INPUTS, *OPTIONAL_INPUTS)
 
 
 def slice_name(slicing: str, value: str | int | None) -> str:
