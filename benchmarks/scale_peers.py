@@ -176,7 +176,7 @@ def Evaluator(folder: Path) -> Work:  # noqa: N802
     def work() -> list[Any]:
         rows = pl.read_parquet(folder / "peer-eval.parquet")
         kinds = {"int": np.int64, "float": np.float32}
-        inputs = {f.name: rows[f.name].to_numpy().astype(kinds[f.kind]) for f in features.MODEL_INPUTS}
+        inputs = {f.name: rows[f.name].to_numpy().astype(kinds[f.kind]) for f in features.REQUIRED_INPUTS}
         metrics = []
         for _ in ("candidate", "baseline"):
             served = tf.saved_model.load(str(folder / "model" / "Format-Serving")).signatures["serving_default"]

@@ -40,7 +40,7 @@ def fastapi(export: Path) -> Any:
 
     # On the event loop: a thread a request, FastAPI's other way, answers fewer of such short calls.
     async def answer(request: Request) -> Response:
-        columns = orjson.loads(await request.body())["inputs"]
+        columns = features.with_defaults(orjson.loads(await request.body())["inputs"])
         found = model.predict({name: np.array(columns[name], kind) for name, kind in _TYPES.items()})
         return Response(
             orjson.dumps({"outputs": found}, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json"

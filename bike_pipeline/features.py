@@ -9,8 +9,9 @@ doi 10.24432/C5W894).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Kind = Literal["int", "float", "date"]
 Role = Literal["input", "label", "leak", "key"]
@@ -79,18 +80,21 @@ SEASONS: dict[int, str] = {1: "winter", 2: "spring", 3: "summer", 4: "autumn"}
 WEATHER: dict[int, str] = {1: "clear", 2: "mist", 3: "light rain or snow", 4: "heavy rain or snow"}
 # What the model reads and every client sends. The season is only for slices: month and temperature say more.
 REQUIRED_INPUTS: tuple[Feature, ...] = tuple(feature for feature in INPUTS if feature.name != "season")
-# What a client may send besides. ExampleGen makes them of the date and of earlier rows (`data.past_weather`). A value
-# below its minimum, as the default is, stands for none: then the hour's own weather counts, and no day of the month.
+# What a client may send besides. ExampleGen makes them of the date and of earlier rows (data/past_weather.py). A value
+# that is not above 0, as the default, stands for none: then the hour's own weather counts, and no day of the month. It
+# is 0 since that is what stands in a field that nobody sets, in C and elsewhere; three calm hours lose nothing by it.
 OPTIONAL_INPUTS: tuple[Feature, ...] = (
     Feature("day", "int", "input", 1, 31, "day", "day of the month", 0),
-    Feature("weathersit_mean_1h", "float", "input", 1, 4, "code", "weather of the hour before", -1.0),
-    Feature("weathersit_mean_3h", "float", "input", 1, 4, "code", "mean of weathersit over the 3 hours before", -1.0),
-    Feature("temp_mean_3h", "float", "input", 0, 1, "(t °C + 8) / 47", "mean of temp over the 3 hours before", -1.0),
-    Feature("temp_mean_24h", "float", "input", 0, 1, "(t °C + 8) / 47", "mean of temp over the 24 hours before", -1.0),
-    Feature("hum_mean_3h", "float", "input", 0, 1, "percent / 100", "mean of hum over the 3 hours before", -1.0),
-    Feature("windspeed_mean_3h", "float", "input", 0, 1, "km/h / 67", "mean of windspeed over the 3 hours before", -1.0),
+    Feature("weathersit_mean_1h", "float", "input", 1, 4, "code", "weather of the hour before", 0.0),
+    Feature("weathersit_mean_3h", "float", "input", 1, 4, "code", "mean of weathersit over the 3 hours before", 0.0),
+    Feature("temp_mean_3h", "float", "input", 0, 1, "(t °C + 8) / 47", "mean of temp over the 3 hours before", 0.0),
+    Feature("temp_mean_24h", "float", "input", 0, 1, "(t °C + 8) / 47", "mean of temp over the 24 hours before", 0.0),
+    Feature("hum_mean_3h", "float", "input", 0, 1, "percent / 100", "mean of hum over the 3 hours before", 0.0),
+    Feature("windspeed_mean_3h", "float", "input", 0, 1, "km/h / 67", "mean of windspeed over the 3 hours before", 0.0),
 )
 OPTIONAL_NAMES: tuple[str, ...] = tuple(feature.name for feature in OPTIONAL_INPUTS)
+# The signatures that a served model has; modules that ask for them do without TensorFlow.
+SERVING_DEFAULT, SERVING_ALL_INPUTS, SERVING_EXAMPLES = "serving_default", "serving_all_inputs", "serving_examples"
 BY_NAME |= {feature.name: feature for feature in OPTIONAL_INPUTS}
 MODEL_INPUTS: tuple[Feature, ...] = (*REQUIRED_INPUTS, *OPTIONAL_INPUTS)
 
@@ -114,6 +118,12 @@ def slice_name(slicing: str, value: str | int | None) -> str:
         "season": SEASONS,
     }
     return names.get(slicing, {}).get(number, f"{slicing} {value}")
+
+
+def with_defaults(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return columns of equal length, by name, with the default in every row of the optional inputs that are absent."""
+    rows = len(next(iter(columns.values()))) if columns else 0
+    return {f.name: [f.default] * rows for f in OPTIONAL_INPUTS} | dict(columns)
 
 
 def described(feature: Feature) -> str:

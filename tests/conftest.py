@@ -176,15 +176,18 @@ class Exported:
 
 @pytest.fixture(scope="session")
 def embedded_rows() -> dict[str, Any]:
-    """Every column of the embedded data: int64, float32, or bytes for the date; shape (17379,)."""
+    """Every column of the embedded data, with the optional inputs: int64, float32, or bytes for the date; (17379,)."""
     import numpy as np
 
     from bike_pipeline import features
+    from bike_pipeline.data import past_weather
     from bike_pipeline.data.embedded_dataset import embedded_bytes
 
     read = list(csv.DictReader(embedded_bytes().decode().splitlines()))
     kinds = {"int": np.int64, "float": np.float32, "date": "S10"}
-    return {f.name: np.asarray([row[f.name] for row in read]).astype(kinds[f.kind]) for f in features.FEATURES}
+    rows = {f.name: np.asarray([row[f.name] for row in read]).astype(kinds[f.kind]) for f in features.FEATURES}
+    days = rows[features.DATE].astype("datetime64[D]").astype(np.int64)
+    return rows | past_weather.optional_inputs(days * 24 + rows[features.HOUR], rows)
 
 
 @pytest.fixture(scope="session")

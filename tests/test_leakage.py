@@ -45,7 +45,7 @@ def examples(rows, count=200, **changed):
 
 
 def predict(model, serialized):
-    return model.signatures[saved_model.SERVING_EXAMPLES](examples=tf.constant(serialized))[features.LABEL].numpy()
+    return model.signatures[features.SERVING_EXAMPLES](examples=tf.constant(serialized))[features.LABEL].numpy()
 
 
 @pytest.fixture(scope="module")
@@ -82,19 +82,23 @@ def test_a_client_need_not_send_the_other_columns(served, few_rows):
 
 
 def test_the_served_signature_takes_the_inputs_of_the_contract_and_no_more(served):
-    _, named = served.signatures[saved_model.SERVING_DEFAULT].structured_input_signature
-    assert set(named) == INPUT_NAMES
     kinds = {"int": tf.int64, "float": tf.float32}
-    for feature in features.MODEL_INPUTS:
-        assert named[feature.name].dtype == kinds[feature.kind]
-        assert named[feature.name].shape.as_list() == [None]
+    for signature, inputs in (
+        (features.SERVING_DEFAULT, features.REQUIRED_INPUTS),
+        (features.SERVING_ALL_INPUTS, features.MODEL_INPUTS),
+    ):
+        _, named = served.signatures[signature].structured_input_signature
+        assert set(named) == {feature.name for feature in inputs}
+        for feature in inputs:
+            assert named[feature.name].dtype == kinds[feature.kind]
+            assert named[feature.name].shape.as_list() == [None]
 
 
 def test_preprocessing_reads_the_inputs_and_the_label_and_no_more():
     kinds = {"int": tf.int64, "float": tf.float32, "date": tf.string}
     with tf.compat.v1.Graph().as_default():
         recording = Recording(
-            {f.name: tf.compat.v1.placeholder(kinds[f.kind], [None], name=f.name) for f in features.FEATURES}
+            {f.name: tf.compat.v1.placeholder(kinds[f.kind], [None], name=f.name) for f in features.BY_NAME.values()}
         )
         preprocessing.preprocessing_fn(recording)
     assert recording.read == INPUT_NAMES | {features.LABEL}

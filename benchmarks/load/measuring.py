@@ -21,7 +21,7 @@ _DTYPES = {"int": np.int64, "float": np.float32}
 def rows(number: int) -> Arrays:
     """Return rows within the ranges of the feature contract, no two alike where they allow it."""
     found: Arrays = {}
-    for feature in features.MODEL_INPUTS:
+    for feature in features.REQUIRED_INPUTS:
         low, high = feature.minimum or 0, feature.maximum or 0
         steps = np.arange(number)
         values = low + steps % (high - low + 1) if feature.kind == "int" else low + (high - low) * (steps % 97 + 1) / 98

@@ -28,8 +28,10 @@ LARGEST_LOG = 9.0
 
 
 def preprocessing_fn(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Return the transformed features and the label: the product's own."""
-    return preprocessing.preprocessing_fn(inputs)
+    """Return the transformed features and the label: the product's own, without the optional inputs."""
+    kinds = {"int": tf.int64, "float": tf.float32}
+    absent = {f.name: tf.cast(tf.zeros_like(inputs[features.HOUR]), kinds[f.kind]) for f in features.OPTIONAL_INPUTS}
+    return preprocessing.preprocessing_fn({**inputs, **absent})
 
 
 def _dataset(fn_args: tfx.components.FnArgs, transform_output: tft.TFTransformOutput, batch_size: int) -> Any:
@@ -54,7 +56,7 @@ def _signatures(model: keras.Model, transform_output: tft.TFTransformOutput) -> 
     # The layer must be an attribute of the model to be saved with it.
     model.tft_layer = transform_output.transform_features_layer()
     kinds = {"int": tf.int64, "float": tf.float32}
-    raw_spec = {f.name: tf.TensorSpec([None], kinds[f.kind], name=f.name) for f in features.MODEL_INPUTS}
+    raw_spec = {f.name: tf.TensorSpec([None], kinds[f.kind], name=f.name) for f in features.REQUIRED_INPUTS}
 
     def rentals(raw: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         transformed = model.tft_layer(raw)

@@ -1,6 +1,8 @@
 """From files of the span store to TFRecords of tf.Examples: one shard a stored file, in Arrow batches.
 
-A shard depends on nothing but its file, so it holds the same rows in the same order whichever process writes it.
+Beside the stored columns a row gets the optional inputs, made of its date and of the weather of the rows before it. A
+shard depends on nothing but its file and the end of those before it, so it holds the same rows in the same order
+whichever process writes it.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bike_pipeline.components import beam_engine
+from bike_pipeline.data import past_weather
 from bike_pipeline.data.manifest import Split
+from bike_pipeline.data.rows import hours_of
 from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.modeling import rows
 from bike_pipeline.stages import EVAL, HISTORY, SPLITS, TRAIN
@@ -36,6 +40,7 @@ class Shard:
         file: path of the stored file in the version; "" for a shard without rows.
         split: the split of the examples that it belongs to.
         target: path of the shard to write, absolute.
+        before: (span, version, file) of the files of the window before it, the nearest first.
     """
 
     store: str
@@ -44,6 +49,7 @@ class Shard:
     file: str
     split: str
     target: str
+    before: tuple[tuple[int, int, str], ...] = ()
 
 
 def plan(store_uri: str, window: list[dict[str, Any]], folders: dict[str, str]) -> list[Shard]:
@@ -60,16 +66,22 @@ def plan(store_uri: str, window: list[dict[str, Any]], folders: dict[str, str]) 
         EVAL: [(window[-1], EVAL)],
         HISTORY: [(entry, split) for entry in window[:-1] for split in (TRAIN, EVAL)],
     }
+    files_of = {
+        split: [
+            (entry["span"], entry["version"], name)
+            for entry, part in parts
+            for name in store.get(entry["span"], entry["version"]).names(part)
+        ]
+        for split, parts in sources.items()
+    }
+    in_order = [*files_of[HISTORY], *files_of[TRAIN], *files_of[EVAL]]
     shards = []
     for split in SPLITS:
-        files = [
-            (entry["span"], entry["version"], name)
-            for entry, part in sources[split]
-            for name in store.get(entry["span"], entry["version"]).names(part)
-        ] or [(0, 0, "")]
-        for index, (span, version, name) in enumerate(files):
+        files = files_of[split] or [(0, 0, "")]
+        for index, file in enumerate(files):
             target = os.path.join(folders[split], f"data_tfrecord-{index:05d}-of-{len(files):05d}.gz")
-            shards.append(Shard(store.uri, span, version, name, split, target))
+            before = tuple(reversed(in_order[: in_order.index(file)])) if file[-1] else ()
+            shards.append(Shard(store.uri, *file, split, target, before))
     return shards
 
 
@@ -96,6 +108,20 @@ def _stored(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, batch.schema.names)
 
 
+def _completed(table: pa.Table, store: SpanStore, before: tuple[tuple[int, int, str], ...]) -> pa.Table:
+    """Return the rows of one file with their optional inputs."""
+    begin = hours_of(table)[0]
+    earlier = []
+    for file in before:
+        rows_before = store.read_file(*file)
+        hours = hours_of(rows_before)
+        near = (hours >= begin - past_weather.LONGEST_HOURS) & (hours < begin)
+        earlier.append(rows_before.filter(pa.array(near)))
+        if hours[0] <= begin - past_weather.LONGEST_HOURS:
+            break
+    return past_weather.completed(table, *earlier)
+
+
 def write(shard: Shard) -> int:
     """Write a shard and its rows as Parquet (see `rows.columns_file`), whole or not at all, and return how many rows.
 
@@ -107,7 +133,9 @@ def write(shard: Shard) -> int:
     folder = os.path.join(os.path.dirname(os.path.dirname(shard.target)), beam_engine.ASIDE)
     for made in (folder, os.path.dirname(shard.target), os.path.dirname(columns)):
         tf.io.gfile.makedirs(made)
-    table = SpanStore(shard.store).read_file(shard.span, shard.version, shard.file) if shard.file else pa.table({})
+    table, store = pa.table({}), SpanStore(shard.store)
+    if shard.file:
+        table = _completed(store.read_file(shard.span, shard.version, shard.file), store, shard.before)
     batches = [_stored(batch) for batch in table.to_batches(max_chunksize=ROWS_PER_BATCH)]
     aside = os.path.join(folder, uuid.uuid4().hex)
     with tf.io.TFRecordWriter(aside, tf.io.TFRecordOptions("GZIP", compression_level=GZIP_LEVEL)) as writer:

@@ -44,10 +44,13 @@ def iso_date(number: int) -> str:
 
 
 def calendar_of(days: Array) -> dict[str, Array]:
-    """Return `yr`, `mnth` and `weekday` (Sunday = 0), each (rows,), of days since 1970-01-01."""
-    months = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
+    """Return `yr`, `mnth`, `day` (of the month) and `weekday` (Sunday = 0), each (rows,), of days since 1970-01-01."""
+    dates = days.astype("datetime64[D]")
+    first = dates.astype("datetime64[M]")
+    months, day = first.astype(np.int64), (dates - first).astype(np.int64) + 1
     # The first of January 1970 was a Thursday.
-    return {"yr": months // 12 + 1970 - features.FIRST_YEAR, "mnth": months % 12 + 1, "weekday": (days + 4) % 7}
+    weekday = (days + 4) % 7
+    return {"yr": months // 12 + 1970 - features.FIRST_YEAR, "mnth": months % 12 + 1, "day": day, "weekday": weekday}
 
 
 def weather_column(name: str) -> tuple[int, int]:

@@ -56,6 +56,7 @@ def feature_contract() -> dict[str, Any]:
         "shape": ["rows"],
         "outside_range": "codes are clipped into their range; weather counts as four standard deviations at most",
         "not_finite": "a weather value that is NaN or infinite gives NaN for its row, and changes no other row",
+        "default": "stands for what is not known, and is what an input with one may be left out for",
         "inputs": [
             {
                 "name": feature.name,
@@ -64,6 +65,7 @@ def feature_contract() -> dict[str, Any]:
                 "maximum": feature.maximum,
                 "unit": feature.unit,
                 "meaning": feature.meaning,
+                **({} if feature.default is None else {"default": feature.default}),
             }
             for feature in features.MODEL_INPUTS
         ],

@@ -288,7 +288,10 @@ def answers(contract: Mapping[str, Any], columns: Mapping[str, Any], **model: An
     import numpy as np
     from ai_edge_litert.interpreter import Interpreter
 
-    arrays = {entry["name"]: np.asarray(columns[entry["name"]], entry["dtype"]) for entry in contract["inputs"]}
+    rows = len(next(iter(columns.values())))
+    known = {entry["name"]: [entry["default"]] * rows for entry in contract["inputs"] if "default" in entry}
+    known |= columns
+    arrays = {entry["name"]: np.asarray(known[entry["name"]], entry["dtype"]) for entry in contract["inputs"]}
     interpreter = Interpreter(num_threads=1, **model)
     found = interpreter.get_signature_runner(contract["signature"])(**arrays)[contract["output"]["name"]]
     return np.asarray(found, np.float32)

@@ -14,7 +14,7 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
 from bike_pipeline import features
-from bike_pipeline.modeling import metrics, saved_model, tfma_output
+from bike_pipeline.modeling import metrics, tfma_output
 from bike_pipeline.modeling.slices import OVERALL, SLICINGS, RowsBySlice
 from bike_pipeline.settings.evaluation import EvaluationSettings
 from bike_pipeline.storage.files import as_pattern
@@ -28,7 +28,7 @@ SliceMetrics = dict[tuple[str, str], dict[str, float]]
 
 def metric_set() -> str:
     """Return a hash of what is measured: metrics, slicings, signature. Models compare only under the same one."""
-    measured = [sorted(metrics.METRICS), sorted(SLICINGS), features.HOUR_BANDS, saved_model.SERVING_EXAMPLES]
+    measured = [sorted(metrics.METRICS), sorted(SLICINGS), features.HOUR_BANDS, features.SERVING_EXAMPLES]
     return hashlib.sha256(json.dumps(measured).encode()).hexdigest()
 
 
@@ -41,7 +41,7 @@ def eval_config(settings: EvaluationSettings) -> config_pb2.EvalConfig:
     for name in (CANDIDATE, BASELINE):
         config.model_specs.add(
             name=name,
-            signature_name=saved_model.SERVING_EXAMPLES,
+            signature_name=features.SERVING_EXAMPLES,
             label_key=features.LABEL,
             model_type="tf_generic",
             is_baseline=name == BASELINE,

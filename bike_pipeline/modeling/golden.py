@@ -40,7 +40,7 @@ NOT_FINITE_KEY = "not_finite"
 WARMUP_FILE = "tf_serving_warmup_requests"
 # TF Serving refuses to load a version with more records.
 MOST_WARMUP_RECORDS = 1_000
-WARMUP_SIGNATURES = ("serving_default", "serving_examples")
+WARMUP_SIGNATURES = (features.SERVING_DEFAULT, features.SERVING_ALL_INPUTS, features.SERVING_EXAMPLES)
 # Rows in each warm-up request: most are single ones; the batches are what TF Serving's batching makes of many.
 _WARMUP_SIZES = (*[1] * 16, 8, 32, 128)
 
@@ -137,11 +137,12 @@ def _logged(signature: str, rows: Columns) -> Any:
     request = log.predict_log.request
     # No model is named, which TF Serving ignores.
     request.model_spec.signature_name = signature
-    if signature == "serving_examples":
+    if signature == features.SERVING_EXAMPLES:
         request.inputs["examples"].CopyFrom(tf.make_tensor_proto(_examples(rows), dtype=tf.string))
     else:
-        for name, values in rows.items():
-            request.inputs[name].CopyFrom(tf.make_tensor_proto(values))
+        inputs = features.REQUIRED_INPUTS if signature == features.SERVING_DEFAULT else features.MODEL_INPUTS
+        for feature in inputs:
+            request.inputs[feature.name].CopyFrom(tf.make_tensor_proto(rows[feature.name]))
     return log
 
 

@@ -1,4 +1,4 @@
-"""A SavedModel in this process, asked through its served signature."""
+"""A SavedModel in this process, asked through the served signature that takes all inputs it knows."""
 
 from __future__ import annotations
 
@@ -31,11 +31,19 @@ class LoadedModel:
         self._tf = tf
         with plain_folder(folder) as path:
             self._model = tf.saved_model.load(path)
-        self.signature = self._model.signatures["serving_default"]
+        signatures = self._model.signatures
+        # Models from before there were optional inputs have `serving_default` alone.
+        every = features.SERVING_ALL_INPUTS
+        self.signature = signatures[every if every in signatures else features.SERVING_DEFAULT]
+        self._inputs = [f for f in features.MODEL_INPUTS if f.name in self.signature.structured_input_signature[1]]
 
     def predict(self, columns: Mapping[str, Sequence[Any] | npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
-        """Return the predicted rentals an hour, shape (rows,), of one sequence for each of the model's inputs."""
-        arrays = {f.name: np.asarray(columns[f.name], _DTYPES[f.kind]) for f in features.MODEL_INPUTS}
+        """Return the predicted rentals an hour, shape (rows,), of one sequence for each of the model's inputs.
+
+        Optional ones may be absent.
+        """
+        complete = features.with_defaults(columns)
+        arrays = {f.name: np.asarray(complete[f.name], _DTYPES[f.kind]) for f in self._inputs}
         rows = len(next(iter(arrays.values())))
         parts = []
         for start in range(0, rows, _CHUNK):

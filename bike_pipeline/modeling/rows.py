@@ -19,7 +19,7 @@ from bike_pipeline.errors import DataError, StageError, first_words
 from bike_pipeline.stages import Stage
 
 COLUMNS_FOLDER = "columns"
-RAW_NAMES = (*features.INPUT_NAMES, features.LABEL)
+RAW_NAMES = (*features.INPUT_NAMES, *features.OPTIONAL_NAMES, features.LABEL)
 # Rows that are read, and that go through the transform graph, at once: bounds memory, costs nothing.
 ROWS_AT_ONCE = 65_536
 

@@ -1,9 +1,10 @@
-"""The model as it is served: one SavedModel with the transforms inside and two signatures.
+"""The model as it is served: one SavedModel with the transforms inside and three signatures.
 
-`serving_default` takes raw features as plain tensors, one a feature, as a REST client sends them; `serving_examples`
-takes serialized tf.Examples. Both answer `cnt`, in rentals, and neither knows a column that the model does not read. A
-row with a number that is not finite is answered with NaN, by every format that is made of this graph
-(docs/decisions/0017).
+`serving_default` takes raw features as plain tensors, one a feature, as a REST client sends them, and only those that
+every client has. `serving_all_inputs` takes the optional ones, too; it is a signature of its own, since TF Serving
+refuses a request that lacks an input. `serving_examples` takes serialized tf.Examples with or without them. All answer
+`cnt`, in rentals, and none knows a column that the model does not read. A row with a number that is not finite is
+answered with NaN, by every format that is made of this graph (docs/decisions/0017).
 """
 
 from __future__ import annotations
@@ -18,11 +19,10 @@ import tensorflow_transform as tft
 from tensorflow_transform.saved import saved_transform_io_v2
 
 from bike_pipeline import features
+from bike_pipeline.features import SERVING_ALL_INPUTS, SERVING_DEFAULT, SERVING_EXAMPLES, Feature
 from bike_pipeline.modeling import golden
 from bike_pipeline.storage.files import plain_folder
 
-SERVING_DEFAULT = "serving_default"
-SERVING_EXAMPLES = "serving_examples"
 # TensorFlow Serving leaves this folder alone, and whatever copies the model copies it too.
 EXTRA_FOLDER = "assets.extra"
 KERAS_FILE = "model.keras"
@@ -30,10 +30,12 @@ NAIVE_BASELINE_FILE = "hourly_mean.json"
 TRAINED_SLICES_FILE = "trained_slices.json"
 
 
-def input_signature() -> dict[str, tf.TensorSpec]:
-    """Return the tensors that `serving_default` takes: one of shape (batch,) a feature, int64 or float32."""
-    kinds = {"int": tf.int64, "float": tf.float32}
-    return {f.name: tf.TensorSpec([None], kinds[f.kind], name=f.name) for f in features.MODEL_INPUTS}
+_KINDS = {"int": tf.int64, "float": tf.float32}
+
+
+def input_signature(inputs: Iterable[Feature] = features.MODEL_INPUTS) -> dict[str, tf.TensorSpec]:
+    """Return the tensors that a signature of these inputs takes: one of shape (batch,) a feature, int64 or float32."""
+    return {f.name: tf.TensorSpec([None], _KINDS[f.kind], name=f.name) for f in inputs}
 
 
 class Transform:
@@ -80,14 +82,21 @@ def write(model: keras.Model, transform_graph: str, path: str, extra_files: dict
         rentals = tf.exp(model(transform(raw), training=False)) - 1.0
         return {features.LABEL: tf.maximum(rentals, 0.0) + zero_or_nan(raw)}
 
-    example_spec = {name: tf.io.FixedLenFeature([], spec.dtype) for name, spec in input_signature().items()}
+    def predict_required(raw: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        rows = tf.shape(raw[features.HOUR])
+        return predict(
+            raw | {f.name: tf.fill(rows, tf.constant(f.default, _KINDS[f.kind])) for f in features.OPTIONAL_INPUTS}
+        )
+
+    example_spec = {f.name: tf.io.FixedLenFeature([], _KINDS[f.kind], f.default) for f in features.MODEL_INPUTS}
 
     def predict_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         return predict(tf.io.parse_example(examples, example_spec))
 
     archive = keras.export.ExportArchive()
     archive.track(model)
-    archive.add_endpoint(SERVING_DEFAULT, predict, [input_signature()])
+    archive.add_endpoint(SERVING_DEFAULT, predict_required, [input_signature(features.REQUIRED_INPUTS)])
+    archive.add_endpoint(SERVING_ALL_INPUTS, predict, [input_signature()])
     archive.add_endpoint(SERVING_EXAMPLES, predict_examples, [tf.TensorSpec([None], tf.string, name="examples")])
     archive.write_out(path, verbose=False)
     extra = os.path.join(path, EXTRA_FOLDER)

@@ -126,7 +126,7 @@ def _batches(path: str) -> Iterator[tuple[Any, dict[str, Array]]]:
 
 
 def _predict(path: str, records: Any) -> Array:
-    prediction: Array = _loaded(path).signatures[saved_model.SERVING_EXAMPLES](records)[features.LABEL].numpy()
+    prediction: Array = _loaded(path).signatures[features.SERVING_EXAMPLES](records)[features.LABEL].numpy()
     return prediction.ravel()
 
 

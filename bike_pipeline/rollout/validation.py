@@ -140,7 +140,7 @@ def _golden(folder: Path, count: int) -> tuple[Rows, list[float]]:
         answers = _own_answers(folder, columns)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _TrialError(f"its golden rows cannot be read ({type(error).__name__}: {error})") from None
-    names = [feature.name for feature in features.MODEL_INPUTS]
+    names = [feature.name for feature in features.MODEL_INPUTS if feature.name in columns]
     broken = [row for row, answer in enumerate(answers) if math.isnan(answer)]
     chosen = [*_spread(range(len(answers) - len(broken)), count), *broken]
     return [{name: columns[name][i] for name in names} for i in chosen], [float(answers[i]) for i in chosen]
@@ -246,15 +246,17 @@ def _ready_message(process: subprocess.Popen[bytes], deadline: float) -> Any:
 def _ask(port: int, rows: Rows, expected: list[float], version: int, settings: ValidationSettings) -> list[_Answer]:
     """Ask one row a request, then all of them at once, which counts for the answers and not for the latency."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=settings.request_seconds)
+    # Golden rows of an earlier release have no optional inputs, and their model no signature that takes some.
+    signature = features.SERVING_ALL_INPUTS if features.OPTIONAL_NAMES[0] in rows[0] else features.SERVING_DEFAULT
     with contextlib.closing(connection):
         answers = []
         for row, own in zip(rows, expected, strict=True):
-            request: dict[str, Any] = {"signature_name": "serving_default", "instances": [row]}
+            request: dict[str, Any] = {"signature_name": signature, "instances": [row]}
             begin = time.perf_counter()
             (value,) = _predictions(connection, request, version)
             answers.append(_Answer(request, value, own, (time.perf_counter() - begin) * 1000))
             answers[-1].check(settings)
-        together: dict[str, Any] = {"signature_name": "serving_default", "instances": rows}
+        together: dict[str, Any] = {"signature_name": signature, "instances": rows}
         for row, value, own in zip(rows, _predictions(connection, together, version), expected, strict=True):
             request = {**together, "instances": [row], "in_a_batch_of": len(rows)}
             _Answer(request, value, own, 0.0).check(settings)

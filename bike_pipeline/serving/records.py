@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,8 +18,8 @@ from bike_pipeline.data.sources.source_rows import other_separator, similar_name
 from bike_pipeline.errors import ModelError
 
 Record = Mapping[str, Any]
-_NAMES = tuple(feature.name for feature in features.MODEL_INPUTS)
-_FROM_DATE = ("yr", "mnth", "weekday", "workingday")
+_NAMES = tuple(feature.name for feature in features.REQUIRED_INPUTS)
+_FROM_DATE = ("yr", "mnth", "weekday", "workingday", "day")
 _MOST_DESCRIBED = 3
 
 
@@ -109,7 +110,8 @@ def to_columns(records: Sequence[Record], where: str) -> dict[str, list[Any]]:
     """Return the model's inputs as columns, each a list of one value a record; values may be numbers or texts.
 
     Values are checked and refused as those of an ingest are. But what the date says of the calendar (yr, mnth, weekday
-    and, with holiday, workingday) may be left out, and columns that the model does not read are ignored.
+    and, with holiday, workingday) may be left out, and columns that the model does not read are ignored. The optional
+    inputs are there if a record has one of them, or a date, which says the day of the month.
 
     Raises:
         ModelError: a value is missing, not of its type, outside its range, or contradicts another. It names the first
@@ -121,17 +123,23 @@ def to_columns(records: Sequence[Record], where: str) -> dict[str, list[Any]]:
     valid: dict[str, Any] = {}
     absent: dict[str, Any] = {}
     problems: list[Problem] = []
-    for name in (features.DATE, *_NAMES):
+    for name in (features.DATE, *_NAMES, *features.OPTIONAL_NAMES):
         column = pa.array([_text(record.get(name)) for record in records], pa.string())
         values[name], valid[name], found = parse_column(features.BY_NAME[name], column, where)
         absent[name] = next((problem.mask for problem in found if problem.kind == "missing"), ~valid[name] & False)
-        problems += [problem for problem in found if problem.kind != "missing"]
+        if (default := features.BY_NAME[name].default) is not None:
+            # It means the same as nothing, and lies below the range.
+            absent[name] |= values[name] == default
+            valid[name] &= ~absent[name]
+            found = [replace(problem, mask=problem.mask & ~absent[name]) for problem in found]
+        problems += [problem for problem in found if problem.kind != "missing" and problem.mask.any()]
     _complete(values, valid, absent)
     problems += [_missing(name, absent[name], records) for name in _NAMES if absent[name].any()]
     problems += agreement(values, valid)
     if problems:
         raise _refusal(problems, where)
-    return {name: values[name].tolist() for name in _NAMES}
+    sent = features.OPTIONAL_NAMES if any(valid[name].any() for name in features.OPTIONAL_NAMES) else ()
+    return {name: values[name].tolist() for name in (*_NAMES, *sent)}
 
 
 def _text(value: Any) -> str | None:

@@ -284,4 +284,4 @@ class Champion:
 
     def predict(self, rows: pd.DataFrame) -> Any:
         """Return the model's answers in rentals an hour, shape (rows,)."""
-        return self.predictor.predict({feature.name: rows[feature.name].tolist() for feature in features.MODEL_INPUTS})
+        return self.predictor.predict({f.name: rows[f.name].tolist() for f in features.MODEL_INPUTS if f.name in rows})

@@ -146,7 +146,7 @@ def test_rows_stay_within_the_contract_and_differ():
     from bike_pipeline import features
 
     found = measuring.rows(300)
-    for feature in features.MODEL_INPUTS:
+    for feature in features.REQUIRED_INPUTS:
         values = found[feature.name]
         assert values.shape == (300,)
         assert (values >= feature.minimum).all()

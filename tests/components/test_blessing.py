@@ -136,12 +136,13 @@ def test_the_metrics_are_those_of_the_served_signature(measured: Any, exported: 
     import tensorflow as tf
 
     from bike_pipeline import features
+    from bike_pipeline.data.past_weather import completed
     from bike_pipeline.data.spans import SpanStore
 
-    rows = SpanStore(store_uri).read(2, 1, ("eval",))
+    rows = completed(SpanStore(store_uri).read(2, 1, ("eval",)), SpanStore(store_uri).read(2, 1, ("train",)))
     kinds = {"int": np.int64, "float": np.float32}
     inputs = {f.name: tf.constant(rows[f.name].to_numpy().astype(kinds[f.kind])) for f in features.MODEL_INPUTS}
-    predicted = tf.saved_model.load(str(exported.path)).signatures["serving_default"](**inputs)[features.LABEL]
+    predicted = tf.saved_model.load(str(exported.path)).signatures["serving_all_inputs"](**inputs)[features.LABEL]
     label = rows[features.LABEL].to_numpy().astype(np.float64)
     error = predicted.numpy().ravel() - label
     assert measured.evaluation.get_float_custom_property("metric_mae") == pytest.approx(np.abs(error).mean(), rel=1e-5)

@@ -391,7 +391,12 @@ def test_golden_rows_that_fail_keep_the_model_and_are_not_tried_again(world: Wor
         (lambda golden: golden["answers"]["tflite_float32"].__setitem__(7, 1e6), "the golden rows fail"),
         (lambda golden: golden["answers"]["tflite_float32"].pop(), "answers for"),
         (lambda golden: golden["columns"]["hr"].pop(), "its columns differ in their number of rows"),
-        (lambda golden: golden["not_finite"]["columns"].__setitem__("temp", [0.5] * 12), "where a value is not finite"),
+        (
+            lambda golden: golden["not_finite"]["columns"].__setitem__(
+                "temp", [0.5] * len(golden["not_finite"]["columns"]["temp"])
+            ),
+            "where a value is not finite",
+        ),
         (lambda golden: golden["columns"].pop("hr"), "hr"),
     ],
     ids=["answer", "fewer", "ragged", "number", "column"],

@@ -47,7 +47,7 @@ def test_broken_rows_stand_among_the_others_and_change_none_of_them() -> None:
     sound = are_sound(mixed)
     assert sound[0]
     assert not sound[-1]
-    assert (np.diff(np.flatnonzero(~sound)) > 10).all()
+    assert (np.diff(np.flatnonzero(~sound)) > 5).all()
     for name, values in rows.items():
         assert mixed[name].dtype == values.dtype
         assert (mixed[name][sound] == values).all()

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from bike_pipeline import progress
+from bike_pipeline import features, progress
 from bike_pipeline.errors import ConfigurationError, DataError, ExitCode, StageError
 from bike_pipeline.modeling import cluster, worker_processes
 from bike_pipeline.modeling.train_worker import TrainingJob
@@ -88,9 +88,9 @@ def test_two_processes_train_the_model_of_one(job, exported, few_rows, tmp_path)
     np.testing.assert_allclose(losses, exported.losses, rtol=1e-5)
     assert [fraction for fraction, _ in reported[:2]] == pytest.approx([0.5, 1.0])
     assert "2 workers" in reported[0][1]
-    raw = {name: tf.constant(few_rows[name]) for name in saved_model.input_signature()}
+    raw = {name: tf.constant(few_rows[name]) for name in saved_model.input_signature(features.REQUIRED_INPUTS)}
     served, alone = (
-        tf.saved_model.load(str(path)).signatures[saved_model.SERVING_DEFAULT](**raw)["cnt"].numpy()
+        tf.saved_model.load(str(path)).signatures[features.SERVING_DEFAULT](**raw)["cnt"].numpy()
         for path in (folder, exported.path)
     )
     np.testing.assert_allclose(served, alone, rtol=1e-4)

@@ -13,6 +13,7 @@ from bike_pipeline.components.example_shards import encode
 from bike_pipeline.modeling import naive_baseline, saved_model
 
 NAMES = [feature.name for feature in features.MODEL_INPUTS]
+CODES = [f.name for f in features.REQUIRED_INPUTS if f.kind == "int" and f.maximum is not None]
 
 
 @pytest.fixture(scope="module")
@@ -20,16 +21,30 @@ def served(exported):
     return tf.saved_model.load(str(exported.path))
 
 
-def ask(served, rows):
-    tensors = {spec.name: tf.constant(rows[spec.name], spec.dtype) for spec in saved_model.input_signature().values()}
-    return served.signatures[saved_model.SERVING_DEFAULT](**tensors)[features.LABEL].numpy()
+def ask(served, rows, inputs=features.MODEL_INPUTS, signature=features.SERVING_ALL_INPUTS):
+    tensors = {n: tf.constant(rows[n], spec.dtype) for n, spec in saved_model.input_signature(inputs).items()}
+    return served.signatures[signature](**tensors)[features.LABEL].numpy()
+
+
+def by_examples(served, rows):
+    serialized = encode(pa.RecordBatch.from_pydict({name: pa.array(values) for name, values in rows.items()}))
+    return served.signatures[features.SERVING_EXAMPLES](examples=tf.constant(serialized))[features.LABEL].numpy()
+
+
+def test_without_the_optional_inputs_every_signature_answers_as_with_their_defaults(served, exported):
+    required = {feature.name: exported.rows[feature.name] for feature in features.REQUIRED_INPUTS}
+    unknown = {n: np.asarray(values, exported.rows[n].dtype) for n, values in features.with_defaults(required).items()}
+    expected = ask(served, unknown)
+    default = ask(served, required, features.REQUIRED_INPUTS, features.SERVING_DEFAULT)
+    np.testing.assert_allclose(default, expected, rtol=1e-5)
+    np.testing.assert_allclose(by_examples(served, required), expected, rtol=1e-5)
+    assert (ask(served, {name: exported.rows[name] for name in NAMES}) != expected).any()
 
 
 def test_both_signatures_and_the_model_in_memory_answer_the_same(served, exported):
     rows = {name: exported.rows[name] for name in NAMES}
-    serialized = encode(pa.RecordBatch.from_pydict({name: pa.array(values) for name, values in rows.items()}))
     raw = ask(served, rows)
-    by_example = served.signatures[saved_model.SERVING_EXAMPLES](examples=tf.constant(serialized))[features.LABEL]
+    by_example = by_examples(served, rows)
     transform = saved_model.Transform(
         str(exported.transform_graph), NAMES, [tensor.name for tensor in exported.model.inputs]
     )
@@ -38,17 +53,25 @@ def test_both_signatures_and_the_model_in_memory_answer_the_same(served, exporte
     assert raw.dtype == np.float32
     assert np.ptp(raw) > 1
     # Threads share the rows out differently, which moves the last bit.
-    np.testing.assert_allclose(raw, by_example.numpy(), rtol=1e-5)
+    np.testing.assert_allclose(raw, by_example, rtol=1e-5)
     np.testing.assert_allclose(raw, np.maximum(np.expm1(log_rentals.numpy()), 0), rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [f.name for f in features.MODEL_INPUTS if f.kind == "int" and f.maximum is not None])
+@pytest.mark.parametrize("name", CODES)
 def test_a_code_outside_its_range_is_answered_like_the_nearest_one(served, exported, name):
     rows = {n: exported.rows[n][:50] for n in NAMES}
     feature = features.BY_NAME[name]
     for wild, nearest in ((-1000, feature.minimum), (1000, feature.maximum)):
         far, near = ({**rows, name: np.full(50, int(value), np.int64)} for value in (wild, nearest))
         np.testing.assert_array_equal(ask(served, far), ask(served, near))
+
+
+@pytest.mark.parametrize("name", features.OPTIONAL_NAMES)
+def test_an_optional_input_below_its_range_is_one_that_is_not_known(served, exported, name):
+    rows = {n: exported.rows[n][:50] for n in NAMES}
+    kind = exported.rows[name].dtype
+    unknown, below = ({**rows, name: np.full(50, value, kind)} for value in (0, -1000))
+    np.testing.assert_array_equal(ask(served, below), ask(served, unknown))
 
 
 def test_weather_far_outside_does_not_make_rentals_explode(served, exported):
@@ -81,11 +104,15 @@ def test_rentals_are_never_negative(exported, tmp_path):
 def test_signature_of_reads_what_was_written(exported):
     kinds = {"int": "int64", "float": "float32"}
     assert saved_model.signature_of(str(exported.path)) == {
-        saved_model.SERVING_DEFAULT: {
+        features.SERVING_DEFAULT: {
+            "inputs": {f.name: kinds[f.kind] for f in features.REQUIRED_INPUTS},
+            "outputs": {features.LABEL: "float32"},
+        },
+        features.SERVING_ALL_INPUTS: {
             "inputs": {f.name: kinds[f.kind] for f in features.MODEL_INPUTS},
             "outputs": {features.LABEL: "float32"},
         },
-        saved_model.SERVING_EXAMPLES: {"inputs": {"examples": "string"}, "outputs": {features.LABEL: "float32"}},
+        features.SERVING_EXAMPLES: {"inputs": {"examples": "string"}, "outputs": {features.LABEL: "float32"}},
     }
 
 

@@ -105,7 +105,7 @@ def simple_model(folder: Path, scale: float) -> Path:
     from bike_pipeline import features
 
     kinds = {"int": tf.int64, "float": tf.float32}
-    specs = {f.name: tf.TensorSpec([None], kinds[f.kind], name=f.name) for f in features.MODEL_INPUTS}
+    specs = {f.name: tf.TensorSpec([None], kinds[f.kind], name=f.name) for f in features.REQUIRED_INPUTS}
     parsing = {name: tf.io.FixedLenFeature([], spec.dtype) for name, spec in specs.items()}
 
     class Simple(tf.Module):

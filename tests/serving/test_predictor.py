@@ -12,7 +12,7 @@ from bike_pipeline.model_registry import ModelRegistry, layout
 from bike_pipeline.modeling import loaded_model
 from bike_pipeline.serving import predictor
 
-NAMES = [feature.name for feature in features.MODEL_INPUTS]
+NAMES = [feature.name for feature in features.REQUIRED_INPUTS]
 
 
 @pytest.fixture

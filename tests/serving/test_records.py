@@ -11,7 +11,7 @@ from bike_pipeline import features
 from bike_pipeline.errors import ModelError
 from bike_pipeline.serving import records
 
-NAMES = [feature.name for feature in features.MODEL_INPUTS]
+NAMES = [feature.name for feature in features.REQUIRED_INPUTS]
 RECORD = {
     "yr": 1, "mnth": 6, "hr": 8, "holiday": 0, "weekday": 5, "workingday": 1, "weathersit": 1,
     "temp": 0.6, "atemp": 0.58, "hum": 0.5, "windspeed": 0.2,
@@ -136,7 +136,7 @@ def agreeing(record):
     return {**record, "workingday": int(1 <= int(record["weekday"]) <= 5 and not record["holiday"])}
 
 
-@pytest.mark.parametrize("feature", features.MODEL_INPUTS, ids=NAMES)
+@pytest.mark.parametrize("feature", features.MODEL_INPUTS, ids=[feature.name for feature in features.MODEL_INPUTS])
 def test_each_bound_of_the_contract_is_kept(feature):
     step = 1 if feature.kind == "int" else 0.001
     base = RECORD if feature.name != "workingday" else {**RECORD, "weekday": 0}
@@ -146,7 +146,7 @@ def test_each_bound_of_the_contract_is_kept(feature):
         return columns(record if feature.name == "workingday" else agreeing(record))[feature.name]
 
     assert sent(feature.minimum) == [feature.minimum]
-    outside = [feature.minimum - step]
+    outside = [feature.minimum - step if feature.default is None else -step]
     if feature.maximum is not None:
         base = RECORD
         assert sent(feature.maximum) == [feature.maximum]
@@ -270,7 +270,7 @@ def test_any_json_record_is_values_inside_the_contract_or_one_clear_error(sent):
     if error is not None:
         assert error.fix
         return
-    for feature in features.MODEL_INPUTS:
+    for feature in features.REQUIRED_INPUTS:
         (value,) = columns({**RECORD, **sent})[feature.name]
         assert feature.minimum <= value <= (math.inf if feature.maximum is None else feature.maximum)
 
@@ -323,3 +323,22 @@ def test_all_that_is_wrong_with_a_record_is_told_at_once():
     assert error.value.where == "request, record 2"
     assert error.value.what == "hr: 24 is above 23; temp: 'warm' is not a number; holiday: missing"
     assert "holiday is a whole number from 0 to 1: 1 on a public holiday" in error.value.fix
+
+
+def test_optional_inputs_are_taken_as_they_come_and_what_is_not_known_is_the_default():
+    sent = columns(
+        {**RECORD, "temp_mean_3h": 0.4, "day": ""}, {**RECORD, "temp_mean_3h": 0, "weathersit_mean_3h": "1.5"}
+    )
+    assert sent["temp_mean_3h"] == [0.4, 0.0]
+    assert sent["weathersit_mean_3h"] == [0.0, 1.5]
+    assert sent["day"] == [0, 0]
+    assert list(sent) == [feature.name for feature in features.MODEL_INPUTS]
+    # Without any of them a model of an earlier release is asked as ever.
+    assert list(columns(RECORD)) == NAMES
+
+
+def test_the_date_says_the_day_of_the_month_and_may_not_say_another():
+    assert columns({**RECORD, "dteday": "2012-06-01"})["day"] == [1]
+    assert columns({**RECORD, "dteday": "2012-06-01", "day": 1})["day"] == [1]
+    with pytest.raises(ModelError, match="day: 2 but the date says 1"):
+        columns({**RECORD, "dteday": "2012-06-01", "day": 2})

@@ -19,7 +19,6 @@ from bike_pipeline.exporting.formats import base
 from bike_pipeline.exporting.formats.base import Columns, Format, Predictions, Source
 
 FILE = "model.onnx"
-SIGNATURE = "serving_default"
 # The newest that tf2onnx writes.
 OPSET = 18
 BATCH = "batch"
@@ -128,7 +127,7 @@ def _converted(saved_model: Path) -> bytes:
 
     with tempfile.TemporaryDirectory() as scratch:
         written = os.path.join(scratch, FILE)
-        arguments = ["--saved-model", str(saved_model), "--signature_def", SIGNATURE]
+        arguments = ["--saved-model", str(saved_model), "--signature_def", features.SERVING_ALL_INPUTS]
         # In a process of its own: it changes TensorFlow's global state, and its messages are all it says of failures.
         done = subprocess.run(
             [sys.executable, "-m", "tf2onnx.convert", *arguments, "--opset", str(OPSET), "--output", written],

@@ -101,7 +101,10 @@ class Engine:
             )
         self._context = self._engine.create_execution_context()
         self._stream = self._done(runtime.cudaStreamCreate())
-        kinds = {f.name: np.dtype(_KINDS[f.kind]) for f in features.MODEL_INPUTS}
+        # An engine of an earlier release may know fewer inputs.
+        known = {self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)}
+        kinds = {f.name: np.dtype(_KINDS[f.kind]) for f in features.MODEL_INPUTS if f.name in known}
+        self._inputs = tuple(kinds)
         self._kinds = {**kinds, features.LABEL: np.dtype(np.float32)}
         self._memory = {
             name: self._done(runtime.cudaMalloc(onnx.ENGINE_ROWS["max"] * kind.itemsize))
@@ -112,7 +115,7 @@ class Engine:
 
     def predict(self, columns: Columns) -> Predictions:
         """Return the rentals an hour of raw rows, shape (rows,)."""
-        return in_parts(self._answer, {f.name: columns[f.name] for f in features.MODEL_INPUTS})
+        return in_parts(self._answer, {name: columns[name] for name in self._inputs})
 
     def _answer(self, columns: Columns) -> Predictions:
         answers: npt.NDArray[np.float32] = np.empty(len(next(iter(columns.values()))), np.float32)

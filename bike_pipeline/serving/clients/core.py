@@ -179,12 +179,18 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient", None]):
 
 
 def arrays(columns: Columns) -> Arrays:
-    """Return the model's inputs as arrays of the types that its signature has, shape (rows,) each, or refuse them."""
-    missing = [feature.name for feature in features.MODEL_INPUTS if feature.name not in columns]
+    """Return the model's inputs as arrays of the types that its signature has, shape (rows,) each, or refuse them.
+
+    The optional ones are among them, all, if one of them is given.
+    """
+    inputs = features.REQUIRED_INPUTS
+    if any(name in columns for name in features.OPTIONAL_NAMES):
+        inputs, columns = features.MODEL_INPUTS, features.with_defaults(columns)
+    missing = [feature.name for feature in inputs if feature.name not in columns]
     if missing:
         raise BadRequestError(f"missing: {', '.join(missing)}", where="columns", fix="give one column for every input")
     found: Arrays = {}
-    for feature in features.MODEL_INPUTS:
+    for feature in inputs:
         try:
             found[feature.name] = np.asarray(columns[feature.name], _DTYPES[feature.kind])
         except (TypeError, ValueError, OverflowError) as error:
@@ -195,6 +201,12 @@ def arrays(columns: Columns) -> Arrays:
             f"shapes differ or are no columns: {sorted(shapes)}", where="columns", fix="give the same rows in each"
         )
     return found
+
+
+def signature_for(connection: Connection, columns: Arrays) -> str:
+    """Return the signature to ask: the connection's, else the one that takes these columns; "" for the served one."""
+    every = features.SERVING_ALL_INPUTS if features.OPTIONAL_NAMES[0] in columns else ""
+    return connection.signature or every
 
 
 def rentals(values: Any, rows: int, where: str) -> npt.NDArray[np.float32]:

@@ -145,8 +145,8 @@ class RestClient(Client):
         reads them.
         """
         content: dict[str, Any] = {"inputs": columns}
-        if self.connection.signature:
-            content["signature_name"] = self.connection.signature
+        if signature := core.signature_for(self.connection, columns):
+            content["signature_name"] = signature
         if all(np.isfinite(values).all() for values in columns.values()):
             ready = {name: np.ascontiguousarray(values) for name, values in columns.items()}
             return orjson.dumps({**content, "inputs": ready}, option=orjson.OPT_SERIALIZE_NUMPY)

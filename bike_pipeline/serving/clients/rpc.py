@@ -103,7 +103,7 @@ class GrpcClient(Client):
         rows = len(next(iter(columns.values())))
         request = protos.predict_pb2.PredictRequest()
         self._specify(request.model_spec)
-        request.model_spec.signature_name = self.connection.signature
+        request.model_spec.signature_name = core.signature_for(self.connection, columns)
         for name, values in columns.items():
             self._fill(request.inputs[name], values)
         return Exchange("Predict", PREDICTION, request, functools.partial(self._rentals, rows))

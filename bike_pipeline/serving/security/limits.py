@@ -30,9 +30,9 @@ SMALL = 64 * 1024
 _STEPS = bytes.maketrans(b'[{]}"', b"\x01\x01\xff\xff\x00")
 _ALL_BUT_MARKS = bytes(set(range(256)) - set(b'[]{}"'))
 # Values of a row beside its inputs: those that the model ignores (label, leaks, keys), and a list around each of them.
-_VALUES_A_ROW = 2 * len(features.COLUMNS)
+_VALUES_A_ROW = 2 * len(features.BY_NAME)
 # A row is an object, or a list around each of its values; each costs the parser fifty times its two bytes.
-_LISTS_A_ROW = 1 + len(features.COLUMNS)
+_LISTS_A_ROW = 1 + len(features.BY_NAME)
 _LISTS_AROUND = 1024
 
 

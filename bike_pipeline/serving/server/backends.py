@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +31,7 @@ from bike_pipeline.storage.files import plain_folder
 SAVED_MODEL = "saved_model"
 # Rows of a batch under load, by which formats are compared: what is fastest for one row need not be for a batch.
 _BATCH_ROWS = 32
+_TYPES = {"int": np.int64, "float": np.float32}
 
 _log = logging.getLogger(__name__)
 
@@ -59,8 +60,10 @@ class Backend(Protocol):
 class ExportBackend(Backend):
     """An exported model: raw features in, rentals out, no TensorFlow."""
 
-    def __init__(self, name: str, folder: Path, record: Mapping[str, Any], max_rows: int) -> None:
-        """Load an export for calls of at most `max_rows`; a `BikePipelineError` says why it cannot answer."""
+    def __init__(
+        self, name: str, folder: Path, record: Mapping[str, Any], max_rows: int, inputs: Iterable[str]
+    ) -> None:
+        """Load an export for calls of at most `max_rows` with `inputs`; a `BikePipelineError` says why it cannot."""
         form, path = format_of(name), folder / str(record.get("file", ""))
         if sha256_of(path) != record.get("sha256"):
             raise BikePipelineError("the file is not the one that was measured", where=str(path), fix="push again")
@@ -73,13 +76,17 @@ class ExportBackend(Backend):
         self._any = form.load(folder)
         self._of_size: dict[int, Loaded] = {size: form.load(folder) for size in self.sizes}
         # Exports of earlier releases answer with a number what is none; they go on serving, with that put right.
-        self._invents = bool(np.isfinite(self._any.predict(golden.broken_rows())).any())
+        broken = golden.broken_rows()
+        asked = ~golden.are_sound({name: broken[name] for name in inputs})
+        self._invents = bool(np.isfinite(self._any.predict(broken))[asked].any())
         if self._invents:
             _log.warning("%s answers a row that is not finite; put right here, a new push does without", folder)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return the predicted rentals an hour as the model's only output; NaN if an input is not finite."""
         rows = len(next(iter(inputs.values())))
+        missing = [f for f in features.OPTIONAL_INPUTS if f.name not in inputs]
+        inputs = {**inputs, **{f.name: np.full(rows, f.default, _TYPES[f.kind]) for f in missing}}
         answers = np.asarray(self._of_size.get(rows, self._any).predict(inputs))
         if self._invents:
             answers = np.where(golden.are_sound(inputs), answers, np.float32(np.nan))
@@ -116,15 +123,15 @@ def fastest_export(folder: Path, signature: Signature, wanted: Sequence[str], ma
 
     An export whose file is not the one that was measured, or that does not load here, is passed over and logged.
     """
-    # The exports carry `serving_default` of the bike model alone.
-    types = {f.name: np.dtype(np.int64 if f.kind == "int" else np.float32) for f in features.MODEL_INPUTS}
+    # The exports carry these signatures of the bike model alone.
+    inputs = {DEFAULT_SIGNATURE: features.REQUIRED_INPUTS, features.SERVING_ALL_INPUTS: features.MODEL_INPUTS}
+    types = {f.name: np.dtype(_TYPES[f.kind]) for f in inputs.get(signature.name, ())}
     asked = {name: np.dtype(numpy_type(spec.dtype)) for name, spec in signature.inputs.items()}
-    answered = (DEFAULT_SIGNATURE, True, types, {features.LABEL})
-    if (signature.name, signature.batches, asked, {*signature.outputs}) != answered:
+    if not types or (signature.batches, asked, {*signature.outputs}) != (True, types, {features.LABEL}):
         return None
     for name, record in exports_by_speed(folder, wanted).items():
         try:
-            return ExportBackend(name, folder / EXPORTS_FOLDER / name, record, max_rows)
+            return ExportBackend(name, folder / EXPORTS_FOLDER / name, record, max_rows, types)
         except (BikePipelineError, OSError) as error:
             _log.warning("%s: %s does not answer: %s", folder, name, error)
     return None

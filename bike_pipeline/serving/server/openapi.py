@@ -39,12 +39,13 @@ def document(settings: Settings) -> dict[str, Any]:
 
 
 def _add_inputs(schemas: dict[str, Any], rows: int) -> None:
-    values = {feature.name: {"$ref": f"#/components/schemas/{feature.name}"} for feature in features.MODEL_INPUTS}
     column = {"type": "array", "minItems": 1, "maxItems": rows}
-    schemas["RowRequest"]["properties"]["instances"]["maxItems"] = rows
-    schemas["Hour"] |= {"properties": values, "required": [*values]}
-    columns = {name: {**column, "items": value} for name, value in values.items()}
-    schemas["Columns"] |= {"properties": columns, "required": [*values]}
+    for prefix, inputs in (("", features.REQUIRED_INPUTS), ("Complete", features.MODEL_INPUTS)):
+        values = {feature.name: {"$ref": f"#/components/schemas/{feature.name}"} for feature in inputs}
+        schemas[f"{prefix}RowRequest"]["properties"]["instances"]["maxItems"] = rows
+        schemas[f"{prefix}Hour"] |= {"properties": values, "required": [*values]}
+        columns = {name: {**column, "items": value} for name, value in values.items()}
+        schemas[f"{prefix}Columns"] |= {"properties": columns, "required": [*values]}
     schemas |= {feature.name: _value(feature) for feature in features.MODEL_INPUTS}
 
 
@@ -52,6 +53,7 @@ def _value(feature: features.Feature) -> dict[str, Any]:
     low, high = feature.minimum, feature.maximum
     learnt = f"{low:g} up" if high is None else f"{low:g} to {high:g}"
     description = f"{feature.meaning}; {feature.unit}" + (f"; learnt from {learnt}" if low is not None else "")
+    description += f"; {feature.default:g} if it is not known" if feature.default is not None else ""
     if feature.kind != "int":
         return {"type": "number", "format": "float", "description": description}
     # The signature's type is all that a request is held to.

@@ -170,11 +170,12 @@ def load(folder: Path, settings: ServerSettings) -> LoadedVersion:
     for reason in unproven:
         _log.warning("%s is not verified: %s", folder, reason)
     version = LoadedVersion(folder, *tensors.read_signatures(folder), unproven)
-    default = version.signatures.get(DEFAULT_SIGNATURE)
-    if default and tuple(settings.backends) != (backends.SAVED_MODEL,):
-        export = backends.fastest_export(folder, default, settings.backends, settings.batching.max_rows)
-        if export:
-            version.backends[default.name] = _warm(export, default, settings)
+    for name in (DEFAULT_SIGNATURE, features.SERVING_ALL_INPUTS):
+        signature = version.signatures.get(name)
+        if signature and tuple(settings.backends) != (backends.SAVED_MODEL,):
+            export = backends.fastest_export(folder, signature, settings.backends, settings.batching.max_rows)
+            if export:
+                version.backends[name] = _warm(export, signature, settings)
     if not version.backends:
         add_tensorflow(version, settings)
     _ask_golden_rows(version)
@@ -227,10 +228,12 @@ def _warm(backend: Backend, signature: Signature, settings: ServerSettings) -> B
 def _ask_golden_rows(version: LoadedVersion) -> None:
     """Ask the golden rows, if the version brings some, or refuse other answers than theirs."""
     path = version.folder / EXPORTS_FOLDER / "golden.json"
-    backend = version.backends.get(DEFAULT_SIGNATURE)
+    # Versions of earlier releases have one signature of plain tensors.
+    name = features.SERVING_ALL_INPUTS if features.SERVING_ALL_INPUTS in version.signatures else DEFAULT_SIGNATURE
+    backend = version.backends.get(name)
     if backend is None or not path.exists():
         return
-    specs = version.signatures[DEFAULT_SIGNATURE].inputs
+    specs = version.signatures[name].inputs
     try:
         columns, answers = read_golden(path)
         inputs = {name: np.array(columns[name], tensors.numpy_type(spec.dtype)) for name, spec in specs.items()}

@@ -10,7 +10,7 @@ import pytest
 from bike_pipeline import features
 from bike_pipeline.serving.clients import Connection, RetryPolicy, connect, connect_async
 
-COLUMNS: dict[str, Any] = {f.name: [1, 0] if f.kind == "int" else [0.5, 0.25] for f in features.MODEL_INPUTS}
+COLUMNS: dict[str, Any] = {f.name: [1, 0] if f.kind == "int" else [0.5, 0.25] for f in features.REQUIRED_INPUTS}
 QUICK = RetryPolicy(attempts=4, first=0.001, longest=0.002)
 
 both_ways = pytest.mark.parametrize("way", ["blocking", "asynchronous"])

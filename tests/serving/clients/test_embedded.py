@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bike_pipeline import features
 from bike_pipeline.modeling.golden import golden_rows
 from bike_pipeline.modeling.loaded_model import LoadedModel
 from bike_pipeline.serving import clients
@@ -18,6 +19,7 @@ from tests.serving.security.authorities import Authority
 # A model is exported and a server started.
 pytestmark = [both_ways, pytest.mark.parametrize("protocol", ["rest", "grpc"]), pytest.mark.slow]
 ROWS = {name: values[:100] for name, values in golden_rows(200).items()}
+REQUIRED = [feature.name for feature in features.REQUIRED_INPUTS]
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +57,21 @@ def served(exported, tmp_path_factory):
             )
             for protocol, place in ports.items()
         }
-        yield connections, LoadedModel(exported.path).predict(ROWS)
+        model = LoadedModel(exported.path)
+        yield connections, {len(names): model.predict({n: ROWS[n] for n in names}) for names in (ROWS, REQUIRED)}
 
 
-def test_it_answers_what_the_model_answers(served, way, protocol):
+@pytest.mark.parametrize("names", [list(ROWS), REQUIRED], ids=["all-inputs", "required"])
+def test_it_answers_what_the_model_answers(served, way, protocol, names):
     connections, expected = served
-    np.testing.assert_allclose(ask(way, connections[protocol], "predict", ROWS), expected, rtol=1e-5, atol=1e-4)
+    found = ask(way, connections[protocol], "predict", {name: ROWS[name] for name in names})
+    np.testing.assert_allclose(found, expected[len(names)], rtol=1e-5, atol=1e-4)
 
 
 def test_many_requests_wait_for_the_rate_that_the_server_allows(served, way, protocol):
     connections, expected = served
     found = ask(way, replace(connections[protocol], rows_per_request=25), "predict", ROWS)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(found, expected[len(ROWS)], rtol=1e-5, atol=1e-4)
     impatient = replace(connections[protocol], rows_per_request=5, retries=clients.RetryPolicy(attempts=1))
     with pytest.raises(clients.OverloadedError) as caught:
         ask(way, impatient, "predict", ROWS)
@@ -77,7 +82,8 @@ def test_it_tells_of_itself(served, way, protocol):
     connection = served[0][protocol]
     assert [(one.version, one.available) for one in ask(way, connection, "status")] == [(1, True)]
     found = ask(way, connection, "metadata")
-    assert set(found.signatures["serving_default"].inputs) == set(ROWS)
+    assert set(found.signatures["serving_default"].inputs) == {feature.name for feature in features.REQUIRED_INPUTS}
+    assert set(found.signatures["serving_all_inputs"].inputs) == set(ROWS)
     assert ask(way, connection, "healthy") is True
 
 

@@ -8,6 +8,7 @@ import socket
 import numpy as np
 import pytest
 
+from bike_pipeline import features
 from bike_pipeline.serving import clients
 from bike_pipeline.serving.clients import RetryPolicy
 from tests.serving.clients import scripted
@@ -29,6 +30,17 @@ def test_columns_go_in_and_rentals_come_out(way):
     sent = json.loads(body)["inputs"]
     assert sent == {name: pytest.approx(values) for name, values in COLUMNS.items()}
     assert all(isinstance(value, int) for value in sent["hr"])
+    assert "signature_name" not in json.loads(body)
+
+
+def test_one_optional_input_asks_the_signature_that_takes_them_all(way):
+    with rest(outputs(12.5, 3)) as server:
+        ask(way, to(server.port, "rest"), "predict", {**COLUMNS, "day": [24, 25]})
+    sent = json.loads(server.asked[0][2])
+    assert sent["signature_name"] == "serving_all_inputs"
+    assert list(sent["inputs"]) == [feature.name for feature in features.MODEL_INPUTS]
+    assert sent["inputs"]["day"] == [24, 25]
+    assert sent["inputs"]["temp_mean_24h"] == [0.0, 0.0]
 
 
 @pytest.mark.parametrize(

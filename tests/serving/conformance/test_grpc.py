@@ -61,7 +61,7 @@ def examples(rows):
     found = []
     for i in range(len(next(iter(rows.values())))):
         example = example_pb2.Example()
-        for feature in features.MODEL_INPUTS:
+        for feature in features.REQUIRED_INPUTS:
             kept = example.features.feature[feature.name]
             values = kept.int64_list if feature.kind == "int" else kept.float_list
             values.value.append(rows[feature.name][i].item())

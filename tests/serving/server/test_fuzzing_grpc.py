@@ -42,7 +42,7 @@ METHODS = {
     MODELS + "HandleReloadConfigRequest": model_management_pb2.ReloadConfigRequest,
 }
 GOLDEN = {name: values[:20] for name, values in golden_rows(200).items()}
-NAMES = [feature.name for feature in features.MODEL_INPUTS]
+NAMES = [feature.name for feature in features.REQUIRED_INPUTS]
 BOUNDED = {"deadline": None, "derandomize": True, "database": None, "suppress_health_check": list(HealthCheck)}
 
 

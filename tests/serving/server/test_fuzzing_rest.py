@@ -102,7 +102,7 @@ VALUES = strategies.one_of(
     strategies.just({}),
 )
 NESTED = strategies.recursive(VALUES, lambda inner: strategies.lists(inner, max_size=3), max_leaves=8)
-NAMES = [feature.name for feature in features.MODEL_INPUTS]
+NAMES = [feature.name for feature in features.REQUIRED_INPUTS]
 
 
 @strategies.composite

@@ -31,12 +31,13 @@ def schema_of(found, name):
 
 
 def in_range(row):
-    return all(feature.minimum <= row[feature.name] <= (feature.maximum or 100) for feature in features.MODEL_INPUTS)
+    return all(features.BY_NAME[n].minimum <= v <= (features.BY_NAME[n].maximum or 100) for n, v in row.items())
 
 
-def rows(count):
+def rows(count, inputs=features.REQUIRED_INPUTS):
     """Golden rows within the contract's ranges, as columns and as rows; others are golden too, to prove parity."""
-    columns = {name: values.tolist() for name, values in golden_rows(200).items()}
+    wanted = [feature.name for feature in inputs]
+    columns = {name: values.tolist() for name, values in golden_rows(1000).items() if name in wanted}
     found = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     found = [row for row in found if in_range(row)][:count]
     assert len(found) == count
@@ -64,8 +65,9 @@ def test_the_command_prints_it():
 
 
 def test_every_input_of_the_model_has_its_type_its_meaning_and_only_bounds_that_are_held(base):
-    hour = base["components"]["schemas"]["Hour"]
-    assert set(hour["required"]) == set(hour["properties"]) == {feature.name for feature in features.MODEL_INPUTS}
+    for name, inputs in (("Hour", features.REQUIRED_INPUTS), ("CompleteHour", features.MODEL_INPUTS)):
+        hour = base["components"]["schemas"][name]
+        assert set(hour["required"]) == set(hour["properties"]) == {feature.name for feature in inputs}
     for feature in features.MODEL_INPUTS:
         value = base["components"]["schemas"][feature.name]
         assert value["type"] == {"int": "integer", "float": "number"}[feature.kind]
@@ -81,6 +83,10 @@ def test_the_models_own_golden_rows_are_valid_requests_and_what_is_refused_is_no
     columns, instances = rows(20)
     assert request.is_valid({"instances": instances})
     assert request.is_valid({"inputs": columns, "signature_name": "serving_default"})
+    complete, complete_instances = rows(20, features.MODEL_INPUTS)
+    for body in ({"inputs": complete}, {"instances": complete_instances}):
+        assert request.is_valid({**body, "signature_name": "serving_all_inputs"})
+        assert not request.is_valid(body)
     for wrong in (
         {},
         {"instances": instances, "inputs": columns},
@@ -106,7 +112,7 @@ def test_a_running_server_answers_what_the_document_allows_and_refuses_what_it_d
 
     hour = schema_of(base, "Hour")
     _, (one,) = rows(1)
-    for feature in features.MODEL_INPUTS:
+    for feature in features.REQUIRED_INPUTS:
         for value in (-1, 99, 2**63 - 1, -(2**63), 2**63, -(2**63) - 1, "8"):
             asked = {**one, feature.name: value if feature.kind == "int" or value == "8" else float(value)}
             assert (status_of(asked) == 200) == hour.is_valid(asked), asked
@@ -127,6 +133,8 @@ def test_a_running_server_shows_it_and_answers_as_it_says(model_server):
 
     shown = asked("/openapi.json")
     columns, instances = rows(3)
+    complete, complete_instances = rows(3, features.MODEL_INPUTS)
+    every = {"signature_name": "serving_all_inputs"}
     model = "/v1/models/bike_demand"
     for path, body, schema in (
         (model, None, "Status"),
@@ -134,6 +142,8 @@ def test_a_running_server_shows_it_and_answers_as_it_says(model_server):
         (f"{model}/metadata", None, "Metadata"),
         (f"{model}:predict", {"instances": instances}, "PredictResponse"),
         (f"{model}:predict", {"inputs": columns}, "PredictResponse"),
+        (f"{model}:predict", {"inputs": complete, **every}, "PredictResponse"),
+        (f"{model}:predict", {"instances": complete_instances, **every}, "PredictResponse"),
         ("/openapi.json", None, "Document"),
     ):
         schema_of(shown, schema).validate(asked(path, body))

@@ -9,6 +9,7 @@ import struct
 import numpy as np
 import pytest
 
+from bike_pipeline import features
 from bike_pipeline.modeling.golden import are_sound, golden_rows, with_broken_rows
 from bike_pipeline.modeling.saved_model import input_signature
 from bike_pipeline.serving.protos import prediction_log_pb2
@@ -118,7 +119,7 @@ def earlier(tmp_path_factory):
     import tensorflow as tf
 
     class Earlier(tf.Module):
-        @tf.function(input_signature=[input_signature()])
+        @tf.function(input_signature=[input_signature(features.REQUIRED_INPUTS)])
         def rows(self, raw):
             return {
                 "cnt": tf.add_n([tf.clip_by_value(tf.cast(value, tf.float32), 0.0, 24.0) for value in raw.values()])
@@ -134,7 +135,8 @@ def test_an_export_of_an_earlier_release_still_answers_and_gives_nan_for_what_is
     backend = served_version.load(earlier, ServerSettings()).backends["serving_default"]
     assert backend.name == "tflite_float32"
     assert "answers a row that is not finite" in caplog.text
-    mixed = {name: values[1 : rows + 1] for name, values in with_broken_rows(golden_rows(200)).items()}
+    every = with_broken_rows(golden_rows(200))
+    mixed = {feature.name: every[feature.name][1 : rows + 1] for feature in features.REQUIRED_INPUTS}
     sound = are_sound(mixed)
     answers = backend.run(mixed)["cnt"]
     assert (np.isnan(answers) == ~sound).all()

@@ -97,7 +97,8 @@ def _member(name: str, kind: str) -> str:
     """Return the line of the header's struct for a feature."""
     feature = features.BY_NAME[name]
     top = "" if feature.maximum is None else f" to {feature.maximum:g}"
-    return f"    {kind} {name}; /* {feature.meaning}; {feature.unit}, from {feature.minimum:g}{top} */"
+    may = "" if feature.default is None else f"; {feature.default:g}: not known"
+    return f"    {kind} {name}; /* {feature.meaning}; {feature.unit}, from {feature.minimum:g}{top}{may} */"
 
 
 def fields_of(path: Path) -> list[tuple[str, str]]:
@@ -141,6 +142,7 @@ class CSource(Format):
             count=str(len(fields)),
             names=", ".join(f'"{name}"' for name, _ in fields),
             whole=", ".join(str(int(kind != "float")) for _, kind in fields),
+            optional=", ".join(str(int(features.BY_NAME[name].default is not None)) for name, _ in fields),
             cases="\n".join(
                 f"    case {i}: row->{name} = ({kind})value; break;" for i, (name, kind) in enumerate(fields)
             ),
