@@ -18,7 +18,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "training": ("Trainer", "training"),
     "evaluation": ("BaselineLookup", "latest_blessed_model_resolver", "Evaluator", "evaluation"),
     "exports": ("Exporter",),
-    "push": ("Pusher",),
+    "push": ("ModelCard", "Pusher"),
     "between and after": ("between and after the stages",),
 }
 # Okabe and Ito's colours, told apart by everyone (https://jfly.uni-koeln.de/color/); imports and the rest in grey.

@@ -17,6 +17,7 @@ from bike_pipeline.components.data_gate import DataGate
 from bike_pipeline.components.evaluator import Evaluator
 from bike_pipeline.components.example_gen import SpanExampleGen
 from bike_pipeline.components.exporter import Exporter
+from bike_pipeline.components.model_card import ModelCard
 from bike_pipeline.components.pusher import Pusher
 from bike_pipeline.components.statistics_gen import StatisticsGen
 from bike_pipeline.components.transform import Transform
@@ -163,11 +164,25 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
         *(type(format_).__module__ for format_ in formats),
     )
 
+    model_card = _identified(
+        ModelCard(
+            model=candidate,
+            evaluation=evaluator.outputs["evaluation"],
+            examples=examples,
+            schema=schema,
+            store_uri=settings.store_uri,
+            seed=settings.seed,
+            **settings.model_card.model_dump(),
+        ),
+        Stage.MODEL_CARD,
+    )
+
     pusher = _identified(
         Pusher(
             model=candidate,
             model_blessing=evaluator.outputs["blessing"],
             exports=exporter.outputs["exports"],
+            model_card=model_card.outputs["model_card"],
             push_destination=pusher_pb2.PushDestination(
                 filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=settings.serving_path)
             ),
@@ -191,6 +206,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
             baseline_lookup,
             evaluator,
             exporter,
+            model_card,
             pusher,
         ],
         enable_cache=enable_cache,

@@ -23,6 +23,7 @@ class Stage(StrEnum):
     BASELINE_LOOKUP = "BaselineLookup"
     EVALUATOR = "Evaluator"
     EXPORTER = "Exporter"
+    MODEL_CARD = "ModelCard"
     PUSHER = "Pusher"
 
 

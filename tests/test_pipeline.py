@@ -28,6 +28,7 @@ ORDER = [
     "BaselineLookup",
     "Evaluator",
     "Exporter",
+    "ModelCard",
     "Pusher",
 ]
 
@@ -91,7 +92,7 @@ def test_nothing_is_learnt_before_the_gate_has_passed(tmp_path: Any) -> None:
 
 def test_only_a_blessed_model_reaches_the_pusher(tmp_path: Any) -> None:
     stages = by_id(defined(tmp_path))
-    assert set(stages["Pusher"].inputs) == {"model", "model_blessing", "exports"}
+    assert set(stages["Pusher"].inputs) == {"model", "model_blessing", "exports", "model_card"}
     for name in ("Exporter", "Pusher"):
         assert stages[name].inputs["model_blessing"].producer_component_id == "Evaluator"
     assert stages["Evaluator"].inputs["baseline_model"].producer_component_id == "BaselineLookup"
@@ -105,12 +106,13 @@ def test_the_same_settings_are_the_same_parameters(tmp_path: Any) -> None:
     ("assignment", "stages"),
     [
         ("training.epochs=3", {"Trainer"}),
-        ("seed=4", {"Trainer"}),
+        ("seed=4", {"Trainer", "ModelCard"}),
         ("gate.default_severity=warning", {"DataGate"}),
         ("gate.min_rows.eval=7", {"DataGate"}),
         ("evaluation.max_mae_to_mean=0.5", {"Evaluator", "Exporter"}),
         ("evaluation.min_rows.season=7", {"Evaluator", "Exporter"}),
         ("exporting.max_mae_increase=0.5", {"Exporter"}),
+        ("model_card.repeats=2", {"ModelCard"}),
         ("exporting.formats=[saved_model]", {"Exporter"}),
         ("data.history_spans=3", {"CsvExampleGen"}),
         ("data.in_memory_rows=3", {"CsvExampleGen", "StatisticsGen", "Transform", "Evaluator"}),
@@ -176,27 +178,29 @@ LOOKUPS = {Stage.WARM_START_LOOKUP, Stage.BASELINE_LOOKUP}
         ("components/data_gate.py", {Stage.DATA_GATE}),
         ("components/evaluator.py", {Stage.EVALUATOR}),
         ("components/exporter.py", {Stage.EXPORTER}),
+        ("components/model_card.py", {Stage.MODEL_CARD}),
+        ("modeling/permutation_importance.py", {Stage.MODEL_CARD}),
         ("components/baseline_lookup.py", LOOKUPS),
         ("components/pusher.py", {Stage.PUSHER}),
         ("components/beam_engine.py", ON_BEAM | {Stage.DATA_GATE}),
         ("components/base.py", set(Stage) - {Stage.SCHEMA_GEN, Stage.EXAMPLE_VALIDATOR, Stage.TRAINER}),
-        ("data/spans.py", {Stage.EXAMPLE_GEN}),
+        ("data/spans.py", {Stage.EXAMPLE_GEN, Stage.MODEL_CARD}),
         ("data/plausibility.py", {Stage.DATA_GATE}),
         ("modeling/preprocessing.py", {Stage.TRANSFORM, Stage.TRAINER, Stage.EXPORTER}),
         ("modeling/architectures.py", {Stage.TRAINER, Stage.EXPORTER}),
         # Only a process of its own runs it.
         ("modeling/cluster.py", {Stage.TRAINER, Stage.EXPORTER}),
         ("modeling/metrics.py", {Stage.EVALUATOR, Stage.EXPORTER}),
-        ("modeling/rows.py", ON_BEAM | {Stage.DATA_GATE, Stage.TRAINER, Stage.EXPORTER}),
+        ("modeling/rows.py", ON_BEAM | {Stage.DATA_GATE, Stage.TRAINER, Stage.EXPORTER, Stage.MODEL_CARD}),
         ("features.py", set(Stage) - {Stage.SCHEMA_GEN, Stage.EXAMPLE_VALIDATOR}),
-        ("lineage/queries/evidence.py", {Stage.PUSHER}),
-        ("lineage/store/metadata_store.py", LOOKUPS | {Stage.PUSHER}),
+        ("lineage/queries/evidence.py", {Stage.MODEL_CARD, Stage.PUSHER}),
+        ("lineage/store/metadata_store.py", LOOKUPS | {Stage.MODEL_CARD, Stage.PUSHER}),
         ("lineage/records/sealing.py", set(Stage)),
         ("exporting/acceptance/parity.py", {Stage.EXPORTER, Stage.PUSHER}),
         ("exporting/formats/tflite.py", {Stage.EXPORTER}),
         # None of the formats of the settings.
         ("exporting/formats/torch.py", set()),
-        ("model_registry/model_signature.py", LOOKUPS | {Stage.EXPORTER, Stage.PUSHER}),
+        ("model_registry/model_signature.py", LOOKUPS | {Stage.EXPORTER, Stage.MODEL_CARD, Stage.PUSHER}),
         ("rollout/validation.py", {Stage.PUSHER}),
         ("serving/server/answering.py", {Stage.PUSHER}),
         ("settings/training.py", {Stage.TRAINER, Stage.EXPORTER}),

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from bike_pipeline.lineage.queries.audit import Comparison, Impact
+    from bike_pipeline.lineage.queries.model_facts import SpanFiles
     from bike_pipeline.lineage.reports.graph import Graph, Node
-    from bike_pipeline.lineage.reports.lineage_report import LineageReport, SpanFiles
+    from bike_pipeline.lineage.reports.lineage_report import LineageReport
 
 # What the stages that look at data look at.
 _LOOKING: dict[str, str] = {

@@ -14,6 +14,12 @@ class DataGateReport(Artifact):
     TYPE_NAME = "bike.DataGateReport"
 
 
+class ModelCard(Artifact):
+    """A model's card: `model_card.json`, `.md` and `.html`."""
+
+    TYPE_NAME = "bike.ModelCard"
+
+
 class Exports(Artifact):
     """A model in other formats: a folder for each, `parity.json` and `golden.json`."""
 

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tfx.components.util import model_utils
 from tfx.dsl.components.base import base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
@@ -36,8 +35,6 @@ from bike_pipeline.stages import EVAL, HISTORY, PARITY_PROPERTY, TRAIN, Stage
 
 SUMMARY_PROPERTY = "formats"
 EDGE_PROPERTY, EDGE_REASON_PROPERTY = "edge_blessed", "edge_reason"
-# Rows of a file that are read at once.
-_ROWS_PER_BATCH = 65_536
 
 
 class ExporterExecutor(base_executor.BaseExecutor):
@@ -64,9 +61,11 @@ class ExporterExecutor(base_executor.BaseExecutor):
             formats = registry.formats_of(settings.all_formats)
             evaluation = EvaluationSettings.model_validate_json(exec_properties["evaluation"])
             model_folder = Path(path_utils.serving_model_dir(model.uri))
+            there = base.rows_by_split(artifact_utils.get_single_instance(input_dict["examples"]))[TRAIN]
+            names = [feature.name for feature in features.MODEL_INPUTS]
             source = Source(
                 model_folder,
-                _sampled(input_dict, TRAIN, settings.calibration_rows),
+                _read(input_dict, TRAIN, names, every=max(1, there // settings.calibration_rows)),
                 _compressing(model_folder, input_dict, exec_properties, settings, evaluation),
             )
             evaluated = _read(input_dict, EVAL, EVALUATED_COLUMNS)
@@ -89,22 +88,8 @@ class ExporterExecutor(base_executor.BaseExecutor):
 
 
 def _read(input_dict: Artifacts, split: str, names: Sequence[str], every: int = 1) -> dict[str, Any]:
-    """Return named columns of a split, each of shape (rows,): every row, or each `every`th."""
-    schema = base.schema_of(input_dict)
-    parts: list[rows.Columns] = []
-    seen = 0
-    for path in rows.readable_files(artifact_utils.get_split_uri(input_dict["examples"], split)):
-        for batch in rows.record_batches(path, _ROWS_PER_BATCH, names, schema):
-            columns = rows.to_columns([batch], names, where=Stage.EXPORTER)
-            parts.append({name: values[-seen % every :: every] for name, values in columns.items()})
-            seen += batch.num_rows
-    return {name: np.concatenate([part[name] for part in parts]) for name in names}
-
-
-def _sampled(input_dict: Artifacts, split: str, wanted: int) -> dict[str, Any]:
-    """Return about as many rows of a split as are wanted, spread evenly over it, so over all seasons and hours."""
-    there = base.rows_by_split(artifact_utils.get_single_instance(input_dict["examples"]))[split]
-    return _read(input_dict, split, [f.name for f in features.MODEL_INPUTS], max(1, there // wanted))
+    folder = artifact_utils.get_split_uri(input_dict["examples"], split)
+    return rows.read_split(folder, names, base.schema_of(input_dict), Stage.EXPORTER, every)
 
 
 def _compressing(

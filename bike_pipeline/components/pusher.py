@@ -6,6 +6,7 @@ Then it is validated in a process of its own, and promoted, unless the settings 
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -22,7 +23,7 @@ from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, proto_utils
 
 from bike_pipeline.components import base
-from bike_pipeline.components.artifact_types import Exports
+from bike_pipeline.components.artifact_types import Exports, ModelCard
 from bike_pipeline.components.base import Artifacts
 from bike_pipeline.exporting.acceptance import report
 from bike_pipeline.lineage.queries.evidence import evidence_of
@@ -127,6 +128,7 @@ class PusherExecutor(stock.Executor):
 
             def complete(incoming: Path) -> None:
                 report.add_to_version(exports, incoming)
+                shutil.copytree(artifact_utils.get_single_uri(input_dict["model_card"]), incoming / layout.CARD_FOLDER)
                 model_signature.write(incoming, evidence, signer, version)
 
             registry.add(source, version, record, complete)
@@ -163,11 +165,11 @@ def _signature_summary(signer: signing.Signer | None) -> str:
 
 
 class _Spec(standard_component_specs.PusherSpec):
-    INPUTS = {**standard_component_specs.PusherSpec.INPUTS, **base.channels(exports=Exports)}
+    INPUTS = {**standard_component_specs.PusherSpec.INPUTS, **base.channels(exports=Exports, model_card=ModelCard)}
 
 
 class Pusher(base.Component, components.Pusher):
-    """TFX's Pusher with the driver and the executor above, and the exports beside the model."""
+    """TFX's Pusher with the driver and the executor above, and the exports and the card beside the model."""
 
     SPEC_CLASS = _Spec
     DRIVER_CLASS = PusherDriver

@@ -27,6 +27,8 @@ _OWN = (PUSH_FILE, *SIGNED_FILES)
 # The model in other formats, with what was measured of them in `parity.json`; TensorFlow Serving looks at neither.
 EXPORTS_FOLDER = PurePosixPath("assets.extra/exports")
 PARITY_FILE = "parity.json"
+# The model's card, for people.
+CARD_FOLDER = PurePosixPath("assets.extra/model_card")
 # What two measurements of the same file never agree on.
 MEASURED = ("cold_start_ms", "latency_us", "rows_per_second")
 
@@ -34,12 +36,12 @@ MEASURED = ("cold_start_ms", "latency_us", "rows_per_second")
 def fingerprint(folder: str | Path) -> str:
     """Return the SHA-256 over names and contents of a model's files, but for what a push wrote beside them.
 
-    The model's exports are no part of it: it is the same model with and without them.
+    The model's exports and its card are no part of it: it is the same model with and without them.
     """
     root = Path(folder)
-    exports = root / EXPORTS_FOLDER
+    beside = {root / EXPORTS_FOLDER, root / CARD_FOLDER}
     return _digest(
-        root, (p for p in root.rglob("*") if p.is_file() and p.name not in _OWN and exports not in p.parents)
+        root, (p for p in root.rglob("*") if p.is_file() and p.name not in _OWN and beside.isdisjoint(p.parents))
     )
 
 

@@ -45,8 +45,12 @@ def to_columns(batches: Iterable[pa.RecordBatch], names: Iterable[str], where: s
                 )
             parts[name].append(batch.column(index).flatten().to_numpy(zero_copy_only=False))
     if not parts[names[0]]:
-        raise DataError("there are no examples to read", where=where, fix="ingest a span with rows in this split")
+        raise _no_rows(where)
     return {name: np.concatenate(chunks) for name, chunks in parts.items()}
+
+
+def _no_rows(where: str) -> DataError:
+    return DataError("there are no examples to read", where=where, fix="ingest a span with rows in this split")
 
 
 def _one_value_a_row(column: pa.Array) -> bool:
@@ -121,6 +125,23 @@ def record_batches(
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise damaged(path, error) from error
+
+
+def read_split(folder: str, names: Sequence[str], schema: Any, where: str, every: int = 1) -> Columns:
+    """Return named columns of a split's folder, each of shape (rows,), for the stage `where`: all rows, or each nth.
+
+    The schema decodes tf.Examples. A column that is absent, and a split without rows, are DataErrors.
+    """
+    parts: list[Columns] = []
+    seen = 0
+    for path in readable_files(folder):
+        for batch in record_batches(path, ROWS_AT_ONCE, names, schema):
+            columns = to_columns([batch], names, where=where)
+            parts.append({name: values[-seen % every :: every] for name, values in columns.items()})
+            seen += batch.num_rows
+    if not parts:
+        raise _no_rows(where)
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
 def read(examples: Sequence[str], schema_file: str) -> Columns:

@@ -8,8 +8,9 @@ from bike_pipeline import features
 from bike_pipeline.errors import BikePipelineError
 from bike_pipeline.lineage.queries.audit import compare, impact_of
 from bike_pipeline.lineage.queries.evidence import window_of
+from bike_pipeline.lineage.queries.model_facts import UNCOMMITTED
 from bike_pipeline.lineage.reports.graph import as_svg
-from bike_pipeline.lineage.reports.lineage_report import UNCOMMITTED, LineageReport, report_of_model
+from bike_pipeline.lineage.reports.lineage_report import LineageReport, report_of_model
 from bike_pipeline.model_registry import ModelRegistry, verification
 from bike_pipeline.notebook_views import elements as ui
 from bike_pipeline.notebook_views.elements import Html, Picture

@@ -6,6 +6,7 @@ value is escaped, whatever it comes from.
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -18,6 +19,16 @@ from bike_pipeline.features import slice_name
 def render(template: str, **values: Any) -> str:
     """Return a template of `pages/templates`, filled in."""
     return _environment().get_template(template).render(**values)
+
+
+def render_markdown(template: str, **values: Any) -> str:
+    """Return a template of Markdown, filled in; values do not read as Markdown, HTML or the end of a table's cell."""
+    markdown = _environment().overlay(autoescape=False, finalize=_plain_in_markdown)
+    return markdown.get_template(template).render(**values)
+
+
+def _plain_in_markdown(value: Any) -> str:
+    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(str(value).splitlines()))
 
 
 @cache

@@ -60,6 +60,18 @@ class ChangeThreshold(Section):
     max_increase: Annotated[float, Field(gt=-1.0, lt=1.0)]
 
 
+class ModelCardSettings(Section):
+    """How a model is explained on its card: by permuting each of its inputs.
+
+    Attributes:
+        rows: about as many rows of the eval split, spread evenly over it.
+        repeats: permutations of each input.
+    """
+
+    rows: Count
+    repeats: Count
+
+
 class EvaluationSettings(Section):
     """The gate in front of serving.
 

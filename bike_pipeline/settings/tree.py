@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from bike_pipeline.errors import ConfigurationError, and_more
 from bike_pipeline.settings.beam import BeamSettings
 from bike_pipeline.settings.data import DataSettings, GateSettings
-from bike_pipeline.settings.evaluation import EvaluationSettings
+from bike_pipeline.settings.evaluation import EvaluationSettings, ModelCardSettings
 from bike_pipeline.settings.exporting import ExportingSettings
 from bike_pipeline.settings.kubeflow import KubeflowSettings
 from bike_pipeline.settings.metadata import MetadataSettings
@@ -161,6 +161,7 @@ class Settings(Section):
     gate: GateSettings
     training: TrainingSettings
     evaluation: EvaluationSettings
+    model_card: ModelCardSettings
     exporting: ExportingSettings
     edge: EdgeSettings
     serving: ServingSettings

@@ -56,7 +56,17 @@ class World:
         (Path(artifact.uri) / "golden.json").write_text("{}")
         return artifact
 
-    def push(self, model: Any, blessed: bool = True, record: bool = True, exports: Any = None) -> Any:
+    def card(self, text: str = "a card") -> Any:
+        """Return what the stage ModelCard wrote."""
+        from bike_pipeline.components.artifact_types import ModelCard
+
+        artifact = ModelCard()
+        artifact.uri = str(self.folder / "cards" / str(time.monotonic_ns()))
+        Path(artifact.uri).mkdir(parents=True)
+        (Path(artifact.uri) / "model_card.md").write_text(text)
+        return artifact
+
+    def push(self, model: Any, blessed: bool = True, record: bool = True, exports: Any = None, card: Any = None) -> Any:
         """Run the Pusher; record it in ML Metadata unless the process is to have been killed before."""
         from tfx.types import standard_artifacts
 
@@ -66,7 +76,12 @@ class World:
         pushed = standard_artifacts.PushedModel()
         pushed.uri = str(self.folder / "pushed" / str(time.monotonic_ns()))
         pusher.PusherExecutor().Do(
-            {"model": [model.artifact], "model_blessing": [blessing], "exports": [exports or self.exports()]},
+            {
+                "model": [model.artifact],
+                "model_blessing": [blessing],
+                "exports": [exports or self.exports()],
+                "model_card": [card or self.card()],
+            },
             {"pushed_model": [pushed]},
             {
                 "push_destination": json.dumps({"filesystem": {"base_directory": str(self.serving)}}),
@@ -300,6 +315,23 @@ def test_a_damaged_manifest_is_a_lost_push_and_the_model_is_pushed_anew(world: W
     manifest.write_bytes(manifest.read_bytes()[:-20])
     assert lost_pushes(world, first) == 1
     assert destination(world.push(first)) != served
+
+
+def test_a_version_carries_its_card_which_is_no_part_of_the_model(world: World) -> None:
+    first = world.model("first")
+    pushed = world.push(first, card=world.card("of the first"))
+    card = destination(pushed) / "assets.extra" / "model_card" / "model_card.md"
+    assert card.read_text() == "of the first"
+    assert pushed.get_string_custom_property("fingerprint") == layout.fingerprint(
+        Path(first.artifact.uri) / "Format-Serving"
+    )
+    # Another card of a model that is served is no reason to push it again; a damaged one is.
+    assert destination(world.push(first, card=world.card("in other words"))) == destination(pushed)
+    assert lost_pushes(world, first) == 0
+    card.write_text("blessed, by whoever wrote this")
+    # Both pushes led to this version.
+    assert lost_pushes(world, first) == 2
+    assert destination(world.push(first)) != destination(pushed)
 
 
 def test_without_a_report_on_the_exports_nothing_is_pushed(world: World) -> None:

@@ -71,7 +71,7 @@ def test_a_repetition_is_recorded_as_the_ordinary_way_records_it(product: Produc
     ("edited", "stages"),
     [
         # Deep in the graph of imports, and no other stage takes what these two make.
-        (("data/plausibility.py", "lineage/queries/evidence.py"), {"DataGate", "Pusher"}),
+        (("data/plausibility.py", "lineage/queries/evidence.py"), {"DataGate", "ModelCard", "Pusher"}),
         # The Pusher takes the exports.
         (("exporting/formats/tflite.py",), {"Exporter", "Pusher"}),
         (("commands/set_up.py", "errors.py"), set()),

@@ -40,7 +40,7 @@ def test_the_way_back_leads_through_every_stage_to_both_halves(asked: dict[str, 
     stages = {node["name"] for node in report["graph"]["nodes"] if node["kind"] == "stage"}
     assert stages == {
         "CsvExampleGen", "ImportSchemaGen", "StatisticsGen", "ExampleValidator", "DataGate", "Transform", "Trainer",
-        "BaselineLookup", "Evaluator", "Exporter", "Pusher",
+        "BaselineLookup", "Evaluator", "Exporter", "ModelCard", "Pusher",
     }  # fmt: skip
     assert [(span["span"], span["role"]) for span in report["spans"]] == [(1, "history"), (2, "train, eval")]
     assert all(span["manifest_sha256"] and span["files"] and not span["problem"] for span in report["spans"])
@@ -137,7 +137,7 @@ def test_a_run_makes_again_what_was_freed_and_no_more(freed: dict[str, Called]) 
     runs = freed["worse in ML Metadata"].result
     states = {stage["name"]: stage["state"] for stage in runs[-1]["stages"]}
     assert {name for name, state in states.items() if state == "done"} == {
-        "Trainer", "BaselineLookup", "Evaluator", "Exporter", "Pusher",
+        "Trainer", "BaselineLookup", "Evaluator", "Exporter", "ModelCard", "Pusher",
     }  # fmt: skip
     assert set(states.values()) == {"done", "cached"}
     plain = freed["plain"]

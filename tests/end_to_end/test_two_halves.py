@@ -27,6 +27,7 @@ STAGES = [
     "BaselineLookup",
     "Evaluator",
     "Exporter",
+    "ModelCard",
     "Pusher",
 ]
 
@@ -164,7 +165,7 @@ def test_metadata_counts_runs_and_cache_hits(story: dict[str, Any]) -> None:
         (sum(stage["state"] == "done" for stage in run["stages"]), sum(s["state"] == "cached" for s in run["stages"]))
         for run in runs
     ]
-    assert counted[:4] == [(11, 0), (0, 11), (10, 1), (0, 11)]
+    assert counted[:4] == [(12, 0), (0, 12), (11, 1), (0, 12)]
     assert runs[4]["outcome"] == runs[5]["outcome"] == "not blessed"
     assert runs[6]["state"] == "failed"
     assert runs[6]["outcome"].startswith("DataGate: ")

@@ -23,6 +23,7 @@ WITNESSES: dict[str, str] = {
     Stage.EXAMPLE_VALIDATOR: "statistics",
     Stage.DATA_GATE: "statistics",
     Stage.EVALUATOR: "model",
+    Stage.MODEL_CARD: "model",
     Stage.EXPORTER: "model",
     Stage.PUSHER: "model",
 }

@@ -71,6 +71,7 @@ _SUMMARIES: dict[str, Callable[[Outputs], str]] = {
     Stage.BASELINE_LOOKUP: lambda outputs: str(prop(outputs["baseline_model"][0], "reason")),
     Stage.WARM_START_LOOKUP: lambda outputs: str(prop(outputs["baseline_model"][0], "reason")),
     Stage.EVALUATOR: _evaluation,
+    Stage.MODEL_CARD: lambda outputs: str(prop(outputs["model_card"][0], "summary") or ""),
     Stage.EXPORTER: lambda outputs: str(prop(outputs["exports"][0], "formats") or ""),
     Stage.PUSHER: _push,
 }

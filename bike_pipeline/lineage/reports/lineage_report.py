@@ -6,38 +6,18 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bike_pipeline import features
-from bike_pipeline.errors import BikePipelineError, MetadataError
+from bike_pipeline.errors import MetadataError
 from bike_pipeline.lineage.queries.evidence import decisions_of, evidence_of, window_of
 from bike_pipeline.lineage.queries.history import History
+from bike_pipeline.lineage.queries.model_facts import SpanFiles, source_facts, spans_of
 from bike_pipeline.lineage.queries.model_lookup import FoundModel
 from bike_pipeline.lineage.queries.run_changes import SettingChange, setting_changes
-from bike_pipeline.lineage.records.run_record import RunSource, source_of_run
+from bike_pipeline.lineage.records.run_record import source_of_run
+from bike_pipeline.lineage.reports import model_card
 from bike_pipeline.lineage.reports.graph import Graph, as_svg, graph_of
 from bike_pipeline.lineage.store.metadata_store import prop
 from bike_pipeline.pages import render, utc
 from bike_pipeline.stages import Stage
-
-# What stands beside the commit where the code differed from it.
-UNCOMMITTED = "with changes that were not committed"
-
-
-@dataclass(frozen=True)
-class SpanFiles:
-    """A span that was read, with the SHA-256 of its files by name and their source, both from the span store.
-
-    `role` is "train, eval" or "history"; `manifest_sha256` is "" if it was not recorded; `problem` says why the files
-    are not known.
-    """
-
-    span: int
-    version: int
-    role: str
-    content_sha256: str
-    manifest_sha256: str
-    files: dict[str, str]
-    source: str
-    problem: str
 
 
 @dataclass(frozen=True)
@@ -45,7 +25,8 @@ class LineageReport:
     """All that is known of a model or a run: facts in the order in which they are shown, spans oldest first.
 
     `gates` and `metrics` are None if it was never evaluated; `settings` those that differ from the defaults or, of a
-    run, from the run before; `missing` says in words what its record lacks.
+    run, from the run before; `missing` says in words what its record lacks; `measured` is what the stage ModelCard
+    measured of a model (see `model_card.with_measured`), None if it did not.
     """
 
     title: str
@@ -56,6 +37,7 @@ class LineageReport:
     settings: list[SettingChange]
     graph: Graph
     missing: list[str]
+    measured: dict[str, Any] | None = None
 
 
 def report_of_model(history: History, chosen: FoundModel, store_uri: str) -> LineageReport:
@@ -72,13 +54,14 @@ def report_of_model(history: History, chosen: FoundModel, store_uri: str) -> Lin
         title=f"model {chosen.model_id}"
         + (f", served as version {push.version}" if push else ", never pushed")
         + (" (serving now)" if serves else ""),
-        facts=[*facts, *_source_facts(source)],
-        spans=_spans(evidence["data"], store_uri),
+        facts=[*facts, *source_facts(source)],
+        spans=spans_of(evidence["data"], store_uri),
         gates=evidence["gates"],
         metrics=evidence["metrics"],
         settings=setting_changes(source, None),
         graph=graph_of(history, _roots(history, chosen)),
         missing=evidence["missing"],
+        measured=model_card.measured_of(history, chosen.model_id),
     )
 
 
@@ -115,60 +98,14 @@ def report_of_run(history: History, run_id: str, store_uri: str, run_before: str
     stages = ", ".join(f"{stage.name} {stage.state}" for stage in run.stages)
     return LineageReport(
         title=f"run {run_id}: {run.outcome or run.state}",
-        facts=[("started", utc(run.started)), ("state", run.state), ("stages", stages), *_source_facts(source)],
-        spans=_spans(window, store_uri),
+        facts=[("started", utc(run.started)), ("state", run.state), ("stages", stages), *source_facts(source)],
+        spans=spans_of(window, store_uri),
         gates=gates,
         metrics=gates["candidate_metrics"] if gates else None,
         settings=setting_changes(source, source_of_run(history.store, run_before)[0] if run_before else None),
         graph=graph_of(history, roots),
         missing=list(missing),
     )
-
-
-def _source_facts(source: RunSource | None) -> list[tuple[str, str]]:
-    if source is None:
-        return []
-    code = source.code
-    commit = code.commit or "not known"
-    unknown = ", whether it was changed is not known" if code.commit else ""
-    dirty = {True: f", {UNCOMMITTED}", False: ", unchanged", None: unknown}[code.dirty]
-    packages = ", ".join(f"{name} {version}" for name, version in source.environment.items() if version)
-    return [
-        *([("called by", source.command)] if source.command else []),
-        ("runner", source.runner),
-        ("code", f"bike_pipeline {code.version}, commit {commit}{dirty}"),
-        ("source", f"sha256 {code.source_sha256} ({len(code.files)} files)"),
-        ("settings", f"sha256 {source.settings_sha256}"),
-        ("schema", f"sha256 {source.schema_sha256}"),
-        ("seed", str(source.seed)),
-        ("environment", packages),
-    ]
-
-
-def _spans(window: list[dict[str, Any]], store_uri: str) -> list[SpanFiles]:
-    found = []
-    for number, entry in enumerate(window, 1):
-        role = "train, eval" if number == len(window) else "history"
-        content, manifest = str(entry["content_sha256"]), str(entry["manifest_sha256"])
-        stored = _stored(entry, store_uri)
-        found.append(SpanFiles(int(entry["span"]), int(entry["version"]), role, content, manifest, *stored))
-    return found
-
-
-def _stored(entry: dict[str, Any], store_uri: str) -> tuple[dict[str, str], str, str]:
-    from bike_pipeline.data.spans import SpanStore
-
-    try:
-        stored = SpanStore(store_uri).get(int(entry["span"]), int(entry["version"]))
-    except (BikePipelineError, OSError) as error:
-        return {}, "", f"the span store does not tell: {error}"
-    expected = entry["manifest_sha256"]
-    if expected and stored.manifest_sha256 != expected:
-        return {}, "", f"the store at {store_uri} holds another manifest (sha256 {stored.manifest_sha256[:16]}…)"
-    if stored.manifest.content_sha256 != entry["content_sha256"]:
-        return {}, "", f"the store at {store_uri} holds other rows under this number"
-    files = {name: record.sha256 for name, record in stored.manifest.files.items()}
-    return files, f"{stored.manifest.source.kind} {stored.manifest.source.location}", ""
 
 
 def report_as_json(report: LineageReport) -> dict[str, Any]:
@@ -189,5 +126,6 @@ def as_page(report: LineageReport) -> str:
 
 
 def as_card(report: LineageReport) -> str:
-    """Return a model's card: what it is, its data, how good it is and where, its limits, what it is not for."""
-    return render("model_card.html", title=f"Model card: {report.title}", it=report, inputs=features.MODEL_INPUTS)
+    """Return a model's card as one HTML page; see `model_card`."""
+    card = {name: value for name, value in asdict(report).items() if name not in ("graph", "measured")}
+    return model_card.as_html(model_card.with_measured(model_card.card_of(card), report.measured))

@@ -19,6 +19,7 @@ from bike_pipeline.lineage.queries.feature_statistics import (
 )
 from bike_pipeline.lineage.queries.history import History
 from bike_pipeline.lineage.queries.run_changes import StageExplanation, baseline_examples, explain_stages, previous_run
+from bike_pipeline.lineage.reports import model_card
 from bike_pipeline.lineage.reports.graph import as_svg
 from bike_pipeline.lineage.reports.lineage_report import LineageReport, report_of_run
 from bike_pipeline.lineage.store.entities import RunRecord
@@ -47,7 +48,7 @@ class RunExplanation:
 
     `trigger` says why the run took place; `findings` are the data gate's, None if it wrote no report. `now` are the
     statistics of its training rows by column, `before` those of the baseline's, empty if there was none. `exports` says
-    what came of every format; None if the run did not come to them.
+    what came of every format, `explanations` how much hangs on each input; None if the run did not come to them.
     """
 
     run: RunRecord
@@ -58,6 +59,7 @@ class RunExplanation:
     now: dict[str, FeatureStatistics]
     before: dict[str, FeatureStatistics]
     exports: dict[str, Any] | None
+    explanations: dict[str, Any] | None
 
 
 def explain(lineage: Lineage, run_id: str | None, store_uri: str) -> RunExplanation:
@@ -71,7 +73,7 @@ def explain(lineage: Lineage, run_id: str | None, store_uri: str) -> RunExplanat
     earlier = previous_run(history, runs, run)
     report = report_of_run(history, run.run_id, store_uri, earlier.run_id if earlier else "")
     facts = dict(report.facts)
-    findings, now, exports = None, {}, None
+    findings, now, exports, card = None, {}, None, None
     for stage in run.stages:
         outputs = history.outputs(stage.execution_id)
         if "statistics" in outputs:
@@ -79,6 +81,7 @@ def explain(lineage: Lineage, run_id: str | None, store_uri: str) -> RunExplanat
         found = findings_of(outputs)
         findings = findings if found is None else found
         exports = next((prop(artifact, PARITY_PROPERTY) for artifact in outputs.get("exports", [])), exports)
+        card = next((model_card.read(artifact.uri) for artifact in outputs.get("model_card", [])), card)
     return RunExplanation(
         run=run,
         trigger=_trigger(facts.get("called by", ""), facts.get("runner", "")),
@@ -88,6 +91,7 @@ def explain(lineage: Lineage, run_id: str | None, store_uri: str) -> RunExplanat
         now=now,
         before=statistics_of(history, baseline_examples(history, run), "train"),
         exports=json.loads(exports) if exports else None,
+        explanations=card["explanations"] if card else None,
     )
 
 

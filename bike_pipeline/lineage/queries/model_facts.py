@@ -1,0 +1,84 @@
+"""What is on record of a model or a run, in words, and the spans that it was made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from bike_pipeline.errors import BikePipelineError
+from bike_pipeline.lineage.records.run_record import RunSource
+
+# What stands beside the commit where the code differed from it.
+UNCOMMITTED = "with changes that were not committed"
+
+
+@dataclass(frozen=True)
+class SpanFiles:
+    """A span that was read, with the SHA-256 of its files by name, their source and their hours, from the span store.
+
+    `role` is "train, eval" or "history"; `rows` are those of each split, none where they were not recorded;
+    `manifest_sha256` is "" if it was not recorded; `hours` are the first and the last one, in words; `problem` says why
+    the files are not known.
+    """
+
+    span: int
+    version: int
+    role: str
+    rows: dict[str, int]
+    content_sha256: str
+    manifest_sha256: str
+    files: dict[str, str]
+    source: str
+    hours: str
+    problem: str
+
+
+def source_facts(source: RunSource | None) -> list[tuple[str, str]]:
+    """Return what a run was made of, by name, in the order in which it is shown."""
+    if source is None:
+        return []
+    code = source.code
+    commit = code.commit or "not known"
+    unknown = ", whether it was changed is not known" if code.commit else ""
+    dirty = {True: f", {UNCOMMITTED}", False: ", unchanged", None: unknown}[code.dirty]
+    packages = ", ".join(f"{name} {version}" for name, version in source.environment.items() if version)
+    return [
+        *([("called by", source.command)] if source.command else []),
+        ("runner", source.runner),
+        ("code", f"bike_pipeline {code.version}, commit {commit}{dirty}"),
+        ("source", f"sha256 {code.source_sha256} ({len(code.files)} files)"),
+        ("settings", f"sha256 {source.settings_sha256}"),
+        ("schema", f"sha256 {source.schema_sha256}"),
+        ("seed", str(source.seed)),
+        ("environment", packages),
+    ]
+
+
+def spans_of(window: list[dict[str, Any]], store_uri: str) -> list[SpanFiles]:
+    """Return the spans of a window (see `window_of`), oldest first, with what the store tells of them."""
+    found = []
+    for number, entry in enumerate(window, 1):
+        role = "train, eval" if number == len(window) else "history"
+        content, manifest = str(entry["content_sha256"]), str(entry["manifest_sha256"])
+        stored = _stored(entry, store_uri)
+        span, version, rows = int(entry["span"]), int(entry["version"]), dict(entry.get("rows", {}))
+        found.append(SpanFiles(span, version, role, rows, content, manifest, *stored))
+    return found
+
+
+def _stored(entry: dict[str, Any], store_uri: str) -> tuple[dict[str, str], str, str, str]:
+    from bike_pipeline.data.manifest import TimeRange
+    from bike_pipeline.data.spans import SpanStore
+
+    try:
+        stored = SpanStore(store_uri).get(int(entry["span"]), int(entry["version"]))
+    except (BikePipelineError, OSError) as error:
+        return {}, "", "", f"the span store does not tell: {error}"
+    expected = entry["manifest_sha256"]
+    if expected and stored.manifest_sha256 != expected:
+        return {}, "", "", f"the store at {store_uri} holds another manifest (sha256 {stored.manifest_sha256[:16]}…)"
+    if stored.manifest.content_sha256 != entry["content_sha256"]:
+        return {}, "", "", f"the store at {store_uri} holds other rows under this number"
+    files = {name: record.sha256 for name, record in stored.manifest.files.items()}
+    hours = str(TimeRange(first=stored.manifest.first, last=stored.manifest.last))
+    return files, f"{stored.manifest.source.kind} {stored.manifest.source.location}", hours, ""
