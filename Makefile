@@ -191,6 +191,13 @@ load-generators: setup ## Fetch wrk and h2load for `bench-serving` (Debian, Ubun
 benchmark-exports: setup ## Hold every exported format against its goals: difference, loss, size, latency, in one run.
 	$(BIN)/python -m benchmarks.exports --json benchmarks/results/exports.json --plot benchmarks/results/exports.png $(ARGS)
 
+.PHONY: benchmark-automl
+benchmark-automl: setup ## Hold the model against FLAML and AutoGluon on the same protocols (ARGS="--protocols P1").
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .automl-peers
+	$(BIN)/uv pip install --quiet --require-hashes --python .automl-peers/bin/python --requirement benchmarks/quality/automl.txt
+	$(BIN)/python -m benchmarks.model_quality --peers automl --peers-python .automl-peers/bin/python \
+	  --json benchmarks/results/automl.json --plot benchmarks/results/automl.png $(ARGS)
+
 .PHONY: benchmark-quality
 benchmark-quality: setup ## Hold the model against its goals and trees of four libraries on five protocols (ARGS="--protocols P1").
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .quality-peers
@@ -205,4 +212,4 @@ clean: ## Remove what runs wrote (workspace/: spans, models, lineage) and the ca
 
 .PHONY: clean-env
 clean-env: ## Remove the environments; the next target makes them again.
-	rm -rf .venv .venv.lock .tracking-servers .model-signing .torch .quality-peers
+	rm -rf .venv .venv.lock .tracking-servers .model-signing .torch .quality-peers .automl-peers

@@ -28,6 +28,8 @@ from benchmarks.quality.scores import Scores, Verdict, mean, scores, verdicts
 PROTOCOLS = ("P1", "P2", "P3", "P4", "P5")
 SEEDS = (20110101, 20110102, 20110103)
 SERVED = "served model"
+# What makes the environment of each kind of peers.
+TARGETS = {"peers": "benchmark-quality", "automl": "benchmark-automl"}
 
 
 def of_splits(table: Table, parts: Sequence[Split], answers: Sequence[Sequence[float]]) -> Scores:
@@ -35,13 +37,13 @@ def of_splits(table: Table, parts: Sequence[Split], answers: Sequence[Sequence[f
     return mean([scores(table["cnt"][s.test], np.asarray(a)) for s, a in zip(parts, answers, strict=True)])
 
 
-def run_peers(python: str, data: Path, protocols: Sequence[str]) -> list[dict[str, Any]]:
-    """Return what the peers answer (see `benchmarks.quality.peers`); SystemExit if they cannot run."""
+def run_peers(python: str, peers: str, data: Path, protocols: Sequence[str]) -> list[dict[str, Any]]:
+    """Return what the peers, "peers" or "automl" of `benchmarks.quality`, answer; SystemExit if they cannot run."""
     with tempfile.TemporaryDirectory(prefix="bike-quality-") as folder:
         out = Path(folder) / "peers.jsonl"
-        command = [python, "-m", "benchmarks.quality.peers", "--data", str(data), "--out", str(out), *protocols]
+        command = [python, "-m", f"benchmarks.quality.{peers}", "--data", str(data), "--out", str(out), *protocols]
         if subprocess.run(command, cwd=ROOT, check=False).returncode:
-            raise SystemExit("error: the peers did not run; `make benchmark-quality` makes their environment")
+            raise SystemExit(f"error: the {peers} did not run; `make {TARGETS[peers]}` makes their environment")
         return [json.loads(line) for line in out.read_text().splitlines()]
 
 
@@ -82,6 +84,7 @@ def main() -> None:
     """Run the protocols, print the tables, and end with 1 if the served model is not good enough."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers-python", default=sys.executable, help="an interpreter that has the peers' libraries")
+    parser.add_argument("--peers", choices=TARGETS, default="peers", help="trees, or AutoML")
     parser.add_argument("--protocols", default=",".join(PROTOCOLS), help="some of %(default)s")
     parser.add_argument("--json", type=Path, help="file for all figures")
     parser.add_argument("--plot", type=Path, help="file for the picture (PNG)")
@@ -100,7 +103,7 @@ def main() -> None:
     for protocol in protocols:
         overall, of_seeds[protocol], seconds = run_served(table, protocol, training)
         found[protocol] = {SERVED: (overall, "its own", seconds)}
-    for peer in run_peers(args.peers_python, EMBEDDED_FILE, protocols):
+    for peer in run_peers(args.peers_python, args.peers, EMBEDDED_FILE, protocols):
         parts = splits(table, peer["protocol"])
         result = of_splits(table, parts, peer["answers"])
         found[peer["protocol"]][peer["name"]] = (result, peer["recipe"], peer["seconds"])

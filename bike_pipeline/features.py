@@ -10,7 +10,7 @@ doi 10.24432/C5W894).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Kind = Literal["int", "float", "date"]
@@ -118,6 +118,12 @@ def slice_name(slicing: str, value: str | int | None) -> str:
         "season": SEASONS,
     }
     return names.get(slicing, {}).get(number, f"{slicing} {value}")
+
+
+def as_record(feature: Feature) -> dict[str, Any]:
+    """Return a feature as plain values, as records of runs and hashes of the contract have it."""
+    # Without what most do not have: the hashes that are on record were taken before there were defaults.
+    return {key: value for key, value in asdict(feature).items() if key != "default" or value is not None}
 
 
 def with_defaults(columns: Mapping[str, Any]) -> dict[str, Any]:

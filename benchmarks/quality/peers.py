@@ -133,8 +133,8 @@ def run(table: Table, protocol: str) -> Iterator[dict[str, Any]]:
             }  # fmt: skip
 
 
-def main() -> None:
-    """Run the protocols and write one JSON object a line."""
+def main(run: Callable[[Table, str], Iterator[dict[str, Any]]] = run) -> None:
+    """Run the protocols with these peers and write one JSON object a line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)

@@ -22,7 +22,7 @@ import hashlib
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -61,9 +61,7 @@ class CheckedRows:
 
 def contract_sha256() -> str:
     """Return the SHA-256 of the feature contract: it changes when a column, type, role, range, unit or meaning does."""
-    # No column of a source has a default, so manifests of stores from before there were any keep their hash.
-    described = [{k: v for k, v in asdict(feature).items() if k != "default"} for feature in features.FEATURES]
-    text = json.dumps(described, sort_keys=True)
+    text = json.dumps([features.as_record(feature) for feature in features.FEATURES], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

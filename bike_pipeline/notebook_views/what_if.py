@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bike_pipeline import features
+from bike_pipeline.data.past_weather import MEANS
 from bike_pipeline.errors import ModelError
 from bike_pipeline.notebook_views import elements as ui
 from bike_pipeline.notebook_views.elements import Html, Picture
@@ -36,19 +37,28 @@ def hour_table(hour: pd.Series[Any]) -> Html:
     """Return an hour as the model gets it, and in physical units."""
     rows = []
     for feature in features.MODEL_INPUTS:
-        value = hour[feature.name]
-        if feature.name in ui.PHYSICAL:
-            words = f"{ui.physical(feature.name, value):.1f} {ui.PHYSICAL[feature.name][2].rpartition(', ')[2]}"
+        value, column = hour[feature.name], feature.name.partition("_mean_")[0]
+        if feature.default is not None and value <= 0:
+            words = "not known"
+        elif column in ui.PHYSICAL:
+            words = f"{ui.physical(column, value):.1f} {ui.PHYSICAL[column][2].rpartition(', ')[2]}"
         else:
-            words = features.WEATHER[int(value)] if feature.name == "weathersit" else str(int(value))
+            words = features.WEATHER[int(value)] if feature.name == "weathersit" else f"{value:g}"
         rows.append((feature.name, feature.meaning, f"{value:.4g}", words))
     caption = f"{hour['time']:%A, %d %B %Y, %H:00}: {int(hour[features.LABEL])} rentals were counted"
     return ui.table(("input", "meaning", "as it is sent", "in words"), rows, caption)
 
 
 def warmer(rows: pd.DataFrame, degrees: Any) -> pd.DataFrame:
-    """Return rows with the air and how it feels warmer by so many °C, never beyond what can be sent."""
-    moved = {name: np.clip(rows[name] + degrees / ui.PHYSICAL[name][0], 0.0, 1.0) for name in ("temp", "atemp")}
+    """Return rows with the air, that of the hours before too, and how it feels warmer by so many °C.
+
+    Never beyond what can be sent; what is not known stays so.
+    """
+    means = [name for name, (column, _) in MEANS.items() if column == "temp"]
+    moved = {}
+    for name in ("temp", "atemp", *means):
+        warm = np.clip(rows[name] + degrees / ui.PHYSICAL[name.partition("_mean_")[0]][0], 0.0, 1.0)
+        moved[name] = np.where(rows[name] > 0, warm, rows[name]) if name in means else warm
     return rows.assign(**moved)
 
 
@@ -113,7 +123,8 @@ def whole_day(champion: Champion, hour: pd.Series[Any]) -> Picture:
     axis.fill_between(day[features.HOUR], day[features.LABEL], color=ui.SOFT, lw=0, step="mid", label="counted")
     axis.plot(day[features.HOUR], champion.predict(day), color="black", lw=2, label="predicted, the weather as it was")
     for code, color in zip(features.WEATHER, (ui.NEW, ui.BEFORE, ui.MARK, ui.BAD), strict=True):
-        changed = day.assign(weathersit=code)
+        means = [name for name, (column, _) in MEANS.items() if column == "weathersit"]
+        changed = day.assign(**dict.fromkeys(["weathersit", *means], code))
         rare = bool(np.median(similar_hours(champion, changed)) < FEW)
         name = features.WEATHER[code] + (" (hardly ever seen)" if rare else "")
         style = ":" if rare else "-"
@@ -214,7 +225,8 @@ def rare_hours(champion: Champion) -> Html:
 
 def out_of_range(hour: pd.Series[Any], celsius: float) -> Html:
     """Return what the product answers to a temperature beyond the range of the contract."""
-    record = {**{f.name: hour[f.name].item() for f in features.MODEL_INPUTS}, "temp": round((celsius + 8.0) / 47.0, 3)}
+    sent = {feature.name: hour[feature.name].item() for feature in features.REQUIRED_INPUTS}
+    record = {**sent, "temp": round((celsius + 8.0) / 47.0, 3)}
     try:
         to_columns([record], f"{celsius:.0f} °C")
     except ModelError as error:

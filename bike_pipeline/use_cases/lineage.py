@@ -242,18 +242,23 @@ class Champion:
     def rows(self) -> pd.DataFrame:
         """The rows that the model was made of, in time order; a DataError if the span store has them no more.
 
-        Beside the columns of the contract: `span`, `part` ("history", "train" or "eval") and `time`, the hour, local,
-        without a zone.
+        Beside the columns of the contract and the optional inputs: `span`, `part` ("history", "train" or "eval") and
+        `time`, the hour, local, without a zone.
         """
         import pandas as pd
+        import pyarrow as pa
+
+        from bike_pipeline.data.past_weather import completed
 
         window = self.evidence["data"]
-        parts = []
+        parts: list[pa.Table] = []
         for entry in window:
             for split in ("train", "eval"):
-                rows = self.store.read(entry["span"], entry["version"], (split,)).to_pandas()
-                parts.append(rows.assign(span=entry["span"], part=split if entry is window[-1] else "history"))
-        found = pd.concat(parts, ignore_index=True)
+                rows = self.store.read(entry["span"], entry["version"], (split,))
+                part = split if entry is window[-1] else "history"
+                rows = rows.append_column("span", pa.array([entry["span"]] * rows.num_rows))
+                parts.append(rows.append_column("part", pa.array([part] * rows.num_rows)))
+        found = completed(pa.concat_tables(parts)).to_pandas()
         time = pd.to_datetime(found[features.DATE]) + pd.to_timedelta(found[features.HOUR], unit="h")
         ordered: pd.DataFrame = found.assign(time=time).sort_values("time", ignore_index=True)
         return ordered
@@ -284,4 +289,4 @@ class Champion:
 
     def predict(self, rows: pd.DataFrame) -> Any:
         """Return the model's answers in rentals an hour, shape (rows,)."""
-        return self.predictor.predict({f.name: rows[f.name].tolist() for f in features.MODEL_INPUTS if f.name in rows})
+        return self.predictor.predict({feature.name: rows[feature.name].tolist() for feature in features.MODEL_INPUTS})

@@ -185,10 +185,28 @@ def test_a_changed_signature_is_refused_until_accepted(world: World) -> None:
     assert "signature" in accepted.get_string_custom_property("reason")
 
 
-def _rename_input(path: Path) -> None:
+def test_a_signature_that_is_new_is_no_change_and_one_that_is_gone_is(world: World) -> None:
+    first, second, third = (world.model(name) for name in ("first", "second", "third"))
+    for model in (first, third):
+        path = Path(model.artifact.uri) / "Format-Serving" / "saved_model.pb"
+        proto = _read(path)
+        del proto.meta_graphs[0].signature_def["serving_all_inputs"]
+        path.write_bytes(proto.SerializeToString())
+    world.push(first)
+    assert state(world.look_up(second)) == "found"
+    world.push(second)
+    with pytest.raises(BaselineError, match="the signature 'serving_all_inputs' has changed"):
+        world.look_up(third)
+
+
+def _read(path: Path) -> Any:
     from tensorflow.core.protobuf import saved_model_pb2
 
-    proto = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    return saved_model_pb2.SavedModel.FromString(path.read_bytes())
+
+
+def _rename_input(path: Path) -> None:
+    proto = _read(path)
     inputs = proto.meta_graphs[0].signature_def["serving_default"].inputs
     inputs["temperature"].CopyFrom(inputs["temp"])
     del inputs["temp"]

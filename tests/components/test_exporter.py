@@ -145,10 +145,12 @@ def test_a_model_that_answers_a_broken_sensor_itself_is_not_exported(world: Worl
     """As models of earlier releases do: their clipping makes a hot day of infinity."""
     import tensorflow as tf
 
+    from bike_pipeline import features
+
     loaded = tf.saved_model.load(str(exported.path))
 
     class Earlier(tf.Module):
-        @tf.function(input_signature=[input_signature()])
+        @tf.function(input_signature=[input_signature(features.REQUIRED_INPUTS)])
         def predict(self, raw):
             finite = {n: tf.clip_by_value(v, -9, 9) if v.dtype == tf.float32 else v for n, v in raw.items()}
             return loaded.signatures["serving_default"](**finite)

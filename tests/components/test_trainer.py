@@ -48,7 +48,7 @@ def test_it_writes_the_served_model_of_the_rows_it_was_given(run: Any, examples:
     import numpy as np
 
     folder = run(files_of(examples, "history", "train"))
-    assert set(saved_model.signature_of(str(folder))) == {"serving_default", "serving_examples"}
+    assert set(saved_model.signature_of(str(folder))) == {"serving_default", "serving_all_inputs", "serving_examples"}
     losses = list(csv.DictReader((tmp_path / "run" / training.LOSS_FILE).open(encoding="utf-8")))
     assert [row["epoch"] for row in losses] == [str(n) for n in range(1, TRAINING["epochs"] + 1)]
     assert float(losses[-1]["loss"]) < float(losses[0]["loss"])

@@ -23,6 +23,7 @@ def transformed_by(
     from tfx.types import standard_artifacts
     from tfx.utils import proto_utils
 
+    from bike_pipeline import features
     from bike_pipeline.modeling import preprocessing, saved_model
     from bike_pipeline.modeling.rows import RAW_NAMES
 
@@ -45,7 +46,7 @@ def transformed_by(
     steps = np.linspace(0, 1, 50)
     raw = {
         f"{name}": tf.constant(
-            steps.astype(np.float32) if name in preprocessing.WEATHER else np.rint(steps * 12).astype(np.int64)
+            steps.astype(np.float32) if features.BY_NAME[name].kind == "float" else np.rint(steps * 12).astype(np.int64)
         )
         for name in RAW_NAMES
     }

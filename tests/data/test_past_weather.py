@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 
 from bike_pipeline import features
 from bike_pipeline.data import past_weather
@@ -54,3 +55,22 @@ def test_other_rows_change_no_bit():
         assert (
             values[100 + past_weather.LONGEST_HOURS :].tobytes() == part[name][past_weather.LONGEST_HOURS :].tobytes()
         )
+
+
+def table(hours, columns):
+    days = pa.array((hours // 24).astype(np.int32), pa.int32()).cast(pa.date32())
+    return pa.table({"dteday": days, "hr": pa.array(hours % 24), **{name: pa.array(v) for name, v in columns.items()}})
+
+
+def test_rows_are_completed_in_any_order_from_themselves_first_and_then_from_earlier_tables():
+    hours, columns = START + np.arange(72), weather(72)
+    whole = past_weather.optional_inputs(hours, columns)
+    stored = table(hours, columns)
+    later = stored.slice(48).take(pa.array(np.arange(24)[::-1]))
+    other = table(hours, weather(72))
+    found = past_weather.completed(later, stored.slice(0, 48), other)
+    assert found.schema.names == [*stored.schema.names, *features.OPTIONAL_NAMES]
+    for name, values in whole.items():
+        assert found.column(name).to_numpy().tolist() == values[48:][::-1].tolist()
+    # Without the earlier ones the first hour knows of none.
+    assert past_weather.completed(stored.slice(48)).column("temp_mean_24h")[0].as_py() == 0

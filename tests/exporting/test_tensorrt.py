@@ -105,6 +105,13 @@ class _Stage:
         self.rows: dict[str, tuple[int, ...]] = {}
         return self
 
+    @property
+    def num_io_tensors(self) -> int:
+        return len(self.session.get_inputs()) + len(self.session.get_outputs())
+
+    def get_tensor_name(self, index: int) -> str:
+        return [*self.session.get_inputs(), *self.session.get_outputs()][index].name
+
     def create_execution_context(self) -> _Stage:
         return self
 
@@ -118,7 +125,7 @@ class _Stage:
     def execute_async_v3(self, stream: int) -> bool:
         assert stream == 7
         arrays = {}
-        for feature in features.MODEL_INPUTS:
+        for feature in (features.BY_NAME[tensor.name] for tensor in self.session.get_inputs()):
             kind = np.int64 if feature.kind == "int" else np.float32
             buffer = self.memory[self.addresses[feature.name]]
             arrays[feature.name] = np.frombuffer(buffer, kind, count=self.rows[feature.name][0])

@@ -13,13 +13,12 @@ import tensorflow as tf
 
 from bike_pipeline.errors import ServerError
 from bike_pipeline.model_registry import ModelRegistry, deployment, is_intact
-from bike_pipeline.modeling.golden import golden_rows
 from bike_pipeline.rollout import promotion
 from bike_pipeline.rollout.promotion import RolloutTargets
 from bike_pipeline.serving.clients.connection import API_KEY_VARIABLE
 from bike_pipeline.serving.security import api_keys
 from bike_pipeline.settings import load_settings
-from tests.serving.running import MODEL, push, running_server, with_export
+from tests.serving.running import MODEL, push, required_rows, running_server, with_export
 from tests.serving.security.authorities import Authority
 
 
@@ -42,7 +41,7 @@ def models(tmp_path, model):
 
 def asked(server, path):
     """Return the status of a request for one golden row."""
-    row = {name: values[:1].tolist() for name, values in golden_rows(200).items()}
+    row = {name: values.tolist() for name, values in required_rows(1).items()}
     request = urllib.request.Request(
         f"http://{server.rest}/v1/models/{MODEL}{path}:predict", json.dumps({"inputs": row}).encode()
     )
@@ -59,8 +58,8 @@ def version_of(server):
 
     request = predict_pb2.PredictRequest()
     request.model_spec.name = MODEL
-    for name, values in golden_rows(200).items():
-        request.inputs[name].CopyFrom(tf.make_tensor_proto(values[:1]))
+    for name, values in required_rows(1).items():
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(values))
     with grpc.insecure_channel(server.grpc) as channel:
         answer = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, timeout=30)
     return answer.model_spec.version.value

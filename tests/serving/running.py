@@ -134,6 +134,14 @@ def simple_model(folder: Path, scale: float) -> Path:
     return folder
 
 
+def required_rows(count: int) -> dict[str, Any]:
+    """Return golden rows as `serving_default` takes them, without the optional inputs, by column."""
+    from bike_pipeline import features
+
+    rows = golden_rows(200)
+    return {feature.name: rows[feature.name][:count] for feature in features.REQUIRED_INPUTS}
+
+
 def with_export(saved_model: Path, folder: Path, name: str = "tflite_float32") -> Path:
     """Return a copy of a SavedModel with an export that passed parity, as the pipeline pushes it.
 

@@ -127,7 +127,10 @@ def _converted(saved_model: Path) -> bytes:
 
     with tempfile.TemporaryDirectory() as scratch:
         written = os.path.join(scratch, FILE)
-        arguments = ["--saved-model", str(saved_model), "--signature_def", features.SERVING_ALL_INPUTS]
+        # Models of earlier releases have one signature of plain tensors. A file has a signature's name if it has it.
+        every = features.SERVING_ALL_INPUTS
+        known = every.encode() in (saved_model / "saved_model.pb").read_bytes()
+        arguments = ["--saved-model", str(saved_model), "--signature_def", every if known else features.SERVING_DEFAULT]
         # In a process of its own: it changes TensorFlow's global state, and its messages are all it says of failures.
         done = subprocess.run(
             [sys.executable, "-m", "tf2onnx.convert", *arguments, "--opset", str(OPSET), "--output", written],

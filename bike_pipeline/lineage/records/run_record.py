@@ -193,7 +193,7 @@ def source_of_this_run(settings: Settings, run_id: str, runner: str) -> RunSourc
         settings=resolved,
         settings_sha256=sha256_of(resolved),
         environment=environment(),
-        features=[asdict(feature) for feature in features.FEATURES],
+        features=[features.as_record(feature) for feature in features.BY_NAME.values()],
         schema_sha256=hashlib.sha256(schema.read_bytes()).hexdigest() if schema.is_file() else "",
         seed=settings.seed,
         command=command_line(),

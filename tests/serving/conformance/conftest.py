@@ -21,10 +21,9 @@ import grpc
 import numpy as np
 import pytest
 
-from bike_pipeline.modeling.golden import golden_rows
 from bike_pipeline.serving import protos
 from tests.serving.conformance import model as conformance_model
-from tests.serving.running import MODEL, push, running_server, with_export
+from tests.serving.running import MODEL, push, required_rows, running_server, with_export
 
 config_pb2, management_pb2, model_service = map(
     protos.load,
@@ -193,7 +192,7 @@ def channel(conforming) -> Iterator[grpc.Channel]:
 @pytest.fixture(scope="session")
 def rows() -> dict[str, np.ndarray]:
     """Fifty real rows, by input."""
-    return {name: values[:50] for name, values in golden_rows(200).items()}
+    return required_rows(50)
 
 
 def instances(columns: dict[str, np.ndarray]) -> list[dict[str, Any]]:

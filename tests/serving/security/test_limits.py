@@ -66,7 +66,7 @@ def test_bodies_made_to_hurt_are_judged_too(body, expected):
 
 
 def test_more_values_than_the_rows_could_hold_are_refused_unparsed():
-    assert refused(b'{"instances":[' + b"1," * 4000 + b"1]}")
+    assert refused(b'{"instances":[' + b"1," * 6000 + b"1]}")
     assert not refused(json.dumps({"instances": [dict.fromkeys(map(str, range(11)), 1)] * 100}).encode())
 
 

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies
 
 from bike_pipeline import features
-from bike_pipeline.modeling.golden import golden_rows
 from bike_pipeline.modeling.loaded_model import LoadedModel
 from bike_pipeline.serving.protos import (
     get_model_metadata_pb2,
@@ -20,6 +19,7 @@ from bike_pipeline.serving.protos import (
     tensor_pb2,
 )
 from bike_pipeline.serving.server import tensors
+from tests.serving.running import required_rows
 
 # What a call without a fault of the server may end with.
 ALLOWED = {
@@ -41,7 +41,7 @@ METHODS = {
     MODELS + "GetModelStatus": get_model_status_pb2.GetModelStatusRequest,
     MODELS + "HandleReloadConfigRequest": model_management_pb2.ReloadConfigRequest,
 }
-GOLDEN = {name: values[:20] for name, values in golden_rows(200).items()}
+GOLDEN = required_rows(20)
 NAMES = [feature.name for feature in features.REQUIRED_INPUTS]
 BOUNDED = {"deadline": None, "derandomize": True, "database": None, "suppress_health_check": list(HealthCheck)}
 

@@ -20,10 +20,10 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from bike_pipeline import features
-from bike_pipeline.modeling.golden import golden_rows
 from bike_pipeline.modeling.loaded_model import LoadedModel
 from bike_pipeline.serving.server.openapi import document
 from bike_pipeline.settings import load_settings
+from tests.serving.running import required_rows
 
 DOCUMENT = document(load_settings())
 API = schemathesis.openapi.from_dict(DOCUMENT)
@@ -39,7 +39,7 @@ PREDICT = "/v1/models/bike_demand:predict"
 # What a request without a fault of the server may end with.
 ALLOWED = {200, 400, 401, 403, 404, 405, 408, 413, 429}
 ERROR = Draft202012Validator(DOCUMENT["components"]["schemas"]["Error"])
-GOLDEN = {name: values[:20].tolist() for name, values in golden_rows(200).items()}
+GOLDEN = {name: values.tolist() for name, values in required_rows(20).items()}
 BOUNDED = {
     "deadline": None,
     "derandomize": True,

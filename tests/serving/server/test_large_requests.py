@@ -100,7 +100,7 @@ def test_texts_too(server):
     [
         (b'{"instances": [' + b"1," * 60_000 + b"}", 400, "JSON Parse error"),
         (b'{"instances": ' + b"[" * 40 + b" " * 90_000, 400, "nested deeper than 32 levels"),
-        (b'{"instances": [' + b"1," * 3_000_000 + b"1]}", 400, "more than 65536 rows"),
+        (b'{"instances": [' + b"1," * 4_000_000 + b"1]}", 400, "more than 65536 rows"),
         (b'{"instances": [' + b"{}" * 2_000_000 + b"]}", 400, "more than 65536 rows"),
         (b'{"instances": [' + EMPTY_LISTS + b"]}", 400, "expecting list of objects"),
         (b'{"instances": [{"hr": 1}], "x": [' + EMPTY_LISTS + b"]}", 400, "keys must be equal to"),

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 from bike_pipeline.modeling import golden
-from bike_pipeline.modeling.golden import are_sound, golden_rows, with_broken_rows
+from bike_pipeline.modeling.golden import are_sound, with_broken_rows
 from bike_pipeline.modeling.loaded_model import LoadedModel
 from bike_pipeline.serving.protos import (
     get_model_metadata_pb2,
@@ -21,9 +21,9 @@ from bike_pipeline.serving.protos import (
     predict_pb2,
 )
 from bike_pipeline.serving.server import tensors
-from tests.serving.running import MODEL
+from tests.serving.running import MODEL, required_rows
 
-ROWS = {name: values[:200] for name, values in golden_rows(200).items()}
+ROWS = required_rows(200)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,9 @@ def instances(rows=slice(None)):
 
 
 def test_the_export_answers(model_server):
-    assert model_server.told["versions"] == {"1": {"serving_default": "tflite_float32"}}
+    assert model_server.told["versions"] == {
+        "1": dict.fromkeys(("serving_default", "serving_all_inputs"), "tflite_float32")
+    }
 
 
 def test_rest_rows_get_the_models_answers(model_server, expected):
@@ -130,7 +132,7 @@ def test_grpc_tells_the_signatures(prediction):
     request.model_spec.name = MODEL
     found = get_model_metadata_pb2.SignatureDefMap()
     assert prediction.GetModelMetadata(request, timeout=60).metadata["signature_def"].Unpack(found)
-    assert set(found.signature_def) == {"serving_default", "serving_examples"}
+    assert set(found.signature_def) == {"serving_default", "serving_all_inputs", "serving_examples"}
     assert set(found.signature_def["serving_default"].inputs) == set(ROWS)
 
 

@@ -13,15 +13,14 @@ import numpy as np
 import pytest
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
-from bike_pipeline.modeling.golden import golden_rows
 from bike_pipeline.modeling.loaded_model import LoadedModel
 from bike_pipeline.serving.protos import model_management_pb2, predict_pb2
 from bike_pipeline.serving.security import api_keys
 from bike_pipeline.serving.server import tensors
-from tests.serving.running import MODEL, push, running_server
+from tests.serving.running import MODEL, push, required_rows, running_server
 from tests.serving.security.authorities import Authority
 
-ROWS = {name: values[:5] for name, values in golden_rows(200).items()}
+ROWS = required_rows(5)
 
 
 @pytest.fixture(scope="module")
