@@ -220,8 +220,8 @@ def take_turns(exports: Path, names: Sequence[str], rounds: int) -> dict[str, li
 
     # Threads that a library starts inherit the core, so it is taken before any of them is imported.
     with one_core():
+        from bike_pipeline import features
         from bike_pipeline.exporting.formats import registry
-        from bike_pipeline.exporting.formats.tflite import SIGNATURE as SIGNATURE_NAME
         from bike_pipeline.modeling.golden import golden_rows
 
         row = {name: values[:1] for name, values in golden_rows(1000).items()}
@@ -233,7 +233,7 @@ def take_turns(exports: Path, names: Sequence[str], rounds: int) -> dict[str, li
             import tensorflow as tf
 
             model = tf.saved_model.load(str(exports / SAVED_MODEL))
-            signature = model.signatures[SIGNATURE_NAME]
+            signature = model.signatures[features.SERVING_ALL_INPUTS]
             tensors = {name: tf.constant(values) for name, values in row.items()}
 
             def answer() -> object:

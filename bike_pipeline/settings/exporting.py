@@ -100,7 +100,7 @@ class ExportingSettings(Section):
     """
 
     formats: tuple[FormatName, ...]
-    golden_rows: Annotated[int, Field(ge=100)]
+    golden_rows: Annotated[int, Field(ge=200)]
     calibration_rows: Count
     max_relative_difference: Positive
     max_mae_increase: Increase

@@ -174,7 +174,7 @@ def test_peers_whose_libraries_are_absent_are_an_error(table: Table, tmp_path: P
     bare.write_text("#!/bin/sh\necho 'no lightgbm' >&2\nexit 1\n")
     bare.chmod(0o755)
     with pytest.raises(SystemExit, match="the peers did not run"):
-        model_quality.run_peers(str(bare), data, ["P1"])
+        model_quality.run_peers(str(bare), "peers", data, ["P1"])
 
 
 def test_a_protocol_that_is_none_is_an_error() -> None:

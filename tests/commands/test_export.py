@@ -43,7 +43,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def call(command: Any, runs: Runs, *options: str) -> None:
     """Call a command in this process."""
     command.main(
-        ["--set", f"workspace={runs.workspace}", "--set", "exporting.golden_rows=150", *options], standalone_mode=False
+        ["--set", f"workspace={runs.workspace}", "--set", "exporting.golden_rows=200", *options], standalone_mode=False
     )
 
 

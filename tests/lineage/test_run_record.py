@@ -58,7 +58,7 @@ def test_a_record_is_read_back_as_it_was_written(recorder: Recorder) -> None:
     assert written.seed == 7
     assert written.settings["training"]["epochs"] == 3
     assert written.schema_sha256 == hashlib.sha256(settings.schema_path.read_bytes()).hexdigest()
-    assert [entry["name"] for entry in written.features] == list(features.COLUMNS)
+    assert [entry["name"] for entry in written.features] == list(features.BY_NAME)
     assert written.environment["tensorflow"].startswith("2.")
     assert "bike_pipeline/modeling/training.py" in written.code.files
 
