@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 Work = Callable[[], Any]
-WEATHER = ("temp", "atemp", "hum", "windspeed")
-CODES = ("hr", "workingday", "weekday", "weathersit", "mnth")
 SLICES = ("hr", "workingday", "season", "weathersit")
 
 
@@ -113,31 +111,19 @@ def StatisticsGen(folder: Path) -> Work:  # noqa: N802
 
 
 def Transform(folder: Path) -> Work:  # noqa: N802
-    """Columns by polars; numpy for mean, deviation and last month of the training rows, and for the model's inputs."""
+    """The model's columns of all training rows at once, from memory, by the product's functions without a pipeline."""
     return lambda: _inputs(folder)
 
 
 def _inputs(folder: Path) -> tuple[dict[str, Any], Any]:
-    import numpy as np
     import polars as pl
 
-    rows = pl.read_parquet(folder / "peer-train.parquet", columns=[*WEATHER, *CODES, "holiday", "yr", "cnt"])
-    number = {name: rows[name].to_numpy() for name in rows.columns}
-    weather = np.stack([number[name] for name in WEATHER], axis=1).astype(np.float32)
-    angle = number["hr"] * (2 * np.pi / 24)
-    months = number["yr"] * 12 + number["mnth"] - 1
-    dense = [*((weather - weather.mean(0)) / weather.std(0)).T, number["holiday"], number["workingday"]]
-    dense += [wave(k * angle) for k in (1, 2, 3) for wave in (np.sin, np.cos)]
-    dense.append(np.clip(months.max() // 12 - number["yr"], 0, 4))
-    inputs = {
-        "dense": np.stack(dense, axis=1).astype(np.float32),
-        "hour_workingday": number["hr"] + 24 * number["workingday"],
-        "hour_weekday": number["hr"] + 24 * number["weekday"],
-        "weather": number["weathersit"] - 1,
-        "month": number["mnth"] - 1,
-        "months_before_end": (months.max() - months).astype(np.float32),
-    }
-    return inputs, number["cnt"].astype(np.float32)
+    from benchmarks import model_columns
+
+    rows = pl.read_parquet(folder / "peer-train.parquet")
+    hours = rows["dteday"].cast(pl.Date).cast(pl.Int64).to_numpy() * 24 + rows["hr"].to_numpy()
+    raw = model_columns.raw({n: rows[n].to_numpy() for n in rows.columns if rows[n].dtype.is_numeric()}, hours)
+    return model_columns.inputs_and_labels(model_columns.transformed(raw, model_columns.learnt(raw)))
 
 
 def Trainer(folder: Path) -> Work:  # noqa: N802
@@ -152,11 +138,10 @@ def Trainer(folder: Path) -> Work:  # noqa: N802
     training = load_settings().training
 
     def work() -> None:
-        inputs, count = _inputs(folder)
-        label = np.log1p(count)
-        model = architectures.build(
-            training.hidden_units, training.embedding_dimensions, training.dropout, Trend(float(label.mean()))
-        )
+        columns, labels = _inputs(folder)
+        label = np.log1p(labels[:, 0])
+        model = architectures.build(training.model_dump(), Trend.fit(columns, labels))
+        inputs = {tensor.name: columns[tensor.name] for tensor in model.inputs}
         optimizer = keras.optimizers.AdamW(training.learning_rate, weight_decay=training.weight_decay)
         model.compile(optimizer, "mse")
         model.fit(inputs, label, batch_size=training.batch_size, epochs=1, verbose=0)

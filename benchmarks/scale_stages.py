@@ -78,7 +78,7 @@ def through_graph(patterns: list[str], transform_graph: str) -> None:
     from bike_pipeline import features
     from bike_pipeline.modeling import preprocessing, rows, saved_model
 
-    outputs = (preprocessing.DENSE, *preprocessing.CODES, preprocessing.MONTHS_BEFORE_END, features.LABEL)
+    outputs = (*preprocessing.OUTPUTS, *features.LABELS)
     transform = saved_model.Transform(transform_graph, rows.RAW_NAMES, outputs)
     for pattern in patterns:
         for path in rows.readable_files(str(Path(pattern).parent)):

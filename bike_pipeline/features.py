@@ -69,6 +69,8 @@ INPUTS: tuple[Feature, ...] = tuple(feature for feature in FEATURES if feature.r
 INPUT_NAMES: tuple[str, ...] = tuple(feature.name for feature in INPUTS)
 LEAKS: tuple[str, ...] = tuple(feature.name for feature in FEATURES if feature.role == "leak")
 LABEL = "cnt"
+# What a model is compared with in training: the label, then those that only help to learn it.
+LABELS: tuple[str, ...] = (LABEL, *LEAKS)
 DATE = "dteday"
 HOUR = "hr"
 FIRST_YEAR = 2011

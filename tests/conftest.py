@@ -18,6 +18,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAINING: dict[str, Any] = {
+    "architecture": "deep",
     "epochs": 2,
     "batch_size": 64,
     "learning_rate": 0.01,

@@ -9,7 +9,9 @@ import tensorflow as tf
 
 from bike_pipeline import features
 from bike_pipeline.components.example_shards import encode
-from bike_pipeline.modeling import preprocessing, rows, saved_model
+from bike_pipeline.modeling import architectures, preprocessing, rows, saved_model, training
+from bike_pipeline.modeling.trend import Trend
+from tests.conftest import TRAINING
 
 INPUT_NAMES = {feature.name for feature in features.MODEL_INPUTS}
 NEVER_READ = sorted(set(features.COLUMNS) - INPUT_NAMES)
@@ -94,14 +96,14 @@ def test_the_served_signature_takes_the_inputs_of_the_contract_and_no_more(serve
             assert named[feature.name].shape.as_list() == [None]
 
 
-def test_preprocessing_reads_the_inputs_and_the_label_and_no_more():
+def test_preprocessing_reads_the_inputs_and_the_labels_and_no_more():
     kinds = {"int": tf.int64, "float": tf.float32, "date": tf.string}
     with tf.compat.v1.Graph().as_default():
         recording = Recording(
             {f.name: tf.compat.v1.placeholder(kinds[f.kind], [None], name=f.name) for f in features.BY_NAME.values()}
         )
         preprocessing.preprocessing_fn(recording)
-    assert recording.read == INPUT_NAMES | {features.LABEL}
+    assert recording.read == INPUT_NAMES | set(features.LABELS)
 
 
 def test_what_the_model_reads_can_be_computed_from_the_inputs_alone(exported, few_rows):
@@ -112,10 +114,27 @@ def test_what_the_model_reads_can_be_computed_from_the_inputs_alone(exported, fe
     for name in INPUT_NAMES:
         with pytest.raises(ValueError, match="Unexpected output keys"):
             saved_model.Transform(str(exported.transform_graph), INPUT_NAMES - {name}, outputs)
-    with pytest.raises(ValueError, match=features.LABEL):
-        saved_model.Transform(str(exported.transform_graph), INPUT_NAMES, [*outputs, features.LABEL])
+    every = tuple(preprocessing.OUTPUTS)
+    assert set(saved_model.Transform(str(exported.transform_graph), INPUT_NAMES, every)(inputs)) == set(every)
+    for label in features.LABELS:
+        with pytest.raises(ValueError, match=label):
+            saved_model.Transform(str(exported.transform_graph), INPUT_NAMES, [*outputs, label])
 
 
-def test_training_reads_no_leak(few_rows, transform_graph):
-    assert not set(rows.RAW_NAMES) & set(features.LEAKS)
-    assert set(rows.RAW_NAMES) <= set(few_rows)
+@pytest.mark.parametrize("architecture", sorted(architectures.BUILDERS))
+@pytest.mark.parametrize("trend", [Trend((4, 2, 3), (0, 0, 0)), Trend((4, 2, 3), (0.1, 0, 0.2), False, 60.0, 5)])
+def test_no_architecture_reads_a_label(architecture, trend):
+    model = architectures.build({**TRAINING, "architecture": architecture}, trend)
+    assert {tensor.name for tensor in model.inputs} <= set(preprocessing.OUTPUTS)
+    assert not set(preprocessing.OUTPUTS) & set(features.COLUMNS)
+
+
+def test_training_reads_the_labels_as_labels_only(few_rows, transform_graph):
+    assert set(rows.RAW_NAMES) == set(features.INPUT_NAMES) | INPUT_NAMES | set(features.LABELS)
+    inputs, labels = training.split_labels(training.transformed(few_rows, str(transform_graph)))
+    assert set(inputs) == set(preprocessing.OUTPUTS)
+    for place, name in enumerate(features.LABELS):
+        assert (labels[:, place] == few_rows[name]).all()
+    others = {name: np.random.default_rng(3).permutation(few_rows[name]) for name in features.LABELS}
+    again, _ = training.split_labels(training.transformed({**few_rows, **others}, str(transform_graph)))
+    assert all((again[name] == values).all() for name, values in inputs.items())

@@ -187,7 +187,7 @@ LOOKUPS = {Stage.WARM_START_LOOKUP, Stage.BASELINE_LOOKUP}
         ("data/spans.py", {Stage.EXAMPLE_GEN, Stage.MODEL_CARD}),
         ("data/plausibility.py", {Stage.DATA_GATE}),
         ("modeling/preprocessing.py", {Stage.TRANSFORM, Stage.TRAINER, Stage.EXPORTER}),
-        ("modeling/architectures.py", {Stage.TRAINER, Stage.EXPORTER}),
+        ("modeling/architectures/deep.py", {Stage.TRAINER, Stage.EXPORTER}),
         # Only a process of its own runs it.
         ("modeling/cluster.py", {Stage.TRAINER, Stage.EXPORTER}),
         ("modeling/metrics.py", {Stage.EVALUATOR, Stage.EXPORTER}),

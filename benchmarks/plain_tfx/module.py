@@ -14,17 +14,12 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
 import tensorflow_transform as tft
-from keras import ops
 from tfx import v1 as tfx
 from tfx_bsl.public import tfxio
 
 from bike_pipeline import features
-from bike_pipeline.modeling import architectures, preprocessing
+from bike_pipeline.modeling import architectures, objective, preprocessing
 from bike_pipeline.modeling.trend import Trend
-
-WARM_UP_SHARE = 0.08
-EMA_MOMENTUM = 0.98
-LARGEST_LOG = 9.0
 
 
 def preprocessing_fn(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -35,21 +30,11 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
 
 
 def _dataset(fn_args: tfx.components.FnArgs, transform_output: tft.TFTransformOutput, batch_size: int) -> Any:
-    options = tfxio.TensorFlowDatasetOptions(batch_size=batch_size, num_epochs=1, label_key=features.LABEL)
-    return fn_args.data_accessor.tf_dataset_factory(
+    options = tfxio.TensorFlowDatasetOptions(batch_size=batch_size, num_epochs=1)
+    rows = fn_args.data_accessor.tf_dataset_factory(
         fn_args.train_files, options, transform_output.transformed_metadata.schema
     )
-
-
-def _loss(variance: float, mean: float) -> Any:
-    """Return half the squared log error over its variance plus half the Poisson loss over the mean label."""
-
-    def loss(label: tf.Tensor, output: tf.Tensor) -> tf.Tensor:
-        squared_log_error = ops.square(ops.log1p(label) - output) / variance
-        poisson = (ops.exp(ops.minimum(output, LARGEST_LOG)) - label * output) / mean
-        return 0.5 * squared_log_error + 0.5 * poisson
-
-    return loss
+    return rows.map(lambda columns: (columns, tf.stack([columns[name] for name in features.LABELS], axis=1)))
 
 
 def _signatures(model: keras.Model, transform_output: tft.TFTransformOutput) -> dict[str, Any]:
@@ -82,24 +67,22 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
     keras.utils.set_random_seed(fn_args.custom_config["seed"])
     transform_output = tft.TFTransformOutput(fn_args.transform_output)
     dataset = _dataset(fn_args, transform_output, training["batch_size"])
-    batches = [label.numpy() for _, label in dataset]
-    label = np.concatenate(batches)
+    labels = np.concatenate([batch.numpy() for _, batch in dataset])
+    # Where the level's line begins; how it grows is left out here.
     model = architectures.build(
-        training["hidden_units"],
-        training["embedding_dimensions"],
-        training["dropout"],
-        Trend(float(np.log1p(label).mean())),
+        training, Trend(tuple(np.log1p(labels).mean(axis=0).tolist()), (0.0,) * len(features.LABELS))
     )
-    steps = len(batches) * training["epochs"]
-    warm_up = max(1, round(WARM_UP_SHARE * steps))
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, steps - warm_up, warmup_target=training["learning_rate"], warmup_steps=warm_up
-    )
+    names = {tensor.name for tensor in model.inputs}
+    to_train = architectures.with_heads(model)
     optimizer = keras.optimizers.AdamW(
-        schedule, weight_decay=training["weight_decay"], use_ema=True, ema_momentum=EMA_MOMENTUM
+        objective.schedule(training, len(labels)),
+        weight_decay=training["weight_decay"],
+        use_ema=True,
+        ema_momentum=objective.EMA_MOMENTUM,
     )
-    model.compile(optimizer=optimizer, loss=_loss(float(np.log1p(label).var()), float(label.mean())))
-    model.fit(dataset, epochs=training["epochs"], verbose=2)
+    to_train.compile(optimizer=optimizer, loss=objective.loss_of(labels))
+    rows = dataset.map(lambda columns, label: ({name: columns[name] for name in names}, label))
+    to_train.fit(rows, epochs=training["epochs"], verbose=2)
     tf.saved_model.save(model, fn_args.serving_model_dir, signatures=_signatures(model, transform_output))
 
 

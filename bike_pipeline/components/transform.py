@@ -99,20 +99,20 @@ def _literal(output: str, pipeline: Any) -> Iterator[str]:
 
 def _learn(files: list[str], schema: schema_pb2.Schema) -> preprocessing.Learnt:
     """Return what the rows of the files say, summed in the files' order."""
-    total, count, last_month = np.zeros(2 * len(preprocessing.WEATHER)), 0, -np.inf
-    names = [*preprocessing.WEATHER, "yr", "mnth"]
+    total, count, last_day = np.zeros(2 * len(preprocessing.MEASURED)), 0, -np.inf
+    names = [*preprocessing.MEASURED, *preprocessing.DATE]
     for path in files:
         for batch in rows.record_batches(path, ROWS_PER_BATCH, names, schema):
             if not batch.num_rows:
                 continue
             raw = {name: tf.constant(values) for name, values in rows.to_columns([batch], names).items()}
-            numbers, months = preprocessing.to_learn_from(raw)
+            numbers, days = preprocessing.to_learn_from(raw)
             total += numbers.numpy().sum(axis=0)
-            count += len(months)
-            last_month = max(last_month, float(months.numpy().max()))
+            count += len(days)
+            last_day = max(last_day, float(days.numpy().max()))
     if not count:
         raise DataError("there are no examples to learn from", where=Stage.TRANSFORM, fix="ingest a span with rows")
-    return preprocessing.Learnt(tf.constant(total / count, tf.float64), tf.constant(last_month, tf.float32))
+    return preprocessing.Learnt(tf.constant(total / count, tf.float64), tf.constant(last_day, tf.float32))
 
 
 def _write_graph(learnt: preprocessing.Learnt, schema: schema_pb2.Schema, output: str) -> None:

@@ -13,21 +13,51 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import tensorflow as tf
-import tensorflow_transform as tft
 
 from bike_pipeline import features
 
 HOURS = 24
-HARMONICS = (1, 2, 3)
+HARMONICS, YEAR_HARMONICS = (1, 2, 3), (1, 2)
 WEATHER = ("temp", "atemp", "hum", "windspeed")
+# Columns whose mean and variance are learnt; the means over past hours are measured against those of their column.
+MEASURED = (*WEATHER, "weathersit")
+PAST = {f.name: f.name.partition("_mean_")[0] for f in features.OPTIONAL_INPUTS if f.kind == "float"}
 # A z-score beyond 4 is a sensor fault or weather never seen; the model must not extrapolate along it.
 Z_LIMIT = 4.0
-YEARS_LIMIT = 4.0
+# What the time of a row is made of.
+DATE = ("yr", "mnth", "day")
 # Names of the transformed features.
 DENSE = "dense"
-DENSE_WIDTH = len(WEATHER) + 1 + 2 + 2 * len(HARMONICS)
-CODES = {"hour_workingday": 2 * HOURS, "hour_weekday": 7 * HOURS, "weather": 4, "month": 12}
-MONTHS_BEFORE_END = "months_before_end"
+SUN = len(WEATHER) + len(PAST)
+DENSE_WIDTH = SUN + 1 + 2 * len(HARMONICS)
+TIME_OF_YEAR = "time_of_year"
+TIME_OF_YEAR_WIDTH = 2 * len(YEAR_HARMONICS)
+DAY_TYPES = 5
+CODES = {
+    "hour": HOURS,
+    "hour_workingday": 2 * HOURS,
+    "hour_day_type": DAY_TYPES * HOURS,
+    "day_type": DAY_TYPES,
+    "weather": 4,
+    "month": 12,
+}
+DAYS_BEFORE_END = "days_before_end"
+OUTPUTS = (DENSE, TIME_OF_YEAR, *CODES, DAYS_BEFORE_END)
+# Day types: Monday to Thursday, Friday, Saturday, Sunday with the great holidays, minor holidays.
+_OF_WEEKDAY = (3, 0, 0, 0, 0, 1, 2)
+_SUNDAY, _MINOR = 3, 4
+# New Year, 4 July and the days around Christmas empty the city; so do Thanksgiving and the Friday after it. Between
+# Christmas and New Year many take leave. Month and day.
+_GREAT_HOLIDAYS = ((1, 1), (7, 4), (12, 24), (12, 25), (12, 26), (12, 31))
+_LEAVE_FROM = (12, 22)
+_GREAT_DATE, _MINOR_DATE = 2, 1
+_NOVEMBER = 11
+# Days of a common year before each month, and the day that stands for a month where none is sent.
+_DAYS_BEFORE_MONTH = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)
+_MIDDLE_OF_MONTH = 15.5
+_LONGEST_MONTH = 31
+# Of Washington, D.C., where the data is from; the declination is that of the solstice.
+LATITUDE, OBLIQUITY = math.radians(38.9), math.radians(23.44)
 
 
 def _code(tensor: tf.Tensor, name: str) -> tf.Tensor:
@@ -44,80 +74,145 @@ class Learnt(NamedTuple):
     """What the transforms learn from the training rows.
 
     Attributes:
-        moments: (2 · number of `WEATHER`,) float64: the mean of each weather column, then the mean of its square.
-        last_month: () float32: the last month of the rows, counted from January of the first year.
+        moments: (2 · number of `MEASURED`,) float64: the mean of each of these columns, then the mean of its square.
+        last_day: () float32: the last day of the rows, counted from 1 January of the first year.
     """
 
     moments: tf.Tensor
-    last_month: tf.Tensor
+    last_day: tf.Tensor
 
 
 def to_learn_from(inputs: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
     """Return of each row what `Learnt` is made of: the mean of the first over all rows, the maximum of the second.
 
-    Weather and its squares, (batch, 2 · number of `WEATHER`) float64, and the month, (batch,) float32. Beam cuts
-    batches by its own clock, and sums in a column's own type, float32, differed with every run. Sums in float64 differ
-    far below what float32 can tell, so a run can be repeated.
+    The `MEASURED` columns and their squares, (batch, 2 · number of them) float64, and the day, (batch,) float32. Beam
+    cuts batches by its own clock, and sums in a column's own type, float32, differed with every run. Sums in float64
+    differ far below what float32 can tell, so a run can be repeated.
     """
-    weather = tf.cast(_weather(inputs), tf.float64)
-    return tf.concat([weather, weather * weather], axis=1), _months(inputs)
+    measured = tf.cast(tf.stack(list(_measured(inputs).values()), axis=1), tf.float64)
+    return tf.concat([measured, measured * measured], axis=1), _time(inputs)
 
 
-def _weather(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    return tf.stack([tf.cast(inputs[name], tf.float32) for name in WEATHER], axis=1)
+def _measured(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    weather = {name: tf.cast(inputs[name], tf.float32) for name in WEATHER}
+    return weather | {"weathersit": tf.cast(_code(inputs["weathersit"], "weathersit") + 1, tf.float32)}
 
 
-def _months(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    year, month = tf.cast(inputs["yr"], tf.float32), tf.cast(_code(inputs["mnth"], "mnth"), tf.float32)
-    return year * 12.0 + month
+def _day(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """Return the day of the month, (batch,) int64; 0 where none was sent."""
+    return tf.cast(tf.clip_by_value(tf.cast(inputs["day"], tf.float32), 0.0, float(_LONGEST_MONTH)), tf.int64)
 
 
-def _z_scores(columns: tf.Tensor, moments: tf.Tensor) -> tf.Tensor:
-    """Return (x − mean) / √variance of each column; of a constant column x − mean.
+def _day_of_year(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """Return the day of the year from 0, (batch,) float32, 29 February being the same as 1 March."""
+    sent = _day(inputs)
+    day = tf.where(sent > 0, tf.cast(sent, tf.float32), _MIDDLE_OF_MONTH)
+    return tf.gather(tf.constant(_DAYS_BEFORE_MONTH, tf.float32), _code(inputs["mnth"], "mnth")) + day - 1.0
 
-    The variance, E[x²] − E[x]², loses nothing that matters in float64, since the weather lies between 0 and 1. What
+
+def _time(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """Return the days since 1 January of the first year, (batch,) float32; right until February 2100."""
+    year = tf.cast(inputs["yr"], tf.float32)
+    # 2012, the second year, has the first leap day, which counts from March on.
+    is_late = tf.cast(_code(inputs["mnth"], "mnth") > 1, tf.float32)
+    return year * 365.0 + tf.floor((year + 2.0 + is_late) / 4.0) + _day_of_year(inputs)
+
+
+def _day_type(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """Return the day type, (batch,) int64; without the day of the month it goes by weekday and `holiday` alone."""
+    month, day, code = _code(inputs["mnth"], "mnth"), _day(inputs), _code(inputs["weekday"], "weekday")
+    row = _LONGEST_MONTH + 1
+    table = [0] * (12 * row)
+    for date in range(_LEAVE_FROM[1], row):
+        table[(_LEAVE_FROM[0] - 1) * row + date] = _MINOR_DATE
+    for of_month, date in _GREAT_HOLIDAYS:
+        table[(of_month - 1) * row + date] = _GREAT_DATE
+    kind, weekday = tf.gather(tf.constant(table, tf.float32), month * row + day), tf.cast(code, tf.float32)
+    # The fourth Thursday of November is from the 22nd to the 28th; the Friday, one day later.
+    is_week = tf.logical_and(tf.abs(tf.cast(day, tf.float32) - weekday - 21.0) < 3.5, tf.equal(month, _NOVEMBER - 1))
+    is_thanksgiving = tf.logical_and(is_week, tf.abs(weekday - 4.5) < 1.0)
+    is_great = tf.logical_or(kind > float(_MINOR_DATE), is_thanksgiving)
+    # A Saturday or Sunday is free whatever else it is.
+    is_from_monday_to_friday = tf.abs(weekday - 3.0) < 2.5
+    is_holiday = tf.logical_or(_code(inputs["holiday"], "holiday") > 0, kind > 0.0)
+    usual = tf.gather(tf.constant(_OF_WEEKDAY, tf.float32), code)
+    usual = tf.where(tf.logical_and(is_holiday, is_from_monday_to_friday), float(_MINOR), usual)
+    return tf.cast(tf.where(is_great, float(_SUNDAY), usual), tf.int64)
+
+
+def sun_elevation(day_of_year: tf.Tensor, hour: tf.Tensor) -> tf.Tensor:
+    """Return the sine of the sun's elevation at half past the hour, (batch,) float32; the day counts from 0.
+
+    sin h = sin φ sin δ + cos φ cos δ cos ω with latitude φ, declination δ (its first harmonic) and hour angle ω
+    (Duffie and Beckman, Solar Engineering of Thermal Processes, 1.6).
+    """
+    declination = -OBLIQUITY * tf.cos((day_of_year + 11.0) * (2.0 * math.pi / 365.25))
+    angle = (tf.cast(hour, tf.float32) - 11.5) * math.radians(15.0)
+    level, swing = math.sin(LATITUDE) * tf.sin(declination), math.cos(LATITUDE) * tf.cos(declination)
+    return level + swing * tf.cos(angle)
+
+
+def _z_scores(columns: Mapping[str, tf.Tensor], of: Mapping[str, str], moments: tf.Tensor) -> tf.Tensor:
+    """Return (x − mean) / √variance of each column by the moments of another; of a constant column x − mean.
+
+    The variance, E[x²] − E[x]², loses nothing that matters in float64, since the weather lies between 0 and 4. What
     touches rows stays float32; the rest are constants of the graph.
     """
-    mean, mean_of_squares = tf.split(moments, 2)
+    places = [MEASURED.index(of[name]) for name in columns]
+    mean, mean_of_squares = (tf.gather(part, places) for part in tf.split(moments, 2))
     variance = tf.cast(tf.maximum(mean_of_squares - mean * mean, 0.0), tf.float32)
-    return (columns - tf.cast(mean, tf.float32)) / tf.where(variance > 0.0, tf.sqrt(variance), 1.0)
+    scale = tf.where(variance > 0.0, tf.sqrt(variance), 1.0)
+    return (tf.stack(list(columns.values()), axis=1) - tf.cast(mean, tf.float32)) / scale
 
 
 def transformed(inputs: Mapping[str, tf.Tensor], learnt: Learnt) -> dict[str, tf.Tensor]:
-    """Return the transformed features and the label of raw columns, as `preprocessing_fn` describes them."""
-    hour = _code(inputs["hr"], "hr")
+    """Return the transformed features and the labels of raw columns, as `preprocessing_fn` describes them."""
+    hour, day_type, day_of_year = _code(inputs["hr"], "hr"), _day_type(inputs), _day_of_year(inputs)
     outputs: dict[str, tf.Tensor] = {
+        "hour": hour,
         "hour_workingday": hour + HOURS * _code(inputs["workingday"], "workingday"),
-        "hour_weekday": hour + HOURS * _code(inputs["weekday"], "weekday"),
+        "hour_day_type": hour + HOURS * day_type,
+        "day_type": day_type,
         "weather": _code(inputs["weathersit"], "weathersit"),
         "month": _code(inputs["mnth"], "mnth"),
     }
-    z_scores = tf.clip_by_value(_z_scores(_weather(inputs), learnt.moments), -Z_LIMIT, Z_LIMIT)
-    columns = tf.unstack(z_scores, num=len(WEATHER), axis=1)
-    columns += [tf.cast(_code(inputs[name], name), tf.float32) for name in ("holiday", "workingday")]
+    now = _measured(inputs)
+    columns = {name: now[name] for name in WEATHER}
+    for name, column in PAST.items():
+        mean = tf.cast(inputs[name], tf.float32)
+        columns[name] = tf.where(mean <= 0.0, now[column], mean)
+    z_scores = tf.clip_by_value(
+        _z_scores(columns, {name: PAST.get(name, name) for name in columns}, learnt.moments), -Z_LIMIT, Z_LIMIT
+    )
+    parts = [*tf.unstack(z_scores, num=len(columns), axis=1), sun_elevation(day_of_year, hour)]
     angle = tf.cast(hour, tf.float32) * (2.0 * math.pi / HOURS)
     for k in HARMONICS:
-        columns += [tf.sin(k * angle), tf.cos(k * angle)]
-    outputs[MONTHS_BEFORE_END] = tf.maximum(learnt.last_month - _months(inputs), 0.0)
-    years = tf.floor(learnt.last_month / 12.0) - tf.cast(inputs["yr"], tf.float32)
-    columns.append(tf.clip_by_value(years, 0.0, YEARS_LIMIT))
-    outputs[DENSE] = tf.stack(columns, axis=1)
-    outputs[features.LABEL] = tf.cast(inputs[features.LABEL], tf.float32)
+        parts += [tf.sin(k * angle), tf.cos(k * angle)]
+    outputs[DENSE] = tf.stack(parts, axis=1)
+    angle = day_of_year * (2.0 * math.pi / 365.25)
+    outputs[TIME_OF_YEAR] = tf.stack([wave(k * angle) for k in YEAR_HARMONICS for wave in (tf.sin, tf.cos)], axis=1)
+    outputs[DAYS_BEFORE_END] = tf.maximum(learnt.last_day - _time(inputs), 0.0)
+    for name in features.LABELS:
+        outputs[name] = tf.cast(inputs[name], tf.float32)
     return outputs
 
 
 def preprocessing_fn(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Return the transformed features and the label of raw columns, each of shape (batch,), int64 or float32.
+    """Return the transformed features and the labels of raw columns, each of shape (batch,), int64 or float32.
 
     Returns:
-        `dense` (batch, 13) float32: z-scores of the weather clipped at ±4, two flags, sine and cosine of the hour,
-        whole years before the year in which the training rows end, at most 4;
+        `dense` (batch, 17) float32: z-scores, clipped at ±4, of the weather and of its means over past hours, or of the
+        hour's own weather where those were not sent; the sine of the sun's elevation; sine and cosine of the hour;
+        `time_of_year` (batch, 4) float32: sine and cosine of the day of the year;
         one int64 code of shape (batch,) for each name in `CODES`, from 0;
-        `months_before_end` (batch,) float32: whole months from the row to the end of the training rows, never negative,
-        so that hours after the training period stand at its end and no trend is extrapolated;
-        the label `cnt` (batch,) float32, in rentals.
+        `days_before_end` (batch,) float32: days from the row to the end of the training rows, never negative, so that
+        hours after the training period stand at its end and no trend is extrapolated;
+        the labels `cnt`, `casual` and `registered`, which are never features, (batch,) float32, in rentals.
     """
+    # Imported here, since it takes longer than all that the columns need.
+    import tensorflow_transform as tft
+
     # Two analyzers in all: each costs a Beam stage of its own.
-    numbers, months = to_learn_from(inputs)
-    moments = tft.mean(numbers, reduce_instance_dims=False, name="weather")
-    return transformed(inputs, Learnt(moments, tft.max(months, name="last_month")))
+    numbers, days = to_learn_from(inputs)
+    moments = tft.mean(numbers, reduce_instance_dims=False, name="measured")
+    return transformed(inputs, Learnt(moments, tft.max(days, name="last_day")))

@@ -19,7 +19,7 @@ from bike_pipeline.errors import DataError, StageError, first_words
 from bike_pipeline.stages import Stage
 
 COLUMNS_FOLDER = "columns"
-RAW_NAMES = (*features.INPUT_NAMES, *features.OPTIONAL_NAMES, features.LABEL)
+RAW_NAMES = (*features.INPUT_NAMES, *features.OPTIONAL_NAMES, *features.LABELS)
 # Rows that are read, and that go through the transform graph, at once: bounds memory, costs nothing.
 ROWS_AT_ONCE = 65_536
 
@@ -145,7 +145,7 @@ def read_split(folder: str, names: Sequence[str], schema: Any, where: str, every
 
 
 def read(examples: Sequence[str], schema_file: str) -> Columns:
-    """Return the raw rows of an Examples artifact, with the label; see `read_to_train`."""
+    """Return the raw rows of an Examples artifact, with the labels; see `read_to_train`."""
     return read_to_train(examples, schema_file)[0]
 
 

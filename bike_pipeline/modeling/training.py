@@ -12,26 +12,30 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 from absl import logging
-from keras import ops
 
 from bike_pipeline import features, progress
-from bike_pipeline.modeling import architectures, distribution, naive_baseline, preprocessing, rows, saved_model, slices
+from bike_pipeline.modeling import (
+    architectures,
+    distribution,
+    naive_baseline,
+    objective,
+    preprocessing,
+    rows,
+    saved_model,
+    slices,
+)
 from bike_pipeline.modeling.trend import Trend
 
 LOSS_FILE = "loss.csv"
 # TensorBoard's name for what is measured on the rows that a model is trained on; `tensorboard --logdir` finds it.
 EVENTS_FOLDER = "train"
-WARM_UP_SHARE = 0.08
-EMA_MOMENTUM = 0.98
 # DATA_CLASS_SCALAR of TensorFlow's summary.proto, which names the number nowhere in its public API.
 _SCALAR = 1
-# exp() of a larger logit overflows the loss in the first steps; 9 means 8,102 rentals an hour.
-LARGEST_LOG = 9.0
 
 
 def transformed(columns: rows.Columns, transform_graph: str) -> rows.Columns:
-    """Return the transformed features and the label of raw rows (see `preprocessing_fn`)."""
-    outputs = (preprocessing.DENSE, *preprocessing.CODES, preprocessing.MONTHS_BEFORE_END, features.LABEL)
+    """Return the transformed features and the labels of raw rows (see `preprocessing_fn`)."""
+    outputs = (*preprocessing.OUTPUTS, *features.LABELS)
     transform = saved_model.Transform(transform_graph, rows.RAW_NAMES, outputs)
     parts: dict[str, list[npt.NDArray[Any]]] = {}
     for chunk in rows.chunks(columns, rows.ROWS_AT_ONCE):
@@ -40,22 +44,10 @@ def transformed(columns: rows.Columns, transform_graph: str) -> rows.Columns:
     return {name: np.concatenate(pieces) for name, pieces in parts.items()}
 
 
-def loss_of(label: npt.NDArray[Any]) -> distribution.Loss:
-    """Return half the squared log error over its variance plus half the Poisson loss over the mean label.
-
-    The first follows RMSLE, the second MAE and RMSE; alone, each loses on the other's metrics. The Poisson term is the
-    negative log-likelihood of a count with mean exp(p), up to a constant. Variance and mean are those of `label`, the
-    rentals of the training rows.
-    """
-    # A constant label has no variance; the loss must not divide by it.
-    variance, mean = max(float(np.log1p(label).var()), 1e-6), max(float(label.mean()), 1e-6)
-
-    def loss(label: keras.KerasTensor, p: keras.KerasTensor) -> keras.KerasTensor:
-        squared_log_error = ops.mean(ops.square(ops.log1p(label) - p)) / variance
-        poisson = ops.mean(ops.exp(ops.minimum(p, LARGEST_LOG)) - label * p) / mean
-        return 0.5 * squared_log_error + 0.5 * poisson
-
-    return loss
+def split_labels(transformed_rows: rows.Columns) -> tuple[rows.Columns, npt.NDArray[np.float32]]:
+    """Return the transformed features alone, and the labels by `features.LABELS`, shape (rows, labels), in rentals."""
+    inputs = {name: values for name, values in transformed_rows.items() if name not in features.LABELS}
+    return inputs, np.stack([transformed_rows[name] for name in features.LABELS], axis=1)
 
 
 def repeatable(seed: int) -> None:
@@ -77,8 +69,9 @@ def fit(
     """Train a model in place, from the weights that it has, and return the mean loss of each epoch.
 
     Args:
-        model: from transformed features to log(1 + rentals), made after `repeatable` and in the strategy's scope.
-        inputs: transformed features without the label, as `transformed` returns them.
+        model: from transformed features to log(1 + rentals), or with heads (see `architectures.with_heads`), made after
+            `repeatable` and in the strategy's scope.
+        inputs: the transformed features that the model reads, and others, as `split_labels` returns them.
         target: what the loss compares the model's answers with, shape (rows, …).
         training: the settings' section `training`, of which this reads all but the architecture.
         seed: seeds the order of the rows.
@@ -88,14 +81,15 @@ def fit(
     """
     with distribution.scope(strategy):
         optimizer = keras.optimizers.AdamW(
-            _schedule(training, len(target)),
+            objective.schedule(training, len(target)),
             weight_decay=training["weight_decay"],
             use_ema=True,
-            ema_momentum=EMA_MOMENTUM,
+            ema_momentum=objective.EMA_MOMENTUM,
         )
         optimizer.build(model.trainable_variables)
     batch_size, epochs = min(training["batch_size"], len(target)), training["epochs"]
-    data, labels = {name: tf.constant(values) for name, values in inputs.items()}, tf.constant(target)
+    data = {tensor.name: tf.constant(inputs[tensor.name]) for tensor in model.inputs}
+    labels = tf.constant(target)
     if strategy:
         step = distribution.step_of_replicas(strategy, model, optimizer, loss, data, labels, batch_size)
     else:
@@ -127,18 +121,9 @@ def _step(
     return step
 
 
-def _schedule(training: dict[str, Any], count: int) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Return the learning rate by step: a linear warm-up, then half a cosine down to nothing."""
-    steps = math.ceil(count / training["batch_size"]) * training["epochs"]
-    warm_up = max(1, round(WARM_UP_SHARE * steps))
-    return keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, steps - warm_up), warmup_target=training["learning_rate"], warmup_steps=warm_up
-    )
-
-
 def _write_events(losses: Sequence[float], training: dict[str, Any], count: int, folder: str) -> None:
     """Write loss and learning rate of each epoch, by Keras's names, as TensorBoard reads them."""
-    schedule, steps = _schedule(training, count), math.ceil(count / training["batch_size"])
+    schedule, steps = objective.schedule(training, count), math.ceil(count / training["batch_size"])
     # `tf.summary.scalar` writes the same, but only if the tensorboard package is installed.
     metadata = tf.compat.v1.SummaryMetadata(plugin_data={"plugin_name": "scalars"})
     metadata.data_class = _SCALAR
@@ -171,26 +156,33 @@ def train(
     base_model: str | None = None,
     strategy: tf.distribute.Strategy | None = None,
 ) -> tuple[keras.Model, list[float]]:
-    """Return a model trained on raw rows with the label, and the mean loss of each epoch.
+    """Return a model trained on raw rows with the labels, and the mean loss of each epoch.
 
     The result is the same for the same arguments on the same machine; over several replicas but for the order of sums.
     With warm start it begins with the weights of `base_model`, a SavedModel's folder. `training` is the settings'
     section, `transform_graph` the artifact's folder; without a strategy one device trains. More replicas than a step
     has rows are a ConfigurationError.
     """
+    return train_transformed(transformed(columns, transform_graph), training, seed, base_model, strategy)
+
+
+def train_transformed(
+    columns: rows.Columns,
+    training: dict[str, Any],
+    seed: int,
+    base_model: str | None = None,
+    strategy: tf.distribute.Strategy | None = None,
+) -> tuple[keras.Model, list[float]]:
+    """Return what `train` does, for rows that have gone through the transform graph (see `transformed`)."""
     repeatable(seed)
-    inputs = transformed(columns, transform_graph)
-    label = inputs.pop(features.LABEL)
+    inputs, labels = split_labels(columns)
     with distribution.scope(strategy):
-        model = architectures.build(
-            training["hidden_units"],
-            training["embedding_dimensions"],
-            training["dropout"],
-            Trend.fit(inputs, label),
-        )
+        model = architectures.build(training, Trend.fit(inputs, labels))
         if training["warm_start"]:
             _warm_start(model, base_model)
-    losses = fit(model, inputs, label, training, seed, loss_of(label), strategy)
+        to_train = architectures.with_heads(model)
+    target = labels[:, 0] if to_train is model else labels
+    losses = fit(to_train, inputs, target, training, seed, objective.loss_of(target), strategy)
     if strategy is None:
         return model, losses
     # Variables of a strategy belong to its devices; what is written and served must not.

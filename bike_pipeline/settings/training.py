@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from bike_pipeline.settings.section import Count, Positive, Section
 
+Architecture = Literal["linear", "deep"]
 Strategy = Literal["none", "mirrored", "multi_worker"]
 
 
@@ -15,6 +16,7 @@ class TrainingSettings(Section):
     """The model and how it is trained.
 
     Attributes:
+        architecture: the model family, one of `modeling/architectures/`.
         batch_size: rows a step, over all replicas.
         learning_rate: peak of the schedule (warm-up, then cosine).
         weight_decay: AdamW's decay.
@@ -28,6 +30,7 @@ class TrainingSettings(Section):
         worker_timeout: seconds that a worker of `multi_worker` waits for the others before it gives up.
     """
 
+    architecture: Architecture
     epochs: Count
     batch_size: Count
     learning_rate: Positive

@@ -136,23 +136,6 @@ def test_no_rounds_are_refused() -> None:
         end_to_end.main(["--rounds", "0"])
 
 
-def test_the_floor_trains_the_products_architecture() -> None:
-    from benchmarks.floor import model as floor
-    from bike_pipeline.modeling import architectures
-    from bike_pipeline.modeling.trend import Trend
-    from bike_pipeline.settings import load_settings
-
-    training = load_settings().training.model_dump(mode="json")
-    ours = architectures.build(
-        training["hidden_units"], training["embedding_dimensions"], training["dropout"], Trend(4.5)
-    )
-    theirs = floor.build(training, mean_log_label=4.5)
-    assert {(w.path, tuple(w.shape)) for w in theirs.weights} == {(w.path, tuple(w.shape)) for w in ours.weights}
-    assert set(theirs.input) == set(ours.input)
-    kinds = [[type(layer).__name__ for layer in model.layers] for model in (ours, theirs)]
-    assert kinds[0] == kinds[1]
-
-
 @pytest.mark.slow
 def test_the_floor_does_the_same_work(tmp_path: Path) -> None:
     from benchmarks.floor import pipeline as floor

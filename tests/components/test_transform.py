@@ -42,7 +42,7 @@ def transformed_by(
             "in_memory_rows": in_memory_rows,
         },
     )
-    outputs = (preprocessing.DENSE, *preprocessing.CODES, preprocessing.MONTHS_BEFORE_END)
+    outputs = preprocessing.OUTPUTS
     steps = np.linspace(0, 1, 50)
     raw = {
         f"{name}": tf.constant(

@@ -32,7 +32,7 @@ class FullSize:
 
 @pytest.fixture(scope="session")
 def full_size(few_rows: dict[str, Any], transform_graph: Path, tmp_path_factory: pytest.TempPathFactory) -> FullSize:
-    """The served architecture: 128 and 64 hidden units."""
+    """A trunk of 128 and 64 hidden units."""
     from bike_pipeline import features
     from bike_pipeline.exporting.formats.base import Source
     from bike_pipeline.modeling import saved_model, training
@@ -47,6 +47,19 @@ def full_size(few_rows: dict[str, Any], transform_graph: Path, tmp_path_factory:
     inputs = {f.name: few_rows[f.name] for f in features.MODEL_INPUTS}
     source = Source(path, inputs, shared=tmp_path_factory.mktemp("shared"))
     return FullSize(source, golden, served.predict(golden), few_rows, served.predict({**inputs}))
+
+
+@pytest.fixture(scope="session")
+def linear(few_rows: dict[str, Any], transform_graph: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A model of the architecture `linear`."""
+    from bike_pipeline import features
+    from bike_pipeline.exporting.formats.base import Source
+    from bike_pipeline.modeling import saved_model, training
+
+    model, _ = training.train(few_rows, str(transform_graph), {**TRAINING, "architecture": "linear"}, seed=7)
+    path = tmp_path_factory.mktemp("linear") / "model"
+    saved_model.write(model, str(transform_graph), str(path), {})
+    return Source(path, {f.name: few_rows[f.name] for f in features.MODEL_INPUTS})
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from bike_pipeline.exporting.formats.c import c_source
 from bike_pipeline.exporting.formats.c.c_source import CSource
 from bike_pipeline.modeling.golden import broken_rows, golden_rows
 from bike_pipeline.modeling.loaded_model import LoadedModel
-from tests.conftest import Exported
+from tests.conftest import TRAINING, Exported
 
 SANITIZERS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 
@@ -79,9 +79,18 @@ def test_the_single_row_function_takes_the_struct_of_the_header(generated: Path,
     assert (np.asarray(answers, np.float32) == loaded.predict(rows)[:50]).all()
 
 
-@pytest.mark.parametrize(("hidden", "embedding"), [((), 2), ((21,), 1), ((40, 16, 3), 8)])
-def test_other_depths_and_widths_are_generated_alike(
-    exported: Exported, rows: dict[str, Any], tmp_path: Path, hidden: tuple[int, ...], embedding: int
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"hidden_units": (), "embedding_dimensions": 2},
+        {"hidden_units": (21,), "embedding_dimensions": 1},
+        {"hidden_units": (40, 16, 3), "embedding_dimensions": 8},
+        {"architecture": "linear"},
+    ],
+)
+@pytest.mark.parametrize(("repeated", "knots"), [(False, 0), (False, 7), (True, 800)])
+def test_other_architectures_depths_and_widths_are_generated_alike(
+    exported: Exported, rows: dict[str, Any], tmp_path: Path, wanted: dict[str, Any], repeated: bool, knots: int
 ) -> None:
     import keras
 
@@ -89,10 +98,12 @@ def test_other_depths_and_widths_are_generated_alike(
     from bike_pipeline.modeling.trend import Trend
 
     keras.utils.set_random_seed(5)
-    model = architectures.build(hidden, embedding, 0.1, Trend(4.0, growth=0.05))
-    # Month and level begin at zero, where a mistake would not show.
+    model = architectures.build(
+        {**TRAINING, **wanted}, Trend((4.0, 2.0, 3.0), (0.05, 0.04, 0.06), repeated, 1.0, knots)
+    )
+    # The level begins at zero, where a mistake would not show.
     for weights in model.weights:
-        weights.assign(np.random.default_rng(3).normal(0, 0.2, weights.shape))
+        weights.assign(weights + np.random.default_rng(3).normal(0, 0.2, weights.shape))
     path = written(model, exported, tmp_path)
     (tmp_path / "c").mkdir()
     CSource().export(Source(path, rows), tmp_path / "c")

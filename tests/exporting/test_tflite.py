@@ -18,6 +18,8 @@ from bike_pipeline.exporting.formats.base import ROWS_PER_END, Source, with_extr
 from bike_pipeline.exporting.formats.registry import format_of
 
 FORMATS = ("tflite_float32", "tflite_float16", "tflite_dynamic_range", "tflite_int8")
+# Weights of the trunk's two layers, and of what it sees of 184 knots.
+LARGE = {60 * 128, 128 * 64, 184 * 8}
 # What a device does: it has the runtime and numpy, and TensorFlow can be neither imported nor needed.
 DEVICE = """
 import json, sys
@@ -106,9 +108,9 @@ def test_hardly_anything_is_lost_on_labels(name: str, full_size: Any, files: dic
 
 def test_the_files_are_as_small_as_promised(files: dict[str, Path]) -> None:
     sizes = {name: (folder / "model.tflite").stat().st_size for name, folder in files.items()}
-    assert sizes["tflite_float32"] <= 120_000
+    assert sizes["tflite_float32"] <= 400_000
     assert sizes["tflite_float16"] < 0.75 * sizes["tflite_float32"]
-    assert max(sizes["tflite_int8"], sizes["tflite_dynamic_range"]) <= 60_000
+    assert max(sizes["tflite_int8"], sizes["tflite_dynamic_range"]) <= 120_000
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -134,13 +136,13 @@ def test_the_large_layers_of_the_int8_file_compute_in_int8(files: dict[str, Path
             tensors = [graph.tensors[index] for index in operator.inputs[:2]]
             kinds[int(np.prod(tensors[1].shape))] = [tensor.type for tensor in tensors]
     int8, float32 = schema.TensorType.INT8, schema.TensorType.FLOAT32
-    assert kinds == {32 * 128: [int8, int8], 128 * 64: [int8, int8], 64: [float32, float32], 13: [float32, float32]}
+    assert {size for size, types in kinds.items() if types == [int8, int8]} == LARGE
+    assert {size for size, types in kinds.items() if types == [float32, float32]} == {2 * 64, 184}
 
 
-def test_a_model_without_large_layers_is_not_said_to_be_quantized(exported: Any, tmp_path: Path) -> None:
-    source = Source(exported.path, {f.name: exported.rows[f.name] for f in features.MODEL_INPUTS})
+def test_a_model_without_large_layers_is_not_said_to_be_quantized(linear: Source, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="nothing to quantize"):
-        format_of("tflite_int8").export(source, tmp_path)
+        format_of("tflite_int8").export(linear, tmp_path)
 
 
 def test_without_the_quantizer_the_error_says_what_to_install(

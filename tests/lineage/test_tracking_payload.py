@@ -35,7 +35,7 @@ def test_settings_metrics_by_slice_and_where_they_come_from(runs: Runs) -> None:
     told = tracking_payload(Lineage(runs.recorder.store), "run-2")
     assert told.run_id == "run-2"
     assert told.parameters["training.epochs"] == str(runs.settings.training.epochs)
-    assert told.parameters["training.hidden_units"] == "[128, 64]"
+    assert told.parameters["training.hidden_units"] == "[224, 128]"
     assert not any(name.startswith("tracking") for name in told.parameters)
     assert told.metrics["mae"] == 40.0
     assert told.metrics["season/1/rmse"] == 80.0

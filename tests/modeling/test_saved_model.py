@@ -83,7 +83,8 @@ def test_weather_far_outside_does_not_make_rentals_explode(served, exported):
 
 
 def test_hours_after_the_training_period_stand_at_its_end(served, exported):
-    december = {n: exported.rows[n][:50] for n in NAMES} | {"yr": np.ones(50, np.int64), "mnth": np.full(50, 12)}
+    december = {n: exported.rows[n][:50] for n in NAMES}
+    december |= {name: np.full(50, value) for name, value in (("yr", 1), ("mnth", 12), ("day", 31))}
     later = december | {"yr": np.full(50, 8)}
     earlier = december | {"yr": np.zeros(50, np.int64)}
     np.testing.assert_array_equal(ask(served, later), ask(served, december))
@@ -93,7 +94,7 @@ def test_hours_after_the_training_period_stand_at_its_end(served, exported):
 def test_rentals_are_never_negative(exported, tmp_path):
     model = keras.models.clone_model(exported.model)
     model.set_weights(exported.model.get_weights())
-    head = model.get_layer("rentals")
+    head = model.get_layer("riders")
     kernel, bias = head.get_weights()
     head.set_weights([kernel * 0, bias * 0 - 5])
     saved_model.write(model, str(exported.transform_graph), str(tmp_path / "model"), {})

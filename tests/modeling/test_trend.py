@@ -5,30 +5,43 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bike_pipeline.modeling import preprocessing, training
-from bike_pipeline.modeling.trend import FEWEST_MONTHS, LARGEST_GROWTH, REPEATED_MONTHS, Trend, sun_elevation
+from bike_pipeline import features
+from bike_pipeline.modeling import architectures, preprocessing, training
+from bike_pipeline.modeling.trend import (
+    CLOSEST_KNOT_DAYS,
+    DAYS_A_MONTH,
+    FEWEST_MONTHS,
+    KNOT_DAYS,
+    LARGEST_GROWTH,
+    LEVEL_MONTHS,
+    REPEATED_MONTHS,
+    Trend,
+    knot_days,
+)
 from tests.conftest import TRAINING
 
 
-def rows_of(months, growth, seed=3, per_month=400):
+def rows_of(months, growth, seed=3, per_day=13):
     """Return transformed rows of the last `months` months and rentals that grow, with season and hour."""
     generator = np.random.default_rng(seed)
-    count = months * per_month
-    before_end = np.repeat(np.arange(months)[::-1], per_month)
-    month = (11 - before_end) % 12
-    hour, workingday = generator.integers(0, 24, count), generator.integers(0, 2, count)
+    days = round(months * DAYS_A_MONTH)
+    count = days * per_day
+    before_end = np.repeat(np.arange(days)[::-1], per_day)
+    month = ((11.99 - before_end / DAYS_A_MONTH) % 12).astype(np.int64)
+    hour, workingday = np.tile(np.arange(per_day), days), generator.integers(0, 2, count)
     warmth = np.sin((month - 3) * np.pi / 6) + generator.normal(0, 0.4, count)
     dense = np.zeros((count, preprocessing.DENSE_WIDTH), np.float32)
     dense[:, 0] = warmth
-    inputs = {
+    inputs = {name: generator.integers(0, size, count) for name, size in preprocessing.CODES.items()} | {
+        "hour": hour,
         "hour_workingday": hour + 24 * workingday,
-        "hour_weekday": hour,
-        "weather": generator.integers(0, 4, count),
         "month": month,
-        preprocessing.MONTHS_BEFORE_END: before_end.astype(np.float32),
+        preprocessing.DAYS_BEFORE_END: before_end.astype(np.float32),
         preprocessing.DENSE: dense,
+        preprocessing.TIME_OF_YEAR: np.zeros((count, preprocessing.TIME_OF_YEAR_WIDTH), np.float32),
     }
-    log_label = 5 + 0.4 * warmth + 0.5 * np.sin(hour / 4) + generator.normal(0, 0.2, count) - growth * before_end
+    grown = growth * before_end / DAYS_A_MONTH
+    log_label = 5 + 0.4 * warmth + 0.5 * np.sin(hour / 4) + generator.normal(0, 0.2, count) - grown
     return inputs, np.expm1(np.maximum(log_label, 0.0)).astype(np.float32)
 
 
@@ -37,17 +50,19 @@ def rows_of(months, growth, seed=3, per_month=400):
 def test_growth_is_told_from_season_and_hour(months, growth):
     inputs, label = rows_of(months, growth)
     trend = Trend.fit(inputs, label)
-    assert trend.growth == pytest.approx(growth, abs=0.006)
+    assert trend.growths == pytest.approx((growth,), abs=0.006)
     assert trend.repeated == (months >= REPEATED_MONTHS)
-    before_end = inputs[preprocessing.MONTHS_BEFORE_END]
-    assert trend.start == pytest.approx(np.mean(np.log1p(label) + trend.growth * before_end), rel=1e-6)
+    months_before_end = inputs[preprocessing.DAYS_BEFORE_END] / DAYS_A_MONTH
+    assert trend.starts == pytest.approx((np.mean(np.log1p(label) + growth * months_before_end),), rel=0.02)
 
 
 def test_a_few_months_have_no_growth_and_a_wild_one_is_bounded():
     inputs, label = rows_of(FEWEST_MONTHS - 1, 0.3)
-    assert Trend.fit(inputs, label) == Trend(float(np.mean(np.log1p(label.astype(float)))), 0.0, False)
-    assert Trend.fit(*rows_of(8, 0.5)).growth == LARGEST_GROWTH
-    assert Trend.fit(*rows_of(8, -0.5)).growth == -LARGEST_GROWTH
+    trend = Trend.fit(inputs, label)
+    assert (trend.growths, trend.repeated, trend.knots) == ((0.0,), False, 0)
+    assert trend.starts == pytest.approx((np.mean(np.log1p(label.astype(float))),))
+    assert Trend.fit(*rows_of(8, 0.5)).growths == (LARGEST_GROWTH,)
+    assert Trend.fit(*rows_of(8, -0.5)).growths == (-LARGEST_GROWTH,)
 
 
 def test_growth_is_the_same_however_the_rows_are_cut(monkeypatch):
@@ -59,33 +74,69 @@ def test_growth_is_the_same_however_the_rows_are_cut(monkeypatch):
 
 def test_a_label_that_is_constant_does_not_grow():
     inputs, label = rows_of(12, 0.05)
-    assert Trend.fit(inputs, np.full_like(label, 40.0)).growth == pytest.approx(0.0, abs=1e-4)
+    assert Trend.fit(inputs, np.full_like(label, 40.0)).growths == pytest.approx((0.0,), abs=1e-4)
 
 
-def test_the_sun_is_highest_at_noon_in_june_and_below_the_horizon_at_night():
-    month, hour = (grid.ravel() for grid in np.meshgrid(np.arange(12), np.arange(24)))
-    sine = sun_elevation(month, hour)
-    assert month[np.argmax(sine)] == 5
-    assert hour[np.argmax(sine)] in {11, 12}
-    assert (sine[hour == 0] < 0).all()
-    # At the equinoxes the sun stands at 90° less the latitude.
-    assert sun_elevation(np.array([2]), np.array([11]))[0] == pytest.approx(np.cos(np.radians(38.9)), abs=0.05)
+def test_every_label_has_its_own_start_and_growth():
+    (inputs, label), (_, other) = rows_of(12, 0.03), rows_of(12, 0.01)
+    trend = Trend.fit(inputs, np.stack([label, other, label * 0], axis=1))
+    alone = [Trend.fit(inputs, values) for values in (label, other, label * 0)]
+    assert trend.starts == pytest.approx([one.starts[0] for one in alone])
+    assert trend.growths == pytest.approx([one.growths[0] for one in alone])
+    assert trend.growths[0] > trend.growths[1] > trend.growths[2] == 0.0
 
 
-@pytest.mark.parametrize("months", [12, 24])
-def test_month_and_level_are_learnt_from_two_years_and_growth_from_one(months):
-    from bike_pipeline.modeling import architectures
+@pytest.mark.parametrize(
+    ("kept", "expected"),
+    [
+        (lambda day, hour: day >= 0, KNOT_DAYS),
+        # A day without rows now and then is an outage; a quarter of all hours at random lies between others.
+        (lambda day, hour: day % 50 > 0, KNOT_DAYS),
+        (lambda day, hour: np.random.default_rng(1).random(len(day)) > 0.25, CLOSEST_KNOT_DAYS),
+        (lambda day, hour: day % 30 < 20, 30.0),
+        # Half a year is no gap to draw a line over.
+        (lambda day, hour: abs(day - 365) > 90, KNOT_DAYS),
+    ],
+)
+def test_knots_stand_as_close_as_the_hours_without_rows_allow(kept, expected):
+    day, hour = (grid.ravel() for grid in np.meshgrid(np.arange(730), np.arange(24)))
+    chosen = kept(day, hour)
+    assert knot_days(day[chosen], hour[chosen]) == expected
 
-    inputs, label = rows_of(months, 0.04, per_month=60)
-    training.repeatable(5)
-    trend = Trend.fit(inputs, label)
-    model = architectures.build((8,), 2, 0.0, trend)
-    training.fit(model, inputs, label, {**TRAINING, "epochs": 2}, 5, training.loss_of(label))
-    learnt = {name: np.abs(model.get_layer(name).get_weights()[0]).max() > 0 for name in ("month_effect", "level")}
-    assert learnt == dict.fromkeys(learnt, months == 24)
-    # What lies after the training rows stands at their end, whatever the growth.
-    row = {name: values[-1:] for name, values in inputs.items()}
-    earlier = {**row, preprocessing.MONTHS_BEFORE_END: np.array([10.0], np.float32)}
-    if months == 12:
-        rise = float(model(row, training=False)[0] - model(earlier, training=False)[0])
-        assert rise == pytest.approx(10 * trend.growth, rel=1e-4)
+
+def trained(months):
+    inputs, label = rows_of(months, 0.04, per_day=4)
+    labels = np.stack([label, label * 0.2, label * 0.8], axis=1)
+    model, _ = training.train_transformed(
+        inputs | dict(zip(features.LABELS, labels.T, strict=True)), {**TRAINING, "dropout": 0.0, "epochs": 2}, 5
+    )
+    trend = Trend.fit(inputs, labels)
+    return model, trend, {tensor.name: inputs[tensor.name][-1:] for tensor in model.inputs}
+
+
+@pytest.mark.parametrize("months", [12, LEVEL_MONTHS, 24])
+def test_the_level_is_learnt_beside_the_growth_where_there_are_rows_enough(months):
+    model, _, _ = trained(months)
+    layers = {layer.name: layer for layer in model.layers}
+    assert ("level" in layers) == (months >= LEVEL_MONTHS)
+    assert ("level_of_trunk" in layers) == (preprocessing.TIME_OF_YEAR in layers) == (months >= REPEATED_MONTHS)
+    if months >= LEVEL_MONTHS:
+        assert np.abs(layers["level"].get_weights()[0]).max() > 0
+
+
+def test_a_year_alone_grows_by_what_the_ridge_found():
+    model, trend, row = trained(12)
+    earlier = {**row, preprocessing.DAYS_BEFORE_END: np.array([10 * DAYS_A_MONTH], np.float32)}
+    rise = np.diff([float(np.log(np.exp(model(r, training=False)[0]) + 1.0)) for r in (earlier, row)])
+    # log(1 + casual) and log(1 + registered) have a 1 more than log(1 + rentals).
+    low, high = sorted(10 * growth for growth in trend.growths[1:])
+    assert low - 1e-3 < rise < high + 1e-3
+
+
+def test_the_model_and_its_heads_answer_the_sum_of_both_kinds_of_riders():
+    model, _, row = trained(12)
+    answer, *heads = architectures.with_heads(model)(row, training=False).numpy()[0]
+    assert answer == pytest.approx(float(model(row, training=False)[0]), rel=1e-6)
+    assert np.expm1(answer) == pytest.approx(np.maximum(np.expm1(heads), 0.0).sum(), rel=1e-4)
+    alone = architectures.build({**TRAINING, "architecture": "linear"}, Trend((4.0, 2.0, 3.0), (0.0,) * 3))
+    assert architectures.with_heads(alone) is alone

@@ -23,11 +23,10 @@ import numpy.typing as npt
 from keras import ops
 from keras.quantizers import fake_quant_with_min_max_vars
 
-from bike_pipeline import features
 from bike_pipeline.errors import ExportError
 from bike_pipeline.exporting.compression.candidates import Material
 from bike_pipeline.exporting.formats.base import in_parts
-from bike_pipeline.modeling import architectures, saved_model, training
+from bike_pipeline.modeling import architectures, objective, saved_model, training
 from bike_pipeline.modeling.distribution import Loss
 from bike_pipeline.modeling.rows import Columns
 from bike_pipeline.modeling.trend import Trend
@@ -45,14 +44,21 @@ class Teacher:
 
     saved_model: Path
     inputs: Columns
-    label: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.float32]
+
+    @property
+    def label(self) -> npt.NDArray[np.float32]:
+        """The rentals of the training rows, shape (rows,)."""
+        rentals: npt.NDArray[np.float32] = self.labels[:, 0]
+        return rentals
 
     @classmethod
     def of(cls, material: Material) -> Teacher:
         """Put the training rows through the transform graph."""
-        inputs = training.transformed(material.train, str(material.transform_graph))
-        label = inputs.pop(features.LABEL)
-        return cls(material.saved_model, inputs, label)
+        return cls(
+            material.saved_model,
+            *training.split_labels(training.transformed(material.train, str(material.transform_graph))),
+        )
 
     def model(self) -> keras.Model:
         """Return a fresh copy of the blessed Keras model, from transformed features to log(1 + rentals)."""
@@ -69,7 +75,8 @@ class Teacher:
     def answers(self) -> npt.NDArray[np.float32]:
         """Return the blessed model's answers to the training rows, in rentals, shape (rows,)."""
         model = self.model()
-        logs = in_parts(lambda part: model(part, training=False).numpy(), self.inputs)
+        names = [tensor.name for tensor in model.inputs]
+        logs = in_parts(lambda part: model(part, training=False).numpy(), {name: self.inputs[name] for name in names})
         rentals: npt.NDArray[np.float32] = np.maximum(np.expm1(logs), 0.0).astype(np.float32)
         return rentals
 
@@ -145,7 +152,7 @@ def _pruned(teacher: Teacher, settings: exporting.PruningSettings, how: dict[str
                 constraint.keep(ops.convert_to_numpy(layer.kernel), sparsity_after(epochs, ramp, settings.sparsity))
                 layer.kernel.assign(constraint(layer.kernel))
 
-    training.fit(model, teacher.inputs, teacher.label, how, seed, training.loss_of(teacher.label), after_epoch=cut)
+    training.fit(model, teacher.inputs, teacher.label, how, seed, objective.loss_of(teacher.label), after_epoch=cut)
     for layer, constraint in kept:
         # The moving average of a weight remembers what it was before it was taken away.
         layer.kernel.assign(constraint(layer.kernel))
@@ -158,7 +165,7 @@ def loss_of(label: Any, teacher_weight: float) -> Loss:
 
     `label` has the rentals of the training rows, shape (rows,).
     """
-    single = training.loss_of(label)
+    single = objective.loss_of(label)
 
     def loss(target: Any, p: Any) -> Any:
         return (1.0 - teacher_weight) * single(target[:, 0], p) + teacher_weight * single(target[:, 1], p)
@@ -170,9 +177,13 @@ def _student(teacher: Teacher, settings: exporting.DistillationSettings, how: di
     target = np.stack([teacher.label, teacher.answers()], axis=1)
     training.repeatable(seed)
     # No dropout: a student this small has nothing to spare, and its teacher's answers hold it back from noise.
-    student = architectures.build(
-        settings.hidden_units, settings.embedding_dimensions, 0.0, Trend.fit(teacher.inputs, teacher.label)
-    )
+    of_student = {
+        "architecture": "deep",
+        "hidden_units": settings.hidden_units,
+        "embedding_dimensions": settings.embedding_dimensions,
+        "dropout": 0.0,
+    }
+    student = architectures.build(of_student, Trend.fit(teacher.inputs, teacher.labels))
     training.fit(student, teacher.inputs, target, how, seed, loss_of(teacher.label, settings.teacher_weight))
     return student
 
@@ -208,6 +219,6 @@ def _trained_in_eight_bits(
     model = teacher.model()
     rounding = keras.models.clone_model(model, clone_function=_in_eight_bits)
     rounding.set_weights(model.get_weights())
-    training.fit(rounding, teacher.inputs, teacher.label, how, seed, training.loss_of(teacher.label))
+    training.fit(rounding, teacher.inputs, teacher.label, how, seed, objective.loss_of(teacher.label))
     model.set_weights(rounding.get_weights())
     return model

@@ -67,7 +67,8 @@ def test_a_student_is_smaller_and_learns_from_its_teacher(
 
     def distance(settings: Any) -> float:
         student = trained_further("distillation", settings)
-        answers = np.expm1(np.asarray(student(teacher.inputs, training=False)))
+        inputs = {tensor.name: teacher.inputs[tensor.name] for tensor in student.inputs}
+        answers = np.expm1(np.asarray(student(inputs, training=False)))
         return float(np.abs(answers - blessed).mean())
 
     student = trained_further("distillation")
@@ -77,11 +78,11 @@ def test_a_student_is_smaller_and_learns_from_its_teacher(
 
 def test_the_students_loss_weighs_both_targets() -> None:
     from bike_pipeline.exporting.compression.methods import loss_of
-    from bike_pipeline.modeling import training
+    from bike_pipeline.modeling import objective
 
     label, taught = np.asarray([3.0, 50.0], np.float32), np.asarray([5.0, 40.0], np.float32)
     p = np.log1p(np.asarray([4.0, 44.0], np.float32))
-    single = training.loss_of(label)
+    single = objective.loss_of(label)
     found = float(loss_of(label, 0.25)(np.stack([label, taught], axis=1), p))
     assert found == pytest.approx(0.75 * float(single(label, p)) + 0.25 * float(single(taught, p)), rel=1e-6)
 

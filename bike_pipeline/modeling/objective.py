@@ -1,0 +1,59 @@
+"""What training minimizes, and how large its steps are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from keras import ops
+
+from bike_pipeline.modeling.distribution import Loss
+
+WARM_UP_SHARE = 0.08
+EMA_MOMENTUM = 0.99
+# exp() of a larger logit overflows the loss in the first steps; 9 means 8,102 rentals an hour.
+LARGEST_LOG = 9.0
+# Weight of each auxiliary label in the loss.
+AUXILIARY_SHARE = 0.25
+
+
+def loss_of(labels: npt.NDArray[Any]) -> Loss:
+    """Return half the squared log error over its variance plus half the Poisson loss over the mean label.
+
+    The first follows RMSLE, the second MAE and RMSE; alone, each loses on the other's metrics. The Poisson term is the
+    negative log-likelihood of a count with mean exp(p), up to a constant. Variance and mean are those of `labels`, the
+    rentals of the training rows, (rows,). Auxiliary labels behind them, (rows, 1 + labels), add a share of each one's
+    squared log error; the loss then takes targets and answers of that width.
+    """
+    every = labels.reshape(len(labels), -1)
+    # A constant label has no variance; the loss must not divide by it.
+    variances = [max(float(values.var()), 1e-6) for values in np.log1p(every.astype(np.float64)).T]
+    mean = max(float(every[:, 0].mean()), 1e-6)
+
+    def squared_log_error(label: keras.KerasTensor, p: keras.KerasTensor, variance: float) -> keras.KerasTensor:
+        return ops.mean(ops.square(ops.log1p(label) - p)) / variance
+
+    def single(label: keras.KerasTensor, p: keras.KerasTensor) -> keras.KerasTensor:
+        poisson = ops.mean(ops.exp(ops.minimum(p, LARGEST_LOG)) - label * p) / mean
+        return 0.5 * squared_log_error(label, p, variances[0]) + 0.5 * poisson
+
+    def with_auxiliary(label: keras.KerasTensor, p: keras.KerasTensor) -> keras.KerasTensor:
+        value = single(label[:, 0], p[:, 0])
+        for place, variance in enumerate(variances[1:], 1):
+            value += AUXILIARY_SHARE * squared_log_error(label[:, place], p[:, place], variance)
+        return value
+
+    return with_auxiliary if len(variances) > 1 else single
+
+
+def schedule(training: Mapping[str, Any], count: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Return the learning rate by step: a linear warm-up, then half a cosine down to nothing."""
+    steps = math.ceil(count / training["batch_size"]) * training["epochs"]
+    warm_up = max(1, round(WARM_UP_SHARE * steps))
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, max(1, steps - warm_up), warmup_target=training["learning_rate"], warmup_steps=warm_up
+    )
