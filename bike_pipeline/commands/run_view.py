@@ -160,6 +160,7 @@ def result_tables(result: RunResult) -> RenderableType:
     return Group(
         Text(f"\ncandidate against the baseline ({report['baseline']['reason']})", style="bold"),
         _comparison(candidate, baseline),
+        *_changes(report),
         Text("\ngates", style="bold"),
         _decisions(report),
     )
@@ -184,6 +185,25 @@ def _comparison(candidate: dict[Any, Any], baseline: dict[Any, Any]) -> Table:
                 cells.append(_number(metric, baseline.get(key, {}).get(metric)))
         made.add_row(*cells, style="bold" if key[0] == "overall" else None)
     return made
+
+
+def _changes(report: Any) -> list[RenderableType]:
+    """Return how sure each change against the baseline is, overall and on the slices that got worse most."""
+    changes = [d for d in report["decisions"] if d["kind"] == "change" and d.get("low") is not None]
+    worst = report.get("worst_slice")
+    said = [Text(f"worst slice of those that decide: {worst['reason']}")] if worst else []
+    if not changes:
+        return [*said]
+    overall = [d for d in changes if d["slicing"] == "overall"]
+    slices = sorted((d for d in changes if d["slicing"] != "overall"), key=lambda d: -d["value"])
+    title = f"change against the baseline, its {report['confidence']:.0%} interval by weeks or days, and what that says"
+    rows = []
+    for d in overall + slices[:_WORST_SLICES]:
+        name = f"{METRIC_NAMES[d['metric']]} {features.slice_name(d['slicing'], d['slice'])}"
+        blocks = f"{d['blocks']} {'weeks' if d['block_days'] > 1 else 'days'}"
+        rows.append((name, f"{d['value']:+.1%}", f"{d['low']:+.1%} to {d['high']:+.1%}", blocks, d["word"]))
+    made = table(("name", "change", "interval", "blocks", "word"), rows, header=False)
+    return [Text(f"\n{title}", style="bold"), made, *said]
 
 
 def _error_of(row: Any) -> float:

@@ -23,7 +23,7 @@ from tfx.utils import io_utils, path_utils, proto_utils
 from bike_pipeline.components import base, beam_engine
 from bike_pipeline.components.base import Artifacts
 from bike_pipeline.errors import DataError, ModelError
-from bike_pipeline.modeling import evaluation, saved_model, slice_sums, slices, tfma_output
+from bike_pipeline.modeling import evaluation, paired_bootstrap, saved_model, slice_sums, slices, tfma_output
 from bike_pipeline.modeling import rows as row_files
 from bike_pipeline.modeling.slice_sums import Job, Measured
 from bike_pipeline.settings.evaluation import EvaluationSettings
@@ -65,25 +65,19 @@ class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
 
         candidate = evaluation.read_metrics(output.uri, evaluation.CANDIDATE)
         baseline = evaluation.read_metrics(output.uri, evaluation.BASELINE) if len(models) > 1 else None
-        naive_mae = measured.naive_error / measured.rows
-        decisions = evaluation.decide(settings, candidate, baseline, naive_mae)
+        by_slice = paired_bootstrap.changes(measured, evaluation.CANDIDATE, evaluation.BASELINE, settings.bootstrap)
+        changes = {evaluation.recorded(key): by_metric for key, by_metric in by_slice.items()}
+        decisions = evaluation.decide(settings, candidate, baseline, measured.naive_mae, changes)
         trained = _trained_slices(folders[evaluation.CANDIDATE])
         decisions += list(evaluation.unjudged(settings, candidate, trained, decisions))
-        warnings = evaluation.warnings(settings, candidate, baseline, decisions)
-        for warning in warnings:
+        looked_up = {
+            "state": state,
+            "reason": lookup.get_string_custom_property(REASON_PROPERTY),
+            "serving_version": lookup.get_int_custom_property(VERSION_PROPERTY),
+        }
+        report = evaluation.report(settings, decisions, candidate, baseline, looked_up, measured.naive_maes)
+        for warning in report["warnings"]:
             logging.warning("Evaluator: %s", warning)
-        report = evaluation.report(
-            decisions,
-            candidate,
-            baseline,
-            {
-                "state": state,
-                "reason": lookup.get_string_custom_property(REASON_PROPERTY),
-                "serving_version": lookup.get_int_custom_property(VERSION_PROPERTY),
-            },
-            naive_mae,
-            warnings,
-        )
         report["blessed_by_tfma"] = blessed_by_tfma
         report["blessed"] = blessed_by_tfma and report["blessed"]
         # A metric may be no number, for which neither JSON nor the metadata store has a name.
@@ -91,11 +85,18 @@ class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
         io_utils.write_string_file(os.path.join(output.uri, DECISIONS_FILE), json.dumps(finite_report, indent=2))
         # The file may be freed one day; what was decided, and why, stays on record.
         output.set_string_custom_property(DECISIONS_PROPERTY, json.dumps(finite_report))
-        for name, value in candidate[slices.OVERALL, ""].items():
-            if math.isfinite(value):
-                output.set_float_custom_property(f"metric_{name}", float(value))
-        if warnings:
-            output.set_int_custom_property("warnings", len(warnings))
+        numbers: dict[str, float | None] = {
+            f"metric_{name}": value for name, value in candidate[slices.OVERALL, ""].items()
+        }
+        for decision in decisions:
+            if decision.kind == "change" and decision.slicing == slices.OVERALL:
+                name = f"change_{decision.metric}"
+                numbers |= {name: decision.value, f"{name}_low": decision.low, f"{name}_high": decision.high}
+        for name, value in numbers.items():
+            if value is not None and math.isfinite(value):
+                output.set_float_custom_property(name, float(value))
+        if report["warnings"]:
+            output.set_int_custom_property("warnings", len(report["warnings"]))
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         _bless(blessing, models, report["blessed"])
         for artifact in (output, blessing):

@@ -19,6 +19,7 @@ from bike_pipeline import features, progress
 from bike_pipeline.components import base
 from bike_pipeline.components.artifact_types import ModelCard as Card
 from bike_pipeline.components.base import Artifacts
+from bike_pipeline.lineage.queries.evidence import GATES
 from bike_pipeline.lineage.records.run_record import canonical
 from bike_pipeline.lineage.reports import model_card
 from bike_pipeline.lineage.store.metadata_store import Lineage
@@ -27,8 +28,6 @@ from bike_pipeline.modeling.permutation_importance import permutation_importance
 from bike_pipeline.stages import DECISIONS_FILE, EVAL, Stage
 
 RECORD_PROPERTY, SUMMARY_PROPERTY = "record", "summary"
-# Of what an evaluation decided, as `lineage.queries.evidence.evidence_of` keeps it.
-_GATES = ("blessed", "baseline", "decisions", "hourly_mean_mae")
 # Inputs that the summary names.
 _NAMED = 3
 
@@ -90,7 +89,7 @@ class ModelCardExecutor(base_executor.BaseExecutor):
         card = {
             **json.loads(output.get_string_custom_property(RECORD_PROPERTY)),
             # Of this evaluation: the model may have been evaluated by other limits since.
-            "gates": {name: decided[name] for name in _GATES},
+            "gates": {name: decided.get(name) for name in GATES},
             "metrics": decided["candidate_metrics"],
             "explanations": explanations,
         }

@@ -6,8 +6,9 @@ import hashlib
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import tensorflow_model_analysis as tfma
@@ -15,6 +16,9 @@ from tensorflow_model_analysis.proto import config_pb2
 
 from bike_pipeline import features
 from bike_pipeline.modeling import metrics, tfma_output
+from bike_pipeline.modeling.decision import Decision, by_interval
+from bike_pipeline.modeling.paired_bootstrap import DAYS_A_WEEK, Change
+from bike_pipeline.modeling.slice_sums import SliceKey
 from bike_pipeline.modeling.slices import OVERALL, SLICINGS, RowsBySlice
 from bike_pipeline.settings.evaluation import EvaluationSettings
 from bike_pipeline.storage.files import as_pattern
@@ -24,6 +28,8 @@ ROWS = "rows"
 
 # Metrics by slice: (slicing, value) -> {metric: value, "rows": number of rows}.
 SliceMetrics = dict[tuple[str, str], dict[str, float]]
+# Changes against the baseline by slice and metric, where there are weeks or days enough for an interval.
+SliceChanges = Mapping[tuple[str, str], Mapping[str, Change]]
 
 
 def metric_set() -> str:
@@ -35,7 +41,8 @@ def metric_set() -> str:
 def eval_config(settings: EvaluationSettings) -> config_pb2.EvalConfig:
     """Return TFMA's configuration: both models through the served signature, on raw counts.
 
-    TFMA itself enforces the overall thresholds; `decide` adds the slices, which bind only from a number of rows on.
+    TFMA itself enforces the overall thresholds, those against the baseline where they hold whatever an interval says;
+    `decide` adds the intervals and the slices.
     """
     config = config_pb2.EvalConfig()
     for name in (CANDIDATE, BASELINE):
@@ -63,7 +70,8 @@ def eval_config(settings: EvaluationSettings) -> config_pb2.EvalConfig:
             if value.lower is not None:
                 threshold.value_threshold.lower_bound.value = value.lower
         if change := changes.get(name):
-            threshold.change_threshold.relative.value = change.max_increase
+            plain = change.max_increase if change.severe_increase is None else change.severe_increase
+            threshold.change_threshold.relative.value = plain
             threshold.change_threshold.direction = config_pb2.MetricDirection.LOWER_IS_BETTER
     return config
 
@@ -89,6 +97,11 @@ def read_metrics(evaluation_path: str, model_name: str) -> SliceMetrics:
     return found
 
 
+def recorded(key: SliceKey) -> tuple[str, str]:
+    """Return the key of a slice in the sums as metrics and decisions have it."""
+    return key[0], "" if key[1] is None else str(key[1])
+
+
 def _slice_key(key: Any) -> tuple[str, str]:
     for single in key.single_slice_keys:
         kind = single.WhichOneof("kind")
@@ -97,81 +110,60 @@ def _slice_key(key: Any) -> tuple[str, str]:
     return OVERALL, ""
 
 
-@dataclass(frozen=True)
-class Decision:
-    """One threshold, applied.
-
-    Attributes:
-        kind: "value", "change" (against the baseline), "reference" (against the naive baseline) or "coverage" (that a
-            slice is judged at all).
-        metric: the metric; "limits", how many judge a slice, for "coverage".
-        slice: the slice's value; "" for overall.
-        value: the candidate's metric; for "change" the relative increase; for "reference" the ratio.
-        binding: whether it decides; a slice with too few `rows` is reported only.
-        passed: whether the value lies within the limits. A value that is missing or not a number never passes.
-        note: why a slice is not judged; "" for the other kinds.
-    """
-
-    kind: str
-    metric: str
-    slicing: str
-    slice: str
-    value: float
-    lower: float | None
-    upper: float
-    rows: int
-    binding: bool
-    passed: bool
-    note: str = ""
-
-    @property
-    def reason(self) -> str:
-        """The decision in words."""
-        where = features.slice_name(self.slicing, self.slice)
-        if self.note:
-            return f"{where}, {self.rows} rows: not judged: {self.note}"
-        limits = f"at most {self.upper:g}" if self.lower is None else f"between {self.lower:g} and {self.upper:g}"
-        what = {
-            "value": self.metric,
-            "change": f"{self.metric} against the baseline",
-            "reference": f"{self.metric} as a share of the naive baseline's",
-        }[self.kind]
-        value = f"{self.value:.4g}"
-        if self.kind == "change":
-            limits = f"at most {100 * self.upper:+g} %"
-            value = f"{100 * self.value:+.1f} %" if math.isfinite(self.value) else value
-        note = "" if self.binding else f" (only {self.rows} rows: reported)"
-        return f"{what}, {where}: {value}, {limits}{note}"
-
-
 def decide(
-    settings: EvaluationSettings, candidate: SliceMetrics, baseline: SliceMetrics | None, naive_mae: float
+    settings: EvaluationSettings,
+    candidate: SliceMetrics,
+    baseline: SliceMetrics | None,
+    naive_mae: float,
+    changes: SliceChanges | None = None,
 ) -> list[Decision]:
     """Apply every threshold of the settings; the candidate passes if all binding decisions passed.
 
     Without a baseline change thresholds rest; `naive_mae` is that of the naive baseline on the same rows, in rentals.
+    Without `changes` the limits against the baseline hold for the plain numbers.
     """
-    limits = [("value", limit.metric, limit.slicing, limit.lower, limit.upper) for limit in settings.value_thresholds]
-    if baseline is not None:
-        limits += [("change", c.metric, c.slicing, None, c.max_increase) for c in settings.change_thresholds]
     decisions = []
-    for kind, metric, slicing, lower, upper in limits:
+
+    def measured(slicing: str) -> Iterator[tuple[tuple[str, str], dict[str, float]]]:
         # A threshold on slices that were not measured must not pass unseen.
         for key in sorted(key for key in candidate if key[0] == slicing) or [(slicing, "")]:
-            measured = candidate.get(key, {})
-            value, rows = measured.get(metric, math.nan), int(measured.get(ROWS, 0))
-            if kind == "change" and baseline is not None:
-                before = baseline.get(key, {}).get(metric, math.nan)
-                value = (value - before) / before if before else math.nan
-            binding = not measured or slicing == OVERALL or rows >= settings.min_rows.get(slicing, 1)
-            passed = value <= upper and (lower is None or value >= lower) and math.isfinite(value)
-            decisions.append(Decision(kind, metric, *key, value, lower, upper, rows, binding, passed))
+            yield key, candidate.get(key, {})
+
+    for limit in settings.value_thresholds:
+        for key, found in measured(limit.slicing):
+            value, rows, lower = found.get(limit.metric, math.nan), int(found.get(ROWS, 0)), limit.lower
+            passed = value <= limit.upper and (lower is None or value >= lower) and math.isfinite(value)
+            binding = not found or _has_rows(settings, key[0], rows)
+            decisions.append(Decision("value", limit.metric, *key, value, lower, limit.upper, rows, binding, passed))
+    compared = [
+        (change, key, row, (changes or {}).get(key, {}).get(change.metric))
+        for change in (settings.change_thresholds if baseline is not None else ())
+        for key, row in measured(change.slicing)
+    ]
+    # How many limits are judged by the intervals of weeks, overall (True) and on slices.
+    families = Counter(
+        key[0] == OVERALL for _, key, _, interval in compared if interval and interval.days == DAYS_A_WEEK
+    )
+    for change, key, found, interval in compared:
+        before = (baseline or {}).get(key, {}).get(change.metric, math.nan)
+        value = (found.get(change.metric, math.nan) - before) / before if before else math.nan
+        rows = int(found.get(ROWS, 0))
+        binding = not found or _has_rows(settings, key[0], rows)
+        passed = math.isfinite(value) and value <= change.max_increase
+        plain = Decision("change", change.metric, *key, value, None, change.max_increase, rows, binding, passed)
+        if interval is not None and math.isfinite(value):
+            plain = by_interval(plain, change, interval, families[key[0] == OVERALL], settings.bootstrap)
+        decisions.append(plain)
     overall, upper = candidate[OVERALL, ""], settings.max_mae_to_mean
     # A naive MAE that is no number is no evidence; one of zero is not beaten by anything.
     ratio = overall["mae"] / naive_mae if naive_mae and math.isfinite(naive_mae) else math.nan
     rows, passed = int(overall[ROWS]), math.isfinite(ratio) and ratio <= upper
     decisions.append(Decision("reference", "mae", OVERALL, "", ratio, None, upper, rows, True, passed))
     return decisions
+
+
+def _has_rows(settings: EvaluationSettings, slicing: str, rows: int) -> bool:
+    return slicing == OVERALL or rows >= settings.min_rows.get(slicing, 1)  # type: ignore[call-overload]
 
 
 def unjudged(
@@ -209,31 +201,60 @@ def unjudged(
 def warnings(
     settings: EvaluationSettings, candidate: SliceMetrics, baseline: SliceMetrics | None, decisions: Sequence[Decision]
 ) -> list[str]:
-    """Return, in words, each slice that is too small to decide and on which the candidate is much worse."""
+    """Return, in words, each slice on which the candidate is much worse and which does not refuse it."""
     found = []
     for decision in decisions:
-        if decision.kind != "change" or decision.binding or decision.value <= settings.warn_increase:
+        decided = decision.binding and (not decision.passed or decision.slicing == OVERALL)
+        if decision.kind != "change" or decided or not decision.value > settings.warn_increase:
             continue
         key = (decision.slicing, decision.slice)
         now, before = (part.get(key, {}).get(decision.metric, math.nan) for part in (candidate, baseline or {}))
         fewest = settings.min_rows.get(decision.slicing, 1)  # type: ignore[call-overload]
+        why = f"fewer than the {fewest:,} of evaluation.min_rows, so it does not decide"
+        if decision.binding and decision.low is not None:
+            uncertain = "its interval holds no increase too, so it does not decide"
+            why = uncertain if decision.low <= 0 else f"it decides from {decision.upper:+.0%} on"
         found.append(
             f"{features.slice_name(*key)}: {decision.metric} {now:.1f} against {before:.1f} of the baseline "
-            f"({decision.value:+.0%}) on {decision.rows:,} rows; fewer than the {fewest:,} of evaluation.min_rows, so "
-            "it does not decide: look at it before you rely on the model there"
+            f"({decision.value:+.0%}) on {decision.rows:,} rows; {why}: look at it before you rely on the model there"
         )
     return found
 
 
+def worst_slice(
+    settings: EvaluationSettings, candidate: SliceMetrics, decisions: Sequence[Decision]
+) -> dict[str, Any] | None:
+    """Return the slice that is judged and whose MAE rose most against the baseline; None where no slice is judged.
+
+    Without a baseline, the one with the largest MAE among those with `min_rows`. Its `reason` says it in words.
+    """
+    change = {(d.slicing, d.slice): d for d in decisions if (d.kind, d.metric) == ("change", "mae") and d.binding}
+    change.pop((OVERALL, ""), None)
+    errors = {k: v["mae"] for k, v in candidate.items() if k[0] != OVERALL and _has_rows(settings, k[0], int(v[ROWS]))}
+    by = {key: decision.value for key, decision in change.items()} or errors
+    if not by:
+        return None
+    key = max(by, key=lambda key: math.inf if math.isnan(by[key]) else by[key])
+    row = candidate.get(key, {})
+    rows, mae = int(row.get(ROWS, 0)), row.get("mae", math.nan)
+    reason = f"mae, {features.slice_name(*key)}: {mae:.4g} on {rows:,} rows"
+    found = {"slicing": key[0], "slice": key[1], "rows": rows, "mae": mae, "change": None, "reason": reason}
+    return {**found, "change": change[key].value, "reason": change[key].reason} if key in change else found
+
+
 def report(
+    settings: EvaluationSettings,
     decisions: list[Decision],
     candidate: SliceMetrics,
     baseline: SliceMetrics | None,
     baseline_state: Mapping[str, Any],
-    naive_mae: float,
-    warnings: Sequence[str] = (),
+    naive_maes: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Return all of an evaluation as plain values, for `decisions.json`; numbers may be inf or NaN."""
+    """Return all of an evaluation as plain values, for `decisions.json`; numbers may be inf or NaN.
+
+    `naive_maes` are those of the naive baselines by name, in rentals; under the released name `hourly_mean_mae` stands
+    the best of them, which the candidate is held against.
+    """
 
     def flat(measured: SliceMetrics | None) -> list[dict[str, Any]]:
         return [{"slicing": k[0], "slice": k[1], **v} for k, v in sorted((measured or {}).items())]
@@ -241,9 +262,12 @@ def report(
     return {
         "blessed": all(decision.passed for decision in decisions if decision.binding),
         "baseline": dict(baseline_state),
-        "hourly_mean_mae": naive_mae,
-        "warnings": list(warnings),
-        "decisions": [{**asdict(decision), "reason": decision.reason} for decision in decisions],
+        "hourly_mean_mae": min(naive_maes.values(), default=math.nan),
+        "naive_maes": dict(naive_maes),
+        "confidence": settings.bootstrap.confidence,
+        "worst_slice": worst_slice(settings, candidate, decisions),
+        "warnings": warnings(settings, candidate, baseline, decisions),
+        "decisions": [{**asdict(decision), "word": decision.word, "reason": decision.reason} for decision in decisions],
         "candidate_metrics": flat(candidate),
         "baseline_metrics": flat(baseline),
     }

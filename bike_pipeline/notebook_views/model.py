@@ -61,7 +61,7 @@ def against_before(champion: Champion) -> Picture:
         axis.invert_yaxis()
     mean = report["hourly_mean_mae"]
     if mean is not None:
-        axes[0].axvline(mean, color=ui.MARK, lw=1.4, label="mean by hour and working day")
+        axes[0].axvline(mean, color=ui.MARK, lw=1.4, label="best naive baseline")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return Picture(figure, "mean absolute error by slice, beside the model before")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
@@ -52,12 +53,36 @@ class ValueThreshold(Section):
 class ChangeThreshold(Section):
     """A limit on how much worse than the baseline an error metric may be, on the same rows.
 
-    `max_increase` is the largest passing (candidate - baseline) / baseline.
+    Attributes:
+        max_increase: the largest passing (candidate - baseline) / baseline. With `severe_increase` the candidate fails
+            only if it is worse than that for certain, by the paired bootstrap; without, by the plain number.
+        severe_increase: from which increase on a candidate fails that may only by chance be worse than the limit.
     """
 
     metric: Literal["mae", "rmse", "rmsle"]
     slicing: Slicing = "overall"
     max_increase: Annotated[float, Field(gt=-1.0, lt=1.0)]
+    severe_increase: float | None = None
+
+    @model_validator(mode="after")
+    def _severe_is_more(self) -> Self:
+        if self.severe_increase is not None and not self.max_increase < self.severe_increase < math.inf:
+            raise ValueError(f"severe_increase must be above max_increase ({self.max_increase:g})")
+        return self
+
+
+class BootstrapSettings(Section):
+    """How sure a change against the baseline must be; see docs/decisions/0022-paired-bootstrap.md.
+
+    Attributes:
+        confidence: of the interval of each change, two-sided; a change is worse than a limit if all of it lies above.
+        draws: how often the weeks are drawn.
+        min_blocks: fewest weeks for an interval that decides, and fewest days for one that decides on severe changes.
+    """
+
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
+    draws: Annotated[int, Field(ge=100, le=100_000)]
+    min_blocks: Annotated[int, Field(ge=4)]
 
 
 class ModelCardSettings(Section):
@@ -77,8 +102,10 @@ class EvaluationSettings(Section):
 
     Attributes:
         change_thresholds: limits against the baseline; they bind as soon as there is a baseline.
-        max_mae_to_mean: largest passing MAE as a share of that of the training rows' mean by hour and working day.
-        min_rows: for each slicing, the rows from which on a slice decides; smaller ones are reported only.
+        bootstrap: how sure a change must be.
+        max_mae_to_mean: largest passing MAE as a share of that of the naive baseline that fits the eval rows best.
+        min_rows: for each slicing, the rows from which on a slice decides by the plain number; smaller ones are
+            reported only, unless a change on them is certain.
         may_be_missing: for each slicing, the slices that the eval split may lack although training saw them; if it
             lacks another, the candidate is not blessed.
         warn_increase: from which (candidate - baseline) / baseline on a slice that does not decide is warned of.
@@ -86,6 +113,7 @@ class EvaluationSettings(Section):
 
     value_thresholds: tuple[ValueThreshold, ...]
     change_thresholds: tuple[ChangeThreshold, ...]
+    bootstrap: BootstrapSettings
     max_mae_to_mean: Annotated[float, Field(gt=0.0, lt=1.0)]
     min_rows: dict[Slicing, Count]
     may_be_missing: dict[Slicing, tuple[int, ...]]

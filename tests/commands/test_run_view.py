@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections import Counter
 
@@ -9,6 +10,7 @@ from rich.console import Console
 
 from bike_pipeline.commands import run_view, shared
 from bike_pipeline.modeling import evaluation
+from bike_pipeline.modeling.paired_bootstrap import Change
 from bike_pipeline.run_events import RunResult, StageResult
 from bike_pipeline.settings import load_settings
 
@@ -115,11 +117,12 @@ def test_without_a_terminal_nothing_is_cut():
     assert stream.getvalue() == "x" * 150 + "\n"
 
 
-def report(candidate, baseline):
+def report(candidate, baseline, changes=None):
     settings = load_settings().evaluation
-    decisions = evaluation.decide(settings, candidate, baseline, 100.0)
+    decisions = evaluation.decide(settings, candidate, baseline, 100.0, changes)
     state = {"reason": "nothing is served yet" if baseline is None else "version 17"}
-    return RunResult("run-1", (), None, False, evaluation.report(decisions, candidate, baseline, state, 100.0), "")
+    told = evaluation.report(settings, decisions, candidate, baseline, state, {"hourly mean": 100.0})
+    return RunResult("run-1", (), None, False, told, "")
 
 
 def measured(**changed):
@@ -142,6 +145,7 @@ def test_the_result_without_a_baseline_shows_the_candidate_alone():
     overall = next(line for line in text.splitlines() if line.startswith("overall"))
     assert overall.split() == ["overall", "3,000", "40.0", "60.0", "0.400", "+5.0%"]
     assert "against the baseline," not in text
+    assert "worst slice of those that decide: mae, hours 0-5: 40 on 3,000 rows" in text
     assert "✘" not in text
 
 
@@ -164,6 +168,28 @@ def test_the_result_with_a_baseline_shows_both_and_what_failed_first():
         r"· note .*mae against the baseline, weather heavy rain or snow: nan, at most \+10 % \(only 3 rows: reported\)",
         text,
     )
+
+
+def test_changes_are_shown_with_their_intervals_and_what_these_say():
+    candidate, baseline = measured(mae=51.0), measured(mae=50.0)
+    candidate["weathersit", "3"] = {**GOOD, "mae": 120.0, "rows": 113.0}
+    baseline["weathersit", "3"] = {**GOOD, "mae": 50.0, "rows": 113.0}
+    changes = {
+        ("overall", ""): {"mae": Change(math.log(1.02), 0.02, 11, 7)},
+        ("weathersit", "3"): {"mae": Change(math.log(2.4), 0.16, 11, 1)},
+        ("hour_band", "6"): {"mae": Change(math.log(1.02), 0.001, 11, 7)},
+    }
+    lines = [line for line in rendered(report(candidate, baseline, changes)).splitlines() if line.strip()]
+    title = lines.index("change against the baseline, its 90% interval by weeks or days, and what that says")
+    shown_rows = [re.split(r"  +", line.strip()) for line in lines[title + 1 : title + 4]]
+    assert shown_rows == [
+        ["MAE overall", "+2.0%", "-1.6% to +5.8%", "11 weeks", "no clear difference"],
+        ["MAE weather light rain or snow", "+140.0%", "+79.6% to +220.7%", "11 days", "worse"],
+        ["MAE hours 6-9", "+2.0%", "+1.8% to +2.2%", "11 weeks", "worse"],
+    ]
+    worst = "mae against the baseline, weather light rain or snow: +140.0 % (+79.6 to +220.7 %: worse), at most +50 %"
+    assert lines[title + 4].startswith(f"worst slice of those that decide: {worst}")
+    assert any(line.startswith(f"✘ failed  {worst}") for line in lines)
 
 
 def test_in_a_narrow_terminal_numbers_are_folded_and_never_cut():

@@ -28,6 +28,7 @@ WIDE: dict[str, Any] = {
         {"metric": "calibration", "lower": -100, "upper": 100},
     ],
     "change_thresholds": [{"metric": "mae", "max_increase": 0.02}, {"metric": "rmse", "max_increase": 0.02}],
+    "bootstrap": {"confidence": 0.9, "draws": 200, "min_blocks": 6},
     "max_mae_to_mean": 0.99,
     "min_rows": {"hour_band": 1, "workingday": 1, "season": 1, "weathersit": 1},
     # Six days of March have neither four seasons nor all kinds of weather.
@@ -279,11 +280,11 @@ def test_a_small_slice_on_which_the_candidate_is_much_worse_is_warned_of(
     """Twice as bad as the baseline on too few rows to decide: blessed, and said aloud."""
     decide = evaluator.evaluation.decide
 
-    def worse(settings: Any, candidate: Any, baseline: Any, mean: float) -> Any:
+    def worse(settings: Any, candidate: Any, *others: Any) -> Any:
         for key, values in candidate.items():
             if key[0] == "season":
                 values["mae"] *= 2.1
-        return decide(settings, candidate, baseline, mean)
+        return decide(settings, candidate, *others)
 
     monkeypatch.setattr(evaluator.evaluation, "decide", worse)
     changes = [*WIDE["change_thresholds"], {"metric": "mae", "slicing": "season", "max_increase": 0.1}]

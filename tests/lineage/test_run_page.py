@@ -196,8 +196,23 @@ def test_bars_beside_each_other_share_one_scale_and_a_worse_slice_is_marked() ->
     # 40, 50; 74.9, 35.15; 34 and 100 are shares of the one largest error of all figures.
     assert re.findall(r"--share: ([\d.]+)", page) == ["0.4000", "0.5000", "0.7490", "0.3515", "0.3400", "1.0000"]
     assert re.findall(r'class="number over"><span>([^<]+)', page) == ["+113.1 %"]
+    certain = replace(winter, low=0.753, high=2.125, blocks=11, block_days=1, binding=True)
+    rows = [{"slicing": "season", "slice": "1", "rows": 9.0, "mae": mae} for mae in (74.9, 35.15)]
+    told = _comparison({"candidate_metrics": rows[:1], "baseline_metrics": rows[1:], "decisions": [asdict(certain)]})
+    assert "+113.1 % (+75.3 % to +212.5 %)" in str(parts().errors(told))
     gates = str(parts().gates([{**asdict(winter), "reason": winter.reason}]))
     assert 'class="short over"><span>over its limit, reported only' in gates
+
+
+def test_the_worst_slice_and_the_naive_baselines_are_named_and_older_reports_have_one() -> None:
+    worst = {"worst_slice": {"reason": "mae, winter: 46 on 261 rows"}, "hourly_mean_mae": 41.8}
+    page = str(parts().weakest({**worst, "naive_maes": {"hourly mean": 41.8, "seasonal naive": 44.0}}))
+    assert "The worst slice of those that are judged: mae, winter: 46 on 261 rows." in page
+    assert "hourly mean 41.8, seasonal naive 44.0." in page
+    older = str(parts().weakest({"hourly_mean_mae": 60.0, "naive_maes": None, "worst_slice": None}))
+    assert "hourly mean 60.0." in older
+    assert "worst slice" not in older
+    assert "<p>" not in str(parts().weakest({"hourly_mean_mae": None}))
 
 
 def test_what_is_no_number_has_no_bar() -> None:

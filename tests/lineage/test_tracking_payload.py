@@ -39,6 +39,8 @@ def test_settings_metrics_by_slice_and_where_they_come_from(runs: Runs) -> None:
     assert not any(name.startswith("tracking") for name in told.parameters)
     assert told.metrics["mae"] == 40.0
     assert told.metrics["season/1/rmse"] == 80.0
+    assert told.metrics["change/mae"] == 0.01
+    assert (told.metrics["change/mae/low"], told.metrics["change/mae/high"]) == (-0.03, 0.05)
     assert told.decisions == report(40.0)
     assert [push.version for push in told.pushes] == [SECOND]
     assert told.pushes[0].destination == str(Path(runs.settings.serving_path) / str(SECOND))

@@ -23,12 +23,16 @@ def report(mae: float) -> dict[str, Any]:
     where = {"slicing": "overall", "slice": "", "rows": 900}
     decision = {"kind": "value", "metric": "mae", **where, "value": mae, "lower": None,
                 "upper": 55.0, "binding": True, "passed": True, "reason": f"mae, overall: {mae}"}  # fmt: skip
+    change = {**decision, "kind": "change", "value": 0.01, "upper": 0.02, "low": -0.03, "high": 0.05,
+              "reason": "mae against the baseline, overall: +1.0 % (-3.0 to +5.0 %)"}  # fmt: skip
     metrics = {"rows": 900.0, "mae": mae, "rmse": 2 * mae, "rmsle": 0.4, "bias": 0.01, "calibration": 1.01}
     return {
         "blessed": True,
         "baseline": {"state": "none", "reason": "no model has been pushed yet", "serving_version": 0},
         "hourly_mean_mae": 60.0,
-        "decisions": [decision],
+        "naive_maes": {"hourly mean": 60.0, "seasonal naive": 66.0},
+        "worst_slice": {"reason": f"mae, winter: {mae:g} on 900 rows"},
+        "decisions": [decision, change],
         "candidate_metrics": [
             {"slicing": "overall", "slice": "", **metrics},
             {"slicing": "season", "slice": "1", **metrics},

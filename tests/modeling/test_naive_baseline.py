@@ -11,7 +11,7 @@ from bike_pipeline.modeling.naive_baseline import NaiveBaseline
 
 
 def mean_absolute_error(model, hour, workingday, label):
-    return model.errors(hour, workingday, label).min() / len(label)
+    return min(model.errors(hour, workingday, label).values()) / len(label)
 
 
 ROWS = st.lists(st.tuples(st.integers(0, 23), st.integers(0, 1), st.integers(0, 1000)), min_size=1, max_size=80)
@@ -71,3 +71,19 @@ def test_the_newest_rows_alone_are_a_reference_too_where_the_level_has_moved() -
         mean_absolute_error(NaiveBaseline(model.table), *earlier)
     )
     assert NaiveBaseline.fit(hour, workingday, label, newest=len(label)).newest is None
+
+
+def test_the_last_weeks_are_a_reference_of_their_own() -> None:
+    """Demand doubles in the last five weeks: the same hour of the same kind of day as lately knows it."""
+    hour = np.tile(np.arange(24), 70)
+    workingday = np.repeat(np.tile([1, 1, 1, 1, 1, 0, 0], 10), 24)
+    label = (hour + 100 * workingday + 10) * np.where(np.arange(len(hour)) >= 35 * 24, 2, 1)
+    model = NaiveBaseline.fit(hour, workingday, label)
+    rows = np.arange(24), np.ones(24, int), 2 * (np.arange(24) + 110)
+    assert model.errors(*rows)["seasonal naive"] == 0
+    assert model.errors(*rows)["hourly mean"] > 1000
+    again = NaiveBaseline.from_json(model.to_json())
+    assert again.tables.keys() == {"hourly mean", "seasonal naive"}
+    assert again.errors(*rows) == model.errors(*rows)
+    # Four weeks of rows or fewer are all of them.
+    assert NaiveBaseline.fit(hour[:672], workingday[:672], label[:672]).recent is None

@@ -64,7 +64,7 @@ def _verdict(sums: Measured, format_: Format, settings: EvaluationSettings, mode
         settings,
         evaluation.read_metrics(str(output), evaluation.CANDIDATE),
         evaluation.read_metrics(str(output), evaluation.BASELINE),
-        measured.naive_error / measured.rows,
+        measured.naive_mae,
     )
     failed = [decision for decision in decisions if decision.binding and not decision.passed]
     blessed = by_tfma and not failed

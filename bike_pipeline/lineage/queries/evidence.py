@@ -19,7 +19,8 @@ from bike_pipeline.stages import (
     WINDOW_PROPERTY,
 )
 
-_GATES = ("blessed", "baseline", "decisions", "hourly_mean_mae")
+# What is kept of what an evaluation decided.
+GATES = ("blessed", "baseline", "decisions", "hourly_mean_mae", "naive_maes", "worst_slice")
 
 
 def window_of(examples: pb.Artifact | None) -> list[dict[str, Any]]:
@@ -115,7 +116,7 @@ def evidence_of(lineage: Lineage, model_id: int, pushed: bool = True) -> dict[st
         "environment": source.environment if source else None,
         "schema_sha256": source.schema_sha256 if source else "",
         "seed": source.seed if source else None,
-        "gates": {key: report.get(key) for key in _GATES} if report else None,
+        "gates": {key: report.get(key) for key in GATES} if report else None,
         "metrics": report["candidate_metrics"] if report else None,
         "missing": missing,
     }

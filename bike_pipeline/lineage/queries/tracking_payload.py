@@ -60,7 +60,11 @@ def tracking_payload(lineage: Lineage, run_id: str | None = None) -> TrackingPay
         started_ms=min(int(e.create_time_since_epoch) for e in executions),
         ended_ms=max(int(e.last_update_time_since_epoch) for e in executions),
         parameters=flat({k: v for k, v in source.settings.items() if k != "tracking"}) if source else {},
-        metrics={**_metrics(report, "candidate_metrics", ""), **_metrics(report, "baseline_metrics", "baseline/")},
+        metrics={
+            **_metrics(report, "candidate_metrics", ""),
+            **_metrics(report, "baseline_metrics", "baseline/"),
+            **_changes(report),
+        },
         tags=_tags(origin, source, report, model_id, examples[0] if examples else None),
         decisions=report,
         pushes=tuple(push for push in lineage.pushes() if push.model_id == model_id),
@@ -98,6 +102,17 @@ def _metrics(report: Mapping[str, Any], key: str, prefix: str) -> dict[str, floa
         for name, value in row.items():
             if name not in _NO_NUMBERS and isinstance(value, int | float) and math.isfinite(value):
                 found[f"{place}{name}"] = float(value)
+    return found
+
+
+def _changes(report: Mapping[str, Any]) -> dict[str, float]:
+    """Return the overall changes against the baseline and both ends of their intervals, as shares."""
+    found = {}
+    for decision in report.get("decisions") or []:
+        if decision["kind"] == "change" and decision["slicing"] == "overall":
+            for end, name in (("value", ""), ("low", "/low"), ("high", "/high")):
+                if decision.get(end) is not None:
+                    found[f"change/{decision['metric']}{name}"] = float(decision[end])
     return found
 
 

@@ -133,12 +133,18 @@ def _comparison(gates: dict[str, Any] | None) -> dict[str, Any] | None:
         for d in gates["decisions"]
         if d["metric"] == "mae" and d["kind"] == "change" and not d["passed"]
     }
+    intervals = {
+        (d["slicing"], d["slice"]): d
+        for d in gates["decisions"]
+        if d["metric"] == "mae" and d["kind"] == "change" and d.get("low") is not None
+    }
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in sorted(gates["candidate_metrics"], key=lambda row: float(row["slice"] or 0)):
         key, error = (row["slicing"], row["slice"]), before.get((row["slicing"], row["slice"]))
         change = (row["mae"] - error) / error if error and row["mae"] is not None else None
         name = f"{features.slice_name(*key)} ({int(row['rows'])})"
         line = {"name": name, "new": row["mae"], "before": error, "change": change, "too_much": key in too_much}
+        line["interval"] = intervals.get(key)
         groups.setdefault(row["slicing"], []).append(line)
     figures = [(title, groups[slicing]) for slicing, title in _SLICINGS.items() if slicing in groups]
     errors = [line[which] or 0.0 for _, lines in figures for line in lines for which in ("new", "before")]
