@@ -38,6 +38,7 @@ CODES = {
     "hour_workingday": 2 * HOURS,
     "hour_day_type": DAY_TYPES * HOURS,
     "day_type": DAY_TYPES,
+    "holiday": 7,
     "weather": 4,
     "month": 12,
 }
@@ -46,11 +47,18 @@ OUTPUTS = (DENSE, TIME_OF_YEAR, *CODES, DAYS_BEFORE_END)
 # Day types: Monday to Thursday, Friday, Saturday, Sunday with the great holidays, minor holidays.
 _OF_WEEKDAY = (3, 0, 0, 0, 0, 1, 2)
 _SUNDAY, _MINOR = 3, 4
-# New Year, 4 July and the days around Christmas empty the city; so do Thanksgiving and the Friday after it. Between
-# Christmas and New Year many take leave. Month and day.
-_GREAT_HOLIDAYS = ((1, 1), (7, 4), (12, 24), (12, 25), (12, 26), (12, 31))
-_LEAVE_FROM = (12, 22)
-_GREAT_DATE, _MINOR_DATE = 2, 1
+# Kinds of holiday: none; any other; Thanksgiving and the Friday after it; Christmas; the days around it, when many take
+# leave; New Year's Eve and New Year; Independence Day. The great ones empty offices as a Sunday does.
+_OTHER, _THANKSGIVING, _CHRISTMAS, _LEAVE, _NEW_YEAR, _INDEPENDENCE = range(1, 7)
+_GREAT = (_THANKSGIVING, _CHRISTMAS, _NEW_YEAR, _INDEPENDENCE)
+# Kind, month and days of those that have a date.
+_DATES = (
+    (_CHRISTMAS, 12, (24, 25, 26)),
+    (_LEAVE, 12, (22, 23, 27, 28, 29, 30)),
+    (_NEW_YEAR, 12, (31,)),
+    (_NEW_YEAR, 1, (1,)),
+    (_INDEPENDENCE, 7, (4,)),
+)
 _NOVEMBER = 11
 # Days of a common year before each month, and the day that stands for a month where none is sent.
 _DAYS_BEFORE_MONTH = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)
@@ -118,25 +126,31 @@ def _time(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
     return year * 365.0 + tf.floor((year + 2.0 + is_late) / 4.0) + _day_of_year(inputs)
 
 
-def _day_type(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """Return the day type, (batch,) int64; without the day of the month it goes by weekday and `holiday` alone."""
+def _holiday(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """Return the kind of holiday, (batch,) int64; without the day of the month there is one of `_OTHER` or none."""
     month, day, code = _code(inputs["mnth"], "mnth"), _day(inputs), _code(inputs["weekday"], "weekday")
     row = _LONGEST_MONTH + 1
     table = [0] * (12 * row)
-    for date in range(_LEAVE_FROM[1], row):
-        table[(_LEAVE_FROM[0] - 1) * row + date] = _MINOR_DATE
-    for of_month, date in _GREAT_HOLIDAYS:
-        table[(of_month - 1) * row + date] = _GREAT_DATE
-    kind, weekday = tf.gather(tf.constant(table, tf.float32), month * row + day), tf.cast(code, tf.float32)
+    for kind, of_month, dates in _DATES:
+        for date in dates:
+            table[(of_month - 1) * row + date] = kind
+    dated, weekday = tf.gather(tf.constant(table, tf.float32), month * row + day), tf.cast(code, tf.float32)
     # The fourth Thursday of November is from the 22nd to the 28th; the Friday, one day later.
     is_week = tf.logical_and(tf.abs(tf.cast(day, tf.float32) - weekday - 21.0) < 3.5, tf.equal(month, _NOVEMBER - 1))
     is_thanksgiving = tf.logical_and(is_week, tf.abs(weekday - 4.5) < 1.0)
-    is_great = tf.logical_or(kind > float(_MINOR_DATE), is_thanksgiving)
+    found = tf.where(is_thanksgiving, float(_THANKSGIVING), dated)
+    is_other = tf.logical_and(_code(inputs["holiday"], "holiday") > 0, found < float(_OTHER))
+    return tf.cast(tf.where(is_other, float(_OTHER), found), tf.int64)
+
+
+def _day_type(inputs: Mapping[str, tf.Tensor], holiday: tf.Tensor) -> tf.Tensor:
+    """Return the day type, (batch,) int64, of rows of such kinds of holiday."""
+    code = _code(inputs["weekday"], "weekday")
+    is_great = tf.gather(tf.constant([float(kind in _GREAT) for kind in range(CODES["holiday"])]), holiday) > 0.0
     # A Saturday or Sunday is free whatever else it is.
-    is_from_monday_to_friday = tf.abs(weekday - 3.0) < 2.5
-    is_holiday = tf.logical_or(_code(inputs["holiday"], "holiday") > 0, kind > 0.0)
+    is_from_monday_to_friday = tf.abs(tf.cast(code, tf.float32) - 3.0) < 2.5
     usual = tf.gather(tf.constant(_OF_WEEKDAY, tf.float32), code)
-    usual = tf.where(tf.logical_and(is_holiday, is_from_monday_to_friday), float(_MINOR), usual)
+    usual = tf.where(tf.logical_and(holiday > 0, is_from_monday_to_friday), float(_MINOR), usual)
     return tf.cast(tf.where(is_great, float(_SUNDAY), usual), tf.int64)
 
 
@@ -167,12 +181,14 @@ def _z_scores(columns: Mapping[str, tf.Tensor], of: Mapping[str, str], moments: 
 
 def transformed(inputs: Mapping[str, tf.Tensor], learnt: Learnt) -> dict[str, tf.Tensor]:
     """Return the transformed features and the labels of raw columns, as `preprocessing_fn` describes them."""
-    hour, day_type, day_of_year = _code(inputs["hr"], "hr"), _day_type(inputs), _day_of_year(inputs)
+    hour, day_of_year, holiday = _code(inputs["hr"], "hr"), _day_of_year(inputs), _holiday(inputs)
+    day_type = _day_type(inputs, holiday)
     outputs: dict[str, tf.Tensor] = {
         "hour": hour,
         "hour_workingday": hour + HOURS * _code(inputs["workingday"], "workingday"),
         "hour_day_type": hour + HOURS * day_type,
         "day_type": day_type,
+        "holiday": holiday,
         "weather": _code(inputs["weathersit"], "weathersit"),
         "month": _code(inputs["mnth"], "mnth"),
     }

@@ -32,7 +32,7 @@ def columns_of(**changed):
     return {n: t.numpy() for n, t in preprocessing.transformed(raw_of(**changed), learnt).items()}
 
 
-def day_types(dates, holiday=0, sent=True):
+def day_types(dates, holiday=0, sent=True, name="day_type"):
     days = np.asarray(dates, "datetime64[D]")
     return columns_of(
         yr=days.astype("datetime64[Y]").astype(int) + 1970 - features.FIRST_YEAR,
@@ -40,7 +40,7 @@ def day_types(dates, holiday=0, sent=True):
         day=(days - days.astype("datetime64[M]")).astype(int) + 1 if sent else np.zeros(len(days)),
         weekday=(days.astype(int) + 4) % 7,
         holiday=np.broadcast_to(holiday, len(days)),
-    )["day_type"].tolist()
+    )[name].tolist()
 
 
 def test_a_day_is_of_the_type_of_its_weekday_but_for_holidays():
@@ -54,6 +54,16 @@ def test_a_day_is_of_the_type_of_its_weekday_but_for_holidays():
     assert day_types(["2012-01-16", "2012-04-16"], holiday=1) == [4, 4]
     # Without the day only the flag tells.
     assert day_types(["2012-07-04", "2012-12-25", "2012-11-22"], [1, 1, 0], sent=False) == [4, 4, 0]
+
+
+def test_holidays_of_a_kind_are_told_apart_by_their_dates_and_all_others_by_the_flag():
+    def kinds(dates, **options):
+        return day_types(dates, name="holiday", **options)
+
+    assert kinds(np.datetime64("2012-06-04") + np.arange(7)) == [0] * 7
+    assert kinds(np.datetime64("2012-12-21") + np.arange(12)) == [0, 4, 4, 3, 3, 3, 4, 4, 4, 4, 5, 5]
+    assert kinds(["2012-11-22", "2012-11-23", "2012-11-24", "2011-11-24", "2012-07-04"], holiday=1) == [2, 2, 1, 2, 6]
+    assert kinds(["2012-12-25", "2012-11-22", "2012-07-04"], holiday=[1, 0, 1], sent=False) == [1, 0, 1]
 
 
 def test_the_sun_is_highest_at_noon_in_june_and_below_the_horizon_at_night():

@@ -20,6 +20,8 @@ from bike_pipeline.modeling.trend import Trend
 # The layer that answers log(1 + rentals) of each auxiliary label, (batch, labels).
 HEADS = "heads"
 EMBEDDED = ("hour", "weather", "day_type", "hour_workingday", "hour_day_type")
+# Of which the rows may hold one kind on one day, or never: it begins at nothing, and stays there where it never was.
+RARE = "holiday"
 # Which labels of the trend the heads answer.
 AUXILIARY = slice(1, None)
 # What of the level the trunk sees.
@@ -42,13 +44,16 @@ def build(training: Mapping[str, Any], trend: Trend) -> keras.Model:
     Of the settings' section it reads `hidden_units`, `embedding_dimensions`, the largest width of an embedding, and
     `dropout`, the share of hidden units dropped in training.
     """
-    names = (preprocessing.DENSE, *EMBEDDED, preprocessing.DAYS_BEFORE_END, preprocessing.TIME_OF_YEAR)
+    names = (preprocessing.DENSE, *EMBEDDED, RARE, preprocessing.DAYS_BEFORE_END, preprocessing.TIME_OF_YEAR)
     inputs = level.inputs_of(names, trend)
     parts = [inputs[name] for name in (preprocessing.DENSE, preprocessing.TIME_OF_YEAR) if name in inputs]
     for name in EMBEDDED:
         size = preprocessing.CODES[name]
         width = min(training["embedding_dimensions"], size - 1)
         parts.append(layers.Embedding(size, width, name=f"{name}_embedding")(inputs[name]))
+    size = preprocessing.CODES[RARE]
+    rare = layers.Embedding(size, size - 1, embeddings_initializer="zeros", name=f"{RARE}_embedding")
+    parts.append(rare(inputs[RARE]))
     moved, knots = level.moved(inputs[preprocessing.DAYS_BEFORE_END], trend, AUXILIARY)
     if knots is not None:
         parts.append(layers.Dense(LEVEL_WIDTH, name="level_of_trunk")(knots))
