@@ -17,10 +17,12 @@ from bike_pipeline.components.data_gate import DataGate
 from bike_pipeline.components.evaluator import Evaluator
 from bike_pipeline.components.example_gen import SpanExampleGen
 from bike_pipeline.components.exporter import Exporter
+from bike_pipeline.components.hyperparameters_lookup import HyperParametersLookup
 from bike_pipeline.components.model_card import ModelCard
 from bike_pipeline.components.pusher import Pusher
 from bike_pipeline.components.statistics_gen import StatisticsGen
 from bike_pipeline.components.transform import Transform
+from bike_pipeline.components.tuner import Tuner
 from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.exporting.formats import registry
 from bike_pipeline.lineage.store.connection import connection_config
@@ -106,12 +108,28 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
         else []
     )
 
+    found: list[BaseComponent] = []
+    if settings.tuning.enabled:
+        tuner = Tuner(
+            examples=examples,
+            schema=schema,
+            tuning=settings.tuning.model_dump_json(),
+            training=json.dumps(training),
+            seed=settings.seed,
+        )
+        tuner.add_upstream_node(data_gate)
+        found.append(_identified(tuner, Stage.TUNER))
+    elif settings.tuning.import_best:
+        lookup_best = HyperParametersLookup(pipeline_root=settings.pipeline_root)
+        found.append(_identified(lookup_best, Stage.HYPERPARAMETERS_LOOKUP))
+
     trainer = _identified(
         components.Trainer(
             examples=examples,
             schema=schema,
             transform_graph=transform.outputs["transform_graph"],
             base_model=warm_start[0].outputs["baseline_model"] if warm_start else None,
+            hyperparameters=found[0].outputs["best_hyperparameters"] if found else None,
             run_fn="bike_pipeline.modeling.training.run_fn",
             train_args=trainer_pb2.TrainArgs(splits=TRAINED_ON),
             eval_args=trainer_pb2.EvalArgs(splits=[EVAL]),
@@ -202,6 +220,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
             data_gate,
             transform,
             *warm_start,
+            *found,
             trainer,
             baseline_lookup,
             evaluator,

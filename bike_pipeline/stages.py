@@ -19,6 +19,8 @@ class Stage(StrEnum):
     DATA_GATE = "DataGate"
     TRANSFORM = "Transform"
     WARM_START_LOOKUP = "WarmStartLookup"
+    TUNER = "Tuner"
+    HYPERPARAMETERS_LOOKUP = "HyperParametersLookup"
     TRAINER = "Trainer"
     BASELINE_LOOKUP = "BaselineLookup"
     EVALUATOR = "Evaluator"
@@ -44,6 +46,8 @@ VERSION_PROPERTY: Final = "serving_version"
 FOUND: Final = "found"
 NONE: Final = "none"
 RESET: Final = "reset"
+# Of hyperparameters: their values by setting, JSON.
+HYPERPARAMETERS_PROPERTY: Final = "values"
 # Of an evaluation: what was decided and why, as JSON; the file holds the same.
 DECISIONS_PROPERTY: Final = "decisions"
 DECISIONS_FILE: Final = "decisions.json"

@@ -143,7 +143,9 @@ def starts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """The modules that each stage starts from."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SourceTree, "hash_of", lambda _, *names: json.dumps(names))
-        found = parameters(defined(tmp_path_factory.mktemp("workspace"), "training.warm_start=true"))
+        workspace = tmp_path_factory.mktemp("workspace")
+        found = parameters(defined(workspace, "training.warm_start=true", "tuning.enabled=true"))
+        found |= {**parameters(defined(workspace, "tuning.import_best=true")), **found}
     return {stage: json.loads(values["source_hash"]) for stage, values in found.items()}
 
 
@@ -167,6 +169,8 @@ def hashes_of(package: Path, starts: dict[str, list[str]]) -> dict[str, str]:
 
 ON_BEAM = {Stage.EXAMPLE_GEN, Stage.STATISTICS_GEN, Stage.TRANSFORM, Stage.EVALUATOR}
 LOOKUPS = {Stage.WARM_START_LOOKUP, Stage.BASELINE_LOOKUP}
+# Those whose drivers ask ML Metadata.
+ASKING = LOOKUPS | {Stage.HYPERPARAMETERS_LOOKUP, Stage.MODEL_CARD, Stage.PUSHER}
 
 
 @pytest.mark.parametrize(
@@ -179,31 +183,33 @@ LOOKUPS = {Stage.WARM_START_LOOKUP, Stage.BASELINE_LOOKUP}
         ("components/evaluator.py", {Stage.EVALUATOR}),
         ("components/exporter.py", {Stage.EXPORTER}),
         ("components/model_card.py", {Stage.MODEL_CARD}),
+        ("components/tuner.py", {Stage.TUNER}),
+        ("modeling/tuning.py", {Stage.TUNER}),
         ("modeling/permutation_importance.py", {Stage.MODEL_CARD}),
         ("components/baseline_lookup.py", LOOKUPS),
         ("components/pusher.py", {Stage.PUSHER}),
-        ("components/beam_engine.py", ON_BEAM | {Stage.DATA_GATE}),
+        ("components/beam_engine.py", ON_BEAM | {Stage.DATA_GATE, Stage.TUNER}),
         ("components/base.py", set(Stage) - {Stage.SCHEMA_GEN, Stage.EXAMPLE_VALIDATOR, Stage.TRAINER}),
         ("data/spans.py", {Stage.EXAMPLE_GEN, Stage.MODEL_CARD}),
         ("data/plausibility.py", {Stage.DATA_GATE}),
-        ("modeling/preprocessing.py", {Stage.TRANSFORM, Stage.TRAINER, Stage.EXPORTER}),
-        ("modeling/architectures/deep.py", {Stage.TRAINER, Stage.EXPORTER}),
+        ("modeling/preprocessing.py", {Stage.TRANSFORM, Stage.TRAINER, Stage.EXPORTER, Stage.TUNER}),
+        ("modeling/architectures/deep.py", {Stage.TRAINER, Stage.EXPORTER, Stage.TUNER}),
         # Only a process of its own runs it.
-        ("modeling/cluster.py", {Stage.TRAINER, Stage.EXPORTER}),
-        ("modeling/metrics.py", {Stage.EVALUATOR, Stage.EXPORTER}),
-        ("modeling/rows.py", ON_BEAM | {Stage.DATA_GATE, Stage.TRAINER, Stage.EXPORTER, Stage.MODEL_CARD}),
+        ("modeling/cluster.py", {Stage.TRAINER, Stage.EXPORTER, Stage.TUNER}),
+        ("modeling/metrics.py", {Stage.EVALUATOR, Stage.EXPORTER, Stage.TUNER}),
+        ("modeling/rows.py", ON_BEAM | {Stage.DATA_GATE, Stage.TRAINER, Stage.EXPORTER, Stage.MODEL_CARD, Stage.TUNER}),
         ("features.py", set(Stage) - {Stage.SCHEMA_GEN, Stage.EXAMPLE_VALIDATOR}),
         ("lineage/queries/evidence.py", {Stage.MODEL_CARD, Stage.PUSHER}),
-        ("lineage/store/metadata_store.py", LOOKUPS | {Stage.MODEL_CARD, Stage.PUSHER}),
+        ("lineage/store/metadata_store.py", ASKING),
         ("lineage/records/sealing.py", set(Stage)),
         ("exporting/acceptance/parity.py", {Stage.EXPORTER, Stage.PUSHER}),
         ("exporting/formats/tflite.py", {Stage.EXPORTER}),
         # None of the formats of the settings.
         ("exporting/formats/torch.py", set()),
-        ("model_registry/model_signature.py", LOOKUPS | {Stage.EXPORTER, Stage.MODEL_CARD, Stage.PUSHER}),
+        ("model_registry/model_signature.py", ASKING | {Stage.EXPORTER}),
         ("rollout/validation.py", {Stage.PUSHER}),
         ("serving/server/answering.py", {Stage.PUSHER}),
-        ("settings/training.py", {Stage.TRAINER, Stage.EXPORTER}),
+        ("settings/training.py", {Stage.TRAINER, Stage.EXPORTER, Stage.TUNER}),
         ("settings/tree.py", set()),
         ("errors.py", set()),
         ("progress.py", set()),
@@ -225,7 +231,8 @@ def test_an_edited_file_is_another_parameter_of_exactly_the_stages_that_run_it(
 def test_every_stage_carries_the_hash_of_its_source(
     tmp_path: Path, hashes: dict[str, str], starts: dict[str, list[str]]
 ) -> None:
-    found = parameters(defined(tmp_path, "training.warm_start=true"))
+    found = parameters(defined(tmp_path, "training.warm_start=true", "tuning.enabled=true"))
+    found |= {**parameters(defined(tmp_path, "tuning.import_best=true")), **found}
     assert {stage: values["source_hash"] for stage, values in found.items()} == hashes
     assert set(found) == set(Stage)
     formats = {name for name in starts[Stage.EXPORTER] if ".formats." in name}
@@ -239,6 +246,21 @@ def test_a_warm_start_looks_the_serving_model_up_first(tmp_path: Any) -> None:
     assert stages["Trainer"].inputs["base_model"].producer_component_id == "WarmStartLookup"
     assert "model" not in stages["WarmStartLookup"].inputs
     assert "base_model" not in by_id(defined(tmp_path))["Trainer"].inputs
+
+
+def test_a_search_is_part_of_a_run_only_where_it_is_switched_on(tmp_path: Any) -> None:
+    plain, searching, importing = (
+        by_id(defined(tmp_path, *assignments))
+        for assignments in ((), ("tuning.enabled=true",), ("tuning.import_best=true",))
+    )
+    assert "hyperparameters" not in plain["Trainer"].inputs
+    assert [name for name in searching if name != "Tuner"] == ORDER
+    # Nothing is learnt before the gate has passed.
+    assert "DataGate" in {node.id for node in searching["Tuner"].upstream_nodes}
+    assert [name for name in importing if name != "HyperParametersLookup"] == ORDER
+    for stages, producer in ((searching, "Tuner"), (importing, "HyperParametersLookup")):
+        assert stages["Trainer"].inputs["hyperparameters"].producer_component_id == producer
+    assert parameters(defined(tmp_path))["Trainer"] == parameters(defined(tmp_path, "tuning.enabled=true"))["Trainer"]
 
 
 def test_an_accepted_reset_is_recorded_as_a_parameter(tmp_path: Any) -> None:

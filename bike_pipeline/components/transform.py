@@ -115,6 +115,13 @@ def _learn(files: list[str], schema: schema_pb2.Schema) -> preprocessing.Learnt:
     return preprocessing.Learnt(tf.constant(total / count, tf.float64), tf.constant(last_day, tf.float32))
 
 
+def write_graph_of(columns: rows.Columns, schema: schema_pb2.Schema, output: str) -> None:
+    """Write the transform graph of raw rows, by column, into a folder."""
+    numbers, latest = preprocessing.to_learn_from({name: tf.constant(values) for name, values in columns.items()})
+    learnt = preprocessing.Learnt(tf.reduce_mean(numbers, axis=0), tf.reduce_max(latest))
+    _write_graph(learnt, schema, output)
+
+
 def _write_graph(learnt: preprocessing.Learnt, schema: schema_pb2.Schema, output: str) -> None:
     reader = tf_example_record.TFExampleBeamRecord("tfrecords_gzip", ["Transform"], schema)
     impl_helper.analyze_in_place(

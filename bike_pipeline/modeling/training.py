@@ -25,6 +25,7 @@ from bike_pipeline.modeling import (
     slices,
 )
 from bike_pipeline.modeling.trend import Trend
+from bike_pipeline.settings.tuning import tuned
 
 LOSS_FILE = "loss.csv"
 # TensorBoard's name for what is measured on the rows that a model is trained on; `tensorboard --logdir` finds it.
@@ -229,13 +230,16 @@ def evidence(columns: rows.Columns, newest: int | None = None) -> dict[str, str]
 def run_fn(fn_args: Any) -> None:
     """TFX's entry point for training; `custom_config` holds the settings' section `training`, and `seed`.
 
+    `hyperparameters`, where a search found any, go over that section.
+
     Raises:
         DataError: the examples lack a column or there are none.
         ConfigurationError: the strategy needs devices or workers that are not there.
         StageError: a worker failed.
     """
     config = fn_args.custom_config
-    strategy = config["training"]["strategy"]
+    settings: Any = tuned(config["training"], fn_args.hyperparameters)
+    strategy = settings["strategy"]
     progress.report(0.0, "reading examples")
     if strategy == "multi_worker":
         from bike_pipeline.modeling import worker_processes
@@ -249,7 +253,7 @@ def run_fn(fn_args: Any) -> None:
                 base_model=fn_args.base_model or "",
                 run_dir=fn_args.model_run_dir,
                 model_dir=fn_args.serving_model_dir,
-                training=config["training"],
+                training=settings,
                 seed=config["seed"],
             )
         )
@@ -260,10 +264,10 @@ def run_fn(fn_args: Any) -> None:
     trained = train(
         columns,
         transform_graph,
-        config["training"],
+        settings,
         config["seed"],
         fn_args.base_model,
         distribution.mirrored() if strategy == "mirrored" else None,
     )
     folders = fn_args.model_run_dir, fn_args.serving_model_dir
-    write(trained, columns, transform_graph, config["training"], *folders, newest)
+    write(trained, columns, transform_graph, settings, *folders, newest)

@@ -22,6 +22,7 @@ from bike_pipeline.settings.metadata import MetadataSettings
 from bike_pipeline.settings.section import NULLS, Plain, Positive, Section, problem_of, read_yaml, shortened
 from bike_pipeline.settings.serving import ServingSettings
 from bike_pipeline.settings.training import TrainingSettings
+from bike_pipeline.settings.tuning import TuningSettings
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 # The folder that holds configs/. In a checkout the package has a link to it; an installed package holds it itself.
@@ -160,6 +161,7 @@ class Settings(Section):
     data: DataSettings
     gate: GateSettings
     training: TrainingSettings
+    tuning: TuningSettings
     evaluation: EvaluationSettings
     model_card: ModelCardSettings
     exporting: ExportingSettings
@@ -170,6 +172,11 @@ class Settings(Section):
     beam: BeamSettings
     kubeflow: KubeflowSettings
     tracking: TrackingSettings = TrackingSettings()
+
+    @model_validator(mode="after")
+    def _tunable(self) -> Self:
+        self.tuning.check(self.training)
+        return self
 
     @property
     def workspace_path(self) -> Path:

@@ -21,7 +21,9 @@ def run(examples: Any, transform_graph: Path, tmp_path: Path) -> Any:
     from tfx.components.trainer.fn_args_utils import DataAccessor
     from tfx.components.util import tfxio_utils
 
-    def train(files: list[str], schema_path: Path = ROOT / "configs" / "schema.pbtxt") -> Path:
+    def train(
+        files: list[str], schema_path: Path = ROOT / "configs" / "schema.pbtxt", hyperparameters: Any = None
+    ) -> Path:
         factory = tfxio_utils.get_record_batch_factory_from_artifact([examples], telemetry_descriptors=["Trainer"])
         arguments = SimpleNamespace(
             custom_config={"training": TRAINING, "seed": 7},
@@ -30,6 +32,7 @@ def run(examples: Any, transform_graph: Path, tmp_path: Path) -> Any:
             train_files=files,
             transform_graph_path=str(transform_graph),
             base_model=None,
+            hyperparameters=hyperparameters,
             model_run_dir=str(tmp_path / "run"),
             serving_model_dir=str(tmp_path / "model" / "Format-Serving"),
         )
@@ -145,3 +148,14 @@ def test_files_are_read_one_after_the_other_on_any_machine(examples: Any, tmp_pa
     np.testing.assert_array_equal(columns["cnt"], [values(example)["cnt"] for example in kept])
     # Given all at once, TensorFlow takes turns between them on machines with more than three cores.
     assert opened == paths
+
+
+def test_what_a_search_found_goes_over_the_settings(run: Any, examples: Any, tmp_path: Path) -> None:
+    import keras
+
+    found = {"space": [], "values": {"epochs": 1, "hidden_units": "[5]"}}
+    folder = run(files_of(examples, "train"), hyperparameters=found)
+    losses = list(csv.DictReader((tmp_path / "run" / training.LOSS_FILE).open(encoding="utf-8")))
+    assert len(losses) == 1
+    model = keras.saving.load_model(folder / saved_model.EXTRA_FOLDER / saved_model.KERAS_FILE, compile=False)
+    assert [layer.units for layer in model.layers if layer.name.startswith("trunk")] == [5]

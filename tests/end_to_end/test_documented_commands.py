@@ -107,6 +107,7 @@ NOT_RUN = {
     "bike-pipeline run --config team.yaml": DATABASE,
     "bike-pipeline runs --config team.yaml": DATABASE,
     "bike-pipeline run --set training.strategy": TRAINS + "tests/modeling/test_multi_worker.py trains so",
+    "bike-pipeline run --set tuning": TRAINS + "tests/end_to_end/test_options.py runs a small search and takes it over",
     "bike-pipeline run --set tracking.mlflow.uri": "needs a server; tests/tracking/test_servers.py runs it",
     "bike-pipeline track": "needs a server; tests/tracking/test_servers.py runs it",
     "bike-pipeline compress": "takes minutes; tests/commands/test_compress.py runs it",

@@ -86,3 +86,26 @@ def test_an_interrupted_run_says_so(product: Product) -> None:
             _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert err.strip() == "error: interrupted; what was finished is kept, and the next run goes on from there."
+
+
+def test_a_search_is_taken_over_by_later_runs(tmp_path: Path) -> None:
+    product = Product(tmp_path / "workspace")
+    small = ("--set", "tuning.trials=2", "--set", "tuning.space=[{name: epochs, choices: [4]}]")
+    none = product.call("run", "--demo", "first", "--json", "--set", "tuning.import_best=true")
+    assert none.code == 3, none.err
+    assert "no run has searched for them. Run once with --set tuning.enabled=true" in none.err
+    searched = product.call("run", "--json", *small, "--set", "training.epochs=1", "--set", "tuning.enabled=true")
+    assert searched.code in (0, 6), searched.err
+    outcomes = {stage["name"]: stage["outcome"] for stage in searched.result["stages"]}
+    assert "best mae of 2 trials" in outcomes["Tuner"]
+    assert outcomes["Tuner"].endswith(": epochs 4")
+    taken = product.call("run", "--json", "--set", "training.epochs=1", "--set", "tuning.import_best=true")
+    assert taken.code in (0, 6), taken.err
+    assert taken.states["Transform"] == "cached"
+    outcomes = {stage["name"]: stage["outcome"] for stage in taken.result["stages"]}
+    assert outcomes["HyperParametersLookup"] == f"from the search of run {searched.result['run_id']}"
+    losses = [path.read_text().splitlines() for path in product.workspace.rglob("model_run/*/loss.csv")]
+    assert [len(lines) for lines in losses] == [1 + 4, 1 + 4]
+    cards = [path.read_text() for path in product.workspace.rglob("artifacts/ModelCard/model_card/*/model_card.md")]
+    assert all("by a search: epochs 4" in card for card in cards)
+    assert len(cards) == 2

@@ -14,7 +14,9 @@ from click.testing import CliRunner
 from bike_pipeline.commands.train import reproduce_command
 from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.errors import StageError, VerificationError
+from bike_pipeline.lineage.queries.evidence import evidence_of
 from bike_pipeline.lineage.queries.history import History
+from bike_pipeline.lineage.queries.model_facts import training_facts
 from bike_pipeline.lineage.queries.reproducibility import Match, Origin, matches, origin_of, scratch_settings
 from bike_pipeline.lineage.store.metadata_store import Lineage
 from bike_pipeline.model_registry import ModelRegistry, layout
@@ -231,3 +233,26 @@ def test_a_scratch_folder_that_is_in_use_is_refused(runs: Runs, tmp_path: Path) 
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").write_text("", encoding="utf-8")
     assert "is not empty" in call(runs, "--scratch", str(tmp_path / "used"))
+
+
+def test_what_a_search_had_found_is_taken_over_and_not_searched_again(runs: Runs, tmp_path: Path) -> None:
+    searching = load_settings(assignments=(f"workspace={runs.workspace}", "tuning.enabled=true"))
+    tuned = runs.run("run-3", (1,), None, settings=searching)
+    made = replace(
+        origin_of(History(Lineage(runs.recorder.store)), tuned.id),
+        hyperparameters={"epochs": 5, "hidden_units": [16, 8]},
+    )
+    own = scratch_settings(made, runs.settings.store_uri, tmp_path / "scratch")
+    assert (own.training.epochs, own.training.hidden_units) == (5, (16, 8))
+    assert (own.tuning.enabled, own.tuning.import_best) == (False, False)
+    assert own.training.learning_rate == searching.training.learning_rate
+
+
+def test_hyperparameters_are_those_of_the_artifact_that_the_trainer_read(runs: Runs) -> None:
+    found = runs.recorder.artifact("HyperParameters", values=json.dumps({"epochs": 5}))
+    model = runs.recorder.artifact("Model")
+    runs.recorder.execution("Trainer", "run-3", {"hyperparameters": found}, {"model": model})
+    lineage = Lineage(runs.recorder.store)
+    assert origin_of(History(lineage), model.id).hyperparameters == {"epochs": 5}
+    assert dict(training_facts(evidence_of(lineage, model.id)))["hyperparameters"] == "by a search: epochs 5"
+    assert origin(runs).hyperparameters == {}

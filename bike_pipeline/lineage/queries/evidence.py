@@ -15,6 +15,7 @@ from bike_pipeline.lineage.store.metadata_store import Lineage, prop, time_of
 from bike_pipeline.stages import (
     DECISIONS_FILE,
     DECISIONS_PROPERTY,
+    HYPERPARAMETERS_PROPERTY,
     MANIFESTS_PROPERTY,
     WINDOW_PROPERTY,
 )
@@ -81,6 +82,12 @@ def source_of_model(lineage: Lineage, model_id: int) -> tuple[RunSource | None, 
     return source_of_run(lineage.store, run) if run else (None, ("the run that trained the model",))
 
 
+def hyperparameters_of(lineage: Lineage, model_id: int) -> dict[str, Any]:
+    """Return the settings that a search found for a model's training, by name; nothing where there was no search."""
+    found = lineage.trained_on(model_id, "hyperparameters")
+    return dict(json.loads(prop(found, HYPERPARAMETERS_PROPERTY) or "{}")) if found else {}
+
+
 def evidence_of(lineage: Lineage, model_id: int, pushed: bool = True) -> dict[str, Any]:
     """Return what speaks for a model, as plain values; what cannot be found stands under "missing", in words.
 
@@ -112,6 +119,7 @@ def evidence_of(lineage: Lineage, model_id: int, pushed: bool = True) -> dict[st
         "data": window,
         "code": {key: value for key, value in asdict(source.code).items() if key != "files"} if source else None,
         "settings": source.settings if source else None,
+        "hyperparameters": hyperparameters_of(lineage, model_id),
         "settings_sha256": source.settings_sha256 if source else "",
         "environment": source.environment if source else None,
         "schema_sha256": source.schema_sha256 if source else "",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from bike_pipeline.errors import BikePipelineError
 from bike_pipeline.lineage.records.run_record import RunSource
+from bike_pipeline.pages import utc
 
 # What stands beside the commit where the code differed from it.
 UNCOMMITTED = "with changes that were not committed"
@@ -52,6 +54,14 @@ def source_facts(source: RunSource | None) -> list[tuple[str, str]]:
         ("seed", str(source.seed)),
         ("environment", packages),
     ]
+
+
+def training_facts(evidence: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return when and by which run a model was trained, and with which hyperparameters if a search found them."""
+    model = evidence["model"]
+    searched = ", ".join(f"{name} {value}" for name, value in evidence["hyperparameters"].items())
+    found = [("hyperparameters", f"by a search: {searched}")] if searched else []
+    return [("trained", utc(model["trained_at"])), ("run", model["run_id"]), *found]
 
 
 def spans_of(window: list[dict[str, Any]], store_uri: str) -> list[SpanFiles]:

@@ -6,12 +6,12 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bike_pipeline.errors import BikePipelineError, ConfigurationError, VerificationError
-from bike_pipeline.lineage.queries.evidence import baseline_of, source_of_model, window_of
+from bike_pipeline.lineage.queries.evidence import baseline_of, hyperparameters_of, source_of_model, window_of
 from bike_pipeline.lineage.queries.history import History, payload_state
 from bike_pipeline.lineage.records import sealing
 from bike_pipeline.lineage.records.run_record import RunSource, environment, sha256_of, source_files
@@ -44,7 +44,7 @@ class Origin:
     """All that made a model, as it is on record: what its run was made of, and the spans (`evidence.window_of`).
 
     `missing` says in words what the record lacks; `baseline` is the model it was held against, and began from where
-    warm start was on, as BaselineLookup found it.
+    warm start was on, as BaselineLookup found it; `hyperparameters` are the settings that a search had found for it.
     """
 
     model_id: int
@@ -52,6 +52,7 @@ class Origin:
     window: list[dict[str, Any]]
     missing: tuple[str, ...]
     baseline: dict[str, Any]
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
 
 
 def origin_of(history: History, model_id: int) -> Origin:
@@ -60,7 +61,8 @@ def origin_of(history: History, model_id: int) -> Origin:
     window, base = window_of(history.trained_on(model_id)), history.trained_on(model_id, "base_model")
     lookups = [history.producer(base.id) if base else None, *history.consumers(model_id, Stage.BASELINE_LOOKUP)]
     baseline = next(filter(None, map(baseline_of, filter(None, lookups))), {})
-    return Origin(model_id, source, window, missing if window else (*missing, "the data fingerprint"), baseline)
+    missing = missing if window else (*missing, "the data fingerprint")
+    return Origin(model_id, source, window, missing, baseline, hyperparameters_of(history, model_id))
 
 
 def matches(origin: Origin, store_uri: str, project: Path = PROJECT_ROOT) -> list[Match]:
@@ -162,6 +164,10 @@ def scratch_settings(origin: Origin, store_uri: str, scratch: Path) -> Settings:
         "serving": {**recorded["serving"], "base_path": "", "promotion": {"automatic": False}},
         "signing": {},
     }
+    if origin.hyperparameters:
+        # What was found is on record; to search again would take hours to find the same.
+        recorded["training"] = {**recorded["training"], **origin.hyperparameters}
+        recorded["tuning"] = {**recorded["tuning"], "enabled": False, "import_best": False}
     try:
         settings = Settings.model_validate(recorded)
     except ValueError as error:

@@ -18,6 +18,8 @@ _MEANINGS = {
     "source_hash": "its code",
     "schema_sha256": "the curated schema",
     "custom_config": "the training settings or the seed",
+    "tuning": "the settings of the search",
+    "training": "the training settings",
     "evaluation": "the evaluation's thresholds",
     "eval_config": "the evaluation's thresholds",
     "metric_set": "what is measured",

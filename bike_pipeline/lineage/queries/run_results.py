@@ -67,6 +67,8 @@ _SUMMARIES: dict[str, Callable[[Outputs], str]] = {
     Stage.EXAMPLE_GEN: _examples,
     Stage.EXAMPLE_VALIDATOR: _validator,
     Stage.DATA_GATE: lambda outputs: f"passed{_with_warnings(prop(outputs['report'][0], 'warnings'))}",
+    Stage.TUNER: lambda outputs: str(prop(outputs["best_hyperparameters"][0], "summary") or ""),
+    Stage.HYPERPARAMETERS_LOOKUP: lambda outputs: str(prop(outputs["best_hyperparameters"][0], "summary") or ""),
     Stage.TRAINER: _model,
     Stage.BASELINE_LOOKUP: lambda outputs: str(prop(outputs["baseline_model"][0], "reason")),
     Stage.WARM_START_LOOKUP: lambda outputs: str(prop(outputs["baseline_model"][0], "reason")),

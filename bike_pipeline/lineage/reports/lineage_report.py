@@ -9,7 +9,7 @@ from typing import Any
 from bike_pipeline.errors import MetadataError
 from bike_pipeline.lineage.queries.evidence import decisions_of, evidence_of, window_of
 from bike_pipeline.lineage.queries.history import History
-from bike_pipeline.lineage.queries.model_facts import SpanFiles, source_facts, spans_of
+from bike_pipeline.lineage.queries.model_facts import SpanFiles, source_facts, spans_of, training_facts
 from bike_pipeline.lineage.queries.model_lookup import FoundModel
 from bike_pipeline.lineage.queries.run_changes import SettingChange, setting_changes
 from bike_pipeline.lineage.records.run_record import source_of_run
@@ -47,7 +47,7 @@ def report_of_model(history: History, chosen: FoundModel, store_uri: str) -> Lin
     serving = history.serving_model(os.path.dirname(push.destination)) if push else None
     serves = serving is not None and serving.model_id == chosen.model_id
     source, _ = source_of_run(history.store, evidence["model"]["run_id"])
-    facts = [("trained", utc(evidence["model"]["trained_at"])), ("run", evidence["model"]["run_id"])]
+    facts = training_facts(evidence)
     if push:
         facts.insert(0, ("pushed", f"{utc(push.pushed_at)} to {push.destination}"))
     return LineageReport(

@@ -15,11 +15,11 @@ from typing import Any
 
 from bike_pipeline import features
 from bike_pipeline.lineage.queries.evidence import evidence_of
-from bike_pipeline.lineage.queries.model_facts import source_facts, spans_of
+from bike_pipeline.lineage.queries.model_facts import source_facts, spans_of, training_facts
 from bike_pipeline.lineage.queries.run_changes import setting_changes
 from bike_pipeline.lineage.records.run_record import source_of_run
 from bike_pipeline.lineage.store.metadata_store import Lineage
-from bike_pipeline.pages import render, render_markdown, utc
+from bike_pipeline.pages import render, render_markdown
 from bike_pipeline.stages import Stage
 
 FORMAT = 1
@@ -75,12 +75,11 @@ def card_of_model(lineage: Lineage, model_id: int, store_uri: str) -> dict[str, 
     "training" has the "seconds" that the Trainer took.
     """
     evidence = evidence_of(lineage, model_id, pushed=False)
-    trained = evidence["model"]
-    source, _ = source_of_run(lineage.store, trained["run_id"])
+    source, _ = source_of_run(lineage.store, evidence["model"]["run_id"])
     trainer = lineage.producer(model_id)
     record = {
         "title": f"model {model_id}",
-        "facts": [("trained", utc(trained["trained_at"])), ("run", trained["run_id"]), *source_facts(source)],
+        "facts": [*training_facts(evidence), *source_facts(source)],
         "spans": [asdict(span) for span in spans_of(evidence["data"], store_uri)],
         "settings": [asdict(change) for change in setting_changes(source, None)],
         **{name: evidence[name] for name in ("gates", "metrics", "missing")},
