@@ -177,8 +177,10 @@ def train_transformed(
     """Return what `train` does, for rows that have gone through the transform graph (see `transformed`)."""
     repeatable(seed)
     inputs, labels = split_labels(columns)
+    trend = Trend.fit(inputs, labels)
+    logging.info("%s", trend)
     with distribution.scope(strategy):
-        model = architectures.build(training, Trend.fit(inputs, labels))
+        model = architectures.build(training, trend)
         if training["warm_start"]:
             _warm_start(model, base_model)
         to_train = architectures.with_heads(model)
