@@ -65,6 +65,8 @@ RUN useradd --uid 10001 --gid 0 --home-dir /home/bike --create-home --shell /usr
     && mkdir --parents /data /mnt/bike-pipeline \
     && chown 10001:0 /data /mnt/bike-pipeline \
     && chmod g=u /home/bike /data /mnt/bike-pipeline
+# The boosted trees need GNU's OpenMP runtime, which the slim image leaves out.
+COPY --from=build /usr/lib/x86_64-linux-gnu/libgomp.so.1 /usr/lib/x86_64-linux-gnu/
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 # The workspace is made below the folder that a command is called in: docker run -v "$PWD:/data" …

@@ -149,6 +149,13 @@ def test_the_image_is_not_root_and_installs_nothing():
     assert rest_of(last, "CMD") == ['["bike-pipeline", "--help"]']
 
 
+def test_the_runtime_that_lightgbm_was_built_for_comes_along():
+    (library,) = (Path(sys.prefix) / "lib").glob("python*/site-packages/lightgbm/lib/lib_lightgbm.so")
+    assert b"libgomp.so.1" in library.read_bytes()
+    folder = "/usr/lib/x86_64-linux-gnu/"
+    assert f"--from=build {folder}libgomp.so.1 {folder}" in rest_of(stage_named("pipeline"), "COPY")
+
+
 def test_workers_of_beam_are_started_as_beam_starts_containers():
     worker, boot = stage_named("beam-worker"), stage_named("boot")
     assert rest_of(worker, "FROM") == ["pipeline AS beam-worker"]

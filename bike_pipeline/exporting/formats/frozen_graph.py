@@ -30,7 +30,7 @@ class Value:
 
     Attributes:
         name: the tensor's name in the graph.
-        dtype: float32, int64, int32 or bool.
+        dtype: float32, int64, int32, int16 or bool.
         shape: of a constant its shape; of a tensor that follows from the rows the shape that one row has.
         constant: its numbers; None where it follows from the rows.
     """
@@ -55,7 +55,7 @@ class Operation:
         name: its name in the graph, which holds the layer's.
         inputs: what it reads.
         outputs: what it makes.
-        attributes: those of its attributes that change what it does: "axis", "transpose".
+        attributes: those of its attributes that change what it does: "axis", "batch_dims", "transpose".
     """
 
     kind: str
@@ -133,8 +133,9 @@ class _Reader:
             self._values[made.name] = value
         attributes: dict[str, Any] = {}
         names = {item.name for item in op.op_def.attr}
-        if "axis" in names:
-            attributes["axis"] = op.get_attr("axis")
+        for name in ("axis", "batch_dims"):
+            if name in names:
+                attributes[name] = op.get_attr(name)
         if op.type == "MatMul":
             attributes["transpose"] = op.get_attr("transpose_a") or op.get_attr("transpose_b")
         kind = "Reshape" if op.type in _RESHAPES else op.type

@@ -55,7 +55,7 @@ def _special(torch: Any, operation: frozen_graph.Operation, inputs: list[Any]) -
     if operation.kind == "ConcatV2":
         return torch.cat(inputs[:-1], dim=int(axis))
     if operation.kind == "GatherV2":
-        return first[rest[0]]
+        return _gathered(torch, operation, first, rest[0])
     if operation.kind == "MatMul":
         return torch.matmul(first, rest[0])
     if operation.kind == "Pack":
@@ -67,18 +67,28 @@ def _special(torch: Any, operation: frozen_graph.Operation, inputs: list[Any]) -
     return first.reshape(-1, *operation.outputs[0].shape)
 
 
+def _gathered(torch: Any, operation: frozen_graph.Operation, table: Any, places: Any) -> Any:
+    """Return rows of a constant table, or each row's numbers at places that are its own or the same for all."""
+    if operation.inputs[0].constant is not None:
+        return table[places]
+    return torch.gather(table, 1, places.long()) if operation.attributes["batch_dims"] else table[:, places]
+
+
 def _known(operation: frozen_graph.Operation) -> bool:
     """Return whether the module can do the operation in the form that the graph has it."""
     if operation.kind == "MatMul":
         return not operation.attributes["transpose"]
     if operation.kind == "GatherV2":
-        table, _, axis = operation.inputs
-        return table.constant is not None and axis.constant is not None and int(axis.constant) == 0
+        table, index, axis = operation.inputs
+        if axis.constant is None or int(axis.constant) != int(table.constant is None):
+            return False
+        of_rows = table.constant is None and index.constant is None
+        return operation.attributes["batch_dims"] == int(of_rows) and (not of_rows or len(table.shape) == 1)
     if operation.kind == "ConcatV2":
         return operation.inputs[-1].constant is not None
     if operation.kind == "Sum":
         along = operation.inputs[-1].constant
-        return along is not None and along.size == 1 and not operation.outputs[0].shape
+        return along is not None and along.size == 1
     return operation.kind in _SAME or operation.kind in _SPECIAL
 
 

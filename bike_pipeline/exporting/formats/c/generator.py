@@ -13,7 +13,7 @@ from bike_pipeline.exporting.formats.base import layer_of
 from bike_pipeline.exporting.formats.frozen_graph import FrozenGraph, Operation, Value
 
 SOURCES = Path(__file__).with_name("sources")
-TYPES = {"float32": "float", "int64": "int64_t", "int32": "int32_t", "bool": "bool"}
+TYPES = {"float32": "float", "int64": "int64_t", "int32": "int32_t", "int16": "int16_t", "bool": "bool"}
 # What a feature's value becomes, element by element; {0}, {1} and {2} are the inputs.
 FLOAT_ONLY = {
     "Sigmoid": "1.0f / (1.0f + expf(-{0}))",
@@ -86,7 +86,7 @@ static inline size_t row_of(int64_t index, size_t rows)
 }
 """,
 }
-_WHOLE = ("int64", "int32")
+_WHOLE = ("int64", "int32", "int16")
 # Sums of a dense layer that are kept at once: they fit the registers of every processor with vector instructions.
 _BLOCK = 16
 _PER_LINE = 6
@@ -220,7 +220,7 @@ class Body:
         element = self._element(value, "i" if value.size > 1 else "0")
         if value.dtype == "float32" and output.dtype in _WHOLE:
             text = f"whole({element})"
-            self._assign(operation, text if output.dtype == "int64" else f"(int32_t){text}")
+            self._assign(operation, text if output.dtype == "int64" else f"({TYPES[output.dtype]}){text}")
         else:
             self._assign(operation, f"({TYPES[output.dtype]}){element}")
 
@@ -234,12 +234,20 @@ class Body:
         value, axis = operation.inputs
         output = operation.outputs[0]
         along = None if axis.constant is None else axis.constant.reshape(-1).tolist()
-        if along not in ([1], [-1]) or len(value.shape) != 1 or output.shape:
-            raise operation.refusal("only a vector, along the axis behind the rows")
+        # From behind, the same axis of a vector has this number.
+        if along not in ([1], [-len(value.shape)]) or output.shape != value.shape[1:]:
+            raise operation.refusal("only along the axis behind the rows")
         self._remark(operation)
         name = self._name(output)
-        self.statements.append(f"{TYPES[output.dtype]} {name} = 0;")
-        self.statements.append(f"for (size_t i = 0; i < {value.size}; i++) {name} += {self._element(value, 'i')};")
+        if not output.shape:
+            self.statements.append(f"{TYPES[output.dtype]} {name} = 0;")
+            self.statements.append(f"for (size_t i = 0; i < {value.size}; i++) {name} += {self._element(value, 'i')};")
+            return
+        self.statements.append(f"{TYPES[output.dtype]} {name}[{output.size}] = {{0}};")
+        self.statements.append(
+            f"for (size_t j = 0; j < {value.size}; j += {output.size})\n"
+            f"    for (size_t i = 0; i < {output.size}; i++) {name}[i] += {self._element(value, 'j + i')};"
+        )
 
     def _pack(self, operation: Operation) -> None:
         if operation.attributes["axis"] != 1 or any(value.shape for value in operation.inputs):
@@ -281,15 +289,21 @@ class Body:
             self.statements.append(f"const {TYPES[output.dtype]} {self._name(output)} = {element};")
 
     def _gather(self, operation: Operation) -> None:
+        """Write what is taken from a constant table by rows, or from a vector, by one place or by a vector of them."""
         table, index, axis = operation.inputs
-        if table.constant is None or index.shape or axis.constant is None or int(axis.constant) != 0:
-            raise operation.refusal("only a row of a constant table")
-        width = operation.outputs[0].size
-        rows = table.shape[0]
+        along = None if axis.constant is None else int(axis.constant)
+        width, rows = 1, table.size
+        if table.constant is not None and along == 0 and (not index.shape or len(table.shape) == 1):
+            rows = table.shape[0]
+            width = table.size // rows
+        elif not (len(table.shape) == len(index.shape) == 1 and along == 1):
+            raise operation.refusal("only rows of a constant table, or places of a vector")
+        elif (index.constant is None) != (operation.attributes["batch_dims"] == 1):
+            raise operation.refusal("a row's places of another row's vector")
         self.helpers.add("row_of")
-        name = self._table(table)
-        place = f"row_of({self._element(index, '0')}, {rows}) * {width}"
-        self._assign(operation, f"{name}[{place}{'' if width == 1 else ' + i'}]")
+        read = self._table(table) if table.constant is not None else self._name(table)
+        place = f"row_of({self._element(index, 'i' if index.shape else '0')}, {rows})"
+        self._assign(operation, f"{read}[{place}{'' if width == 1 else f' * {width} + i'}]")
 
     def _dense(self, operation: Operation) -> None:
         value, weights = operation.inputs
