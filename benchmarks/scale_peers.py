@@ -140,12 +140,14 @@ def Trainer(folder: Path) -> Work:  # noqa: N802
     def work() -> None:
         columns, labels = _inputs(folder)
         label = np.log1p(labels[:, 0])
-        model = architectures.build(training.model_dump(), Trend.fit(columns, labels))
+        trend = Trend.fit(columns, labels)
+        model = architectures.build(training.model_dump(), trend)
         inputs = {tensor.name: columns[tensor.name] for tensor in model.inputs}
         optimizer = keras.optimizers.AdamW(training.learning_rate, weight_decay=training.weight_decay)
         model.compile(optimizer, "mse")
         model.fit(inputs, label, batch_size=training.batch_size, epochs=1, verbose=0)
-        model.save(folder / "peer.keras")
+        whole = architectures.with_trees(model, training.model_dump(), trend, columns, labels[:, 0], seed=1)
+        whole.save(folder / "peer.keras")
 
     return work
 

@@ -23,7 +23,8 @@ def train(
         seed: seeds every generator.
     """
     keras.utils.set_random_seed(seed)
-    model = architectures.build(training, Trend.fit(columns, labels))
+    trend = Trend.fit(columns, labels)
+    model = architectures.build(training, trend)
     to_train = architectures.with_heads(model)
     schedule = objective.schedule(training, len(labels))
     optimizer = keras.optimizers.AdamW(
@@ -32,4 +33,4 @@ def train(
     to_train.compile(optimizer=optimizer, loss=objective.loss_of(labels))
     inputs = {tensor.name: columns[tensor.name] for tensor in model.inputs}
     to_train.fit(inputs, labels, batch_size=training["batch_size"], epochs=training["epochs"], verbose=2)
-    return model
+    return architectures.with_trees(model, training, trend, columns, labels[:, 0], seed)

@@ -67,11 +67,16 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
     keras.utils.set_random_seed(fn_args.custom_config["seed"])
     transform_output = tft.TFTransformOutput(fn_args.transform_output)
     dataset = _dataset(fn_args, transform_output, training["batch_size"])
-    labels = np.concatenate([batch.numpy() for _, batch in dataset])
+    # In one pass: each one draws another order.
+    batches = list(dataset)
+    labels = np.concatenate([batch.numpy() for _, batch in batches])
+    of_trees = {
+        name: np.concatenate([columns[name].numpy() for columns, _ in batches])
+        for name in (preprocessing.PLAIN, preprocessing.DAYS_BEFORE_END)
+    }
     # Where the level's line begins; how it grows is left out here.
-    model = architectures.build(
-        training, Trend(tuple(np.log1p(labels).mean(axis=0).tolist()), (0.0,) * len(features.LABELS))
-    )
+    trend = Trend(tuple(np.log1p(labels).mean(axis=0).tolist()), (0.0,) * len(features.LABELS))
+    model = architectures.build(training, trend)
     names = {tensor.name for tensor in model.inputs}
     to_train = architectures.with_heads(model)
     optimizer = keras.optimizers.AdamW(
@@ -83,7 +88,8 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
     to_train.compile(optimizer=optimizer, loss=objective.loss_of(labels))
     rows = dataset.map(lambda columns, label: ({name: columns[name] for name in names}, label))
     to_train.fit(rows, epochs=training["epochs"], verbose=2)
-    tf.saved_model.save(model, fn_args.serving_model_dir, signatures=_signatures(model, transform_output))
+    whole = architectures.with_trees(model, training, trend, of_trees, labels[:, 0], fn_args.custom_config["seed"])
+    tf.saved_model.save(whole, fn_args.serving_model_dir, signatures=_signatures(whole, transform_output))
 
 
 def _add_hour_band(extracts: dict[str, Any]) -> dict[str, Any]:

@@ -38,12 +38,15 @@ CODES = {
     "hour_workingday": 2 * HOURS,
     "hour_day_type": DAY_TYPES * HOURS,
     "day_type": DAY_TYPES,
-    "holiday_kind": 7,
+    "holiday": 7,
     "weather": 4,
     "month": 12,
 }
 DAYS_BEFORE_END = "days_before_end"
-OUTPUTS = (DENSE, TIME_OF_YEAR, *CODES, DAYS_BEFORE_END)
+PLAIN = "plain"
+PLAIN_CODES = ("hour", "hour_workingday", "hour_day_type", "day_type", "weather")
+PLAIN_WIDTH = len(WEATHER) + len(PAST) + 1 + len(PLAIN_CODES) + 1
+OUTPUTS = (DENSE, TIME_OF_YEAR, *CODES, DAYS_BEFORE_END, PLAIN)
 # Day types: Monday to Thursday, Friday, Saturday, Sunday with the great holidays, minor holidays.
 _OF_WEEKDAY = (3, 0, 0, 0, 0, 1, 2)
 _SUNDAY, _MINOR = 3, 4
@@ -146,7 +149,7 @@ def _holiday(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
 def _day_type(inputs: Mapping[str, tf.Tensor], holiday: tf.Tensor) -> tf.Tensor:
     """Return the day type, (batch,) int64, of rows of such kinds of holiday."""
     code = _code(inputs["weekday"], "weekday")
-    is_great = tf.gather(tf.constant([float(kind in _GREAT) for kind in range(CODES["holiday_kind"])]), holiday) > 0.0
+    is_great = tf.gather(tf.constant([float(kind in _GREAT) for kind in range(CODES["holiday"])]), holiday) > 0.0
     # A Saturday or Sunday is free whatever else it is.
     is_from_monday_to_friday = tf.abs(tf.cast(code, tf.float32) - 3.0) < 2.5
     usual = tf.gather(tf.constant(_OF_WEEKDAY, tf.float32), code)
@@ -188,7 +191,7 @@ def transformed(inputs: Mapping[str, tf.Tensor], learnt: Learnt) -> dict[str, tf
         "hour_workingday": hour + HOURS * _code(inputs["workingday"], "workingday"),
         "hour_day_type": hour + HOURS * day_type,
         "day_type": day_type,
-        "holiday_kind": holiday,
+        "holiday": holiday,
         "weather": _code(inputs["weathersit"], "weathersit"),
         "month": _code(inputs["mnth"], "mnth"),
     }
@@ -208,6 +211,8 @@ def transformed(inputs: Mapping[str, tf.Tensor], learnt: Learnt) -> dict[str, tf
     angle = day_of_year * (2.0 * math.pi / 365.25)
     outputs[TIME_OF_YEAR] = tf.stack([wave(k * angle) for k in YEAR_HARMONICS for wave in (tf.sin, tf.cos)], axis=1)
     outputs[DAYS_BEFORE_END] = tf.maximum(learnt.last_day - _time(inputs), 0.0)
+    codes = [tf.cast(outputs[name], tf.float32) for name in PLAIN_CODES]
+    outputs[PLAIN] = tf.stack([*columns.values(), day_of_year, *codes, outputs[DAYS_BEFORE_END]], axis=1)
     for name in features.LABELS:
         outputs[name] = tf.cast(inputs[name], tf.float32)
     return outputs
@@ -223,6 +228,8 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         one int64 code of shape (batch,) for each name in `CODES`, from 0;
         `days_before_end` (batch,) float32: days from the row to the end of the training rows, never negative, so that
         hours after the training period stand at its end and no trend is extrapolated;
+        `plain` (batch, 17) float32, for trees: weather and its means as they come, the day of the year, codes, and the
+        days before the end. No arithmetic rounds them, so that every runtime finds the same number above a threshold;
         the labels `cnt`, `casual` and `registered`, which are never features, (batch,) float32, in rentals.
     """
     # Imported here, since it takes longer than all that the columns need.

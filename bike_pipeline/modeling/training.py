@@ -142,11 +142,14 @@ def _warm_start(model: keras.Model, base_model: str | None) -> None:
     if not path or not tf.io.gfile.exists(path):
         logging.warning("Warm start: there is no serving model to start from; training from the beginning.")
         return
-    weights = keras.saving.load_model(path, compile=False).get_weights()
-    if [w.shape for w in weights] != [w.shape for w in model.get_weights()]:
+    # By layers: those of a network are in a blend as well.
+    weights = {layer.name: layer.get_weights() for layer in keras.saving.load_model(path, compile=False).layers}
+    own = [layer for layer in model.layers if layer.weights]
+    if any([w.shape for w in weights.get(layer.name, [])] != [w.shape for w in layer.get_weights()] for layer in own):
         logging.warning("Warm start: the serving model has another architecture; training from the beginning.")
-    else:
-        model.set_weights(weights)
+        return
+    for layer in own:
+        layer.set_weights(weights[layer.name])
 
 
 def train(
@@ -178,7 +181,25 @@ def train_transformed(
     repeatable(seed)
     inputs, labels = split_labels(columns)
     trend = Trend.fit(inputs, labels)
-    logging.info("%s", trend)
+    network, losses = None, list[float]()
+    if training["architecture"] != architectures.TREES:
+        network, losses = _network(inputs, labels, trend, training, seed, base_model, strategy)
+    if strategy is not None and not strategy.extended.should_checkpoint:
+        # One worker writes the model, and fits the trees for it.
+        return network, losses
+    return architectures.with_trees(network, training, trend, inputs, labels[:, 0], seed), losses
+
+
+def _network(
+    inputs: rows.Columns,
+    labels: npt.NDArray[np.float32],
+    trend: Trend,
+    training: dict[str, Any],
+    seed: int,
+    base_model: str | None,
+    strategy: tf.distribute.Strategy | None,
+) -> tuple[keras.Model, list[float]]:
+    """Return what is trained by steps, and the mean loss of each epoch."""
     with distribution.scope(strategy):
         model = architectures.build(training, trend)
         if training["warm_start"]:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from bike_pipeline.settings.section import Count, Positive, Section
 
-Architecture = Literal["linear", "deep"]
+Architecture = Literal["linear", "deep", "trees", "blend"]
 Strategy = Literal["none", "mirrored", "multi_worker"]
 
 
@@ -23,7 +23,11 @@ class TrainingSettings(Section):
         hidden_units: width of each dense layer of the trunk.
         embedding_dimensions: largest width of a categorical embedding.
         dropout: share of hidden units dropped in training.
-        warm_start: begin from the weights of the serving model if its architecture is the same.
+        tree_rounds: trees of each of the two ensembles.
+        tree_depth: most comparisons on the way to a leaf.
+        tree_learning_rate: share of each tree's answer that is added.
+        warm_start: begin from the weights of the serving model's network if it is of the same form; trees are always
+            fitted anew.
         strategy: where the steps run: `none` on one device, `mirrored` on every GPU of one machine, `multi_worker` in
             several processes, each with its machine's devices.
         workers: processes of `multi_worker`, if no TF_CONFIG names them.
@@ -38,6 +42,9 @@ class TrainingSettings(Section):
     hidden_units: tuple[Count, ...]
     embedding_dimensions: Count
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)]
+    tree_rounds: Annotated[int, Field(ge=1, le=1_000)]
+    tree_depth: Annotated[int, Field(ge=1, le=8)]
+    tree_learning_rate: Annotated[float, Field(gt=0.0, le=1.0)]
     warm_start: bool
     strategy: Strategy
     workers: Count

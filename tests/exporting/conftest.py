@@ -32,14 +32,15 @@ class FullSize:
 
 @pytest.fixture(scope="session")
 def full_size(few_rows: dict[str, Any], transform_graph: Path, tmp_path_factory: pytest.TempPathFactory) -> FullSize:
-    """A trunk of 128 and 64 hidden units."""
+    """The blend of a network and trees, of the size that the settings have."""
     from bike_pipeline import features
     from bike_pipeline.exporting.formats.base import Source
     from bike_pipeline.modeling import saved_model, training
     from bike_pipeline.modeling.golden import golden_rows
     from bike_pipeline.modeling.loaded_model import LoadedModel
+    from bike_pipeline.settings import load_settings
 
-    wanted = {**TRAINING, "hidden_units": [128, 64], "embedding_dimensions": 8, "epochs": 30}
+    wanted = {**load_settings().training.model_dump(mode="json"), "architecture": "blend", "batch_size": 64}
     model, _ = training.train(few_rows, str(transform_graph), wanted, seed=7)
     path = tmp_path_factory.mktemp("full_size") / "model"
     saved_model.write(model, str(transform_graph), str(path), {})

@@ -32,7 +32,7 @@ def test_a_job_travels_as_json(parts):
     [
         ({"examples": []}, "examples: Tuple should have at least 1 item"),
         ({"model_dir": ""}, "model_dir: String should have at least 1 character"),
-        ({"training": {}}, "training.epochs: Field required"),
+        ({"training": {}}, "training.architecture: Field required"),
         ({"more": 1}, "more: Extra inputs are not permitted"),
     ],
 )

@@ -10,19 +10,48 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import numpy.typing as npt
 from keras import layers
 
-from bike_pipeline.modeling.architectures import deep, linear
+from bike_pipeline.modeling.architectures import blend, deep, linear, trees
 from bike_pipeline.modeling.trend import Trend
 
 # From the settings' section `training` and the trend of the training rows to the untrained network.
 Builder = Callable[[Mapping[str, Any], Trend], keras.Model]
-BUILDERS: dict[str, Builder] = {"linear": linear.build, "deep": deep.build}
+BUILDERS: dict[str, Builder] = {"linear": linear.build, "deep": deep.build, "blend": deep.build}
+TREES, BLEND = "trees", "blend"
 
 
 def build(training: Mapping[str, Any], trend: Trend) -> keras.Model:
-    """Return the untrained model that the settings' section `training` names, of transformed features."""
+    """Return the untrained network that the settings' section `training` names, of transformed features.
+
+    `trees` has none.
+    """
     return BUILDERS[training["architecture"]](training, trend)
+
+
+def with_trees(
+    network: keras.Model | None,
+    training: Mapping[str, Any],
+    trend: Trend,
+    inputs: Mapping[str, npt.NDArray[Any]],
+    label: npt.NDArray[Any],
+    seed: int,
+) -> keras.Model:
+    """Return the model of a trained network and of trees, which are fitted here if the architecture has any.
+
+    Args:
+        network: what `build` returned; None of `trees`.
+        training: the settings' section of that name.
+        trend: that of the training rows.
+        inputs: their transformed features, (rows, …) each.
+        label: their rentals, (rows,).
+        seed: of the rows and columns that each tree sees.
+    """
+    if training["architecture"] not in (TREES, BLEND):
+        return network
+    forest = trees.fit(training, trend, inputs, label, seed)
+    return trees.build(forest, trend) if network is None else blend.build(network, forest, trend)
 
 
 def with_heads(model: keras.Model) -> keras.Model:

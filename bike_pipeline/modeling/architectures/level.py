@@ -10,8 +10,8 @@ from keras import layers, ops
 from bike_pipeline.modeling import preprocessing
 from bike_pipeline.modeling.trend import DAYS_A_MONTH, Trend
 
-# On origins in time 0.03 does best; this is the strongest that is within 5 %, which nobody can tell apart there.
-LEVEL_L2 = 0.3
+# Chosen with `trend.LEVEL_MONTHS` on origins in time; with a third of it a winter is taken for the level.
+LEVEL_L2 = 3e-2
 
 
 @keras.saving.register_keras_serializable(package="bike_pipeline")
@@ -41,6 +41,7 @@ def inputs_of(names: Iterable[str], trend: Trend) -> dict[str, keras.KerasTensor
     widths = {
         preprocessing.DENSE: (preprocessing.DENSE_WIDTH,),
         preprocessing.TIME_OF_YEAR: (preprocessing.TIME_OF_YEAR_WIDTH,),
+        preprocessing.PLAIN: (preprocessing.PLAIN_WIDTH,),
     }
     return {
         name: keras.Input(widths.get(name, ()), name=name, dtype="int64" if name in preprocessing.CODES else "float32")
