@@ -38,7 +38,7 @@ CODES = {
     "hour_workingday": 2 * HOURS,
     "hour_day_type": DAY_TYPES * HOURS,
     "day_type": DAY_TYPES,
-    "holiday": 7,
+    "holiday_kind": 7,
     "weather": 4,
     "month": 12,
 }
@@ -149,7 +149,7 @@ def _holiday(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
 def _day_type(inputs: Mapping[str, tf.Tensor], holiday: tf.Tensor) -> tf.Tensor:
     """Return the day type, (batch,) int64, of rows of such kinds of holiday."""
     code = _code(inputs["weekday"], "weekday")
-    is_great = tf.gather(tf.constant([float(kind in _GREAT) for kind in range(CODES["holiday"])]), holiday) > 0.0
+    is_great = tf.gather(tf.constant([float(kind in _GREAT) for kind in range(CODES["holiday_kind"])]), holiday) > 0.0
     # A Saturday or Sunday is free whatever else it is.
     is_from_monday_to_friday = tf.abs(tf.cast(code, tf.float32) - 3.0) < 2.5
     usual = tf.gather(tf.constant(_OF_WEEKDAY, tf.float32), code)
@@ -191,7 +191,7 @@ def transformed(inputs: Mapping[str, tf.Tensor], learnt: Learnt) -> dict[str, tf
         "hour_workingday": hour + HOURS * _code(inputs["workingday"], "workingday"),
         "hour_day_type": hour + HOURS * day_type,
         "day_type": day_type,
-        "holiday": holiday,
+        "holiday_kind": holiday,
         "weather": _code(inputs["weathersit"], "weathersit"),
         "month": _code(inputs["mnth"], "mnth"),
     }

@@ -181,6 +181,7 @@ def train_transformed(
     repeatable(seed)
     inputs, labels = split_labels(columns)
     trend = Trend.fit(inputs, labels)
+    logging.info("%s", trend)
     network, losses = None, list[float]()
     if training["architecture"] != architectures.TREES:
         network, losses = _network(inputs, labels, trend, training, seed, base_model, strategy)

@@ -58,7 +58,7 @@ def test_a_day_is_of_the_type_of_its_weekday_but_for_holidays():
 
 def test_holidays_of_a_kind_are_told_apart_by_their_dates_and_all_others_by_the_flag():
     def kinds(dates, **options):
-        return day_types(dates, name="holiday", **options)
+        return day_types(dates, name="holiday_kind", **options)
 
     assert kinds(np.datetime64("2012-06-04") + np.arange(7)) == [0] * 7
     assert kinds(np.datetime64("2012-12-21") + np.arange(12)) == [0, 4, 4, 3, 3, 3, 4, 4, 4, 4, 5, 5]

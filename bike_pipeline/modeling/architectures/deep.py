@@ -21,7 +21,7 @@ from bike_pipeline.modeling.trend import Trend
 HEADS = "heads"
 EMBEDDED = ("hour", "weather", "day_type", "hour_workingday", "hour_day_type")
 # Of which the rows may hold one kind on one day, or never: it begins at nothing, and stays there where it never was.
-RARE = "holiday"
+RARE = "holiday_kind"
 # Which labels of the trend the heads answer.
 AUXILIARY = slice(1, None)
 # What of the level the trunk sees.

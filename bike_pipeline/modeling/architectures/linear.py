@@ -13,7 +13,7 @@ from bike_pipeline.modeling import preprocessing
 from bike_pipeline.modeling.architectures import level
 from bike_pipeline.modeling.trend import Trend
 
-SUMMED = ("hour_day_type", "hour_workingday", "holiday", "weather")
+SUMMED = ("hour_day_type", "hour_workingday", "holiday_kind", "weather")
 
 
 def build(_: Mapping[str, Any], trend: Trend) -> keras.Model:
