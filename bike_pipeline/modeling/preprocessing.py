@@ -44,7 +44,7 @@ CODES = {
 }
 DAYS_BEFORE_END = "days_before_end"
 PLAIN = "plain"
-PLAIN_CODES = ("hour", "hour_workingday", "hour_day_type", "day_type", "weather")
+PLAIN_CODES = ("hour", "hour_workingday", "hour_day_type", "day_type", "holiday_kind", "weather")
 PLAIN_WIDTH = len(WEATHER) + len(PAST) + 1 + len(PLAIN_CODES) + 1
 OUTPUTS = (DENSE, TIME_OF_YEAR, *CODES, DAYS_BEFORE_END, PLAIN)
 # Day types: Monday to Thursday, Friday, Saturday, Sunday with the great holidays, minor holidays.
@@ -228,7 +228,7 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         one int64 code of shape (batch,) for each name in `CODES`, from 0;
         `days_before_end` (batch,) float32: days from the row to the end of the training rows, never negative, so that
         hours after the training period stand at its end and no trend is extrapolated;
-        `plain` (batch, 17) float32, for trees: weather and its means as they come, the day of the year, codes, and the
+        `plain` (batch, 18) float32, for trees: weather and its means as they come, the day of the year, codes, and the
         days before the end. No arithmetic rounds them, so that every runtime finds the same number above a threshold;
         the labels `cnt`, `casual` and `registered`, which are never features, (batch,) float32, in rentals.
     """
