@@ -28,7 +28,7 @@ from benchmarks.processes import ROOT
 SAVED_MODEL, LITERT, LITERT_INT8, C_SOURCE = "saved_model", "tflite_float32", "tflite_int8", "c_source"
 SIGNATURE = "saved_model, tensors ready"
 # Goals: largest relative difference, losses of MAE, ratio of the SavedModel to LiteRT, bytes.
-DIFFERENCE, LOSS, SLICE_LOSS, FASTER, FLOAT_BYTES, INT8_BYTES = 1e-5, 0.01, 0.03, 12.0, 400_000, 120_000
+DIFFERENCE, LOSS, SLICE_LOSS, FASTER, FLOAT_BYTES, INT8_BYTES = 1e-5, 0.01, 0.03, 12.0, 400_000, 280_000
 # Without these the goals mean nothing; other formats count where what they need is installed.
 NEEDED = (SAVED_MODEL, LITERT, LITERT_INT8, C_SOURCE, "onnx_float32", "onnx_int8", "openvino_float32", "openvino_int8")
 

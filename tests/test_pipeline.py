@@ -112,7 +112,7 @@ def test_the_same_settings_are_the_same_parameters(tmp_path: Any) -> None:
         ("evaluation.max_mae_to_mean=0.5", {"Evaluator", "Exporter"}),
         ("evaluation.min_rows.season=7", {"Evaluator", "Exporter"}),
         ("exporting.max_mae_increase=0.5", {"Exporter"}),
-        ("model_card.repeats=2", {"ModelCard"}),
+        ("model_card.repeats=3", {"ModelCard"}),
         ("exporting.formats=[saved_model]", {"Exporter"}),
         ("data.history_spans=3", {"CsvExampleGen"}),
         ("data.in_memory_rows=3", {"CsvExampleGen", "StatisticsGen", "Transform", "Evaluator"}),

@@ -121,7 +121,7 @@ def test_a_format_with_a_process_of_its_own_is_exported_there(
     calibration: dict[str, Any], trying: Any, tmp_path: Path
 ) -> None:
     choice = choose(trying(**LOOSE, formats=("tflite_int8",)), calibration, tmp_path)
-    # The small model has no layer that is worth quantizing: the worker's error came back in words.
-    assert "nothing to quantize" in choice.candidates[0].error
-    assert choice.winner is None
-    assert json.loads((tmp_path / TABLE_FILE).read_text(encoding="utf-8"))["winner"] is None
+    (found,) = choice.candidates
+    assert (found.error, found.format) == ("", "tflite_int8")
+    assert choice.winner == found
+    assert json.loads((tmp_path / TABLE_FILE).read_text(encoding="utf-8"))["winner"] is not None
