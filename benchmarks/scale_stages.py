@@ -203,6 +203,7 @@ class Stages:
             model_run_dir=str(self.folder / "run"),
             serving_model_dir=str(self.folder / "model" / "Format-Serving"),
             base_model=None,
+            hyperparameters=None,
             schema_path=str(ROOT / "configs" / "schema.pbtxt"),
         )
         return lambda: training.run_fn(arguments)

@@ -70,7 +70,7 @@ def raw(frame: Any) -> dict[str, npt.NDArray[Any]]:
     from benchmarks import model_columns
 
     numbers = {name: frame[name].to_numpy() for name in frame.columns if frame[name].dtype.is_numeric()}
-    hours = frame["dteday"].cast(pl.Date).cast(pl.Int64).to_numpy() * 24 + numbers["hr"]
+    hours = frame["dteday"].str.to_date().cast(pl.Int64).to_numpy() * 24 + numbers["hr"]
     return model_columns.raw(numbers, hours)
 
 
