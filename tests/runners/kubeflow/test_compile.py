@@ -123,8 +123,11 @@ def test_what_tfx_cannot_compile_is_one_error():
 
 
 def test_the_stages_of_the_settings_are_those_of_the_pipeline():
-    spec, _ = compiled(load_settings(assignments=("training.warm_start=true",)))
-    assert set(spec["root"]["dag"]["tasks"]) == set(Stage)
+    found = set()
+    for more in ((), ("tuning.enabled=true",), ("tuning.import_best=true",)):
+        spec, _ = compiled(load_settings(assignments=("training.warm_start=true", *more)))
+        found |= set(spec["root"]["dag"]["tasks"])
+    assert found == set(Stage)
 
 
 def test_kfp_never_caches_what_looks_at_data_or_models_from_outside(full):
