@@ -2,7 +2,8 @@
 
 The served model is this project's own transforms, architecture and training with the settings of configs/base.yaml, for
 three seeds (P5: one). The peers run in an environment of their own and choose columns and objective inside the training
-rows. Exit code 1 if the served model misses what it must reach, or any peer of the run is better.
+rows. Exit code 1 if the served model misses what it must reach, or any peer of the run is better. What the same models
+answer a client that sends no optional input is a row of its own, which is not judged.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from benchmarks.quality.scores import Scores, Verdict, mean, scores, verdicts
 PROTOCOLS = ("P1", "P2", "P3", "P4", "P5")
 SEEDS = (20110101, 20110102, 20110103)
 SERVED = "served model"
+REQUIRED_ONLY = "served model, without the optional inputs"
 # What makes the environment of each kind of peers.
 TARGETS = {"peers": "benchmark-quality", "automl": "benchmark-automl"}
 
@@ -47,26 +49,38 @@ def run_peers(python: str, peers: str, data: Path, protocols: Sequence[str]) -> 
         return [json.loads(line) for line in out.read_text().splitlines()]
 
 
-def run_served(table: Table, protocol: str, training: dict[str, Any]) -> tuple[Scores, list[Scores], float]:
-    """Return the served model's mean scores over the seeds, those of each seed, and the seconds of one training."""
-    parts, of_seeds, seconds = splits(table, protocol), [], []
+def run_served(table: Table, protocol: str, training: dict[str, Any]) -> tuple[dict[str, list[Scores]], float]:
+    """Return the scores of each seed by row of the table, `SERVED` and `REQUIRED_ONLY`, and the seconds of a training.
+
+    Both rows are of the same trained models.
+    """
+    parts, seconds = splits(table, protocol), []
+    of_seeds: dict[str, list[Scores]] = {SERVED: [], REQUIRED_ONLY: []}
     for seed in SEEDS[:1] if protocol == "P5" else SEEDS:
-        found = [served.answers(table, split, training, seed) for split in parts]
-        of_seeds.append(of_splits(table, parts, [rentals.tolist() for rentals, _ in found]))
-        seconds.append(sum(took for _, took in found))
-        print(f"{protocol} {SERVED}, seed {seed}: RMSE {of_seeds[-1].rmse:.1f}, {seconds[-1]:.1f} s", file=sys.stderr)
-    return mean(of_seeds), of_seeds, float(np.mean(seconds))
+        answers = [served.answers(table, split, training, seed) for split in parts]
+        of_seeds[SERVED].append(of_splits(table, parts, [a.rentals.tolist() for a in answers]))
+        of_seeds[REQUIRED_ONLY].append(of_splits(table, parts, [a.without_optional.tolist() for a in answers]))
+        seconds.append(sum(a.seconds for a in answers))
+        rmse = of_seeds[SERVED][-1].rmse
+        print(f"{protocol} {SERVED}, seed {seed}: RMSE {rmse:.1f}, {seconds[-1]:.1f} s", file=sys.stderr)
+    return of_seeds, float(np.mean(seconds))
 
 
 def table_of(protocol: str, rows: dict[str, tuple[Scores, str, float]]) -> str:
     """Return a protocol's contestants as a table, best RMSE first."""
-    lines = [f"{protocol:30} {'RMSE':>7} {'MAE':>7} {'RMSLE':>7} {'R²':>6} {'bias':>7} {'CPU s':>7}  columns"]
+    lines = [f"{protocol:41} {'RMSE':>7} {'MAE':>7} {'RMSLE':>7} {'R²':>6} {'bias':>7} {'CPU s':>7}  columns"]
     for name, (found, recipe, seconds) in sorted(rows.items(), key=lambda item: item[1][0].rmse):
         lines.append(
-            f"{name:30} {found.rmse:7.1f} {found.mae:7.1f} {found.rmsle:7.3f} {found.r2:6.3f} {found.bias:+7.1%} "
+            f"{name:41} {found.rmse:7.1f} {found.mae:7.1f} {found.rmsle:7.3f} {found.r2:6.3f} {found.bias:+7.1%} "
             f"{seconds:7.1f}  {recipe}"
         )
     return "\n".join(lines)
+
+
+def judged_of(protocol: str, rows: dict[str, Scores]) -> list[Verdict]:
+    """Return the verdicts on the served model among a protocol's rows: all others but `REQUIRED_ONLY` are its peers."""
+    peers = {name: result for name, result in rows.items() if name not in (SERVED, REQUIRED_ONLY)}
+    return verdicts(protocol, rows.get(SERVED), peers)
 
 
 def verdict_table(found: Sequence[Verdict]) -> str:
@@ -99,10 +113,10 @@ def main() -> None:
     table = read(embedded_bytes())
     training = load_settings().training.model_dump(mode="json")
     found: dict[str, dict[str, tuple[Scores, str, float]]] = {}
-    of_seeds: dict[str, list[Scores]] = {}
+    of_seeds: dict[str, dict[str, list[Scores]]] = {}
     for protocol in protocols:
-        overall, of_seeds[protocol], seconds = run_served(table, protocol, training)
-        found[protocol] = {SERVED: (overall, "its own", seconds)}
+        of_seeds[protocol], seconds = run_served(table, protocol, training)
+        found[protocol] = {name: (mean(every), "its own", seconds) for name, every in of_seeds[protocol].items()}
     for peer in run_peers(args.peers_python, args.peers, EMBEDDED_FILE, protocols):
         parts = splits(table, peer["protocol"])
         result = of_splits(table, parts, peer["answers"])
@@ -110,8 +124,7 @@ def main() -> None:
     judged = []
     for protocol in protocols:
         print(f"\n{table_of(protocol, found[protocol])}")
-        by_name = {name: result for name, (result, _, _) in found[protocol].items()}
-        judged += verdicts(protocol, by_name.pop(SERVED), by_name)
+        judged += judged_of(protocol, {name: result for name, (result, _, _) in found[protocol].items()})
     print(f"\n{verdict_table(judged)}")
     if args.json:
         figures = {
@@ -120,7 +133,7 @@ def main() -> None:
             }
             for protocol, rows in found.items()
         }
-        seeds = {protocol: [asdict(one) for one in every] for protocol, every in of_seeds.items()}
+        seeds = {protocol: [asdict(one) for one in every[SERVED]] for protocol, every in of_seeds.items()}
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps({"scores": figures, "served_by_seed": seeds}, indent=1) + "\n")
     if args.plot:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,17 +22,28 @@ def raw(table: Table) -> dict[str, Any]:
     return model_columns.raw(table, ((_FIRST_DAY + table["dteday"]) * 24 + table["hr"]).astype(np.int64))
 
 
-def answers(
-    table: Table, split: Split, training: dict[str, Any], seed: int, optional: bool = True
-) -> tuple[Array, float]:
-    """Return the rentals that the served model expects in the test rows, and the seconds of processor of its training.
+class Answers(NamedTuple):
+    """What one trained model expects in the test rows of a split.
+
+    Attributes:
+        rentals: asked with all inputs, (rows,), in rentals an hour.
+        without_optional: asked without the optional inputs, which the model was trained on, (rows,).
+        seconds: of processor, for its training.
+    """
+
+    rentals: Array
+    without_optional: Array
+    seconds: float
+
+
+def answers(table: Table, split: Split, training: dict[str, Any], seed: int) -> Answers:
+    """Return what the served model answers: one training, asked with the optional inputs and without them.
 
     Args:
         table: the data set.
         split: the model is trained on the training rows of it.
         training: the settings' section of that name.
         seed: seeds the training.
-        optional: whether whoever asks sends the optional inputs; the model is trained on them either way.
     """
     from bike_pipeline.modeling import training as trainer
 
@@ -42,10 +53,13 @@ def answers(
     learnt = model_columns.learnt(train)
     model, _ = trainer.train_transformed(model_columns.transformed(train, learnt), training, seed)
     seconds = time.process_time() - began
-    asked = {name: values[split.test] for name, values in rows.items()}
-    if not optional:
-        asked |= {name: np.zeros_like(asked[name]) for name in features.OPTIONAL_NAMES}
-    columns = model_columns.transformed(asked, learnt)
-    logarithm = model({tensor.name: columns[tensor.name] for tensor in model.inputs}, training=False)
-    rentals: Array = np.maximum(np.expm1(np.asarray(logarithm, np.float64)), 0.0)
-    return rentals, seconds
+
+    def ask(asked: dict[str, Any]) -> Array:
+        columns = model_columns.transformed(asked, learnt)
+        logarithm = model({tensor.name: columns[tensor.name] for tensor in model.inputs}, training=False)
+        rentals: Array = np.maximum(np.expm1(np.asarray(logarithm, np.float64)), 0.0)
+        return rentals
+
+    test = {name: values[split.test] for name, values in rows.items()}
+    defaults = {f.name: np.full_like(test[f.name], f.default) for f in features.OPTIONAL_INPUTS}
+    return Answers(ask(test), ask(test | defaults), seconds)

@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -157,14 +158,69 @@ def test_the_served_model_answers_test_rows_without_a_look_at_their_labels(
     table: Table, training: dict[str, Any]
 ) -> None:
     split = Split(np.arange(2_000), np.arange(2_000, 2_300))
-    rentals, seconds = served.answers(table, split, training, seed=7)
-    assert seconds > 0
-    assert scores(table["cnt"][split.test], rentals).rmse < 2 * np.std(table["cnt"][split.test])
+    first = served.answers(table, split, training, seed=7)
+    assert first.seconds > 0
+    assert scores(table["cnt"][split.test], first.rentals).rmse < 2 * np.std(table["cnt"][split.test])
     changed = {name: values.copy() for name, values in table.items()}
     for name in (features.LABEL, *features.LEAKS):
         changed[name][2_000:] = 1.0
-    again, _ = served.answers(changed, split, training, seed=7)
-    assert np.array_equal(again, rentals)
+    again = served.answers(changed, split, training, seed=7)
+    assert np.array_equal(again.rentals, first.rentals)
+    assert np.array_equal(again.without_optional, first.without_optional)
+
+
+def test_one_training_is_asked_with_the_optional_inputs_and_without_them(
+    table: Table, training: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bike_pipeline.modeling import preprocessing
+    from bike_pipeline.modeling import training as trainer
+
+    trained, asked = [], []
+
+    class Model:
+        inputs = (SimpleNamespace(name=preprocessing.DENSE),)
+
+        def __call__(self, columns: Any, training: bool) -> Any:
+            asked.append(columns[preprocessing.DENSE])
+            return np.full(len(asked[-1]), np.log1p(100.0 * len(asked)))
+
+    def train(columns: Any, settings: Any, seed: int) -> Any:
+        trained.append((len(columns[features.LABEL]), seed))
+        return Model(), []
+
+    monkeypatch.setattr(trainer, "train_transformed", train)
+    found = served.answers(table, Split(np.arange(500), np.arange(500, 800)), training, seed=7)
+    assert trained == [(500, 7)]
+    np.testing.assert_allclose([found.rentals, found.without_optional], [[100.0] * 300, [200.0] * 300])
+    past, now = 4 + list(preprocessing.PAST).index("temp_mean_24h"), preprocessing.WEATHER.index("temp")
+    assert (asked[0][:, past] != asked[0][:, now]).any()
+    assert (asked[1][:, past] == asked[1][:, now]).all()
+
+
+def test_the_row_without_the_optional_inputs_is_of_the_same_trainings_and_is_not_judged(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds = []
+
+    def answers(table: Table, split: Split, training: Any, seed: int) -> served.Answers:
+        seeds.append(seed)
+        label = table["cnt"][split.test]
+        return served.Answers(label + 10.0, label + 5.0, 2.0)
+
+    monkeypatch.setattr(served, "answers", answers)
+    of_seeds, seconds = model_quality.run_served(table, "P1", {})
+    assert (tuple(seeds), seconds) == (model_quality.SEEDS, 2.0)
+    rows = {name: every[-1] for name, every in of_seeds.items()}
+    assert {name: round(found.rmse, 6) for name, found in rows.items()} == {
+        model_quality.SERVED: 10.0,
+        model_quality.REQUIRED_ONLY: 5.0,
+    }
+    (rmse, _) = model_quality.judged_of("P1", {**rows, "a tree": Scores(12.0, 0, 9.0, 0, 0)})
+    assert (round(rmse.figure, 6), rmse.best_peer, rmse.word) == (10.0, ("a tree", 12.0), "goal reached")
+    # It stands in for neither a peer nor the served model.
+    assert {verdict.best_peer for verdict in model_quality.judged_of("P1", rows)} == {None}
+    alone = {model_quality.REQUIRED_ONLY: GOOD, "a tree": GOOD}
+    assert [verdict.word for verdict in model_quality.judged_of("P1", alone)] == ["MISSED", "MISSED"]
 
 
 def test_peers_whose_libraries_are_absent_are_an_error(table: Table, tmp_path: Path) -> None:
