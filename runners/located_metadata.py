@@ -33,12 +33,14 @@ def _cache_context(
     pipeline_info: Any,
     executor_spec: Any = None,
     input_artifacts: Mapping[str, Any] | None = None,
-    output_artifacts: Mapping[str, Any] | None = None,
+    output_artifacts: Mapping[str, Any] | None = None,  # noqa: ARG001
     parameters: Mapping[str, Any] | None = None,
 ) -> Any:
     """Return TFX's cache context, from paths that are relative to the workspace and to this checkout.
 
-    TFX hashes whole paths, so that a workspace that was moved or copied would be trained and pushed anew.
+    TFX hashes whole paths, so that a workspace that was moved or copied would be trained and pushed anew. It hashes the
+    outputs too, as drivers leave them: what drivers gather there for the executor follows from inputs and parameters,
+    but tells of places, such as that of an uploaded file.
     """
     places = getattr(metadata_handle.store, "places", None)
 
@@ -61,7 +63,7 @@ def _cache_context(
         pipeline_info,
         executor_spec,
         placeless(input_artifacts),
-        placeless(output_artifacts),
+        None,
         {name: short(value) if isinstance(value, str) else value for name, value in (parameters or {}).items()},
     )
 

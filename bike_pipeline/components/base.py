@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from tensorflow_metadata.proto.v0 import schema_pb2
@@ -11,10 +12,13 @@ from tfx.dsl.components.base import base_component
 from tfx.dsl.components.base import base_driver as definition
 from tfx.orchestration import metadata
 from tfx.orchestration.portable import base_driver as execution
+from tfx.orchestration.portable import data_types
+from tfx.proto.orchestration import driver_output_pb2
 from tfx.types import artifact_utils
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.utils import io_utils
 
+from bike_pipeline.lineage.records.run_record import canonical
 from bike_pipeline.stages import ROWS_PROPERTY
 
 Artifacts = dict[str, list[types.Artifact]]
@@ -58,6 +62,20 @@ class Driver(definition.BaseDriver, execution.BaseDriver):
     def __init__(self, metadata_handle: metadata.Metadata) -> None:
         definition.BaseDriver.__init__(self, metadata_handle)
         execution.BaseDriver.__init__(self, metadata_handle)
+
+    @staticmethod
+    def output_with(
+        execution_info: data_types.ExecutionInfo, key: str, name: str, value: Mapping[str, Any]
+    ) -> driver_output_pb2.DriverOutput:
+        """Return a result whose output `key` has plain values as the custom property `name`, for the executor.
+
+        They are no part of the cache key (see `runners.located_metadata`) and have to follow from what is.
+        """
+        artifact = execution_info.output_dict[key][0].mlmd_artifact
+        artifact.custom_properties[name].string_value = canonical(value)
+        result = driver_output_pb2.DriverOutput()
+        result.output_artifacts[key].artifacts.append(artifact)
+        return result
 
 
 def rows_by_split(examples: types.Artifact) -> dict[str, int]:

@@ -20,7 +20,6 @@ from bike_pipeline.components import base
 from bike_pipeline.components.artifact_types import ModelCard as Card
 from bike_pipeline.components.base import Artifacts
 from bike_pipeline.lineage.queries.evidence import GATES
-from bike_pipeline.lineage.records.run_record import canonical
 from bike_pipeline.lineage.reports import model_card
 from bike_pipeline.lineage.store.metadata_store import Lineage
 from bike_pipeline.modeling import rows
@@ -33,10 +32,7 @@ _NAMED = 3
 
 
 class ModelCardDriver(base.Driver):
-    """Gathers what ML Metadata and the span store tell of the model, for the executor.
-
-    It is no part of the cache key: it follows from the model, which is.
-    """
+    """Gathers what ML Metadata and the span store tell of the model, for the executor."""
 
     def run(self, execution_info: data_types.ExecutionInfo) -> driver_output_pb2.DriverOutput:
         """Return the record on the output artifact."""
@@ -45,11 +41,7 @@ class ModelCardDriver(base.Driver):
             card = model_card.card_of_model(
                 Lineage(connection.store), model.id, execution_info.exec_properties["store_uri"]
             )
-        result = driver_output_pb2.DriverOutput()
-        artifact = execution_info.output_dict["model_card"][0].mlmd_artifact
-        artifact.custom_properties[RECORD_PROPERTY].string_value = canonical(card)
-        result.output_artifacts["model_card"].artifacts.append(artifact)
-        return result
+        return self.output_with(execution_info, "model_card", RECORD_PROPERTY, card)
 
 
 class ModelCardExecutor(base_executor.BaseExecutor):

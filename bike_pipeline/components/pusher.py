@@ -27,7 +27,6 @@ from bike_pipeline.components.artifact_types import Exports, ModelCard
 from bike_pipeline.components.base import Artifacts
 from bike_pipeline.exporting.acceptance import report
 from bike_pipeline.lineage.queries.evidence import evidence_of
-from bike_pipeline.lineage.records.run_record import canonical
 from bike_pipeline.lineage.store.metadata_store import Lineage
 from bike_pipeline.model_registry import (
     ModelRegistry,
@@ -62,11 +61,8 @@ class PusherDriver(base.Driver):
             pushes = [push for push in lineage.pushes() if push.model_id == model.id]
             evidence = evidence_of(lineage, model.id)
         lost = sum(not _is_whole(push.destination, push.fingerprint, push.exports_fingerprint) for push in pushes)
-        result = driver_output_pb2.DriverOutput()
+        result = self.output_with(execution_info, "pushed_model", EVIDENCE_PROPERTY, evidence)
         data_types_utils.set_metadata_value(result.exec_properties["lost_pushes"], lost)
-        artifact = execution_info.output_dict["pushed_model"][0].mlmd_artifact
-        artifact.custom_properties[EVIDENCE_PROPERTY].string_value = canonical(evidence)
-        result.output_artifacts["pushed_model"].artifacts.append(artifact)
         return result
 
 
