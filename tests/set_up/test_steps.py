@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,15 +17,21 @@ from tests.set_up.programs import TOOLS, steps
 
 
 class TestRun:
-    def test_a_long_step_gives_signs_of_life(self, monkeypatch, capsys):
+    def test_a_long_step_gives_signs_of_life(self, monkeypatch, tmp_path):
+        lines = []
+
+        def say(line):
+            lines.append(re.sub(r"\d+ s", "N s", line))
+            if lines[:-2].count("  sleeping: N s (half way)"):
+                (tmp_path / "enough").touch()
+
         monkeypatch.setattr(steps, "HEARTBEAT", 0.05)
-        output = steps.run(["sh", "-c", "echo half way; sleep 0.5"], "sleeping")
-        assert output == "half way\n"
-        told = capsys.readouterr().out.splitlines()
-        assert told[0] == "setup:   sleeping: 0 s (half way)"
+        monkeypatch.setattr(steps, "say", say)
+        script = "sleep 0.2; echo half way; until test -e enough; do sleep 0.01; done"
+        assert steps.run(["sh", "-c", script], "sleeping", cwd=tmp_path) == "half way\n"
         # An old line does not pass for what is being done now.
-        assert len(told) > 2
-        assert set(told[1:]) == {"setup:   sleeping: 0 s"}
+        assert lines.count("  sleeping: N s (half way)") == 1
+        assert set(lines) == {"  sleeping: N s", "  sleeping: N s (half way)"}
 
     def test_a_failure_shows_the_end_of_the_output_and_a_fix(self, capsys):
         with pytest.raises(SystemExit):
