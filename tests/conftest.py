@@ -17,6 +17,8 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parents[1]
+# One of so many rows of the embedded data is enough for most tests.
+FEW = 29
 TRAINING: dict[str, Any] = {
     "architecture": "deep",
     "epochs": 2,
@@ -196,8 +198,8 @@ def embedded_rows() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def few_rows(embedded_rows: dict[str, Any]) -> dict[str, Any]:
-    """Every 29th row: 600 rows of all seasons, hours and kinds of weather."""
-    return {name: values[::29] for name, values in embedded_rows.items()}
+    """Every `FEW`th row: 600 rows of all seasons, hours and kinds of weather."""
+    return {name: values[::FEW] for name, values in embedded_rows.items()}
 
 
 def analyzed(rows: dict[str, Any], folder: Path, batch_size: int | None = None) -> Path:

@@ -65,8 +65,10 @@ def zero_or_nan(raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
     clipped infinity looks like a hot day; none of them touches a difference and a sum in float32.
     """
     # In one tensor, which the transforms make as well. Of columns one by one, LiteRT's converter takes x - x for 0.
-    numbers = tf.stack([raw[f.name] for f in features.MODEL_INPUTS if f.kind == "float"], axis=1)
-    return tf.reduce_sum(numbers - numbers, axis=1)
+    # In a scope: converters drop that of the transform graph, and the quantizer of LiteRT wants names that differ.
+    with tf.name_scope("zero_or_nan"):
+        numbers = tf.stack([raw[f.name] for f in features.MODEL_INPUTS if f.kind == "float"], axis=1)
+        return tf.reduce_sum(numbers - numbers, axis=1)
 
 
 def write(model: keras.Model, transform_graph: str, path: str, extra_files: dict[str, str]) -> None:
