@@ -97,6 +97,7 @@ OPTIONAL_INPUTS: tuple[Feature, ...] = (
 OPTIONAL_NAMES: tuple[str, ...] = tuple(feature.name for feature in OPTIONAL_INPUTS)
 # The signatures that a served model has; modules that ask for them do without TensorFlow.
 SERVING_DEFAULT, SERVING_ALL_INPUTS, SERVING_EXAMPLES = "serving_default", "serving_all_inputs", "serving_examples"
+SERVING_INTERVALS = "serving_intervals"
 BY_NAME |= {feature.name: feature for feature in OPTIONAL_INPUTS}
 MODEL_INPUTS: tuple[Feature, ...] = (*REQUIRED_INPUTS, *OPTIONAL_INPUTS)
 

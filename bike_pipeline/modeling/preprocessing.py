@@ -71,7 +71,8 @@ _LONGEST_MONTH = 31
 LATITUDE, OBLIQUITY = math.radians(38.9), math.radians(23.44)
 
 
-def _code(tensor: tf.Tensor, name: str) -> tf.Tensor:
+def code(tensor: tf.Tensor, name: str) -> tf.Tensor:
+    """Return the codes of a column, clipped into its range and counted from 0, (batch,) int64."""
     feature = features.BY_NAME[name]
     assert feature.minimum is not None
     assert feature.maximum is not None
@@ -106,7 +107,7 @@ def to_learn_from(inputs: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor
 
 def _measured(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     weather = {name: tf.cast(inputs[name], tf.float32) for name in WEATHER}
-    return weather | {"weathersit": tf.cast(_code(inputs["weathersit"], "weathersit") + 1, tf.float32)}
+    return weather | {"weathersit": tf.cast(code(inputs["weathersit"], "weathersit") + 1, tf.float32)}
 
 
 def _day(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -118,41 +119,52 @@ def _day_of_year(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
     """Return the day of the year from 0, (batch,) float32, 29 February being the same as 1 March."""
     sent = _day(inputs)
     day = tf.where(sent > 0, tf.cast(sent, tf.float32), _MIDDLE_OF_MONTH)
-    return tf.gather(tf.constant(_DAYS_BEFORE_MONTH, tf.float32), _code(inputs["mnth"], "mnth")) + day - 1.0
+    return tf.gather(tf.constant(_DAYS_BEFORE_MONTH, tf.float32), code(inputs["mnth"], "mnth")) + day - 1.0
 
 
 def _time(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
     """Return the days since 1 January of the first year, (batch,) float32; right until February 2100."""
     year = tf.cast(inputs["yr"], tf.float32)
     # 2012, the second year, has the first leap day, which counts from March on.
-    is_late = tf.cast(_code(inputs["mnth"], "mnth") > 1, tf.float32)
+    is_late = tf.cast(code(inputs["mnth"], "mnth") > 1, tf.float32)
     return year * 365.0 + tf.floor((year + 2.0 + is_late) / 4.0) + _day_of_year(inputs)
+
+
+def hours(inputs: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the hours of rows since 1 January of the first year, and the latest that they may be, (batch,) int32 each.
+
+    They differ where no day of the month was sent.
+    """
+    days = tf.floor(_time(inputs))
+    latest = tf.where(_day(inputs) > 0, days, days + math.ceil(_LONGEST_MONTH - _MIDDLE_OF_MONTH))
+    hour = tf.cast(code(inputs["hr"], "hr"), tf.float32)
+    return tuple(tf.cast(day * float(HOURS) + hour, tf.int32) for day in (days, latest))
 
 
 def _holiday(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
     """Return the kind of holiday, (batch,) int64; without the day of the month there is one of `_OTHER` or none."""
-    month, day, code = _code(inputs["mnth"], "mnth"), _day(inputs), _code(inputs["weekday"], "weekday")
+    month, day, of_week = code(inputs["mnth"], "mnth"), _day(inputs), code(inputs["weekday"], "weekday")
     row = _LONGEST_MONTH + 1
     table = [0] * (12 * row)
     for kind, of_month, dates in _DATES:
         for date in dates:
             table[(of_month - 1) * row + date] = kind
-    dated, weekday = tf.gather(tf.constant(table, tf.float32), month * row + day), tf.cast(code, tf.float32)
+    dated, weekday = tf.gather(tf.constant(table, tf.float32), month * row + day), tf.cast(of_week, tf.float32)
     # The fourth Thursday of November is from the 22nd to the 28th; the Friday, one day later.
     is_week = tf.logical_and(tf.abs(tf.cast(day, tf.float32) - weekday - 21.0) < 3.5, tf.equal(month, _NOVEMBER - 1))
     is_thanksgiving = tf.logical_and(is_week, tf.abs(weekday - 4.5) < 1.0)
     found = tf.where(is_thanksgiving, float(_THANKSGIVING), dated)
-    is_other = tf.logical_and(_code(inputs["holiday"], "holiday") > 0, found < float(_OTHER))
+    is_other = tf.logical_and(code(inputs["holiday"], "holiday") > 0, found < float(_OTHER))
     return tf.cast(tf.where(is_other, float(_OTHER), found), tf.int64)
 
 
 def _day_type(inputs: Mapping[str, tf.Tensor], holiday: tf.Tensor) -> tf.Tensor:
     """Return the day type, (batch,) int64, of rows of such kinds of holiday."""
-    code = _code(inputs["weekday"], "weekday")
+    of_week = code(inputs["weekday"], "weekday")
     is_great = tf.gather(tf.constant([float(kind in _GREAT) for kind in range(CODES["holiday_kind"])]), holiday) > 0.0
     # A Saturday or Sunday is free whatever else it is.
-    is_from_monday_to_friday = tf.abs(tf.cast(code, tf.float32) - 3.0) < 2.5
-    usual = tf.gather(tf.constant(_OF_WEEKDAY, tf.float32), code)
+    is_from_monday_to_friday = tf.abs(tf.cast(of_week, tf.float32) - 3.0) < 2.5
+    usual = tf.gather(tf.constant(_OF_WEEKDAY, tf.float32), of_week)
     usual = tf.where(tf.logical_and(holiday > 0, is_from_monday_to_friday), float(_MINOR), usual)
     return tf.cast(tf.where(is_great, float(_SUNDAY), usual), tf.int64)
 
@@ -184,16 +196,16 @@ def _z_scores(columns: Mapping[str, tf.Tensor], of: Mapping[str, str], moments: 
 
 def transformed(inputs: Mapping[str, tf.Tensor], learnt: Learnt) -> dict[str, tf.Tensor]:
     """Return the transformed features and the labels of raw columns, as `preprocessing_fn` describes them."""
-    hour, day_of_year, holiday = _code(inputs["hr"], "hr"), _day_of_year(inputs), _holiday(inputs)
+    hour, day_of_year, holiday = code(inputs["hr"], "hr"), _day_of_year(inputs), _holiday(inputs)
     day_type = _day_type(inputs, holiday)
     outputs: dict[str, tf.Tensor] = {
         "hour": hour,
-        "hour_workingday": hour + HOURS * _code(inputs["workingday"], "workingday"),
+        "hour_workingday": hour + HOURS * code(inputs["workingday"], "workingday"),
         "hour_day_type": hour + HOURS * day_type,
         "day_type": day_type,
         "holiday_kind": holiday,
-        "weather": _code(inputs["weathersit"], "weathersit"),
-        "month": _code(inputs["mnth"], "mnth"),
+        "weather": code(inputs["weathersit"], "weathersit"),
+        "month": code(inputs["mnth"], "mnth"),
     }
     now = _measured(inputs)
     columns = {name: now[name] for name in WEATHER}

@@ -1,9 +1,11 @@
-"""The model as it is served: one SavedModel with the transforms inside and three signatures.
+"""The model as it is served: one SavedModel with the transforms inside and four signatures.
 
 `serving_default` takes raw features as plain tensors, one a feature, as a REST client sends them, and only those that
 every client has. `serving_all_inputs` takes the optional ones, too; it is a signature of its own, since TF Serving
 refuses a request that lacks an input. `serving_examples` takes serialized tf.Examples with or without them. All answer
-`cnt`, in rentals, and none knows a column that the model does not read. A row with a number that is not finite is
+`cnt`, in rentals, and none knows a column that the model does not read. `serving_intervals` takes what
+`serving_all_inputs` does and answers quantiles besides; it is a signature of its own, since TF Serving's REST answers
+change their form with a second output. A row with a number that is not finite is
 answered with NaN, by every format that is made of this graph (docs/decisions/0017).
 """
 
@@ -19,8 +21,10 @@ import tensorflow_transform as tft
 from tensorflow_transform.saved import saved_transform_io_v2
 
 from bike_pipeline import features
-from bike_pipeline.features import SERVING_ALL_INPUTS, SERVING_DEFAULT, SERVING_EXAMPLES, Feature
+from bike_pipeline.features import SERVING_ALL_INPUTS, SERVING_DEFAULT, SERVING_EXAMPLES, SERVING_INTERVALS, Feature
 from bike_pipeline.modeling import golden
+from bike_pipeline.modeling.feedback import Feedback
+from bike_pipeline.modeling.served_state import FEEDBACK_FILE, ServedState
 from bike_pipeline.storage.files import plain_folder
 
 # TensorFlow Serving leaves this folder alone, and whatever copies the model copies it too.
@@ -71,18 +75,27 @@ def zero_or_nan(raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
         return tf.reduce_sum(numbers - numbers, axis=1)
 
 
-def write(model: keras.Model, transform_graph: str, path: str, extra_files: dict[str, str]) -> None:
+def write(model: keras.Model, transform_graph: str, path: str, extra_files: dict[str, str], feedback: Feedback) -> None:
     """Write the model (to log(1 + rentals)) with the transform graph in front of it and TF Serving's warm-up beside it.
 
-    The folder `path` must not exist; `extra_files` are texts by name for `assets.extra`.
+    The folder `path` must not exist; `extra_files` are texts by name for `assets.extra`; `feedback` is what its answer
+    is corrected by.
     """
     transform = Transform(
         transform_graph, [f.name for f in features.MODEL_INPUTS], [tensor.name for tensor in model.inputs]
     )
 
+    state = ServedState(feedback.state)
+
     def predict(raw: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        rentals = tf.exp(model(transform(raw), training=False)) - 1.0
-        return {features.LABEL: tf.maximum(rentals, 0.0) + zero_or_nan(raw)}
+        rentals = tf.maximum(tf.exp(model(transform(raw), training=False)) - 1.0, 0.0)
+        return {features.LABEL: state.corrected(rentals, raw) + zero_or_nan(raw)}
+
+    def predict_intervals(raw: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        answer = predict(raw)
+        names = feedback.settings.quantiles
+        quantiles = tf.unstack(state.quantiles(answer[features.LABEL], raw), num=len(names), axis=1)
+        return answer | dict(zip(names, quantiles, strict=True))
 
     def predict_required(raw: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         rows = tf.shape(raw[features.HOUR])
@@ -97,14 +110,16 @@ def write(model: keras.Model, transform_graph: str, path: str, extra_files: dict
 
     archive = keras.export.ExportArchive()
     archive.track(model)
+    archive.track(state)
     archive.add_endpoint(SERVING_DEFAULT, predict_required, [input_signature(features.REQUIRED_INPUTS)])
     archive.add_endpoint(SERVING_ALL_INPUTS, predict, [input_signature()])
+    archive.add_endpoint(SERVING_INTERVALS, predict_intervals, [input_signature()])
     archive.add_endpoint(SERVING_EXAMPLES, predict_examples, [tf.TensorSpec([None], tf.string, name="examples")])
     archive.write_out(path, verbose=False)
     extra = os.path.join(path, EXTRA_FOLDER)
     tf.io.gfile.makedirs(extra)
     model.save(os.path.join(extra, KERAS_FILE))
-    for name, text in extra_files.items():
+    for name, text in {**extra_files, FEEDBACK_FILE: feedback.to_json()}.items():
         with tf.io.gfile.GFile(os.path.join(extra, name), "w") as file:
             file.write(text)
     golden.write_warmup(extra)

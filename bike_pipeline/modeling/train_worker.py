@@ -42,6 +42,7 @@ class TrainingJob(Section):
 
     Attributes:
         examples: file patterns of the tf.Examples to train on (gzipped TFRecords).
+        evaluated: file patterns of the tf.Examples that the model is evaluated on; empty for none.
         schema_file: the schema, as text proto.
         base_model: folder of the SavedModel to start from; empty for none.
         run_dir: folder for the losses; the chief's.
@@ -49,6 +50,7 @@ class TrainingJob(Section):
     """
 
     examples: Annotated[tuple[Place, ...], Field(min_length=1)]
+    evaluated: tuple[Place, ...] = ()
     schema_file: Place
     transform_graph: Place
     base_model: str = ""
@@ -153,7 +155,8 @@ def _train(job: TrainingJob, cluster: Cluster, strategy: Any) -> None:
             partial = job.model_dir.rstrip("/") + PARTIAL
             if tf.io.gfile.exists(partial):
                 tf.io.gfile.rmtree(partial)
-            training.write(trained, columns, job.transform_graph, section, job.run_dir, partial, newest)
+            evaluated = rows.read(job.evaluated, job.schema_file) if job.evaluated else None
+            training.write(trained, columns, job.transform_graph, section, job.run_dir, partial, newest, evaluated)
             tf.io.gfile.rename(partial, job.model_dir)
     try:
         # All wait for all: a worker that ends earlier takes the chief's view of the cluster with it.

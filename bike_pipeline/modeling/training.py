@@ -17,6 +17,7 @@ from bike_pipeline import features, progress
 from bike_pipeline.modeling import (
     architectures,
     distribution,
+    feedback,
     naive_baseline,
     objective,
     preprocessing,
@@ -24,7 +25,9 @@ from bike_pipeline.modeling import (
     saved_model,
     slices,
 )
+from bike_pipeline.modeling.feedback import Feedback, Labels
 from bike_pipeline.modeling.trend import Trend
+from bike_pipeline.settings.training import FeedbackSettings
 from bike_pipeline.settings.tuning import tuned
 
 LOSS_FILE = "loss.csv"
@@ -224,11 +227,13 @@ def write(
     run_dir: str,
     model_dir: str,
     newest: int | None = None,
+    evaluated: rows.Columns | None = None,
 ) -> None:
     """Write what `train` returned as the served model, with the naive baseline and the slices of its rows.
 
     The SavedModel is `model_dir`, which must not exist; the losses, as a table and as TensorBoard's events, go into the
-    folder `run_dir`, which is made if need be. The last `newest` of the rows are the newest span's; None for all.
+    folder `run_dir`, which is made if need be. The last `newest` of the rows are the newest span's; None for all. The
+    labels of the `evaluated` rows, which come after all others, are where the state of feedback begins.
     """
     model, losses = trained
     tf.io.gfile.makedirs(run_dir)
@@ -236,7 +241,30 @@ def write(
         file.write("epoch,loss\n" + "".join(f"{i},{loss:.6f}\n" for i, loss in enumerate(losses, 1)))
     _write_events(losses, training, rows.count(columns), os.path.join(run_dir, EVENTS_FOLDER))
     progress.report(1.0, "writing the served model")
-    saved_model.write(model, transform_graph, model_dir, evidence(columns, newest))
+    start = first_feedback(model, transform_graph, training, evaluated)
+    saved_model.write(model, transform_graph, model_dir, evidence(columns, newest), start)
+
+
+def first_feedback(
+    model: keras.Model, transform_graph: str, training: dict[str, Any], evaluated: rows.Columns | None
+) -> Feedback:
+    """Return what a trained model knows of later labels: those of the raw rows that it is evaluated on; None for none.
+
+    Of large data the last weeks are enough.
+    """
+    settings = FeedbackSettings.model_validate(training["feedback"])
+    if evaluated is None:
+        return Feedback(settings)
+    hours = feedback.hours_of(evaluated)
+    # The first weeks tell the intervals of those after them.
+    _, places = np.unique(hours[::-1], return_index=True)
+    places = len(hours) - 1 - places
+    places = places[hours[places] > hours.max() - 2 * feedback.WINDOW_DAYS * feedback.HOURS_A_DAY]
+    recent = {name: values[places] for name, values in evaluated.items()}
+    inputs = transformed(recent, transform_graph)
+    answer = model({tensor.name: tf.constant(inputs[tensor.name]) for tensor in model.inputs}, training=False)
+    expected = np.maximum(np.expm1(np.asarray(answer, np.float64)), 0.0)
+    return Feedback.of_backtest(Labels.of(recent, hours[places], expected), settings)
 
 
 def evidence(columns: rows.Columns, newest: int | None = None) -> dict[str, str]:
@@ -272,6 +300,7 @@ def run_fn(fn_args: Any) -> None:
         worker_processes.run(
             TrainingJob(
                 examples=tuple(fn_args.train_files),
+                evaluated=tuple(fn_args.eval_files),
                 schema_file=fn_args.schema_path,
                 transform_graph=fn_args.transform_graph_path,
                 base_model=fn_args.base_model or "",
@@ -294,4 +323,5 @@ def run_fn(fn_args: Any) -> None:
         distribution.mirrored() if strategy == "mirrored" else None,
     )
     folders = fn_args.model_run_dir, fn_args.serving_model_dir
-    write(trained, columns, transform_graph, settings, *folders, newest)
+    evaluated = rows.read(fn_args.eval_files, fn_args.schema_path)
+    write(trained, columns, transform_graph, settings, *folders, newest, evaluated)

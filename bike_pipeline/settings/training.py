@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -10,6 +11,32 @@ from bike_pipeline.settings.section import Count, Positive, Section
 
 Architecture = Literal["linear", "deep", "trees", "blend"]
 Strategy = Literal["none", "mirrored", "multi_worker"]
+
+
+class FeedbackSettings(Section):
+    """How labels that arrive after training keep a model right; see docs/feedback.md.
+
+    Attributes:
+        half_life_days: after which a day's label counts half for the level of all hours.
+        group_half_life_days: the same for the level of a kind of hour beside that of all, in days of that kind.
+        label_delay_days: how late labels come: those of a day are known so many days after it began.
+        quantiles: the quantiles that the model answers, level by name, rising; the first and the last are the interval
+            whose coverage is judged.
+    """
+
+    half_life_days: Positive
+    group_half_life_days: Positive
+    label_delay_days: Count
+    quantiles: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Annotated[float, Field(gt=0.0, lt=1.0)]]
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        levels = list(self.quantiles.values())
+        if len(levels) < 2 or any(low >= high for low, high in pairwise(levels)):
+            raise ValueError("quantiles must be at least two, their levels rising")
+        if "cnt" in self.quantiles:
+            raise ValueError("cnt is the name of the answer itself; give the quantile another")
+        return self
 
 
 class TrainingSettings(Section):
@@ -32,6 +59,7 @@ class TrainingSettings(Section):
             several processes, each with its machine's devices.
         workers: processes of `multi_worker`, if no TF_CONFIG names them.
         worker_timeout: seconds that a worker of `multi_worker` waits for the others before it gives up.
+        feedback: how labels that arrive later keep the model right.
     """
 
     architecture: Architecture
@@ -49,6 +77,7 @@ class TrainingSettings(Section):
     strategy: Strategy
     workers: Count
     worker_timeout: Positive
+    feedback: FeedbackSettings
 
     @model_validator(mode="after")
     def _several_workers(self) -> Self:

@@ -52,7 +52,8 @@ def test_trees_alone_are_exported_too(
 
     model, losses = training.train(few_rows, str(transform_graph), {**TRAINING, "architecture": "trees"}, seed=7)
     assert losses == []
-    saved_model.write(model, str(transform_graph), str(tmp_path / "model"), {})
+    start = training.first_feedback(model, str(transform_graph), TRAINING, None)
+    saved_model.write(model, str(transform_graph), str(tmp_path / "model"), {}, start)
     (tmp_path / "made").mkdir()
     format_of(name).export(Source(tmp_path / "model", few_rows), tmp_path / "made")
     answers = LoadedModel(tmp_path / "model").predict(full_size.golden)

@@ -37,9 +37,10 @@ def generated(exported: Exported, rows: dict[str, Any], tmp_path_factory: pytest
 
 
 def written(model: Any, exported: Exported, folder: Path) -> Path:
-    from bike_pipeline.modeling import saved_model
+    from bike_pipeline.modeling import saved_model, training
 
-    saved_model.write(model, str(exported.transform_graph), str(folder / "model"), {})
+    start = training.first_feedback(model, str(exported.transform_graph), TRAINING, None)
+    saved_model.write(model, str(exported.transform_graph), str(folder / "model"), {}, start)
     return folder / "model"
 
 

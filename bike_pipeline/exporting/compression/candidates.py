@@ -115,6 +115,7 @@ def write_models(trying: Trying, folder: Path) -> dict[Method, tuple[int, float]
     """Write every method's model as a SavedModel, `<method>/model`; return its parameters and its sparsity."""
     from bike_pipeline.exporting.compression.methods import Teacher, compressed, sparsity_of
     from bike_pipeline.modeling import saved_model
+    from bike_pipeline.modeling.training import first_feedback
 
     material, settings = trying.material, trying.exporting.compression
     teacher = Teacher.of(material)
@@ -130,7 +131,10 @@ def write_models(trying: Trying, folder: Path) -> dict[Method, tuple[int, float]
         if method == PLAIN:
             registry.format_of(SAVED_MODEL).export(Source(material.saved_model, {}), _made(target))
         else:
-            saved_model.write(model, str(material.transform_graph), str(target), extra)
+            # A smaller model errs in its own way, so the state of the model that it was made of is not its own.
+            graph, section = str(material.transform_graph), trying.training.model_dump(mode="json")
+            start = first_feedback(model, graph, section, dict(material.evaluated))
+            saved_model.write(model, graph, str(target), extra, start)
         found[method] = model.count_params(), sparsity_of(model)
     return found
 

@@ -1,0 +1,375 @@
+"""What labels that arrive after training tell a model: the level of the label now, and how far answers are off.
+
+A model without it is right for the weeks after its training rows and then drifts with the city. The state of feedback
+is a small table, one row a group of hours, that the served graph applies to its own answer (`served_state`). It is a
+pure function of the labels of the last weeks, whatever order they arrived in, so that late, repeated and corrected ones
+need no rules of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from bike_pipeline import features
+from bike_pipeline.settings.training import FeedbackSettings
+from bike_pipeline.storage.plain_json import finite
+
+Array = npt.NDArray[Any]
+HOURS_A_DAY = 24
+BANDS = len(features.HOUR_BANDS)
+# Of rain or none, working day or not, and band of the day: rain first.
+GROUPS = 2 * 2 * BANDS
+RAIN = 3
+# A state as of this hour applies to all hours and changes none of them: its levels are 0.
+NEVER = -1
+# How long labels count, and how long a level holds after the last of them; from there it wanes, and by the end of the
+# window it is none. Two weeks late, feedback still takes half of what retraining would from the error of 2012.
+WINDOW_DAYS, HOLDS_DAYS = 56, 14
+# Bounds of what one day says, in log units, overall and of a group; with the half-lives of the settings a day whose
+# labels are ten times too large moves the level by less than a tenth.
+DAY_LIMIT, GROUP_LIMIT = 0.3, 0.5
+# A level beyond a factor of 2.7 is no level any more, but another label.
+LARGEST_LEVEL = 1.0
+# Rentals that both sums have at least: an hour of the night says little.
+PRIOR_RENTALS = 10.0
+# Days after which a group's own level counts half.
+GROUP_DAYS = 3.0
+# Rows after which a group's own quantiles count half. Rows of a group come in days and err together, so each quantile
+# is taken two ranks further out, where one is what rows that are independent ask for (conformal prediction; Lei et al.
+# 2018, section 2).
+GROUP_ROWS, RANKS = 40.0, 2.0
+# A quantile of fewer rows is not known.
+FEWEST_ROWS = 40
+# The unit of errors, √(p + (0.15 p)² + 4) rentals around p: Poisson's, the model's own, and that of few rentals.
+RELATIVE, FLOOR = 0.15, 4.0
+FORMAT = 1
+
+
+def groups_of(hour: Array, workingday: Array, weathersit: Array) -> npt.NDArray[np.int64]:
+    """Return the group of rows, (rows,) from 0 to `GROUPS` - 1."""
+    band = np.searchsorted(features.HOUR_BANDS, np.asarray(hour), side="right") - 1
+    rain = np.asarray(weathersit) >= RAIN
+    return (np.asarray(rain, np.int64) * 2 + (np.asarray(workingday) > 0)) * BANDS + band
+
+
+def hours_of(columns: Mapping[str, Array]) -> npt.NDArray[np.int64]:
+    """Return the hours of raw rows since 1 January of `features.FIRST_YEAR`, (rows,); each row names its day."""
+    year, month, day, hour = (np.asarray(columns[name], np.int64) for name in ("yr", "mnth", "day", "hr"))
+    months = (year * 12 + month - 1).astype("timedelta64[M]")
+    first = np.datetime64(f"{features.FIRST_YEAR}-01")
+    days = (first + months).astype("datetime64[D]").astype(np.int64) - first.astype("datetime64[D]").astype(np.int64)
+    found: npt.NDArray[np.int64] = (days + day - 1) * HOURS_A_DAY + hour
+    return found
+
+
+def unit_of(rentals: Array) -> Array:
+    """Return the unit that errors around so many rentals are measured in."""
+    return np.sqrt(rentals + (RELATIVE * rentals) ** 2 + FLOOR)
+
+
+def weight_of(hours: Array, as_of: int) -> npt.NDArray[np.float64]:
+    """Return how much of a level counts in hours: none up to `as_of`, all for a while after it, then less and less."""
+    age = (np.asarray(hours, np.float64) - as_of) / HOURS_A_DAY
+    waning = np.clip((WINDOW_DAYS - age) / (WINDOW_DAYS - HOLDS_DAYS), 0.0, 1.0)
+    return np.where(age > 0, waning, 0.0)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Hours whose label is known, rising and each once, and what the model without feedback expected of them.
+
+    Attributes:
+        hours: hours since 1 January of `features.FIRST_YEAR`, (rows,).
+        groups: `groups_of` them, (rows,).
+        rentals: the label, (rows,).
+        expected: what the model answered without a state, in rentals, (rows,).
+    """
+
+    hours: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    groups: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    rentals: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    expected: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+    @classmethod
+    def of(cls, columns: Mapping[str, Array], hours: Array, expected: Array) -> Self:
+        """Return rows in any order by raw columns, their hours and expected rentals; of an hour the last row counts."""
+        times, last = np.unique(np.asarray(hours, np.int64)[::-1], return_index=True)
+        places = len(hours) - 1 - last
+        kinds = groups_of(*(np.asarray(columns[name])[places] for name in ("hr", "workingday", "weathersit")))
+        rentals = np.asarray(columns[features.LABEL], np.float64)[places]
+        return cls(times, kinds, rentals, np.asarray(expected, np.float64)[places])
+
+    def merged(self, later: Labels) -> Self:
+        """Return both; of an hour in both `later` counts."""
+        kept = ~np.isin(self.hours, later.hours)
+        parts = [(getattr(self, name)[kept], getattr(later, name)) for name in asdict(self)]
+        joined = [np.concatenate(part) for part in parts]
+        order = np.argsort(joined[0])
+        return type(self)(*(values[order] for values in joined))
+
+    def last_weeks(self) -> Self:
+        """Return the rows that still count as of the last of them."""
+        if not len(self.hours):
+            return self
+        return self[self.hours > self.hours[-1] - WINDOW_DAYS * HOURS_A_DAY]
+
+    def __getitem__(self, chosen: Any) -> Self:
+        return type(self)(*(getattr(self, name)[chosen] for name in ("hours", "groups", "rentals", "expected")))
+
+
+class _Levels:
+    """The level as it follows one day after the other, in log units: of all hours, and of each group beside it."""
+
+    def __init__(self, settings: FeedbackSettings) -> None:
+        self._overall, self._own, self._days = 0.0, np.zeros(GROUPS // 2), np.zeros(GROUPS // 2)
+        self._half_life, self._group_half_life = settings.half_life_days, settings.group_half_life_days
+
+    @property
+    def table(self) -> npt.NDArray[np.float64]:
+        """The level of each group, (GROUPS,); rain has that of the same hours without."""
+        own = self._overall + self._own * self._days / (self._days + GROUP_DAYS)
+        return np.tile(np.clip(own, -LARGEST_LEVEL, LARGEST_LEVEL), 2)
+
+    def follow(self, groups: Array, rentals: Array, expected: Array) -> None:
+        """Learn the labels of a day or a part of it, (rows,) each."""
+        kinds = groups % (GROUPS // 2)
+
+        def says(rows: Array | slice, limit: float) -> float:
+            answered = (expected[rows] * np.exp(self.table[kinds[rows]])).sum() + PRIOR_RENTALS
+            return float(np.clip(np.log((rentals[rows].sum() + PRIOR_RENTALS) / answered), -limit, limit))
+
+        def share(days: float, half_life: float) -> float:
+            return 1.0 - math.pow(2.0, -days / half_life)
+
+        self._overall += share(len(groups) / HOURS_A_DAY, self._half_life) * says(slice(None), DAY_LIMIT)
+        for kind in np.unique(kinds):
+            self._own[kind] += share(1.0, self._group_half_life) * says(kinds == kind, GROUP_LIMIT)
+            self._days[kind] += 1.0
+
+
+def _days(labels: Labels) -> Iterator[tuple[int, Labels]]:
+    """Yield each day that has labels, in order."""
+    days = labels.hours // HOURS_A_DAY
+    for day in np.unique(days):
+        yield int(day), labels[days == day]
+
+
+def _quantiles(errors: Array, groups: Array, levels: Array) -> npt.NDArray[np.float64]:
+    """Return the quantiles of errors in their unit, (GROUPS, levels); NaN if there are too few rows for any."""
+    if len(errors) < FEWEST_ROWS:
+        return np.full((GROUPS, len(levels)), np.nan)
+
+    def of(values: Array) -> Array:
+        outer = levels + np.sign(levels - 0.5) * RANKS / (len(values) + 1)
+        return np.quantile(values, np.clip(outer, 0.0, 1.0))
+
+    def shrunk(values: Array, wider: Array) -> Array:
+        count = len(values)
+        return (count * of(values) + GROUP_ROWS * wider) / (count + GROUP_ROWS) if count else wider
+
+    every, half = of(errors), GROUPS // 2
+    found = []
+    for rain in (False, True):
+        of_weather = shrunk(errors[(groups >= half) == rain], every)
+        found += [shrunk(errors[groups == kind + rain * half], of_weather) for kind in range(half)]
+    return np.array(found)
+
+
+@dataclass(frozen=True)
+class FeedbackState:
+    """What the served graph applies.
+
+    Attributes:
+        as_of: the last hour whose label is known, in hours since 1 January of `features.FIRST_YEAR`. A state says
+            nothing of the hours up to it, so that a model is judged on them as if there were none.
+        levels: log of the factor of each group, (GROUPS,).
+        quantiles: of the errors of each group in their unit (`unit_of`), (GROUPS, quantiles), rising; NaN if unknown.
+    """
+
+    as_of: int
+    levels: npt.NDArray[np.float64]
+    quantiles: npt.NDArray[np.float64]
+
+    @classmethod
+    def neutral(cls, settings: FeedbackSettings) -> Self:
+        """Return the state that changes nothing and knows no interval."""
+        return cls(NEVER, np.zeros(GROUPS), np.full((GROUPS, len(settings.quantiles)), np.nan))
+
+    @classmethod
+    def fit(cls, labels: Labels, settings: FeedbackSettings) -> Self:
+        """Return the state that labels lead to, whatever order they came in."""
+        recent = labels.last_weeks()
+        if not len(recent.hours):
+            return cls.neutral(settings)
+        levels = _Levels(settings)
+        for _, day in _days(recent):
+            levels.follow(day.groups, day.rentals, day.expected)
+        answers = corrected(recent, settings)
+        errors = (recent.rentals - answers) / unit_of(answers)
+        outer = np.array(list(settings.quantiles.values()))
+        return cls(int(recent.hours[-1]), levels.table, _quantiles(errors, recent.groups, outer))
+
+    def factor(self, hours: Array, groups: Array) -> npt.NDArray[np.float64]:
+        """Return what the served graph multiplies its answer with, (rows,), for rows that name their day."""
+        return np.exp(self.levels[groups] * weight_of(hours, self.as_of))
+
+    def table(self) -> npt.NDArray[np.float32]:
+        """Return level and quantiles as the served graph holds them, (GROUPS, 1 + quantiles)."""
+        return np.column_stack([self.levels, self.quantiles]).astype(np.float32)
+
+
+def corrected(labels: Labels, settings: FeedbackSettings) -> npt.NDArray[np.float64]:
+    """Return what the model with feedback would have answered, each hour by labels that had arrived, (rows,).
+
+    A label arrives `settings.label_delay_days` after its day began.
+    """
+    levels, answers = _Levels(settings), np.empty(len(labels.hours))
+    waiting = list(_days(labels))
+    arrived = 0
+    for day, rows in waiting:
+        while waiting[arrived][0] + settings.label_delay_days <= day:
+            known = waiting[arrived][1]
+            levels.follow(known.groups, known.rentals, known.expected)
+            arrived += 1
+        answers[labels.hours // HOURS_A_DAY == day] = rows.expected * np.exp(levels.table[rows.groups])
+    return answers
+
+
+class Replayed(NamedTuple):
+    """What would have been answered hour by hour: rentals (rows,), and quantiles (rows, quantiles), NaN if unknown."""
+
+    rentals: npt.NDArray[np.float64]
+    quantiles: npt.NDArray[np.float64]
+
+
+def replay(labels: Labels, settings: FeedbackSettings) -> Replayed:
+    """Return answers and quantiles for each labelled hour, made of labels that had arrived before its day alone."""
+    answers = corrected(labels, settings)
+    unit = unit_of(answers)
+    errors, days = (labels.rentals - answers) / unit, labels.hours // HOURS_A_DAY
+    levels = np.array(list(settings.quantiles.values()))
+    found = np.full((len(answers), len(levels)), np.nan)
+    for day in np.unique(days):
+        newest = day - settings.label_delay_days
+        arrived, now = (days <= newest) & (days > newest - WINDOW_DAYS), days == day
+        of_groups = _quantiles(errors[arrived], labels.groups[arrived], levels)[labels.groups[now]]
+        found[now] = np.maximum(answers[now, None] + of_groups * unit[now, None], 0.0)
+    return Replayed(answers, found)
+
+
+@dataclass(frozen=True)
+class Backtest:
+    """How feedback and intervals would have done on the labels that a state starts with.
+
+    Attributes:
+        rows: labelled hours.
+        mae, mae_with_feedback: in rentals, of the model alone and with each day's feedback.
+        interval_rows: hours whose interval was known.
+        nominal: the share of labels that the widest interval is to hold.
+        coverage: the share that it held.
+        width: its mean width in rentals.
+        interval_score: its mean width, and 2 / (1 - nominal) of each rental beyond it (Winkler 1972).
+    """
+
+    rows: int
+    mae: float
+    mae_with_feedback: float
+    interval_rows: int
+    nominal: float
+    coverage: float
+    width: float
+    interval_score: float
+
+    @classmethod
+    def of(cls, labels: Labels, settings: FeedbackSettings) -> Self:
+        """Return the backtest; its numbers are NaN where no hour tells them."""
+        replayed = replay(labels, settings)
+        y, shares = labels.rentals, list(settings.quantiles.values())
+        nominal = round(shares[-1] - shares[0], 9)
+        known = np.isfinite(replayed.quantiles[:, 0])
+        low, high = replayed.quantiles[known, 0], replayed.quantiles[known, -1]
+        beyond = np.maximum(low - y[known], 0.0) + np.maximum(y[known] - high, 0.0)
+
+        def mean(values: Array) -> float:
+            return float(values.mean()) if len(values) else math.nan
+
+        return cls(
+            len(y),
+            mean(np.abs(y - labels.expected)),
+            mean(np.abs(y - replayed.rentals)),
+            int(known.sum()),
+            nominal,
+            mean(beyond == 0.0),
+            mean(high - low),
+            mean(high - low + 2.0 / (1.0 - nominal) * beyond),
+        )
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What a served model keeps of its labels, beside the graph that holds the state.
+
+    Attributes:
+        settings: those that it was trained with.
+        labels: the last weeks of them.
+        updates: how often labels came after training.
+        backtest: on the eval split it was trained beside; None without one.
+    """
+
+    settings: FeedbackSettings
+    labels: Labels = field(default_factory=Labels)
+    updates: int = 0
+    backtest: Backtest | None = None
+
+    @property
+    def state(self) -> FeedbackState:
+        """The state that the labels lead to."""
+        return FeedbackState.fit(self.labels, self.settings)
+
+    @classmethod
+    def of_backtest(cls, labels: Labels, settings: FeedbackSettings) -> Self:
+        """Return what a model starts with, by the labels of its eval split."""
+        return cls(settings, labels.last_weeks(), 0, Backtest.of(labels, settings))
+
+    def updated(self, later: Labels) -> Self:
+        """Return what is there after further labels."""
+        return type(self)(self.settings, self.labels.merged(later).last_weeks(), self.updates + 1, self.backtest)
+
+    def to_json(self) -> str:
+        """Return it as JSON; every number is read back as it was."""
+        labels = {name: values.tolist() for name, values in asdict(self.labels).items()}
+        plain = {
+            "format": FORMAT,
+            "settings": self.settings.model_dump(mode="json"),
+            "updates": self.updates,
+            # JSON has no name for what is no number.
+            "backtest": self.backtest and finite(asdict(self.backtest)),
+            "labels": labels,
+        }
+        return json.dumps(plain)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Return what `to_json` wrote; other text is a ValueError."""
+        try:
+            plain = json.loads(text)
+            if plain["format"] != FORMAT:
+                raise ValueError(f"format {plain['format']} of the state of feedback is none that is known here")
+            hours, groups = (np.asarray(plain["labels"][name], np.int64) for name in ("hours", "groups"))
+            rentals, expected = (np.asarray(plain["labels"][name], np.float64) for name in ("rentals", "expected"))
+            labels = Labels(hours, groups, rentals, expected)
+            if len({len(values) for values in asdict(labels).values()}) != 1:
+                raise ValueError("the columns of the labels differ in length")
+            numbers: dict[str, Any] = plain["backtest"] or {}
+            numbers = {name: math.nan if value is None else value for name, value in numbers.items()}
+            backtest = Backtest(**numbers) if numbers else None
+            return cls(FeedbackSettings.model_validate(plain["settings"]), labels, plain["updates"], backtest)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a state of feedback: {error}") from None
