@@ -205,6 +205,11 @@ benchmark-quality: setup ## Hold the model against its goals and trees of four l
 	$(BIN)/python -m benchmarks.model_quality --peers-python .quality-peers/bin/python \
 	  --json benchmarks/results/model_quality.json --plot benchmarks/results/model_quality.png $(ARGS)
 
+.PHONY: benchmark-labels
+benchmark-labels: setup ## Hold hours that `label suggest` names against hours drawn at random (ARGS="--seeds 3").
+	$(BIN)/python -m benchmarks.label_suggestions \
+	  --json benchmarks/results/labels.json --plot benchmarks/results/labels.png $(ARGS)
+
 .PHONY: clean
 clean: ## Remove what runs wrote (workspace/: spans, models, lineage) and the caches of the tools.
 	rm -rf workspace build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

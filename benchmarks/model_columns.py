@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bike_pipeline import features
 from bike_pipeline.data import past_weather
-
-if TYPE_CHECKING:
-    from bike_pipeline.modeling.preprocessing import Learnt
 
 Columns = dict[str, npt.NDArray[Any]]
 _KINDS = {"int": np.int64, "float": np.float32}
@@ -28,26 +25,6 @@ def raw(table: Mapping[str, npt.NDArray[Any]], hours: npt.NDArray[np.int64]) -> 
     wanted = (*features.INPUTS, *(features.BY_NAME[name] for name in features.LABELS))
     found = {feature.name: np.asarray(table[feature.name]).astype(_KINDS[feature.kind]) for feature in wanted}
     return found | past_weather.optional_inputs(hours, table)
-
-
-def learnt(rows: Columns) -> Learnt:
-    """Return what the transforms learn from training rows."""
-    import tensorflow as tf
-
-    from bike_pipeline.modeling import preprocessing
-
-    numbers, days = preprocessing.to_learn_from({name: tf.constant(values) for name, values in rows.items()})
-    return preprocessing.Learnt(tf.reduce_mean(numbers, axis=0), tf.reduce_max(days))
-
-
-def transformed(rows: Columns, found: Learnt) -> Columns:
-    """Return the transformed features and the labels of raw columns."""
-    import tensorflow as tf
-
-    from bike_pipeline.modeling import preprocessing
-
-    tensors = preprocessing.transformed({name: tf.constant(values) for name, values in rows.items()}, found)
-    return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
 def inputs_and_labels(columns: Columns) -> tuple[Columns, npt.NDArray[np.float32]]:

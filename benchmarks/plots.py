@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from benchmarks.serving import Measured
@@ -175,6 +175,38 @@ def draw_quality(errors: Mapping[str, Mapping[str, float]], target: Path) -> Non
         axes.set_xlim(0, 1.25 * max(found.values()))
         axes.spines[["top", "right"]].set_visible(False)
     panels[0][0].invert_yaxis()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, dpi=130)
+    pyplot.close(figure)
+
+
+def draw_labels(records: Sequence[Mapping[str, Any]], target: Path) -> None:
+    """Draw the RMSE over the number of labels, one panel a test, with one standard error, as a PNG file.
+
+    Args:
+        records: way, seed, labels, test and rmse of each trained model.
+        target: the file to write.
+    """
+    import matplotlib as mpl
+    import numpy as np
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    tests, ways, budgets = (list(dict.fromkeys(one[key] for one in records)) for key in ("test", "way", "labels"))
+    figure, panels = pyplot.subplots(1, len(tests), figsize=(4.5 * len(tests), 3.2), layout="constrained")
+    for axes, test in zip(panels, tests, strict=True):
+        for way, colour in zip(ways, (COLOURS[4], COLOURS[5]), strict=True):
+            found = np.array(
+                [[o["rmse"] for o in records if (o["test"], o["way"], o["labels"]) == (test, way, b)] for b in budgets]
+            )
+            mean, error = found.mean(axis=1), found.std(axis=1) / np.sqrt(found.shape[1])
+            axes.plot(budgets, mean, color=colour, marker="o", label=way)
+            axes.fill_between(budgets, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
+        axes.set_title(f"{test}, RMSE", fontsize=10)
+        axes.set_xlabel("labelled hours")
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].legend(frameon=False)
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=130)
     pyplot.close(figure)

@@ -119,11 +119,13 @@ def _inputs(folder: Path) -> tuple[dict[str, Any], Any]:
     import polars as pl
 
     from benchmarks import model_columns
+    from bike_pipeline.modeling import preprocessing
 
     rows = pl.read_parquet(folder / "peer-train.parquet")
     hours = rows["dteday"].cast(pl.Date).cast(pl.Int64).to_numpy() * 24 + rows["hr"].to_numpy()
     raw = model_columns.raw({n: rows[n].to_numpy() for n in rows.columns if rows[n].dtype.is_numeric()}, hours)
-    return model_columns.inputs_and_labels(model_columns.transformed(raw, model_columns.learnt(raw)))
+    learnt = preprocessing.LearntSums.of(raw).learnt()
+    return model_columns.inputs_and_labels(preprocessing.transformed_columns(raw, learnt))
 
 
 def Trainer(folder: Path) -> Work:  # noqa: N802

@@ -22,6 +22,7 @@ from bike_pipeline.version import __version__
 GROUPS = {
     "Data": {
         "data": "Ingest, list and verify versioned data.",
+        "label": "Suggest which hours to label next.",
     },
     "Train": {
         "run": "Run the pipeline: from the newest span to a blessed, pushed model.",

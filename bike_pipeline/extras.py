@@ -20,6 +20,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "monitoring": ("evidently", "river", "shap"),
     "tracking": ("mlflow", "tensorboard"),
     "object-storage": ("gcsfs", "s3fs"),
+    "labeling": ("skactiveml", "sklearn", "threadpoolctl"),
     "kubeflow": ("kfp", "kfp.kubernetes", "kfp_server_api"),
     "notebooks": ("ipykernel", "markdown_it", "matplotlib", "nbclient", "nbformat"),
 }

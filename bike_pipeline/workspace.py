@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from bike_pipeline.settings import FETCHED_ROOT, Settings, load_settings
-from bike_pipeline.use_cases import cluster, data, serving
+from bike_pipeline.use_cases import cluster, data, labels, serving
 from bike_pipeline.use_cases import doctor as doctor_
 from bike_pipeline.use_cases import export as export_
 from bike_pipeline.use_cases import lineage as lineage_
@@ -95,6 +95,7 @@ class Workspace:
     serving_configuration = _method(serving.serving_configuration)
     spans = _method(data.versions)
     verify_data = _method(data.verify)
+    suggest_labels = _method(labels.suggest_labels)
     compile = _method(cluster.compile_pipeline)
     schedules = _method(cluster.schedules)
     submit = _method(cluster.submit)

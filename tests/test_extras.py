@@ -18,7 +18,13 @@ from bike_pipeline.errors import ExitCode, MissingExtraError
 
 ROOT = Path(__file__).resolve().parent.parent
 # Distributions whose module has another name than they have themselves.
-RENAMED = {"markdown-it-py": "markdown_it", "mlflow-skinny": "mlflow", "kfp-kubernetes": "kfp.kubernetes"}
+RENAMED = {
+    "kfp-kubernetes": "kfp.kubernetes",
+    "markdown-it-py": "markdown_it",
+    "mlflow-skinny": "mlflow",
+    "scikit-activeml": "skactiveml",
+    "scikit-learn": "sklearn",
+}
 # Distributions that are in an extra only to steer the resolver.
 STEERING = {"numba"}
 

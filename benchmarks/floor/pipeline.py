@@ -110,18 +110,19 @@ def main() -> None:
 
         from benchmarks import model_columns
         from benchmarks.floor import model as modeling
+        from bike_pipeline.modeling import preprocessing
     with clock.stage("ingest"):
         train, evaluated = read(arguments.version)
     with clock.stage("statistics"):
         described = {"train": statistics(train), "eval": statistics(evaluated)}
     with clock.stage("transform"):
         rows = raw(train)
-        learnt = model_columns.learnt(rows)
-        columns, labels = model_columns.inputs_and_labels(model_columns.transformed(rows, learnt))
+        learnt = preprocessing.LearntSums.of(rows).learnt()
+        columns, labels = model_columns.inputs_and_labels(preprocessing.transformed_columns(rows, learnt))
     with clock.stage("training"):
         model = modeling.train(columns, labels, settings["training"], settings["seed"])
     with clock.stage("evaluation"):
-        columns = model_columns.transformed(raw(evaluated), learnt)
+        columns = preprocessing.transformed_columns(raw(evaluated), learnt)
         inputs = {tensor.name: columns[tensor.name] for tensor in model.inputs}
         output = np.asarray(model.predict(inputs, batch_size=PREDICT_BATCH, verbose=0), np.float64)
         metrics = evaluate(evaluated, np.maximum(np.expm1(output), 0.0))

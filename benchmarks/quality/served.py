@@ -45,17 +45,18 @@ def answers(table: Table, split: Split, training: dict[str, Any], seed: int) -> 
         training: the settings' section of that name.
         seed: seeds the training.
     """
+    from bike_pipeline.modeling import preprocessing
     from bike_pipeline.modeling import training as trainer
 
     began = time.process_time()
     rows = raw(table)
     train = {name: values[split.train] for name, values in rows.items()}
-    learnt = model_columns.learnt(train)
-    model, _ = trainer.train_transformed(model_columns.transformed(train, learnt), training, seed)
+    learnt = preprocessing.LearntSums.of(train).learnt()
+    model, _ = trainer.train_transformed(preprocessing.transformed_columns(train, learnt), training, seed)
     seconds = time.process_time() - began
 
     def ask(asked: dict[str, Any]) -> Array:
-        columns = model_columns.transformed(asked, learnt)
+        columns = preprocessing.transformed_columns(asked, learnt)
         logarithm = model({tensor.name: columns[tensor.name] for tensor in model.inputs}, training=False)
         rentals: Array = np.maximum(np.expm1(np.asarray(logarithm, np.float64)), 0.0)
         return rentals

@@ -1,4 +1,4 @@
-"""`bike-pipeline data …`: bring rows in, list them, check them."""
+"""`bike-pipeline data …`: bring rows in, list them, check them; `bike-pipeline label …`: which to label next."""
 
 from __future__ import annotations
 
@@ -7,13 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bike_pipeline.commands.shared import PATH, answer, json_option, table, with_settings
+from bike_pipeline.commands.shared import (
+    FILE,
+    PATH,
+    answer,
+    captured,
+    json_option,
+    log_file,
+    progress_on,
+    table,
+    with_settings,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from bike_pipeline.data.manifest import IngestResult, SpanVersion
     from bike_pipeline.settings import Settings
+    from bike_pipeline.use_cases.labels import Suggestion
 
 
 _output = click.option("--output", type=PATH, help="By default in the workspace.")
@@ -111,6 +122,55 @@ def verify(span: int | None, version: int | None, as_json: bool, settings: Setti
         f"span {v.span}, version {v.version}: {len(v.manifest.files)} files as they were written" for v in versions
     ]
     answer(found, lambda _: lines, as_json)
+
+
+@click.group(name="label")
+def label_command() -> None:
+    """Suggest which hours to label next."""
+
+
+@label_command.command()
+@click.argument("source", type=PATH, required=False)
+@click.option("--count", type=click.IntRange(1), default=24, show_default=True, help="How many hours are wanted.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Of the committee; by default that of the settings.")
+@click.option("--output", type=FILE, help="Write the suggested rows as CSV.")
+@json_option
+@with_settings
+def suggest(
+    source: Path | None, count: int, seed: int | None, output: Path | None, as_json: bool, settings: Settings
+) -> None:
+    """Suggest the hours of SOURCE whose labels would teach the model most.
+
+    SOURCE is a CSV, JSON or Parquet file with a row an hour, each with its date, and without labels; by default the
+    newest span, whose labels are not looked at. A committee of trees learns from the rows that a run would read, and
+    hours on which it disagrees are suggested, no two of one kind. Needs the extra `labeling`.
+    """
+    from bike_pipeline.storage.atomic_files import replace_file
+    from bike_pipeline.use_cases.labels import suggest_labels
+
+    with captured(log_file(settings, "label")) as screen, progress_on(screen, silent=as_json):
+        found = suggest_labels(settings, source, count, seed)
+        if output is not None:
+            replace_file(output, found.to_csv())
+    answer(found, lambda suggestion: _suggestion_view(suggestion, output), as_json)
+
+
+def _suggestion_view(found: Suggestion, output: Path | None) -> list[RenderableType]:
+    numbers = ("predicted", "least", "most", "score")
+    rows = [
+        (
+            f"{hour.time:%Y-%m-%d %H:%M}",
+            *(f"{count:.0f}" for count in (hour.predicted_cnt, hour.lowest_cnt, hour.highest_cnt)),
+            f"{hour.score:.4f}",
+        )
+        for hour in found.hours
+    ]
+    return [
+        f"{len(rows):,} of {found.candidates:,} hours, by a committee that learnt from {found.labelled:,}",
+        *([f"left out, known already or there twice: {found.known:,}"] if found.known else []),
+        *([table(("hour", *numbers), rows, right=numbers)] if rows else []),
+        *([f"wrote {output}"] if output is not None else []),
+    ]
 
 
 def _document(result: IngestResult) -> dict[str, Any]:

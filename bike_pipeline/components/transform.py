@@ -17,9 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
-import numpy as np
 import pyarrow as pa
-import tensorflow as tf
 import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
 from tensorflow_metadata.proto.v0 import schema_pb2
@@ -99,27 +97,20 @@ def _literal(output: str, pipeline: Any) -> Iterator[str]:
 
 def _learn(files: list[str], schema: schema_pb2.Schema) -> preprocessing.Learnt:
     """Return what the rows of the files say, summed in the files' order."""
-    total, count, last_day = np.zeros(2 * len(preprocessing.MEASURED)), 0, -np.inf
+    sums = preprocessing.LearntSums()
     names = [*preprocessing.MEASURED, *preprocessing.DATE]
     for path in files:
         for batch in rows.record_batches(path, ROWS_PER_BATCH, names, schema):
-            if not batch.num_rows:
-                continue
-            raw = {name: tf.constant(values) for name, values in rows.to_columns([batch], names).items()}
-            numbers, days = preprocessing.to_learn_from(raw)
-            total += numbers.numpy().sum(axis=0)
-            count += len(days)
-            last_day = max(last_day, float(days.numpy().max()))
-    if not count:
+            if batch.num_rows:
+                sums = sums.plus(preprocessing.LearntSums.of(rows.to_columns([batch], names)))
+    if not sums.rows:
         raise DataError("there are no examples to learn from", where=Stage.TRANSFORM, fix="ingest a span with rows")
-    return preprocessing.Learnt(tf.constant(total / count, tf.float64), tf.constant(last_day, tf.float32))
+    return sums.learnt()
 
 
 def write_graph_of(columns: rows.Columns, schema: schema_pb2.Schema, output: str) -> None:
     """Write the transform graph of raw rows, by column, into a folder."""
-    numbers, latest = preprocessing.to_learn_from({name: tf.constant(values) for name, values in columns.items()})
-    learnt = preprocessing.Learnt(tf.reduce_mean(numbers, axis=0), tf.reduce_max(latest))
-    _write_graph(learnt, schema, output)
+    _write_graph(preprocessing.LearntSums.of(columns).learnt(), schema, output)
 
 
 def _write_graph(learnt: preprocessing.Learnt, schema: schema_pb2.Schema, output: str) -> None:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from bike_pipeline import features
@@ -92,6 +94,34 @@ class Learnt(NamedTuple):
 
     moments: tf.Tensor
     last_day: tf.Tensor
+
+
+class LearntSums(NamedTuple):
+    """Of rows, what `Learnt` is made of; sums of parts add up to those of the whole, in whoever's hands the parts are.
+
+    Attributes:
+        numbers: (2 · number of `MEASURED`,) float64: the sum of each of these columns, then of its square.
+        rows: how many rows they are the sums of.
+        last_day: the last day of the rows, counted from 1 January of the first year.
+    """
+
+    numbers: npt.NDArray[np.float64] = np.zeros(2 * len(MEASURED))
+    rows: int = 0
+    last_day: float = -math.inf
+
+    @classmethod
+    def of(cls, columns: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Return the sums of raw columns, (rows,) each."""
+        numbers, days = to_learn_from({name: tf.constant(values) for name, values in columns.items()})
+        return cls(numbers.numpy().sum(axis=0), len(days), float(days.numpy().max(initial=-math.inf)))
+
+    def plus(self, other: LearntSums) -> LearntSums:
+        """Return the sums of these rows and others."""
+        return LearntSums(self.numbers + other.numbers, self.rows + other.rows, max(self.last_day, other.last_day))
+
+    def learnt(self) -> Learnt:
+        """Return what the transforms learn; there must be rows."""
+        return Learnt(tf.constant(self.numbers / self.rows, tf.float64), tf.constant(self.last_day, tf.float32))
 
 
 def to_learn_from(inputs: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
@@ -228,6 +258,12 @@ def transformed(inputs: Mapping[str, tf.Tensor], learnt: Learnt) -> dict[str, tf
     for name in features.LABELS:
         outputs[name] = tf.cast(inputs[name], tf.float32)
     return outputs
+
+
+def transformed_columns(columns: Mapping[str, npt.NDArray[Any]], learnt: Learnt) -> dict[str, npt.NDArray[Any]]:
+    """Return what `transformed` does of rows in memory, without a graph."""
+    tensors = transformed({name: tf.constant(values) for name, values in columns.items()}, learnt)
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
 def preprocessing_fn(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

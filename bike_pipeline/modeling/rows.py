@@ -62,6 +62,12 @@ def _one_value_a_row(column: pa.Array) -> bool:
     return not lengths.null_count and bool((lengths.to_numpy() == 1).all()) and not column.flatten().null_count
 
 
+def of_table(table: pa.Table, names: Iterable[str] = RAW_NAMES) -> Columns:
+    """Return named raw columns of rows in memory, each of shape (rows,), int64 or float32."""
+    kinds = {"int": np.int64, "float": np.float32}
+    return {name: table.column(name).to_numpy().astype(kinds[features.BY_NAME[name].kind]) for name in names}
+
+
 def count(columns: Mapping[str, npt.NDArray[Any]]) -> int:
     """Return the number of rows."""
     return len(next(iter(columns.values())))

@@ -117,15 +117,12 @@ def to_columns(records: Sequence[Record], where: str) -> dict[str, list[Any]]:
         ModelError: a value is missing, not of its type, outside its range, or contradicts another. It names the first
             such record, and all that is wrong with it.
     """
-    import pyarrow as pa
-
     values: dict[str, Any] = {}
     valid: dict[str, Any] = {}
     absent: dict[str, Any] = {}
     problems: list[Problem] = []
     for name in (features.DATE, *_NAMES, *features.OPTIONAL_NAMES):
-        column = pa.array([_text(record.get(name)) for record in records], pa.string())
-        values[name], valid[name], found = parse_column(features.BY_NAME[name], column, where)
+        values[name], valid[name], found = parse_column(features.BY_NAME[name], _column(records, name), where)
         absent[name] = next((problem.mask for problem in found if problem.kind == "missing"), ~valid[name] & False)
         if (default := features.BY_NAME[name].default) is not None:
             # It means the same as nothing, and lies below the range.
@@ -140,6 +137,27 @@ def to_columns(records: Sequence[Record], where: str) -> dict[str, list[Any]]:
         raise _refusal(problems, where)
     sent = features.OPTIONAL_NAMES if any(valid[name].any() for name in features.OPTIONAL_NAMES) else ()
     return {name: values[name].tolist() for name in (*_NAMES, *sent)}
+
+
+def hours_of(records: Sequence[Record], where: str) -> Any:
+    """Return the time of each record, (records,) int64, in hours since 1970-01-01 00:00 local time.
+
+    Raises:
+        ModelError: a record has no date or hour, or one that is none.
+    """
+    found = []
+    for name in (features.DATE, features.HOUR):
+        values, _, problems = parse_column(features.BY_NAME[name], _column(records, name), where)
+        if problems:
+            raise _refusal(problems, where)
+        found.append(values)
+    return found[0] * 24 + found[1]
+
+
+def _column(records: Sequence[Record], name: str) -> Any:
+    import pyarrow as pa
+
+    return pa.array([_text(record.get(name)) for record in records], pa.string())
 
 
 def _text(value: Any) -> str | None:

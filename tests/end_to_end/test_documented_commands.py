@@ -37,6 +37,8 @@ RUN = (
     "bike-pipeline runs",
     "bike-pipeline data list",
     "bike-pipeline data verify",
+    "bike-pipeline label suggest hours.csv --count 48 --output to-label.csv",
+    "bike-pipeline label suggest",
     "bike-pipeline verify",
     "bike-pipeline doctor",
     "bike-pipeline config show",
@@ -267,6 +269,7 @@ def test_the_commands_of_the_pages_do_what_they_say(place: Place) -> None:
         "lineage.html",
         "model-card.html",
         "out",
+        "to-label.csv",
         "configs/serving/compose.yaml",
         "workspace/kubeflow/bike-demand.json",
     ):

@@ -8,6 +8,7 @@ import re
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -41,13 +42,33 @@ def read_parquet(content: bytes, name: str) -> SourceRows:
         ignored = check_columns(file.schema_arrow.names, name)
         table = file.read(columns=list(features.COLUMNS), use_threads=False).select(list(features.COLUMNS))
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"it is not a whole Parquet file ({error})", where=name, fix="write it again") from error
+        raise _not_whole(error, name) from error
     for place, column in enumerate(table.columns):
         if pa.types.is_dictionary(column.type):
             table = table.set_column(place, table.column_names[place], column.cast(column.type.value_type))
     if not table.num_rows:
-        raise DataError("it has columns and no rows", where=name, fix="check the export that wrote it")
+        raise _without_rows(name)
     return numbered(table, name, ignored)
+
+
+def records_from_parquet(content: bytes, name: str) -> list[dict[str, Any]]:
+    """Return the rows of a Parquet file, whatever its columns; a DataError if it is damaged or has no row."""
+    try:
+        # Arrow's reading threads can outlive the read and then abort a process that ends at once (arrow#34314).
+        found = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False).read(use_threads=False).to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _not_whole(error, name) from error
+    if not found:
+        raise _without_rows(name)
+    return list(found)
+
+
+def _not_whole(error: Exception, name: str) -> DataError:
+    return DataError(f"it is not a whole Parquet file ({error})", where=name, fix="write it again")
+
+
+def _without_rows(name: str) -> DataError:
+    return DataError("it has columns and no rows", where=name, fix="check the export that wrote it")
 
 
 def decompressed(content: bytes, name: str) -> bytes:

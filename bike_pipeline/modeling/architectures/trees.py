@@ -40,6 +40,20 @@ class LogOfMean(layers.Layer):
         return ops.log(ops.sum(ops.exp(ops.minimum(logarithms, objective.LARGEST_LOG)) * shares, axis=1))
 
 
+def columns_of(trend: Trend, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+    """Return the columns that the trees see of transformed features, (rows, columns)."""
+    matrix = inputs[preprocessing.PLAIN]
+    # Of rows that cover little more than a year, time tells no more than the season.
+    return matrix if trend.knots else matrix[:, :-1]
+
+
+def growth_of(trend: Trend, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
+    """Return by what factor rentals grow from each row to the end of training, (rows,)."""
+    days = inputs[preprocessing.DAYS_BEFORE_END].astype(np.float64)
+    factor: npt.NDArray[np.float64] = np.exp(trend.growths[0] / DAYS_A_MONTH * days)
+    return factor
+
+
 def fit(
     training: Mapping[str, Any],
     trend: Trend,
@@ -51,12 +65,7 @@ def fit(
 
     Of the settings' section it reads `tree_rounds`, `tree_depth` and `tree_learning_rate`.
     """
-    matrix = inputs[preprocessing.PLAIN]
-    if not trend.knots:
-        # Of rows that cover little more than a year, time tells no more than the season.
-        matrix = matrix[:, :-1]
-    days = inputs[preprocessing.DAYS_BEFORE_END].astype(np.float64)
-    target = (1.0 + label) * np.exp(trend.growths[0] / DAYS_A_MONTH * days)
+    matrix, target = columns_of(trend, inputs), (1.0 + label) * growth_of(trend, inputs)
     how = training["tree_rounds"], training["tree_depth"], training["tree_learning_rate"], seed
     return Forest.of([boosted(matrix, target, kind, *how) for kind in (POISSON, LOG)], training["tree_depth"])
 
