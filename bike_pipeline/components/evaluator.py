@@ -66,7 +66,7 @@ class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
         candidate = evaluation.read_metrics(output.uri, evaluation.CANDIDATE)
         baseline = evaluation.read_metrics(output.uri, evaluation.BASELINE) if len(models) > 1 else None
         by_slice = paired_bootstrap.changes(measured, evaluation.CANDIDATE, evaluation.BASELINE, settings.bootstrap)
-        changes = {evaluation.recorded(key): by_metric for key, by_metric in by_slice.items()}
+        changes = {evaluation.key_of_slice(key): by_metric for key, by_metric in by_slice.items()}
         decisions = evaluation.decide(settings, candidate, baseline, measured.naive_mae, changes)
         trained = _trained_slices(folders[evaluation.CANDIDATE])
         decisions += list(evaluation.unjudged(settings, candidate, trained, decisions))

@@ -119,7 +119,7 @@ def _completed(table: pa.Table, store: SpanStore, before: tuple[tuple[int, int, 
         earlier.append(rows_before.filter(pa.array(near)))
         if hours[0] <= begin - past_weather.LONGEST_HOURS:
             break
-    return past_weather.completed(table, *earlier)
+    return past_weather.with_optional_inputs(table, *earlier)
 
 
 def write(shard: Shard) -> int:

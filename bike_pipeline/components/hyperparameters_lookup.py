@@ -22,14 +22,14 @@ from bike_pipeline.lineage.records import sealing
 from bike_pipeline.lineage.store.metadata_store import Lineage, prop
 from bike_pipeline.stages import HYPERPARAMETERS_PROPERTY, Stage
 
-_RESOLVED = "found"
+_SEARCH = "search"
 
 
 class HyperParametersDriver(base.Driver):
     """Asks ML Metadata for the newest search below the artifacts' root, and makes the answer part of the cache key."""
 
     def run(self, execution_info: data_types.ExecutionInfo) -> driver_output_pb2.DriverOutput:
-        """Return the answer as the parameter `found` (JSON).
+        """Return the answer as the parameter `search` (JSON).
 
         Raises:
             ConfigurationError: there is no search to take over from.
@@ -54,7 +54,7 @@ class HyperParametersDriver(base.Driver):
                     fix="run once with --set tuning.enabled=true",
                 )
         result = driver_output_pb2.DriverOutput()
-        data_types_utils.set_metadata_value(result.exec_properties[_RESOLVED], json.dumps(found, sort_keys=True))
+        data_types_utils.set_metadata_value(result.exec_properties[_SEARCH], json.dumps(found, sort_keys=True))
         return result
 
 
@@ -68,7 +68,7 @@ class HyperParametersLookupExecutor(base_executor.BaseExecutor):
             VerificationError: the files are gone, or are not those that the search wrote.
         """
         output = artifact_utils.get_single_instance(output_dict["best_hyperparameters"])
-        found = json.loads(exec_properties[_RESOLVED])
+        found = json.loads(exec_properties[_SEARCH])
         sealing.check(found["uri"], found["seal"], Stage.HYPERPARAMETERS_LOOKUP, "best_hyperparameters")
         shutil.copytree(found["uri"], output.uri, dirs_exist_ok=True)
         output.set_string_custom_property(HYPERPARAMETERS_PROPERTY, found["values"])

@@ -59,7 +59,7 @@ def optional_inputs(
     return found
 
 
-def completed(rows: pa.Table, *earlier: pa.Table) -> pa.Table:
+def with_optional_inputs(rows: pa.Table, *earlier: pa.Table) -> pa.Table:
     """Return rows of the span store, in any order, with their optional inputs, made of them and of earlier ones.
 
     Of an hour that stands there twice the first counts, and `rows` stand before `earlier`.

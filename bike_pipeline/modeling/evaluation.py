@@ -97,7 +97,7 @@ def read_metrics(evaluation_path: str, model_name: str) -> SliceMetrics:
     return found
 
 
-def recorded(key: SliceKey) -> tuple[str, str]:
+def key_of_slice(key: SliceKey) -> tuple[str, str]:
     """Return the key of a slice in the sums as metrics and decisions have it."""
     return key[0], "" if key[1] is None else str(key[1])
 

@@ -164,7 +164,7 @@ def _checked(records: Sequence[Record], where: str, spans: Sequence[pa.Table]) -
         hours, columns = hours_of(records, where), to_columns(records, where)
     days = pa.array((hours // 24).astype(np.int32)).cast(pa.date32())
     table = pa.table({features.DATE: days, **{f.name: columns[f.name] for f in features.REQUIRED_INPUTS}})
-    return hours, past_weather.completed(table, *spans)
+    return hours, past_weather.with_optional_inputs(table, *spans)
 
 
 @contextmanager
@@ -187,7 +187,7 @@ def _suggested(
     with lean_imports(google_cloud=True):
         from bike_pipeline.modeling import label_suggestion, rows
 
-    labelled = pa.concat_tables(past_weather.completed(table, *spans) for table in spans)
+    labelled = pa.concat_tables(past_weather.with_optional_inputs(table, *spans) for table in spans)
     names = [feature.name for feature in features.MODEL_INPUTS]
     return label_suggestion.suggest(
         rows.of_table(labelled, (*names, *features.LABELS)),

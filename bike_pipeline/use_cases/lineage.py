@@ -248,7 +248,7 @@ class Champion:
         import pandas as pd
         import pyarrow as pa
 
-        from bike_pipeline.data.past_weather import completed
+        from bike_pipeline.data.past_weather import with_optional_inputs
 
         window = self.evidence["data"]
         parts: list[pa.Table] = []
@@ -258,7 +258,7 @@ class Champion:
                 part = split if entry is window[-1] else "history"
                 rows = rows.append_column("span", pa.array([entry["span"]] * rows.num_rows))
                 parts.append(rows.append_column("part", pa.array([part] * rows.num_rows)))
-        found = completed(pa.concat_tables(parts)).to_pandas()
+        found = with_optional_inputs(pa.concat_tables(parts)).to_pandas()
         time = pd.to_datetime(found[features.DATE]) + pd.to_timedelta(found[features.HOUR], unit="h")
         ordered: pd.DataFrame = found.assign(time=time).sort_values("time", ignore_index=True)
         return ordered

@@ -280,11 +280,13 @@ def _rows(settings: Settings) -> dict[str, Any]:
     import pyarrow as pa
 
     from bike_pipeline import features
-    from bike_pipeline.data.past_weather import completed
+    from bike_pipeline.data.past_weather import with_optional_inputs
     from bike_pipeline.data.spans import SpanStore
 
     store = SpanStore(settings.store_uri)
-    table = completed(pa.concat_tables(store.read(found.span, found.version) for found in store.all_versions()))
+    table = with_optional_inputs(
+        pa.concat_tables(store.read(found.span, found.version) for found in store.all_versions())
+    )
     return {feature.name: table.column(feature.name).to_numpy() for feature in features.MODEL_INPUTS}
 
 

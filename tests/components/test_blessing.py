@@ -137,10 +137,10 @@ def test_the_metrics_are_those_of_the_served_signature(measured: Any, exported: 
     import tensorflow as tf
 
     from bike_pipeline import features
-    from bike_pipeline.data.past_weather import completed
+    from bike_pipeline.data.past_weather import with_optional_inputs
     from bike_pipeline.data.spans import SpanStore
 
-    rows = completed(SpanStore(store_uri).read(2, 1, ("eval",)), SpanStore(store_uri).read(2, 1, ("train",)))
+    rows = with_optional_inputs(SpanStore(store_uri).read(2, 1, ("eval",)), SpanStore(store_uri).read(2, 1, ("train",)))
     kinds = {"int": np.int64, "float": np.float32}
     inputs = {f.name: tf.constant(rows[f.name].to_numpy().astype(kinds[f.kind])) for f in features.MODEL_INPUTS}
     predicted = tf.saved_model.load(str(exported.path)).signatures["serving_all_inputs"](**inputs)[features.LABEL]

@@ -63,10 +63,10 @@ def test_the_optional_inputs_are_those_of_all_rows_in_time_order_whatever_split_
 ) -> None:
     import pyarrow as pa
 
-    from bike_pipeline.data.past_weather import completed
+    from bike_pipeline.data.past_weather import with_optional_inputs
     from bike_pipeline.data.spans import SpanStore
 
-    table = completed(pa.concat_tables(SpanStore(store_uri).read(span, 1) for span in (1, 2)))
+    table = with_optional_inputs(pa.concat_tables(SpanStore(store_uri).read(span, 1) for span in (1, 2)))
     found = [values(example) for split in ("history", "train", "eval") for example in parsed(examples, split)]
     for name in features.OPTIONAL_NAMES:
         assert [example[name] for example in found] == table.column(name).to_pylist()

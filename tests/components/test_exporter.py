@@ -170,11 +170,11 @@ def test_a_model_that_answers_a_broken_sensor_itself_is_not_exported(world: Worl
 
 def test_the_errors_are_those_on_the_labels_of_the_eval_split(world: World, exported: Any, store_uri: str) -> None:
     from bike_pipeline import features
-    from bike_pipeline.data.past_weather import completed
+    from bike_pipeline.data.past_weather import with_optional_inputs
     from bike_pipeline.data.spans import SpanStore
     from bike_pipeline.modeling.loaded_model import LoadedModel
 
-    rows = completed(SpanStore(store_uri).read(2, 1, ("eval",)), SpanStore(store_uri).read(2, 1, ("train",)))
+    rows = with_optional_inputs(SpanStore(store_uri).read(2, 1, ("eval",)), SpanStore(store_uri).read(2, 1, ("train",)))
     columns = {f.name: rows[f.name].to_numpy() for f in features.MODEL_INPUTS}
     error = LoadedModel(exported.path).predict(columns) - rows[features.LABEL].to_numpy().astype(np.float64)
     report = world.export().report

@@ -68,9 +68,9 @@ def test_rows_are_completed_in_any_order_from_themselves_first_and_then_from_ear
     stored = table(hours, columns)
     later = stored.slice(48).take(pa.array(np.arange(24)[::-1]))
     other = table(hours, weather(72))
-    found = past_weather.completed(later, stored.slice(0, 48), other)
+    found = past_weather.with_optional_inputs(later, stored.slice(0, 48), other)
     assert found.schema.names == [*stored.schema.names, *features.OPTIONAL_NAMES]
     for name, values in whole.items():
         assert found.column(name).to_numpy().tolist() == values[48:][::-1].tolist()
     # Without the earlier ones the first hour knows of none.
-    assert past_weather.completed(stored.slice(48)).column("temp_mean_24h")[0].as_py() == 0
+    assert past_weather.with_optional_inputs(stored.slice(48)).column("temp_mean_24h")[0].as_py() == 0

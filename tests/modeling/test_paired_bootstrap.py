@@ -45,9 +45,9 @@ def decisions(columns: Any, candidate: np.ndarray, baseline: np.ndarray, setting
     found = slice_sums.sums_of_batch(columns, {"candidate": candidate, "baseline": baseline}, NAIVE, columns["dteday"])
     by_model: dict[str, Any] = {"candidate": {}, "baseline": {}}
     for (key, model), sums in found.sums.items():
-        by_model[model][evaluation.recorded(key)] = {**metrics.metrics_of(sums), "rows": sums[0]}
+        by_model[model][evaluation.key_of_slice(key)] = {**metrics.metrics_of(sums), "rows": sums[0]}
     changes = paired_bootstrap.changes(found, "candidate", "baseline", settings.bootstrap)
-    named = {evaluation.recorded(key): value for key, value in changes.items()}
+    named = {evaluation.key_of_slice(key): value for key, value in changes.items()}
     decided = evaluation.decide(settings, by_model["candidate"], by_model["baseline"], 1e4, named)
     return [decision for decision in decided if decision.kind == "change"]
 

@@ -25,8 +25,8 @@ class LineageReport:
     """All that is known of a model or a run: facts in the order in which they are shown, spans oldest first.
 
     `gates` and `metrics` are None if it was never evaluated; `settings` those that differ from the defaults or, of a
-    run, from the run before; `missing` says in words what its record lacks; `measured` is what the stage ModelCard
-    measured of a model (see `model_card.with_measured`), None if it did not.
+    run, from the run before; `missing` says in words what its record lacks; `measurements` are what the stage
+    ModelCard measured of a model (see `model_card.with_measurements`), None if it did not.
     """
 
     title: str
@@ -37,7 +37,7 @@ class LineageReport:
     settings: list[SettingChange]
     graph: Graph
     missing: list[str]
-    measured: dict[str, Any] | None = None
+    measurements: dict[str, Any] | None = None
 
 
 def report_of_model(history: History, chosen: FoundModel, store_uri: str) -> LineageReport:
@@ -61,7 +61,7 @@ def report_of_model(history: History, chosen: FoundModel, store_uri: str) -> Lin
         settings=setting_changes(source, None),
         graph=graph_of(history, _roots(history, chosen)),
         missing=evidence["missing"],
-        measured=model_card.measured_of(history, chosen.model_id),
+        measurements=model_card.measurements_of(history, chosen.model_id),
     )
 
 
@@ -127,5 +127,5 @@ def as_page(report: LineageReport) -> str:
 
 def as_card(report: LineageReport) -> str:
     """Return a model's card as one HTML page; see `model_card`."""
-    card = {name: value for name, value in asdict(report).items() if name not in ("graph", "measured")}
-    return model_card.as_html(model_card.with_measured(model_card.card_of(card), report.measured))
+    card = {name: value for name, value in asdict(report).items() if name not in ("graph", "measurements")}
+    return model_card.as_html(model_card.with_measurements(model_card.card_of(card), report.measurements))

@@ -54,7 +54,7 @@ def card_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return a card as plain values: what holds for every model here, then `record`.
 
     That has "title", "facts" (pairs), "spans", "gates", "metrics", "settings" and "missing", as `LineageReport` has
-    them. "training" and "explanations" are None until `with_measured`.
+    them. "training" and "explanations" are None until `with_measurements`.
     """
     kept = ("name", "meaning", "unit", "minimum", "maximum", "default")
     return {
@@ -88,13 +88,13 @@ def card_of_model(lineage: Lineage, model_id: int, store_uri: str) -> dict[str, 
     return {**card_of(record), "training": training}
 
 
-def with_measured(card: Mapping[str, Any], measured: Mapping[str, Any] | None) -> dict[str, Any]:
+def with_measurements(card: Mapping[str, Any], measurements: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return a card with what the stage measured: "training" and "explanations" (see `permutation_importance`)."""
-    return {**card, **(measured or {})}
+    return {**card, **(measurements or {})}
 
 
-def measured_of(lineage: Lineage, model_id: int) -> dict[str, Any] | None:
-    """Return what the stage measured of a model, for `with_measured`; None if it did not, or the files are freed."""
+def measurements_of(lineage: Lineage, model_id: int) -> dict[str, Any] | None:
+    """Return what the stage measured of a model; None if it did not, or the files are freed."""
     for execution in reversed(lineage.consumers(model_id, Stage.MODEL_CARD)):
         for artifact in lineage.outputs(execution.id).get("model_card", []):
             if found := read(artifact.uri):

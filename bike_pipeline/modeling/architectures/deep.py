@@ -54,7 +54,7 @@ def build(training: Mapping[str, Any], trend: Trend) -> keras.Model:
     size = preprocessing.CODES[RARE]
     rare = layers.Embedding(size, size - 1, embeddings_initializer="zeros", name=f"{RARE}_embedding")
     parts.append(rare(inputs[RARE]))
-    moved, knots = level.moved(inputs[preprocessing.DAYS_BEFORE_END], trend, AUXILIARY)
+    moved, knots = level.effect(inputs[preprocessing.DAYS_BEFORE_END], trend, AUXILIARY)
     if knots is not None:
         parts.append(layers.Dense(LEVEL_WIDTH, name="level_of_trunk")(knots))
     hidden = layers.Concatenate()(parts)

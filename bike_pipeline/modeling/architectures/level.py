@@ -50,7 +50,7 @@ def inputs_of(names: Iterable[str], trend: Trend) -> dict[str, keras.KerasTensor
     }
 
 
-def moved(days: keras.KerasTensor, trend: Trend, labels: slice) -> tuple[keras.KerasTensor, keras.KerasTensor | None]:
+def effect(days: keras.KerasTensor, trend: Trend, labels: slice) -> tuple[keras.KerasTensor, keras.KerasTensor | None]:
     """Return what the level adds to log(1 + rentals), (batch, labels), and what of it a trunk may see, (batch, knots).
 
     A trunk that sees the knots learns the season by them where no month is repeated: then there is nothing to see.

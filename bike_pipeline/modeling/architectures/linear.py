@@ -28,6 +28,6 @@ def build(_: Mapping[str, Any], trend: Trend) -> keras.Model:
     if trend.repeated:
         season = layers.Dense(1, use_bias=False, name="time_of_year_weights")
         parts.append(season(inputs[preprocessing.TIME_OF_YEAR]))
-    parts.append(level.moved(inputs[preprocessing.DAYS_BEFORE_END], trend, slice(1))[0])
+    parts.append(level.effect(inputs[preprocessing.DAYS_BEFORE_END], trend, slice(1))[0])
     answer = layers.Reshape((), name=features.LABEL)(layers.Add()(parts))
     return keras.Model(inputs, answer, name="bike_demand")
