@@ -115,3 +115,12 @@ def examples(store_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
 def statistics(examples: Any, schema: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Their statistics."""
     return statistics_of(examples, schema, tmp_path_factory.mktemp("statistics") / "1")
+
+
+@pytest.fixture(scope="session")
+def measured(exported: Any, examples: Any, schema: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The real evaluation of the model against itself."""
+    from tests.components.evaluating import World, lookup
+
+    world = World(tmp_path_factory.mktemp("evaluation"), exported.path, examples, schema)
+    return world.evaluate("real", lookup("found", Path(world.model.uri)))

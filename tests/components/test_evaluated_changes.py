@@ -11,7 +11,7 @@ import pytest
 from bike_pipeline.errors import DataError
 from bike_pipeline.modeling import slice_sums
 from bike_pipeline.modeling.slice_sums import Job
-from tests.components.test_blessing import WIDE, World, blessed, lookup
+from tests.components.evaluating import WIDE, World, blessed, lookup
 
 LIMITS = [
     {"metric": metric, "max_increase": 0.02, "severe_increase": 0.15} for metric in ("mae", "rmse")

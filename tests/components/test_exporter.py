@@ -6,14 +6,11 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from bike_pipeline.components import exporter
-from bike_pipeline.components.base import schema_of
 from bike_pipeline.errors import ConfigurationError, ExportError
 from bike_pipeline.exporting.formats import registry
 from bike_pipeline.exporting.formats.base import Source
@@ -21,56 +18,8 @@ from bike_pipeline.model_registry import layout
 from bike_pipeline.modeling.golden import broken_rows, golden_rows, read_golden
 from bike_pipeline.modeling.saved_model import input_signature
 from bike_pipeline.settings import load_settings
-from bike_pipeline.settings.evaluation import EvaluationSettings
-from tests.components.test_blessing import EASY_BASELINE, WIDE
+from tests.components.exporting import MIN_ROWS, World
 from tests.exporting import plugin
-
-MIN_ROWS = {"hour_band": 10, "workingday": 10, "season": 10, "weathersit": 10_000}
-
-
-class World:
-    """One small model with its examples."""
-
-    def __init__(self, folder: Path, saved_model: Path, examples: Any, schema: Any) -> None:
-        """Copy the model, since tests change it."""
-        from tfx.types import standard_artifacts
-
-        self.folder = folder
-        self.model = standard_artifacts.Model()
-        self.model.uri, self.model.id = str(folder / "model"), 7
-        self.saved_model = folder / "model" / "Format-Serving"
-        shutil.copytree(saved_model, self.saved_model)
-        (self.saved_model / "assets.extra" / "hourly_mean.json").write_text(json.dumps(EASY_BASELINE))
-        self.inputs = {"examples": [examples], "schema": [schema], "model": [self.model]}
-
-    def export(
-        self,
-        *formats: str,
-        blessed: bool = True,
-        min_rows: dict[str, int] = MIN_ROWS,
-        value_thresholds: Any = WIDE["value_thresholds"],
-        **changes: Any,
-    ) -> Any:
-        """Run the Exporter; return its report, its folder and its artifact."""
-        from tfx.types import standard_artifacts
-
-        blessing = standard_artifacts.ModelBlessing()
-        blessing.set_int_custom_property("blessed", int(blessed))
-        output = exporter.Exports()
-        output.uri = str(self.folder / "exports" / "-".join(formats))
-        evaluation = EvaluationSettings.model_validate(
-            {**WIDE, "min_rows": min_rows, "value_thresholds": value_thresholds}
-        )
-        settings = load_settings().exporting.model_copy(
-            update={"formats": ("saved_model", *formats), "golden_rows": 200, "calibration_rows": 50, **changes}
-        )
-        exporter.ExporterExecutor().Do(
-            {**self.inputs, "model_blessing": [blessing]},
-            {"exports": [output]},
-            {"exporting": settings.model_dump_json(), "evaluation": evaluation.model_dump_json()},
-        )
-        report = json.loads((Path(output.uri) / "parity.json").read_text())
-        return SimpleNamespace(report=report, folder=Path(output.uri), artifact=output)
 
 
 @pytest.fixture
@@ -313,95 +262,3 @@ def test_every_format_of_the_product_has_what_the_tables_need(name: str) -> None
     made = registry.format_of(name)
     assert made.title
     assert made.file
-
-
-def test_the_edge_gate_is_tfmas_on_the_answers_of_the_file_itself(world: World) -> None:
-    import tensorflow_model_analysis as tfma
-
-    found = world.export("tflite_float32", "tflite_dynamic_range")
-    gate = found.report["edge_gate"]
-    assert gate["blessed"], gate["reason"]
-    assert gate["format"] == "tflite_float32"
-    assert set(found.report["edge_gates"]) == {"tflite_float32", "tflite_dynamic_range"}
-    for name in found.report["edge_gates"]:
-        folder = found.folder / "tfma" / name
-        assert tfma.load_validation_result(str(folder)).validation_ok
-        config = tfma.load_eval_result(str(folder), model_name="candidate").config
-        assert {(spec.name, spec.model_type) for spec in config.model_specs} == {
-            ("candidate", "tf_lite"), ("baseline", "tf_generic"),
-        }  # fmt: skip
-        (overall,) = (
-            value
-            for key, values in tfma.load_eval_result(str(folder), model_name="candidate").slicing_metrics
-            if key == ()
-            for value in (values[""][""]["mae"]["doubleValue"],)
-        )
-        assert overall == pytest.approx(found.report["formats"][name]["mae"])
-    assert found.artifact.get_int_custom_property("edge_blessed") == 1
-
-
-def test_what_serves_well_may_still_not_go_to_devices(world: World) -> None:
-    passing = world.export("tflite_float32").report["formats"]["tflite_float32"]
-    limits = [{**limit, "upper": passing["mae"] * 0.9} if limit["metric"] == "mae" else limit
-              for limit in WIDE["value_thresholds"]]  # fmt: skip
-    shutil.rmtree(world.folder / "exports")
-    found = world.export("tflite_float32", value_thresholds=limits)
-    assert found.report["formats"]["tflite_float32"]["passed"]
-    assert not found.report["edge_gate"]["blessed"]
-    assert found.report["edge_gate"]["reason"].startswith("mae, overall: ")
-    assert found.artifact.get_string_custom_property("edge_reason") == found.report["edge_gate"]["reason"]
-    assert "edge: NOT blessed, mae" in found.artifact.get_string_custom_property("formats")
-
-
-def test_without_a_litert_format_nothing_goes_to_devices(world: World) -> None:
-    report = world.export().report
-    assert report["edge_gate"] == {"blessed": False, "format": "", "reason": "no LiteRT format was exported"}
-
-
-@pytest.mark.slow
-def test_the_files_errors_are_those_that_tfma_measures_by_itself(world: World) -> None:
-    """TFMA's own model type `tf_lite` on Beam, on the same file and rows: the same metrics in every slice."""
-    import apache_beam as beam
-    import tensorflow_model_analysis as tfma
-    from tfx_bsl.tfxio import tf_example_record
-
-    from benchmarks.plain_tfx.module import custom_extractors
-    from bike_pipeline.modeling import evaluation
-
-    found = world.export("tflite_dynamic_range")
-    config = evaluation.eval_config(EvaluationSettings.model_validate({**WIDE, "change_thresholds": [
-        {"metric": metric, "max_increase": 0.5} for metric in ("mae", "rmse")]}))  # fmt: skip
-    del config.model_specs[:]
-    config.model_specs.add(name="", model_type="tf_lite", label_key="cnt", signature_name="serving_default")
-    for spec in config.metrics_specs:
-        for metric in spec.metrics:
-            for threshold in metric.per_slice_thresholds:
-                threshold.threshold.ClearField("change_threshold")
-    (examples,) = world.inputs["examples"]
-    # The name that TFMA looks for.
-    renamed = world.folder / "renamed"
-    renamed.mkdir()
-    shutil.copyfile(found.folder / "tflite_dynamic_range" / "model.tflite", renamed / "tflite")
-    shared = tfma.default_eval_shared_model(str(renamed), eval_config=config)
-    files = sorted(str(path) for path in (Path(examples.uri) / "Split-eval").glob("*"))
-    assert files
-    schema = schema_of(world.inputs)
-    source = tf_example_record.TFExampleRecord(files, schema=schema, raw_record_column_name=tfma.ARROW_INPUT_COLUMN)
-    output = str(world.folder / "stock")
-    with beam.Pipeline(argv=["--runner=FnApiRunner", "--no_pipeline_type_check"]) as pipeline:
-        _ = (
-            pipeline
-            | source.BeamSource()
-            | tfma.ExtractEvaluateAndWriteResults(
-                eval_shared_model=shared,
-                eval_config=config,
-                output_path=output,
-                extractors=custom_extractors(shared, config, source.TensorAdapterConfig()),
-                tensor_adapter_config=source.TensorAdapterConfig(),
-            )
-        )
-    stock = evaluation.read_metrics(output, "candidate")
-    ours = evaluation.read_metrics(str(found.folder / "tfma" / "tflite_dynamic_range"), "candidate")
-    assert ours.keys() == stock.keys()
-    for key, values in stock.items():
-        assert ours[key] == pytest.approx(values, rel=1e-4), key

@@ -16,7 +16,7 @@ from bike_pipeline.components.model_card import ModelCardDriver, ModelCardExecut
 from bike_pipeline.errors import DataError
 from bike_pipeline.lineage.reports import model_card
 from bike_pipeline.lineage.store.metadata_store import Lineage
-from tests.components.test_baseline_and_push import _Connection
+from tests.components.pushing import DriverConnection
 from tests.lineage.test_run_page import Page
 from tests.lineage.world import Runs, report
 
@@ -34,7 +34,7 @@ def driven(runs: Runs, number: int = 1) -> Any:
         output_dict={"model_card": [ModelCard()]},
         exec_properties={"store_uri": runs.settings.store_uri},
     )
-    connection = _Connection(runs.recorder)
+    connection = DriverConnection(runs.recorder)
     result = ModelCardDriver(connection).run(information)  # type: ignore[arg-type]
     artifact = ModelCard()
     artifact.set_mlmd_artifact(result.output_artifacts["model_card"].artifacts[0])
@@ -140,15 +140,15 @@ def test_the_card_of_a_model_holds_what_the_stage_measured_of_it(
 ) -> None:
     own = Runs(tmp_path / "own").two()
     lineage = Lineage(own.recorder.store)
-    assert model_card.measured_of(lineage, own.models[1].id) is None
+    assert model_card.measurements_of(lineage, own.models[1].id) is None
     card = written(runs, inputs, tmp_path / "card")
     recorded = own.recorder.artifact("bike.ModelCard", card.uri)
     own.recorder.execution("ModelCard", "run-2", {"model": own.models[1]}, {"model_card": recorded})
-    measured = model_card.measured_of(lineage, own.models[1].id)
+    measured = model_card.measurements_of(lineage, own.models[1].id)
     assert measured is not None
     assert measured["explanations"]["seed"] == 5
     (Path(card.uri) / "model_card.json").write_text("{")
-    assert model_card.measured_of(lineage, own.models[1].id) is None
+    assert model_card.measurements_of(lineage, own.models[1].id) is None
 
 
 def test_markdown_takes_values_for_text() -> None:

@@ -15,7 +15,7 @@ from bike_pipeline.rollout.promotion import RolloutTargets
 from bike_pipeline.serving.predictor import Predictor
 from bike_pipeline.settings import load_settings
 from bike_pipeline.storage.files import open_files
-from tests.components.test_baseline_and_push import World
+from tests.components.pushing import World
 from tests.rollout.storages import s3
 
 

@@ -24,7 +24,7 @@ from bike_pipeline.modeling import tuning
 from bike_pipeline.modeling.tuning import Job
 from bike_pipeline.settings import load_settings
 from tests.components import tuner_process
-from tests.components.test_baseline_and_push import _Connection
+from tests.components.pushing import DriverConnection
 from tests.conftest import ROOT, TRAINING
 from tests.recording import Recorder
 
@@ -174,7 +174,7 @@ class World:
         """Run driver and executor; return the artifact."""
         from tfx.types import standard_artifacts
 
-        driver = HyperParametersDriver(_Connection(self.recorder))  # type: ignore[arg-type]
+        driver = HyperParametersDriver(DriverConnection(self.recorder))  # type: ignore[arg-type]
         information = SimpleNamespace(exec_properties={"pipeline_root": str(root)}, input_dict={})
         answer = driver.run(information)  # type: ignore[arg-type]
         resolved = {name: value.string_value for name, value in answer.exec_properties.items()}

@@ -8,11 +8,13 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 from bike_pipeline import features
 from bike_pipeline.data.contract import CheckedRows, check_rows
-from bike_pipeline.data.manifest import SourceRecord
+from bike_pipeline.data.manifest import DataFormat, IngestResult, SourceRecord
 from bike_pipeline.data.sources.csv_file import read_csv
+from bike_pipeline.data.spans import SpanStore
 
 Row = dict[str, str]
 
@@ -103,3 +105,26 @@ def serving(answers: Mapping[str, Answer], requests: list[Mapping[str, str]] | N
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def add(
+    store: SpanStore,
+    start: str = "2011-01-01",
+    days: float = 5,
+    *,
+    seed: int = 0,
+    span: int | None = None,
+    fraction: float = 0.2,
+    rows: Sequence[Row] | None = None,
+    data_format: DataFormat = "csv",
+) -> IngestResult:
+    """Add rows to a store, by default those of `days` from `start` on."""
+    checked = check(rows or make_rows(start, days, seed=seed))
+    return store.add(checked, UPLOAD, eval_fraction=fraction, data_format=data_format, span=span)
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    """Return the files below a folder, without locks."""
+    return {
+        str(p.relative_to(root)): p.read_bytes() for p in Path(root).rglob("*") if p.is_file() and p.name != ".lock"
+    }

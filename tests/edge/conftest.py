@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from bike_pipeline.edge import bundle, updates
 from bike_pipeline.edge.bundle import Bundle
 from tests.edge import making
+from tests.edge.making import Key
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +39,11 @@ def versions(small_model: Path, key: making.Key, tmp_path_factory: pytest.TempPa
 def bundles(versions: Path, key: making.Key) -> dict[int, Bundle]:
     """The bundles of both versions."""
     return {version: making.build(versions / str(version), key) for version in (1, 2)}
+
+
+@pytest.fixture(scope="module")
+def unpacked(bundles: dict[int, bundle.Bundle], key: Key, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle")
+    (folder / "bundle.tar").write_bytes(bundles[1].archive)
+    updates.extract(folder / "bundle.tar", folder / "1", key.public)
+    return folder / "1"

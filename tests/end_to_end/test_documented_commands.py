@@ -91,7 +91,7 @@ EXAMPLES = {
 }
 # Those of a block that are not run here, by how they begin, and why.
 TRAINS = "trains anew, which takes a minute and more; "
-CLUSTER = "needs a cluster; tests/runners/kubeflow/test_client.py runs it against a server of the same API"
+CLUSTER = "needs a cluster; tests/runners/kubeflow/client/test_submit.py runs it against a server of the same API"
 DATABASE = "needs a database server; tests/end_to_end/test_metadata_servers.py runs it"
 NOT_RUN = {
     "make run": "tests/end_to_end/test_readme.py runs it",

@@ -19,7 +19,7 @@ from bike_pipeline.runners.beam import preflight
 from bike_pipeline.runners.beam_runner import beam_pipelines
 from bike_pipeline.settings import load_settings
 from tests.components.conftest import drive, generate
-from tests.components.test_blessing import World, lookup
+from tests.components.evaluating import World, lookup
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = ROOT / "configs" / "beam-dataflow.yaml"

@@ -25,12 +25,13 @@ from bike_pipeline.serving import protos
 from tests.serving.conformance import model as conformance_model
 from tests.serving.running import MODEL, push, required_rows, running_server, with_export
 
-config_pb2, management_pb2, model_service = map(
+config_pb2, management_pb2, model_service, prediction = map(
     protos.load,
     [
         "tensorflow_serving.config.model_server_config_pb2",
         "tensorflow_serving.apis.model_management_pb2",
         "tensorflow_serving.apis.model_service_pb2_grpc",
+        "tensorflow_serving.apis.prediction_service_pb2_grpc",
     ],
 )
 WAIT = 60
@@ -199,3 +200,8 @@ def instances(columns: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     """Return columns as rows."""
     values = [column.tolist() for column in columns.values()]
     return [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
+
+
+@pytest.fixture
+def service(channel):
+    return prediction.PredictionServiceStub(channel)

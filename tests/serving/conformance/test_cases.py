@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.serving.conformance import cases
+from tests.serving.conformance.case import SECOND
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -27,7 +28,7 @@ def _matches(body: bytes, expected: Any, exact: bool) -> bool:
 def test_the_answer_is_that_of_tf_serving_or_the_documented_one(ask, conforming, second, case):
     method, _, path = case.path.partition(" ")
     body = case.body.encode() if method == "POST" else None
-    answer = ask(method, path.replace(f"/{cases.SECOND}", f"/{second}"), body)
+    answer = ask(method, path.replace(f"/{SECOND}", f"/{second}"), body)
     # Another server is held to what TF Serving does.
     embedded = not conforming.is_named
     status, expected = case.ours if embedded else (case.status, case.answer)

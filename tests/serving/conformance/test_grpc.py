@@ -7,107 +7,28 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from bike_pipeline import features
-from bike_pipeline.serving import protos
 from tests.serving.conformance.conftest import WAIT
+from tests.serving.conformance.stubs import (
+    Code,
+    examples,
+    listed,
+    metadata_pb2,
+    models,
+    numbers,
+    predict_pb2,
+    refused,
+    request_of,
+    status_pb2,
+    types_pb2,
+)
 
 # A server that serves two models is started, and a model made for it.
 pytestmark = pytest.mark.slow
-
-(
-    predict_pb2,
-    metadata_pb2,
-    status_pb2,
-    classification_pb2,
-    regression_pb2,
-    inference_pb2,
-    example_pb2,
-    tensor_pb2,
-    types_pb2,
-    prediction,
-    models,
-) = map(
-    protos.load,
-    [
-        "tensorflow_serving.apis.predict_pb2",
-        "tensorflow_serving.apis.get_model_metadata_pb2",
-        "tensorflow_serving.apis.get_model_status_pb2",
-        "tensorflow_serving.apis.classification_pb2",
-        "tensorflow_serving.apis.regression_pb2",
-        "tensorflow_serving.apis.inference_pb2",
-        "tensorflow.core.example.example_pb2",
-        "tensorflow.core.framework.tensor_pb2",
-        "tensorflow.core.framework.types_pb2",
-        "tensorflow_serving.apis.prediction_service_pb2_grpc",
-        "tensorflow_serving.apis.model_service_pb2_grpc",
-    ],
-)
-Code = grpc.StatusCode
-TYPES = {"i8": types_pb2.DT_INT64, "f4": types_pb2.DT_FLOAT}
-
-
-@pytest.fixture
-def service(channel):
-    return prediction.PredictionServiceStub(channel)
 
 
 @pytest.fixture
 def management(channel):
     return models.ModelServiceStub(channel)
-
-
-def examples(rows):
-    """Return rows as serialized tf.Examples."""
-    found = []
-    for i in range(len(next(iter(rows.values())))):
-        example = example_pb2.Example()
-        for feature in features.REQUIRED_INPUTS:
-            kept = example.features.feature[feature.name]
-            values = kept.int64_list if feature.kind == "int" else kept.float_list
-            values.value.append(rows[feature.name][i].item())
-        found.append(example.SerializeToString())
-    return found
-
-
-def tensor(values):
-    """Return an array as a TensorProto, by its content."""
-    found = tensor_pb2.TensorProto(dtype=TYPES[values.dtype.str[1:]], tensor_content=values.tobytes())
-    for size in values.shape:
-        found.tensor_shape.dim.add(size=size)
-    return found
-
-
-def listed(values):
-    """Return an array as a TensorProto, by its list of values."""
-    found = tensor(values)
-    found.tensor_content = b""
-    (found.int64_val if found.dtype == types_pb2.DT_INT64 else found.float_val).extend(values.ravel().tolist())
-    return found
-
-
-def request_of(model, columns, signature="", make=tensor):
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name, request.model_spec.signature_name = model, signature
-    for name, values in columns.items():
-        request.inputs[name].CopyFrom(make(values))
-    return request
-
-
-def numbers(response, name):
-    found = response.outputs[name]
-    values = (
-        np.frombuffer(found.tensor_content, "f4" if found.dtype == types_pb2.DT_FLOAT else "i8")
-        if found.tensor_content
-        else np.asarray(found.float_val or found.int64_val)
-    )
-    return values.reshape([dim.size for dim in found.tensor_shape.dim])
-
-
-def refused(call, request):
-    with pytest.raises(grpc.RpcError) as caught:
-        call(request, timeout=WAIT)
-    assert "Traceback" not in caught.value.details()
-    return caught.value.code(), caught.value.details()
 
 
 def test_predictions(service, conforming, rows, ask, url):
@@ -219,95 +140,6 @@ def test_a_tensor_that_is_none(service, conforming, rows):
     assert refused(service.Predict, request)[0] is Code.INVALID_ARGUMENT
     request.inputs["hr"].Clear()
     assert refused(service.Predict, request)[0] is Code.INVALID_ARGUMENT
-
-
-def test_the_bike_model_does_not_classify(service, conforming):
-    request = classification_pb2.ClassificationRequest()
-    request.model_spec.name = conforming.model
-    request.input.example_list.examples.add()
-    # TF Serving looks at the tensors only, and says which one is missing.
-    wanted = Code.INVALID_ARGUMENT if conforming.is_named else Code.UNIMPLEMENTED
-    assert refused(service.Classify, request)[0] is wanted
-
-
-def _with_examples(request, *values, context=None):
-    listed = request.input.example_list if context is None else request.input.example_list_with_context
-    for value in values:
-        listed.examples.add().features.feature["x"].float_list.value.append(value)
-    if context is not None:
-        request.input.example_list_with_context.context.features.feature["x"].float_list.value.append(context)
-    return request
-
-
-def _asking(kind, signature, *values, **more):
-    request = kind()
-    request.model_spec.name, request.model_spec.signature_name = "half_plus_two", signature
-    return _with_examples(request, *values, **more)
-
-
-def test_a_model_of_tensorflow_1_regresses_and_classifies(service, second):
-    response = service.Regress(_asking(regression_pb2.RegressionRequest, "regress_x_to_y", 80.0, 2.0), timeout=WAIT)
-    assert [one.value for one in response.result.regressions] == [42.0, 3.0]
-    spec = response.model_spec
-    assert (spec.name, spec.version.value, spec.signature_name) == ("half_plus_two", 123, "regress_x_to_y")
-    request = _asking(classification_pb2.ClassificationRequest, "classify_x_to_y", 20.0)
-    (found,) = service.Classify(request, timeout=WAIT).result.classifications
-    assert [(one.label, one.score) for one in found.classes] == [("", 12.0)]
-
-
-def test_examples_share_a_context(service, second):
-    request = _asking(regression_pb2.RegressionRequest, "regress_x_to_y", context=6.0)
-    for _ in range(2):
-        request.input.example_list_with_context.examples.add()
-    assert [one.value for one in service.Regress(request, timeout=WAIT).result.regressions] == [5.0, 5.0]
-
-
-@pytest.mark.parametrize(
-    ("signature", "values", "code", "said"),
-    [
-        ("none", (1.0,), Code.INVALID_ARGUMENT, "No signature was found with the name: none"),
-        ("regress_x_to_y", (), Code.INVALID_ARGUMENT, "Input is empty"),
-    ],
-)
-def test_examples_that_cannot_be_regressed(service, second, signature, values, code, said):
-    found, details = refused(service.Regress, _asking(regression_pb2.RegressionRequest, signature, *values))
-    assert found is code
-    assert said in details
-
-
-def _tasks(*tasks):
-    request = _with_examples(inference_pb2.MultiInferenceRequest(), 80.0)
-    for model, signature, method in tasks:
-        task = request.tasks.add(method_name=f"tensorflow/serving/{method}")
-        task.model_spec.name, task.model_spec.signature_name = model, signature
-    return request
-
-
-REGRESS, CLASSIFY = ("half_plus_two", "regress_x_to_y", "regress"), ("half_plus_two", "classify_x_to_y", "classify")
-
-
-def test_one_request_regresses_and_classifies(service, second):
-    regressed, classified = service.MultiInference(_tasks(REGRESS, CLASSIFY), timeout=WAIT).results
-    assert [one.value for one in regressed.regression_result.regressions] == [42.0]
-    assert classified.classification_result.classifications[0].classes[0].score == 42.0
-    assert (classified.model_spec.version.value, classified.model_spec.signature_name) == (123, "classify_x_to_y")
-
-
-@pytest.mark.parametrize(
-    ("tasks", "code", "said"),
-    [
-        ([REGRESS, ("half_plus_three", "regress_x_to_y", "regress")], Code.INVALID_ARGUMENT, "the same model name"),
-        ([REGRESS, REGRESS], Code.INVALID_ARGUMENT, "Duplicate evaluation of signature: regress_x_to_y"),
-        ([("half_plus_two", "none", "regress")], Code.INVALID_ARGUMENT, "not found in model graph: none"),
-        ([("half_plus_two", "regress_x_to_y", "explain")], Code.UNIMPLEMENTED, "Unsupported signature method_name"),
-        ([], Code.INVALID_ARGUMENT, ""),
-    ],
-    ids=["models", "twice", "signature", "method", "nothing"],
-)
-def test_tasks_that_do_not_go_together(service, second, tasks, code, said):
-    found, details = refused(service.MultiInference, _tasks(*tasks))
-    assert found is code
-    assert said in details
 
 
 def test_the_shape_of_an_input_is_the_graphs_business(service, second):

@@ -201,7 +201,7 @@ def test_columns_of_different_lengths(ask, url, rows):
 
 def test_examples_as_bytes(ask, url, rows):
     from bike_pipeline import features
-    from tests.serving.conformance.test_grpc import examples
+    from tests.serving.conformance.stubs import examples
 
     sent = [{"b64": base64.b64encode(example).decode()} for example in examples(rows)]
     answer = ask("POST", f"{url}:predict", {"signature_name": "serving_examples", "instances": sent})

@@ -7,58 +7,14 @@ import json
 import logging
 import time
 
-import aiohttp
 import grpc
 import jwt
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from tensorflow_serving.apis import get_model_status_pb2, model_management_pb2, model_service_pb2_grpc
 
 from bike_pipeline.serving.security import api_keys, exposure
-from bike_pipeline.serving.security.rpc import peer_address
+from tests.serving.security.asking import METRICS, call, get, key_file, with_keys
 from tests.serving.security.small_server import MANY, SECRET, run, serving, settings_of
-
-METRICS = "/monitoring/prometheus/metrics"
-
-
-def with_keys(tmp_path, *more):
-    return settings_of(tmp_path, "authentication.methods=[api_keys]", *more)
-
-
-def key_file(tmp_path):
-    return tmp_path / "keys" / "api-keys.json"
-
-
-async def get(address, path, headers=None, **options):
-    async with aiohttp.ClientSession() as session:
-        method = options.pop("method", "GET")
-        async with session.request(method, f"http://{address}{path}", headers=headers, **options) as answer:
-            content = await answer.read()
-            if answer.status >= 400:
-                assert list(json.loads(content)) == ["error"], content
-            return answer.status, content.decode(), answer.headers
-
-
-def status_request(name="bikes"):
-    request = get_model_status_pb2.GetModelStatusRequest()
-    request.model_spec.name = name
-    return request
-
-
-async def call(address, metadata=(), *, name="bikes", reload=None):
-    """Return the status code, the details and the trailing metadata of a call."""
-    async with grpc.aio.insecure_channel(address) as channel:
-        stub = model_service_pb2_grpc.ModelServiceStub(channel)
-        try:
-            if reload is None:
-                await stub.GetModelStatus(status_request(name), metadata=metadata, timeout=20)
-            else:
-                request = model_management_pb2.ReloadConfigRequest()
-                request.config.model_config_list.config.add(name="bikes", base_path=reload)
-                await stub.HandleReloadConfigRequest(request, metadata=metadata, timeout=20)
-        except grpc.aio.AioRpcError as error:
-            return error.code().name, error.details(), dict(error.trailing_metadata() or ())
-    return "OK", "", {}
 
 
 def test_without_methods_everybody_is_let_in(tmp_path):
@@ -239,71 +195,6 @@ def test_a_small_body_that_unpacks_to_a_large_one_is_refused(tmp_path):
     run(asks())
 
 
-def test_who_asks_too_often_is_told_when_to_come_back_over_both_protocols(tmp_path):
-    path = key_file(tmp_path)
-    _, busy = api_keys.create(path, "busy", ["predict"])
-    _, calm = api_keys.create(path, "calm", ["predict"])
-    # So slow that no bucket fills while the test runs.
-    settings = with_keys(tmp_path, "limits.requests_per_second=0.001", "limits.burst=4")
-
-    async def asks():
-        async with serving(settings) as (rest, rpc):
-            for _ in range(2):
-                assert (await get(rest, "/v1/models/bikes", {"X-API-Key": busy}))[0] == 200
-                assert (await call(rpc, (("x-api-key", busy),)))[0] == "OK"
-            status, _, headers = await get(rest, "/v1/models/bikes", {"X-API-Key": busy})
-            assert status == 429
-            assert 900 <= int(headers["Retry-After"]) <= 1000
-            code, _, trailing = await call(rpc, (("x-api-key", busy),))
-            assert code == "RESOURCE_EXHAUSTED"
-            assert 900 <= int(trailing["retry-after"]) <= 1000
-            assert (await get(rest, "/v1/models/bikes", {"X-API-Key": calm}))[0] == 200
-            assert [(await get(rest, "/x", {"X-API-Key": "guess"}))[0] for _ in range(6)] == [401] * 4 + [429] * 2
-            assert (await get(rest, "/v1/models/bikes", {"X-API-Key": calm}))[0] == 200
-            assert (await call(rpc, (("x-api-key", "guess"),)))[0] == "RESOURCE_EXHAUSTED"
-            assert (await call(rpc, (("x-api-key", calm),)))[0] == "OK"
-
-    run(asks())
-
-
-def test_guesses_over_grpc_have_the_rate_of_their_address_too(tmp_path):
-    _, key = api_keys.create(key_file(tmp_path), "dashboard", ["predict"])
-    settings = with_keys(tmp_path, "limits.requests_per_second=0.001", "limits.burst=3")
-
-    async def asks():
-        async with serving(settings) as (rest, rpc):
-            for metadata in ((), (("x-api-key", "guess"),), (("authorization", "Bearer guess"),)):
-                assert (await call(rpc, metadata))[0] == "UNAUTHENTICATED"
-            code, _, trailing = await call(rpc, (("x-api-key", "guess"),))
-            assert code == "RESOURCE_EXHAUSTED"
-            assert 900 <= int(trailing["retry-after"]) <= 1000
-            assert (await get(rest, "/x", {"X-API-Key": "guess"}))[0] == 429
-            # It has a rate of its own, and a missing right is no guess.
-            assert (await call(rpc, (("x-api-key", key),), reload="/etc"))[0] == "PERMISSION_DENIED"
-            assert (await call(rpc, (("x-api-key", key),)))[0] == "OK"
-
-    run(asks())
-
-
-def test_an_address_has_the_same_name_over_both_protocols():
-    peers = ("ipv4:127.0.0.1:5000", "ipv6:%5B::1%5D:5000", "ipv6:%5Bfe80::1%25eth0%5D:5000", "unix:")
-    assert [peer_address(peer) for peer in peers] == ["127.0.0.1", "::1", "fe80::1%eth0", ""]
-
-
-def test_without_keys_the_rate_is_that_of_the_address(tmp_path):
-    settings = settings_of(tmp_path, "limits.requests_per_second=0.001", "limits.burst=3")
-
-    async def asks():
-        async with serving(settings) as (rest, _):
-            assert [(await get(rest, "/"))[0] for _ in range(5)] == [200] * 3 + [429] * 2
-        async with serving(settings) as (rest, rpc):
-            codes = [(await call(rpc))[0] for _ in range(5)]
-            assert codes == ["OK"] * 3 + ["RESOURCE_EXHAUSTED"] * 2
-            assert (await get(rest, "/"))[0] == 429
-
-    run(asks())
-
-
 def test_a_key_that_is_made_or_revoked_counts_in_a_running_server(tmp_path):
     path = key_file(tmp_path)
     old, old_key = api_keys.create(path, "dashboard", ["predict"])
@@ -340,98 +231,6 @@ def test_a_key_that_is_made_or_revoked_counts_in_a_running_server(tmp_path):
             await asyncio.gather(*clients)
             assert set(answered) == {200}
             assert len(answered) > 20
-
-    run(asks())
-
-
-async def raw(address, sent, *, wait=20.0):
-    """Return what a server answers to these bytes until it closes the connection."""
-    host, _, port = address.partition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(sent)
-    async with asyncio.timeout(wait):
-        answer = await reader.read()
-    writer.close()
-    return answer
-
-
-@pytest.mark.parametrize(
-    "sent",
-    [
-        b"POST /v1/models/many:predict HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf",
-        b"POST /v1/models/many:predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhal",
-    ],
-    ids=["length", "chunked"],
-)
-def test_a_body_that_does_not_come_is_not_waited_for(tmp_path, sent):
-    async def asks():
-        async with serving(settings_of(tmp_path, "limits.read_seconds=0.5")) as (rest, _):
-            answer = await raw(rest, sent)
-            assert answer.startswith(b"HTTP/1.1 408")
-            assert (await get(rest, "/"))[0] == 200
-
-    run(asks())
-
-
-@pytest.mark.parametrize(
-    "sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: a\r\nX-A: b"], ids=["none", "line", "header"]
-)
-def test_headers_that_do_not_come_are_not_waited_for(tmp_path, sent):
-    async def asks():
-        async with serving(settings_of(tmp_path, "limits.idle_seconds=0.5")) as (rest, _):
-            assert await raw(rest, sent) == b""
-            answer = await raw(rest, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" + sent)
-            assert answer.startswith(b"HTTP/1.1 200")
-
-    run(asks())
-
-
-@pytest.mark.parametrize(
-    "sent",
-    [
-        b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: a\r\nX-A: " + b"a" * 9000 + b"\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: a\r\n" + b"".join(b"X-%d: a\r\n" % i for i in range(80)) + b"\r\n",
-    ],
-    ids=["line", "header", "headers"],
-)
-def test_headers_that_are_too_long_or_too_many_are_refused_without_filling_the_log(tmp_path, sent, caplog):
-    async def asks():
-        async with serving(settings_of(tmp_path)) as (rest, _):
-            # What is no HTTP is refused by aiohttp's parser, before any handler, in its own words.
-            assert b" 400 " in (await raw(rest, sent)).partition(b"\r\n")[0]
-            assert (await get(rest, "/"))[0] == 200
-
-    with caplog.at_level(logging.DEBUG):
-        run(asks())
-    assert "no HTTP request" in caplog.text
-    assert "Traceback" not in caplog.text
-
-
-def test_a_client_that_goes_away_in_the_middle_of_its_body_leaves_no_traceback(tmp_path, caplog):
-    async def asks():
-        async with serving(settings_of(tmp_path)) as (rest, _):
-            host, _, port = rest.partition(":")
-            for tail in (b"half", b""):
-                _, writer = await asyncio.open_connection(host, int(port))
-                writer.write(b"POST /v1/models/many:predict HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n" + tail)
-                await writer.drain()
-                await asyncio.sleep(0.1)
-                writer.transport.abort()
-            await asyncio.sleep(0.1)
-            assert (await get(rest, "/"))[0] == 200
-
-    with caplog.at_level(logging.INFO):
-        run(asks())
-    assert "Traceback" not in caplog.text
-    assert "failed" not in caplog.text
-
-
-def test_too_much_metadata_is_refused(tmp_path):
-    async def asks():
-        async with serving(settings_of(tmp_path)) as (_, rpc):
-            assert (await call(rpc, (("x-a", "a" * 40_000),)))[0] == "RESOURCE_EXHAUSTED"
-            assert (await call(rpc))[0] == "OK"
 
     run(asks())
 

@@ -8,8 +8,8 @@ import zlib
 
 import pytest
 
+from tests.serving.security.asking import get, raw
 from tests.serving.security.small_server import MANY, run, serving, settings_of
-from tests.serving.security.test_guard import get, raw
 
 
 def parts(answer):

@@ -42,3 +42,12 @@ def simple_server(simple_models, tmp_path_factory) -> Iterator[Running]:
     push(base, simple_models[1], 1)
     with running_server(base, tmp_path_factory.mktemp("simple-workspace")) as running:
         yield running
+
+
+@pytest.fixture
+def server(simple_models, tmp_path):
+    """A server of version 1 of scale 1, for tests that change it."""
+    push(tmp_path / "models", simple_models[1], 1)
+    settings = ("serving.server.poll_seconds=0.05", "serving.server.load_retry_seconds=1000")
+    with running_server(tmp_path / "models", tmp_path / "workspace", *settings) as running:
+        yield running
