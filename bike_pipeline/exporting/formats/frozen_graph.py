@@ -84,13 +84,18 @@ class FrozenGraph:
 
 class _Reader:
     def __init__(self, session: Any) -> None:
-        self._session = session
         # Names of the operations that no raw feature leads to; the graph holds inputs before what reads them.
-        self._frozen: set[str] = set()
+        frozen: set[str] = set()
+        # What the others read of them, asked in one call: each call takes as long as the graph is large.
+        constants: dict[str, Any] = {}
         for op in session.graph.get_operations():
-            if op.type != "Placeholder" and all(tensor.op.name in self._frozen for tensor in op.inputs):
-                self._frozen.add(op.name)
+            if op.type != "Placeholder" and all(tensor.op.name in frozen for tensor in op.inputs):
+                frozen.add(op.name)
+            else:
+                constants |= {tensor.name: tensor for tensor in op.inputs if tensor.op.name in frozen}
         self._values: dict[str, Value] = {}
+        for name, numbers in session.run(constants).items():
+            self._values[name] = Value(name, constants[name].dtype.name, np.shape(numbers), np.asarray(numbers))
         self.operations: list[Operation] = []
 
     def placeholder(self, tensor: Any) -> Value:
@@ -101,11 +106,7 @@ class _Reader:
     def value(self, tensor: Any) -> Value:
         """Return a tensor's value; what it follows from is read first."""
         if tensor.name not in self._values:
-            if tensor.op.name in self._frozen:
-                numbers = np.asarray(self._session.run(tensor))
-                self._values[tensor.name] = Value(tensor.name, tensor.dtype.name, numbers.shape, numbers)
-            else:
-                self._read(tensor.op)
+            self._read(tensor.op)
         return self._values[tensor.name]
 
     def _row_shape(self, tensor: Any) -> tuple[int, ...]:

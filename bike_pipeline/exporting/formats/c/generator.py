@@ -96,7 +96,7 @@ def number(value: float | int | bool, dtype: str) -> str:
     """Return a number as C reads back the very same: nine digits name every float32 (IEEE 754-2019, 5.12.2)."""
     if dtype == "float32":
         text = f"{value:.9g}"
-        return f"{text if set(text) & set('.e') else f'{text}.0'}f"
+        return f"{text if '.' in text or 'e' in text else f'{text}.0'}f"
     return f"INT64_C({int(value)})" if dtype == "int64" else str(int(value))
 
 
@@ -166,7 +166,7 @@ class Body:
         assert value.constant is not None
         if not np.isfinite(value.constant).all():
             raise ExportError("the model holds a number that is not finite", where=layer_of(value.name))
-        return [number(item, value.dtype) for item in value.constant.reshape(-1)]
+        return [number(item, value.dtype) for item in value.constant.reshape(-1).tolist()]
 
     def _table(self, value: Value) -> str:
         if value.name not in self._tables:
