@@ -177,6 +177,7 @@ _add("delete", "Delete a schedule; its runs stay.")
 @click.option(
     "--examples", multiple=True, required=True, help="File pattern of tf.Examples; may be given several times."
 )
+@click.option("--evaluated", multiple=True, help="The same, of those whose labels feedback and intervals begin with.")
 @click.option("--transform-graph", required=True, help="Folder of the transform graph.")
 @click.option("--model", required=True, help="Folder for the model; must not exist.")
 @click.option("--base-model", default="", help="Folder of the SavedModel to start from.")

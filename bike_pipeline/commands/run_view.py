@@ -191,9 +191,11 @@ def _changes(report: Any) -> list[RenderableType]:
     """Return how sure each change against the baseline is, overall and on the slices that got worse most."""
     changes = [d for d in report["decisions"] if d["kind"] == "change" and d.get("low") is not None]
     worst = report.get("worst_slice")
-    said = [Text(f"worst slice of those that decide: {worst['reason']}")] if worst else []
+    notes = [Text(f"worst slice of those that decide: {worst['reason']}")] if worst else []
+    if backtest := report.get("backtest"):
+        notes.append(Text(f"intervals and feedback on the eval split: {backtest['reason']}"))
     if not changes:
-        return [*said]
+        return [*notes]
     overall = [d for d in changes if d["slicing"] == "overall"]
     slices = sorted((d for d in changes if d["slicing"] != "overall"), key=lambda d: -d["value"])
     title = f"change against the baseline, its {report['confidence']:.0%} interval by weeks or days, and what that says"
@@ -203,7 +205,7 @@ def _changes(report: Any) -> list[RenderableType]:
         blocks = f"{d['blocks']} {'weeks' if d['block_days'] > 1 else 'days'}"
         rows.append((name, f"{d['value']:+.1%}", f"{d['low']:+.1%} to {d['high']:+.1%}", blocks, d["word"]))
     made = table(("name", "change", "interval", "blocks", "word"), rows, header=False)
-    return [Text(f"\n{title}", style="bold"), made, *said]
+    return [Text(f"\n{title}", style="bold"), made, *notes]
 
 
 def _error_of(row: Any) -> float:

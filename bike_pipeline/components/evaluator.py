@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from absl import logging
 from tensorflow_model_analysis.proto import config_pb2
@@ -25,6 +26,8 @@ from bike_pipeline.components.base import Artifacts
 from bike_pipeline.errors import DataError, ModelError
 from bike_pipeline.modeling import evaluation, paired_bootstrap, saved_model, slice_sums, slices, tfma_output
 from bike_pipeline.modeling import rows as row_files
+from bike_pipeline.modeling.feedback import Backtest, Feedback
+from bike_pipeline.modeling.served_state import FEEDBACK_FILE
 from bike_pipeline.modeling.slice_sums import Job, Measured
 from bike_pipeline.settings.evaluation import EvaluationSettings
 from bike_pipeline.stages import (
@@ -37,6 +40,8 @@ from bike_pipeline.stages import (
     VERSION_PROPERTY,
 )
 from bike_pipeline.storage.plain_json import finite
+
+T = TypeVar("T")
 
 
 class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
@@ -69,13 +74,15 @@ class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
         changes = {evaluation.key_of_slice(key): by_metric for key, by_metric in by_slice.items()}
         decisions = evaluation.decide(settings, candidate, baseline, measured.naive_mae, changes)
         trained = _trained_slices(folders[evaluation.CANDIDATE])
+        backtest = _backtest(folders[evaluation.CANDIDATE])
+        decisions += evaluation.interval_decisions(settings, backtest)
         decisions += list(evaluation.unjudged(settings, candidate, trained, decisions))
         looked_up = {
             "state": state,
             "reason": lookup.get_string_custom_property(REASON_PROPERTY),
             "serving_version": lookup.get_int_custom_property(VERSION_PROPERTY),
         }
-        report = evaluation.report(settings, decisions, candidate, baseline, looked_up, measured.naive_maes)
+        report = evaluation.report(settings, decisions, candidate, baseline, looked_up, measured.naive_maes, backtest)
         for warning in report["warnings"]:
             logging.warning("Evaluator: %s", warning)
         report["blessed_by_tfma"] = blessed_by_tfma
@@ -129,12 +136,21 @@ class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
 
 def _trained_slices(folder: str) -> slices.RowsBySlice:
     """Return the rows by slice of what the model in a folder was trained on."""
-    path = os.path.join(folder, saved_model.EXTRA_FOLDER, saved_model.TRAINED_SLICES_FILE)
+    return _extra(folder, saved_model.TRAINED_SLICES_FILE, "which slices it was trained on", slices.from_json)
+
+
+def _backtest(folder: str) -> Backtest | None:
+    """Return what feedback and intervals of the model in a folder did on the eval split."""
+    return _extra(folder, FEEDBACK_FILE, "how its intervals did", Feedback.from_json).backtest
+
+
+def _extra(folder: str, name: str, what: str, read: Callable[[str], T]) -> T:
+    path = os.path.join(folder, saved_model.EXTRA_FOLDER, name)
     fix = "run again with --no-cache, so that it is trained anew"
     if not fileio.exists(path):
-        raise ModelError("the model does not say which slices it was trained on", where=path, fix=fix)
+        raise ModelError(f"the model does not say {what}", where=path, fix=fix)
     try:
-        return slices.from_json(io_utils.read_string_file(path))
+        return read(io_utils.read_string_file(path))
     except ValueError as error:
         raise ModelError(str(error), where=path, fix=fix) from error
 

@@ -17,6 +17,7 @@ from tensorflow_model_analysis.proto import config_pb2
 from bike_pipeline import features
 from bike_pipeline.modeling import metrics, tfma_output
 from bike_pipeline.modeling.decision import Decision, by_interval
+from bike_pipeline.modeling.feedback import NO_BACKTEST, Backtest
 from bike_pipeline.modeling.paired_bootstrap import DAYS_A_WEEK, Change
 from bike_pipeline.modeling.slice_sums import SliceKey
 from bike_pipeline.modeling.slices import OVERALL, SLICINGS, RowsBySlice
@@ -162,6 +163,23 @@ def decide(
     return decisions
 
 
+def interval_decisions(settings: EvaluationSettings, backtest: Backtest | None) -> list[Decision]:
+    """Apply the limits on the model's intervals, by what they did on the eval split; without a backtest none passes."""
+    limits, found = settings.intervals, backtest or NO_BACKTEST
+    # A small split is no fault of the model; what knows no interval of a large one is.
+    rows, few = found.interval_rows, 0 < found.rows < limits.min_rows
+    judged = (
+        ("interval_coverage", found.coverage, limits.min_coverage, limits.max_coverage),
+        ("interval_width", found.width, None, limits.max_width),
+    )
+    return [
+        Decision(
+            "value", name, OVERALL, "", value, low, high, rows, not few, value <= high and (low is None or value >= low)
+        )
+        for name, value, low, high in judged
+    ]
+
+
 def _has_rows(settings: EvaluationSettings, slicing: str, rows: int) -> bool:
     return slicing == OVERALL or rows >= settings.min_rows.get(slicing, 1)  # type: ignore[call-overload]
 
@@ -249,6 +267,7 @@ def report(
     baseline: SliceMetrics | None,
     baseline_state: Mapping[str, Any],
     naive_maes: Mapping[str, float],
+    backtest: Backtest | None,
 ) -> dict[str, Any]:
     """Return all of an evaluation as plain values, for `decisions.json`; numbers may be inf or NaN.
 
@@ -264,6 +283,7 @@ def report(
         "baseline": dict(baseline_state),
         "hourly_mean_mae": min(naive_maes.values(), default=math.nan),
         "naive_maes": dict(naive_maes),
+        "backtest": backtest and {**asdict(backtest), "reason": backtest.reason},
         "confidence": settings.bootstrap.confidence,
         "worst_slice": worst_slice(settings, candidate, decisions),
         "warnings": warnings(settings, candidate, baseline, decisions),

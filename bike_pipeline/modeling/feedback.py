@@ -18,12 +18,17 @@ import numpy as np
 import numpy.typing as npt
 
 from bike_pipeline import features
+from bike_pipeline.modeling import holidays
 from bike_pipeline.settings.training import FeedbackSettings
 from bike_pipeline.storage.plain_json import finite
 
 Array = npt.NDArray[Any]
+# In a model's `assets.extra`: the labels and settings that its state follows from.
+FEEDBACK_FILE = "feedback.json"
 HOURS_A_DAY = 24
+FIRST_DAY = np.datetime64(f"{features.FIRST_YEAR}-01-01")
 BANDS = len(features.HOUR_BANDS)
+GROUPED_BY = ("hr", "workingday", "weathersit")
 # Of rain or none, working day or not, and band of the day: rain first.
 GROUPS = 2 * 2 * BANDS
 RAIN = 3
@@ -63,8 +68,7 @@ def hours_of(columns: Mapping[str, Array]) -> npt.NDArray[np.int64]:
     """Return the hours of raw rows since 1 January of `features.FIRST_YEAR`, (rows,); each row names its day."""
     year, month, day, hour = (np.asarray(columns[name], np.int64) for name in ("yr", "mnth", "day", "hr"))
     months = (year * 12 + month - 1).astype("timedelta64[M]")
-    first = np.datetime64(f"{features.FIRST_YEAR}-01")
-    days = (first + months).astype("datetime64[D]").astype(np.int64) - first.astype("datetime64[D]").astype(np.int64)
+    days = (FIRST_DAY.astype("datetime64[M]") + months).astype("datetime64[D]").astype(np.int64) - FIRST_DAY.astype(int)
     found: npt.NDArray[np.int64] = (days + day - 1) * HOURS_A_DAY + hour
     return found
 
@@ -102,7 +106,7 @@ class Labels:
         """Return rows in any order by raw columns, their hours and expected rentals; of an hour the last row counts."""
         times, last = np.unique(np.asarray(hours, np.int64)[::-1], return_index=True)
         places = len(hours) - 1 - last
-        kinds = groups_of(*(np.asarray(columns[name])[places] for name in ("hr", "workingday", "weathersit")))
+        kinds = groups_of(*(np.asarray(columns[name])[places] for name in GROUPED_BY))
         rentals = np.asarray(columns[features.LABEL], np.float64)[places]
         return cls(times, kinds, rentals, np.asarray(expected, np.float64)[places])
 
@@ -137,9 +141,14 @@ class _Levels:
         own = self._overall + self._own * self._days / (self._days + GROUP_DAYS)
         return np.tile(np.clip(own, -LARGEST_LEVEL, LARGEST_LEVEL), 2)
 
-    def follow(self, groups: Array, rentals: Array, expected: Array) -> None:
-        """Learn the labels of a day or a part of it, (rows,) each."""
-        kinds = groups % (GROUPS // 2)
+    def follow(self, day: int, labels: Labels) -> None:
+        """Learn the labels of a day or a part of it, the day counted from 1 January of `features.FIRST_YEAR`.
+
+        Great holidays and days of leave teach nothing: the level of the last week of a year is not that of the next.
+        """
+        if holidays.is_dated(FIRST_DAY + np.array([day]))[0]:
+            return
+        kinds, rentals, expected = labels.groups % (GROUPS // 2), labels.rentals, labels.expected
 
         def says(rows: Array | slice, limit: float) -> float:
             answered = (expected[rows] * np.exp(self.table[kinds[rows]])).sum() + PRIOR_RENTALS
@@ -148,7 +157,7 @@ class _Levels:
         def share(days: float, half_life: float) -> float:
             return 1.0 - math.pow(2.0, -days / half_life)
 
-        self._overall += share(len(groups) / HOURS_A_DAY, self._half_life) * says(slice(None), DAY_LIMIT)
+        self._overall += share(len(kinds) / HOURS_A_DAY, self._half_life) * says(slice(None), DAY_LIMIT)
         for kind in np.unique(kinds):
             self._own[kind] += share(1.0, self._group_half_life) * says(kinds == kind, GROUP_LIMIT)
             self._days[kind] += 1.0
@@ -209,8 +218,8 @@ class FeedbackState:
         if not len(recent.hours):
             return cls.neutral(settings)
         levels = _Levels(settings)
-        for _, day in _days(recent):
-            levels.follow(day.groups, day.rentals, day.expected)
+        for day, rows in _days(recent):
+            levels.follow(day, rows)
         answers = corrected(recent, settings)
         errors = (recent.rentals - answers) / unit_of(answers)
         outer = np.array(list(settings.quantiles.values()))
@@ -235,8 +244,7 @@ def corrected(labels: Labels, settings: FeedbackSettings) -> npt.NDArray[np.floa
     arrived = 0
     for day, rows in waiting:
         while waiting[arrived][0] + settings.label_delay_days <= day:
-            known = waiting[arrived][1]
-            levels.follow(known.groups, known.rentals, known.expected)
+            levels.follow(*waiting[arrived])
             arrived += 1
         answers[labels.hours // HOURS_A_DAY == day] = rows.expected * np.exp(levels.table[rows.groups])
     return answers
@@ -287,6 +295,15 @@ class Backtest:
     width: float
     interval_score: float
 
+    @property
+    def reason(self) -> str:
+        """What came of it, in words."""
+        fed_back = f"MAE {self.mae_with_feedback:.1f} with each day's labels fed back, {self.mae:.1f} without"
+        if not self.interval_rows:
+            return f"no interval is known of {self.rows:,} labels; {fed_back}"
+        held = f"the interval of {self.nominal:.0%} held {self.coverage:.1%} of {self.interval_rows:,} labels"
+        return f"{held} and is {self.width:.0f} rentals wide; {fed_back}"
+
     @classmethod
     def of(cls, labels: Labels, settings: FeedbackSettings) -> Self:
         """Return the backtest; its numbers are NaN where no hour tells them."""
@@ -310,6 +327,9 @@ class Backtest:
             mean(high - low),
             mean(high - low + 2.0 / (1.0 - nominal) * beyond),
         )
+
+
+NO_BACKTEST = Backtest(0, math.nan, math.nan, 0, math.nan, math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from bike_pipeline import features
+from bike_pipeline.modeling.holidays import DATES, GREAT, KINDS, NOVEMBER, OTHER, THANKSGIVING
 
 HOURS = 24
 HARMONICS, YEAR_HARMONICS = (1, 2, 3), (1, 2)
@@ -40,7 +41,7 @@ CODES = {
     "hour_workingday": 2 * HOURS,
     "hour_day_type": DAY_TYPES * HOURS,
     "day_type": DAY_TYPES,
-    "holiday_kind": 7,
+    "holiday_kind": KINDS,
     "weather": 4,
     "month": 12,
 }
@@ -49,22 +50,9 @@ PLAIN = "plain"
 PLAIN_CODES = ("hour", "hour_workingday", "hour_day_type", "day_type", "holiday_kind", "weather")
 PLAIN_WIDTH = len(WEATHER) + len(PAST) + 1 + len(PLAIN_CODES) + 1
 OUTPUTS = (DENSE, TIME_OF_YEAR, *CODES, DAYS_BEFORE_END, PLAIN)
-# Day types: Monday to Thursday, Friday, Saturday, Sunday with the great holidays, minor holidays.
+# Day types: Monday to Thursday, Friday, Saturday, Sunday with the great holidays, minor
 _OF_WEEKDAY = (3, 0, 0, 0, 0, 1, 2)
 _SUNDAY, _MINOR = 3, 4
-# Kinds of holiday: none; any other; Thanksgiving and the Friday after it; Christmas; the days around it, when many take
-# leave; New Year's Eve and New Year; Independence Day. The great ones empty offices as a Sunday does.
-_OTHER, _THANKSGIVING, _CHRISTMAS, _LEAVE, _NEW_YEAR, _INDEPENDENCE = range(1, 7)
-_GREAT = (_THANKSGIVING, _CHRISTMAS, _NEW_YEAR, _INDEPENDENCE)
-# Kind, month and days of those that have a date.
-_DATES = (
-    (_CHRISTMAS, 12, (24, 25, 26)),
-    (_LEAVE, 12, (22, 23, 27, 28, 29, 30)),
-    (_NEW_YEAR, 12, (31,)),
-    (_NEW_YEAR, 1, (1,)),
-    (_INDEPENDENCE, 7, (4,)),
-)
-_NOVEMBER = 11
 # Days of a common year before each month, and the day that stands for a month where none is sent.
 _DAYS_BEFORE_MONTH = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)
 _MIDDLE_OF_MONTH = 15.5
@@ -172,26 +160,26 @@ def hours(inputs: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _holiday(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """Return the kind of holiday, (batch,) int64; without the day of the month there is one of `_OTHER` or none."""
+    """Return the kind of holiday, (batch,) int64; without the day of the month there is one of `OTHER` or none."""
     month, day, of_week = code(inputs["mnth"], "mnth"), _day(inputs), code(inputs["weekday"], "weekday")
     row = _LONGEST_MONTH + 1
     table = [0] * (12 * row)
-    for kind, of_month, dates in _DATES:
+    for kind, of_month, dates in DATES:
         for date in dates:
             table[(of_month - 1) * row + date] = kind
     dated, weekday = tf.gather(tf.constant(table, tf.float32), month * row + day), tf.cast(of_week, tf.float32)
     # The fourth Thursday of November is from the 22nd to the 28th; the Friday, one day later.
-    is_week = tf.logical_and(tf.abs(tf.cast(day, tf.float32) - weekday - 21.0) < 3.5, tf.equal(month, _NOVEMBER - 1))
+    is_week = tf.logical_and(tf.abs(tf.cast(day, tf.float32) - weekday - 21.0) < 3.5, tf.equal(month, NOVEMBER - 1))
     is_thanksgiving = tf.logical_and(is_week, tf.abs(weekday - 4.5) < 1.0)
-    found = tf.where(is_thanksgiving, float(_THANKSGIVING), dated)
-    is_other = tf.logical_and(code(inputs["holiday"], "holiday") > 0, found < float(_OTHER))
-    return tf.cast(tf.where(is_other, float(_OTHER), found), tf.int64)
+    found = tf.where(is_thanksgiving, float(THANKSGIVING), dated)
+    is_other = tf.logical_and(code(inputs["holiday"], "holiday") > 0, found < float(OTHER))
+    return tf.cast(tf.where(is_other, float(OTHER), found), tf.int64)
 
 
 def _day_type(inputs: Mapping[str, tf.Tensor], holiday: tf.Tensor) -> tf.Tensor:
     """Return the day type, (batch,) int64, of rows of such kinds of holiday."""
     of_week = code(inputs["weekday"], "weekday")
-    is_great = tf.gather(tf.constant([float(kind in _GREAT) for kind in range(CODES["holiday_kind"])]), holiday) > 0.0
+    is_great = tf.gather(tf.constant([float(kind in GREAT) for kind in range(CODES["holiday_kind"])]), holiday) > 0.0
     # A Saturday or Sunday is free whatever else it is.
     is_from_monday_to_friday = tf.abs(tf.cast(of_week, tf.float32) - 3.0) < 2.5
     usual = tf.gather(tf.constant(_OF_WEEKDAY, tf.float32), of_week)

@@ -21,8 +21,7 @@ from bike_pipeline.modeling.feedback import FeedbackState
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-# In `assets.extra`: the labels and settings that the table follows from.
-FEEDBACK_FILE = "feedback.json"
+FEEDBACK_FILE = feedback.FEEDBACK_FILE
 AS_OF_NAME, TABLE_NAME = "feedback_as_of", "feedback_table"
 _CHECKPOINT = os.path.join("variables", "variables")
 # Where TensorFlow keeps which variable has which key.

@@ -85,6 +85,28 @@ class BootstrapSettings(Section):
     min_blocks: Annotated[int, Field(ge=4)]
 
 
+class IntervalLimits(Section):
+    """What the widest interval must hold on the eval split, each day's made of labels that had arrived before it.
+
+    Attributes:
+        min_coverage: smallest passing share of labels inside it.
+        max_coverage: largest passing share; an interval that holds all says nothing.
+        max_width: largest passing mean width, in rentals.
+        min_rows: fewest hours with an interval that decide.
+    """
+
+    min_coverage: Annotated[float, Field(gt=0.0, lt=1.0)]
+    max_coverage: Annotated[float, Field(gt=0.0, le=1.0)]
+    max_width: Positive
+    min_rows: Count
+
+    @model_validator(mode="after")
+    def _right_way_round(self) -> Self:
+        if self.min_coverage >= self.max_coverage:
+            raise ValueError("min_coverage must be below max_coverage")
+        return self
+
+
 class ModelCardSettings(Section):
     """How a model is explained on its card: by permuting each of its inputs.
 
@@ -103,6 +125,7 @@ class EvaluationSettings(Section):
     Attributes:
         change_thresholds: limits against the baseline; they bind as soon as there is a baseline.
         bootstrap: how sure a change must be.
+        intervals: what the model's widest interval must hold.
         max_mae_to_mean: largest passing MAE as a share of that of the naive baseline that fits the eval rows best.
         min_rows: for each slicing, the rows from which on a slice decides by the plain number; smaller ones are
             reported only, unless a change on them is certain.
@@ -114,6 +137,7 @@ class EvaluationSettings(Section):
     value_thresholds: tuple[ValueThreshold, ...]
     change_thresholds: tuple[ChangeThreshold, ...]
     bootstrap: BootstrapSettings
+    intervals: IntervalLimits
     max_mae_to_mean: Annotated[float, Field(gt=0.0, lt=1.0)]
     min_rows: dict[Slicing, Count]
     may_be_missing: dict[Slicing, tuple[int, ...]]

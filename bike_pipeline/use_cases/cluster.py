@@ -124,17 +124,20 @@ def train_job(
     examples: Sequence[str],
     transform_graph: str,
     model: str,
+    evaluated: Sequence[str] = (),
     base_model: str = "",
 ) -> str:
     """Return the manifest of a training by several pods: a TrainJob for Kubeflow Trainer, with its runtime.
 
-    Places are as the pods see them, on a volume of kubeflow.volumes; `examples` are file patterns of tf.Examples.
+    Places are as the pods see them, on a volume of kubeflow.volumes; `examples` are file patterns of tf.Examples, and
+    so are those `evaluated`, whose labels feedback begins with.
     """
     from bike_pipeline.modeling.train_worker import TrainingJob
     from bike_pipeline.runners.kubeflow_runner import KubeflowRunner
 
     job = TrainingJob(
         examples=tuple(examples),
+        evaluated=tuple(evaluated),
         # An absolute path stays what it is.
         schema_file=str(Path(settings.kubeflow.project_folder) / settings.schema_file),
         transform_graph=transform_graph,

@@ -22,6 +22,7 @@ WIDE: dict[str, Any] = {
     ],
     "change_thresholds": [{"metric": "mae", "max_increase": 0.02}, {"metric": "rmse", "max_increase": 0.02}],
     "bootstrap": {"confidence": 0.9, "draws": 200, "min_blocks": 6},
+    "intervals": {"min_coverage": 0.001, "max_coverage": 1.0, "max_width": 1e9, "min_rows": 10_000},
     "max_mae_to_mean": 0.99,
     "min_rows": {"hour_band": 1, "workingday": 1, "season": 1, "weathersit": 1},
     # Six days of March have neither four seasons nor all kinds of weather.

@@ -7,10 +7,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bike_pipeline.errors import DataError
-from bike_pipeline.modeling import naive_baseline, rows, saved_model, slices, training
+from bike_pipeline.modeling import feedback, naive_baseline, rows, saved_model, served_state, slices, training
+from bike_pipeline.modeling.feedback import Feedback
+from bike_pipeline.modeling.served_state import FEEDBACK_FILE
 from tests.components.test_example_gen import parsed, values
 from tests.conftest import ROOT, TRAINING
 
@@ -30,6 +33,7 @@ def run(examples: Any, transform_graph: Path, tmp_path: Path) -> Any:
             schema_path=str(schema_path),
             data_accessor=DataAccessor(tf_dataset_factory=None, record_batch_factory=factory, data_view_decode_fn=None),
             train_files=files,
+            eval_files=files_of(examples, "eval"),
             transform_graph_path=str(transform_graph),
             base_model=None,
             hyperparameters=hyperparameters,
@@ -47,11 +51,26 @@ def files_of(examples: Any, *splits: str) -> list[str]:
     return [f"{examples.uri}/Split-{split}/*" for split in splits]
 
 
+def test_the_labels_of_the_eval_split_are_where_feedback_begins(run: Any, examples: Any) -> None:
+    folder = run(files_of(examples, "train"))
+    kept = Feedback.from_json((folder / saved_model.EXTRA_FOLDER / FEEDBACK_FILE).read_text())
+    evaluated = rows.read(files_of(examples, "eval"), str(ROOT / "configs" / "schema.pbtxt"))
+    assert kept.labels.hours[-1] == feedback.hours_of(evaluated).max()
+    assert kept.labels.rentals.sum() <= evaluated["cnt"].sum()
+    assert kept.backtest is not None
+    assert kept.backtest.rows > 0
+    assert kept.updates == 0
+    as_of, table = served_state.held(str(folder))
+    assert as_of == kept.state.as_of
+    np.testing.assert_array_equal(table, kept.state.table())
+
+
 def test_it_writes_the_served_model_of_the_rows_it_was_given(run: Any, examples: Any, tmp_path: Path) -> None:
     import numpy as np
 
     folder = run(files_of(examples, "history", "train"))
-    assert set(saved_model.signature_of(str(folder))) == {"serving_default", "serving_all_inputs", "serving_examples"}
+    signatures = {"serving_default", "serving_all_inputs", "serving_intervals", "serving_examples"}
+    assert set(saved_model.signature_of(str(folder))) == signatures
     losses = list(csv.DictReader((tmp_path / "run" / training.LOSS_FILE).open(encoding="utf-8")))
     assert [row["epoch"] for row in losses] == [str(n) for n in range(1, TRAINING["epochs"] + 1)]
     assert float(losses[-1]["loss"]) < float(losses[0]["loss"])

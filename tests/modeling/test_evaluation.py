@@ -147,7 +147,9 @@ def test_the_report_blesses_only_where_every_binding_decision_passed(base):
     for mae, blessed in ((40.0, True), (56.0, False)):
         candidate = measured(mae=mae)
         decisions = decided(base, candidate)
-        report = evaluation.report(base, decisions, candidate, None, {"reason": "none yet"}, {"hourly mean": 100.0})
+        report = evaluation.report(
+            base, decisions, candidate, None, {"reason": "none yet"}, {"hourly mean": 100.0}, None
+        )
         assert report["blessed"] is blessed
         assert len(report["decisions"]) == len(decisions)
         assert json.loads(json.dumps(report))["baseline"] == {"reason": "none yet"}
@@ -155,7 +157,7 @@ def test_the_report_blesses_only_where_every_binding_decision_passed(base):
         assert report["baseline_metrics"] == []
     small = measured()
     small["hour_band", "0"] |= {"mae": 500.0, "rows": 3.0}
-    assert evaluation.report(base, decided(base, small), small, None, {}, {"hourly mean": 100.0})["blessed"]
+    assert evaluation.report(base, decided(base, small), small, None, {}, {"hourly mean": 100.0}, None)["blessed"]
 
 
 def test_tfma_is_given_every_overall_threshold_and_no_other(base):
@@ -257,7 +259,7 @@ def test_whatever_is_measured_only_numbers_within_their_limits_pass(candidate, b
     if baseline is not None:
         wanted |= {("change", change.metric, change.slicing) for change in shipped.change_thresholds}
     assert bound == wanted
-    report = evaluation.report(shipped, decisions, candidate, baseline, {}, {"hourly mean": naive_mae})
+    report = evaluation.report(shipped, decisions, candidate, baseline, {}, {"hourly mean": naive_mae}, None)
     assert report["blessed"] is not any(d.binding and not d.passed for d in decisions)
 
 

@@ -64,6 +64,16 @@ def test_a_poisoned_day_moves_no_level_by_a_tenth(wrong: float, place: int) -> N
     assert moved.max() < 0.1
 
 
+def test_the_last_week_of_a_year_says_nothing_of_the_next() -> None:
+    # The model's own answers until 21 December 2012, and half of them after it.
+    last = (np.datetime64("2012-12-31") - np.datetime64("2011-01-01")).astype(int)
+    labels = made(56, first=last - 55)
+    late = labels.hours // DAY > last - 10
+    quiet = FeedbackState.fit(changed(labels, late, labels.rentals[late] * 0.5), SETTINGS)
+    np.testing.assert_array_equal(quiet.levels, FeedbackState.fit(labels, SETTINGS).levels)
+    assert (quiet.quantiles < FeedbackState.fit(labels, SETTINGS).quantiles).any()
+
+
 def test_labels_that_are_wrong_for_good_move_the_level_to_its_bound_and_no_further() -> None:
     state = FeedbackState.fit(made(56, 1_000.0), SETTINGS)
     assert state.levels == pytest.approx(feedback.LARGEST_LEVEL)

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from bike_pipeline import features
-from bike_pipeline.modeling import preprocessing, saved_model
+from bike_pipeline.modeling import holidays, preprocessing, saved_model
 from bike_pipeline.modeling.rows import RAW_NAMES
 from tests.conftest import analyzed
 
@@ -64,6 +64,12 @@ def test_holidays_of_a_kind_are_told_apart_by_their_dates_and_all_others_by_the_
     assert kinds(np.datetime64("2012-12-21") + np.arange(12)) == [0, 4, 4, 3, 3, 3, 4, 4, 4, 4, 5, 5]
     assert kinds(["2012-11-22", "2012-11-23", "2012-11-24", "2011-11-24", "2012-07-04"], holiday=1) == [2, 2, 1, 2, 6]
     assert kinds(["2012-12-25", "2012-11-22", "2012-07-04"], holiday=[1, 0, 1], sent=False) == [1, 0, 1]
+
+
+def test_what_feedback_does_not_learn_from_are_the_holidays_with_a_date():
+    days = np.datetime64("2011-01-01") + np.arange(3 * 365 + 1)
+    kinds = np.array(day_types(days, name="holiday_kind", holiday=0))
+    np.testing.assert_array_equal(holidays.is_dated(days), kinds > holidays.OTHER)
 
 
 def test_the_sun_is_highest_at_noon_in_june_and_below_the_horizon_at_night():

@@ -19,6 +19,7 @@ from bike_pipeline import features
 from bike_pipeline.errors import BikePipelineError
 from bike_pipeline.model_registry import verification
 from bike_pipeline.model_registry.layout import EXPORTS_FOLDER
+from bike_pipeline.modeling.feedback import FEEDBACK_FILE, Feedback
 from bike_pipeline.modeling.golden import read_golden
 from bike_pipeline.serving.protos import get_model_status_pb2, prediction_log_pb2
 from bike_pipeline.serving.server import backends, tensors
@@ -176,11 +177,24 @@ def load(folder: Path, settings: ServerSettings) -> LoadedVersion:
             export = backends.fastest_export(folder, signature, settings.backends, settings.batching.max_rows)
             if export:
                 version.backends[name] = _warm(export, signature, settings)
+    intervals = version.signatures.get(features.SERVING_INTERVALS)
+    rentals = version.backends.get(features.SERVING_ALL_INPUTS)
+    if intervals and isinstance(rentals, backends.ExportBackend):
+        around = backends.IntervalBackend(rentals, _feedback_of(folder))
+        version.backends[features.SERVING_INTERVALS] = _warm(around, intervals, settings)
     if not version.backends:
         add_tensorflow(version, settings)
     _ask_golden_rows(version)
     _replay_warm_up(version)
     return version
+
+
+def _feedback_of(folder: Path) -> Feedback:
+    path = folder / WARM_UP_FILE.parent / FEEDBACK_FILE
+    try:
+        return Feedback.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StatusError(Code.DATA_LOSS, f"{path.name} cannot be read ({type(error).__name__})") from None
 
 
 def add_tensorflow(version: LoadedVersion, settings: ServerSettings) -> None:

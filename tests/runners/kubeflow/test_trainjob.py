@@ -177,6 +177,7 @@ def test_the_example_is_what_the_command_writes(tmp_path):
         *("--set", "training.strategy=multi_worker", "--set", "training.workers=3"),
         *("--examples", f"{VOLUME}/artifacts/CsvExampleGen/examples/7/Split-history/*"),
         *("--examples", f"{VOLUME}/artifacts/CsvExampleGen/examples/7/Split-train/*"),
+        *("--evaluated", f"{VOLUME}/artifacts/CsvExampleGen/examples/7/Split-eval/*"),
         *("--transform-graph", f"{VOLUME}/artifacts/Transform/transform_graph/12"),
         *("--model", f"{VOLUME}/trained/bike-demand"),
         *("--output", str(tmp_path / "trainjob.yaml")),

@@ -12,6 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
+from bike_pipeline import features
 from bike_pipeline.modeling import golden
 from bike_pipeline.modeling.golden import are_sound, with_broken_rows
 from bike_pipeline.modeling.loaded_model import LoadedModel
@@ -72,9 +73,19 @@ def instances(rows=slice(None)):
 
 
 def test_the_export_answers(model_server):
-    assert model_server.told["versions"] == {
-        "1": dict.fromkeys(("serving_default", "serving_all_inputs"), "tflite_float32")
-    }
+    answered = ("serving_default", "serving_all_inputs", "serving_intervals")
+    assert model_server.told["versions"] == {"1": dict.fromkeys(answered, "tflite_float32")}
+
+
+def test_rest_rows_get_intervals_around_the_models_answers(model_server, expected):
+    unknown = {f.name: f.default for f in features.OPTIONAL_INPUTS}
+    body = {"signature_name": "serving_intervals", "instances": [unknown | row for row in instances()]}
+    status, answer = asked(f"{model_server.url}:predict", body)
+    assert status == 200
+    rows = answer["predictions"]
+    assert {*rows[0]} == {"cnt", "p05", "p50", "p95"}
+    np.testing.assert_allclose([row["cnt"] for row in rows], expected, rtol=1e-5, atol=1e-4)
+    assert all(0.0 <= row["p05"] <= row["p50"] <= row["p95"] for row in rows)
 
 
 def test_rest_rows_get_the_models_answers(model_server, expected):
@@ -132,7 +143,8 @@ def test_grpc_tells_the_signatures(prediction):
     request.model_spec.name = MODEL
     found = get_model_metadata_pb2.SignatureDefMap()
     assert prediction.GetModelMetadata(request, timeout=60).metadata["signature_def"].Unpack(found)
-    assert set(found.signature_def) == {"serving_default", "serving_all_inputs", "serving_examples"}
+    signatures = {"serving_default", "serving_all_inputs", "serving_intervals", "serving_examples"}
+    assert set(found.signature_def) == signatures
     assert set(found.signature_def["serving_default"].inputs) == set(ROWS)
 
 

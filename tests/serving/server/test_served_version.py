@@ -15,6 +15,7 @@ from bike_pipeline.modeling.saved_model import input_signature
 from bike_pipeline.serving.protos import prediction_log_pb2
 from bike_pipeline.serving.server import backends, served_version, tensors
 from bike_pipeline.serving.statuses import Code, StatusError
+from bike_pipeline.settings import load_settings
 from bike_pipeline.settings.serving import ServerSettings
 from tests.serving.running import row, with_export
 
@@ -200,3 +201,33 @@ def test_tensorflows_own_record_file_is_read(version):
         writer.write(prediction_log_pb2.PredictionLog().SerializeToString())
     (request,) = served_version.warm_up_requests(version / served_version.WARM_UP_FILE)
     assert request.inputs["hr"].int64_val == [8]
+
+
+def test_intervals_of_an_export_are_those_of_the_graph(servable_model):
+    version = served_version.load(servable_model, ServerSettings.model_validate(load_settings().serving.server))
+    backend = version.backends[features.SERVING_INTERVALS]
+    assert isinstance(backend, backends.IntervalBackend)
+    rows = with_broken_rows(golden_rows(1_000))
+    inputs = {f.name: rows[f.name] for f in features.MODEL_INPUTS}
+    import tensorflow as tf
+
+    graph = tf.saved_model.load(str(servable_model)).signatures[features.SERVING_INTERVALS]
+    expected = {
+        name: tensor.numpy() for name, tensor in graph(**{n: tf.constant(v) for n, v in inputs.items()}).items()
+    }
+    found = backend.run(inputs)
+    assert set(found) == set(expected) == set(version.signatures[features.SERVING_INTERVALS].outputs)
+    assert len(expected) > 3
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-3, err_msg=name)
+        assert np.isnan(values).any()
+        assert np.isfinite(values).sum() > 900
+
+
+def test_a_damaged_state_of_feedback_is_a_broken_version(servable_model, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(servable_model, folder)
+    (folder / "assets.extra" / "feedback.json").write_text("{}")
+    with pytest.raises(StatusError, match=r"feedback\.json cannot be read") as caught:
+        served_version.load(folder, ServerSettings.model_validate(load_settings().serving.server))
+    assert caught.value.code is Code.DATA_LOSS
