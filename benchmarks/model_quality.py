@@ -3,28 +3,35 @@
 The served model is this project's own transforms, architecture and training with the settings of configs/base.yaml, for
 three seeds (P5: one). The peers run in an environment of their own and choose columns and objective inside the training
 rows. Exit code 1 if the served model misses what it must reach, or any peer of the run is better. What the same models
-answer a client that sends no optional input is a row of its own, which is not judged.
+answer a client that sends no optional input is a row of its own, which is not judged. What they answer with labels that
+come 1, 7 and 14 days late has limits of its own and no peer. Intervals of 90 % are judged by their score, and by the
+share of labels that they hold, overall and on each slice of the gate.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks import plots
 from benchmarks.processes import ROOT
-from benchmarks.quality import served
-from benchmarks.quality.protocols import Split, Table, read, splits
+from benchmarks.quality import later_labels, served
+from benchmarks.quality.later_labels import Intervals
+from benchmarks.quality.protocols import FORWARD, Array, Split, Table, inner_splits, read, splits
 from benchmarks.quality.scores import Scores, Verdict, mean, scores, verdicts
+
+if TYPE_CHECKING:
+    from bike_pipeline.settings.training import TrainingSettings
 
 PROTOCOLS = ("P1", "P2", "P3", "P4", "P5")
 SEEDS = (20110101, 20110102, 20110103)
@@ -49,21 +56,52 @@ def run_peers(python: str, peers: str, data: Path, protocols: Sequence[str]) -> 
         return [json.loads(line) for line in out.read_text().splitlines()]
 
 
-def run_served(table: Table, protocol: str, training: dict[str, Any]) -> tuple[dict[str, list[Scores]], float]:
-    """Return the scores of each seed by row of the table, `SERVED` and `REQUIRED_ONLY`, and the seconds of a training.
+@dataclass
+class Served:
+    """What the served model did on a protocol.
 
-    Both rows are of the same trained models.
+    Attributes:
+        scores: of each seed, by row of the table: `SERVED`, `REQUIRED_ONLY`, and with labels that come late.
+        seconds: of processor, for a training.
+        intervals: those of the first seed; None where the protocol has none.
     """
-    parts, seconds = splits(table, protocol), []
-    of_seeds: dict[str, list[Scores]] = {SERVED: [], REQUIRED_ONLY: []}
+
+    scores: dict[str, list[Scores]]
+    seconds: float
+    intervals: Intervals | None = None
+
+
+def fed_back(late: int) -> str:
+    """Return the name of the row with labels that come so many days late."""
+    return f"{SERVED}, labels {late} day{'s' if late > 1 else ''} late"
+
+
+def run_served(table: Table, protocol: str, settings: TrainingSettings) -> Served:
+    """Return what the served model does; all rows are of the same trained models."""
+    parts, seconds, found = splits(table, protocol), [], dict[str, list[Scores]]()
+    training, intervals = settings.model_dump(mode="json"), None
     for seed in SEEDS[:1] if protocol == "P5" else SEEDS:
         answers = [served.answers(table, split, training, seed) for split in parts]
-        of_seeds[SERVED].append(of_splits(table, parts, [a.rentals.tolist() for a in answers]))
-        of_seeds[REQUIRED_ONLY].append(of_splits(table, parts, [a.without_optional.tolist() for a in answers]))
+        rentals = [a.rentals.tolist() for a in answers]
+        rows = {SERVED: rentals, REQUIRED_ONLY: [a.without_optional.tolist() for a in answers]}
+        for of, late in later_labels.LIMITS:
+            if of == protocol:
+                rows[fed_back(late)] = later_labels.fed_back(table, parts, rentals, settings.feedback, late)
+        for name, values in rows.items():
+            found.setdefault(name, []).append(of_splits(table, parts, values))
         seconds.append(sum(a.seconds for a in answers))
-        rmse = of_seeds[SERVED][-1].rmse
-        print(f"{protocol} {SERVED}, seed {seed}: RMSE {rmse:.1f}, {seconds[-1]:.1f} s", file=sys.stderr)
-    return of_seeds, float(np.mean(seconds))
+        print(f"{protocol} {SERVED}, seed {seed}: RMSE {found[SERVED][-1].rmse:.1f}", file=sys.stderr)
+        if intervals is None and protocol in later_labels.INTERVAL_SCORES:
+            intervals = _intervals(table, protocol, parts[0], answers[0].rentals, settings)
+    return Served(found, float(np.mean(seconds)), intervals)
+
+
+def _intervals(table: Table, protocol: str, split: Split, rentals: Array, settings: TrainingSettings) -> Intervals:
+    if protocol in FORWARD:
+        return later_labels.of_replay(table, split.test, rentals.tolist(), settings.feedback)
+    inner = inner_splits(table, protocol, split.train)[0]
+    held_out = served.answers(table, inner, settings.model_dump(mode="json"), SEEDS[0]).rentals
+    return later_labels.of_held_out(table, split.test, rentals, inner.test, held_out, settings.feedback)
 
 
 def table_of(protocol: str, rows: dict[str, tuple[Scores, str, float]]) -> str:
@@ -78,18 +116,50 @@ def table_of(protocol: str, rows: dict[str, tuple[Scores, str, float]]) -> str:
 
 
 def judged_of(protocol: str, rows: dict[str, Scores]) -> list[Verdict]:
-    """Return the verdicts on the served model among a protocol's rows: all others but `REQUIRED_ONLY` are its peers."""
-    peers = {name: result for name, result in rows.items() if name not in (SERVED, REQUIRED_ONLY)}
-    return verdicts(protocol, rows.get(SERVED), peers)
+    """Return the verdicts on the served model among a protocol's rows: all that are not its own are its peers."""
+    peers = {name: result for name, result in rows.items() if not name.startswith(SERVED)}
+    found = verdicts(protocol, rows.get(SERVED), peers)
+    for (of, late), (must, goal) in later_labels.LIMITS.items():
+        if of == protocol:
+            figure = rows[name].rmse if (name := fed_back(late)) in rows else math.nan
+            found.append(Verdict(f"{protocol} RMSE, labels {late} late", figure, must, goal, None, needs_peer=False))
+    return found
+
+
+def judged_intervals(protocol: str, intervals: Intervals | None) -> list[Verdict]:
+    """Return the verdicts on the intervals of a protocol that has limits for them."""
+    if protocol not in later_labels.INTERVAL_SCORES:
+        return []
+    limit, slices = later_labels.INTERVAL_SCORES[protocol], later_labels.SLICE_COVERAGE_ERROR
+    score, error, worst = math.nan, math.nan, math.nan
+    if intervals:
+        score, error, worst = intervals.score, abs(intervals.coverage - 0.9), abs(intervals.worst[1] - 0.9)
+    judged = (
+        ("interval score", score, limit),
+        ("coverage error", error, later_labels.COVERAGE_ERROR),
+        ("worst slice's", worst, slices),
+    )
+    return [Verdict(f"{protocol} {name}", value, most, most, None, needs_peer=False) for name, value, most in judged]
+
+
+def interval_table(found: Mapping[str, Intervals | None]) -> str:
+    """Return the intervals of each protocol as a table."""
+    lines = [f"{'intervals of 90 %':20} {'coverage':>9} {'width':>7} {'score':>7}  slice furthest from 90 %"]
+    for protocol, one in found.items():
+        if one:
+            name, coverage = one.worst
+            lines.append(f"{protocol:20} {one.coverage:9.1%} {one.width:7.1f} {one.score:7.1f}  {name} {coverage:.1%}")
+    return "\n".join(lines)
 
 
 def verdict_table(found: Sequence[Verdict]) -> str:
     """Return the verdicts as a table."""
-    lines = [f"{'':10} {SERVED:>12} {'must':>8} {'goal':>8}  {'best peer':30} verdict"]
+    lines = [f"{'':22} {SERVED:>12} {'must':>8} {'goal':>8}  {'best peer':30} verdict"]
     for verdict in found:
-        peer = "none ran" if verdict.best_peer is None else f"{verdict.best_peer[1]:.4g} {verdict.best_peer[0]}"
+        peer = "none ran" if verdict.needs_peer else ""
+        peer = peer if verdict.best_peer is None else f"{verdict.best_peer[1]:.4g} {verdict.best_peer[0]}"
         lines.append(
-            f"{verdict.name:10} {verdict.figure:12.4g} {verdict.must:8g} {verdict.goal:8g}  {peer:30} {verdict.word}"
+            f"{verdict.name:22} {verdict.figure:12.4g} {verdict.must:8g} {verdict.goal:8g}  {peer:30} {verdict.word}"
         )
     return "\n".join(lines)
 
@@ -111,12 +181,12 @@ def main() -> None:
     from bike_pipeline.settings import load_settings
 
     table = read(embedded_bytes())
-    training = load_settings().training.model_dump(mode="json")
-    found: dict[str, dict[str, tuple[Scores, str, float]]] = {}
-    of_seeds: dict[str, dict[str, list[Scores]]] = {}
-    for protocol in protocols:
-        of_seeds[protocol], seconds = run_served(table, protocol, training)
-        found[protocol] = {name: (mean(every), "its own", seconds) for name, every in of_seeds[protocol].items()}
+    training = load_settings().training
+    own = {protocol: run_served(table, protocol, training) for protocol in protocols}
+    found = {
+        protocol: {name: (mean(every), "its own", one.seconds) for name, every in one.scores.items()}
+        for protocol, one in own.items()
+    }
     for peer in run_peers(args.peers_python, args.peers, EMBEDDED_FILE, protocols):
         parts = splits(table, peer["protocol"])
         result = of_splits(table, parts, peer["answers"])
@@ -125,6 +195,8 @@ def main() -> None:
     for protocol in protocols:
         print(f"\n{table_of(protocol, found[protocol])}")
         judged += judged_of(protocol, {name: result for name, (result, _, _) in found[protocol].items()})
+        judged += judged_intervals(protocol, own[protocol].intervals)
+    print(f"\n{interval_table({protocol: one.intervals for protocol, one in own.items()})}")
     print(f"\n{verdict_table(judged)}")
     if args.json:
         figures = {
@@ -133,9 +205,12 @@ def main() -> None:
             }
             for protocol, rows in found.items()
         }
-        seeds = {protocol: [asdict(one) for one in every[SERVED]] for protocol, every in of_seeds.items()}
+        seeds = {protocol: [asdict(score) for score in one.scores[SERVED]] for protocol, one in own.items()}
+        intervals = {protocol: one.intervals and asdict(one.intervals) for protocol, one in own.items()}
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps({"scores": figures, "served_by_seed": seeds}, indent=1) + "\n")
+        args.json.write_text(
+            json.dumps({"scores": figures, "served_by_seed": seeds, "intervals": intervals}, indent=1) + "\n"
+        )
     if args.plot:
         plots.draw_quality({p: {n: s.rmse for n, (s, _, _) in rows.items()} for p, rows in found.items()}, args.plot)
     if not all(verdict.reached for verdict in judged):

@@ -63,6 +63,7 @@ class Verdict:
         must: the largest figure that passes.
         goal: the figure aimed at.
         best_peer: name and figure of the best peer; None if none ran.
+        needs_peer: whether it passes only where no peer is better.
     """
 
     name: str
@@ -70,11 +71,13 @@ class Verdict:
     must: float
     goal: float
     best_peer: tuple[str, float] | None
+    needs_peer: bool = True
 
     @property
     def reached(self) -> bool:
         """Whether the figure passes and no peer is better; what was not measured does not pass."""
-        return self.figure <= self.must and self.best_peer is not None and self.figure <= self.best_peer[1]
+        best = math.nan if self.best_peer is None else self.best_peer[1]
+        return self.figure <= self.must and (not self.needs_peer or self.figure <= best)
 
     @property
     def word(self) -> str:

@@ -50,6 +50,8 @@ GROUP_DAYS = 3.0
 # is taken two ranks further out, where one is what rows that are independent ask for (conformal prediction; Lei et al.
 # 2018, section 2).
 GROUP_ROWS, RANKS = 40.0, 2.0
+# The same for rain beside all weather: a tenth of all hours, whose errors are twice those of the others.
+RAIN_ROWS = 10.0
 # A quantile of fewer rows is not known.
 FEWEST_ROWS = 40
 # The unit of errors, √(p + (0.15 p)² + 4) rentals around p: Poisson's, the model's own, and that of few rentals.
@@ -170,8 +172,11 @@ def _days(labels: Labels) -> Iterator[tuple[int, Labels]]:
         yield int(day), labels[days == day]
 
 
-def _quantiles(errors: Array, groups: Array, levels: Array) -> npt.NDArray[np.float64]:
-    """Return the quantiles of errors in their unit, (GROUPS, levels); NaN if there are too few rows for any."""
+def quantiles_of(errors: Array, groups: Array, levels: Array) -> npt.NDArray[np.float64]:
+    """Return the quantiles of errors in their unit, (GROUPS, levels); NaN if there are too few rows for any.
+
+    Those of a group are drawn to those of its weather, and these to those of all hours, by how many rows there are.
+    """
     if len(errors) < FEWEST_ROWS:
         return np.full((GROUPS, len(levels)), np.nan)
 
@@ -179,15 +184,15 @@ def _quantiles(errors: Array, groups: Array, levels: Array) -> npt.NDArray[np.fl
         outer = levels + np.sign(levels - 0.5) * RANKS / (len(values) + 1)
         return np.quantile(values, np.clip(outer, 0.0, 1.0))
 
-    def shrunk(values: Array, wider: Array) -> Array:
+    def shrunk(values: Array, wider: Array, rows: float) -> Array:
         count = len(values)
-        return (count * of(values) + GROUP_ROWS * wider) / (count + GROUP_ROWS) if count else wider
+        return (count * of(values) + rows * wider) / (count + rows) if count else wider
 
     every, half = of(errors), GROUPS // 2
     found = []
     for rain in (False, True):
-        of_weather = shrunk(errors[(groups >= half) == rain], every)
-        found += [shrunk(errors[groups == kind + rain * half], of_weather) for kind in range(half)]
+        of_weather = shrunk(errors[(groups >= half) == rain], every, RAIN_ROWS)
+        found += [shrunk(errors[groups == kind + rain * half], of_weather, GROUP_ROWS) for kind in range(half)]
     return np.array(found)
 
 
@@ -223,7 +228,7 @@ class FeedbackState:
         answers = corrected(recent, settings)
         errors = (recent.rentals - answers) / unit_of(answers)
         outer = np.array(list(settings.quantiles.values()))
-        return cls(int(recent.hours[-1]), levels.table, _quantiles(errors, recent.groups, outer))
+        return cls(int(recent.hours[-1]), levels.table, quantiles_of(errors, recent.groups, outer))
 
     def factor(self, hours: Array, groups: Array) -> npt.NDArray[np.float64]:
         """Return what the served graph multiplies its answer with, (rows,), for rows that name their day."""
@@ -267,7 +272,7 @@ def replay(labels: Labels, settings: FeedbackSettings) -> Replayed:
     for day in np.unique(days):
         newest = day - settings.label_delay_days
         arrived, now = (days <= newest) & (days > newest - WINDOW_DAYS), days == day
-        of_groups = _quantiles(errors[arrived], labels.groups[arrived], levels)[labels.groups[now]]
+        of_groups = quantiles_of(errors[arrived], labels.groups[arrived], levels)[labels.groups[now]]
         found[now] = np.maximum(answers[now, None] + of_groups * unit[now, None], 0.0)
     return Replayed(answers, found)
 

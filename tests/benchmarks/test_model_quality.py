@@ -208,19 +208,19 @@ def test_the_row_without_the_optional_inputs_is_of_the_same_trainings_and_is_not
         return served.Answers(label + 10.0, label + 5.0, 2.0)
 
     monkeypatch.setattr(served, "answers", answers)
-    of_seeds, seconds = model_quality.run_served(table, "P1", {})
-    assert (tuple(seeds), seconds) == (model_quality.SEEDS, 2.0)
-    rows = {name: every[-1] for name, every in of_seeds.items()}
-    assert {name: round(found.rmse, 6) for name, found in rows.items()} == {
+    found = model_quality.run_served(table, "P2", load_settings().training)
+    assert (tuple(seeds), found.seconds) == (model_quality.SEEDS, 2.0)
+    rows = {name: every[-1] for name, every in found.scores.items()}
+    assert {name: round(score.rmse, 6) for name, score in rows.items()} == {
         model_quality.SERVED: 10.0,
         model_quality.REQUIRED_ONLY: 5.0,
     }
-    (rmse, _) = model_quality.judged_of("P1", {**rows, "a tree": Scores(12.0, 0, 9.0, 0, 0)})
+    (rmse, _, *_) = model_quality.judged_of("P2", {**rows, "a tree": Scores(12.0, 0, 9.0, 0, 0)})
     assert (round(rmse.figure, 6), rmse.best_peer, rmse.word) == (10.0, ("a tree", 12.0), "goal reached")
     # It stands in for neither a peer nor the served model.
-    assert {verdict.best_peer for verdict in model_quality.judged_of("P1", rows)} == {None}
+    assert {verdict.best_peer for verdict in model_quality.judged_of("P2", rows)} == {None}
     alone = {model_quality.REQUIRED_ONLY: GOOD, "a tree": GOOD}
-    assert [verdict.word for verdict in model_quality.judged_of("P1", alone)] == ["MISSED", "MISSED"]
+    assert [verdict.word for verdict in model_quality.judged_of("P2", alone)] == ["MISSED", "MISSED"]
 
 
 def test_peers_whose_libraries_are_absent_are_an_error(table: Table, tmp_path: Path) -> None:
