@@ -53,6 +53,7 @@ GROUPS = {
         "promote": "Let a pushed version serve, after it was validated in a process of its own.",
         "rollback": "Let the version serve that served before.",
         "history": "List every promotion and rollback: when, by whom, why.",
+        "feedback": "Correct the level of the served model by labels that arrived after training.",
     },
     "Edge": {
         "push": "Push a model to devices.",

@@ -29,6 +29,10 @@ class Stage(StrEnum):
     PUSHER = "Pusher"
 
 
+# What makes a version of a pushed model by later labels, and the property of that version that tells of them.
+FEEDBACK_UPDATE: Final = "FeedbackUpdate"
+FEEDBACK_PROPERTY: Final = "feedback"
+
 # Splits of the examples: the newest span's two, and all spans before it.
 TRAIN: Final = "train"
 EVAL: Final = "eval"

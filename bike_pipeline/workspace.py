@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from bike_pipeline.settings import FETCHED_ROOT, Settings, load_settings
-from bike_pipeline.use_cases import cluster, data, labels, serving
+from bike_pipeline.use_cases import cluster, data, feedback_update, labels, serving
 from bike_pipeline.use_cases import doctor as doctor_
 from bike_pipeline.use_cases import export as export_
+from bike_pipeline.use_cases import feedback as feedback_
 from bike_pipeline.use_cases import lineage as lineage_
 from bike_pipeline.use_cases import run as run_
 
@@ -91,6 +92,9 @@ class Workspace:
     promote = _method(serving.promote)
     rollback = _method(serving.rollback)
     history = _method(serving.history)
+    update_feedback = _method(feedback_update.update)
+    feedback = _method(feedback_.show)
+    rollback_feedback = _method(feedback_.rollback)
     push_edge = _method(serving.push_edge)
     serving_configuration = _method(serving.serving_configuration)
     spans = _method(data.versions)

@@ -115,9 +115,8 @@ def _grow(tree: Tree, graph: Graph, key: str, spans: dict[str, SpanFiles], seen:
             branch = tree.add(Text(f"{edge.role}: {node.name}: {node.detail}"))
             _files(branch, spans.get(node.key))
             continue
-        label = (
-            Text(f"{node.name}  {node.detail}  run {node.run}") if node.kind == "stage" else _artifact(node, edge.role)
-        )
+        run = f"  run {node.run}" if node.run else ""
+        label = Text(f"{node.name}  {node.detail}{run}") if node.kind == "stage" else _artifact(node, edge.role)
         if node.key in seen:
             tree.add(Text(f"{edge.role}: {node.name} {node.key.partition('-')[2]} (see above)", style="dim"))
             continue

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,7 @@ from bike_pipeline.model_registry import (
 )
 from bike_pipeline.rollout import promotion
 from bike_pipeline.rollout.promotion import RolloutTargets
+from bike_pipeline.stages import FEEDBACK_PROPERTY
 
 EVIDENCE_PROPERTY = "evidence"
 
@@ -98,15 +98,21 @@ class PusherExecutor(stock.Executor):
             registry.begin()
         fingerprint = layout.fingerprint(source)
         exports = Path(artifact_utils.get_single_instance(input_dict["exports"]).uri)
-        exports_fingerprint = _fingerprint_when_pushed(exports)
+        exports_fingerprint = report.fingerprint_when_pushed(exports)
         present = registry.versions()
         newest = registry.push_record(present[-1]) if present else None
+        # Labels that came since made another version of the same model, which holds all that this one does.
+        updated = newest if newest is not None and "feedback_of" in newest else None
+        there = (updated["fingerprint"], updated["exports_fingerprint"]) if updated else None
         if (
             newest is not None
             and newest["model_id"] == model.id
-            and _is_whole(registry.uri(present[-1]), fingerprint, exports_fingerprint)
+            and _is_whole(registry.uri(present[-1]), *(there or (fingerprint, exports_fingerprint)))
         ):
             version = present[-1]
+            fingerprint, exports_fingerprint = there or (fingerprint, exports_fingerprint)
+            if updated:
+                pushed.set_string_custom_property(FEEDBACK_PROPERTY, json.dumps(updated["feedback"]))
         else:
             # TFX's own numbering, the time in seconds; a clock that went back must not make an older version.
             version = max(int(time.time()), present[-1] + 1 if present else 0)
@@ -145,13 +151,6 @@ def _is_whole(destination: str, fingerprint: str, exports_fingerprint: str) -> b
         is_intact(destination, fingerprint, exports_fingerprint)
         and not verification.verify(local_copy(destination)).problem
     )
-
-
-def _fingerprint_when_pushed(exports: Path) -> str:
-    """Return the fingerprint that these exports have in a version's folder, where only what passed is."""
-    with tempfile.TemporaryDirectory(prefix="bike-push-") as folder:
-        report.add_to_version(exports, Path(folder))
-        return layout.exports_fingerprint(folder)
 
 
 def _signature_summary(signer: signing.Signer | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,11 +25,13 @@ OLD_SIGNATURE_FILE = "model_manifest.json.sig"
 SIGNED_FILES = (EVIDENCE_FILE, SIGNATURE_FILE, OLD_MANIFEST_FILE, OLD_SIGNATURE_FILE)
 # Written by the push itself, so no part of the model's identity.
 _OWN = (PUSH_FILE, *SIGNED_FILES)
+# TensorFlow Serving leaves it alone.
+EXTRA_FOLDER = PurePosixPath("assets.extra")
 # The model in other formats, with what was measured of them in `parity.json`; TensorFlow Serving looks at neither.
-EXPORTS_FOLDER = PurePosixPath("assets.extra/exports")
+EXPORTS_FOLDER = EXTRA_FOLDER / "exports"
 PARITY_FILE = "parity.json"
 # The model's card, for people.
-CARD_FOLDER = PurePosixPath("assets.extra/model_card")
+CARD_FOLDER = EXTRA_FOLDER / "model_card"
 # What two measurements of the same file never agree on.
 MEASURED = ("cold_start_ms", "latency_us", "rows_per_second")
 
@@ -43,6 +46,12 @@ def fingerprint(folder: str | Path) -> str:
     return _digest(
         root, (p for p in root.rglob("*") if p.is_file() and p.name not in _OWN and beside.isdisjoint(p.parents))
     )
+
+
+def copy_model(folder: Path, target: Path) -> None:
+    """Copy a version's model to a new folder, without what a push wrote beside it: it has the same fingerprint."""
+    own = {folder / name for name in (*_OWN, EXPORTS_FOLDER, CARD_FOLDER)}
+    shutil.copytree(folder, target, ignore=lambda place, names: [n for n in names if Path(place, n) in own])
 
 
 def exports_fingerprint(folder: str | Path) -> str:

@@ -197,10 +197,10 @@ class _Server:
             time.sleep(_POLL_SECONDS)
 
 
-def after_push(base_path: str | Path, version: int, targets: RolloutTargets) -> str:
-    """Validate and promote what a run pushed, if promotion is automatic; return why it is not promoted, or "".
+def after_push(base_path: str | Path, version: int, targets: RolloutTargets, reason: str = "a run pushed it") -> str:
+    """Validate and promote what was pushed, if promotion is automatic; return why it is not promoted, or "".
 
-    A version that somebody rolled back or replaced by hand is not promoted again by a run.
+    A version that somebody rolled back or replaced by hand is not promoted again. `reason` is for the history.
 
     Raises:
         ServerError: it does not pass, or a target does not take it.
@@ -211,7 +211,7 @@ def after_push(base_path: str | Path, version: int, targets: RolloutTargets) -> 
         return "" if serves else "not promoted: `bike-pipeline promote` does that"
     if _was_withdrawn(base_path, version):
         return "not promoted again: somebody went back from it; `bike-pipeline promote` does that"
-    promote(base_path, version, targets, reason="a run pushed it")
+    promote(base_path, version, targets, reason=reason)
     return ""
 
 

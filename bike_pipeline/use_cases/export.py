@@ -86,7 +86,7 @@ def export(
     """
     from bike_pipeline.model_registry.layout import PARITY_FILE
 
-    chosen = _formats(settings, formats)
+    chosen = formats_of(settings, formats)
     found = model_to_export(settings, model)
     if not found.blessed and not force:
         raise ExportError(
@@ -100,7 +100,7 @@ def export(
     aside = target.with_name(f".{target.name}.writing-{os.getpid()}")
     try:
         aside.mkdir(parents=True)
-        report = _measured(settings, chosen, found, aside)
+        report = measured(settings, chosen, found, aside)
         _put(aside, target)
     except OSError as error:
         raise StorageError(
@@ -115,13 +115,13 @@ def export(
 
 def parity(settings: Settings, model: str | None = None, formats: Sequence[str] | None = None) -> ParityMatrix:
     """Measure each format of a model against the SavedModel and keep nothing; arguments and errors as of `export`."""
-    chosen = _formats(settings, formats)
+    chosen = formats_of(settings, formats)
     found = model_to_export(settings, model)
     with tempfile.TemporaryDirectory(prefix="bike-parity-") as folder:
-        return ParityMatrix(found.model_id, _measured(settings, chosen, found, Path(folder)))
+        return ParityMatrix(found.model_id, measured(settings, chosen, found, Path(folder)))
 
 
-def _formats(settings: Settings, formats: Sequence[str] | None) -> list[Format]:
+def formats_of(settings: Settings, formats: Sequence[str] | None) -> list[Format]:
     """Return formats, the SavedModel first: the others are held against it."""
     from bike_pipeline.exporting.acceptance.report import SAVED_MODEL
     from bike_pipeline.exporting.formats import registry
@@ -133,8 +133,13 @@ def _formats(settings: Settings, formats: Sequence[str] | None) -> list[Format]:
     return registry.formats_of(list(dict.fromkeys((SAVED_MODEL, *names))))
 
 
-def _measured(settings: Settings, formats: list[Format], model: ModelToExport, folder: Path) -> dict[str, Any]:
-    """Export, check and measure formats into a folder that exists; write `parity.json` there and return it."""
+def measured(
+    settings: Settings, formats: list[Format], model: ModelToExport, folder: Path, *, saved_model_here: bool = False
+) -> dict[str, Any]:
+    """Export, check and measure formats into a folder that exists; write `parity.json` there and return it.
+
+    The SavedModel is among the formats; it is measured in this process where TensorFlow is loaded already.
+    """
     from bike_pipeline.lean_imports import lean_imports
 
     with lean_imports(google_cloud=True):
@@ -150,7 +155,7 @@ def _measured(settings: Settings, formats: list[Format], model: ModelToExport, f
             folder,
             model_id=model.model_id,
             blessed=model.blessed,
-            saved_model_here=False,
+            saved_model_here=saved_model_here,
         )
     return report.as_json()
 
@@ -196,10 +201,17 @@ def model_to_export(settings: Settings, name: str | None) -> ModelToExport:
             fix="`bike-pipeline reproduce` makes it again from what is on record",
         )
     blessed = any(m.model_id == chosen.model_id and m.blessed is True for m in lineage.models())
-    train, evaluated = _rows(settings, lineage, chosen.model_id)
+    return with_rows(settings, lineage, chosen.model_id, saved_model, blessed=blessed)
+
+
+def with_rows(
+    settings: Settings, lineage: Lineage, model_id: int, saved_model: Path, *, blessed: bool
+) -> ModelToExport:
+    """Return a model in a folder with the rows that it is exported by; errors as of `model_to_export`."""
+    train, evaluated = _rows(settings, lineage, model_id)
     every = max(1, len(next(iter(train.values()))) // settings.exporting.calibration_rows)
     calibration = {column: values[::every] for column, values in train.items()}
-    return ModelToExport(chosen.model_id, saved_model, blessed, calibration, evaluated)
+    return ModelToExport(model_id, saved_model, blessed, calibration, evaluated)
 
 
 def changed(artifact: Artifact) -> str:

@@ -257,6 +257,7 @@ def reproduce(
 
 def _run_and_compare(settings: Settings, model: str | None, folder: Path, observer: RunObserver | None) -> Reproduction:
     from bike_pipeline.lineage.queries.evidence import evidence_of
+    from bike_pipeline.lineage.queries.model_lookup import as_trained
     from bike_pipeline.lineage.queries.reproducibility import scratch_settings
     from bike_pipeline.use_cases.export import SAVED_MODEL_FOLDER, payload_of
 
@@ -266,7 +267,7 @@ def _run_and_compare(settings: Settings, model: str | None, folder: Path, observ
     scratch_lineage = lineage_of(own)
     again = scratch_lineage.models()[-1]
     agreement = agreement_of(
-        payload_of(lineage, chosen),
+        payload_of(lineage, as_trained(lineage, chosen.model_id)),
         Path(again.uri) / SAVED_MODEL_FOLDER,
         _rows(own),
         evidence_of(lineage, chosen.model_id, pushed=chosen.push is not None)["metrics"],

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from bike_pipeline import features
 from bike_pipeline.errors import ExportError
 from bike_pipeline.exporting.acceptance.parity import Parity
 from bike_pipeline.exporting.formats.base import Columns, Precision, Predictions
-from bike_pipeline.model_registry.layout import EXPORTS_FOLDER, PARITY_FILE
+from bike_pipeline.model_registry.layout import EXPORTS_FOLDER, PARITY_FILE, exports_fingerprint
 from bike_pipeline.modeling import golden
 from bike_pipeline.storage.plain_json import finite
 
@@ -157,6 +158,13 @@ def add_to_version(exports: Path, version: Path) -> None:
             shutil.copytree(exports / name, target / name)
     for file in (PARITY_FILE, GOLDEN_FILE):
         shutil.copyfile(exports / file, target / file)
+
+
+def fingerprint_when_pushed(exports: Path) -> str:
+    """Return the fingerprint that these exports have in a version's folder, where only what passed is."""
+    with tempfile.TemporaryDirectory(prefix="bike-push-") as folder:
+        add_to_version(exports, Path(folder))
+        return exports_fingerprint(folder)
 
 
 def size_and_sha256(folder: Path, file: str) -> tuple[int, str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from bike_pipeline.errors import BikePipelineError
 from bike_pipeline.lineage.records.run_record import RunSource
+from bike_pipeline.lineage.store.entities import PushedModel
 from bike_pipeline.pages import utc
 
 # What stands beside the commit where the code differed from it.
@@ -62,6 +63,23 @@ def training_facts(evidence: Mapping[str, Any]) -> list[tuple[str, str]]:
     searched = ", ".join(f"{name} {value}" for name, value in evidence["hyperparameters"].items())
     found = [("hyperparameters", f"by a search: {searched}")] if searched else []
     return [("trained", utc(model["trained_at"])), ("run", model["run_id"]), *found]
+
+
+def feedback_facts(pushes: Iterable[PushedModel]) -> list[tuple[str, str]]:
+    """Return what labels that came after training made of a model, by the newest of its pushes; nothing if none did."""
+    updated = [push for push in pushes if push.feedback]
+    if not updated:
+        return []
+    newest = updated[-1]
+    labels, (low, high) = newest.feedback["labels"], newest.feedback["factors"]
+    hours = f"{labels['rows']:,} labels from {_hour(labels['first'])} to {_hour(labels['last'])}"
+    updates = "1 update" if newest.feedback["updates"] == 1 else f"{newest.feedback['updates']} updates"
+    made = f"version {newest.version} of version {newest.feedback['of']}"
+    return [("feedback", f"{updates}, {hours}, answers times {low:.2f} to {high:.2f}: {made}")]
+
+
+def _hour(moment: str) -> str:
+    return moment.replace("T", " ")
 
 
 def spans_of(window: list[dict[str, Any]], store_uri: str) -> list[SpanFiles]:

@@ -66,6 +66,12 @@ def find_model(lineage: Lineage, serving_path: str, name: str | None) -> FoundMo
     )
 
 
+def as_trained(lineage: Lineage, model_id: int) -> FoundModel:
+    """Return a model with its newest push by a run, without what labels told it since."""
+    pushes = [push for push in lineage.pushes() if push.model_id == model_id and not push.feedback]
+    return FoundModel(model_id, pushes[-1] if pushes else None)
+
+
 def _number_of(name: str) -> int:
     """Return the number that a person wrote, or that of the model in a pushed folder; -1 for anything else."""
     if name.isdigit():

@@ -30,6 +30,7 @@ _PROPERTY_WORDS = {
     "formats": "",
     "signature": "",
     "warnings": "warnings",
+    "source": "from",
 }
 _WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _MARGIN = 168, 40, 36, 30, 12
 # Length and half the width of an arrow's head.

@@ -9,7 +9,7 @@ from typing import Any
 from bike_pipeline.errors import MetadataError
 from bike_pipeline.lineage.queries.evidence import decisions_of, evidence_of, window_of
 from bike_pipeline.lineage.queries.history import History
-from bike_pipeline.lineage.queries.model_facts import SpanFiles, source_facts, spans_of, training_facts
+from bike_pipeline.lineage.queries.model_facts import SpanFiles, feedback_facts, source_facts, spans_of, training_facts
 from bike_pipeline.lineage.queries.model_lookup import FoundModel
 from bike_pipeline.lineage.queries.run_changes import SettingChange, setting_changes
 from bike_pipeline.lineage.records.run_record import source_of_run
@@ -17,7 +17,7 @@ from bike_pipeline.lineage.reports import model_card
 from bike_pipeline.lineage.reports.graph import Graph, as_svg, graph_of
 from bike_pipeline.lineage.store.metadata_store import prop
 from bike_pipeline.pages import render, utc
-from bike_pipeline.stages import Stage
+from bike_pipeline.stages import FEEDBACK_UPDATE, Stage
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,12 @@ def report_of_model(history: History, chosen: FoundModel, store_uri: str) -> Lin
     push = chosen.push
     evidence = evidence_of(history, chosen.model_id, pushed=push is not None)
     serving = history.serving_model(os.path.dirname(push.destination)) if push else None
-    serves = serving is not None and serving.model_id == chosen.model_id
+    serves = serving is not None and push is not None and serving.version == push.version
     source, _ = source_of_run(history.store, evidence["model"]["run_id"])
     facts = training_facts(evidence)
     if push:
         facts.insert(0, ("pushed", f"{utc(push.pushed_at)} to {push.destination}"))
+        facts[1:1] = feedback_facts([push])
     return LineageReport(
         title=f"model {chosen.model_id}"
         + (f", served as version {push.version}" if push else ", never pushed")
@@ -68,7 +69,7 @@ def report_of_model(history: History, chosen: FoundModel, store_uri: str) -> Lin
 def _roots(history: History, chosen: FoundModel) -> list[int]:
     """Return the newest push of a model, else its evaluation, else the model itself."""
     if chosen.push is not None:
-        for execution in reversed(history.consumers(chosen.model_id, Stage.PUSHER)):
+        for execution in reversed(history.consumers(chosen.model_id, Stage.PUSHER, FEEDBACK_UPDATE)):
             for pushed in history.outputs(execution.id).get("pushed_model", []):
                 if prop(pushed, "pushed_version") == str(chosen.push.version):
                     return [pushed.id]
@@ -88,17 +89,26 @@ def report_of_run(history: History, run_id: str, store_uri: str, run_before: str
     roots: list[int] = []
     window: list[dict[str, Any]] = []
     gates = None
+    models: set[int] = set()
     for stage in run.stages:
         outputs = history.outputs(stage.execution_id)
         roots = [artifact.id for found in outputs.values() for artifact in found] or roots
         for examples in outputs.get("examples", []):
             window = window_of(examples)
+        models |= {model.id for model in outputs.get("model", [])}
         for evaluation in outputs.get("evaluation", []):
             gates = decisions_of(evaluation) or gates
+    updates = feedback_facts(push for push in history.pushes() if push.model_id in models)
     stages = ", ".join(f"{stage.name} {stage.state}" for stage in run.stages)
     return LineageReport(
         title=f"run {run_id}: {run.outcome or run.state}",
-        facts=[("started", utc(run.started)), ("state", run.state), ("stages", stages), *source_facts(source)],
+        facts=[
+            ("started", utc(run.started)),
+            ("state", run.state),
+            ("stages", stages),
+            *updates,
+            *source_facts(source),
+        ],
         spans=spans_of(window, store_uri),
         gates=gates,
         metrics=gates["candidate_metrics"] if gates else None,

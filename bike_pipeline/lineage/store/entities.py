@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -11,7 +13,8 @@ class PushedModel:
     """A pushed model: the MLMD id and the folder of its Model artifact, its version and the folder it was pushed to.
 
     The fingerprints are SHA-256 over the pushed files and over their exports ("" if there are none); `metric_set` is
-    the hash of the metrics and slices it was blessed by.
+    the hash of the metrics and slices it was blessed by; `feedback` is what its push record tells of the labels that
+    made this version, empty for a version that a run pushed.
     """
 
     model_id: int
@@ -22,6 +25,7 @@ class PushedModel:
     metric_set: str
     pushed_at: datetime
     exports_fingerprint: str = ""
+    feedback: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ MLMD 1.21 answers no filter queries, so everything here walks events: artifact, 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -21,7 +22,7 @@ from bike_pipeline.lineage.records.run_record import RUN_CONTEXT, runner_of
 from bike_pipeline.lineage.store.entities import ModelRecord, PushedModel, RunRecord, StageRecord
 from bike_pipeline.model_registry import ModelRegistry
 from bike_pipeline.model_registry.deployment import STABLE
-from bike_pipeline.stages import Stage
+from bike_pipeline.stages import FEEDBACK_PROPERTY, Stage
 
 Artifact: TypeAlias = pb.Artifact
 Context: TypeAlias = pb.Context
@@ -176,6 +177,7 @@ class Lineage:
                     metric_set=str(prop(pushed, "metric_set") or ""),
                     exports_fingerprint=str(prop(pushed, "exports_fingerprint") or ""),
                     pushed_at=time_of(pushed.create_time_since_epoch),
+                    feedback=json.loads(prop(pushed, FEEDBACK_PROPERTY) or "{}"),
                 )
             )
         return sorted(found, key=lambda push: push.version)
@@ -216,6 +218,7 @@ class Lineage:
             metric_set=str(record["metric_set"]),
             pushed_at=time_of(int(record["pushed_at_ms"])),
             exports_fingerprint=str(record.get("exports_fingerprint", "")),
+            feedback=record.get("feedback", {}),
         )
 
     def runs(self) -> list[RunRecord]:
@@ -282,9 +285,10 @@ class Lineage:
             if execution is None or self.stage_of(execution) != Stage.TRAINER:
                 continue
             span, version = span_of(next(iter(self.inputs(execution.id).get("examples", [])), None))
-            push = pushed.get(model.id)
-            evaluation, blessed = self.evaluation(model.id, push is not None) or (None, None)
             promoted = serving is not None and serving.model_id == model.id
+            # Labels may have made several versions of it.
+            push = serving if promoted else pushed.get(model.id)
+            evaluation, blessed = self.evaluation(model.id, push is not None) or (None, None)
             records.append(
                 ModelRecord(
                     model_id=model.id,
