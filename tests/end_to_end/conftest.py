@@ -19,6 +19,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+# Enough for a model that is blessed, where nobody asks how good it is.
+FEW_EPOCHS = "training.epochs=4"
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,18 @@ class Product:
     Attributes:
         workspace: its workspace.
         source: folder that holds the package to run: this project, or an edited copy of it.
+        settings: assignments that go with every call, such as `FEW_EPOCHS`.
     """
 
     workspace: Path
     source: Path = ROOT
+    settings: tuple[str, ...] = ()
 
     def command(self, *arguments: str) -> list[str]:
-        """Return the command for the given arguments; the workspace goes with it."""
+        """Return the command for the given arguments; the workspace and the settings go with it."""
         takes_settings = arguments[0] != "data" or arguments[1] in ("ingest", "list", "verify")
-        settings = ["--set", f"workspace={self.workspace}"] if takes_settings else []
+        assignments = (f"workspace={self.workspace}", *self.settings) if takes_settings else ()
+        settings = [text for assignment in assignments for text in ("--set", assignment)]
         return [sys.executable, "-m", "bike_pipeline.cli", *arguments, *settings]
 
     def environment(self) -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import Called, Product
+from tests.end_to_end.conftest import FEW_EPOCHS, Called, Product
 
 # The process may write no file larger than this: what a full disk looks like to every library in it.
 SMALL_FILES = """
@@ -147,7 +147,7 @@ def test_full_disk(product: Product, halves: tuple[Path, Path]) -> None:
     # Room for the examples, none for the records of a whole run or the model.
     expect(product.python(SMALL_FILES.format(limit=300_000, arguments=["run"])), 8)
     assert not product.versions()
-    assert product.call("run", "--json").code == 0
+    assert product.call("run", "--json", "--set", FEW_EPOCHS).code == 0
 
 
 def test_nothing_is_served_yet(product: Product) -> None:

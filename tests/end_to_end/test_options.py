@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tests.end_to_end.conftest import Product
+from tests.end_to_end.conftest import FEW_EPOCHS, Product
 
 pytestmark = pytest.mark.slow
 
-QUICK = ("--set", "training.epochs=4")
+QUICK = ("--set", FEW_EPOCHS)
 WARM = ("--set", "training.warm_start=true")
 
 
@@ -28,7 +28,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Product:
 
 
 def test_warm_start_begins_from_the_serving_model(product: Product) -> None:
-    cold = product.call("run", "--demo", "first", "--json", *WARM)
+    cold = product.call("run", "--demo", "first", "--json", *QUICK, *WARM)
     assert cold.code == 0, cold.err
     outcomes = {stage["name"]: stage["outcome"] for stage in cold.result["stages"]}
     assert outcomes["WarmStartLookup"] == "no model has been pushed yet"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import Product
+from tests.end_to_end.conftest import FEW_EPOCHS, Product
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +29,7 @@ def killing(self, target):
         os.kill(os.getpid(), signal.SIGKILL)
     return rename(self, target)
 Path.rename = killing
-sys.argv = ["bike-pipeline", "run", "--json", "--set", f"workspace={{sys.argv[1]}}"]
+sys.argv = ["bike-pipeline", "run", "--json", "--set", f"workspace={{sys.argv[1]}}", "--set", "{few_epochs}"]
 cli.main()
 """
 
@@ -37,7 +37,7 @@ cli.main()
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace whose run was killed while the model was being trained."""
-    product = Product(tmp_path_factory.mktemp("killed") / "workspace")
+    product = Product(tmp_path_factory.mktemp("killed") / "workspace", settings=(FEW_EPOCHS,))
     with subprocess.Popen(
         product.command("run", "--demo", "first"),
         cwd=product.source,
@@ -66,7 +66,7 @@ def product(trained: Path, tmp_path: Path) -> Iterator[Product]:
     """The workspace of the killed run, as it was, at its own place: paths are part of what is recorded."""
     kept = tmp_path / "kept"
     shutil.copytree(trained, kept)
-    yield Product(trained)
+    yield Product(trained, settings=(FEW_EPOCHS,))
     shutil.rmtree(trained)
     shutil.copytree(kept, trained)
 
@@ -95,7 +95,7 @@ def test_the_next_run_goes_on_from_what_finished(product: Product) -> None:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before the rename", "after the rename"])
 def test_killed_in_the_push(product: Product, after: bool) -> None:
-    killed = product.python(KILL_AT_PUSH.format(after=after))
+    killed = product.python(KILL_AT_PUSH.format(after=after, few_epochs=FEW_EPOCHS))
     assert killed.code == -signal.SIGKILL
     visible = [name for name in product.versions() if name.isdigit()]
     assert len(visible) == int(after)
