@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from bike_pipeline import features
 from bike_pipeline.commands import shared
 from bike_pipeline.errors import ConfigurationError, DataError, ModelError
 
@@ -34,14 +35,16 @@ PREDICTION = "predicted_cnt"
 @click.option("--server", metavar="ADDRESS", help="Ask a model server; a host, host:port or grpc://….")
 @click.option("--protocol", type=click.Choice(["rest", "grpc"]), help="What that server is asked in.")
 @click.option("--label", default="", help="The version label that the server's answer is wanted of.")
+@click.option("--intervals", is_flag=True, help="Answer with quantiles, too: what training.feedback.quantiles names.")
 @click.option("--json", "as_json", is_flag=True, help="Answer with one JSON record a line, for CSV input too.")
 @click.argument("records", required=False, default="-")
-def predict_command(settings: Settings, as_json: bool, records: str, **options: Any) -> None:
+def predict_command(settings: Settings, as_json: bool, intervals: bool, records: str, **options: Any) -> None:
     """Predict the rentals an hour for RECORDS: a JSON record, a CSV or JSON file, gzip too, or "-" for standard input.
 
     A record names the model's inputs; its date (dteday) stands for year, month, weekday and, with holiday, working day.
     Values are read as those of an ingest, and one that contradicts the date is refused.
-    JSON is answered with one number a record, CSV with the same rows and a column predicted_cnt.
+    JSON is answered with one number a record, CSV with the same rows and a column predicted_cnt; with --intervals, with
+    records that hold the quantiles.
 
     The model is loaded from the serving folder into this process; with --server, a model server that speaks TF
     Serving's protocols is asked instead, and this process loads no TensorFlow.
@@ -49,35 +52,48 @@ def predict_command(settings: Settings, as_json: bool, records: str, **options: 
     in_process = options["server"] is None
     if in_process and (options["protocol"] is not None or options["label"]):
         raise click.UsageError("--protocol and --label are about a model server: name it with --server")
+    if intervals and not in_process:
+        raise click.UsageError(
+            "--intervals loads the model here; a server is asked for its signature serving_intervals"
+        )
     from bike_pipeline.serving.records import is_json, parse
-    from bike_pipeline.use_cases.serving import predict
+    from bike_pipeline.use_cases.serving import predict, predict_intervals
 
     text, where = _read(records)
     parsed = parse(text, where)
     log = settings.logs_path / "predict.log"
     with shared.captured(log) if in_process else nullcontext(sys.stdout) as screen:
-        predicted = predict(settings, parsed, source=where, **options)
-        _write(screen, parsed, predicted, as_json=as_json, as_numbers=is_json(text))
+        if intervals:
+            found = predict_intervals(settings, parsed, source=where, version=options["version"])
+            predicted = [row.pop(features.LABEL) for row in found]
+        else:
+            predicted, found = predict(settings, parsed, source=where, **options), [{} for _ in parsed]
+        as_numbers = is_json(text) and not (as_json or intervals)
+        _write(screen, parsed, predicted, found, as_csv=not (is_json(text) or as_json), as_numbers=as_numbers)
 
 
 def _write(
-    screen: TextIO, parsed: Sequence[Record], predicted: Sequence[float], *, as_json: bool, as_numbers: bool
+    screen: TextIO,
+    parsed: Sequence[Record],
+    predicted: Sequence[float],
+    quantiles: Sequence[dict[str, float]],
+    *,
+    as_csv: bool,
+    as_numbers: bool,
 ) -> None:
-    """Write the answers: as JSON records, as numbers, or as the CSV that was sent with a column more."""
-    # JSON has no word for what is no number; nothing else in the output is touched.
-    rounded = [round(value, 2) if math.isfinite(value) else None for value in predicted]
-    if as_json or as_numbers:
-        screen.writelines(
-            json.dumps({**record, PREDICTION: value} if as_json else value) + "\n"
-            for record, value in zip(parsed, rounded, strict=True)
-        )
+    """Write the answers: as JSON records, as numbers, or as the CSV that was sent with columns more."""
+    answers = [{PREDICTION: value, **row} for value, row in zip(predicted, quantiles, strict=True)]
+    if not as_csv:
+        for record, answer in zip(parsed, answers, strict=True):
+            # JSON has no word for what is no number; nothing else in the output is touched.
+            rounded = {name: round(value, 2) if math.isfinite(value) else None for name, value in answer.items()}
+            screen.write(json.dumps(rounded[PREDICTION] if as_numbers else {**record, **rounded}) + "\n")
         return
-    writer = csv.DictWriter(
-        screen, [*(name for name in parsed[0] if name != PREDICTION), PREDICTION], lineterminator="\n"
-    )
+    names = [*(name for name in parsed[0] if name not in answers[0]), *answers[0]]
+    writer = csv.DictWriter(screen, names, lineterminator="\n")
     writer.writeheader()
-    for record, value in zip(parsed, predicted, strict=True):
-        writer.writerow({**record, PREDICTION: f"{value:.2f}"})
+    for record, answer in zip(parsed, answers, strict=True):
+        writer.writerow({**record, **{name: f"{value:.2f}" for name, value in answer.items()}})
 
 
 def _read(records: str) -> tuple[str, str]:

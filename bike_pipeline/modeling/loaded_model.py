@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bike_pipeline import features
+from bike_pipeline.errors import ModelError
 from bike_pipeline.lean_imports import uncollected
 from bike_pipeline.storage.files import plain_folder
 
@@ -42,11 +43,30 @@ class LoadedModel:
 
         Optional ones may be absent.
         """
+        return self._answers(self.signature, columns).get(features.LABEL, np.zeros(0, np.float32))
+
+    def predict_intervals(
+        self, columns: Mapping[str, Sequence[Any] | npt.NDArray[Any]]
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        """Return the predicted rentals and their quantiles by name, (rows,) each; NaN where none is known.
+
+        Raises:
+            ModelError: it is a model of an earlier release, which has no intervals.
+        """
+        signature = self._model.signatures.get(features.SERVING_INTERVALS)
+        if signature is None:
+            raise ModelError("the model answers no intervals", fix="run the pipeline: models that it trains do")
+        return self._answers(signature, columns)
+
+    def _answers(
+        self, signature: Any, columns: Mapping[str, Sequence[Any] | npt.NDArray[Any]]
+    ) -> dict[str, npt.NDArray[np.float32]]:
         complete = features.with_defaults(columns)
         arrays = {f.name: np.asarray(complete[f.name], _DTYPES[f.kind]) for f in self._inputs}
         rows = len(next(iter(arrays.values())))
-        parts = []
+        parts: dict[str, list[npt.NDArray[np.float32]]] = {}
         for start in range(0, rows, _CHUNK):
             chunk = {name: self._tf.constant(values[start : start + _CHUNK]) for name, values in arrays.items()}
-            parts.append(self.signature(**chunk)[features.LABEL].numpy())
-        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+            for name, tensor in signature(**chunk).items():
+                parts.setdefault(name, []).append(tensor.numpy())
+        return {name: np.concatenate(pieces) for name, pieces in parts.items()}

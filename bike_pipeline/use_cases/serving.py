@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from bike_pipeline.model_registry.model_signature import Check
     from bike_pipeline.model_registry.signing import PublicKey
     from bike_pipeline.serving.clients.connection import Protocol
+    from bike_pipeline.serving.predictor import Predictor
     from bike_pipeline.serving.records import Record
     from bike_pipeline.settings import Settings
 
@@ -78,6 +80,27 @@ def predict(
 
         with connect(connection(settings, server, protocol=protocol, version=version, label=label)) as client:
             return [float(value) for value in client.predict(columns)]
+    with _predictor(settings, version) as predictor:
+        return [float(value) for value in predictor.predict(columns)]
+
+
+def predict_intervals(
+    settings: Settings, records: Sequence[Record], *, version: int | None = None, source: str = "the records"
+) -> list[dict[str, float]]:
+    """Return for each record the predicted rentals, as "cnt", and their quantiles by name; NaN where none is known.
+
+    The model answers in this process; arguments and errors as of `predict`.
+    """
+    from bike_pipeline.serving.records import to_columns
+
+    columns = to_columns(records, source)
+    with _predictor(settings, version) as predictor:
+        found = dict(sorted(predictor.predict_intervals(columns).items()))
+    return [dict(zip(found, map(float, row), strict=True)) for row in zip(*found.values(), strict=True)]
+
+
+@contextmanager
+def _predictor(settings: Settings, version: int | None) -> Iterator[Predictor]:
     from bike_pipeline.lean_imports import lean_imports
 
     with lean_imports(google_cloud=True):
@@ -85,7 +108,7 @@ def predict(
         from bike_pipeline.serving.predictor import Predictor
 
         signing.use(settings)
-        return [float(value) for value in Predictor(settings.serving_path, version).predict(columns)]
+        yield Predictor(settings.serving_path, version)
 
 
 def promote(settings: Settings, version: int | None = None, label: str = "stable", reason: str = "") -> Change | None:

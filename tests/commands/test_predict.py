@@ -61,6 +61,7 @@ def test_a_refusal_is_one_line_and_its_exit_code():
     [
         (["--label", "stable"], "--server", ExitCode.USAGE),
         (["--protocol", "grpc"], "--server", ExitCode.USAGE),
+        (["--server", "x", "--intervals"], "serving_intervals", ExitCode.USAGE),
         (["--server", "x", "--version", "1", "--label", "y"], "a version and a label", ExitCode.CONFIGURATION),
         (["--server", "ftp://x"], "no address of a model server", ExitCode.CONFIGURATION),
     ],

@@ -20,7 +20,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 # Enough for a model that is blessed, where nobody asks how good it is.
-FEW_EPOCHS = "training.epochs=4"
+FEW_EPOCHS = "training.epochs=8"
 
 
 @dataclass(frozen=True)

@@ -205,6 +205,12 @@ def test_served_model_answers(story: dict[str, Any], halves: tuple[Path, Path]) 
     assert product.call("predict", str(file)).out.splitlines() == answered
     piped = product.call("predict", "-", text=record)
     assert piped.out == one.out
+    around = json.loads(product.call("predict", "--intervals", record).out)
+    assert around["predicted_cnt"] == float(one.out)
+    assert 0 < around["p05"] < around["p10"] < around["p50"] < around["p90"] < around["p95"] < 2000
+    table = product.call("predict", "--intervals", "-", text="".join(lines)).out.splitlines()
+    assert table[0] == answered[0] + ",p05,p10,p50,p90,p95"
+    assert [line.rsplit(",", 5)[0] for line in table[1:]] == answered[1:]
 
 
 READ = (

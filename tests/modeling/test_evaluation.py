@@ -54,11 +54,11 @@ def test_a_good_candidate_passes_every_threshold(base):
 @pytest.mark.parametrize(
     ("metric", "passing", "failing"),
     [
-        ("mae", (0.0, 55.0), (55.01,)),
-        ("rmse", (0.0, 90.0), (90.01,)),
-        ("rmsle", (0.0, 0.55), (0.5501,)),
-        ("bias", (-0.2, 0.0, 0.2), (-0.201, 0.201)),
-        ("calibration", (0.8, 1.0, 1.2), (0.799, 1.201)),
+        ("mae", (0.0, 45.0), (45.01,)),
+        ("rmse", (0.0, 70.0), (70.01,)),
+        ("rmsle", (0.0, 0.5), (0.5001,)),
+        ("bias", (-0.15, 0.0, 0.15), (-0.151, 0.151)),
+        ("calibration", (0.85, 1.0, 1.15), (0.849, 1.151)),
     ],
 )
 def test_a_value_threshold_holds_on_each_of_its_sides(base, metric, passing, failing):
