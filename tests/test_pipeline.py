@@ -168,6 +168,8 @@ def hashes_of(package: Path, starts: dict[str, list[str]]) -> dict[str, str]:
 
 
 ON_BEAM = {Stage.EXAMPLE_GEN, Stage.STATISTICS_GEN, Stage.TRANSFORM, Stage.EVALUATOR}
+# Those that train a model.
+TRAINED = {Stage.TRAINER, Stage.EXPORTER, Stage.TUNER}
 LOOKUPS = {Stage.WARM_START_LOOKUP, Stage.BASELINE_LOOKUP}
 # Those whose drivers ask ML Metadata.
 ASKING = LOOKUPS | {Stage.HYPERPARAMETERS_LOOKUP, Stage.MODEL_CARD, Stage.PUSHER}
@@ -192,10 +194,11 @@ ASKING = LOOKUPS | {Stage.HYPERPARAMETERS_LOOKUP, Stage.MODEL_CARD, Stage.PUSHER
         ("components/base.py", set(Stage) - {Stage.SCHEMA_GEN, Stage.EXAMPLE_VALIDATOR, Stage.TRAINER}),
         ("data/spans.py", {Stage.EXAMPLE_GEN, Stage.MODEL_CARD}),
         ("data/plausibility.py", {Stage.DATA_GATE}),
-        ("modeling/preprocessing.py", {Stage.TRANSFORM, Stage.TRAINER, Stage.EXPORTER, Stage.TUNER}),
-        ("modeling/architectures/deep.py", {Stage.TRAINER, Stage.EXPORTER, Stage.TUNER}),
+        # Those that read a model's files know what it is written by.
+        ("modeling/preprocessing.py", LOOKUPS | TRAINED | {Stage.TRANSFORM, Stage.EVALUATOR}),
+        ("modeling/architectures/deep.py", TRAINED),
         # Only a process of its own runs it.
-        ("modeling/cluster.py", {Stage.TRAINER, Stage.EXPORTER, Stage.TUNER}),
+        ("modeling/cluster.py", TRAINED),
         ("modeling/metrics.py", {Stage.EVALUATOR, Stage.EXPORTER, Stage.TUNER}),
         ("modeling/rows.py", ON_BEAM | {Stage.DATA_GATE, Stage.TRAINER, Stage.EXPORTER, Stage.MODEL_CARD, Stage.TUNER}),
         ("features.py", set(Stage) - {Stage.SCHEMA_GEN, Stage.EXAMPLE_VALIDATOR}),
@@ -209,7 +212,7 @@ ASKING = LOOKUPS | {Stage.HYPERPARAMETERS_LOOKUP, Stage.MODEL_CARD, Stage.PUSHER
         ("model_registry/model_signature.py", ASKING | {Stage.EXPORTER}),
         ("rollout/validation.py", {Stage.PUSHER}),
         ("serving/server/answering.py", {Stage.PUSHER}),
-        ("settings/training.py", {Stage.TRAINER, Stage.EXPORTER, Stage.TUNER}),
+        ("settings/training.py", LOOKUPS | TRAINED | {Stage.EVALUATOR, Stage.PUSHER}),
         ("settings/tree.py", set()),
         ("errors.py", set()),
         ("progress.py", set()),
