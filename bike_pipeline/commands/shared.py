@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeAlias, TypeVar
 
 import click
 
+from bike_pipeline.storage.plain_json import finite
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
@@ -133,7 +135,7 @@ def as_document(result: object) -> str:
     """Return a use case's result, or several, as a JSON document."""
     found = result if isinstance(result, list | tuple) else [result]
     plain = [asdict(one) if is_dataclass(one) and not isinstance(one, type) else one for one in found]
-    return json.dumps(plain if found is result else plain[0], indent=2, default=str)
+    return json.dumps(finite(plain if found is result else plain[0]), indent=2, default=str)
 
 
 def show(parts: Parts, stream: TextIO | None = None) -> None:

@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 
 from bike_pipeline.errors import BaselineError, ServerError
+from bike_pipeline.lineage.store.feedback_updates import record_missing
+from bike_pipeline.lineage.store.metadata_store import Lineage
 from bike_pipeline.model_registry import ModelRegistry, layout, registry
 from bike_pipeline.rollout import validation
 from bike_pipeline.rollout.promotion import RolloutTargets
 from bike_pipeline.serving.predictor import Predictor
 from bike_pipeline.settings import load_settings
+from bike_pipeline.stages import FEEDBACK_PROPERTY
 from bike_pipeline.storage.files import open_files
 from tests.components.pushing import World
 from tests.rollout.storages import s3
@@ -97,6 +100,36 @@ def test_after_a_rollback_the_baseline_is_what_serves(world: World) -> None:
     assert "somebody went back" in again.get_string_custom_property("promotion")
     assert ModelRegistry(world.serving).serving() == first
     assert versions(world) == [first, left]
+
+
+def test_a_version_that_labels_made_is_the_baseline_and_its_model_is_not_pushed_again(world: World) -> None:
+    first = world.model("first")
+    world.push(first)
+    registry, (version,) = ModelRegistry(world.serving), versions(world)
+    model = world.folder / "updated"
+    layout.copy_model(registry.folder(version), model)
+    (model / "assets.extra" / "feedback.json").write_text("other labels", encoding="utf-8")
+    told = {"of": version, "updates": 1, "upload": {"source": "labels.csv", "rows": 3}}
+    changed = {"fingerprint": layout.fingerprint(model), "exports_fingerprint": "", "feedback_of": version}
+    record = {**(registry.push_record(version) or {}), **changed, "feedback": told}
+    registry.add(model, version + 1, record)
+    record_missing(Lineage(world.recorder.store), registry)
+    registry.set_validated(version + 1, passed=True, reason="a test")
+    registry.promote(version + 1)
+    pushed = world.push(first, record=False)
+    assert versions(world) == [version, version + 1]
+    assert pushed.get_string_custom_property("pushed_version") == str(version + 1)
+    assert pushed.get_string_custom_property("fingerprint") == changed["fingerprint"]
+    assert json.loads(pushed.get_string_custom_property(FEEDBACK_PROPERTY)) == told
+    assert registry.serving() == version + 1
+    baseline = world.look_up(world.model("second"))
+    assert baseline.get_string_custom_property("state") == "found"
+    assert baseline.get_int_custom_property("serving_version") == version + 1
+    assert next(Path(baseline.uri).rglob("feedback.json")).read_text(encoding="utf-8") == "other labels"
+    # Once its files are damaged, what the run made is pushed.
+    (registry.folder(version + 1) / "saved_model.pb").write_bytes(b"")
+    world.push(first)
+    assert versions(world)[-1] > version + 1
 
 
 def test_push_baseline_and_prediction_work_on_object_storage(
