@@ -88,6 +88,11 @@ test-signing: setup ## Verify a pushed version with OpenSSF Model Signing's own 
 	$(BIN)/uv pip install --quiet --python .model-signing/bin/python --requirement tests/model_registry/model-signing.txt
 	MODEL_SIGNING=.model-signing $(BIN)/python -m pytest --numprocesses 0 tests/model_registry/test_model_signing_tool.py $(ARGS)
 
+.PHONY: test-federated
+test-federated: setup ## Train with two clients over Flower's own server (in an environment of their own).
+	$(MAKE) flower
+	FEDERATED=.federated $(BIN)/python -m pytest --numprocesses 0 tests/federated/test_flower.py $(ARGS)
+
 .PHONY: test-torch
 test-torch: setup ## Export to PyTorch and check what was saved, with its CPU build in an environment of its own.
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .torch
@@ -210,6 +215,18 @@ benchmark-labels: setup ## Hold hours that `label suggest` names against hours d
 	$(BIN)/python -m benchmarks.label_suggestions \
 	  --json benchmarks/results/labels.json --plot benchmarks/results/labels.png $(ARGS)
 
+.PHONY: flower
+flower: setup ## Make Flower's environment, .federated: Flower beside the packages of .venv.
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .federated
+	$(BIN)/python -c "import pathlib, sysconfig; site = sysconfig.get_path('purelib'); \
+	  pathlib.Path('.federated', *pathlib.Path(site).parts[-3:], 'beside.pth').write_text(f'import site; site.addsitedir({site!r})')"
+	$(BIN)/uv pip install --quiet --no-deps --require-hashes --python .federated/bin/python --requirement benchmarks/federated.txt
+
+.PHONY: federated
+federated: setup ## Hold federated training against central training and each client alone (needs Flower's packages).
+	$(MAKE) flower
+	$(BIN)/python -m benchmarks.federated --python .federated/bin/python --json benchmarks/results/federated.json $(ARGS)
+
 .PHONY: clean
 clean: ## Remove what runs wrote (workspace/: spans, models, lineage) and the caches of the tools.
 	rm -rf workspace build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
@@ -217,4 +234,4 @@ clean: ## Remove what runs wrote (workspace/: spans, models, lineage) and the ca
 
 .PHONY: clean-env
 clean-env: ## Remove the environments; the next target makes them again.
-	rm -rf .venv .venv.lock .tracking-servers .model-signing .torch .quality-peers .automl-peers
+	rm -rf .venv .venv.lock .tracking-servers .model-signing .federated .torch .quality-peers .automl-peers

@@ -134,8 +134,13 @@ def imported_modules():
 
 def test_everything_that_is_imported_is_declared():
     names = {canonicalize_name(requirement.name) for requirement in declared()}
-    # NVIDIA's own packages come with the graphics card's software, and are asked for before they are imported.
-    optional = {module.partition(".")[0] for modules in EXTRAS.values() for module in modules} | {"cuda", "tensorrt"}
+    # NVIDIA's packages come with the graphics card's software, Flower is in an environment of its own; both are asked
+    # for before they are imported.
+    optional = {module.partition(".")[0] for modules in EXTRAS.values() for module in modules} | {
+        "cuda",
+        "flwr",
+        "tensorrt",
+    }
     distributions = importlib.metadata.packages_distributions()
     undeclared = {}
     for module, where in imported_modules():

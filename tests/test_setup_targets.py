@@ -184,14 +184,25 @@ ENGINES = ("flink", "prism", "boot")
 @pytest.mark.parametrize(
     ("failing", "steps"),
     [
-        ("", [*ENGINES, "test", "test-tracking", "test-signing", "referee ARGS=--report-absent --timeout 900"]),
-        ("flink", [*ENGINES, "test", "test-tracking", "test-signing", "referee"]),
-        ("prism", [*ENGINES, "test", "test-tracking", "test-signing", "referee"]),
-        ("boot", [*ENGINES, "test", "test-tracking", "test-signing", "referee"]),
+        (
+            "",
+            [
+                *ENGINES,
+                "test",
+                "test-tracking",
+                "test-signing",
+                "test-federated",
+                "referee ARGS=--report-absent --timeout 900",
+            ],
+        ),
+        ("flink", [*ENGINES, "test", "test-tracking", "test-signing", "test-federated", "referee"]),
+        ("prism", [*ENGINES, "test", "test-tracking", "test-signing", "test-federated", "referee"]),
+        ("boot", [*ENGINES, "test", "test-tracking", "test-signing", "test-federated", "referee"]),
         ("test", [*ENGINES, "test"]),
         ("test-tracking", [*ENGINES, "test", "test-tracking"]),
         ("test-signing", [*ENGINES, "test", "test-tracking", "test-signing"]),
-        ("referee", [*ENGINES, "test", "test-tracking", "test-signing", "referee"]),
+        ("test-federated", [*ENGINES, "test", "test-tracking", "test-signing", "test-federated"]),
+        ("referee", [*ENGINES, "test", "test-tracking", "test-signing", "test-federated", "referee"]),
     ],
 )
 def test_ci_runs_the_tests_and_the_referee_wherever_it_is_called_from(project, failing, steps):
@@ -214,7 +225,9 @@ def test_ci_runs_the_tests_and_the_referee_wherever_it_is_called_from(project, f
     assert all(line.startswith(f"make {step}") for line, step in zip(called, steps, strict=True))
     assert all(line.endswith(f" in {project}") for line in called)
     # An engine that cannot be had only leaves tests out.
-    assert done.returncode == (7 if failing in ("test", "test-tracking", "test-signing", "referee") else 0)
+    assert done.returncode == (
+        7 if failing in ("test", "test-tracking", "test-signing", "test-federated", "referee") else 0
+    )
     assert ("Flink's job server cannot be had" in done.stdout) == (failing == "flink")
 
 

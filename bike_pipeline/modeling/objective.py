@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -30,9 +30,13 @@ def loss_of(labels: npt.NDArray[Any]) -> Loss:
     squared log error; the loss then takes targets and answers of that width.
     """
     every = labels.reshape(len(labels), -1)
+    return loss(np.log1p(every.astype(np.float64)).var(axis=0).tolist(), float(every[:, 0].mean()))
+
+
+def loss(variances: Sequence[float], mean: float) -> Loss:
+    """Return the loss of `loss_of` for labels whose log(1 + x) has these variances, and the first of them this mean."""
     # A constant label has no variance; the loss must not divide by it.
-    variances = [max(float(values.var()), 1e-6) for values in np.log1p(every.astype(np.float64)).T]
-    mean = max(float(every[:, 0].mean()), 1e-6)
+    variances, mean = [max(variance, 1e-6) for variance in variances], max(mean, 1e-6)
 
     def squared_log_error(label: keras.KerasTensor, p: keras.KerasTensor, variance: float) -> keras.KerasTensor:
         return ops.mean(ops.square(ops.log1p(label) - p)) / variance

@@ -50,7 +50,7 @@ PLAIN = "plain"
 PLAIN_CODES = ("hour", "hour_workingday", "hour_day_type", "day_type", "holiday_kind", "weather")
 PLAIN_WIDTH = len(WEATHER) + len(PAST) + 1 + len(PLAIN_CODES) + 1
 OUTPUTS = (DENSE, TIME_OF_YEAR, *CODES, DAYS_BEFORE_END, PLAIN)
-# Day types: Monday to Thursday, Friday, Saturday, Sunday with the great holidays, minor
+# Day types: Monday to Thursday, Friday, Saturday, Sunday with the great holidays, minor holidays.
 _OF_WEEKDAY = (3, 0, 0, 0, 0, 1, 2)
 _SUNDAY, _MINOR = 3, 4
 # Days of a common year before each month, and the day that stands for a month where none is sent.
@@ -90,22 +90,31 @@ class LearntSums(NamedTuple):
     Attributes:
         numbers: (2 · number of `MEASURED`,) float64: the sum of each of these columns, then of its square.
         rows: how many rows they are the sums of.
-        last_day: the last day of the rows, counted from 1 January of the first year.
+        first_day: the first day of the rows, counted from 1 January of the first year.
+        last_day: their last day.
     """
 
     numbers: npt.NDArray[np.float64] = np.zeros(2 * len(MEASURED))
     rows: int = 0
+    first_day: float = math.inf
     last_day: float = -math.inf
 
     @classmethod
     def of(cls, columns: Mapping[str, npt.NDArray[Any]]) -> Self:
         """Return the sums of raw columns, (rows,) each."""
         numbers, days = to_learn_from({name: tf.constant(values) for name, values in columns.items()})
-        return cls(numbers.numpy().sum(axis=0), len(days), float(days.numpy().max(initial=-math.inf)))
+        latest = days.numpy()
+        return cls(
+            numbers.numpy().sum(axis=0),
+            len(latest),
+            float(latest.min(initial=math.inf)),
+            float(latest.max(initial=-math.inf)),
+        )
 
     def plus(self, other: LearntSums) -> LearntSums:
         """Return the sums of these rows and others."""
-        return LearntSums(self.numbers + other.numbers, self.rows + other.rows, max(self.last_day, other.last_day))
+        first, last = min(self.first_day, other.first_day), max(self.last_day, other.last_day)
+        return LearntSums(self.numbers + other.numbers, self.rows + other.rows, first, last)
 
     def learnt(self) -> Learnt:
         """Return what the transforms learn; there must be rows."""

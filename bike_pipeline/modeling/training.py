@@ -69,6 +69,7 @@ def fit(
     loss: distribution.Loss,
     strategy: tf.distribute.Strategy | None = None,
     after_epoch: Callable[[int], None] | None = None,
+    ema_momentum: float = objective.EMA_MOMENTUM,
 ) -> list[float]:
     """Train a model in place, from the weights that it has, and return the mean loss of each epoch.
 
@@ -82,13 +83,14 @@ def fit(
         loss: from a batch of targets and the model's answers to a scalar.
         strategy: the replicas to train over; None for one device.
         after_epoch: called with the number of epochs done.
+        ema_momentum: of the moving average of the weights that is kept at the end; 0 keeps the last ones.
     """
     with distribution.scope(strategy):
         optimizer = keras.optimizers.AdamW(
             objective.schedule(training, len(target)),
             weight_decay=training["weight_decay"],
             use_ema=True,
-            ema_momentum=objective.EMA_MOMENTUM,
+            ema_momentum=ema_momentum,
         )
         optimizer.build(model.trainable_variables)
     batch_size, epochs = min(training["batch_size"], len(target)), training["epochs"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,53 @@ def knot_days(days: npt.NDArray[Any], hour: npt.NDArray[Any]) -> float:
     return min(max(float(round(GAPS_A_KNOT * gap_days)), CLOSEST_KNOT_DAYS), KNOT_DAYS)
 
 
+class TrendSums(NamedTuple):
+    """Of rows, what `Trend` is made of; sums of parts add up to those of the whole, in whoever's hands the parts are.
+
+    Attributes:
+        rows: how many rows they are the sums of.
+        days: the sum of the days before the end of training.
+        logarithms: of log(1 + x) of each label, (labels,). Casual riders and members do not grow alike.
+        columns: of each column of the ridge regression, (columns,).
+        gram: of the products of two columns, (columns, columns).
+        moment: of the products of a column and a logarithm, (columns, labels).
+    """
+
+    rows: int
+    days: float
+    logarithms: npt.NDArray[np.float64]
+    columns: npt.NDArray[np.float64]
+    gram: npt.NDArray[np.float64]
+    moment: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, inputs: Mapping[str, npt.NDArray[Any]], labels: npt.NDArray[Any], longest: float) -> Self:
+        """Return the sums of transformed rows and their labels, (rows, …) each.
+
+        `longest` are the days from the first of all rows, whoever has it, to the end of training.
+        """
+        logarithms = np.log1p(labels.astype(np.float64).reshape(len(labels), -1))
+        totals: list[npt.NDArray[np.float64]] = [np.zeros(()), np.zeros(()), np.zeros(())]
+        for start in range(0, len(labels), ROWS_AT_ONCE):
+            part = slice(start, start + ROWS_AT_ONCE)
+            columns = _design({n: values[part] for n, values in inputs.items()}, _months(longest) >= REPEATED_MONTHS)
+            own = columns.sum(axis=0), columns.T @ columns, columns.T @ logarithms[part]
+            totals = [total + more for total, more in zip(totals, own, strict=True)]
+        days = inputs[preprocessing.DAYS_BEFORE_END].astype(np.float64)
+        return cls(len(labels), float(days.sum()), logarithms.sum(axis=0), *totals)
+
+    def plus(self, other: TrendSums) -> TrendSums:
+        """Return the sums of these rows and others."""
+        return TrendSums(
+            self.rows + other.rows,
+            self.days + other.days,
+            self.logarithms + other.logarithms,
+            self.columns + other.columns,
+            self.gram + other.gram,
+            self.moment + other.moment,
+        )
+
+
 @dataclass(frozen=True)
 class Trend:
     """The part of log(1 + rentals) that a model does not learn by steps.
@@ -83,28 +130,37 @@ class Trend:
             inputs: transformed features.
             labels: (rows,) or (rows, labels): rentals, then auxiliary labels.
         """
-        days = inputs[preprocessing.DAYS_BEFORE_END].astype(np.float64)
-        # Of whole months, the last and the first are not there to the day.
-        covered = math.floor(float(days.max()) / DAYS_A_MONTH + 0.5)
-        repeated = covered >= REPEATED_MONTHS
-        # Casual riders and members do not grow alike.
-        logarithms = np.log1p(labels.astype(np.float64).reshape(len(labels), -1))
-        growths = np.zeros(logarithms.shape[1])
-        means = logarithms.mean(axis=0)
+        days = inputs[preprocessing.DAYS_BEFORE_END]
+        sums = TrendSums.of(inputs, labels, float(days.max()))
+        return cls.of(sums, float(days.max()), knot_days(days, inputs["hour"]))
+
+    @classmethod
+    def of(cls, sums: TrendSums, longest: float, spacing: float = KNOT_DAYS) -> Self:
+        """Return the trend of rows by their sums.
+
+        Args:
+            sums: those of all rows.
+            longest: days from the first row to the end of training.
+            spacing: days between two knots.
+        """
+        covered = _months(longest)
+        means = sums.logarithms / sums.rows
+        growths = np.zeros(len(means))
         if covered >= FEWEST_MONTHS:
-            gram, moment = np.zeros(()), np.zeros(())
-            for start in range(0, len(labels), ROWS_AT_ONCE):
-                part = slice(start, start + ROWS_AT_ONCE)
-                columns = _design({name: values[part] for name, values in inputs.items()}, repeated)
-                gram, moment = gram + columns.T @ columns, moment + columns.T @ (logarithms[part] - means)
-            penalty = np.full(len(gram), RIDGE)
+            penalty = np.full(len(sums.gram), RIDGE)
             penalty[-1] = 0.0
-            weights = -np.linalg.solve(gram + np.diag(penalty), moment)[-1]
+            moment = sums.moment - np.outer(sums.columns, means)
+            weights = -np.linalg.solve(sums.gram + np.diag(penalty), moment)[-1]
             growths = np.clip(weights, -LARGEST_GROWTH, LARGEST_GROWTH).round(DECIMALS)
-        starts = means + growths * days.mean() / DAYS_A_MONTH
-        spacing = knot_days(days, inputs["hour"])
-        knots = math.ceil(float(days.max()) / spacing) + 1 if covered >= LEVEL_MONTHS else 0
+        starts = means + growths * sums.days / sums.rows / DAYS_A_MONTH
+        knots = math.ceil(longest / spacing) + 1 if covered >= LEVEL_MONTHS else 0
+        repeated = covered >= REPEATED_MONTHS
         return cls(tuple(starts.tolist()), tuple(growths.tolist()), repeated, spacing, knots)
+
+
+def _months(longest: float) -> int:
+    # Of whole months, the last and the first are not there to the day.
+    return math.floor(longest / DAYS_A_MONTH + 0.5)
 
 
 def _design(inputs: Mapping[str, npt.NDArray[Any]], repeated: bool) -> npt.NDArray[np.float64]:
