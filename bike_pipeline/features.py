@@ -9,7 +9,7 @@ doi 10.24432/C5W894).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -69,6 +69,40 @@ INPUTS: tuple[Feature, ...] = tuple(feature for feature in FEATURES if feature.r
 INPUT_NAMES: tuple[str, ...] = tuple(feature.name for feature in INPUTS)
 LEAKS: tuple[str, ...] = tuple(feature.name for feature in FEATURES if feature.role == "leak")
 LABEL = "cnt"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model answers.
+
+    Attributes:
+        output: name of the served output.
+        unit: its unit, and that of its MAE.
+        metrics: by their names in evaluations; the first is the one that models and slices are compared by.
+        measured_in: what the numbers of an evaluation are, in a sentence.
+    """
+
+    output: str
+    unit: str
+    metrics: tuple[str, ...]
+    measured_in: str
+
+
+# By what a model was trained for (`training.target`).
+ANSWERS: dict[str, Answer] = {
+    "rentals": Answer(
+        LABEL,
+        "rentals an hour",
+        ("mae", "rmse", "rmsle", "bias", "calibration"),
+        "In rentals an hour, on the eval split; bias and calibration as shares.",
+    ),
+    "busy": Answer(
+        "busy_probability",
+        "probability",
+        ("log_loss", "brier", "auc", "precision", "recall", "f1", "calibration", "mae", "rmse"),
+        "Of a probability, on the eval split; precision, recall and F1 at the model's own threshold.",
+    ),
+}
 # What a model is compared with in training: the label, then those that only help to learn it.
 LABELS: tuple[str, ...] = (LABEL, *LEAKS)
 DATE = "dteday"
@@ -98,6 +132,8 @@ OPTIONAL_NAMES: tuple[str, ...] = tuple(feature.name for feature in OPTIONAL_INP
 # The signatures that a served model has; modules that ask for them do without TensorFlow.
 SERVING_DEFAULT, SERVING_ALL_INPUTS, SERVING_EXAMPLES = "serving_default", "serving_all_inputs", "serving_examples"
 SERVING_INTERVALS = "serving_intervals"
+# Of a model that answers a class, for Classify requests.
+SERVING_CLASSIFY = "serving_classify"
 BY_NAME |= {feature.name: feature for feature in OPTIONAL_INPUTS}
 MODEL_INPUTS: tuple[Feature, ...] = (*REQUIRED_INPUTS, *OPTIONAL_INPUTS)
 
@@ -121,6 +157,23 @@ def slice_name(slicing: str, value: str | int | None) -> str:
         "season": SEASONS,
     }
     return names.get(slicing, {}).get(number, f"{slicing} {value}")
+
+
+def answer_among(names: Iterable[str]) -> str:
+    """Return which of the outputs of a signature, or of the entries of golden rows, is the answer; else a KeyError."""
+    known = {answer.output for answer in ANSWERS.values()}
+    found = [name for name in names if name in known]
+    if len(found) != 1:
+        raise KeyError(LABEL)
+    return found[0]
+
+
+def answer_measured(names: Iterable[str]) -> Answer:
+    """Return what was measured, of the names in a row of an evaluation's metrics."""
+    there = set(names)
+    whole = [answer for answer in ANSWERS.values() if there >= {*answer.metrics}]
+    # Earlier releases measured less of rentals.
+    return whole[0] if whole else ANSWERS["rentals"]
 
 
 def as_record(feature: Feature) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.exporting.formats import registry
 from bike_pipeline.lineage.store.connection import connection_config
 from bike_pipeline.modeling import evaluation
+from bike_pipeline.modeling.targets import KINDS
 from bike_pipeline.rollout.promotion import RolloutTargets
 from bike_pipeline.settings import Settings
 from bike_pipeline.source_hash import PACKAGE, this_source
@@ -50,7 +51,8 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
     # A format that nobody installed is found before hours of training and not after.
     formats = registry.formats_of((*settings.exporting.all_formats, *settings.exporting.compression.formats))
     schema_hash = hashlib.sha256(settings.schema_path.read_bytes()).hexdigest()
-    metric_set = evaluation.metric_set()
+    target = KINDS[settings.training.target]
+    metric_set = evaluation.metric_set(target)
     in_memory_rows = settings.data.in_memory_rows
     gate, training = settings.gate.model_dump_json(), settings.training.model_dump(mode="json")
 
@@ -151,7 +153,7 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
             baseline_model=baseline_lookup.outputs["baseline_model"],
             schema=schema,
             example_splits=[EVAL],
-            eval_config=evaluation.eval_config(settings.evaluation),
+            eval_config=evaluation.eval_config(settings.evaluation.of(target.name), target),
             module_path="bike_pipeline.modeling.evaluation",
         ),
         Stage.EVALUATOR,

@@ -32,6 +32,9 @@ TRAINING: dict[str, Any] = {
     "tree_depth": 3,
     "tree_learning_rate": 0.3,
     "warm_start": False,
+    "target": "rentals",
+    "busy_above": None,
+    "busy_quantile": 0.75,
     "strategy": "none",
     "workers": 2,
     "worker_timeout": 300.0,
@@ -47,7 +50,7 @@ TRAINING: dict[str, Any] = {
 # Fixtures that take long to make: the files that use the same one are tested by the same process.
 SHARED = (
     ("story",),
-    ("exported", "transform_graph", "full_size", "servable_model", "model_server"),
+    ("exported", "busy_model", "transform_graph", "full_size", "servable_model", "model_server"),
     ("simple_models", "simple_server"),
     ("small_model", "bundles"),
 )
@@ -253,3 +256,16 @@ def exported(few_rows: dict[str, Any], transform_graph: Path, tmp_path_factory: 
     start = training.first_feedback(model, str(transform_graph), TRAINING, early)
     saved_model.write(model, str(transform_graph), str(path), training.evidence(few_rows), start)
     return Exported(model, losses, path, transform_graph, few_rows)
+
+
+@pytest.fixture(scope="session")
+def busy_model(few_rows: dict[str, Any], transform_graph: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A model of the target `busy`, of a network and trees, made of the few rows as the Trainer makes it."""
+    from bike_pipeline.modeling import target_choice, training
+
+    section = {**TRAINING, "target": "busy", "architecture": "blend", "epochs": 6}
+    folder, graph = tmp_path_factory.mktemp("busy"), str(transform_graph)
+    target = target_choice.target_of(few_rows, graph, section, seed=7)
+    model, losses = training.train(few_rows, graph, section, seed=7, target=target)
+    training.write((model, losses), few_rows, graph, section, str(folder / "run"), str(folder / "model"), target=target)
+    return Exported(model, losses, folder / "model", transform_graph, few_rows)

@@ -171,6 +171,8 @@ ON_BEAM = {Stage.EXAMPLE_GEN, Stage.STATISTICS_GEN, Stage.TRANSFORM, Stage.EVALU
 # Those that train a model.
 TRAINED = {Stage.TRAINER, Stage.EXPORTER, Stage.TUNER}
 LOOKUPS = {Stage.WARM_START_LOOKUP, Stage.BASELINE_LOOKUP}
+# Those that read a model's files.
+READING = LOOKUPS | {Stage.EVALUATOR, Stage.MODEL_CARD, Stage.PUSHER}
 # Those whose drivers ask ML Metadata.
 ASKING = LOOKUPS | {Stage.HYPERPARAMETERS_LOOKUP, Stage.MODEL_CARD, Stage.PUSHER}
 
@@ -195,11 +197,12 @@ ASKING = LOOKUPS | {Stage.HYPERPARAMETERS_LOOKUP, Stage.MODEL_CARD, Stage.PUSHER
         ("data/spans.py", {Stage.EXAMPLE_GEN, Stage.MODEL_CARD}),
         ("data/plausibility.py", {Stage.DATA_GATE}),
         # Those that read a model's files know what it is written by.
-        ("modeling/preprocessing.py", LOOKUPS | TRAINED | {Stage.TRANSFORM, Stage.EVALUATOR}),
+        ("modeling/preprocessing.py", READING | TRAINED | {Stage.TRANSFORM}),
         ("modeling/architectures/deep.py", TRAINED),
         # Only a process of its own runs it.
         ("modeling/cluster.py", TRAINED),
-        ("modeling/metrics.py", {Stage.EVALUATOR, Stage.EXPORTER, Stage.TUNER}),
+        # What a model answers knows what it is measured by.
+        ("modeling/metrics.py", READING | TRAINED),
         ("modeling/rows.py", ON_BEAM | {Stage.DATA_GATE, Stage.TRAINER, Stage.EXPORTER, Stage.MODEL_CARD, Stage.TUNER}),
         ("features.py", set(Stage) - {Stage.SCHEMA_GEN, Stage.EXAMPLE_VALIDATOR}),
         ("lineage/queries/evidence.py", {Stage.MODEL_CARD, Stage.PUSHER}),
@@ -212,7 +215,7 @@ ASKING = LOOKUPS | {Stage.HYPERPARAMETERS_LOOKUP, Stage.MODEL_CARD, Stage.PUSHER
         ("model_registry/model_signature.py", ASKING | {Stage.EXPORTER}),
         ("rollout/validation.py", {Stage.PUSHER}),
         ("serving/server/answering.py", {Stage.PUSHER}),
-        ("settings/training.py", LOOKUPS | TRAINED | {Stage.EVALUATOR, Stage.PUSHER}),
+        ("settings/training.py", READING | TRAINED),
         ("settings/tree.py", set()),
         ("errors.py", set()),
         ("progress.py", set()),

@@ -212,3 +212,56 @@ def test_an_option_is_a_finite_number_too(command, value):
     done = CliRunner().invoke(cli.command, [name, f"{option}={value}"])
     assert done.exit_code == ExitCode.USAGE
     assert option in done.output
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("evaluation.busy.value_thresholds=[]", "no overall limit for log_loss, brier, auc"),
+        ("evaluation.busy.value_thresholds=[{metric: auc, upper: 0.9}]", "auc takes lower, and nothing else"),
+        ("evaluation.busy.value_thresholds=[{metric: brier, lower: 0.1, upper: 0.2}]", "brier takes upper"),
+        (
+            "evaluation.busy.value_thresholds=[{metric: calibration, lower: 0.8, upper: 0.9}]",
+            "calibration is best at 1: it takes an `upper` above that",
+        ),
+        ("evaluation.busy.value_thresholds=[{metric: mae, upper: 1}]", "metric"),
+        (
+            "evaluation.busy.change_thresholds=[{metric: brier, max_increase: 0.1}]",
+            "log_loss and brier need overall limits",
+        ),
+        (
+            "evaluation.change_thresholds=[{metric: log_loss, max_increase: 0.1}]",
+            "Input should be 'mae', 'rmse' or 'rmsle'",
+        ),
+        ("training.target=often", "training.target"),
+        ("training.busy_quantile=1", "training.busy_quantile"),
+    ],
+)
+def test_limits_of_a_classifier_are_held_to_their_metrics(assignment, said):
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(None, (assignment,))
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("assignments", "said"),
+    [
+        (("training.strategy=mirrored",), "the target busy is trained on one device"),
+        (("exporting.compression.methods=[pruning]",), "its methods know rentals alone, not busy"),
+        (("tuning.enabled=true",), "mae is no metric of the target busy"),
+    ],
+)
+def test_what_another_target_does_without_is_refused(assignments, said):
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(None, ("training.target=busy", *assignments))
+    assert said in str(caught.value)
+
+
+def test_the_configuration_of_the_classifier_is_whole():
+    settings = load_settings("configs/busy.yaml", ("tuning.enabled=true",))
+    assert (settings.training.target, settings.serving.model_name) == ("busy", "bike_busy")
+    own = settings.evaluation.of("busy")
+    assert {limit.metric for limit in own.value_thresholds} == {
+        "log_loss", "brier", "auc", "precision", "recall", "f1", "calibration",
+    }  # fmt: skip
+    assert settings.evaluation.of("rentals") == settings.evaluation

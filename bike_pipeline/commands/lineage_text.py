@@ -9,7 +9,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from bike_pipeline.commands.shared import BLESSED, METRIC_NAMES, table
-from bike_pipeline.features import slice_name
+from bike_pipeline.features import answer_measured, slice_name
 from bike_pipeline.stages import Stage
 
 if TYPE_CHECKING:
@@ -97,10 +97,11 @@ def _gates(gates: dict[str, Any]) -> Table:
 
 def _metrics(metrics: list[dict[str, Any]]) -> Table:
     rows = []
+    shown = answer_measured(metrics[0] if metrics else ()).metrics
     for row in sorted(metrics, key=lambda row: row["slicing"] != "overall"):
-        values = ("-" if row.get(m) is None else f"{row[m]:.3f}" for m in METRIC_NAMES)
+        values = ("-" if row.get(m) is None else f"{row[m]:.3f}" for m in shown)
         rows.append((slice_name(row["slicing"], row["slice"]), f"{row['rows']:,.0f}", *values))
-    numbers = ("rows", *METRIC_NAMES.values())
+    numbers = ("rows", *(METRIC_NAMES[m] for m in shown))
     return table(("slice", *numbers), rows, right=numbers)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bike_pipeline.commands import shared
+from bike_pipeline.features import ANSWERS
 from bike_pipeline.use_cases.export import METHODS
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ def models_command(settings: Settings, cluster: bool, as_json: bool) -> None:
 
 def _models_view(found: list[ModelRecord]) -> shared.Parts:
     rows = []
+    # A workspace may hold models of several targets.
+    kinds = [a for a in ANSWERS.values() if any(a.metrics[0] in model.metrics for model in found)]
+    there = {name for answer in kinds or [ANSWERS["rentals"]] for name in answer.metrics}
+    shown = [name for name in shared.METRIC_NAMES if name in there]
     for model in found:
         served = "-" if model.served_version is None else str(model.served_version)
         rows.append(
@@ -42,10 +47,10 @@ def _models_view(found: list[ModelRecord]) -> shared.Parts:
                 f"{model.span} v{model.version}",
                 shared.BLESSED[model.blessed],
                 f"{served} (serving)" if model.serving else f"{served} (NOT serving)" if model.wrong else served,
-                *(f"{model.metrics[m]:.3f}" if m in model.metrics else "-" for m in shared.METRIC_NAMES),
+                *(f"{model.metrics[m]:.3f}" if m in model.metrics else "-" for m in shown),
             )
         )
-    names = tuple(shared.METRIC_NAMES.values())
+    names = tuple(shared.METRIC_NAMES[m] for m in shown)
     wrong = [f"version {m.served_version} is promoted and cannot serve: {m.wrong}" for m in found if m.wrong]
     return [shared.table(("model", "trained (UTC)", "span", "blessed", "served as", *names), rows, right=names), *wrong]
 

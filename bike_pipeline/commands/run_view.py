@@ -27,6 +27,8 @@ _MARKS = {
     "failed": ("✘", "bold red"),
 }
 _WORST_SLICES = 5
+# Metrics beside their baseline.
+_SHOWN = 4
 _NEXT_STEPS = (
     ("make retrain", "the second half arrives: train again, against this model"),
     ("bike-pipeline models", "what was trained, blessed and served"),
@@ -171,15 +173,16 @@ def _comparison(candidate: dict[Any, Any], baseline: dict[Any, Any]) -> Table:
     made = Table(box=None, pad_edge=False, collapse_padding=bool(baseline))
     made.add_column("rows of the eval split", overflow="fold")
     made.add_column("rows", justify="right", overflow="fold")
-    for metric in ("mae", "rmse", "rmsle", "bias"):
+    shown = features.answer_measured(candidate["overall", ""]).metrics[:_SHOWN]
+    for metric in shown:
         made.add_column(METRIC_NAMES[metric], justify="right", overflow="fold")
         if baseline:
             made.add_column("baseline", justify="right", style="dim", overflow="fold")
-    slices = sorted((k for k in candidate if k[0] != "overall"), key=lambda k: -_error_of(candidate[k]))
+    slices = sorted((k for k in candidate if k[0] != "overall"), key=lambda k: -_error_of(candidate[k], shown[0]))
     for key in [("overall", ""), *slices[:_WORST_SLICES]]:
         row = candidate[key]
         cells = [features.slice_name(*key), f"{row['rows']:,.0f}"]
-        for metric in ("mae", "rmse", "rmsle", "bias"):
+        for metric in shown:
             cells.append(_number(metric, row.get(metric)))
             if baseline:
                 cells.append(_number(metric, baseline.get(key, {}).get(metric)))
@@ -208,9 +211,9 @@ def _changes(report: Any) -> list[RenderableType]:
     return [Text(f"\n{title}", style="bold"), made, *notes]
 
 
-def _error_of(row: Any) -> float:
-    """Return a slice's MAE; one that is not a number is the worst."""
-    return math.inf if row["mae"] is None else float(row["mae"])
+def _error_of(row: Any, metric: str) -> float:
+    """Return a slice's error; one that is not a number is the worst."""
+    return math.inf if row[metric] is None else float(row[metric])
 
 
 def _decisions(report: Any) -> Table:
@@ -242,4 +245,4 @@ def _number(metric: str, value: float | None) -> str:
         return "-"
     if metric == "bias":
         return f"{value:+.1%}"
-    return f"{value:.3f}" if metric == "rmsle" else f"{value:.1f}"
+    return f"{value:.1f}" if metric in ("mae", "rmse") else f"{value:.3f}"

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
 
 
-PREDICTION = "predicted_cnt"
+# How many decimals an answer is written with, by its unit.
+_DECIMALS = {"rentals an hour": 2, "probability": 4}
 
 
 @shared.command()
@@ -44,7 +45,7 @@ def predict_command(settings: Settings, as_json: bool, intervals: bool, records:
     A record names the model's inputs; its date (dteday) stands for year, month, weekday and, with holiday, working day.
     Values are read as those of an ingest, and one that contradicts the date is refused.
     JSON is answered with one number a record, CSV with the same rows and a column predicted_cnt; with --intervals, with
-    records that hold the quantiles.
+    records that hold the quantiles. A model of another target (training.target) answers that, in a column of its name.
 
     The model is loaded from the serving folder into this process; with --server, a model server that speaks TF
     Serving's protocols is asked instead, and this process loads no TensorFlow.
@@ -69,7 +70,8 @@ def predict_command(settings: Settings, as_json: bool, intervals: bool, records:
         else:
             predicted, found = predict(settings, parsed, source=where, **options), [{} for _ in parsed]
         as_numbers = is_json(text) and not (as_json or intervals)
-        _write(screen, parsed, predicted, found, as_csv=not (is_json(text) or as_json), as_numbers=as_numbers)
+        answer = features.ANSWERS[settings.training.target]
+        _write(screen, parsed, predicted, found, answer, as_csv=not (is_json(text) or as_json), as_numbers=as_numbers)
 
 
 def _write(
@@ -77,23 +79,25 @@ def _write(
     parsed: Sequence[Record],
     predicted: Sequence[float],
     quantiles: Sequence[dict[str, float]],
+    answer: features.Answer,
     *,
     as_csv: bool,
     as_numbers: bool,
 ) -> None:
     """Write the answers: as JSON records, as numbers, or as the CSV that was sent with columns more."""
-    answers = [{PREDICTION: value, **row} for value, row in zip(predicted, quantiles, strict=True)]
+    name, decimals = f"predicted_{answer.output}", _DECIMALS[answer.unit]
+    answers = [{name: value, **row} for value, row in zip(predicted, quantiles, strict=True)]
     if not as_csv:
-        for record, answer in zip(parsed, answers, strict=True):
+        for record, found in zip(parsed, answers, strict=True):
             # JSON has no word for what is no number; nothing else in the output is touched.
-            rounded = {name: round(value, 2) if math.isfinite(value) else None for name, value in answer.items()}
-            screen.write(json.dumps(rounded[PREDICTION] if as_numbers else {**record, **rounded}) + "\n")
+            rounded = {key: round(value, decimals) if math.isfinite(value) else None for key, value in found.items()}
+            screen.write(json.dumps(rounded[name] if as_numbers else {**record, **rounded}) + "\n")
         return
-    names = [*(name for name in parsed[0] if name not in answers[0]), *answers[0]]
-    writer = csv.DictWriter(screen, names, lineterminator="\n")
+    columns = [*(column for column in parsed[0] if column not in answers[0]), *answers[0]]
+    writer = csv.DictWriter(screen, columns, lineterminator="\n")
     writer.writeheader()
-    for record, answer in zip(parsed, answers, strict=True):
-        writer.writerow({**record, **{name: f"{value:.2f}" for name, value in answer.items()}})
+    for record, found in zip(parsed, answers, strict=True):
+        writer.writerow({**record, **{key: f"{value:.{decimals}f}" for key, value in found.items()}})
 
 
 def _read(records: str) -> tuple[str, str]:

@@ -26,7 +26,19 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 # What a result is shown as: texts, one a line, what rich renders, and lists of these.
 Parts: TypeAlias = "RenderableType | Sequence[Parts]"
-METRIC_NAMES = {"mae": "MAE", "rmse": "RMSE", "rmsle": "RMSLE", "bias": "bias", "calibration": "calibration"}
+METRIC_NAMES = {
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "rmsle": "RMSLE",
+    "bias": "bias",
+    "log_loss": "log loss",
+    "brier": "Brier",
+    "auc": "AUC",
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "calibration": "calibration",
+}
 BLESSED = {True: "yes", False: "no", None: "not evaluated"}
 
 PATH = click.Path(path_type=Path)

@@ -24,7 +24,7 @@ from bike_pipeline.components.base import Artifacts
 from bike_pipeline.errors import BaselineError
 from bike_pipeline.lineage.store.metadata_store import COMPLETE, Lineage, prop
 from bike_pipeline.model_registry import is_intact, local_copy
-from bike_pipeline.modeling import saved_model
+from bike_pipeline.modeling import saved_model, targets
 from bike_pipeline.stages import FOUND, NONE, REASON_PROPERTY, RESET, STATE_PROPERTY, VERSION_PROPERTY, Stage
 
 _RESOLVED = "baseline"
@@ -63,8 +63,8 @@ class BaselineLookupExecutor(base_executor.BaseExecutor):
         """Set `state` ("found", "none" or "reset") and `reason` on the output, and copy the model where found.
 
         Raises:
-            BaselineError: the serving model is gone or damaged, or it takes other inputs or was measured otherwise than
-                the candidate, and no reset was accepted.
+            BaselineError: the serving model is of another target; or it is gone or damaged, takes other inputs or was
+                measured otherwise than the candidate, and no reset was accepted.
         """
         output = artifact_utils.get_single_instance(output_dict["baseline_model"])
         baseline = json.loads(exec_properties[_RESOLVED])
@@ -105,10 +105,15 @@ def _payload(baseline: dict[str, Any]) -> str:
 
 
 def _difference(baseline: dict[str, Any], source: str, candidate: types.Artifact, metric_set: str) -> str:
+    path = path_utils.serving_model_dir(candidate.uri)
+    earlier, later = saved_model.target_of(source), saved_model.target_of(path)
+    targets.require_same(earlier.name, later.name, Stage.BASELINE_LOOKUP)
     if baseline["metric_set"] != metric_set:
         return "the set of metrics or slices has changed since it was blessed"
+    if moved := later.moved_from(earlier):
+        return moved
     before = saved_model.signature_of(source)
-    now = saved_model.signature_of(path_utils.serving_model_dir(candidate.uri))
+    now = saved_model.signature_of(path)
     # One that is new changes nothing for anybody.
     for name in sorted(before):
         if before[name] != now.get(name):

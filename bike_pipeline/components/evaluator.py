@@ -52,9 +52,8 @@ class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
 
         Raises:
             DataError: the examples cannot be evaluated, or are not as many as ExampleGen recorded.
-            ModelError: the candidate does not say which slices it was trained on.
+            ModelError: the candidate does not say which slices it was trained on, or what it answers.
         """
-        settings = EvaluationSettings.model_validate_json(exec_properties["evaluation"])
         lookup = artifact_utils.get_single_instance(input_dict["baseline_model"])
         state = lookup.get_string_custom_property(STATE_PROPERTY)
         models = {evaluation.CANDIDATE: artifact_utils.get_single_instance(input_dict["model"])}
@@ -63,26 +62,30 @@ class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
         output = artifact_utils.get_single_instance(output_dict["evaluation"])
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         folders = {name: path_utils.serving_model_dir(model.uri) for name, model in models.items()}
+        target = saved_model.target_of(folders[evaluation.CANDIDATE])
+        settings = EvaluationSettings.model_validate_json(exec_properties["evaluation"]).of(target.name)
         measured = self._measure(folders, examples, output.uri, exec_properties["in_memory_rows"])
         config = config_pb2.EvalConfig()
         proto_utils.json_to_proto(exec_properties["eval_config"], config)
         blessed_by_tfma = tfma_output.judge(output.uri, measured, config, folders, examples.uri)
 
-        candidate = evaluation.read_metrics(output.uri, evaluation.CANDIDATE)
-        baseline = evaluation.read_metrics(output.uri, evaluation.BASELINE) if len(models) > 1 else None
+        candidate = evaluation.read_metrics(output.uri, evaluation.CANDIDATE, target)
+        baseline = evaluation.read_metrics(output.uri, evaluation.BASELINE, target) if len(models) > 1 else None
         by_slice = paired_bootstrap.changes(measured, evaluation.CANDIDATE, evaluation.BASELINE, settings.bootstrap)
         changes = {evaluation.key_of_slice(key): by_metric for key, by_metric in by_slice.items()}
-        decisions = evaluation.decide(settings, candidate, baseline, measured.naive_mae, changes)
+        decisions = evaluation.decide(settings, candidate, baseline, measured.naive, changes, target)
         trained = _trained_slices(folders[evaluation.CANDIDATE])
-        backtest = _backtest(folders[evaluation.CANDIDATE])
-        decisions += evaluation.interval_decisions(settings, backtest)
+        backtest = _backtest(folders[evaluation.CANDIDATE]) if target.is_corrected else None
+        if target.is_corrected:
+            decisions += evaluation.interval_decisions(settings, backtest)
         decisions += list(evaluation.unjudged(settings, candidate, trained, decisions))
         looked_up = {
             "state": state,
             "reason": lookup.get_string_custom_property(REASON_PROPERTY),
             "serving_version": lookup.get_int_custom_property(VERSION_PROPERTY),
         }
-        report = evaluation.report(settings, decisions, candidate, baseline, looked_up, measured.naive_maes, backtest)
+        naive = measured.naive_by_name
+        report = evaluation.report(settings, decisions, candidate, baseline, looked_up, naive, backtest, target)
         for warning in report["warnings"]:
             logging.warning("Evaluator: %s", warning)
         report["blessed_by_tfma"] = blessed_by_tfma
@@ -109,6 +112,7 @@ class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
         for artifact in (output, blessing):
             artifact.set_string_custom_property("baseline_state", state)
             artifact.set_string_custom_property("metric_set", exec_properties["metric_set"])
+            artifact.set_string_custom_property("target", target.says)
 
     def _measure(self, folders: dict[str, str], examples: types.Artifact, output: str, in_memory_rows: int) -> Measured:
         split = artifact_utils.get_split_uri([examples], EVAL)

@@ -22,7 +22,7 @@ from bike_pipeline.components.base import Artifacts
 from bike_pipeline.lineage.queries.evidence import GATES
 from bike_pipeline.lineage.reports import model_card
 from bike_pipeline.lineage.store.metadata_store import Lineage
-from bike_pipeline.modeling import rows
+from bike_pipeline.modeling import rows, saved_model
 from bike_pipeline.modeling.permutation_importance import permutation_importance
 from bike_pipeline.stages import DECISIONS_FILE, EVAL, Stage
 
@@ -68,10 +68,12 @@ class ModelCardExecutor(base_executor.BaseExecutor):
             Stage.MODEL_CARD,
             every=max(1, there // exec_properties["rows"]),
         )
-        label = columns.pop(features.LABEL)
+        model = path_utils.serving_model_dir(artifact_utils.get_single_uri(input_dict["model"]))
+        target = saved_model.target_of(model)
+        label = target.label(columns.pop(features.LABEL))
         progress.report(0.1, "permuting each input")
         explanations = permutation_importance(
-            LoadedModel(path_utils.serving_model_dir(artifact_utils.get_single_uri(input_dict["model"]))).predict,
+            LoadedModel(model).predict,
             columns,
             label,
             names,
@@ -80,15 +82,16 @@ class ModelCardExecutor(base_executor.BaseExecutor):
         )
         card = {
             **json.loads(output.get_string_custom_property(RECORD_PROPERTY)),
+            **model_card.of_target(target.described()),
             # Of this evaluation: the model may have been evaluated by other limits since.
             "gates": {name: decided.get(name) for name in GATES},
             "metrics": decided["candidate_metrics"],
-            "explanations": explanations,
+            "explanations": {**explanations, "unit": target.unit},
         }
         Path(output.uri).mkdir(parents=True, exist_ok=True)
         model_card.write(card, output.uri)
         most = explanations["inputs"][:_NAMED]
-        text = ", ".join(f"{i['name']} {i['mae_increase'] or 0.0:+.1f}" for i in most)
+        text = ", ".join(f"{i['name']} {i['mae_increase'] or 0.0:+.3g}" for i in most)
         output.set_string_custom_property(SUMMARY_PROPERTY, f"MAE without {text}")
 
 

@@ -36,6 +36,8 @@ from bike_pipeline.model_registry import (
     signing,
     verification,
 )
+from bike_pipeline.modeling import saved_model
+from bike_pipeline.modeling.targets import RENTALS, require_same
 from bike_pipeline.rollout import promotion
 from bike_pipeline.rollout.promotion import RolloutTargets
 from bike_pipeline.stages import FEEDBACK_PROPERTY
@@ -76,6 +78,7 @@ class PusherExecutor(stock.Executor):
 
         Raises:
             ServerError: the version does not pass its validation, or a server does not follow; it stays pushed.
+            BaselineError: models of another target serve under this base path.
             ConfigurationError: the configured signing key cannot be used.
             StorageError: the serving folder or the local signing key cannot be written.
         """
@@ -93,14 +96,15 @@ class PusherExecutor(stock.Executor):
         rollout = exec_properties.get("promotion")
         targets = RolloutTargets.model_validate_json(rollout) if rollout else None
         registry = ModelRegistry(base_path)
+        target = saved_model.target_of(source).name
+        present = registry.versions()
+        newest = _newest(registry, present, target)
         if targets:
             # Before there is a version that must not serve yet.
             registry.begin()
         fingerprint = layout.fingerprint(source)
         exports = Path(artifact_utils.get_single_instance(input_dict["exports"]).uri)
         exports_fingerprint = report.fingerprint_when_pushed(exports)
-        present = registry.versions()
-        newest = registry.push_record(present[-1]) if present else None
         # Labels that came since made another version of the same model, which holds all that this one does.
         updated = newest if newest is not None and "feedback_of" in newest else None
         there = (updated["fingerprint"], updated["exports_fingerprint"]) if updated else None
@@ -121,6 +125,7 @@ class PusherExecutor(stock.Executor):
                 "model_uri": model.uri,
                 "fingerprint": fingerprint,
                 "metric_set": metric_set,
+                "target": target,
                 "exports": report.passed(exports),
                 "exports_fingerprint": exports_fingerprint,
                 "pushed_at_ms": int(time.time() * 1000),
@@ -143,6 +148,18 @@ class PusherExecutor(stock.Executor):
         pushed.set_string_custom_property("fingerprint", fingerprint)
         pushed.set_string_custom_property("exports_fingerprint", exports_fingerprint)
         pushed.set_string_custom_property("metric_set", metric_set)
+        pushed.set_string_custom_property("target", target)
+
+
+def _newest(registry: ModelRegistry, present: list[int], target: str) -> dict[str, Any] | None:
+    """Return the push record of the newest version that is present; BaselineError if it is of another target.
+
+    That holds also where the metadata know nothing of the versions. Earlier releases pushed rentals alone.
+    """
+    newest = registry.push_record(present[-1]) if present else None
+    if newest is not None:
+        require_same(newest.get("target", RENTALS.name), target, registry.uri(present[-1]))
+    return newest
 
 
 def _is_whole(destination: str, fingerprint: str, exports_fingerprint: str) -> bool:

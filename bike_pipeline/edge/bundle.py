@@ -72,8 +72,8 @@ def read_exports(version: Path, trusted: Mapping[str, PublicKey], force: bool) -
     `force` goes against the edge gate, never against a signature or a format's own check.
 
     Raises:
-        EdgeError: the version is not what was signed, has no LiteRT export that passed, or the edge gate did not bless
-            it.
+        EdgeError: the version is not what was signed, answers something else than rentals, has no LiteRT export that
+            passed, or the edge gate did not bless it.
     """
     # The evidence behind the model is what `verify` is for.
     for check in verification.checks(version, trusted, bound=signing.required(), evidence=False):
@@ -85,6 +85,12 @@ def read_exports(version: Path, trusted: Mapping[str, PublicKey], force: bool) -
             )
     folder = version / EXPORTS_FOLDER
     report, golden = _read_json(folder / PARITY_FILE), _read_json(folder / "golden.json")
+    if features.LABEL not in golden:
+        raise EdgeError(
+            "devices take models that answer rentals, and this one does not",
+            where=str(version),
+            fix="push a model of the target rentals; this one's exports lie in its folder, for programs of your own",
+        )
     formats = {
         name: entry
         for name, entry in dict(report.get("formats") or {}).items()

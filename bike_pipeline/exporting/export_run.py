@@ -160,9 +160,9 @@ def run(
             where=str(source.saved_model),
             fix="run the pipeline: it trains a model that answers NaN there, which models of earlier releases do not",
         )
-    written = reports.write_golden(folder, golden_rows, reference.golden)
     answers = {name: measured.evaluated for name, measured in done.measured.items()}
     sums = quality.sums_by_format(source.saved_model, evaluated, answers)
+    written = reports.write_golden(folder, golden_rows, reference.golden, sums.target.answer)
     entries = {}
     for format_ in formats:
         entry = FormatReport(

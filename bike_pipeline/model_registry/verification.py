@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bike_pipeline import features
 from bike_pipeline.errors import and_more
 from bike_pipeline.model_registry import layout, model_signature, signing
 from bike_pipeline.model_registry.model_signature import Check, Manifest, NoManifestError
@@ -197,7 +198,9 @@ def _gates(gates: Mapping[str, Any]) -> tuple[str, str]:
 def _metrics(metrics: Any) -> tuple[str, str]:
     rows = metrics if isinstance(metrics, list) else []
     overall = next((row for row in rows if isinstance(row, dict) and row.get("slicing") == "overall"), None)
-    mae = overall.get("mae") if overall else None
-    if not isinstance(mae, int | float) or not math.isfinite(mae):
+    metric = features.answer_measured(overall or ()).metrics[0]
+    error = overall.get(metric) if overall else None
+    if not isinstance(error, int | float) or not math.isfinite(error):
         return "the overall metrics are missing", ""
-    return "", f"MAE {mae:.1f} overall, {len(rows) - 1} slices"
+    shown = f"MAE {error:.1f}" if metric == "mae" else f"{metric.replace('_', ' ')} {error:.3f}"
+    return "", f"{shown} overall, {len(rows) - 1} slices"

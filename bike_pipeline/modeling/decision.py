@@ -21,7 +21,8 @@ class Decision:
         metric: the metric; "limits", how many judge a slice, for "coverage".
         slice: the slice's value; "" for overall.
         value: the candidate's metric; for "change" the relative increase; for "reference" the ratio.
-        upper: the largest passing value; of a "change" with an interval by weeks, what `low` must not be above.
+        upper: the largest passing value, infinite where there is none; of a "change" with an interval by weeks, what
+            `low` must not be above.
         binding: whether it decides; a slice with too few `rows`, weeks and days is reported only.
         passed: whether the value lies within the limits. A value that is missing or not a number never passes.
         note: why a slice is not judged; "" for the other kinds.
@@ -62,6 +63,7 @@ class Decision:
         if self.note:
             return f"{where}, {self.rows} rows: not judged: {self.note}"
         limits = f"at most {self.upper:g}" if self.lower is None else f"between {self.lower:g} and {self.upper:g}"
+        limits = limits if math.isfinite(self.upper) else f"at least {self.lower:g}"
         what = {
             "value": self.metric,
             "change": f"{self.metric} against the baseline",

@@ -21,6 +21,7 @@ from bike_pipeline.modeling.feedback import NO_BACKTEST, Backtest
 from bike_pipeline.modeling.paired_bootstrap import DAYS_A_WEEK, Change
 from bike_pipeline.modeling.slice_sums import SliceKey
 from bike_pipeline.modeling.slices import OVERALL, SLICINGS, RowsBySlice
+from bike_pipeline.modeling.targets import RENTALS, Target
 from bike_pipeline.settings.evaluation import EvaluationSettings
 from bike_pipeline.storage.files import as_pattern
 
@@ -33,17 +34,19 @@ SliceMetrics = dict[tuple[str, str], dict[str, float]]
 SliceChanges = Mapping[tuple[str, str], Mapping[str, Change]]
 
 
-def metric_set() -> str:
+def metric_set(target: type[Target] = Target) -> str:
     """Return a hash of what is measured: metrics, slicings, signature. Models compare only under the same one."""
-    measured = [sorted(metrics.METRICS), sorted(SLICINGS), features.HOUR_BANDS, features.SERVING_EXAMPLES]
+    measured = [sorted(target.formulas), sorted(SLICINGS), features.HOUR_BANDS, features.SERVING_EXAMPLES]
     return hashlib.sha256(json.dumps(measured).encode()).hexdigest()
 
 
-def eval_config(settings: EvaluationSettings) -> config_pb2.EvalConfig:
-    """Return TFMA's configuration: both models through the served signature, on raw counts.
+def eval_config(settings: EvaluationSettings, target: type[Target] = Target) -> config_pb2.EvalConfig:
+    """Return TFMA's configuration: both models through the served signature, by the limits of a target's settings.
 
-    TFMA itself enforces the overall thresholds, those against the baseline where they hold whatever an interval says;
-    `decide` adds the intervals and the slices.
+    Metrics of a count are classes by which TFMA can measure the files by itself. Those of a probability stand there by
+    name, as those that a graph computes: which hour is busy is known only when the model is trained. TFMA itself
+    enforces the overall thresholds, those against the baseline where they hold whatever an interval says; `decide` adds
+    the intervals and the slices.
     """
     config = config_pb2.EvalConfig()
     for name in (CANDIDATE, BASELINE):
@@ -61,13 +64,21 @@ def eval_config(settings: EvaluationSettings) -> config_pb2.EvalConfig:
     spec.metrics.add(class_name="ExampleCount")
     values = {str(limit.metric): limit for limit in settings.value_thresholds if limit.slicing == OVERALL}
     changes = {str(limit.metric): limit for limit in settings.change_thresholds if limit.slicing == OVERALL}
-    for name, metric in metrics.METRICS.items():
-        added = spec.metrics.add(
-            class_name=metric.__name__, module=metric.__module__, config=json.dumps({"name": name})
-        )
-        threshold = added.per_slice_thresholds.add(slicing_specs=[config_pb2.SlicingSpec()]).threshold
+    for name in target.formulas:
+        if target.in_tfma:
+            metric = metrics.METRICS[name]
+            added = spec.metrics.add(
+                class_name=metric.__name__, module=metric.__module__, config=json.dumps({"name": name})
+            )
+            limits = added.per_slice_thresholds
+        else:
+            limits = spec.per_slice_thresholds[name].thresholds
+        if name not in values.keys() | changes.keys():
+            continue
+        threshold = limits.add(slicing_specs=[config_pb2.SlicingSpec()]).threshold
         if value := values.get(name):
-            threshold.value_threshold.upper_bound.value = value.upper
+            if math.isfinite(value.highest):
+                threshold.value_threshold.upper_bound.value = value.highest
             if value.lower is not None:
                 threshold.value_threshold.lower_bound.value = value.lower
         if change := changes.get(name):
@@ -77,7 +88,7 @@ def eval_config(settings: EvaluationSettings) -> config_pb2.EvalConfig:
     return config
 
 
-def read_metrics(evaluation_path: str, model_name: str) -> SliceMetrics:
+def read_metrics(evaluation_path: str, model_name: str, target: Target = RENTALS) -> SliceMetrics:
     """Return what TFMA measured for "candidate" or "baseline"; ValueError without overall metrics of it."""
     found: SliceMetrics = {}
     # TFMA knows the candidate without a baseline as "".
@@ -91,9 +102,9 @@ def read_metrics(evaluation_path: str, model_name: str) -> SliceMetrics:
             value = entry.value.double_value.value
             if entry.key.name == "example_count":
                 found.setdefault(key, {})[ROWS] = value
-            elif entry.key.name in metrics.METRICS and entry.key.model_name in names:
+            elif entry.key.name in target.formulas and entry.key.model_name in names:
                 found.setdefault(key, {})[entry.key.name] = value
-    if set(found.get((OVERALL, ""), ())) != {ROWS, *metrics.METRICS}:
+    if set(found.get((OVERALL, ""), ())) != {ROWS, *target.formulas}:
         raise ValueError(f"{evaluation_path} holds no overall metrics of the {model_name}")
     return found
 
@@ -115,12 +126,14 @@ def decide(
     settings: EvaluationSettings,
     candidate: SliceMetrics,
     baseline: SliceMetrics | None,
-    naive_mae: float,
+    naive: float,
     changes: SliceChanges | None = None,
+    target: Target = RENTALS,
 ) -> list[Decision]:
     """Apply every threshold of the settings; the candidate passes if all binding decisions passed.
 
-    Without a baseline change thresholds rest; `naive_mae` is that of the naive baseline on the same rows, in rentals.
+    Without a baseline change thresholds rest; `naive` is the naive baseline's error on the same rows, by the target's
+    own metric: its MAE in rentals, or its log loss.
     Without `changes` the limits against the baseline hold for the plain numbers.
     """
     decisions = []
@@ -133,9 +146,9 @@ def decide(
     for limit in settings.value_thresholds:
         for key, found in measured(limit.slicing):
             value, rows, lower = found.get(limit.metric, math.nan), int(found.get(ROWS, 0)), limit.lower
-            passed = value <= limit.upper and (lower is None or value >= lower) and math.isfinite(value)
+            passed = value <= limit.highest and (lower is None or value >= lower) and math.isfinite(value)
             binding = not found or _has_rows(settings, key[0], rows)
-            decisions.append(Decision("value", limit.metric, *key, value, lower, limit.upper, rows, binding, passed))
+            decisions.append(Decision("value", limit.metric, *key, value, lower, limit.highest, rows, binding, passed))
     compared = [
         (change, key, row, (changes or {}).get(key, {}).get(change.metric))
         for change in (settings.change_thresholds if baseline is not None else ())
@@ -156,10 +169,10 @@ def decide(
             plain = by_interval(plain, change, interval, families[key[0] == OVERALL], settings.bootstrap)
         decisions.append(plain)
     overall, upper = candidate[OVERALL, ""], settings.max_mae_to_mean
-    # A naive MAE that is no number is no evidence; one of zero is not beaten by anything.
-    ratio = overall["mae"] / naive_mae if naive_mae and math.isfinite(naive_mae) else math.nan
+    # A naive error that is no number is no evidence; one of zero is not beaten by anything.
+    ratio = overall[target.error] / naive if naive and math.isfinite(naive) else math.nan
     rows, passed = int(overall[ROWS]), math.isfinite(ratio) and ratio <= upper
-    decisions.append(Decision("reference", "mae", OVERALL, "", ratio, None, upper, rows, True, passed))
+    decisions.append(Decision("reference", target.error, OVERALL, "", ratio, None, upper, rows, True, passed))
     return decisions
 
 
@@ -233,30 +246,31 @@ def warnings(
             uncertain = "its interval holds no increase too, so it does not decide"
             why = uncertain if decision.low <= 0 else f"it decides from {decision.upper:+.0%} on"
         found.append(
-            f"{features.slice_name(*key)}: {decision.metric} {now:.1f} against {before:.1f} of the baseline "
+            f"{features.slice_name(*key)}: {decision.metric} {now:.4g} against {before:.4g} of the baseline "
             f"({decision.value:+.0%}) on {decision.rows:,} rows; {why}: look at it before you rely on the model there"
         )
     return found
 
 
 def worst_slice(
-    settings: EvaluationSettings, candidate: SliceMetrics, decisions: Sequence[Decision]
+    settings: EvaluationSettings, candidate: SliceMetrics, decisions: Sequence[Decision], error: str = "mae"
 ) -> dict[str, Any] | None:
-    """Return the slice that is judged and whose MAE rose most against the baseline; None where no slice is judged.
+    """Return the slice that is judged and whose error rose most against the baseline; None where no slice is judged.
 
-    Without a baseline, the one with the largest MAE among those with `min_rows`. Its `reason` says it in words.
+    `error` is the metric that counts. Without a baseline, the one with the largest error among those with `min_rows`.
+    Its `reason` says it in words.
     """
-    change = {(d.slicing, d.slice): d for d in decisions if (d.kind, d.metric) == ("change", "mae") and d.binding}
+    change = {(d.slicing, d.slice): d for d in decisions if (d.kind, d.metric) == ("change", error) and d.binding}
     change.pop((OVERALL, ""), None)
-    errors = {k: v["mae"] for k, v in candidate.items() if k[0] != OVERALL and _has_rows(settings, k[0], int(v[ROWS]))}
+    errors = {k: v[error] for k, v in candidate.items() if k[0] != OVERALL and _has_rows(settings, k[0], int(v[ROWS]))}
     by = {key: decision.value for key, decision in change.items()} or errors
     if not by:
         return None
     key = max(by, key=lambda key: math.inf if math.isnan(by[key]) else by[key])
     row = candidate.get(key, {})
-    rows, mae = int(row.get(ROWS, 0)), row.get("mae", math.nan)
-    reason = f"mae, {features.slice_name(*key)}: {mae:.4g} on {rows:,} rows"
-    found = {"slicing": key[0], "slice": key[1], "rows": rows, "mae": mae, "change": None, "reason": reason}
+    rows, value = int(row.get(ROWS, 0)), row.get(error, math.nan)
+    reason = f"{error}, {features.slice_name(*key)}: {value:.4g} on {rows:,} rows"
+    found = {"slicing": key[0], "slice": key[1], "rows": rows, error: value, "change": None, "reason": reason}
     return {**found, "change": change[key].value, "reason": change[key].reason} if key in change else found
 
 
@@ -266,26 +280,31 @@ def report(
     candidate: SliceMetrics,
     baseline: SliceMetrics | None,
     baseline_state: Mapping[str, Any],
-    naive_maes: Mapping[str, float],
+    naive_by_name: Mapping[str, float],
     backtest: Backtest | None,
+    target: Target = RENTALS,
 ) -> dict[str, Any]:
     """Return all of an evaluation as plain values, for `decisions.json`; numbers may be inf or NaN.
 
-    `naive_maes` are those of the naive baselines by name, in rentals; under the released name `hourly_mean_mae` stands
-    the best of them, which the candidate is held against.
+    `naive_by_name` are the errors of the naive baselines, by the target's own metric; under the released name
+    `hourly_mean_mae` stands the best MAE of them, which the candidate is held against.
     """
 
     def flat(measured: SliceMetrics | None) -> list[dict[str, Any]]:
         return [{"slicing": k[0], "slice": k[1], **v} for k, v in sorted((measured or {}).items())]
 
+    naive: dict[str, Any] = {}
+    if target.error == "mae":
+        naive = {"hourly_mean_mae": min(naive_by_name.values(), default=math.nan), "naive_maes": dict(naive_by_name)}
     return {
         "blessed": all(decision.passed for decision in decisions if decision.binding),
         "baseline": dict(baseline_state),
-        "hourly_mean_mae": min(naive_maes.values(), default=math.nan),
-        "naive_maes": dict(naive_maes),
+        "target": target.described(),
+        "naive_errors": {"metric": target.error, "by_name": dict(naive_by_name)},
+        **naive,
         "backtest": backtest and {**asdict(backtest), "reason": backtest.reason},
         "confidence": settings.bootstrap.confidence,
-        "worst_slice": worst_slice(settings, candidate, decisions),
+        "worst_slice": worst_slice(settings, candidate, decisions, target.error),
         "warnings": warnings(settings, candidate, baseline, decisions),
         "decisions": [{**asdict(decision), "word": decision.word, "reason": decision.reason} for decision in decisions],
         "candidate_metrics": flat(candidate),

@@ -83,13 +83,13 @@ def are_sound(rows: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
 
 
 def read_golden(path: Path) -> tuple[dict[str, list[float]], list[float]]:
-    """Return the rows of a pushed version's `golden.json` by column, and the model's answers in rentals an hour.
+    """Return the rows of a pushed version's `golden.json` by column, and the model's answers.
 
     Rows with a number that is not finite stand last, with NaN for their answer; older versions have none. An OSError,
     ValueError, KeyError or TypeError says that the file is not of this form.
     """
     golden = json.loads(path.read_text(encoding="utf-8"))
-    answers = [float(value) for value in golden[features.LABEL]]
+    answers = [float(value) for value in golden[features.answer_among(golden)]]
     if not all(map(math.isfinite, answers)):
         raise ValueError("an answer to a sound row is not a number")
     broken = golden[NOT_FINITE_KEY]["columns"] if NOT_FINITE_KEY in golden else {}

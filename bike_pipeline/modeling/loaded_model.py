@@ -21,7 +21,10 @@ _CHUNK = 65_536
 
 
 class LoadedModel:
-    """A SavedModel in this process, asked through its served `signature`, TensorFlow's concrete function."""
+    """A SavedModel in this process, asked through its served `signature`, TensorFlow's concrete function.
+
+    Its one output is called `answer`, see `features.ANSWERS`.
+    """
 
     def __init__(self, folder: str | Path) -> None:
         """Load the SavedModel in `folder`."""
@@ -36,14 +39,15 @@ class LoadedModel:
         # Models from before there were optional inputs have `serving_default` alone.
         every = features.SERVING_ALL_INPUTS
         self.signature = signatures[every if every in signatures else features.SERVING_DEFAULT]
+        self.answer = features.answer_among(self.signature.structured_outputs)
         self._inputs = [f for f in features.MODEL_INPUTS if f.name in self.signature.structured_input_signature[1]]
 
     def predict(self, columns: Mapping[str, Sequence[Any] | npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
-        """Return the predicted rentals an hour, shape (rows,), of one sequence for each of the model's inputs.
+        """Return the answers, rentals an hour or a probability, shape (rows,).
 
-        Optional ones may be absent.
+        Of the columns there is one sequence for each of the model's inputs; optional ones may be absent.
         """
-        return self._answers(self.signature, columns).get(features.LABEL, np.zeros(0, np.float32))
+        return self._answers(self.signature, columns).get(self.answer, np.zeros(0, np.float32))
 
     def predict_intervals(
         self, columns: Mapping[str, Sequence[Any] | npt.NDArray[Any]]
@@ -51,11 +55,13 @@ class LoadedModel:
         """Return the predicted rentals and their quantiles by name, (rows,) each; NaN where none is known.
 
         Raises:
-            ModelError: it is a model of an earlier release, which has no intervals.
+            ModelError: it has no intervals: an earlier release made it, or it is no model of rentals.
         """
         signature = self._model.signatures.get(features.SERVING_INTERVALS)
         if signature is None:
-            raise ModelError("the model answers no intervals", fix="run the pipeline: models that it trains do")
+            raise ModelError(
+                "the model answers no intervals", fix="run the pipeline: models of rentals that it trains do"
+            )
         return self._answers(signature, columns)
 
     def _answers(

@@ -8,7 +8,7 @@ bias = Σ(p − y) / Σy; calibration = Σp / Σy.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import apache_beam as beam
@@ -42,10 +42,10 @@ def sums_of(label: npt.ArrayLike, prediction: npt.ArrayLike) -> Sums:
     return sums
 
 
-def metrics_of(sums: Sums) -> dict[str, float]:
+def metrics_of(sums: Sums, formulas: Mapping[str, Callable[[Sums], float]] = FORMULAS) -> dict[str, float]:
     """Return every metric; NaN if it is not defined (no rows, or no rentals for bias and calibration)."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return {name: float(formula(sums)) if sums[0] else math.nan for name, formula in FORMULAS.items()}
+        return {name: float(formula(sums)) if sums[0] else math.nan for name, formula in formulas.items()}
 
 
 class _SumsCombiner(beam.CombineFn):

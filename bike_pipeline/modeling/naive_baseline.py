@@ -9,6 +9,7 @@ anything; in the season after the training rows the last weeks know more than th
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -27,9 +28,17 @@ _NAMES = {
 }
 
 
+# From labels and answers, (rows,) each, to the error of each row.
+Error = Callable[[npt.NDArray[np.float64], npt.NDArray[np.float64]], npt.NDArray[np.float64]]
+
+
+def _absolute(label: npt.NDArray[np.float64], answer: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.abs(answer - label)
+
+
 @dataclass(frozen=True)
 class NaiveBaseline:
-    """Mean rentals by (working day, hour of day), tables of shape (2, 24) in rentals.
+    """Mean label by (working day, hour of day), tables of shape (2, 24): in rentals, or the share of busy hours.
 
     Attributes:
         table: of all rows; cells without rows hold the mean of all rows.
@@ -42,17 +51,20 @@ class NaiveBaseline:
     recent: npt.NDArray[np.float64] | None = None
 
     @classmethod
-    def fit(cls, hour: Array, workingday: Array, label: Array, newest: int | None = None) -> Self:
-        """Return the means of rows in time order, each argument (rows,); the last `newest` are the newest span's."""
+    def fit(cls, hour: Array, workingday: Array, label: Array, newest: int | None = None, prior: float = 0.0) -> Self:
+        """Return the means of rows in time order, each argument (rows,); the last `newest` are the newest span's.
+
+        Each cell begins with `prior` rows of the mean of all: of a share, no cell then answers that it never happens.
+        """
         if not len(label):
             raise ValueError("no rows to take means of")
 
         def last(rows: int | None) -> npt.NDArray[np.float64] | None:
             if rows is None or not 0 < rows < len(label):
                 return None
-            return _means(hour[-rows:], workingday[-rows:], label[-rows:])
+            return _means(hour[-rows:], workingday[-rows:], label[-rows:], prior)
 
-        return cls(_means(hour, workingday, label), last(newest), last(RECENT_ROWS))
+        return cls(_means(hour, workingday, label, prior), last(newest), last(RECENT_ROWS))
 
     @property
     def tables(self) -> dict[str, npt.NDArray[np.float64]]:
@@ -60,11 +72,11 @@ class NaiveBaseline:
         found = zip(_NAMES.values(), (self.table, self.newest, self.recent), strict=True)
         return {name: table for name, table in found if table is not None}
 
-    def errors(self, hour: Array, workingday: Array, label: Array) -> dict[str, float]:
-        """Return Σ|error| on the given rows, in rentals, of each of `tables`."""
+    def errors(self, hour: Array, workingday: Array, label: Array, error: Error = _absolute) -> dict[str, float]:
+        """Return the sum of the rows' errors, absolute ones in the label's unit by default, of each of `tables`."""
         row, column = np.asarray(workingday, np.int64), np.asarray(hour, np.int64)
         y = np.asarray(label, np.float64)
-        return {name: float(np.abs(table[row, column] - y).sum()) for name, table in self.tables.items()}
+        return {name: float(error(y, table[row, column]).sum()) for name, table in self.tables.items()}
 
     def to_json(self) -> str:
         """Return the tables as JSON."""
@@ -86,9 +98,11 @@ class NaiveBaseline:
         return cls(tables[_TABLE], tables.get(newest), tables.get(recent))
 
 
-def _means(hour: Array, workingday: Array, label: Array) -> npt.NDArray[np.float64]:
+def _means(hour: Array, workingday: Array, label: Array, prior: float) -> npt.NDArray[np.float64]:
     cell = np.asarray(workingday, np.int64) * 24 + np.asarray(hour, np.int64)
     values = np.asarray(label, np.float64)
     count = np.bincount(cell, minlength=48)
     total = np.bincount(cell, weights=values, minlength=48)
-    return np.where(count > 0, total / np.maximum(count, 1), values.mean()).reshape(2, 24)
+    mean = float(values.mean())
+    means: npt.NDArray[np.float64] = np.where(count > 0, (total + prior * mean) / np.maximum(count + prior, 1), mean)
+    return means.reshape(2, 24)

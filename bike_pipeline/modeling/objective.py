@@ -21,19 +21,20 @@ LARGEST_LOG = 9.0
 AUXILIARY_SHARE = 0.25
 
 
-def loss_of(labels: npt.NDArray[Any]) -> Loss:
+def loss_of(labels: npt.NDArray[Any], of_answer: Loss | None = None) -> Loss:
     """Return half the squared log error over its variance plus half the Poisson loss over the mean label.
 
     The first follows RMSLE, the second MAE and RMSE; alone, each loses on the other's metrics. The Poisson term is the
     negative log-likelihood of a count with mean exp(p), up to a constant. Variance and mean are those of `labels`, the
     rentals of the training rows, (rows,). Auxiliary labels behind them, (rows, 1 + labels), add a share of each one's
-    squared log error; the loss then takes targets and answers of that width.
+    squared log error; the loss then takes targets and answers of that width. `of_answer` stands in place of the loss on
+    rentals, where the model answers something else of them.
     """
     every = labels.reshape(len(labels), -1)
-    return loss(np.log1p(every.astype(np.float64)).var(axis=0).tolist(), float(every[:, 0].mean()))
+    return loss(np.log1p(every.astype(np.float64)).var(axis=0).tolist(), float(every[:, 0].mean()), of_answer)
 
 
-def loss(variances: Sequence[float], mean: float) -> Loss:
+def loss(variances: Sequence[float], mean: float, of_answer: Loss | None = None) -> Loss:
     """Return the loss of `loss_of` for labels whose log(1 + x) has these variances, and the first of them this mean."""
     # A constant label has no variance; the loss must not divide by it.
     variances, mean = [max(variance, 1e-6) for variance in variances], max(mean, 1e-6)
@@ -46,12 +47,13 @@ def loss(variances: Sequence[float], mean: float) -> Loss:
         return 0.5 * squared_log_error(label, p, variances[0]) + 0.5 * poisson
 
     def with_auxiliary(label: keras.KerasTensor, p: keras.KerasTensor) -> keras.KerasTensor:
-        value = single(label[:, 0], p[:, 0])
+        value = main(label[:, 0], p[:, 0])
         for place, variance in enumerate(variances[1:], 1):
             value += AUXILIARY_SHARE * squared_log_error(label[:, place], p[:, place], variance)
         return value
 
-    return with_auxiliary if len(variances) > 1 else single
+    main = of_answer or single
+    return with_auxiliary if len(variances) > 1 else main
 
 
 def schedule(training: Mapping[str, Any], count: int) -> keras.optimizers.schedules.LearningRateSchedule:

@@ -13,6 +13,7 @@ is called the candidate.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +24,6 @@ from bike_pipeline.modeling.slice_sums import Measured, SliceKey
 from bike_pipeline.settings.evaluation import BootstrapSettings
 
 DAYS_A_WEEK = 7
-# From a metric to its place among the six sums of `metrics.FORMULAS`, and to the power of the sum's ratio: the number
-# of rows is the same for both models and cancels out.
-_METRICS = {"mae": (1, 1.0), "rmse": (2, 0.5), "rmsle": (3, 0.5)}
 # The same sums always lead to the same decision.
 _SEED = 20110101
 # Draws that are held at once: bounds memory where there are thousands of weeks.
@@ -77,13 +75,17 @@ def changes(
         for days, block in ((DAYS_A_WEEK, whole[there]), (1, measured.days[there])):
             sums = np.add.reduceat(pair[there], np.flatnonzero(np.diff(block, prepend=block[0] - 1)), axis=0)
             if len(sums) >= settings.min_blocks:
-                found[key] = _by_metric(sums, days, settings.draws)
+                found[key] = _by_metric(sums, days, settings.draws, measured.target.ratios)
                 break
     return found
 
 
-def _by_metric(sums: Array, days: int, draws: int) -> dict[str, Change]:
-    """Return the change of each metric from the sums of blocks, shape (blocks, 2 models, 3 metrics)."""
+def _by_metric(sums: Array, days: int, draws: int, ratios_of: Mapping[str, tuple[int, float]]) -> dict[str, Change]:
+    """Return the change of each metric from the sums of blocks, shape (blocks, 2 models, 3 sums).
+
+    `ratios_of` leads from a metric to its sum and the power of that one's ratio (see `Target.ratios`): the number of
+    rows is the same for both models and cancels out.
+    """
     blocks = len(sums)
     random = np.random.default_rng(_SEED)
     drawn = [sums.sum(axis=0)[None]]
@@ -96,7 +98,7 @@ def _by_metric(sums: Array, days: int, draws: int) -> dict[str, Change]:
         ratios = logs[:, 0] - logs[:, 1]
     unbiased = math.sqrt(blocks / (blocks - 1))
     found = {}
-    for metric, (place, power) in _METRICS.items():
+    for metric, (place, power) in ratios_of.items():
         ratio = power * ratios[:, place - 1]
         if np.isfinite(ratio).all():
             found[metric] = Change(float(ratio[0]), float(ratio[1:].std()) * unbiased, blocks, days)

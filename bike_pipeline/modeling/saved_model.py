@@ -3,9 +3,10 @@
 `serving_default` takes raw features as plain tensors, one a feature, as a REST client sends them, and only those that
 every client has. `serving_all_inputs` takes the optional ones, too; it is a signature of its own, since TF Serving
 refuses a request that lacks an input. `serving_examples` takes serialized tf.Examples with or without them. All answer
-`cnt`, in rentals, and none knows a column that the model does not read. `serving_intervals` takes what
-`serving_all_inputs` does and answers quantiles besides; it is a signature of its own, since TF Serving's REST answers
-change their form with a second output. A row with a number that is not finite is
+`cnt`, in rentals, or what the target is called, and none knows a column that the model does not read.
+`serving_intervals` takes what `serving_all_inputs` does and answers quantiles besides; it is a signature of its own,
+since TF Serving's REST answers change their form with a second output. A target that is a class has `serving_classify`
+instead, for TF Serving's Classify requests. A row with a number that is not finite is
 answered with NaN, by every format that is made of this graph (docs/decisions/0017).
 """
 
@@ -21,10 +22,18 @@ import tensorflow_transform as tft
 from tensorflow_transform.saved import saved_transform_io_v2
 
 from bike_pipeline import features
-from bike_pipeline.features import SERVING_ALL_INPUTS, SERVING_DEFAULT, SERVING_EXAMPLES, SERVING_INTERVALS, Feature
-from bike_pipeline.modeling import golden
+from bike_pipeline.features import (
+    SERVING_ALL_INPUTS,
+    SERVING_CLASSIFY,
+    SERVING_DEFAULT,
+    SERVING_EXAMPLES,
+    SERVING_INTERVALS,
+    Feature,
+)
+from bike_pipeline.modeling import golden, targets
 from bike_pipeline.modeling.feedback import Feedback
 from bike_pipeline.modeling.served_state import FEEDBACK_FILE, ServedState
+from bike_pipeline.modeling.targets import RENTALS, Target
 from bike_pipeline.storage.files import plain_folder
 
 # TensorFlow Serving leaves this folder alone, and whatever copies the model copies it too.
@@ -75,26 +84,36 @@ def zero_or_nan(raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
         return tf.reduce_sum(numbers - numbers, axis=1)
 
 
-def write(model: keras.Model, transform_graph: str, path: str, extra_files: dict[str, str], feedback: Feedback) -> None:
-    """Write the model (to log(1 + rentals)) with the transform graph in front of it and TF Serving's warm-up beside it.
+def write(
+    model: keras.Model,
+    transform_graph: str,
+    path: str,
+    extra_files: dict[str, str],
+    feedback: Feedback | None,
+    target: Target = RENTALS,
+) -> None:
+    """Write the model of a target with the transform graph in front of it and TF Serving's warm-up beside it.
 
     The folder `path` must not exist; `extra_files` are texts by name for `assets.extra`; `feedback` is what its answer
-    is corrected by.
+    is corrected by; None of a target that later labels do not correct.
     """
     transform = Transform(
         transform_graph, [f.name for f in features.MODEL_INPUTS], [tensor.name for tensor in model.inputs]
     )
 
-    state = ServedState(feedback.state)
+    state = None if feedback is None else ServedState(feedback.state)
 
     def predict(raw: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        rentals = tf.maximum(tf.exp(model(transform(raw), training=False)) - 1.0, 0.0)
-        return {features.LABEL: state.corrected(rentals, raw) + zero_or_nan(raw)}
+        answer = target.served(model(transform(raw), training=False))
+        corrected = answer if state is None else state.corrected(answer, raw)
+        return {target.answer: corrected + zero_or_nan(raw)}
 
     def predict_intervals(raw: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        assert feedback is not None
+        assert state is not None
         answer = predict(raw)
         names = feedback.settings.quantiles
-        quantiles = tf.unstack(state.quantiles(answer[features.LABEL], raw), num=len(names), axis=1)
+        quantiles = tf.unstack(state.quantiles(answer[target.answer], raw), num=len(names), axis=1)
         return answer | dict(zip(names, quantiles, strict=True))
 
     def predict_required(raw: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -108,30 +127,63 @@ def write(model: keras.Model, transform_graph: str, path: str, extra_files: dict
     def predict_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         return predict(tf.io.parse_example(examples, example_spec))
 
+    def classify(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        return target.classes(predict_examples(inputs)[target.answer])
+
     archive = keras.export.ExportArchive()
     archive.track(model)
-    archive.track(state)
     archive.add_endpoint(SERVING_DEFAULT, predict_required, [input_signature(features.REQUIRED_INPUTS)])
     archive.add_endpoint(SERVING_ALL_INPUTS, predict, [input_signature()])
-    archive.add_endpoint(SERVING_INTERVALS, predict_intervals, [input_signature()])
     archive.add_endpoint(SERVING_EXAMPLES, predict_examples, [tf.TensorSpec([None], tf.string, name="examples")])
+    if state is not None:
+        archive.track(state)
+        archive.add_endpoint(SERVING_INTERVALS, predict_intervals, [input_signature()])
+    if target.is_class:
+        spec = tf.TensorSpec([None], tf.string, name=tf.saved_model.CLASSIFY_INPUTS)
+        archive.add_endpoint(SERVING_CLASSIFY, classify, [spec])
     archive.write_out(path, verbose=False)
+    if target.is_class:
+        _set_method(path, SERVING_CLASSIFY, tf.saved_model.CLASSIFY_METHOD_NAME)
     extra = os.path.join(path, EXTRA_FOLDER)
     tf.io.gfile.makedirs(extra)
     model.save(os.path.join(extra, KERAS_FILE))
-    for name, text in {**extra_files, FEEDBACK_FILE: feedback.to_json()}.items():
+    for name, text in (extra_files if feedback is None else {**extra_files, FEEDBACK_FILE: feedback.to_json()}).items():
         with tf.io.gfile.GFile(os.path.join(extra, name), "w") as file:
             file.write(text)
     golden.write_warmup(extra)
 
 
-def signature_of(path: str) -> dict[str, Any]:
-    """Return a SavedModel's signatures, {signature: {"inputs": {name: dtype}, "outputs": …}}; nothing is loaded."""
+def target_of(path: str) -> Target:
+    """Return what a SavedModel was trained for; a ModelError says that its file cannot be read."""
+    file_path = os.path.join(path, EXTRA_FOLDER, targets.FILE)
+    if not tf.io.gfile.exists(file_path):
+        # Of rentals, as every model of an earlier release.
+        return RENTALS
+    with tf.io.gfile.GFile(file_path) as file:
+        return targets.from_json(file.read(), file_path)
+
+
+def _proto(path: str) -> tuple[Any, str]:
+    """Return what a SavedModel's file holds, and the file."""
     from tensorflow.core.protobuf import saved_model_pb2
 
-    proto = saved_model_pb2.SavedModel()
-    with tf.io.gfile.GFile(os.path.join(path, "saved_model.pb"), "rb") as file:
+    proto, file_path = saved_model_pb2.SavedModel(), os.path.join(path, tf.saved_model.SAVED_MODEL_FILENAME_PB)
+    with tf.io.gfile.GFile(file_path, "rb") as file:
         proto.ParseFromString(file.read())
+    return proto, file_path
+
+
+def _set_method(path: str, signature: str, method: str) -> None:
+    """Say in a SavedModel which requests a signature is for: TensorFlow 2 writes Predict for all."""
+    proto, file_path = _proto(path)
+    proto.meta_graphs[0].signature_def[signature].method_name = method
+    with tf.io.gfile.GFile(file_path, "wb") as file:
+        file.write(proto.SerializeToString(deterministic=True))
+
+
+def signature_of(path: str) -> dict[str, Any]:
+    """Return a SavedModel's signatures, {signature: {"inputs": {name: dtype}, "outputs": …}}; nothing is loaded."""
+    proto, _ = _proto(path)
 
     def tensors(infos: Any) -> dict[str, str]:
         return {name: tf.dtypes.as_dtype(infos[name].dtype).name for name in sorted(infos)}

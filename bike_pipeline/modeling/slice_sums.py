@@ -21,11 +21,14 @@ from bike_pipeline.modeling import metrics, saved_model, slices
 from bike_pipeline.modeling.naive_baseline import NaiveBaseline
 from bike_pipeline.modeling.rows import damaged
 from bike_pipeline.modeling.slices import OVERALL, SLICING_COLUMNS, SLICINGS
+from bike_pipeline.modeling.targets import RENTALS, Target
 from bike_pipeline.storage.files import plain_folder
 
 # Rows that are predicted at once: what bounds the memory.
 ROWS_PER_BATCH = 16_384
 COLUMNS = tuple(dict.fromkeys((features.LABEL, *SLICING_COLUMNS.values())))
+# The sums that are kept by day: those that every target has.
+_DAILY = 6
 
 # (slicing, value); the value is None overall.
 SliceKey = tuple[str, int | None]
@@ -51,16 +54,18 @@ class Measured:
     """Sums over rows.
 
     Attributes:
-        sums: by slice and model the six sums of `metrics.FORMULAS`.
-        naive_errors: Σ|naive prediction − y| over all rows, in rentals, by the names of `NaiveBaseline.tables`.
+        sums: by slice and model the sums of `target.formulas`.
+        naive_errors: Σ error over all rows, by the target's own metric, by the names of `NaiveBaseline.tables`.
         days: the days of the rows, rising, in days since 1970-01-01; shape (days,).
-        by_day: by slice and model the six sums of each of `days`; shape (days, 6).
+        by_day: by slice and model the first six sums of each of `days`; shape (days, 6).
+        target: what the models answer.
     """
 
     sums: dict[tuple[SliceKey, str], metrics.Sums]
     naive_errors: dict[str, float] = field(default_factory=dict)
     days: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     by_day: dict[tuple[SliceKey, str], Array] = field(default_factory=dict)
+    target: Target = RENTALS
 
     def add(self, other: Measured) -> None:
         """Add the sums of other rows."""
@@ -68,8 +73,9 @@ class Measured:
             self.sums[key] = self.sums[key] + values if key in self.sums else values
         for name, error in other.naive_errors.items():
             self.naive_errors[name] = self.naive_errors.get(name, 0.0) + error
+        self.target = other.target
         days = np.union1d(self.days, other.days)
-        merged = {key: np.zeros((len(days), 6)) for key in {**self.by_day, **other.by_day}}
+        merged = {key: np.zeros((len(days), _DAILY)) for key in {**self.by_day, **other.by_day}}
         for part in (self, other):
             place = np.searchsorted(days, part.days)
             for key, values in part.by_day.items():
@@ -77,14 +83,14 @@ class Measured:
         self.days, self.by_day = days, merged
 
     @property
-    def naive_maes(self) -> dict[str, float]:
-        """The MAE of each naive baseline over all rows, in rentals, by its name."""
+    def naive_by_name(self) -> dict[str, float]:
+        """The target's own error of each naive baseline over all rows, by its name: its MAE in rentals, or log loss."""
         return {name: error / self.rows for name, error in self.naive_errors.items()}
 
     @property
-    def naive_mae(self) -> float:
-        """The MAE of the naive baseline that fits the rows best; NaN where one is no number or there is none."""
-        return float(np.min(list(self.naive_maes.values()) or [np.nan]))
+    def naive(self) -> float:
+        """The error of the naive baseline that fits the rows best; NaN where one is no number or there is none."""
+        return float(np.min(list(self.naive_by_name.values()) or [np.nan]))
 
     @property
     def rows(self) -> int:
@@ -102,37 +108,45 @@ def total(parts: Iterable[Measured]) -> Measured:
 
 def measure(job: Job) -> Measured:
     """Return the sums of one file; DataError if it is damaged, or a row lacks one of `COLUMNS`."""
-    naive = _naive_baseline(job.naive_baseline)
+    naive, target = _naive_baseline(job.naive_baseline)
     found = Measured({})
     for records, columns in _batches(job.path):
         predictions = {name: _predict(path, records) for name, path in job.models}
-        found.add(sums_of_batch(columns, predictions, naive, columns[features.DATE]))
+        found.add(sums_of_batch(columns, predictions, naive, columns[features.DATE], target))
     return found
 
 
 def sums_of_batch(
-    columns: Mapping[str, Array], predictions: Mapping[str, Array], naive: NaiveBaseline, dates: Array | None = None
+    columns: Mapping[str, Array],
+    predictions: Mapping[str, Array],
+    naive: NaiveBaseline,
+    dates: Array | None = None,
+    target: Target = RENTALS,
 ) -> Measured:
-    """Return the sums of rows: `columns` holds the label and `SLICING_COLUMNS`, `predictions` rentals by model.
+    """Return the sums of rows: `columns` holds the label and `SLICING_COLUMNS`, `predictions` the answers by model.
 
-    With `dates`, datetime64[D] of shape (rows,), there are the sums by day as well.
+    With `dates`, datetime64[D] of shape (rows,), there are the sums by day as well. All models are held to one target,
+    that of the candidate: where a class is decided from a probability, by the candidate's threshold.
     """
-    label = np.asarray(columns[features.LABEL], np.float64)
-    terms = {name: metrics.terms_of(label, prediction) for name, prediction in predictions.items()}
-    found = Measured({}, naive.errors(columns[features.HOUR], columns["workingday"], label))
-    days, day = slices.distinct(np.zeros(len(label), np.int64) if dates is None else dates.astype(np.int64))
+    rentals = np.asarray(columns[features.LABEL], np.float64)
+    terms = {name: target.terms_of(rentals, prediction) for name, prediction in predictions.items()}
+    where = columns[features.HOUR], columns["workingday"], target.label(rentals)
+    found = Measured({}, naive.errors(*where, target.naive_error), target=target)
+    days, day = slices.distinct(np.zeros(len(rentals), np.int64) if dates is None else dates.astype(np.int64))
     if dates is not None:
         found.days = days
     for slicing in (OVERALL, *SLICINGS):
-        values = np.zeros(len(label), np.int64) if slicing == OVERALL else slices.values_of(columns, slicing)
+        values = np.zeros(len(rentals), np.int64) if slicing == OVERALL else slices.values_of(columns, slicing)
         present, place = slices.distinct(values)
         cell = place * len(days) + day
         for name, rows in terms.items():
-            counted = [np.bincount(cell, term, len(present) * len(days)) for term in rows]
-            table = np.stack(counted, axis=1).reshape(len(present), len(days), len(rows))
-            for value, by_day in zip(present, table, strict=True):
+            counted = [np.bincount(cell, term, len(present) * len(days)) for term in rows[:_DAILY]]
+            table = np.stack(counted, axis=1).reshape(len(present), len(days), _DAILY)
+            # What nothing is resampled from is not kept by day.
+            more = [np.bincount(place, term, len(present)) for term in rows[_DAILY:]]
+            for number, (value, by_day) in enumerate(zip(present, table, strict=True)):
                 key = ((slicing, None if slicing == OVERALL else int(value)), name)
-                found.sums[key] = by_day.sum(axis=0)
+                found.sums[key] = np.append(by_day.sum(axis=0), [term[number] for term in more])
                 if dates is not None:
                     found.by_day[key] = by_day
     return found
@@ -170,8 +184,9 @@ def _dates(texts: Array, path: str) -> Array:
 
 
 def _predict(path: str, records: Any) -> Array:
-    prediction: Array = _loaded(path).signatures[features.SERVING_EXAMPLES](records)[features.LABEL].numpy()
-    return prediction.ravel()
+    outputs = _loaded(path).signatures[features.SERVING_EXAMPLES](records)
+    answers: Array = outputs[features.answer_among(outputs)].numpy()
+    return answers.ravel()
 
 
 @functools.lru_cache(maxsize=2)
@@ -184,8 +199,9 @@ def _loaded(path: str) -> Any:
 
 
 @functools.lru_cache(maxsize=2)
-def _naive_baseline(path: str) -> NaiveBaseline:
+def _naive_baseline(path: str) -> tuple[NaiveBaseline, Target]:
+    """Return the naive baseline that a model carries, and what it answers."""
     from tfx.utils import io_utils
 
     file = f"{path}/{saved_model.EXTRA_FOLDER}/{saved_model.NAIVE_BASELINE_FILE}"
-    return NaiveBaseline.from_json(io_utils.read_string_file(file))
+    return NaiveBaseline.from_json(io_utils.read_string_file(file)), saved_model.target_of(path)

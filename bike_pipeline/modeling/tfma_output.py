@@ -16,7 +16,6 @@ from tensorflow_model_analysis.metrics import metric_types
 from tensorflow_model_analysis.proto import config_pb2, validation_result_pb2
 from tensorflow_model_analysis.writers import metrics_plots_and_validations_writer as tfma_writer
 
-from bike_pipeline.modeling import metrics
 from bike_pipeline.modeling.slice_sums import Measured
 from bike_pipeline.modeling.slices import OVERALL
 from bike_pipeline.storage.files import as_pattern
@@ -60,11 +59,13 @@ def _metrics_by_slice(measured: Measured, names: dict[str, str], baseline: str |
     `names` leads from the model names in the sums to TFMA's, of which `baseline` is one.
     """
     found: MetricsBySlice = {}
+    # What no class of TFMA's computes has no weighted twin.
+    weighted = False if measured.target.in_tfma else None
     for (key, model), sums in sorted(measured.sums.items(), key=str):
-        values = {EXAMPLE_COUNT: float(sums[0]), **metrics.metrics_of(sums)}
+        values = {EXAMPLE_COUNT: float(sums[0]), **measured.target.metrics_of(sums)}
         by_key = found.setdefault(() if key[0] == OVERALL else (key,), {})
         for metric, value in values.items():
-            by_key[metric_types.MetricKey(name=metric, model_name=names[model])] = value
+            by_key[metric_types.MetricKey(metric, names[model], example_weighted=weighted)] = value
     if baseline is not None:
         for by_key in found.values():
             differences = {

@@ -26,6 +26,7 @@ from bike_pipeline.modeling import (
     slices,
 )
 from bike_pipeline.modeling.feedback import Feedback, Labels
+from bike_pipeline.modeling.targets import RENTALS, Target
 from bike_pipeline.modeling.trend import Trend
 from bike_pipeline.settings.training import FeedbackSettings
 from bike_pipeline.settings.tuning import tuned
@@ -164,6 +165,7 @@ def train(
     seed: int,
     base_model: str | None = None,
     strategy: tf.distribute.Strategy | None = None,
+    target: Target = RENTALS,
 ) -> tuple[keras.Model, list[float]]:
     """Return a model trained on raw rows with the labels, and the mean loss of each epoch.
 
@@ -172,7 +174,7 @@ def train(
     section, `transform_graph` the artifact's folder; without a strategy one device trains. More replicas than a step
     has rows are a ConfigurationError.
     """
-    return train_transformed(transformed(columns, transform_graph), training, seed, base_model, strategy)
+    return train_transformed(transformed(columns, transform_graph), training, seed, base_model, strategy, target)
 
 
 def train_transformed(
@@ -181,6 +183,7 @@ def train_transformed(
     seed: int,
     base_model: str | None = None,
     strategy: tf.distribute.Strategy | None = None,
+    target: Target = RENTALS,
 ) -> tuple[keras.Model, list[float]]:
     """Return what `train` does, for rows that have gone through the transform graph (see `transformed`)."""
     repeatable(seed)
@@ -189,11 +192,11 @@ def train_transformed(
     logging.info("%s", trend)
     network, losses = None, list[float]()
     if training["architecture"] != architectures.TREES:
-        network, losses = _network(inputs, labels, trend, training, seed, base_model, strategy)
+        network, losses = _network(inputs, labels, trend, training, seed, base_model, strategy, target)
     if strategy is not None and not strategy.extended.should_checkpoint:
         # One worker writes the model, and fits the trees for it.
         return network, losses
-    return architectures.with_trees(network, training, trend, inputs, labels[:, 0], seed), losses
+    return architectures.with_trees(network, training, trend, inputs, labels[:, 0], seed, target), losses
 
 
 def _network(
@@ -204,15 +207,16 @@ def _network(
     seed: int,
     base_model: str | None,
     strategy: tf.distribute.Strategy | None,
+    target: Target,
 ) -> tuple[keras.Model, list[float]]:
     """Return what is trained by steps, and the mean loss of each epoch."""
     with distribution.scope(strategy):
-        model = architectures.build(training, trend)
+        model = architectures.build(training, trend, target)
         if training["warm_start"]:
             _warm_start(model, base_model)
         to_train = architectures.with_heads(model)
-    target = labels[:, 0] if to_train is model else labels
-    losses = fit(to_train, inputs, target, training, seed, objective.loss_of(target), strategy)
+    wanted = labels[:, 0] if to_train is model else labels
+    losses = fit(to_train, inputs, wanted, training, seed, target.loss_of(wanted), strategy)
     if strategy is None:
         return model, losses
     # Variables of a strategy belong to its devices; what is written and served must not.
@@ -230,6 +234,7 @@ def write(
     model_dir: str,
     newest: int | None = None,
     evaluated: rows.Columns | None = None,
+    target: Target = RENTALS,
 ) -> None:
     """Write what `train` returned as the served model, with the naive baseline and the slices of its rows.
 
@@ -243,8 +248,8 @@ def write(
         file.write("epoch,loss\n" + "".join(f"{i},{loss:.6f}\n" for i, loss in enumerate(losses, 1)))
     _write_events(losses, training, rows.count(columns), os.path.join(run_dir, EVENTS_FOLDER))
     progress.report(1.0, "writing the served model")
-    start = first_feedback(model, transform_graph, training, evaluated)
-    saved_model.write(model, transform_graph, model_dir, evidence(columns, newest), start)
+    start = first_feedback(model, transform_graph, training, evaluated) if target.is_corrected else None
+    saved_model.write(model, transform_graph, model_dir, evidence(columns, newest, target), start, target)
 
 
 def first_feedback(
@@ -269,15 +274,17 @@ def first_feedback(
     return Feedback.of_backtest(Labels.of(recent, hours[places], expected), settings)
 
 
-def evidence(columns: rows.Columns, newest: int | None = None) -> dict[str, str]:
+def evidence(columns: rows.Columns, newest: int | None = None, target: Target = RENTALS) -> dict[str, str]:
     """Return what the Evaluator must know of the rows that a model was trained on, as text files by name.
 
     The last `newest` rows are the newest span's; None for all.
     """
-    naive = naive_baseline.NaiveBaseline.fit(columns["hr"], columns["workingday"], columns[features.LABEL], newest)
+    label = target.label(columns[features.LABEL])
+    naive = naive_baseline.NaiveBaseline.fit(columns["hr"], columns["workingday"], label, newest, target.prior)
     return {
         saved_model.NAIVE_BASELINE_FILE: naive.to_json(),
         saved_model.TRAINED_SLICES_FILE: slices.to_json(slices.rows_by_slice(columns)),
+        **target.extra_files(),
     }
 
 
@@ -316,6 +323,10 @@ def run_fn(fn_args: Any) -> None:
     columns, newest = rows.read_to_train(fn_args.train_files, fn_args.schema_path)
     logging.info("Training on %d rows.", rows.count(columns))
     transform_graph = fn_args.transform_graph_path
+    from bike_pipeline.modeling import target_choice
+
+    target = target_choice.target_of(columns, transform_graph, settings, config["seed"])
+    logging.info("The model answers %s.", target.says)
     trained = train(
         columns,
         transform_graph,
@@ -323,7 +334,8 @@ def run_fn(fn_args: Any) -> None:
         config["seed"],
         fn_args.base_model,
         distribution.mirrored() if strategy == "mirrored" else None,
+        target,
     )
     folders = fn_args.model_run_dir, fn_args.serving_model_dir
     evaluated = rows.read(fn_args.eval_files, fn_args.schema_path)
-    write(trained, columns, transform_graph, settings, *folders, newest, evaluated)
+    write(trained, columns, transform_graph, settings, *folders, newest, evaluated, target)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # Of the mean of a count, and of its logarithm: the one does well by RMSE and MAE, the other by RMSLE.
 POISSON, LOG = "poisson", "l2"
+# Of the log odds that a label of 0 or 1 is 1.
+BINARY = "binary"
 # Thresholds a column: chosen on inner splits of the training rows, where 63, 127 and 255 do equally well. Fewer make
 # the table of comparisons small.
 THRESHOLDS = 63
@@ -62,9 +64,9 @@ def boosted(
 
     Args:
         matrix: finite numbers, (rows, columns).
-        label: positive numbers, (rows,).
+        label: positive numbers, (rows,); 0 or 1 of `BINARY`.
         objective: `POISSON` for the mean of the label, `LOG` for the mean of its logarithm. The trees' sum is the
-            logarithm of the label either way.
+            logarithm of the label either way. Of `BINARY` it is the log odds.
         rounds: number of trees; there are fewer where no split is left.
         depth: most comparisons on the way to a leaf.
         learning_rate: share of each tree's answer that is added.

@@ -122,9 +122,9 @@ def score(job: Job) -> list[float]:
     """Return the objective on each fold's window, of a model trained on the rows before it, through its signature."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from bike_pipeline import features
-    from bike_pipeline.modeling import metrics
     from bike_pipeline.modeling import training as trainer
     from bike_pipeline.modeling.loaded_model import LoadedModel
+    from bike_pipeline.modeling.targets import KINDS
 
     columns, found = in_order(job.examples, job.schema_file), []
     # Each trial has one device, and begins where all others begin.
@@ -136,10 +136,13 @@ def score(job: Job) -> list[float]:
         )
         with tempfile.TemporaryDirectory(prefix="bike-trial-") as folder:
             model = str(Path(folder) / "model")
-            trained = trainer.train(before, fold.transform_graph, training, job.seed)
-            trainer.write(trained, before, fold.transform_graph, training, str(Path(folder) / "run"), model)
+            target = KINDS[training["target"]].fit(training, before[features.LABEL])
+            trained = trainer.train(before, fold.transform_graph, training, job.seed, target=target)
+            run = str(Path(folder) / "run")
+            trainer.write(trained, before, fold.transform_graph, training, run, model, target=target)
             answers = LoadedModel(model).predict(window)
-        found.append(metrics.metrics_of(metrics.sums_of(window[features.LABEL], answers))[job.objective])
+        sums = target.terms_of(window[features.LABEL], answers).sum(axis=1)
+        found.append(target.metrics_of(sums)[job.objective])
     return found
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from bike_pipeline.features import slice_name
+from bike_pipeline.features import answer_measured, slice_name
 
 
 def render(template: str, **values: Any) -> str:
@@ -41,7 +41,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
     )
     environment.filters |= {"number": number, "percent": percent, "utc": utc}
-    environment.globals["slice_name"] = slice_name
+    environment.globals |= {"slice_name": slice_name, "answer_measured": answer_measured}
     return environment
 
 

@@ -11,6 +11,7 @@ from bike_pipeline.settings.section import Count, Positive, Section
 
 Architecture = Literal["linear", "deep", "trees", "blend"]
 Strategy = Literal["none", "mirrored", "multi_worker"]
+TargetName = Literal["rentals", "busy"]
 
 
 class FeedbackSettings(Section):
@@ -43,6 +44,10 @@ class TrainingSettings(Section):
     """The model and how it is trained.
 
     Attributes:
+        target: what is answered: `rentals`, how many there are in the hour, or `busy`, the probability that there are
+            more of them than a threshold; see docs/pipeline.md.
+        busy_above: the rentals above which an hour is busy; None for the quantile below.
+        busy_quantile: which quantile of the training rows' rentals `busy_above` is, where that is None.
         architecture: the model family, one of `modeling/architectures/`.
         batch_size: rows a step, over all replicas.
         learning_rate: peak of the schedule (warm-up, then cosine).
@@ -62,6 +67,9 @@ class TrainingSettings(Section):
         feedback: how labels that arrive later keep the model right.
     """
 
+    target: TargetName = "rentals"
+    busy_above: Annotated[float, Field(ge=0.0)] | None = None
+    busy_quantile: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.75
     architecture: Architecture
     epochs: Count
     batch_size: Count
@@ -83,4 +91,10 @@ class TrainingSettings(Section):
     def _several_workers(self) -> Self:
         if self.strategy == "multi_worker" and self.workers < 2:
             raise ValueError("multi_worker needs at least 2 workers; one worker alone is strategy none")
+        return self
+
+    @model_validator(mode="after")
+    def _one_device(self) -> Self:
+        if self.target != "rentals" and self.strategy != "none":
+            raise ValueError(f"the target {self.target} is trained on one device: strategy none")
         return self

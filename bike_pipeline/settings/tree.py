@@ -176,6 +176,8 @@ class Settings(Section):
     @model_validator(mode="after")
     def _tunable(self) -> Self:
         self.tuning.check(self.training)
+        if self.training.target != "rentals" and self.exporting.compression.methods:
+            raise ValueError(f"exporting.compression: its methods know rentals alone, not {self.training.target}")
         return self
 
     @property

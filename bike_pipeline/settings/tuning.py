@@ -13,8 +13,8 @@ from bike_pipeline.settings.training import TrainingSettings
 
 # A number or a text, or the whole numbers of a list.
 Value = Any | tuple[int, ...]
-# They say where and from what a model is trained, and not how.
-_NOT_TUNED = frozenset({"warm_start", "strategy", "workers", "worker_timeout"})
+# They say what, where and from what a model is trained, and not how.
+_NOT_TUNED = frozenset({"target", "busy_above", "busy_quantile", "warm_start", "strategy", "workers", "worker_timeout"})
 
 
 class Dimension(Section):
@@ -58,7 +58,8 @@ class TuningSettings(Section):
         origins: validation windows, one after the other at the end of the training rows; each is predicted by a model
             that was trained on all rows before it.
         validation_share: length of each window, as a share of the training rows.
-        objective: the metric, in the mean over the windows, of which the smallest wins.
+        objective: the metric, in the mean over the windows, of which the smallest wins; `log_loss` or `brier` for the
+            target `busy`, one of the others for `rentals`.
         space: what settings of the section `training` may be.
     """
 
@@ -68,7 +69,7 @@ class TuningSettings(Section):
     parallel_trials: Count
     origins: Annotated[int, Field(ge=2)]
     validation_share: Annotated[float, Field(gt=0.0, le=0.25)]
-    objective: Literal["mae", "rmse", "rmsle"]
+    objective: Literal["mae", "rmse", "rmsle", "log_loss", "brier"]
     space: Annotated[tuple[Dimension, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -84,6 +85,9 @@ class TuningSettings(Section):
 
     def check(self, training: TrainingSettings) -> None:
         """Raise a ValueError if the space names what is no hyperparameter, or allows what `training` does not."""
+        of_busy = self.objective in ("log_loss", "brier")
+        if (self.enabled or self.import_best) and of_busy != (training.target == "busy"):
+            raise ValueError(f"tuning.objective: {self.objective} is no metric of the target {training.target}")
         tunable = TrainingSettings.model_fields.keys() - _NOT_TUNED
         for dimension in self.space:
             name = dimension.name

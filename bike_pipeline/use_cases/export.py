@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bike_pipeline.errors import ExportError, ModelError, StorageError, and_more
+from bike_pipeline.errors import ConfigurationError, ExportError, ModelError, StorageError, and_more
 from bike_pipeline.use_cases.lineage import lineage_of
 
 if TYPE_CHECKING:
@@ -297,9 +297,17 @@ def compress(
     with workspace_lock(base, wait=False), lean_imports(google_cloud=True):
         from bike_pipeline.exporting.compression.candidates import TABLE_FILE, Trying, choose, new_result
         from bike_pipeline.exporting.formats import registry
+        from bike_pipeline.modeling.saved_model import target_of
+        from bike_pipeline.modeling.targets import RENTALS
 
         registry.formats_of(own.formats)
         material = _material(lineage, chosen)
+        if (target := target_of(str(material.saved_model))).name != RENTALS.name:
+            raise ConfigurationError(
+                f"the methods of compression know rentals alone, and this model answers {target.says}",
+                where=f"model {chosen.model_id}",
+                fix="name a model of rentals with --model",
+            )
         exporting = settings.exporting.model_copy(update={"compression": own})
         trying = Trying(material, methods or METHODS, exporting, settings.training, settings.evaluation, settings.seed)
         with new_result(base / str(chosen.model_id)) as (aside, folder):

@@ -104,7 +104,7 @@ def served(settings: Settings) -> ServedFeedback:
     try:
         kept = Feedback.from_json((folder / layout.EXTRA_FOLDER / FEEDBACK_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        problem = "it takes no labels: an earlier release trained it"
+        problem = "it takes no labels: an earlier release trained it, or for another target than rentals"
     except ValueError as error:
         problem = f"its state of feedback cannot be read ({error})"
     else:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from bike_pipeline import features
 from bike_pipeline.errors import ConfigurationError, VerificationError, and_more
 from bike_pipeline.run_events import RunObserver, RunResult
 from bike_pipeline.use_cases.lineage import lineage_of
@@ -29,7 +30,6 @@ _OWN_RUNNERS = {
 
 # Of a metric's value: TFMA may add the same numbers up in another order.
 ROUNDING = 1e-9
-_METRICS = ("mae", "rmse", "rmsle", "bias", "calibration")
 
 
 class Runner(Protocol):
@@ -321,7 +321,7 @@ def agreement_of(
     metrics: dict[str, float] = {}
     close = same_slices
     for key in by_slice[0].keys() & by_slice[1].keys():
-        for name in _METRICS:
+        for name in features.answer_measured(by_slice[0][key]).metrics:
             before, now = by_slice[0][key].get(name), by_slice[1][key].get(name)
             if before is None or now is None:
                 close = close and before is now

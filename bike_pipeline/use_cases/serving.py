@@ -65,7 +65,9 @@ def predict(
     label: str = "",
     source: str = "the records",
 ) -> list[float]:
-    """Return the predicted rentals an hour, one number a record; a ModelError if one is wrong or there is no model.
+    """Return what the model answers, one number a record; a ModelError if one is wrong or there is no model.
+
+    That is the rentals an hour or, with settings of the target `busy`, the probability of a busy hour.
 
     A record is what is known of an hour; its date stands for year, month, weekday and, with holiday, working day.
     The promoted version answers if none is named. A server is one that speaks TF Serving's protocols, such as
@@ -108,7 +110,7 @@ def _predictor(settings: Settings, version: int | None) -> Iterator[Predictor]:
         from bike_pipeline.serving.predictor import Predictor
 
         signing.use(settings)
-        yield Predictor(settings.serving_path, version)
+        yield Predictor(settings.serving_path, version, settings.training.target)
 
 
 def promote(settings: Settings, version: int | None = None, label: str = "stable", reason: str = "") -> Change | None:

@@ -121,7 +121,7 @@ def report(candidate, baseline, changes=None):
     settings = load_settings().evaluation
     decisions = evaluation.decide(settings, candidate, baseline, 100.0, changes)
     state = {"reason": "nothing is served yet" if baseline is None else "version 17"}
-    told = evaluation.report(settings, decisions, candidate, baseline, state, {"hourly mean": 100.0})
+    told = evaluation.report(settings, decisions, candidate, baseline, state, {"hourly mean": 100.0}, None)
     return RunResult("run-1", (), None, False, told, "")
 
 

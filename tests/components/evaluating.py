@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from bike_pipeline.components import evaluator
+from bike_pipeline.settings import load_settings
 from bike_pipeline.settings.evaluation import EvaluationSettings
 from tests.components.conftest import on_beam
 
@@ -28,6 +29,7 @@ WIDE: dict[str, Any] = {
     # Six days of March have neither four seasons nor all kinds of weather.
     "may_be_missing": {"hour_band": [], "workingday": [], "season": [1, 2, 3, 4], "weathersit": [1, 2, 3, 4]},
     "warn_increase": 0.5,
+    "busy": load_settings().evaluation.busy.model_dump(),
 }
 # Far above any count, so that even a model of two epochs beats it.
 EASY_BASELINE = {"mean_rentals_by_workingday_and_hour": [[9000.0] * 24] * 2}

@@ -109,6 +109,8 @@ NOT_RUN = {
     "BIKE_SERVING_REST=127.0.0.1:8501": "asks another server; tests/serving/conformance runs against the embedded one",
     "bike-pipeline run --runner beam --config": "needs a job server; tests/end_to_end/test_beam_engines.py runs it",
     "bike-pipeline run --runner kubeflow --local": "takes minutes; tests/end_to_end/test_compiled_spec.py runs it",
+    "bike-pipeline run --config configs/busy.yaml": TRAINS + "tests/end_to_end/test_busy.py runs it",
+    "bike-pipeline predict --config configs/busy.yaml": "tests/end_to_end/test_busy.py runs it",
     "bike-pipeline run --config my.yaml": TRAINS + "tests/end_to_end/test_options.py runs such a one",
     "bike-pipeline run --config team.yaml": DATABASE,
     "bike-pipeline runs --config team.yaml": DATABASE,

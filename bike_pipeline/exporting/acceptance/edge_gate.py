@@ -44,16 +44,18 @@ def edge_gates(
         ChangeThreshold(metric="mae", max_increase=limits.max_mae_increase),
         *(ChangeThreshold(metric="mae", slicing=s, max_increase=limits.max_slice_mae_increase) for s in SLICINGS),  # type: ignore[arg-type]
     )
-    held = settings.model_copy(update={"change_thresholds": changes})
+    held = settings.of(sums.target.name).model_copy(update={"change_thresholds": changes})
     return {format_.name: _verdict(sums, format_, held, model, folder) for format_ in litert}
 
 
 def _verdict(sums: Measured, format_: Format, settings: EvaluationSettings, model: Path, folder: Path) -> EdgeGate:
     names = {format_.name: evaluation.CANDIDATE, SAVED_MODEL: evaluation.BASELINE}
     measured = Measured(
-        {(key, names[name]): found for (key, name), found in sums.sums.items() if name in names}, sums.naive_errors
+        {(key, names[name]): found for (key, name), found in sums.sums.items() if name in names},
+        sums.naive_errors,
+        target=sums.target,
     )
-    config = evaluation.eval_config(settings)
+    config = evaluation.eval_config(settings, type(sums.target))
     for spec in config.model_specs:
         if spec.name == evaluation.CANDIDATE:
             spec.model_type, spec.signature_name = "tf_lite", SIGNATURE
@@ -62,9 +64,10 @@ def _verdict(sums: Measured, format_: Format, settings: EvaluationSettings, mode
     by_tfma = tfma_output.judge(str(output), measured, config, locations, "")
     decisions = evaluation.decide(
         settings,
-        evaluation.read_metrics(str(output), evaluation.CANDIDATE),
-        evaluation.read_metrics(str(output), evaluation.BASELINE),
-        measured.naive_mae,
+        evaluation.read_metrics(str(output), evaluation.CANDIDATE, sums.target),
+        evaluation.read_metrics(str(output), evaluation.BASELINE, sums.target),
+        measured.naive,
+        target=sums.target,
     )
     failed = [decision for decision in decisions if decision.binding and not decision.passed]
     blessed = by_tfma and not failed

@@ -14,7 +14,7 @@ from bike_pipeline import features
 from bike_pipeline.exporting.acceptance.parity import Parity
 from bike_pipeline.exporting.acceptance.report import SAVED_MODEL
 from bike_pipeline.exporting.formats.base import Precision, Predictions
-from bike_pipeline.modeling import metrics, saved_model
+from bike_pipeline.modeling import saved_model
 from bike_pipeline.modeling.naive_baseline import NaiveBaseline
 from bike_pipeline.modeling.slice_sums import Measured, SliceKey, sums_of_batch
 from bike_pipeline.modeling.slices import OVERALL
@@ -26,8 +26,8 @@ class Quality:
     """Errors of one format on the eval split's labels.
 
     Attributes:
-        mae: MAE, in rentals an hour.
-        rmse: RMSE, in rentals an hour.
+        mae: MAE, in rentals an hour or of the probability.
+        rmse: RMSE, in the same unit.
         mae_increase: (MAE - SavedModel's MAE) / SavedModel's MAE.
         worst_slice: the slice with the largest increase among those with enough rows; "" where no slice has.
         worst_slice_mae_increase: its increase; None where no slice has enough rows.
@@ -45,15 +45,17 @@ def sums_by_format(
 ) -> Measured:
     """Return the sums of errors by slice and format of the rows of the eval split, of which all arrays are (rows,).
 
-    The SavedModel in the folder `model` holds the naive baseline of its training rows; predictions are rentals an hour.
+    The SavedModel in the folder `model` holds the naive baseline of its training rows; predictions are in
+    the unit of its target.
     """
     text = (model / saved_model.EXTRA_FOLDER / saved_model.NAIVE_BASELINE_FILE).read_text(encoding="utf-8")
-    return sums_of_batch(columns, predictions, NaiveBaseline.from_json(text))
+    target = saved_model.target_of(str(model))
+    return sums_of_batch(columns, predictions, NaiveBaseline.from_json(text), target=target)
 
 
 def quality_of(measured: Measured, name: str, min_rows: Mapping[Any, int]) -> Quality:
     """Return the errors of one format; `min_rows` says for each slicing from how many rows on a slice decides."""
-    overall = metrics.metrics_of(measured.sums[(OVERALL, None), name])
+    overall = measured.target.metrics_of(measured.sums[(OVERALL, None), name])
     slices = {
         key: _increase(measured, key, name)
         for key, model in measured.sums
@@ -70,7 +72,7 @@ def quality_of(measured: Measured, name: str, min_rows: Mapping[Any, int]) -> Qu
 
 
 def _increase(measured: Measured, key: SliceKey, name: str) -> float:
-    before, now = (metrics.metrics_of(measured.sums[key, model])["mae"] for model in (SAVED_MODEL, name))
+    before, now = (measured.target.metrics_of(measured.sums[key, model])["mae"] for model in (SAVED_MODEL, name))
     if before == now:
         return 0.0
     # Not a number is worse than anything, so that it is the worst slice.

@@ -108,14 +108,15 @@ def write_report(report: ExportReport, folder: Path) -> None:
         (folder / NOT_BLESSED_FILE).write_text("This model was not blessed: never serve it.\n", encoding="utf-8")
 
 
-def write_golden(folder: Path, rows: Columns, answers: Predictions) -> dict[str, Any]:
+def write_golden(folder: Path, rows: Columns, answers: Predictions, answer: str = features.LABEL) -> dict[str, Any]:
     """Write the golden rows and the SavedModel's answers, shape (rows,), as `golden.json`; return what a report says.
 
+    `answer` is what the answers are called (see `features.ANSWERS`).
     Numbers stand in the shortest form that gives the same float32 again. The broken rows stand in `not_finite`, a
     number that is not finite as a text, since JSON has no name for it; the answer to each of them is NaN.
     """
     parts = [{n: [_shortest(v) for v in values] for n, values in part.items()} for part in (rows, golden.broken_rows())]
-    kept = {"columns": parts[0], features.LABEL: [_shortest(v) for v in answers]}
+    kept = {"columns": parts[0], answer: [_shortest(v) for v in answers]}
     kept[golden.NOT_FINITE_KEY] = {"columns": parts[1]}
     content = json.dumps(kept, allow_nan=False).encode()
     (folder / GOLDEN_FILE).write_bytes(content)

@@ -46,6 +46,7 @@ class Session:
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
             self._types = {tensor.name: _TYPES[tensor.type] for tensor in self._session.get_inputs()}
+            self._answer = features.answer_among(tensor.name for tensor in self._session.get_outputs())
         # ONNX Runtime's errors have no common public class.
         except Exception as error:
             raise base.cannot_load("ONNX Runtime", first_words(error), path) from error
@@ -53,7 +54,7 @@ class Session:
     def predict(self, columns: Columns) -> Predictions:
         """Return the rentals an hour of raw rows, shape (rows,)."""
         arrays = {name: np.asarray(columns[name], kind) for name, kind in self._types.items()}
-        return np.asarray(self._session.run([features.LABEL], arrays)[0], np.float32)
+        return np.asarray(self._session.run([self._answer], arrays)[0], np.float32)
 
 
 class Float32(Format):
@@ -94,14 +95,17 @@ def write_recipe(folder: Path) -> None:
         f'#!/bin/sh\n# Needs TensorRT 10 or later and an NVIDIA GPU.\ncd "$(dirname "$0")" && exec {line}\n'
     )
     script.chmod(0o755)
+    import onnx
+
     types = {"int": "int64", "float": "float32"}
+    outputs = onnx.load(folder / FILE, load_external_data=False).graph.output
     config = {
         "onnx": FILE,
         "engine": ENGINE,
         "precision": "float32",
         "tf32": False,
         "inputs": {f.name: types[f.kind] for f in features.MODEL_INPUTS},
-        "output": features.LABEL,
+        "output": features.answer_among(tensor.name for tensor in outputs),
         "rows": ENGINE_ROWS,
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -47,8 +47,8 @@ class Request:
                 raise FileNotFoundError(f"{', '.join(lacking)} is missing")
             compiled = openvino.Core().compile_model(str(path), "CPU", _ONE_EXACT_THREAD)
             self._types = {tensor.get_any_name(): tensor.get_element_type().to_dtype() for tensor in compiled.inputs}
-            self._output = compiled.output(features.LABEL)
-        except (OSError, RuntimeError) as error:
+            self._output = compiled.output(features.answer_among(tensor.get_any_name() for tensor in compiled.outputs))
+        except (KeyError, OSError, RuntimeError) as error:
             raise base.cannot_load("OpenVINO", str(error).strip().splitlines()[-1], path) from None
         self._request = compiled.create_infer_request()
 

@@ -105,7 +105,8 @@ class Engine:
         known = {self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)}
         kinds = {f.name: np.dtype(_KINDS[f.kind]) for f in features.MODEL_INPUTS if f.name in known}
         self._inputs = tuple(kinds)
-        self._kinds = {**kinds, features.LABEL: np.dtype(np.float32)}
+        self._answer_name = features.answer_among(known)
+        self._kinds = {**kinds, self._answer_name: np.dtype(np.float32)}
         self._memory = {
             name: self._done(runtime.cudaMalloc(onnx.ENGINE_ROWS["max"] * kind.itemsize))
             for name, kind in self._kinds.items()
@@ -131,7 +132,7 @@ class Engine:
         if not self._context.execute_async_v3(int(self._stream)):
             raise ExportError("TensorRT did not answer", where="tensorrt", fix="the log holds what it said")
         self._done(self._cuda.cudaStreamSynchronize(self._stream))
-        address = self._memory[features.LABEL]
+        address = self._memory[self._answer_name]
         self._done(self._cuda.cudaMemcpy(answers.ctypes.data, address, answers.nbytes, kind.cudaMemcpyDeviceToHost))
         return answers
 

@@ -39,7 +39,7 @@ class Interpreter:
             runner = self._interpreter.get_signature_runner(SIGNATURE)
             inputs, outputs = runner.get_input_details(), runner.get_output_details()
             self._inputs = [(name, detail["index"], detail["dtype"]) for name, detail in inputs.items()]
-            self._output = outputs[features.LABEL]["index"]
+            self._output = outputs[features.answer_among(outputs)]["index"]
             # The interpreter refuses to allocate while a runner refers to it.
             del runner
             self._resize(1)
@@ -84,7 +84,7 @@ def convert(source: Source, title: str, *, smaller: bool = False, float16: bool 
     # What it adds says how the file was made, and would be added by parsing all of it once more.
     converter.exclude_conversion_metadata = True
     try:
-        return _with_signature(converter.convert())
+        return _with_signature(converter.convert(), source.loaded.answer)
     # The converter's own class has no public name; every error of it carries the operators it stumbled over.
     except Exception as error:
         operators = [
@@ -101,7 +101,7 @@ def convert(source: Source, title: str, *, smaller: bool = False, float16: bool 
         ) from error
 
 
-def _with_signature(content: bytes) -> bytes:
+def _with_signature(content: bytes, answer: str) -> bytes:
     """Return the file with the signature that clients call, which a frozen graph has lost, and with shorter names."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
@@ -119,7 +119,7 @@ def _with_signature(content: bytes) -> bytes:
     signature = schema.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = SIGNATURE, 0
     signature.inputs = [entry(graph.tensors[index].name, index) for index in graph.inputs]
-    signature.outputs = [entry(features.LABEL, index) for index in graph.outputs]
+    signature.outputs = [entry(answer, index) for index in graph.outputs]
     model.signatureDefs = [signature]
     builder = flatbuffers.Builder(len(content))
     builder.Finish(model.Pack(builder), b"TFL3")

@@ -12,12 +12,10 @@ from typing import Any
 from google.protobuf import text_format
 
 from bike_pipeline.errors import BikePipelineError, DataError
-from bike_pipeline.features import slice_name
+from bike_pipeline.features import answer_measured, slice_name
 from bike_pipeline.lineage.queries.evidence import evidence_of, source_of_model, window_of
 from bike_pipeline.lineage.queries.history import History
 from bike_pipeline.lineage.records.run_record import flat
-
-_METRICS = ("mae", "rmse", "rmsle", "bias", "calibration")
 
 
 @dataclass(frozen=True)
@@ -212,7 +210,7 @@ def _metrics(metrics: list[dict[str, Any]]) -> dict[str, str]:
     return {
         f"{slice_name(row['slicing'], row['slice'])} {name}": f"{row[name]:.4f}"
         for row in sorted(metrics, key=lambda row: row["slicing"] != "overall")
-        for name in _METRICS
+        for name in answer_measured(row).metrics
         if row.get(name) is not None
     }
 

@@ -21,7 +21,17 @@ from bike_pipeline.stages import (
 )
 
 # What is kept of what an evaluation decided.
-GATES = ("blessed", "baseline", "decisions", "hourly_mean_mae", "naive_maes", "worst_slice", "backtest")
+GATES = (
+    "blessed",
+    "baseline",
+    "decisions",
+    "hourly_mean_mae",
+    "naive_maes",
+    "naive_errors",
+    "target",
+    "worst_slice",
+    "backtest",
+)
 
 
 def window_of(examples: pb.Artifact | None) -> list[dict[str, Any]]:

@@ -44,8 +44,12 @@ def _validator(outputs: Outputs) -> str:
 def _evaluation(outputs: Outputs) -> str:
     evaluation, blessing = outputs["evaluation"][0], outputs["blessing"][0]
     verdict = "blessed" if prop(blessing, "blessed") == 1 else "NOT blessed"
-    errors = {name: prop(evaluation, f"metric_{name.lower()}") for name in ("MAE", "RMSE")}
-    said = [f"{name} {'not a number' if value is None else f'{value:.1f}'}" for name, value in errors.items()]
+    # Of a probability the log loss decides, of a count its error; both have an MAE.
+    shown = (("log loss", "log_loss", ".3f"), ("Brier", "brier", ".3f"))
+    if prop(evaluation, "metric_log_loss") is None and prop(evaluation, "metric_brier") is None:
+        shown = (("MAE", "mae", ".1f"), ("RMSE", "rmse", ".1f"))
+    found = ((name, prop(evaluation, f"metric_{metric}"), form) for name, metric, form in shown)
+    said = [f"{name} {'not a number' if value is None else f'{value:{form}}'}" for name, value, form in found]
     return f"{', '.join(said)}: {verdict}{_with_warnings(prop(evaluation, 'warnings'))}"
 
 

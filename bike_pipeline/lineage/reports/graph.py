@@ -26,6 +26,8 @@ _PROPERTY_WORDS = {
     "blessed": "blessed",
     "metric_mae": "MAE",
     "metric_rmse": "RMSE",
+    "metric_log_loss": "log loss",
+    "target": "answers",
     "reason": "",
     "formats": "",
     "signature": "",

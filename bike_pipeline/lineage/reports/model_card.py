@@ -28,15 +28,18 @@ HTML_FILE = "model_card.html"
 MARKDOWN_FILE = "model_card.md"
 # What the stage measures, and no record but the card holds.
 _MEASURED = ("training", "explanations")
-OVERVIEW = (
-    "A model that answers how many bikes of a whole city's sharing system are rented in one hour, from the calendar "
-    "and the weather of that hour. It answers in rentals an hour, never below zero. The data are those of Capital "
+_WHAT = (
+    "how many bikes of a whole city's sharing system are rented in one hour, from the calendar "
+    "and the weather of that hour. It answers in rentals an hour, never below zero."
+)
+_SOURCE = (
+    "The data are those of Capital "
     "Bikeshare in Washington, D.C., with the weather of each hour (Fanaee-T 2013, UCI Machine Learning Repository, "
     "doi 10.24432/C5W894, CC BY 4.0); rows that were ingested later count as the same source."
 )
-INTENDED_USES = (
-    "Planning for the system as a whole: how many bikes, people and vans an hour or a day will need.",
-    "Forecasts of an hour to come from a weather forecast, and answers to what an hour with other weather would be.",
+_PLANNING = "Planning for the system as a whole: how many bikes, people and vans an hour or a day will need."
+_FORECASTS = (
+    "Forecasts of an hour to come from a weather forecast, and answers to what an hour with other weather would be."
 )
 OUT_OF_SCOPE_USES = (
     "Single stations, trips or riders: it knows only the whole system, and holds no data about people.",
@@ -50,6 +53,20 @@ LIMITATIONS = (
 )
 
 
+def of_target(target: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what a card says of what the model answers, its `described` target; None for rentals."""
+    what, planning, limits = _WHAT, _PLANNING, [*LIMITATIONS]
+    if target and target["name"] != "rentals":
+        what = f"{target['says']}, of a city's whole bike-sharing system, from the hour's calendar and weather."
+        planning = "Planning for the system as a whole: which hours to be prepared for."
+        limits.append("What counts as busy was fixed when it was trained; where demand grows, more hours become busy.")
+    return {
+        "overview": f"A model that answers {what} {_SOURCE}",
+        "intended_uses": [planning, _FORECASTS],
+        "limitations": limits,
+    }
+
+
 def card_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return a card as plain values: what holds for every model here, then `record`.
 
@@ -59,10 +76,8 @@ def card_of(record: Mapping[str, Any]) -> dict[str, Any]:
     kept = ("name", "meaning", "unit", "minimum", "maximum", "default")
     return {
         "format": FORMAT,
-        "overview": OVERVIEW,
-        "intended_uses": list(INTENDED_USES),
+        **of_target((record.get("gates") or {}).get("target")),
         "out_of_scope_uses": list(OUT_OF_SCOPE_USES),
-        "limitations": list(LIMITATIONS),
         "inputs": [{name: getattr(feature, name) for name in kept} for feature in features.MODEL_INPUTS],
         **dict.fromkeys(_MEASURED),
         **record,

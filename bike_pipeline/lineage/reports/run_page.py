@@ -127,28 +127,34 @@ def _comparison(gates: dict[str, Any] | None) -> dict[str, Any] | None:
     """Return the errors by slice, all on one scale."""
     if gates is None:
         return None
-    before = {(row["slicing"], row["slice"]): row["mae"] for row in gates["baseline_metrics"]}
+    answer = features.answer_measured(gates["candidate_metrics"][0] if gates["candidate_metrics"] else ())
+    metric = answer.metrics[0]
+    before = {(row["slicing"], row["slice"]): row[metric] for row in gates["baseline_metrics"]}
     too_much = {
         (d["slicing"], d["slice"])
         for d in gates["decisions"]
-        if d["metric"] == "mae" and d["kind"] == "change" and not d["passed"]
+        if d["metric"] == metric and d["kind"] == "change" and not d["passed"]
     }
     intervals = {
         (d["slicing"], d["slice"]): d
         for d in gates["decisions"]
-        if d["metric"] == "mae" and d["kind"] == "change" and d.get("low") is not None
+        if d["metric"] == metric and d["kind"] == "change" and d.get("low") is not None
     }
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in sorted(gates["candidate_metrics"], key=lambda row: float(row["slice"] or 0)):
         key, error = (row["slicing"], row["slice"]), before.get((row["slicing"], row["slice"]))
-        change = (row["mae"] - error) / error if error and row["mae"] is not None else None
+        change = (row[metric] - error) / error if error and row[metric] is not None else None
         name = f"{features.slice_name(*key)} ({int(row['rows'])})"
-        line = {"name": name, "new": row["mae"], "before": error, "change": change, "too_much": key in too_much}
+        line = {"name": name, "new": row[metric], "before": error, "change": change, "too_much": key in too_much}
         line["interval"] = intervals.get(key)
         groups.setdefault(row["slicing"], []).append(line)
     figures = [(title, groups[slicing]) for slicing, title in _SLICINGS.items() if slicing in groups]
     errors = [line[which] or 0.0 for _, lines in figures for line in lines for which in ("new", "before")]
-    return {"figures": figures, "largest": max(errors, default=0.0), "baseline": bool(before)}
+    found = {"figures": figures, "largest": max(errors, default=0.0), "baseline": bool(before)}
+    if metric == "mae":
+        return {**found, "title": "MAE", "words": f"Mean absolute error in {answer.unit}", "form": ",.1f"}
+    words = metric.replace("_", " ")
+    return {**found, "title": words, "words": words.capitalize(), "form": ",.3f"}
 
 
 def histograms(now: Sequence[Bucket], before: Sequence[Bucket]) -> dict[str, Any]:

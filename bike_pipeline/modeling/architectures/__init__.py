@@ -1,7 +1,7 @@
 """The model families by name (`training.architecture`), one module each.
 
-Each is made of operations that every export format has. It answers log(1 + rentals), (batch,); the exported signatures
-turn that into rentals.
+Each is made of operations that every export format has. It answers log(1 + rentals), (batch,), or what the target makes
+of that, such as log odds; the exported signatures turn it into what clients get.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from keras import layers
 
 from bike_pipeline.modeling.architectures import blend, deep, linear, trees
+from bike_pipeline.modeling.targets import RENTALS, Target
 from bike_pipeline.modeling.trend import Trend
 
 # From the settings' section `training` and the trend of the training rows to the untrained network.
@@ -22,12 +23,12 @@ BUILDERS: dict[str, Builder] = {"linear": linear.build, "deep": deep.build, "ble
 TREES, BLEND = "trees", "blend"
 
 
-def build(training: Mapping[str, Any], trend: Trend) -> keras.Model:
+def build(training: Mapping[str, Any], trend: Trend, target: Target = RENTALS) -> keras.Model:
     """Return the untrained network that the settings' section `training` names, of transformed features.
 
     `trees` has none.
     """
-    return BUILDERS[training["architecture"]](training, trend)
+    return target.head(BUILDERS[training["architecture"]](training, trend))
 
 
 def with_trees(
@@ -37,6 +38,7 @@ def with_trees(
     inputs: Mapping[str, npt.NDArray[Any]],
     label: npt.NDArray[Any],
     seed: int,
+    target: Target = RENTALS,
 ) -> keras.Model:
     """Return the model of a trained network and of trees, which are fitted here if the architecture has any.
 
@@ -47,11 +49,12 @@ def with_trees(
         inputs: their transformed features, (rows, …) each.
         label: their rentals, (rows,).
         seed: of the rows and columns that each tree sees.
+        target: what is answered of the rentals.
     """
     if training["architecture"] not in (TREES, BLEND):
         return network
-    forest = trees.fit(training, trend, inputs, label, seed)
-    return trees.build(forest, trend) if network is None else blend.build(network, forest, trend)
+    forest = trees.fit(training, trend, inputs, label, seed, target)
+    return trees.build(forest, trend, target) if network is None else blend.build(network, forest, trend, target)
 
 
 def with_heads(model: keras.Model) -> keras.Model:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import urlsplit
 
+from bike_pipeline import features
 from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.serving.clients.errors import ClientError, timed_out
 from bike_pipeline.serving.security.watched_file import content_of
@@ -96,6 +97,7 @@ class Connection:
         version: the version that answers; None for the newest one.
         label: the version label that answers, instead of a version.
         signature: name of the signature; empty for the served one.
+        answer: name of its output that is the answer.
         ca_file: certificates to trust; empty for those of this machine.
         certificate: this client's certificate, with its key; empty for none.
         timeout: seconds that a call may take as a whole.
@@ -109,6 +111,7 @@ class Connection:
     version: int | None = None
     label: str = ""
     signature: str = ""
+    answer: str = features.LABEL
     tls: bool = False
     ca_file: str = ""
     certificate: str = ""
@@ -178,7 +181,9 @@ def connection(
     if version is not None and label:
         raise ConfigurationError("a version and a label are given", where="predict", fix="leave one of them out")
     made = connection_of(settings.serving.client, settings.serving.model_name, address, protocol)
-    return replace(made, version=version, label=label, timeout=made.timeout if timeout is None else timeout)
+    seconds = made.timeout if timeout is None else timeout
+    answer = features.ANSWERS[settings.training.target].output
+    return replace(made, version=version, label=label, timeout=seconds, answer=answer)
 
 
 def connection_of(

@@ -20,7 +20,6 @@ import urllib3
 import urllib3.connection
 from urllib3 import exceptions
 
-from bike_pipeline import features
 from bike_pipeline.serving.clients import core
 from bike_pipeline.serving.clients.connection import Connection, Deadline, Value
 from bike_pipeline.serving.clients.core import Arrays, Client, Exchange, ModelMetadata, Rentals, VersionStatus
@@ -115,7 +114,7 @@ class RestClient(Client):
         def read(found: Any) -> Rentals:
             # Only if a signature has one output, its name is left out.
             outputs = found["outputs"]
-            values = outputs[features.LABEL] if isinstance(outputs, dict) else outputs
+            values = outputs[self.connection.answer] if isinstance(outputs, dict) else outputs
             return core.rentals(values, rows, self.connection.where)
 
         return Exchange("POST", f"{self._path}:predict", self._body(columns), self._reading(read))

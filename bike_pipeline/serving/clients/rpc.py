@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from bike_pipeline import features
 from bike_pipeline.serving import protos
 from bike_pipeline.serving.clients import core
 from bike_pipeline.serving.clients.connection import Connection, Value
@@ -143,12 +142,13 @@ class GrpcClient(Client):
         tensor.tensor_content = values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
 
     def _rentals(self, rows: int, response: Any) -> Rentals:
-        where = self.connection.where
-        if features.LABEL not in response.outputs:
-            raise core.no_answer(f"the answer has no output {features.LABEL}", where)
-        tensor = response.outputs[features.LABEL]
+        where, answer = self.connection.where, self.connection.answer
+        if answer not in response.outputs:
+            there = ", ".join(sorted(response.outputs)) or "none"
+            raise core.no_answer(f"the answer has no output {answer}, only {there}", where)
+        tensor = response.outputs[answer]
         if tensor.dtype != types_pb2.DT_FLOAT:
-            raise core.no_answer(f"the output {features.LABEL} holds no float32 numbers", where)
+            raise core.no_answer(f"the output {answer} holds no float32 numbers", where)
         if tensor.tensor_content:
             return core.rentals(np.frombuffer(tensor.tensor_content, "<f4"), rows, where)
         values = np.asarray(tensor.float_val, np.float32)

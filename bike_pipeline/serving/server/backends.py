@@ -59,16 +59,19 @@ class Backend(Protocol):
 
 
 class ExportBackend(Backend):
-    """An exported model: raw features in, rentals out, no TensorFlow."""
+    """An exported model: raw features in, the model's one answer out, no TensorFlow."""
 
     def __init__(
-        self, name: str, folder: Path, record: Mapping[str, Any], max_rows: int, inputs: Iterable[str]
+        self, name: str, folder: Path, record: Mapping[str, Any], max_rows: int, inputs: Iterable[str], answer: str
     ) -> None:
-        """Load an export for calls of at most `max_rows` with `inputs`; a `BikePipelineError` says why it cannot."""
+        """Load an export for calls of at most `max_rows` with `inputs`; a `BikePipelineError` says why it cannot.
+
+        `answer` is the name of the signature's output.
+        """
         form, path = format_of(name), folder / str(record.get("file", ""))
         if sha256_of(path) != record.get("sha256"):
             raise BikePipelineError("the file is not the one that was measured", where=str(path), fix="push again")
-        self.name = name
+        self.name, self._answer = name, answer
         self.exact = record.get("precision") == "float32"
         # LiteRT allocates anew whenever the number of rows changes, which costs as much as answering: it gets a copy
         # for each of a few numbers of rows. The others take any number as it comes.
@@ -84,14 +87,14 @@ class ExportBackend(Backend):
             _log.warning("%s answers a row that is not finite; put right here, a new push does without", folder)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Return the predicted rentals an hour as the model's only output; NaN if an input is not finite."""
+        """Return the answers as the model's only output; NaN if an input is not finite."""
         rows = len(next(iter(inputs.values())))
         missing = [f for f in features.OPTIONAL_INPUTS if f.name not in inputs]
         inputs = {**inputs, **{f.name: np.full(rows, f.default, _TYPES[f.kind]) for f in missing}}
         answers = np.asarray(self._of_size.get(rows, self._any).predict(inputs))
         if self._invents:
             answers = np.where(golden.are_sound(inputs), answers, np.float32(np.nan))
-        return {features.LABEL: answers}
+        return {self._answer: answers}
 
 
 class IntervalBackend(Backend):
@@ -148,11 +151,14 @@ def fastest_export(folder: Path, signature: Signature, wanted: Sequence[str], ma
     inputs = {DEFAULT_SIGNATURE: features.REQUIRED_INPUTS, features.SERVING_ALL_INPUTS: features.MODEL_INPUTS}
     types = {f.name: np.dtype(_TYPES[f.kind]) for f in inputs.get(signature.name, ())}
     asked = {name: np.dtype(numpy_type(spec.dtype)) for name, spec in signature.inputs.items()}
-    if not types or (signature.batches, asked, {*signature.outputs}) != (True, types, {features.LABEL}):
+    outputs = {*signature.outputs}
+    known = outputs in [{answer.output} for answer in features.ANSWERS.values()]
+    if not types or not known or (signature.batches, asked) != (True, types):
         return None
+    (answer,) = outputs
     for name, record in exports_by_speed(folder, wanted).items():
         try:
-            return ExportBackend(name, folder / EXPORTS_FOLDER / name, record, max_rows, types)
+            return ExportBackend(name, folder / EXPORTS_FOLDER / name, record, max_rows, types, answer)
         except (BikePipelineError, OSError) as error:
             _log.warning("%s: %s does not answer: %s", folder, name, error)
     return None
