@@ -22,9 +22,10 @@ def feedback_command() -> None:
 
 @shared.command(feedback_command)
 @click.option("--query", help="The SQL query, if LABELS is a database.")
+@click.option("--wait", is_flag=True, help="Wait for a run in this workspace instead of refusing.")
 @shared.json_option
 @click.argument("labels")
-def update(settings: Settings, query: str | None, as_json: bool, labels: str) -> None:
+def update(settings: Settings, query: str | None, wait: bool, as_json: bool, labels: str) -> None:
     """Make a new version of the model that serves, with LABELS in its state.
 
     LABELS are rows as of `data ingest`, in any order: a file, a folder, an address, a database with --query. Hours that
@@ -37,7 +38,7 @@ def update(settings: Settings, query: str | None, as_json: bool, labels: str) ->
     log = shared.log_file(settings, "feedback")
     with shared.captured(log) as screen:
         with shared.progress_on(screen, silent=as_json):
-            made = use_case(settings, labels, query)
+            made = use_case(settings, labels, query, wait=wait)
         shared.answer(made, lambda found: [*_update_view(found), f"log: {log}"], as_json, screen)
 
 

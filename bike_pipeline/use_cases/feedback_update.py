@@ -60,18 +60,19 @@ class FeedbackUpdate:
     not_promoted: str = ""
 
 
-def update(settings: Settings, source: Path | str, query: str | None = None) -> FeedbackUpdate:
+def update(settings: Settings, source: Path | str, query: str | None = None, *, wait: bool = False) -> FeedbackUpdate:
     """Let labels that arrived after training correct the level of the model that serves, as a new version of it.
 
     The source is one of rows, as of `use_cases.data.ingest`, in any order; each hour with its label. Hours that are
     known already change nothing, other labels of known hours correct them. If promotion is automatic, the new version
-    is validated and serves. Whatever the call was killed at, it can be repeated.
+    is validated and serves. Whatever the call was killed at, it can be repeated. A run here is a BusyError, or with
+    `wait` waited for.
 
     Raises:
         DataError: a row breaks the feature contract, or an hour stands there with two labels; nothing was changed.
         ModelError: nothing serves, or a model that an earlier release trained, which takes no labels.
         ExportError: a format of the version that serves cannot be made of the new one; nothing was changed.
-        BusyError: a run is working in this workspace.
+        BusyError: a run is working in this workspace, or somebody changes what is promoted.
         ServerError: the new version does not pass its validation, or a server does not follow.
     """
     from bike_pipeline.data.labels import read_labels
@@ -81,7 +82,7 @@ def update(settings: Settings, source: Path | str, query: str | None = None) -> 
     # A store that is not there must not make a workspace.
     lineage = lineage_of(settings)
     table, origin = read_labels(str(source), query, datetime.now(UTC).replace(tzinfo=None))
-    with workspace_lock(settings.workspace_path, wait=False), lean_imports(google_cloud=True):
+    with workspace_lock(settings.workspace_path, wait), lean_imports(google_cloud=True):
         return _Update(settings, lineage, served(settings)).made(table, origin.location)
 
 

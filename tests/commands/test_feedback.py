@@ -11,12 +11,15 @@ import pytest
 from click.testing import CliRunner
 
 from bike_pipeline import Workspace, cli
-from bike_pipeline.errors import ModelError
+from bike_pipeline.errors import BusyError, ModelError
 from bike_pipeline.model_registry import ModelRegistry, layout
 from bike_pipeline.modeling import feedback
 from bike_pipeline.modeling.feedback import Feedback, Labels
 from bike_pipeline.settings.training import FeedbackSettings
+from bike_pipeline.storage.atomic_files import workspace_lock
 from tests.conftest import TRAINING
+from tests.data.making import make_rows, to_csv
+from tests.recording import Recorder
 
 
 def push(workspace: Workspace, version: int, model_id: int = 7, kept: Feedback | None = None) -> None:
@@ -116,3 +119,15 @@ def test_rollback_goes_back_within_a_model_only(workspace: Workspace) -> None:
     with pytest.raises(ModelError, match=r"what served before, version 1, is another model.*`bike-pipeline rollback`"):
         workspace.rollback_feedback()
     assert ModelRegistry(workspace.settings.serving_path).serving() == 2
+
+
+def test_an_update_beside_a_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "workspace").mkdir()
+    # Of a run that did not come to a model.
+    Recorder(tmp_path / "workspace" / "metadata.sqlite")
+    workspace, rows = Workspace(tmp_path / "workspace"), tmp_path / "rows.csv"
+    rows.write_bytes(to_csv(make_rows(days=1)))
+    with workspace_lock(tmp_path / "workspace", wait=False), pytest.raises(BusyError, match="another run is working"):
+        workspace.update_feedback(rows)
+    with pytest.raises(ModelError, match="no model is served"):
+        workspace.update_feedback(rows)

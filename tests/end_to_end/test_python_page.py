@@ -20,7 +20,8 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 results = [result, verification, matrix, workspace.history(), workspace.runs(), workspace.models(), workspace.spans(),
            workspace.reproducibility(), workspace.impact("1/1"), workspace.lineage(), workspace.doctor(),
-           workspace.collect_garbage(dry_run=True), workspace.push_edge(), workspace.rollback(), workspace.promote()]
+           workspace.collect_garbage(dry_run=True), workspace.feedback(), workspace.push_edge(), workspace.rollback(),
+           workspace.promote()]
 first, second = (str(model.model_id) for model in workspace.models())
 results.append(workspace.compare(first, second))
 assert str(workspace.explain_run()).endswith(".html")
