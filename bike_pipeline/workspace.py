@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from bike_pipeline.settings import FETCHED_ROOT, Settings, load_settings
-from bike_pipeline.use_cases import cluster, data, feedback_update, labels, serving
+from bike_pipeline.use_cases import cluster, compression, data, feedback_update, labels, serving
 from bike_pipeline.use_cases import doctor as doctor_
 from bike_pipeline.use_cases import export as export_
 from bike_pipeline.use_cases import feedback as feedback_
@@ -78,7 +78,7 @@ class Workspace:
     track = _method(lineage_.track)
     champion = _method(lineage_.Champion)
     models = _method(lineage_.models)
-    compress = _method(export_.compress)
+    compress = _method(compression.compress)
     export = _method(export_.export)
     parity = _method(export_.parity)
     predict = _method(serving.predict)

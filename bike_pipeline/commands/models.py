@@ -8,7 +8,7 @@ import click
 
 from bike_pipeline.commands import shared
 from bike_pipeline.features import ANSWERS
-from bike_pipeline.use_cases.export import METHODS
+from bike_pipeline.use_cases.compression import METHODS
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from bike_pipeline.exporting.compression.rule import Candidate
     from bike_pipeline.lineage.store.entities import ModelRecord
     from bike_pipeline.settings import Settings
-    from bike_pipeline.use_cases.export import Compression, Export, ParityMatrix
+    from bike_pipeline.use_cases.compression import Compression
+    from bike_pipeline.use_cases.export import Export, ParityMatrix
 
 _NUMBERS = ("max difference", "mean", "max relative", "golden row", "RMSE", "MAE +")
 _SPEEDS = ("size", "cold start", "one row", "rows/s")
@@ -187,7 +188,7 @@ def compress_command(settings: Settings, as_json: bool, **options: Any) -> None:
     model that serves now. Candidates and the table are kept in <workspace>/compression. Nothing that serves is changed.
     Ends with exit code 18 if no candidate is within the limits of exporting.compression.
     """
-    from bike_pipeline.use_cases.export import compress
+    from bike_pipeline.use_cases.compression import compress
 
     with shared.captured(shared.log_file(settings, "compress")) as screen:
         found = compress(settings, **options)

@@ -26,8 +26,7 @@ from bike_pipeline.components.base import Artifacts
 from bike_pipeline.errors import DataError, ModelError
 from bike_pipeline.modeling import evaluation, paired_bootstrap, saved_model, slice_sums, slices, tfma_output
 from bike_pipeline.modeling import rows as row_files
-from bike_pipeline.modeling.feedback import Backtest, Feedback
-from bike_pipeline.modeling.served_state import FEEDBACK_FILE
+from bike_pipeline.modeling.feedback_record import FEEDBACK_FILE, Backtest, Feedback
 from bike_pipeline.modeling.slice_sums import Job, Measured
 from bike_pipeline.settings.evaluation import EvaluationSettings
 from bike_pipeline.stages import (

@@ -163,6 +163,12 @@ def _federation(args: argparse.Namespace) -> Federation:
             where="training.architecture",
             fix="set it to deep or linear",
         )
+    if settings.training.target != "rentals":
+        raise ConfigurationError(
+            f"clients learn rentals, and no target '{settings.training.target}': its threshold would be each one's own",
+            where="training.target",
+            fix="set it to rentals",
+        )
     training = {**settings.training.model_dump(mode="json"), "epochs": args.epochs}
     return Federation(training, settings.seed, args.clients, args.rounds)
 

@@ -17,7 +17,7 @@ from tensorflow_model_analysis.proto import config_pb2
 from bike_pipeline import features
 from bike_pipeline.modeling import metrics, tfma_output
 from bike_pipeline.modeling.decision import Decision, by_interval
-from bike_pipeline.modeling.feedback import NO_BACKTEST, Backtest
+from bike_pipeline.modeling.feedback_record import NO_BACKTEST, Backtest
 from bike_pipeline.modeling.paired_bootstrap import DAYS_A_WEEK, Change
 from bike_pipeline.modeling.slice_sums import SliceKey
 from bike_pipeline.modeling.slices import OVERALL, SLICINGS, RowsBySlice

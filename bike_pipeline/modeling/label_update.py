@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from bike_pipeline import features
 from bike_pipeline.modeling import feedback, holidays
-from bike_pipeline.modeling.feedback import HOURS_A_DAY, Feedback, Labels
+from bike_pipeline.modeling.feedback import HOURS_A_DAY, Labels
+from bike_pipeline.modeling.feedback_record import Feedback
 
 _FIRST = datetime(features.FIRST_YEAR, 1, 1)
 

@@ -31,8 +31,8 @@ from bike_pipeline.features import (
     Feature,
 )
 from bike_pipeline.modeling import golden, targets
-from bike_pipeline.modeling.feedback import Feedback
-from bike_pipeline.modeling.served_state import FEEDBACK_FILE, ServedState
+from bike_pipeline.modeling.feedback_record import FEEDBACK_FILE, Feedback
+from bike_pipeline.modeling.served_state import ServedState
 from bike_pipeline.modeling.targets import RENTALS, Target
 from bike_pipeline.storage.files import plain_folder
 

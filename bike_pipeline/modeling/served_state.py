@@ -21,7 +21,6 @@ from bike_pipeline.modeling.feedback import FeedbackState
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-FEEDBACK_FILE = feedback.FEEDBACK_FILE
 AS_OF_NAME, TABLE_NAME = "feedback_as_of", "feedback_table"
 _CHECKPOINT = os.path.join("variables", "variables")
 # Where TensorFlow keeps which variable has which key.

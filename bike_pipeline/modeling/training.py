@@ -25,7 +25,8 @@ from bike_pipeline.modeling import (
     saved_model,
     slices,
 )
-from bike_pipeline.modeling.feedback import Feedback, Labels
+from bike_pipeline.modeling.feedback import Labels
+from bike_pipeline.modeling.feedback_record import Feedback
 from bike_pipeline.modeling.targets import RENTALS, Target
 from bike_pipeline.modeling.trend import Trend
 from bike_pipeline.settings.training import FeedbackSettings

@@ -14,7 +14,8 @@ from bike_pipeline.errors import ModelError
 if TYPE_CHECKING:
     from bike_pipeline.model_registry import ModelRegistry
     from bike_pipeline.model_registry.deployment import Change
-    from bike_pipeline.modeling.feedback import Backtest, Feedback, FeedbackState
+    from bike_pipeline.modeling.feedback import FeedbackState
+    from bike_pipeline.modeling.feedback_record import Backtest, Feedback
     from bike_pipeline.settings import Settings
 
 # Around so many rentals intervals are shown.
@@ -92,7 +93,7 @@ def served(settings: Settings) -> ServedFeedback:
             state of feedback.
     """
     from bike_pipeline.model_registry import ModelRegistry, layout, signing
-    from bike_pipeline.modeling.feedback import FEEDBACK_FILE, Feedback
+    from bike_pipeline.modeling.feedback_record import FEEDBACK_FILE, Feedback
 
     signing.use(settings)
     registry = ModelRegistry(settings.serving_path)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from bike_pipeline.lineage.store.metadata_store import Lineage
-    from bike_pipeline.modeling.feedback import Feedback, Labels
+    from bike_pipeline.modeling.feedback import Labels
+    from bike_pipeline.modeling.feedback_record import Feedback
     from bike_pipeline.modeling.label_update import FarDay, LabelCounts
     from bike_pipeline.settings import Settings
 
@@ -187,10 +188,11 @@ class _Update:
 
     def _write(self, model: Path, after: Feedback) -> None:
         from bike_pipeline.model_registry import layout
-        from bike_pipeline.modeling import feedback, served_state
+        from bike_pipeline.modeling import served_state
+        from bike_pipeline.modeling.feedback_record import FEEDBACK_FILE
 
         served_state.replace(str(model), after.state)
-        (model / layout.EXTRA_FOLDER / feedback.FEEDBACK_FILE).write_text(after.to_json(), encoding="utf-8")
+        (model / layout.EXTRA_FOLDER / FEEDBACK_FILE).write_text(after.to_json(), encoding="utf-8")
 
     def _told(self, after: Feedback, upload: Labels, about: Mapping[str, Any], table: pa.Table) -> dict[str, Any]:
         """Return what is told of the new version in its push record, its evidence and ML Metadata, as plain values."""

@@ -14,7 +14,7 @@ from bike_pipeline.commands.models import compress_command
 from bike_pipeline.errors import BusyError, ConfigurationError, ExportError, ModelError
 from bike_pipeline.settings.exporting import Method
 from bike_pipeline.storage.atomic_files import workspace_lock
-from bike_pipeline.use_cases.export import METHODS
+from bike_pipeline.use_cases.compression import METHODS
 from tests.conftest import ROOT
 from tests.recording import Recorder
 

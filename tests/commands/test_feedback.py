@@ -14,7 +14,8 @@ from bike_pipeline import Workspace, cli
 from bike_pipeline.errors import BusyError, ModelError
 from bike_pipeline.model_registry import ModelRegistry, layout
 from bike_pipeline.modeling import feedback
-from bike_pipeline.modeling.feedback import Feedback, Labels
+from bike_pipeline.modeling.feedback import Labels
+from bike_pipeline.modeling.feedback_record import FEEDBACK_FILE, Feedback
 from bike_pipeline.settings.training import FeedbackSettings
 from bike_pipeline.storage.atomic_files import workspace_lock
 from tests.conftest import TRAINING
@@ -29,7 +30,7 @@ def push(workspace: Workspace, version: int, model_id: int = 7, kept: Feedback |
     (folder / "assets.extra").mkdir(parents=True)
     (folder / "saved_model.pb").write_text(f"graph {version}", encoding="utf-8")
     if kept is not None:
-        (folder / "assets.extra" / feedback.FEEDBACK_FILE).write_text(kept.to_json(), encoding="utf-8")
+        (folder / "assets.extra" / FEEDBACK_FILE).write_text(kept.to_json(), encoding="utf-8")
     record = {"model_id": model_id, "fingerprint": layout.fingerprint(folder)}
     registry.begin()
     registry.add(folder, version, record)

@@ -12,8 +12,7 @@ import pytest
 
 from bike_pipeline.errors import DataError
 from bike_pipeline.modeling import feedback, naive_baseline, rows, saved_model, served_state, slices, training
-from bike_pipeline.modeling.feedback import Feedback
-from bike_pipeline.modeling.served_state import FEEDBACK_FILE
+from bike_pipeline.modeling.feedback_record import FEEDBACK_FILE, Feedback
 from tests.components.test_example_gen import parsed, values
 from tests.conftest import ROOT, TRAINING
 

@@ -126,6 +126,7 @@ def test_a_client_with_a_broken_source_ends_the_federation_with_its_words(
         ),
         (["server", "--clients", "1", "--output", "o"], "it takes two clients"),
         (["server", "--clients", "2", "--output", "o", "--set", "training.architecture=trees"], "trees have none"),
+        (["server", "--clients", "2", "--output", "o", "--set", "training.target=busy"], "no target 'busy'"),
     ],
 )
 def test_what_cannot_be_is_one_line(python: str, arguments: list[str], said: str, tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from bike_pipeline.modeling import feedback
-from bike_pipeline.modeling.feedback import Backtest, Feedback, FeedbackState, Labels
+from bike_pipeline.modeling.feedback import FeedbackState, Labels
+from bike_pipeline.modeling.feedback_record import Backtest, Feedback
 from bike_pipeline.settings import load_settings
 
 DAY = feedback.HOURS_A_DAY

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from bike_pipeline.modeling.evaluation import interval_decisions
-from bike_pipeline.modeling.feedback import NO_BACKTEST, Backtest
+from bike_pipeline.modeling.feedback_record import NO_BACKTEST, Backtest
 from bike_pipeline.settings import load_settings
 from bike_pipeline.settings.evaluation import IntervalLimits
 

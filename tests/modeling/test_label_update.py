@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from bike_pipeline.modeling import feedback, label_update
-from bike_pipeline.modeling.feedback import Feedback, Labels
+from bike_pipeline.modeling.feedback import Labels
+from bike_pipeline.modeling.feedback_record import Feedback
 from bike_pipeline.settings.training import FeedbackSettings
 from tests.conftest import TRAINING
 

@@ -10,14 +10,15 @@ import tensorflow as tf
 
 from bike_pipeline import features
 from bike_pipeline.modeling import feedback, saved_model, served_state
-from bike_pipeline.modeling.feedback import Feedback, FeedbackState, Labels
+from bike_pipeline.modeling.feedback import FeedbackState, Labels
+from bike_pipeline.modeling.feedback_record import FEEDBACK_FILE, Feedback
 from bike_pipeline.modeling.loaded_model import LoadedModel
 
 NAMES = [feature.name for feature in features.MODEL_INPUTS]
 
 
 def kept(folder: Path) -> Feedback:
-    return Feedback.from_json((folder / saved_model.EXTRA_FOLDER / served_state.FEEDBACK_FILE).read_text())
+    return Feedback.from_json((folder / saved_model.EXTRA_FOLDER / FEEDBACK_FILE).read_text())
 
 
 @pytest.fixture

@@ -115,11 +115,16 @@ def write_models(trying: Trying, folder: Path) -> dict[Method, tuple[int, float]
     """Write every method's model as a SavedModel, `<method>/model`; return its parameters and its sparsity."""
     from bike_pipeline.exporting.compression.methods import Teacher, compressed, sparsity_of
     from bike_pipeline.modeling import saved_model
+    from bike_pipeline.modeling.feedback_record import FEEDBACK_FILE, Feedback
     from bike_pipeline.modeling.training import first_feedback
 
     material, settings = trying.material, trying.exporting.compression
     teacher = Teacher.of(material)
     reference = material.saved_model / saved_model.EXTRA_FOLDER / saved_model.NAIVE_BASELINE_FILE
+    kept, section = reference.with_name(FEEDBACK_FILE), trying.training.model_dump(mode="json")
+    if kept.is_file():
+        # It answers the quantiles of the model that it was made of, whatever the settings are by now.
+        section["feedback"] = Feedback.from_json(kept.read_text(encoding="utf-8")).settings.model_dump(mode="json")
     extra = {saved_model.NAIVE_BASELINE_FILE: reference.read_text(encoding="utf-8")} if reference.is_file() else {}
     methods = tuple(dict.fromkeys((PLAIN, *trying.methods)))
     further = {"batch_size": trying.training.batch_size, "weight_decay": trying.training.weight_decay}
@@ -132,7 +137,7 @@ def write_models(trying: Trying, folder: Path) -> dict[Method, tuple[int, float]
             registry.format_of(SAVED_MODEL).export(Source(material.saved_model, {}), _made(target))
         else:
             # A smaller model errs in its own way, so the state of the model that it was made of is not its own.
-            graph, section = str(material.transform_graph), trying.training.model_dump(mode="json")
+            graph = str(material.transform_graph)
             start = first_feedback(model, graph, section, dict(material.evaluated))
             saved_model.write(model, graph, str(target), extra, start)
         found[method] = model.count_params(), sparsity_of(model)

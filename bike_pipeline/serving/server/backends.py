@@ -24,7 +24,8 @@ from bike_pipeline.lean_imports import uncollected
 from bike_pipeline.model_registry.layout import EXPORTS_FOLDER, PARITY_FILE
 from bike_pipeline.model_registry.model_signature import sha256_of
 from bike_pipeline.modeling import golden
-from bike_pipeline.modeling.feedback import GROUPED_BY, Feedback, groups_of, unit_of
+from bike_pipeline.modeling.feedback import GROUPED_BY, groups_of, unit_of
+from bike_pipeline.modeling.feedback_record import Feedback
 from bike_pipeline.serving.server.tensors import DEFAULT_SIGNATURE, SERVE, Array, Signature, numpy_type
 from bike_pipeline.serving.statuses import Code, StatusError, invalid
 from bike_pipeline.storage.files import plain_folder

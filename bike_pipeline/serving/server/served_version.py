@@ -19,7 +19,7 @@ from bike_pipeline import features
 from bike_pipeline.errors import BikePipelineError
 from bike_pipeline.model_registry import verification
 from bike_pipeline.model_registry.layout import EXPORTS_FOLDER
-from bike_pipeline.modeling.feedback import FEEDBACK_FILE, Feedback
+from bike_pipeline.modeling.feedback_record import FEEDBACK_FILE, Feedback
 from bike_pipeline.modeling.golden import read_golden
 from bike_pipeline.serving.protos import get_model_status_pb2, prediction_log_pb2
 from bike_pipeline.serving.server import backends, tensors
