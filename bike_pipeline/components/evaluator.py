@@ -111,7 +111,7 @@ class EvaluatorExecutor(base_beam_executor.BaseBeamExecutor):
         for artifact in (output, blessing):
             artifact.set_string_custom_property("baseline_state", state)
             artifact.set_string_custom_property("metric_set", exec_properties["metric_set"])
-            artifact.set_string_custom_property("target", target.says)
+            artifact.set_string_custom_property("target", target.meaning)
 
     def _measure(self, folders: dict[str, str], examples: types.Artifact, output: str, in_memory_rows: int) -> Measured:
         split = artifact_utils.get_split_uri([examples], EVAL)

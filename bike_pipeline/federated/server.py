@@ -43,7 +43,7 @@ class Federation:
 
         from flwr.common import GetPropertiesIns, ndarrays_to_parameters
 
-        def told(config: dict[str, Any]) -> list[str]:
+        def replies(config: dict[str, Any]) -> list[str]:
             asked = GetPropertiesIns(config)
             # In one order: sums in another differ in their last digits.
             answers = [
@@ -52,8 +52,8 @@ class Federation:
             ]
             return sorted(map(str, answers))
 
-        learnt = reduce(lambda one, other: one.plus(other), map(learnt_of, told({})))
-        labels = reduce(lambda one, other: one.plus(other), map(labels_of, told({"learnt": text_of(learnt)})))
+        learnt = reduce(lambda one, other: one.plus(other), map(learnt_of, replies({})))
+        labels = reduce(lambda one, other: one.plus(other), map(labels_of, replies({"learnt": text_of(learnt)})))
         self.task = Task.of(learnt, labels, self.settings, self.seed)
         self.weights = self.task.model().get_weights()
         return ndarrays_to_parameters(self.weights)

@@ -147,16 +147,16 @@ class _Levels:
             return
         kinds, rentals, expected = labels.groups % (GROUPS // 2), labels.rentals, labels.expected
 
-        def says(rows: Array | slice, limit: float) -> float:
+        def log_ratio(rows: Array | slice, limit: float) -> float:
             answered = (expected[rows] * np.exp(self.table[kinds[rows]])).sum() + PRIOR_RENTALS
             return float(np.clip(np.log((rentals[rows].sum() + PRIOR_RENTALS) / answered), -limit, limit))
 
         def share(days: float, half_life: float) -> float:
             return 1.0 - math.pow(2.0, -days / half_life)
 
-        self._overall += share(len(kinds) / HOURS_A_DAY, self._half_life) * says(slice(None), DAY_LIMIT)
+        self._overall += share(len(kinds) / HOURS_A_DAY, self._half_life) * log_ratio(slice(None), DAY_LIMIT)
         for kind in np.unique(kinds):
-            self._own[kind] += share(1.0, self._group_half_life) * says(kinds == kind, GROUP_LIMIT)
+            self._own[kind] += share(1.0, self._group_half_life) * log_ratio(kinds == kind, GROUP_LIMIT)
             self._days[kind] += 1.0
 
 

@@ -93,7 +93,7 @@ def replace(folder: str, state: FeedbackState) -> None:
         os.replace(partial + suffix, path + suffix)
 
 
-def held(folder: str) -> tuple[int, npt.NDArray[np.float32]]:
+def read(folder: str) -> tuple[int, npt.NDArray[np.float32]]:
     """Return hour and table of the state that a SavedModel's folder holds; ValueError if it holds none."""
     tensors = _tensors(os.path.join(folder, _CHECKPOINT))
     as_of, table = (tensors[_keys(tensors, name)[0]] for name in (AS_OF_NAME, TABLE_NAME))

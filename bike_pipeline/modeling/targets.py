@@ -87,10 +87,10 @@ class Target:
 
     def described(self) -> dict[str, Any]:
         """Return name, output, unit and what was fitted, as reports say it."""
-        return {"name": self.name, "answer": self.answer, "unit": self.unit, "says": self.says, **asdict(self)}
+        return {"name": self.name, "answer": self.answer, "unit": self.unit, "meaning": self.meaning, **asdict(self)}
 
     @property
-    def says(self) -> str:
+    def meaning(self) -> str:
         """What the model answers, as half a sentence."""
         return "how many bikes are rented in the hour"
 
@@ -201,7 +201,7 @@ class Busy(Target):
         return type(self)(self.above, threshold, len(rentals))
 
     @property
-    def says(self) -> str:
+    def meaning(self) -> str:
         """What the model answers, as half a sentence."""
         return (
             f"the probability of more than {self.above:g} rentals in the hour, which is called busy from a probability "

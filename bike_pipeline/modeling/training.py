@@ -327,7 +327,7 @@ def run_fn(fn_args: Any) -> None:
     from bike_pipeline.modeling import target_choice
 
     target = target_choice.target_of(columns, transform_graph, settings, config["seed"])
-    logging.info("The model answers %s.", target.says)
+    logging.info("The model answers %s.", target.meaning)
     trained = train(
         columns,
         transform_graph,

@@ -65,7 +65,7 @@ def compress(
         material = _material(lineage, chosen)
         if (target := target_of(str(material.saved_model))).name != RENTALS.name:
             raise ConfigurationError(
-                f"the methods of compression know rentals alone, and this model answers {target.says}",
+                f"the methods of compression know rentals alone, and this model answers {target.meaning}",
                 where=f"model {chosen.model_id}",
                 fix="name a model of rentals with --model",
             )

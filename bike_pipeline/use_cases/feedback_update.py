@@ -84,7 +84,7 @@ def update(settings: Settings, source: Path | str, query: str | None = None, *, 
     lineage = lineage_of(settings)
     table, origin = read_labels(str(source), query, datetime.now(UTC).replace(tzinfo=None))
     with workspace_lock(settings.workspace_path, wait), lean_imports(google_cloud=True):
-        return _Update(settings, lineage, served(settings)).made(table, origin.location)
+        return _Update(settings, lineage, served(settings)).run(table, origin.location)
 
 
 class _Update:
@@ -97,7 +97,7 @@ class _Update:
         self._formats = [name for name in names if name not in _TRAINED_FORMATS]
         self._left_out = tuple(name for name in names if name in _TRAINED_FORMATS)
 
-    def made(self, table: pa.Table, source: str) -> FeedbackUpdate:
+    def run(self, table: pa.Table, source: str) -> FeedbackUpdate:
         """Return what rows of `data.labels.read_labels` come to."""
         import numpy as np
 
@@ -120,9 +120,9 @@ class _Update:
             expected = self._expected(model, columns, upload)
             after = serving.feedback.updated(replace(upload, expected=expected)[np.isin(upload.hours, new.hours)])
             self._write(model, after)
-            told = self._told(after, upload, {"source": source, **asdict(counts)}, table)
+            about = self._record(after, upload, {"source": source, **asdict(counts)}, table)
             registry.begin()
-            version = self._same(told) or self._pushed(model, told)
+            version = self._same(about) or self._pushed(model, about)
         record_missing(self._lineage, registry)
         last = label_update.moment(after.labels.hours[-1])
         targets = promotion.RolloutTargets.of(self._settings)
@@ -136,7 +136,7 @@ class _Update:
             tuple(label_update.far_days(after, new.hours)),
             label_update.moment(after.labels.hours[0]),
             last,
-            tuple(told["factors"]),
+            tuple(about["factors"]),
             label_update.bounded_groups(after),
             self._left_out,
             self._waiting(version),
@@ -194,8 +194,8 @@ class _Update:
         served_state.replace(str(model), after.state)
         (model / layout.EXTRA_FOLDER / FEEDBACK_FILE).write_text(after.to_json(), encoding="utf-8")
 
-    def _told(self, after: Feedback, upload: Labels, about: Mapping[str, Any], table: pa.Table) -> dict[str, Any]:
-        """Return what is told of the new version in its push record, its evidence and ML Metadata, as plain values."""
+    def _record(self, after: Feedback, upload: Labels, about: Mapping[str, Any], table: pa.Table) -> dict[str, Any]:
+        """Return what stands of the new version in its push record, its evidence and ML Metadata, as plain values."""
         import numpy as np
 
         from bike_pipeline.data.rows import content_sha256
@@ -215,13 +215,13 @@ class _Update:
             "upload": {**about, **window(upload), "sha256": content_sha256(table)},
         }
 
-    def _same(self, told: Mapping[str, Any]) -> int | None:
+    def _same(self, about: Mapping[str, Any]) -> int | None:
         """Return the version that an earlier call made of the same labels; None if none did, or it is damaged.
 
         One that somebody went back from is among them, so that it is not promoted again under another number.
         """
         registry = self._serving.registry
-        wanted = (self._model_id, told["of"], told["labels"])
+        wanted = (self._model_id, about["of"], about["labels"])
         for version in reversed(registry.versions()):
             record = registry.push_record(version) or {}
             known = record.get("feedback", {})
@@ -229,7 +229,7 @@ class _Update:
                 return version if not registry.verify(version).problem else None
         return None
 
-    def _pushed(self, model: Path, told: Mapping[str, Any]) -> int:
+    def _pushed(self, model: Path, about: Mapping[str, Any]) -> int:
         """Export the new model as the one before was, and push it with its evidence; return its version."""
         from bike_pipeline.exporting.acceptance import report
         from bike_pipeline.model_registry import layout, model_signature, signing, verification
@@ -247,9 +247,9 @@ class _Update:
             "exports_fingerprint": report.fingerprint_when_pushed(exports),
             "pushed_at_ms": int(now * 1000),
             "feedback_of": serving.version,
-            "feedback": told,
+            "feedback": about,
         }
-        evidence = {**(verification.evidence_of(serving.folder) or {}), "feedback": told}
+        evidence = {**(verification.evidence_of(serving.folder) or {}), "feedback": about}
         signer = signing.signer()
 
         def complete(incoming: Path) -> None:

@@ -59,7 +59,7 @@ def test_the_labels_of_the_eval_split_are_where_feedback_begins(run: Any, exampl
     assert kept.backtest is not None
     assert kept.backtest.rows > 0
     assert kept.updates == 0
-    as_of, table = served_state.held(str(folder))
+    as_of, table = served_state.read(str(folder))
     assert as_of == kept.state.as_of
     np.testing.assert_array_equal(table, kept.state.table())
 

@@ -39,7 +39,7 @@ def base_of(copy: Path, rows: dict[str, Any]) -> Any:
 
 def test_the_graph_holds_the_state_of_its_labels(exported: Any) -> None:
     state = kept(exported.path).state
-    as_of, table = served_state.held(str(exported.path))
+    as_of, table = served_state.read(str(exported.path))
     assert as_of == state.as_of > 0
     np.testing.assert_array_equal(table, state.table())
 
@@ -75,7 +75,7 @@ def test_a_replaced_state_is_all_that_changes(exported: Any, copy: Path, rows: A
     labels = Labels.of(exported.rows, feedback.hours_of(exported.rows), exported.rows["cnt"] / 2.0)
     state = Feedback(kept(copy).settings).updated(labels).state
     served_state.replace(str(copy), state)
-    as_of, table = served_state.held(str(copy))
+    as_of, table = served_state.read(str(copy))
     assert as_of == state.as_of
     np.testing.assert_array_equal(table, state.table())
     changed = {
@@ -129,4 +129,4 @@ def test_a_model_without_a_state_says_so(tmp_path: Path) -> None:
     module.weights = tf.Variable([1.0])
     tf.saved_model.save(module, str(tmp_path))
     with pytest.raises(ValueError, match="no state"):
-        served_state.held(str(tmp_path))
+        served_state.read(str(tmp_path))

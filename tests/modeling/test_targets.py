@@ -149,7 +149,7 @@ def test_a_target_is_read_as_it_was_written(busy_model):
     target = saved_model.target_of(str(busy_model.path))
     assert isinstance(target, Busy)
     assert targets.from_json(target.extra_files()[targets.FILE], "here") == target
-    assert f"more than {target.above:g} rentals" in target.says
+    assert f"more than {target.above:g} rentals" in target.meaning
     assert json.loads(json.dumps(target.described()))["threshold"] == target.threshold
 
 

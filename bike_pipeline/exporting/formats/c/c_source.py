@@ -150,9 +150,13 @@ class CSource(Format):
         # What measures a model in a process of its own does without TensorFlow.
         from bike_pipeline.modeling.saved_model import target_of
 
-        says = target_of(str(source.saved_model)).says
+        meaning = target_of(str(source.saved_model)).meaning
         members = "\n".join(_member(name, kind) for name, kind in fields)
-        texts = {FILE: code, HEADER: _filled(HEADER, identity=identity, fields=members, says=says), "main.c": program}
+        texts = {
+            FILE: code,
+            HEADER: _filled(HEADER, identity=identity, fields=members, meaning=meaning),
+            "main.c": program,
+        }
         for file, text in texts.items():
             (folder / file).write_text(text, encoding="utf-8")
         shutil.copyfile(SOURCES / "CMakeLists.txt", folder / "CMakeLists.txt")
