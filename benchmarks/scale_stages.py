@@ -199,6 +199,7 @@ class Stages:
         arguments = SimpleNamespace(
             custom_config={"training": settings.training.model_dump(mode="json"), "seed": settings.seed},
             train_files=self.train_files(),
+            eval_files=[str(self.folder / "examples" / "Split-eval" / "*")],
             transform_graph_path=str(self.folder / "graph"),
             model_run_dir=str(self.folder / "run"),
             serving_model_dir=str(self.folder / "model" / "Format-Serving"),

@@ -20,7 +20,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Product:
     folder = tmp_path_factory.mktemp("edited")
     for name in ("bike_pipeline", "runners", "configs"):
         shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    _edit(folder / "configs" / "base.yaml", "  epochs: 24\n", "  epochs: 4\n")
+    _edit(folder / "configs" / "base.yaml", "  epochs: 24\n", "  epochs: 8\n")
     product = Product(folder / "workspace", folder)
     first = product.call("run", "--demo", "first", "--json")
     assert first.code == 0, first.err

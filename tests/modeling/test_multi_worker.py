@@ -88,7 +88,9 @@ def test_two_processes_train_the_model_of_one(job, exported, few_rows, tmp_path)
     np.testing.assert_allclose(losses, exported.losses, rtol=1e-5)
     assert [fraction for fraction, _ in reported[:2]] == pytest.approx([0.5, 1.0])
     assert "2 workers" in reported[0][1]
-    raw = {name: tf.constant(few_rows[name]) for name in saved_model.input_signature(features.REQUIRED_INPUTS)}
+    # Hours that the state of feedback, which only one of them begins with, says nothing of.
+    early = (few_rows["yr"] == 0) & (few_rows["mnth"] < 12)
+    raw = {name: tf.constant(few_rows[name][early]) for name in saved_model.input_signature(features.REQUIRED_INPUTS)}
     served, alone = (
         tf.saved_model.load(str(path)).signatures[features.SERVING_DEFAULT](**raw)["cnt"].numpy()
         for path in (folder, exported.path)
