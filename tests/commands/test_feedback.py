@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from bike_pipeline import Workspace, cli
 from bike_pipeline.errors import BusyError, ModelError
 from bike_pipeline.model_registry import ModelRegistry, layout
-from bike_pipeline.modeling import feedback
+from bike_pipeline.modeling import feedback, feedback_record
 from bike_pipeline.modeling.feedback import Labels
 from bike_pipeline.modeling.feedback_record import FEEDBACK_FILE, Feedback
 from bike_pipeline.settings.training import FeedbackSettings
@@ -74,7 +74,7 @@ def test_a_model_of_an_earlier_release_takes_no_labels(workspace: Workspace) -> 
 
 def test_a_state_that_cannot_be_read_is_one_clear_error(workspace: Workspace, monkeypatch: Any) -> None:
     push(workspace, 1, kept=known(1))
-    monkeypatch.setattr(feedback, "FORMAT", 2)
+    monkeypatch.setattr(feedback_record, "FORMAT", 2)
     with pytest.raises(ModelError, match="its state of feedback cannot be read"):
         workspace.feedback()
 
