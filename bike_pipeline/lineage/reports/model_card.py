@@ -57,7 +57,7 @@ def of_target(target: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return what a card says of what the model answers, its `described` target; None for rentals."""
     what, planning, limits = _WHAT, _PLANNING, [*LIMITATIONS]
     if target and target["name"] != "rentals":
-        what = f"{target['says']}, of a city's whole bike-sharing system, from the hour's calendar and weather."
+        what = f"{target['meaning']}, of a city's whole bike-sharing system, from the hour's calendar and weather."
         planning = "Planning for the system as a whole: which hours to be prepared for."
         limits.append("What counts as busy was fixed when it was trained; where demand grows, more hours become busy.")
     return {
