@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -51,3 +52,18 @@ def test_a_stream_that_lacks_a_character_ends_no_command(encoding: str) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     # Where a stream claims to be ASCII, click takes that for a mistake and writes UTF-8.
     assert done.stdout.startswith("✔ passed ✘ failed".encode() if encoding == "ascii" else b"+ passed x failed")
+
+
+def test_in_a_file_no_line_of_a_table_ends_in_spaces() -> None:
+    from bike_pipeline.commands import shared
+
+    stream = io.StringIO()
+    shared.show([shared.table(("gate", "reason"), [("a", "short"), ("b", "a longer reason")]), "end"], stream)
+    lines = stream.getvalue().splitlines()
+    assert [line.split() for line in lines] == [
+        ["gate", "reason"],
+        ["a", "short"],
+        ["b", "a", "longer", "reason"],
+        ["end"],
+    ]
+    assert not any(line.endswith(" ") for line in lines)

@@ -65,11 +65,6 @@ class Intervals:
         """The slice whose coverage is furthest from 90 %."""
         return max(self.slices.items(), key=lambda item: abs(item[1] - 0.9))
 
-    @property
-    def hold(self) -> bool:
-        """Whether the coverage is near enough to 90 %, overall and on every slice."""
-        return abs(self.coverage - 0.9) <= COVERAGE_ERROR and abs(self.worst[1] - 0.9) <= SLICE_COVERAGE_ERROR
-
 
 def intervals(table: Table, rows: Rows, low: Array, high: Array) -> Intervals:
     """Return how intervals of rows did; those that are not known are left out."""

@@ -62,7 +62,7 @@ def _update_view(made: FeedbackUpdate) -> list[str]:
         *(
             f"check {day.day}: {day.rentals:,.0f} rentals in {day.hours} hours where {day.expected:,.0f} were expected;"
             " the day counts up to its bound only"
-            for day in made.far_days
+            for day in made.outlier_days
         ),
         *([f"{made.bounded_groups} groups of hours are at the bound of the level"] if made.bounded_groups else []),
         *(f"left out: {name}, which only a run makes" for name in made.left_out),

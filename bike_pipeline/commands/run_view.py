@@ -194,7 +194,10 @@ def _changes(report: Any) -> list[RenderableType]:
     """Return how sure each change against the baseline is, overall and on the slices that got worse most."""
     changes = [d for d in report["decisions"] if d["kind"] == "change" and d.get("low") is not None]
     worst = report.get("worst_slice")
-    notes = [Text(f"worst slice of those that decide: {worst['reason']}")] if worst else []
+    # Where all got better, the worst one is no fault.
+    better = worst and (worst.get("change") or 0.0) < 0
+    title = "the slice that got least better, of those that decide" if better else "worst slice of those that decide"
+    notes = [Text(f"{title}: {worst['reason']}")] if worst else []
     if backtest := report.get("backtest"):
         notes.append(Text(f"intervals and feedback on the eval split: {backtest['reason']}"))
     if not changes:

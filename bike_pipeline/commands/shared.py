@@ -8,7 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias, TypeVar
@@ -160,7 +160,12 @@ def show(parts: Parts, stream: TextIO | None = None) -> None:
     else:
         from rich.text import Text
 
-        console_on(stream or sys.stdout).print(parts, soft_wrap=isinstance(parts, Text))
+        console = console_on(stream or sys.stdout)
+        with nullcontext() if console.is_terminal else console.capture() as captured:
+            console.print(parts, soft_wrap=isinstance(parts, Text))
+        if captured is not None:
+            # A table fills its last column up with spaces, which only a screen does not show.
+            click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()), file=stream)
 
 
 def log_file(settings: Settings, name: str) -> Path:

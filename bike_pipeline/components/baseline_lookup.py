@@ -110,7 +110,7 @@ def _difference(baseline: dict[str, Any], source: str, candidate: types.Artifact
     targets.require_same(earlier.name, later.name, Stage.BASELINE_LOOKUP)
     if baseline["metric_set"] != metric_set:
         return "the set of metrics or slices has changed since it was blessed"
-    if moved := later.moved_from(earlier):
+    if moved := later.difference_to(earlier):
         return moved
     before = saved_model.signature_of(source)
     now = saved_model.signature_of(path)

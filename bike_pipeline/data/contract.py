@@ -34,6 +34,7 @@ from bike_pipeline import features
 from bike_pipeline.data.calendar_sums import calendar_of
 from bike_pipeline.data.columns import Mask, Problem, parse_column
 from bike_pipeline.data.sources.source_rows import SourceRows
+from bike_pipeline.errors import DataError
 
 Numbers = npt.NDArray[np.int64]
 
@@ -58,6 +59,18 @@ class CheckedRows:
     rejected: pa.Table
     reasons: dict[str, int]
     total: int
+
+    def require_all(self, where: str, fix: str) -> pa.Table:
+        """Return the accepted rows if these are all; a DataError names the first of the others."""
+        if self.rejected.num_rows:
+            (first,) = self.rejected.slice(0, 1).to_pylist()
+            raise DataError(
+                f"{self.rejected.num_rows:,} of {self.total:,} rows break the feature contract; the first, line "
+                f"{first['line']} of {first['file']}: {first['reasons']}",
+                where=where,
+                fix=fix,
+            )
+        return self.accepted
 
 
 def contract_sha256() -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _EPOCH = datetime(1970, 1, 1)
 # The label first: it is what an hour that stands there twice is most often wrong in. The row number is none of its own.
-_TOLD = tuple(dict.fromkeys((features.LABEL, *features.COLUMNS[1:])))
+_COMPARED = tuple(dict.fromkeys((features.LABEL, *features.COLUMNS[1:])))
 
 
 def read_labels(source: str, query: str | None, now: datetime) -> tuple[pa.Table, SourceRecord]:
@@ -39,20 +39,13 @@ def read_labels(source: str, query: str | None, now: datetime) -> tuple[pa.Table
     from bike_pipeline.data.rows import hours_of
 
     rows, origin = read_source(source, query=query)
-    checked = check_rows(rows, in_order=False)
     unchanged = "nothing was changed"
-    if checked.rejected.num_rows:
-        (first,) = checked.rejected.slice(0, 1).to_pylist()
-        raise DataError(
-            f"{checked.rejected.num_rows:,} of {checked.total:,} rows break the feature contract; the first, line "
-            f"{first['line']} of {first['file']}: {first['reasons']}",
-            where=origin.location,
-            fix=f"correct or leave out these rows; {unchanged}",
-        )
-    table = checked.accepted.take(np.argsort(hours_of(checked.accepted), kind="stable")).combine_chunks()
+    checked = check_rows(rows, in_order=False)
+    accepted = checked.require_all(origin.location, f"correct or leave out these rows; {unchanged}")
+    table = accepted.take(np.argsort(hours_of(accepted), kind="stable")).combine_chunks()
     hours = hours_of(table)
     again = np.flatnonzero(hours[1:] == hours[:-1])
-    for name in _TOLD:
+    for name in _COMPARED:
         values = table.column(name).to_numpy()
         wrong = again[values[again] != values[again + 1]]
         if len(wrong):

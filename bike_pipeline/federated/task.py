@@ -145,20 +145,11 @@ def columns_of(source: str) -> Columns:
     from bike_pipeline.data import past_weather
     from bike_pipeline.data.contract import check_rows
     from bike_pipeline.data.sources.registry import read_source
-    from bike_pipeline.errors import DataError
     from bike_pipeline.modeling import rows
 
     found, origin = read_source(source)
-    checked = check_rows(found)
-    if checked.rejected.num_rows:
-        (first,) = checked.rejected.slice(0, 1).to_pylist()
-        raise DataError(
-            f"{checked.rejected.num_rows:,} of {checked.total:,} rows break the feature contract; the first, line "
-            f"{first['line']}: {first['reasons']}",
-            where=origin.location,
-            fix="correct them, or leave them out",
-        )
+    accepted = check_rows(found).require_all(origin.location, "correct them, or leave them out")
     return rows.of_table(
-        past_weather.with_optional_inputs(checked.accepted),
+        past_weather.with_optional_inputs(accepted),
         (*features.INPUT_NAMES, *features.OPTIONAL_NAMES, *features.LABELS),
     )

@@ -19,9 +19,8 @@ from bike_pipeline.modeling import objective
 INITIAL_SLOPE = 2.0
 
 
-@keras.saving.register_keras_serializable(package="bike_pipeline")
-class LogOfMean(layers.Layer):
-    """log(1 + rentals) of a weighted mean of rentals: (batch, models) of log(1 + rentals) to (batch,)."""
+class _WeightedMean(layers.Layer):
+    """What makes one answer of those of several models: (batch, models) to (batch,)."""
 
     def __init__(self, shares: Sequence[float], **kwargs: object) -> None:
         """Have a weight for each model; they add up to 1."""
@@ -31,6 +30,11 @@ class LogOfMean(layers.Layer):
     def get_config(self) -> dict[str, object]:
         """Return what the layer is made of."""
         return {**super().get_config(), "shares": self.shares}
+
+
+@keras.saving.register_keras_serializable(package="bike_pipeline")
+class LogOfMean(_WeightedMean):
+    """log(1 + rentals) of a weighted mean of rentals: (batch, models) of log(1 + rentals) to (batch,)."""
 
     def call(self, logarithms: keras.KerasTensor) -> keras.KerasTensor:
         """Return the logarithm; what a model answers above the largest is that."""
@@ -63,17 +67,8 @@ class LogOdds(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="bike_pipeline")
-class MeanOfLogOdds(layers.Layer):
+class MeanOfLogOdds(_WeightedMean):
     """A weighted mean: (batch, models) of log odds to (batch,)."""
-
-    def __init__(self, shares: Sequence[float], **kwargs: object) -> None:
-        """Have a weight for each model; they add up to 1."""
-        super().__init__(**kwargs)
-        self.shares = tuple(shares)
-
-    def get_config(self) -> dict[str, object]:
-        """Return what the layer is made of."""
-        return {**super().get_config(), "shares": self.shares}
 
     def call(self, odds: keras.KerasTensor) -> keras.KerasTensor:
         """Return the mean."""

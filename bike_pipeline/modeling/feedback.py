@@ -225,10 +225,6 @@ class FeedbackState:
         outer = np.array(list(settings.quantiles.values()))
         return cls(int(recent.hours[-1]), levels.table, quantiles_of(errors, recent.groups, outer))
 
-    def factor(self, hours: Array, groups: Array) -> npt.NDArray[np.float64]:
-        """Return what the served graph multiplies its answer with, (rows,), for rows that name their day."""
-        return np.exp(self.levels[groups] * weight_of(hours, self.as_of))
-
     def table(self) -> npt.NDArray[np.float32]:
         """Return level and quantiles as the served graph holds them, (GROUPS, 1 + quantiles)."""
         return np.column_stack([self.levels, self.quantiles]).astype(np.float32)

@@ -46,7 +46,7 @@ class LabelCounts:
 
 
 @dataclass(frozen=True)
-class FarDay:
+class OutlierDay:
     """A day whose rentals are so far from the answers that it counts only up to the bound of a day.
 
     Attributes:
@@ -81,7 +81,7 @@ def changes(known: Labels, upload: Labels, first: int) -> tuple[Labels, LabelCou
     return upload[left & ~same], LabelCounts(*(int(rows.sum()) for rows in counted))
 
 
-def far_days(after: Feedback, hours: npt.NDArray[np.int64]) -> list[FarDay]:
+def outlier_days(after: Feedback, hours: npt.NDArray[np.int64]) -> list[OutlierDay]:
     """Return the days of some hours whose labels are beyond `feedback.DAY_LIMIT`, each by the labels before it.
 
     Great holidays are left out, as they teach nothing.
@@ -96,7 +96,7 @@ def far_days(after: Feedback, hours: npt.NDArray[np.int64]) -> list[FarDay]:
         says = np.log((rentals + feedback.PRIOR_RENTALS) / (expected + feedback.PRIOR_RENTALS))
         teaches = rows.any() and not holidays.is_dated(feedback.FIRST_DAY + np.array([day]))[0]
         if teaches and abs(says) > feedback.DAY_LIMIT:
-            found.append(FarDay(moment(int(day) * HOURS_A_DAY)[:10], int(rows.sum()), rentals, expected))
+            found.append(OutlierDay(moment(int(day) * HOURS_A_DAY)[:10], int(rows.sum()), rentals, expected))
     return found
 
 

@@ -138,11 +138,11 @@ def write(
     if state is not None:
         archive.track(state)
         archive.add_endpoint(SERVING_INTERVALS, predict_intervals, [input_signature()])
-    if target.is_class:
+    if target.CLASSES:
         spec = tf.TensorSpec([None], tf.string, name=tf.saved_model.CLASSIFY_INPUTS)
         archive.add_endpoint(SERVING_CLASSIFY, classify, [spec])
     archive.write_out(path, verbose=False)
-    if target.is_class:
+    if target.CLASSES:
         _set_method(path, SERVING_CLASSIFY, tf.saved_model.CLASSIFY_METHOD_NAME)
     extra = os.path.join(path, EXTRA_FOLDER)
     tf.io.gfile.makedirs(extra)

@@ -43,9 +43,9 @@ class Target:
             sum's ratio.
         boosted: the objectives that LightGBM fits an ensemble of trees to, each.
         levelled: whether the trees' answers are moved by the label's growth.
-        is_class: whether it has a Classify signature, see `classes`.
         is_corrected: whether labels that arrive later correct its answers (`feedback`).
         prior: how many rows with the mean of all rows each cell of the naive baseline begins with.
+        CLASSES: those of a Classify signature, see `classes`; none where there is no such signature.
     """
 
     name: ClassVar[TargetName] = "rentals"
@@ -54,9 +54,9 @@ class Target:
     ratios: ClassVar[Mapping[str, tuple[int, float]]] = {"mae": (1, 1.0), "rmse": (2, 0.5), "rmsle": (3, 0.5)}
     boosted: ClassVar[tuple[str, ...]] = (POISSON, LOG)
     levelled: ClassVar[bool] = True
-    is_class: ClassVar[bool] = False
     is_corrected: ClassVar[bool] = True
     prior: ClassVar[float] = 0.0
+    CLASSES: ClassVar[tuple[str, ...]] = ()
 
     @property
     def answer(self) -> str:
@@ -98,7 +98,7 @@ class Target:
         """Return what the model's `assets.extra` must hold from which `from_json` reads the target, texts by name."""
         return {}
 
-    def moved_from(self, earlier: Target) -> str:  # noqa: ARG002 (as above)
+    def difference_to(self, earlier: Target) -> str:  # noqa: ARG002 (as above)
         """Return in what its question differs from an `earlier` model's of the same name; "" where it does not."""
         return ""
 
@@ -142,9 +142,9 @@ class Target:
         """Return the answer, (batch,) float32, of the model's output."""
         return tf.maximum(tf.exp(output) - 1.0, 0.0)
 
-    def classes(self, answer: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Return the outputs of a Classify signature, of a target that `is_class`, for answers of shape (batch,)."""
-        raise NotImplementedError
+    def classes(self, answer: tf.Tensor) -> dict[str, tf.Tensor]:  # noqa: ARG002 (as above)
+        """Return the outputs of a Classify signature for answers of shape (batch,); a count has none."""
+        return {}
 
 
 RENTALS = Target()
@@ -170,7 +170,6 @@ class Busy(Target):
     ratios: ClassVar[Mapping[str, tuple[int, float]]] = {"mae": (1, 1.0), "brier": (2, 1.0), "log_loss": (3, 1.0)}
     boosted: ClassVar[tuple[str, ...]] = (BINARY,)
     levelled: ClassVar[bool] = False
-    is_class: ClassVar[bool] = True
     is_corrected: ClassVar[bool] = False
     prior: ClassVar[float] = 1.0
     CLASSES: ClassVar[tuple[str, str]] = ("busy", "not busy")
@@ -212,7 +211,7 @@ class Busy(Target):
         """Return the file that `from_json` reads."""
         return {FILE: json.dumps({"name": self.name, **asdict(self)})}
 
-    def moved_from(self, earlier: Target) -> str:
+    def difference_to(self, earlier: Target) -> str:
         """Return whether an hour is busy from other rentals on; clients and metrics then mean something else."""
         before = getattr(earlier, "above", self.above)
         if before == self.above:

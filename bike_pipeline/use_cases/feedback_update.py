@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bike_pipeline.lineage.store.metadata_store import Lineage
     from bike_pipeline.modeling.feedback import Labels
     from bike_pipeline.modeling.feedback_record import Feedback
-    from bike_pipeline.modeling.label_update import FarDay, LabelCounts
+    from bike_pipeline.modeling.label_update import LabelCounts, OutlierDay
     from bike_pipeline.settings import Settings
 
 # What a run trains beside the model, and no update can: see docs/compression.md.
@@ -38,7 +38,7 @@ class FeedbackUpdate:
         version: the version that it made; None if nothing in it was new.
         before: the version that served.
         counts: how many hours of the upload did what.
-        far_days: days of the upload that count only up to the bound of a day.
+        outlier_days: days of the upload that count only up to the bound of a day.
         first: the first hour of all labels that the model knows then, local, ISO 8601.
         last: the last of them.
         factors: the smallest and the largest of what answers of new hours are multiplied with.
@@ -51,7 +51,7 @@ class FeedbackUpdate:
     version: int | None
     before: int
     counts: LabelCounts
-    far_days: tuple[FarDay, ...] = ()
+    outlier_days: tuple[OutlierDay, ...] = ()
     first: str = ""
     last: str = ""
     factors: tuple[float, float] = (1.0, 1.0)
@@ -133,7 +133,7 @@ class _Update:
             version,
             serving.version,
             counts,
-            tuple(label_update.far_days(after, new.hours)),
+            tuple(label_update.outlier_days(after, new.hours)),
             label_update.moment(after.labels.hours[0]),
             last,
             tuple(about["factors"]),

@@ -192,6 +192,14 @@ def test_changes_are_shown_with_their_intervals_and_what_these_say():
     assert any(line.startswith(f"✘ failed  {worst}") for line in lines)
 
 
+def test_a_slice_that_got_better_is_not_called_the_worst():
+    candidate, baseline = measured(mae=40.0), measured(mae=50.0)
+    changes = {("overall", ""): {"mae": Change(math.log(0.8), 0.02, 11, 7)}}
+    text = rendered(report(candidate, baseline, changes))
+    assert "the slice that got least better, of those that decide: mae against the baseline" in text
+    assert "worst slice" not in text
+
+
 def test_in_a_narrow_terminal_numbers_are_folded_and_never_cut():
     result = report(measured(mae=1270.5, rmse=1260.5), measured(mae=1150.5, rmse=1140.5))
 

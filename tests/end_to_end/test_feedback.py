@@ -163,9 +163,9 @@ def test_late_repeated_missing_and_corrected_hours_are_counted(fed: Fed) -> None
     first, second = (fed.answers[name].result for name in ("first", "second"))
     assert first["counts"] == {"new": soon - 4, "corrected": 0, "known": 0, "trained": 0, "too_old": 0}
     assert second["counts"] == {"new": late + 4, "corrected": 24, "known": soon - 28, "trained": 0, "too_old": 0}
-    assert [day["day"] for day in first["far_days"]] == ["2012-01-12"]
-    assert first["far_days"][0]["rentals"] > 8 * first["far_days"][0]["expected"]
-    assert "2012-01-12" not in [day["day"] for day in second["far_days"]]
+    assert [day["day"] for day in first["outlier_days"]] == ["2012-01-12"]
+    assert first["outlier_days"][0]["rentals"] > 8 * first["outlier_days"][0]["expected"]
+    assert "2012-01-12" not in [day["day"] for day in second["outlier_days"]]
     assert second["last"] == "2012-01-16T23:00"
     assert "nothing new" in fed.answers["again"].out
     assert len(fed.registry.versions()) == 3

@@ -59,12 +59,12 @@ def test_a_model_without_labels_takes_them() -> None:
 )
 def test_a_day_out_of_bounds_is_named_with_both_sums(rentals: float, far: list[str]) -> None:
     after = Feedback(SETTINGS).updated(labels(0, 24).merged(labels(24, 24, rentals)))
-    found = label_update.far_days(after, after.labels.hours)
+    found = label_update.outlier_days(after, after.labels.hours)
     assert [day.day for day in found] == far
     for day in found:
         assert (day.hours, day.rentals) == (24, 24 * rentals)
         assert day.expected == pytest.approx(2400, rel=0.01)
-    assert label_update.far_days(after, labels(0, 24).hours) == []
+    assert label_update.outlier_days(after, labels(0, 24).hours) == []
 
 
 def test_levels_at_their_bound_are_counted() -> None:

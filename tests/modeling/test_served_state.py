@@ -48,7 +48,8 @@ def test_the_graph_applies_it_as_the_same_function_of_plain_numbers(exported: An
     state, hours = kept(exported.path).state, feedback.hours_of(rows)
     groups = feedback.groups_of(rows["hr"], rows["workingday"], rows["weathersit"])
     served, base = LoadedModel(exported.path).predict(rows), base_of(copy, rows)
-    np.testing.assert_allclose(served, base * state.factor(hours, groups), rtol=1e-5)
+    factor = np.exp(state.levels[groups] * feedback.weight_of(hours, state.as_of))
+    np.testing.assert_allclose(served, base * factor, rtol=1e-5)
     moved = served != base
     assert moved[(hours > state.as_of) & (hours < state.as_of + 50 * 24)].any()
     assert not moved[hours <= state.as_of].any()

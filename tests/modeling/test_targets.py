@@ -170,8 +170,8 @@ def test_another_target_is_no_baseline():
 
 
 def test_another_threshold_of_rentals_is_another_question():
-    assert Busy(100.0, 0.3).moved_from(Busy(100.0, 0.4)) == ""
-    assert "training.busy_above=90 keeps the meaning" in Busy(100.0).moved_from(Busy(90.0))
+    assert Busy(100.0, 0.3).difference_to(Busy(100.0, 0.4)) == ""
+    assert "training.busy_above=90 keeps the meaning" in Busy(100.0).difference_to(Busy(90.0))
 
 
 def test_a_share_is_never_certain():
