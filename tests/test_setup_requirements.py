@@ -112,7 +112,10 @@ def test_the_pins_are_what_the_project_declares(extra, python):
 @pytest.mark.parametrize("name", sorted({*FILES} - {"torch"}))
 def test_nothing_needs_a_graphics_card(name):
     heavy = [
-        requirement.name for requirement in blocks(name) if re.match(r"torch|triton|nvidia|cuda|cupy", requirement.name)
+        requirement.name
+        for requirement in blocks(name)
+        # NVIDIA's bindings of 50 kB ask a driver, where there is one.
+        if re.match(r"torch|triton|nvidia(?!-ml-py$)|cuda|cupy", requirement.name)
     ]
     assert heavy == []
 

@@ -19,6 +19,7 @@ from bike_pipeline.settings.evaluation import EvaluationSettings, ModelCardSetti
 from bike_pipeline.settings.exporting import ExportingSettings
 from bike_pipeline.settings.kubeflow import KubeflowSettings
 from bike_pipeline.settings.metadata import MetadataSettings
+from bike_pipeline.settings.monitoring import MonitoringSettings
 from bike_pipeline.settings.section import NULLS, Plain, Positive, Section, problem_of, read_yaml, shortened
 from bike_pipeline.settings.serving import ServingSettings
 from bike_pipeline.settings.training import TrainingSettings
@@ -168,6 +169,7 @@ class Settings(Section):
     edge: EdgeSettings
     serving: ServingSettings
     signing: SigningSettings
+    monitoring: MonitoringSettings = MonitoringSettings()
     metadata: MetadataSettings = MetadataSettings()
     beam: BeamSettings
     kubeflow: KubeflowSettings
@@ -229,6 +231,15 @@ class Settings(Section):
     def api_key_file(self) -> Path:
         """Hashes of the API keys that the embedded server lets in."""
         return self._place(self.serving.security.authentication.api_key_file, "keys", "api-keys.json")
+
+    @property
+    def monitoring_path(self) -> Path:
+        """What the monitor keeps: observations, verdicts, explanations."""
+        return self._place(self.monitoring.path, "monitoring")
+
+    @property
+    def request_log_path(self) -> Path:
+        return self._place(self.monitoring.request_log.path or str(self.monitoring_path / "requests"))
 
     @property
     def dvc_path(self) -> Path:

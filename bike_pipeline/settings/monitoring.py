@@ -1,0 +1,63 @@
+"""How the model is watched: which requests are kept, and what makes a change one that is told."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from bike_pipeline.settings.section import Count, Fraction, Positive, Section
+
+
+class RequestLogSettings(Section):
+    """Which requests the embedded server keeps, and how much room they may take.
+
+    Attributes:
+        enabled: whether requests are kept at all.
+        path: folder of the log; empty for `<workspace>/monitoring/requests`.
+        sample: share of the requests that are kept; a request is kept whole or not at all.
+        rows_per_request: most rows of one request that are kept.
+        file_megabytes: size at which a file is closed and the next one begun.
+        files: most files that are kept; the oldest goes first.
+    """
+
+    enabled: bool = True
+    path: str = ""
+    sample: Fraction = 1.0
+    rows_per_request: Count = 100
+    file_megabytes: Positive = 64.0
+    files: Annotated[int, Field(ge=2)] = 16
+
+
+class DecisionSettings(Section):
+    """What makes a change one that is told (see `monitoring.verdicts`).
+
+    Attributes:
+        fewest_rows: with fewer rows in a window, or in what it is compared with, nothing is judged.
+        false_discovery_rate: of the changes that are told, the share that may be accidents.
+        windows: newest windows of which `persistent_windows` must show a change.
+        persistent_windows: how many of them.
+    """
+
+    fewest_rows: Count = 24
+    false_discovery_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
+    windows: Count = 3
+    persistent_windows: Count = 2
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        if self.persistent_windows > self.windows:
+            raise ValueError("persistent_windows is more than windows: nothing would ever be told")
+        return self
+
+
+class MonitoringSettings(Section):
+    """How the model is watched.
+
+    Attributes:
+        path: folder of what the monitor keeps; empty for `<workspace>/monitoring`.
+    """
+
+    path: str = ""
+    request_log: RequestLogSettings = RequestLogSettings()
+    decision: DecisionSettings = DecisionSettings()
