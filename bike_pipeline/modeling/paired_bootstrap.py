@@ -50,7 +50,7 @@ class Change:
 
     def interval(self, tail: float) -> tuple[float, float]:
         """Return both ends of (candidate - baseline) / baseline, with the probability `tail` beyond each."""
-        from scipy import special  # type: ignore[import-untyped]
+        from scipy import special
 
         reach = float(special.stdtrit(self.blocks - 1, 1 - tail)) * self.spread
         return math.expm1(self.log_ratio - reach), math.expm1(min(self.log_ratio + reach, 700.0))
