@@ -28,6 +28,7 @@ TRAINING: dict[str, Any] = {
     "hidden_units": [8],
     "embedding_dimensions": 3,
     "dropout": 0.1,
+    "energy": False,
     "tree_rounds": 5,
     "tree_depth": 3,
     "tree_learning_rate": 0.3,

@@ -22,7 +22,7 @@ from bike_pipeline.components.base import Artifacts
 from bike_pipeline.lineage.queries.evidence import GATES
 from bike_pipeline.lineage.reports import model_card
 from bike_pipeline.lineage.store.metadata_store import Lineage
-from bike_pipeline.modeling import rows, saved_model
+from bike_pipeline.modeling import energy, rows, saved_model
 from bike_pipeline.modeling.permutation_importance import permutation_importance
 from bike_pipeline.stages import DECISIONS_FILE, EVAL, Stage
 
@@ -38,9 +38,11 @@ class ModelCardDriver(base.Driver):
         """Return the record on the output artifact."""
         model = execution_info.input_dict["model"][0]
         with self._mlmd_connection as connection:
-            card = model_card.card_of_model(
-                Lineage(connection.store), model.id, execution_info.exec_properties["store_uri"]
-            )
+            lineage = Lineage(connection.store)
+            card = model_card.card_of_model(lineage, model.id, execution_info.exec_properties["store_uri"])
+            if trainer := lineage.producer(model.id):
+                for logs in lineage.outputs(trainer.id).get("model_run", []):
+                    card["training"] |= energy.read(logs.uri)
         return self.output_with(execution_info, "model_card", RECORD_PROPERTY, card)
 
 

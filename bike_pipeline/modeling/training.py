@@ -17,6 +17,7 @@ from bike_pipeline import features, progress
 from bike_pipeline.modeling import (
     architectures,
     distribution,
+    energy,
     feedback,
     naive_baseline,
     objective,
@@ -298,9 +299,15 @@ def run_fn(fn_args: Any) -> None:
         DataError: the examples lack a column or there are none.
         ConfigurationError: the strategy needs devices or workers that are not there.
         StageError: a worker failed.
+        MissingExtraError: energy is to be measured, and codecarbon is not installed.
     """
+    settings: Any = tuned(fn_args.custom_config["training"], fn_args.hyperparameters)
+    with energy.measured(fn_args.model_run_dir, wanted=settings["energy"]):
+        _run(fn_args, settings)
+
+
+def _run(fn_args: Any, settings: Any) -> None:
     config = fn_args.custom_config
-    settings: Any = tuned(config["training"], fn_args.hyperparameters)
     strategy = settings["strategy"]
     progress.report(0.0, "reading examples")
     if strategy == "multi_worker":

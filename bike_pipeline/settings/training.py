@@ -64,6 +64,8 @@ class TrainingSettings(Section):
             several processes, each with its machine's devices.
         workers: processes of `multi_worker`, if no TF_CONFIG names them.
         worker_timeout: seconds that a worker of `multi_worker` waits for the others before it gives up.
+        energy: whether what the training took from the socket is measured, for the model card; it needs the extra
+            `energy` (codecarbon).
         feedback: how labels that arrive later keep the model right.
     """
 
@@ -85,6 +87,7 @@ class TrainingSettings(Section):
     strategy: Strategy
     workers: Count
     worker_timeout: Positive
+    energy: bool
     feedback: FeedbackSettings
 
     @model_validator(mode="after")

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bike_pipeline.errors import DataError
-from bike_pipeline.modeling import feedback, naive_baseline, rows, saved_model, served_state, slices, training
+from bike_pipeline import extras
+from bike_pipeline.errors import DataError, MissingExtraError
+from bike_pipeline.modeling import energy, feedback, naive_baseline, rows, saved_model, served_state, slices, training
 from bike_pipeline.modeling.feedback_record import FEEDBACK_FILE, Feedback
 from tests.components.test_example_gen import parsed, values
 from tests.conftest import ROOT, TRAINING
@@ -24,11 +25,14 @@ def run(examples: Any, transform_graph: Path, tmp_path: Path) -> Any:
     from tfx.components.util import tfxio_utils
 
     def train(
-        files: list[str], schema_path: Path = ROOT / "configs" / "schema.pbtxt", hyperparameters: Any = None
+        files: list[str],
+        schema_path: Path = ROOT / "configs" / "schema.pbtxt",
+        hyperparameters: Any = None,
+        **settings: Any,
     ) -> Path:
         factory = tfxio_utils.get_record_batch_factory_from_artifact([examples], telemetry_descriptors=["Trainer"])
         arguments = SimpleNamespace(
-            custom_config={"training": TRAINING, "seed": 7},
+            custom_config={"training": {**TRAINING, **settings}, "seed": 7},
             schema_path=str(schema_path),
             data_accessor=DataAccessor(tf_dataset_factory=None, record_batch_factory=factory, data_view_decode_fn=None),
             train_files=files,
@@ -177,3 +181,22 @@ def test_what_a_search_found_goes_over_the_settings(run: Any, examples: Any, tmp
     assert len(losses) == 1
     model = keras.saving.load_model(folder / saved_model.EXTRA_FOLDER / saved_model.KERAS_FILE, compile=False)
     assert [layer.units for layer in model.layers if layer.name.startswith("trunk")] == [5]
+
+
+def test_what_the_training_took_from_the_socket_stands_beside_its_logs(run: Any, examples: Any, tmp_path: Path) -> None:
+    run(files_of(examples, "train"), energy=True)
+    told = energy.read(str(tmp_path / "run"))
+    assert 0 < told["energy_kwh"] < 1
+    assert told["energy_kwh"] == pytest.approx(sum(told["energy_by"].values()))
+    assert told["energy_source"].startswith("codecarbon 3.")
+
+
+def test_nothing_is_told_of_energy_that_nobody_measured(run: Any, examples: Any, tmp_path: Path) -> None:
+    run(files_of(examples, "train"))
+    assert energy.read(str(tmp_path / "run")) == {}
+
+
+def test_energy_without_its_library_is_refused_before_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(extras.EXTRAS, "energy", ("no_such_module",))
+    with pytest.raises(MissingExtraError, match="measuring the energy"), energy.measured(str(tmp_path), wanted=True):
+        pytest.fail("it was trained")
