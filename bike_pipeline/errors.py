@@ -92,6 +92,9 @@ class ExitCode(IntEnum):
     EXPORT = 18
     EDGE = 19
     SERVER = 20
+    MONITORING = 21
+    CHANGED = 22
+    NOT_JUDGED = 23
     INTERRUPTED = 130
 
 
@@ -201,3 +204,15 @@ class EdgeError(BikePipelineError, exit_code=ExitCode.EDGE):
 
 class ServerError(BikePipelineError, exit_code=ExitCode.SERVER):
     """A model server cannot be started or reached, or refuses what it was asked."""
+
+
+class MonitoringError(BikePipelineError, exit_code=ExitCode.MONITORING):
+    """What the monitor keeps is damaged, or holds nothing that could be looked at."""
+
+
+class ChangedError(BikePipelineError, exit_code=ExitCode.CHANGED):
+    """The monitor's verdict: the model, or what it is asked, has changed, and that costs something."""
+
+
+class NotJudgedError(BikePipelineError, exit_code=ExitCode.NOT_JUDGED):
+    """The monitor's verdict: there is nothing that could be judged, which is not the same as fine."""

@@ -30,6 +30,7 @@ CODES = {
     "BusyError": 7, "StorageError": 8, "MissingExtraError": 9, "StageError": 10, "ModelError": 11, "MetadataError": 12,
     "BaselineError": 13, "InstallationError": 14, "ClusterError": 15,
     "VerificationError": 16, "TrackingError": 17, "ExportError": 18, "EdgeError": 19, "ServerError": 20,
+    "MonitoringError": 21, "ChangedError": 22, "NotJudgedError": 23,
 }  # fmt: skip
 
 
