@@ -53,10 +53,15 @@ databases: setup ## Fetch the database servers that some tests use (Debian, Ubun
 browser: setup ## Fetch Chromium, which looks at pages in some tests (Debian, Ubuntu; nothing is installed on the machine).
 	$(BIN)/python tools/browser.py || true
 
+.PHONY: monitoring-servers
+monitoring-servers: setup ## Fetch Prometheus and Alertmanager, which some tests use (Debian, Ubuntu; nothing is installed).
+	$(BIN)/python tools/monitoring_servers.py || true
+
 .PHONY: test
 test: setup ## Check everything: lint, types, imports and all tests, with a summary at the end.
 	$(MAKE) databases; \
 	$(MAKE) browser; \
+	$(MAKE) monitoring-servers; \
 	PYTHONPATH=. $(BIN)/python tools/load_generators.py || true; \
 	failed=0; summary=""; \
 	for step in lint types imports pytest; do \

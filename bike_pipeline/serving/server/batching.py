@@ -25,6 +25,7 @@ import numpy as np
 
 from bike_pipeline.serving.server.backends import Backend
 from bike_pipeline.serving.server.metrics import Metrics
+from bike_pipeline.serving.server.model_metrics import VersionMetrics
 from bike_pipeline.serving.server.tensors import Array, Column, Columns, Outputs, Signature, numpy_type
 from bike_pipeline.serving.statuses import Code, StatusError
 from bike_pipeline.settings.serving import ServerSettings
@@ -75,7 +76,9 @@ class Batcher:
         max_rows: most rows of one call; a request of more is asked for `in_parts`.
     """
 
-    def __init__(self, backend: Backend, signature: Signature, model: str, resources: Resources) -> None:
+    def __init__(
+        self, backend: Backend, signature: Signature, model: str, resources: Resources, watched: VersionMetrics
+    ) -> None:
         self.backend = backend
         self.max_rows = resources.settings.batching.max_rows
         self._max_waiting = resources.settings.batching.max_waiting_requests
@@ -87,6 +90,8 @@ class Batcher:
         self._types = {name: np.dtype(numpy_type(spec.dtype)) for name, spec in signature.inputs.items()}
         self._waiting: deque[_Waiting] = deque()
         self._running: list[_Waiting] = []
+        self._watched = watched.table(signature)
+        self._answered: list[tuple[dict[str, Array], Outputs, int]] = []
         self._turn, self._turns = 0, _FEWEST_TURNS
         self._scheduled = self._sweeping = False
 
@@ -158,6 +163,10 @@ class Batcher:
             else:
                 item.answer.set_result(answer)
         self._schedule()
+        if self._watched is not None:
+            for answered in self._answered:
+                self._watched.add(*answered)
+        self._answered.clear()
 
     def _sweep(self) -> None:
         """End what waits too long; looked after only while a thread works, since all else is answered at once."""
@@ -205,6 +214,7 @@ class Batcher:
             outputs = self.backend.run(inputs)
             took = (time.perf_counter() - began) * 1e6
             self._metrics.runtime_latency.add((*self._model, "Predict", self.backend.name), took)
+            self._answered.append((inputs, outputs, total))
         else:
             outputs = {
                 name: np.zeros((0, *(spec.shape or ())[1:]), numpy_type(spec.dtype))

@@ -1,7 +1,7 @@
 """TF Serving's metrics, in Prometheus' text format.
 
 Their names begin with a colon, which prometheus_client would rename, so they are written here; the process's own
-(memory, CPU, open files) come from prometheus_client.
+(memory, CPU, open files) come from prometheus_client, as do those of the model (see `model_metrics`).
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable
+
+from bike_pipeline.serving.server.model_metrics import ModelMetrics
 
 _PREFIX = ":tensorflow:serving:"
 # TF Serving's own buckets in microseconds: 10 × 1.8^n.
@@ -78,9 +80,12 @@ class Metrics:
         self.batch_size = Histogram("batching_session:processed_batch_size", "model_name", buckets=EXAMPLE_BUCKETS)
         self.load_latency = Histogram("load_latency", "model_name")
         self.load_attempts = Counter("load_attempt_count", "model_name", "status")
+        self.model = ModelMetrics()
 
     def text(self) -> bytes:
-        from prometheus_client import REGISTRY, generate_latest
+        from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 
-        ours = [line for metric in vars(self).values() for line in metric.lines()]
-        return "\n".join([*ours, ""]).encode() + generate_latest(REGISTRY)
+        ours = [line for metric in vars(self).values() if metric is not self.model for line in metric.lines()]
+        of_model = CollectorRegistry(auto_describe=False)
+        of_model.register(self.model)
+        return "\n".join([*ours, ""]).encode() + generate_latest(of_model) + generate_latest(REGISTRY)

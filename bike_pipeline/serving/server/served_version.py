@@ -73,6 +73,7 @@ class ServedVersion:
         self.retry_at = 0.0
         self.stamp = stamp(folder)
         self._resources = resources
+        self._watched = resources.metrics.model.of_version(model, number)
         self._loaded: LoadedVersion | None = None
         self._users = 0
         self._unused = asyncio.Event()
@@ -107,6 +108,8 @@ class ServedVersion:
         else:
             self._add_batchers(self._loaded)
         self.state = State.END if self.error else State.AVAILABLE
+        if not self.error:
+            self._watched.begin()
         metrics.load_attempts.add((self.model, self.error.code.name if self.error else "OK"))
         metrics.load_latency.add((self.model,), (loop.time() - began) * 1e6)
         self.retry_at = loop.time() + settings.load_retry_seconds
@@ -114,6 +117,7 @@ class ServedVersion:
     def unload(self) -> asyncio.Task[None]:
         """Let no new request in; return what waits for those under way and then frees the memory."""
         self.state = State.UNLOADING
+        self._watched.end()
         return asyncio.ensure_future(self._drain())
 
     async def _drain(self) -> None:
@@ -122,6 +126,7 @@ class ServedVersion:
                 await self._unused.wait()
         except TimeoutError:
             _log.warning("%s version %s is unloaded with %s requests under way", self.model, self.number, self._users)
+        self._watched.count()
         self.batchers.clear()
         self._loaded = None
         self.state = State.END
@@ -154,7 +159,8 @@ class ServedVersion:
     def _add_batchers(self, loaded: LoadedVersion) -> None:
         for name, backend in loaded.backends.items():
             if name not in self.batchers:
-                self.batchers[name] = Batcher(backend, loaded.signatures[name], self.model, self._resources)
+                signature = loaded.signatures[name]
+                self.batchers[name] = Batcher(backend, signature, self.model, self._resources, self._watched)
 
 
 def stamp(folder: Path) -> list[tuple[int, int, int]]:

@@ -13,6 +13,7 @@ import pytest
 from bike_pipeline.serving.protos import types_pb2
 from bike_pipeline.serving.server.batching import Batcher, Resources, quick_rows
 from bike_pipeline.serving.server.metrics import Metrics
+from bike_pipeline.serving.server.model_metrics import VersionMetrics
 from bike_pipeline.serving.server.tensors import Signature, TensorSpec
 from bike_pipeline.serving.statuses import Code, StatusError, invalid
 from bike_pipeline.settings.serving import BatchingSettings, ServerSettings
@@ -57,7 +58,8 @@ def batched(test, backend, quick=1000, max_rows=64, max_waiting=1000, timeout=30
         settings = ServerSettings(batching=limits, request_timeout_seconds=timeout)
         backend.quick_rows = quick
         with ThreadPoolExecutor(1) as executor:
-            await test(Batcher(backend, signature, "m", Resources(settings, executor, executor, Metrics())))
+            resources = Resources(settings, executor, executor, Metrics())
+            await test(Batcher(backend, signature, "m", resources, VersionMetrics()))
 
     asyncio.run(run())
 

@@ -1,0 +1,51 @@
+"""The shipped configuration, as Prometheus' own tools read it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.monitoring_servers import run
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "configs" / "monitoring"
+RULES = sorted((CONFIGS / "rules").glob("*.yml"))
+RULE_TESTS = sorted((Path(__file__).parent / "rules").glob("*.yml"))
+
+
+def alerts():
+    """Return every alert of every rule file, by name."""
+    groups = [group for path in RULES for group in yaml.safe_load(path.read_text())["groups"]]
+    return {rule["alert"]: rule for group in groups for rule in group["rules"] if "alert" in rule}
+
+
+def test_prometheus_takes_its_configuration():
+    assert "SUCCESS" in run("promtool", "check", "config", CONFIGS / "prometheus.yml")
+
+
+@pytest.mark.parametrize("path", RULE_TESTS, ids=lambda path: path.stem)
+def test_rules_fire_when_they_should_and_not_before(path):
+    run("promtool", "test", "rules", path)
+
+
+def test_every_alert_says_how_bad_it_is_and_what_to_do():
+    for name, rule in alerts().items():
+        assert rule["labels"]["severity"] in {"page", "ticket"}, name
+        assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{name.lower()}"
+        assert "for" in rule, name
+
+
+def test_every_alert_has_a_test_in_which_it_fires():
+    fired = set()
+    for path in RULE_TESTS:
+        for test in yaml.safe_load(path.read_text())["tests"]:
+            fired |= {one["alertname"] for one in test.get("alert_rule_test", []) if one["exp_alerts"]}
+    assert fired == set(alerts())
+
+
+def test_the_runbook_has_one_section_for_each_alert():
+    told = re.findall(r"^### (\w+)$", (ROOT / "docs" / "runbook.md").read_text(), re.MULTILINE)
+    assert sorted(told) == sorted(alerts())
