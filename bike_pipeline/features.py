@@ -136,6 +136,13 @@ SERVING_INTERVALS = "serving_intervals"
 SERVING_CLASSIFY = "serving_classify"
 BY_NAME |= {feature.name: feature for feature in OPTIONAL_INPUTS}
 MODEL_INPUTS: tuple[Feature, ...] = (*REQUIRED_INPUTS, *OPTIONAL_INPUTS)
+# Scale, offset and unit of stored weather: value * scale + offset is what a person reads.
+PHYSICAL: dict[str, tuple[float, float, str]] = {
+    "temp": (47.0, -8.0, "°C"),
+    "atemp": (66.0, -16.0, "°C"),
+    "hum": (100.0, 0.0, "%"),
+    "windspeed": (67.0, 0.0, "km/h"),
+}
 
 
 def slice_name(slicing: str, value: str | int | None) -> str:

@@ -2,8 +2,8 @@
 
 A detector measures each subject (a feature, a slice, the answers) in each window and decides nothing. A subject has
 changed if its effect is at least the smallest that matters, in a unit that a person knows, if that is no accident among
-all the subjects and windows that were looked at (Benjamini and Hochberg 1995), and if it holds in two of the last three
-windows. Too few rows are not judged, which is never the same as fine.
+all the subjects and windows that its detector looked at (Benjamini and Hochberg 1995), and if it holds in two of the
+last three windows; what is certain holds at once. Too few rows are not judged, which is never the same as fine.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class Measurement:
         minimum: the smallest |effect| that matters.
         p_value: how likely it is by accident; None for what is certain, such as a value out of its range.
         reason: what was seen, in words.
+        at_once: whether one window is enough: it is certain, or the detector itself waits for days that agree.
     """
 
     detector: str
@@ -58,6 +59,7 @@ class Measurement:
     minimum: float
     p_value: float | None = None
     reason: str = ""
+    at_once: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,11 @@ def decide(measurements: Iterable[Measurement], settings: DecisionSettings) -> l
     """Return one verdict for each detector and subject, of the newest window, in the order they were measured in."""
     every = sorted(measurements, key=lambda one: one.last)
     judged = [one for one in every if _why_not(one, settings) is None]
-    tested = [one for one in judged if one.p_value is not None]
-    corrected = dict(zip(map(id, tested), adjusted([one.p_value or 0.0 for one in tested]), strict=True))
+    corrected: dict[int, float] = {}
+    # Detectors are ways of looking at the same rows: each answers for its own subjects and windows.
+    for detector in {one.detector for one in judged}:
+        tested = [one for one in judged if one.detector == detector and one.p_value is not None]
+        corrected |= zip(map(id, tested), adjusted([one.p_value or 0.0 for one in tested]), strict=True)
     subjects: dict[tuple[str, str], _Subject] = {}
     able = {id(one) for one in judged}
     for one in every:
@@ -112,7 +117,7 @@ def decide(measurements: Iterable[Measurement], settings: DecisionSettings) -> l
         changed = None
         if id(one) in able:
             certain = one.p_value is None or corrected[id(one)] <= settings.false_discovery_rate
-            changed = certain and abs(one.effect or 0.0) >= one.minimum
+            changed = bool(certain) and abs(one.effect or 0.0) >= one.minimum
         subject.windows.append(changed)
     return [_verdict(subject, settings) for subject in subjects.values()]
 
@@ -138,12 +143,13 @@ def _verdict(subject: _Subject, settings: DecisionSettings) -> Verdict:
     reason = one.reason
     if why_not is not None:
         status, reason = "not judged", why_not
-    elif count >= settings.persistent_windows:
+    elif count >= settings.persistent_windows or (one.at_once and windows[-1]):
         status = "changed"
     elif windows[-1]:
         # What holds in one window alone is told and starts nothing.
         reason = f"{reason or 'changed'}; in {count} of {len(windows)} windows so far".lstrip("; ")
     values = asdict(one)
+    del values["at_once"]
     meta = {name: values.pop(name) for name in ("detector", "kind", "subject", "first", "last", "reference")}
     data = {**values, "status": status, "reason": reason, "adjusted_p_value": subject.adjusted, "windows": windows}
     return Verdict(data, meta)

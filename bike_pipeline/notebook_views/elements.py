@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bike_pipeline import features
 from bike_pipeline.pages import render
 
 if TYPE_CHECKING:
@@ -16,12 +17,10 @@ if TYPE_CHECKING:
     from bike_pipeline.use_cases.lineage import Champion
 
 DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
-# Stored value -> physical value, from the units of the feature contract: value * scale + offset.
+# Stored value -> physical value: scale, offset, and what it is, with its unit.
 PHYSICAL = {
-    "temp": (47.0, -8.0, "temperature, °C"),
-    "atemp": (66.0, -16.0, "temperature as it feels, °C"),
-    "hum": (100.0, 0.0, "relative humidity, %"),
-    "windspeed": (67.0, 0.0, "wind speed, km/h"),
+    name: (scale, offset, f"{features.BY_NAME[name].meaning}, {unit}")
+    for name, (scale, offset, unit) in features.PHYSICAL.items()
 }
 NEW, BEFORE, MARK, GOOD, BAD, SOFT = "#2f6fbf", "#b8bec6", "#c2571a", "#1a7f37", "#b3261e", "#dfe3e8"
 # Values of `workingday`, each with its colour.

@@ -51,6 +51,41 @@ class DecisionSettings(Section):
         return self
 
 
+class DetectorSettings(Section):
+    """The smallest changes that matter (see `monitoring.detectors`).
+
+    Attributes:
+        temperature: in °C, of temp and atemp.
+        humidity: in % of relative humidity.
+        wind: in km/h.
+        index: of the population stability index.
+        divergence: of the Jensen-Shannon divergence, in bits, and of the distance by Kolmogorov and Smirnov.
+        separation: by how much the domain classifier's AUC is above 0.5.
+        level: of the level of the label against the answers, as a share.
+        error: of the mean error, in rentals an hour.
+        coverage: by how much the share of labels inside their interval is off.
+        faulty_share: of rows with a fault that is certain.
+        agreement: how far weather of one hour may differ among its requests, by feature, in the feature's unit.
+        label_age_days, model_age_days: age from which labels and the model are too old.
+    """
+
+    temperature: Positive = 7.0
+    humidity: Positive = 15.0
+    wind: Positive = 6.0
+    index: Positive = 0.25
+    divergence: Fraction = 0.2
+    separation: Fraction = 0.3
+    level: Fraction = 0.05
+    error: Positive = 20.0
+    coverage: Fraction = 0.1
+    faulty_share: Fraction = 0.02
+    agreement: dict[str, Positive] = Field(
+        default_factory=lambda: {"temp": 4.0, "atemp": 5.0, "hum": 15.0, "windspeed": 8.0}
+    )
+    label_age_days: Positive = 14.0
+    model_age_days: Positive = 400.0
+
+
 class MonitoringSettings(Section):
     """How the model is watched.
 
@@ -61,3 +96,4 @@ class MonitoringSettings(Section):
     path: str = ""
     request_log: RequestLogSettings = RequestLogSettings()
     decision: DecisionSettings = DecisionSettings()
+    detectors: DetectorSettings = DetectorSettings()
