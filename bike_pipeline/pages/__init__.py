@@ -40,7 +40,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"number": number, "percent": percent, "utc": utc}
+    environment.filters |= {"moment": moment, "number": number, "percent": percent, "utc": utc}
     environment.globals |= {"slice_name": slice_name, "answer_measured": answer_measured}
     return environment
 
@@ -64,3 +64,13 @@ def utc(moment: datetime | str) -> str:
     """
     found = datetime.fromisoformat(moment) if isinstance(moment, str) and moment else moment
     return f"{found:%Y-%m-%d %H:%M:%S} UTC" if found else ""
+
+
+def moment(value: datetime | str) -> str:
+    """Return a local time, or one in ISO 8601, to the minute.
+
+    >>> moment("2012-06-01T08:00:00")
+    '2012-06-01 08:00'
+    """
+    found = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return f"{found:%Y-%m-%d %H:%M}"

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import re
-import subprocess
-from collections.abc import Iterator
+import json
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from bike_pipeline import features
@@ -19,8 +16,10 @@ from bike_pipeline.lineage.queries.history import History
 from bike_pipeline.lineage.queries.model_lookup import find_model
 from bike_pipeline.lineage.reports import lineage_report, run_page
 from bike_pipeline.lineage.store.metadata_store import Lineage
-from tests import chromium
+from bike_pipeline.monitoring import report as monitor_report
 from tests.lineage.world import Runs
+from tests.monitoring.test_report import made
+from tests.pages.browsing import ask
 
 A4_IN_PIXELS = 703
 # Nothing but the drawing, which has a bar of its own to move it by, may be wider than the page.
@@ -32,48 +31,6 @@ TOO_WIDE = """(() => {
 })()"""
 DRAWING = "document.querySelector('.drawing svg').getBoundingClientRect().right <= document.documentElement.clientWidth"
 BACKGROUND = "getComputedStyle(document.body).backgroundColor"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where a headless Chromium takes commands."""
-    program, environment = chromium.found()
-    profile = tmp_path_factory.mktemp("profile")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-               f"--user-data-dir={profile}", "--remote-debugging-port=0"]  # fmt: skip
-    process = subprocess.Popen([program, *options, "about:blank"], env=environment, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    try:
-        yield next(m[1] for line in process.stderr if (m := re.search(r"listening on ws://([^/]+)/", line)))
-    finally:
-        process.kill()
-        process.wait()
-
-
-def ask(browser: str, page: Path, width: int, expression: str, media: str = "screen", scheme: str = "light") -> Any:
-    """Open a page as wide as told, for a screen or for paper; return what an expression is there."""
-
-    async def answer() -> Any:
-        async with aiohttp.ClientSession() as session:
-            async with session.put(f"http://{browser}/json/new?{page.as_uri()}") as opened:
-                target = await opened.json()
-            async with session.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=0) as socket:
-
-                async def call(number: int, method: str, **parameters: Any) -> Any:
-                    await socket.send_json({"id": number, "method": method, "params": parameters})
-                    while (found := await socket.receive_json()).get("id") != number:
-                        pass
-                    return found["result"]
-
-                size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-                await call(1, "Emulation.setDeviceMetricsOverride", **size)
-                preferred = [{"name": "prefers-color-scheme", "value": scheme}]
-                await call(2, "Emulation.setEmulatedMedia", media=media, features=preferred)
-                ready = "new Promise(r => document.readyState == 'complete' ? r(1) : addEventListener('load', r))"
-                await call(3, "Runtime.evaluate", expression=ready, awaitPromise=True)
-                return (await call(4, "Runtime.evaluate", expression=expression))["result"]["value"]
-
-    return asyncio.run(answer())
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +51,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "run": run_page.as_page(run),
         "lineage": lineage_report.as_page(report),
         "card": lineage_report.as_card(report),
+        "monitor": monitor_report.as_page(made()),
     }
     for name, content in contents.items():
         (folder / f"{name}.html").write_text(content, encoding="utf-8")
@@ -114,7 +72,7 @@ def exports() -> dict[str, Any]:
     return {"formats": formats, "golden": {"rows": 1000}, "eval_rows": 1712, "edge_gate": gate, "reason": ""}
 
 
-@pytest.mark.parametrize("name", ["run", "lineage", "card"])
+@pytest.mark.parametrize("name", ["run", "lineage", "card", "monitor"])
 @pytest.mark.parametrize(("width", "media"), [(390, "screen"), (1280, "screen"), (A4_IN_PIXELS, "print")])
 def test_nothing_is_wider_than_the_page(
     browser: str, pages: dict[str, Path], name: str, width: int, media: str
@@ -129,3 +87,18 @@ def test_on_paper_the_whole_drawing_is_there(browser: str, pages: dict[str, Path
 def test_dark_is_dark_and_paper_is_white(browser: str, pages: dict[str, Path]) -> None:
     assert ask(browser, pages["card"], 1280, BACKGROUND, scheme="dark") == "rgb(13, 17, 23)"
     assert ask(browser, pages["card"], A4_IN_PIXELS, BACKGROUND, "print", scheme="dark") == "rgb(255, 255, 255)"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["run", "lineage", "card", "monitor"])
+def test_axe_finds_nothing_that_keeps_anybody_out(browser: str, pages: dict[str, Path], name: str, scheme: str) -> None:
+    axe = resources.files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+    told = "axe.run().then(r => JSON.stringify(r.violations.map(v => [v.id, v.nodes.map(n => n.html.slice(0, 99))])))"
+    assert json.loads(ask(browser, pages[name], 1280, f"{axe};{told}", scheme=scheme)) == []
+
+
+def test_a_mark_of_the_time_line_leads_to_its_evidence_by_keyboard(browser: str, pages: dict[str, Path]) -> None:
+    follow = "(() => { document.querySelector('.timeline a').focus(); return document.activeElement.href.baseVal; })()"
+    target = ask(browser, pages["monitor"], 1280, follow)
+    assert target == "#event-1"
+    assert ask(browser, pages["monitor"], 1280, f"document.querySelector('{target}').innerText").startswith("a trigger")
