@@ -55,6 +55,9 @@ GROUPS = {
         "history": "List every promotion and rollback: when, by whom, why.",
         "feedback": "Correct the level of the served model by labels that arrived after training.",
     },
+    "Monitor": {
+        "monitor": "Watch the model that serves: its requests, and the labels that came later.",
+    },
     "Edge": {
         "push": "Push a model to devices.",
     },

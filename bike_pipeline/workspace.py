@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from bike_pipeline.settings import FETCHED_ROOT, Settings, load_settings
-from bike_pipeline.use_cases import cluster, compression, data, feedback_update, labels, serving
+from bike_pipeline.use_cases import cluster, compression, data, feedback_update, labels, monitoring, serving
 from bike_pipeline.use_cases import doctor as doctor_
 from bike_pipeline.use_cases import export as export_
 from bike_pipeline.use_cases import feedback as feedback_
@@ -95,6 +95,7 @@ class Workspace:
     update_feedback = _method(feedback_update.update)
     feedback = _method(feedback_.show)
     rollback_feedback = _method(feedback_.rollback)
+    ingest_requests = _method(monitoring.ingest)
     push_edge = _method(serving.push_edge)
     serving_configuration = _method(serving.serving_configuration)
     spans = _method(data.versions)

@@ -112,7 +112,18 @@ def test_help_groups_the_commands_by_the_life_of_a_model():
         elif line:
             title = line.rstrip(":")
             found[title] = []
-    assert list(found) == ["Data", "Train", "Models", "Lineage", "Serve", "Release", "Edge", "Cluster", "Set-up"]
+    assert list(found) == [
+        "Data",
+        "Train",
+        "Models",
+        "Lineage",
+        "Serve",
+        "Release",
+        "Monitor",
+        "Edge",
+        "Cluster",
+        "Set-up",
+    ]
     assert [name for names in found.values() for name in names] == list(cli.COMMANDS)
 
 

@@ -75,6 +75,19 @@ def unit_of(rentals: Array) -> Array:
     return np.sqrt(rentals + (RELATIVE * rentals) ** 2 + FLOOR)
 
 
+def quantiles_around(rentals: Array, columns: Mapping[str, Array], quantiles: Array) -> npt.NDArray[np.float32]:
+    """Return the quantiles around answers, (rows, quantiles); NaN where none is known.
+
+    Args:
+        rentals: the answers, float32, (rows,).
+        columns: raw values of `GROUPED_BY`, (rows,) each, taken into the range of each as the served graph does.
+        quantiles: of each group in the unit of errors, as of `FeedbackState.table`, (GROUPS, quantiles).
+    """
+    codes = (np.clip(columns[n], features.BY_NAME[n].minimum, features.BY_NAME[n].maximum) for n in GROUPED_BY)
+    around = rentals[:, None] + quantiles[groups_of(*codes)] * unit_of(rentals)[:, None]
+    return np.where(around < 0.0, np.float32(0.0), around).astype(np.float32)
+
+
 def weight_of(hours: Array, as_of: int) -> npt.NDArray[np.float64]:
     """Return how much of a level counts in hours: none up to `as_of`, all for a while after it, then less and less."""
     age = (np.asarray(hours, np.float64) - as_of) / HOURS_A_DAY

@@ -137,6 +137,17 @@ def file_lock(path: Path, busy: BusyError, *, seconds: float, mode: int = 0o644)
         lock.release()
 
 
+def lock_open_file(descriptor: int) -> bool:
+    """Lock an open file until it is closed, if no other process holds it: return whether this one does now."""
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 @contextmanager
 def workspace_lock(workspace: Path, wait: bool) -> Iterator[None]:
     """Hold the workspace's folder, which is made: two runs at once on one metadata store would harm each other.

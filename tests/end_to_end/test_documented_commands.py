@@ -56,6 +56,8 @@ RUN = (
     "bike-pipeline feedback show",
     "bike-pipeline feedback show --at 2013-03-01",
     "bike-pipeline feedback rollback",
+    "bike-pipeline monitor ingest",
+    "bike-pipeline monitor ingest rentals.csv",
     "bike-pipeline push edge",
     "bike-pipeline push edge --channel beta --model 1795576597",
     "bike-pipeline rollback [--to VERSION]",

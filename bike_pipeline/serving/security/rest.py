@@ -27,16 +27,18 @@ _API_KEY = type(hdrs.AUTHORIZATION)("X-API-Key")
 METRICS_PATH = "/monitoring/prometheus/metrics"
 # Where the guard leaves to the handler the body that it has read; nothing if there is no body, or must be none.
 BODY = web.RequestKey("body", bytes)
+# Where the handler leaves what the request is called, which its answer, or what refuses it, says again.
+REQUEST_ID = web.RequestKey("request_id", str)
 _ENCODINGS = "gzip, deflate"
 # What is unpacked at once: short enough to do it within the event loop, and else a step in a thread.
 _SHORT = 64 * 1024
 _STEP = 1024 * 1024
 # Any page may ask; the key is what lets it in.
-_FOR_PAGES = {"Access-Control-Allow-Origin": "*"}
+_FOR_PAGES = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "X-Request-Id"}
 _PREFLIGHT = {
     **_FOR_PAGES,
     "Access-Control-Allow-Methods": "GET, POST",
-    "Access-Control-Allow-Headers": "Authorization, Content-Encoding, Content-Type, X-API-Key",
+    "Access-Control-Allow-Headers": "Authorization, Content-Encoding, Content-Type, X-API-Key, X-Request-Id",
 }
 
 
@@ -91,6 +93,8 @@ def _guarded(guard: Guard, handler: Handler) -> Handler:
         # CancelledError is none of these: then nobody waits for an answer.
         except Exception as error:  # noqa: BLE001 (no error's text or traceback reaches a client)
             response = _error_response(500, report(error, f"REST {request.method}"))
+        if REQUEST_ID in request:
+            response.headers["X-Request-Id"] = request[REQUEST_ID]
         if asked_from_page:
             response.headers.update(_FOR_PAGES)
         # The rest of a body that nobody asked for is not waited for. While the server stops, a client that is told so

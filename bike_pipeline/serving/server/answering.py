@@ -16,12 +16,14 @@ import numpy as np
 from google.protobuf.json_format import MessageToDict
 
 from bike_pipeline.serving.protos import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
+from bike_pipeline.serving.request_log import Asked, Entry
 from bike_pipeline.serving.security.limits import SMALL, check_json, check_rows, take_rows
 from bike_pipeline.serving.server import examples_api, json_format, json_values, tensors
 from bike_pipeline.serving.server.json_format import Format
 from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.model_versions import ModelVersions
 from bike_pipeline.serving.server.parsing import Parsing
+from bike_pipeline.serving.server.request_log import RequestLog
 from bike_pipeline.serving.server.served_version import ServedVersion
 from bike_pipeline.serving.server.tensors import DEFAULT_SIGNATURE, Array, Column, Columns, Outputs, Signature
 from bike_pipeline.serving.statuses import Code, StatusError, invalid
@@ -35,41 +37,66 @@ _MOST_PARTS = 4096
 class Counted:
     """One request as the metrics count it, from here to its answer; a context manager."""
 
-    __slots__ = ("_api", "_began", "_entrypoint", "_metrics", "_model")
+    __slots__ = ("_api", "_asked", "_began", "_entrypoint", "_log", "_metrics", "_model", "_request_id")
 
-    def __init__(self, answers: Answering, model: str, entrypoint: str, api: str = "Predict") -> None:
-        """Begin; the API is Predict, Classify, Regress or MultiInference."""
+    def __init__(self, answers: Answering, request_id: str, model: str, entrypoint: str, api: str = "Predict") -> None:
+        """Begin; the entry point is REST or GRPC, the API Predict, Classify, Regress or MultiInference."""
         self._metrics, self._entrypoint, self._api = answers.metrics, entrypoint, api
         self._model = model if model in answers.versions.models else "unknown"
-        self._began = time.perf_counter()
+        self._log = answers.log if answers.log is not None and answers.log.takes() else None
+        self._request_id = request_id
+        self._asked: list[Asked] = []
+        self._began = time.perf_counter_ns()
 
-    def __enter__(self) -> None: ...
+    def __enter__(self) -> Counted:
+        return self
+
+    def answered(self, version: ServedVersion, signature: Signature, columns: Columns, outputs: Outputs) -> None:
+        """Keep what a version was asked and answered for the request log, if there is one."""
+        if self._log is not None:
+            self._asked.append(self._log.asked(version, signature, columns, outputs))
 
     def __exit__(self, _: object, error: BaseException | None, trace: object) -> None:
         # A request is cancelled if whoever asked is gone.
         unforeseen = Code.CANCELLED if isinstance(error, asyncio.CancelledError) else Code.INTERNAL
         code = error.code if isinstance(error, StatusError) else unforeseen if error else Code.OK
         self._metrics.request_count.add((self._model, code.name))
-        microseconds = (time.perf_counter() - self._began) * 1e6
-        self._metrics.request_latency.add((self._model, self._api, self._entrypoint), microseconds)
+        took = time.perf_counter_ns() - self._began
+        self._metrics.request_latency.add((self._model, self._api, self._entrypoint), took / 1e3)
+        if self._log is not None:
+            protocol = "http" if self._entrypoint == "REST" else "grpc"
+            for number, asked in enumerate(self._asked if code is Code.OK else (None,)):
+                # A request of several tasks is told as one of each.
+                name = f"{self._request_id}.{number}" if number else self._request_id
+                began = time.time_ns() - took
+                self._log.add(Entry(began, took, name, protocol, self._model, code.name, asked))
 
 
 class Answering:
     """Asks models on behalf of requests within the limits, and counts them; `parsing` reads what is large."""
 
-    def __init__(self, versions: ModelVersions, metrics: Metrics, parsing: Parsing, limits: LimitSettings) -> None:
-        self.versions, self.metrics, self.parsing, self.limits = versions, metrics, parsing, limits
+    def __init__(
+        self,
+        versions: ModelVersions,
+        metrics: Metrics,
+        parsing: Parsing,
+        limits: LimitSettings,
+        log: RequestLog | None = None,
+    ) -> None:
+        self.versions, self.metrics, self.parsing, self.limits, self.log = versions, metrics, parsing, limits, log
 
-    async def predict(self, version: ServedVersion, signature: Signature, columns: Columns) -> Outputs:
+    async def predict(
+        self, counted: Counted, version: ServedVersion, signature: Signature, columns: Columns
+    ) -> Outputs:
         """Return the outputs of one request to a version that the caller keeps in memory.
 
         A StatusError says that the model refuses, that too many wait, that it took too long, or that there are more
         rows than one request, or one client at the same time, may have.
         """
         rows = tensors.rows_of(columns, signature)
-        counted = tensors.most_rows(columns) if rows is None else rows
-        check_rows(counted, self.limits.rows)
-        take_rows(counted)
+        most = tensors.most_rows(columns) if rows is None else rows
+        check_rows(most, self.limits.rows)
+        take_rows(most)
         batcher = version.batchers.get(signature.name) or await version.batcher(signature)
         if rows is None and not batcher.backend.any_shape:
             raise tensors.unfitting(columns, signature)
@@ -77,13 +104,16 @@ class Answering:
             outputs = await batcher.submit(columns, rows)
         else:
             outputs = await batcher.in_parts(columns, rows)
-        self.metrics.example_count.add((version.model,), counted)
-        self.metrics.example_counts.add((version.model,), counted)
+        self.metrics.example_count.add((version.model,), most)
+        self.metrics.example_counts.add((version.model,), most)
+        counted.answered(version, signature, columns, outputs)
         return outputs
 
-    async def examples(self, version: ServedVersion, signature: Signature, columns: Mapping[str, Column]) -> Any:
+    async def examples(
+        self, counted: Counted, version: ServedVersion, signature: Signature, columns: Mapping[str, Column]
+    ) -> Any:
         """Return the results of a classify or regress signature (see `examples_api.results_of`)."""
-        outputs = await self.predict(version, signature, columns)
+        outputs = await self.predict(counted, version, signature, columns)
         return examples_api.results_of(signature.method, outputs, tensors.most_rows(columns))
 
 

@@ -32,6 +32,7 @@ from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.model_versions import ModelConfig, ModelVersions
 from bike_pipeline.serving.server.openapi import document
 from bike_pipeline.serving.server.parsing import Parsing
+from bike_pipeline.serving.server.request_log import RequestLog
 from bike_pipeline.serving.server.rest import RestApi
 from bike_pipeline.serving.statuses import StatusError
 
@@ -81,7 +82,16 @@ class Server:
         self._resources = Resources(self._server, loading, answering, Metrics())
         self.versions = ModelVersions(self._resources, self._set_health)
         self._parsing = Parsing(self._server.request_timeout_seconds)
-        answers = Answering(self.versions, self._resources.metrics, self._parsing, settings.serving.security.limits)
+        metrics, limits, kept = (
+            self._resources.metrics,
+            settings.serving.security.limits,
+            settings.monitoring.request_log,
+        )
+        self._request_log: RequestLog | None = None
+        if kept.enabled:
+            place = settings.request_log_path.absolute()
+            self._request_log = RequestLog(kept, place, metrics, self._server.request_timeout_seconds)
+        answers = Answering(self.versions, metrics, self._parsing, limits, self._request_log)
         rest_api = RestApi(answers, self._server.metrics, document(settings))
         self._grpc_api = GrpcApi(answers)
         self._runner = runner_of(self._guard, rest_api.handle, self._server.drain_seconds)
@@ -119,6 +129,8 @@ class Server:
             raise
         await self._set_health(self.versions.ready)
         self._watching = asyncio.ensure_future(self.versions.watch())
+        if self._request_log:
+            self._logging = asyncio.ensure_future(self._request_log.run())
 
     async def stop(self) -> None:
         """Refuse new requests, answer those under way, let go of the models."""
@@ -131,6 +143,8 @@ class Server:
         self._guard.draining = True
         await self._grpc_api.drain()
         await self._close(self._server.drain_seconds)
+        if self._request_log:
+            await self._request_log.stop(self._logging)
 
     async def _close(self, drain_seconds: float) -> None:
         await asyncio.gather(self._grpc.stop(drain_seconds), self._runner.cleanup())

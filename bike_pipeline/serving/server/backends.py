@@ -24,8 +24,7 @@ from bike_pipeline.lean_imports import uncollected
 from bike_pipeline.model_registry.layout import EXPORTS_FOLDER, PARITY_FILE
 from bike_pipeline.model_registry.model_signature import sha256_of
 from bike_pipeline.modeling import golden
-from bike_pipeline.modeling.feedback import GROUPED_BY, groups_of, unit_of
-from bike_pipeline.modeling.feedback_record import Feedback
+from bike_pipeline.modeling.feedback import quantiles_around
 from bike_pipeline.serving.server.tensors import DEFAULT_SIGNATURE, SERVE, Array, Signature, numpy_type
 from bike_pipeline.serving.statuses import Code, StatusError, invalid
 from bike_pipeline.storage.files import plain_folder
@@ -101,21 +100,16 @@ class ExportBackend(Backend):
 class IntervalBackend(Backend):
     """The quantiles around what an export answers, made of the same table as in the graph."""
 
-    def __init__(self, export: ExportBackend, feedback: Feedback) -> None:
-        """Answer with the quantiles of a version's state of feedback."""
+    def __init__(self, export: ExportBackend, names: Iterable[str], quantiles: Array) -> None:
+        """Answer with the quantiles of a version's state of feedback, (groups, names)."""
         self.name, self.exact, self.sizes = export.name, export.exact, export.sizes
-        self._export, self._names = export, tuple(feedback.settings.quantiles)
-        self._quantiles = feedback.state.table()[:, 1:]
+        self._export, self._names, self._quantiles = export, tuple(names), quantiles
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return rentals and each quantile of them; NaN where none is known."""
         answers = self._export.run(inputs)
-        rentals = answers[features.LABEL]
-        # As the graph does, into the range of each code.
-        codes = (np.clip(inputs[n], features.BY_NAME[n].minimum, features.BY_NAME[n].maximum) for n in GROUPED_BY)
-        around = rentals[:, None] + self._quantiles[groups_of(*codes)] * unit_of(rentals)[:, None]
-        bounded = np.where(around < 0.0, np.float32(0.0), around).astype(np.float32)
-        return answers | dict(zip(self._names, bounded.T, strict=True))
+        around = quantiles_around(answers[features.LABEL], inputs, self._quantiles)
+        return answers | dict(zip(self._names, around.T, strict=True))
 
 
 def exports_by_speed(folder: Path, wanted: Sequence[str]) -> dict[str, dict[str, Any]]:

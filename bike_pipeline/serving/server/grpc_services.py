@@ -21,6 +21,7 @@ from bike_pipeline.serving.security.limits import SMALL
 from bike_pipeline.serving.server import answering, examples_api, model_versions, tensors
 from bike_pipeline.serving.server.answering import Answering, Counted
 from bike_pipeline.serving.server.examples_api import CLASSIFY, REGRESS
+from bike_pipeline.serving.server.request_log import REQUEST_ID, request_id_of
 from bike_pipeline.serving.server.served_version import ServedVersion
 from bike_pipeline.serving.server.tensors import DEFAULT_SIGNATURE, Array, Columns, Signature
 from bike_pipeline.serving.statuses import Code, StatusError, invalid
@@ -91,7 +92,13 @@ class GrpcApi:
             if self._draining:
                 self._refused += 1
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
-            response = await answer(*arguments, *await parsed(message))
+            if with_inputs:
+                metadata = dict(context.invocation_metadata() or ())
+                request_id = request_id_of(str(metadata.get(REQUEST_ID, "")))
+                context.set_trailing_metadata(((REQUEST_ID, request_id),))
+                response = await answer(request_id, *arguments, *await parsed(message))
+            else:
+                response = await answer(*arguments, *await parsed(message))
             content: bytes = response.SerializeToString()
             return content
 
@@ -100,9 +107,11 @@ class GrpcApi:
     def _find(self, spec: Any) -> ServedVersion:
         return self._answers.versions.find(*_named(spec))
 
-    async def _predict(self, request: Any, inputs: Mapping[str, tuple[int, Array]] | None = None) -> Any:
+    async def _predict(
+        self, request_id: str, request: Any, inputs: Mapping[str, tuple[int, Array]] | None = None
+    ) -> Any:
         spec = request.model_spec
-        with Counted(self._answers, spec.name, "GRPC"), self._find(spec) as version:
+        with Counted(self._answers, request_id, spec.name, "GRPC") as counted, self._find(spec) as version:
             signature = answering.signature_of(version.loaded.signatures, spec.signature_name, rest=False)
             specs, wanted = signature.inputs, list(request.output_filter)
             tensors.check_names(request.inputs if inputs is None else inputs, specs)
@@ -115,34 +124,37 @@ class GrpcApi:
                 columns = tensors.plain_row(sent, signature) or {
                     name: tensors.column(sent[name], spec, name, most) for name, spec in specs.items()
                 }
-            outputs = await self._answers.predict(version, signature, columns)
+            outputs = await self._answers.predict(counted, version, signature, columns)
             response = predict_pb2.PredictResponse()
             _set_model_spec(response.model_spec, version, signature.name)
             for name in wanted or outputs:
                 tensors.fill(response.outputs[name], outputs[name])
             return response
 
-    async def _examples(self, api: str, method: str, kind: Any, request: Any, columns: Any = None) -> Any:
+    async def _examples(
+        self, request_id: str, api: str, method: str, kind: Any, request: Any, columns: Any = None
+    ) -> Any:
         response, spec = kind(), request.model_spec
-        with Counted(self._answers, spec.name, "GRPC", api), self._find(spec) as version:
+        with Counted(self._answers, request_id, spec.name, "GRPC", api) as counted, self._find(spec) as version:
             signature = examples_api.signature_of(version, spec.signature_name, method)
             examples = columns or examples_api.columns_of(request.input)
-            results = await self._answers.examples(version, signature, examples)
+            results = await self._answers.examples(counted, version, signature, examples)
             examples_api.fill(response.result, results)
             _set_model_spec(response.model_spec, version, signature.name)
         return response
 
-    async def _multi_inference(self, request: Any, columns: Any = None) -> Any:
+    async def _multi_inference(self, request_id: str, request: Any, columns: Any = None) -> Any:
         if not request.tasks:
             raise invalid("Inference request must have at least one task")
         spec = request.tasks[0].model_spec
         response = inference_pb2.MultiInferenceResponse()
-        with Counted(self._answers, spec.name, "GRPC", "MultiInference"), self._find(spec) as version:
+        counting = Counted(self._answers, request_id, spec.name, "GRPC", "MultiInference")
+        with counting as counted, self._find(spec) as version:
             # All are looked at before the first is answered.
             tasks = [_task_signature(task, request, version) for task in request.tasks]
             examples = columns or examples_api.columns_of(request.input)
             for signature in tasks:
-                results = await self._answers.examples(version, signature, examples)
+                results = await self._answers.examples(counted, version, signature, examples)
                 result = response.results.add()
                 kind = "regression_result" if signature.method == REGRESS else "classification_result"
                 examples_api.fill(getattr(result, kind), results)

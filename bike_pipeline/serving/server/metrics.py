@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from bike_pipeline.serving.server.model_metrics import ModelMetrics
 
 _PREFIX = ":tensorflow:serving:"
+# Of what TF Serving does not tell.
+_OWN_PREFIX = "bike_"
 # TF Serving's own buckets in microseconds: 10 × 1.8^n.
 LATENCY_BUCKETS = tuple(10 * 1.8**power for power in range(33))
 EXAMPLE_BUCKETS = tuple(float(2**power) for power in range(16))
@@ -24,8 +26,8 @@ Labels = tuple[str, ...]
 class Counter:
     """Counts by labels."""
 
-    def __init__(self, name: str, *labels: str) -> None:
-        self._name, self._labels = f"{_PREFIX}{name}", labels
+    def __init__(self, name: str, *labels: str, prefix: str = _PREFIX) -> None:
+        self._name, self._labels = f"{prefix}{name}", labels
         self._counts: dict[Labels, int] = defaultdict(int)
 
     def add(self, labels: Labels, amount: int = 1) -> None:
@@ -81,6 +83,7 @@ class Metrics:
         self.load_latency = Histogram("load_latency", "model_name")
         self.load_attempts = Counter("load_attempt_count", "model_name", "status")
         self.model = ModelMetrics()
+        self.request_log_rows = Counter("request_log_rows_total", "outcome", prefix=_OWN_PREFIX)
 
     def text(self) -> bytes:
         from prometheus_client import REGISTRY, CollectorRegistry, generate_latest

@@ -9,19 +9,22 @@ from typing import Any
 from urllib.parse import unquote
 
 import orjson
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from bike_pipeline.serving.security.limits import SMALL
-from bike_pipeline.serving.security.rest import BODY, METRICS_PATH
+from bike_pipeline.serving.security.rest import BODY, METRICS_PATH, REQUEST_ID
 from bike_pipeline.serving.server import answering, examples_api, json_format, json_values, openapi
 from bike_pipeline.serving.server.answering import Answering, Counted
 from bike_pipeline.serving.server.metrics import CONTENT_TYPE
+from bike_pipeline.serving.server.request_log import request_id_of
 from bike_pipeline.serving.statuses import StatusError, invalid
 
 # tensorflow_serving/model_servers/http_rest_api_util.cc: the path as it was sent, whose names are decoded afterwards.
 _FLAGS = re.IGNORECASE | re.ASCII
 _PREDICT = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?:(classify|regress|predict)", _FLAGS)
 _MODEL = re.compile(r"/v1/models(?:/([^/:]+))?(?:/versions/(\d+)|/labels/([^/:]+))?(/metadata)?", _FLAGS)
+# Looked up in every request: as the type of the own names, it need not be lowered each time.
+_REQUEST_ID = type(hdrs.AUTHORIZATION)("X-Request-Id")
 _EXAMPLES = {"classify": examples_api.CLASSIFY, "regress": examples_api.REGRESS}
 
 
@@ -39,11 +42,12 @@ class RestApi:
         if request.method == "POST" and (asked := _asked(path)):
             verb, name, number, label = asked
             content = request.get(BODY, b"")
+            request[REQUEST_ID] = request_id = request_id_of(request.headers.get(_REQUEST_ID, ""))
             if verb == "predict":
-                return _json(await self._predict(content, name, number, label))
+                return _json(await self._predict(request_id, content, name, number, label))
             # In other letters it is malformed, as in TF Serving, where all else may be in any.
             if verb in _EXAMPLES:
-                return _json(await self._examples(content, verb, name, number, label))
+                return _json(await self._examples(request_id, content, verb, name, number, label))
         if request.method == "GET":
             if path == METRICS_PATH and self._with_metrics:
                 return web.Response(body=self._answers.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
@@ -64,8 +68,10 @@ class RestApi:
             body = answering.as_json(answering.status(self._answers.versions.statuses(*asked)))
         return orjson.dumps(body, option=orjson.OPT_INDENT_2)
 
-    async def _predict(self, content: bytes, name: str, number: int | None, label: str | None) -> bytes:
-        with Counted(self._answers, name, "REST"):
+    async def _predict(
+        self, request_id: str, content: bytes, name: str, number: int | None, label: str | None
+    ) -> bytes:
+        with Counted(self._answers, request_id, name, "REST") as counted:
             try:
                 version = self._answers.versions.find(name, number, label)
             except StatusError:
@@ -75,15 +81,17 @@ class RestApi:
             with version:
                 found = version.loaded.signatures
                 chosen, columns, form = await self._read(answering.rest_predict, content, found)
-                outputs = await self._answers.predict(version, found[chosen], columns)
+                outputs = await self._answers.predict(counted, version, found[chosen], columns)
                 return json_format.response(outputs, form)
 
-    async def _examples(self, content: bytes, verb: str, name: str, number: int | None, label: str | None) -> bytes:
-        with Counted(self._answers, name, "REST", verb.capitalize()):
+    async def _examples(
+        self, request_id: str, content: bytes, verb: str, name: str, number: int | None, label: str | None
+    ) -> bytes:
+        with Counted(self._answers, request_id, name, "REST", verb.capitalize()) as counted:
             chosen, columns = await self._read(answering.rest_examples, content)
             with self._answers.versions.find(name, number, label) as version:
                 signature = examples_api.signature_of(version, chosen, _EXAMPLES[verb])
-                results = await self._answers.examples(version, signature, columns)
+                results = await self._answers.examples(counted, version, signature, columns)
             return json_values.written({"results": results})
 
     async def _read(self, read: Callable[..., Any], content: bytes, *arguments: Any) -> Any:

@@ -46,6 +46,7 @@ class LoadedVersion:
     Attributes:
         unproven: what nothing proves of the files, in words.
         backends: what answers, by signature; those that are missing need TensorFlow, which is loaded on demand.
+        quantiles: of errors, (groups, quantiles), for the request log; None for a model without intervals.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class LoadedVersion:
     definitions: Mapping[str, Any]
     unproven: tuple[str, ...] = ()
     backends: dict[str, Backend] = field(default_factory=dict)
+    quantiles: tensors.Array | None = None
 
 
 class ServedVersion:
@@ -185,9 +187,12 @@ def load(folder: Path, settings: ServerSettings) -> LoadedVersion:
                 version.backends[name] = _warm(export, signature, settings)
     intervals = version.signatures.get(features.SERVING_INTERVALS)
     rentals = version.backends.get(features.SERVING_ALL_INPUTS)
-    if intervals and isinstance(rentals, backends.ExportBackend):
-        around = backends.IntervalBackend(rentals, _feedback_of(folder))
-        version.backends[features.SERVING_INTERVALS] = _warm(around, intervals, settings)
+    if intervals:
+        feedback = _feedback_of(folder)
+        version.quantiles = feedback.state.table()[:, 1:]
+        if isinstance(rentals, backends.ExportBackend):
+            around = backends.IntervalBackend(rentals, feedback.settings.quantiles, version.quantiles)
+            version.backends[features.SERVING_INTERVALS] = _warm(around, intervals, settings)
     if not version.backends:
         add_tensorflow(version, settings)
     _ask_golden_rows(version)

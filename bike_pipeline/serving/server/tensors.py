@@ -92,6 +92,11 @@ class Signature:
     method: str = ""
 
     @cached_property
+    def types(self) -> tuple[tuple[str, int], ...]:
+        """Name and type of each input."""
+        return tuple((name, spec.dtype) for name, spec in self.inputs.items())
+
+    @cached_property
     def plain_values(self) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
         """Takes the values of `plain` out of an object, in their order; a KeyError if one is missing."""
         first, *others = self.plain
@@ -275,6 +280,11 @@ def unfitting(columns: Columns, signature: Signature) -> StatusError:
     first, *others = ((name, len(values)) for name, values in columns.items())
     name, length = next(other for other in others if other[1] != first[1])
     return invalid(f"Tensor name: {name} has inconsistent batch size: {length} expecting: {first[1]}")
+
+
+def values_of(proto: Any) -> Any:
+    """Return the list of a TensorProto that holds values of its type."""
+    return getattr(proto, _KINDS[proto.dtype][1])
 
 
 def fill(proto: Any, array: Array) -> None:

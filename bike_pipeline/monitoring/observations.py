@@ -1,0 +1,436 @@
+"""What was asked and answered, and the labels that came later: Parquet by day of the request, read by DuckDB.
+
+A manifest names the files that count, each with its SHA-256, and is replaced as a whole: whatever a change was killed
+at, the state before it is there. A line that is known already changes nothing. Labels lie in a file of their own and
+are joined on the hour when rows are read, so that late and corrected ones cost nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bike_pipeline import features
+from bike_pipeline.errors import BusyError, DataError, first_words
+from bike_pipeline.modeling.label_update import hour_of
+from bike_pipeline.monitoring import request_logs
+from bike_pipeline.monitoring.request_logs import ABOUT, ANSWERED, PLACE, Reading
+from bike_pipeline.storage.atomic_files import file_lock, one_error, replace_file, sync_path
+
+if TYPE_CHECKING:
+    import duckdb
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+# What DuckDB may hold; beyond it writes to the disk.
+MEMORY = "400MB"
+_LOCK_SECONDS = 600.0
+_FIRST = datetime(features.FIRST_YEAR, 1, 1)
+_INPUTS = tuple(feature.name for feature in features.MODEL_INPUTS)
+_STORED = (*ABOUT, "hour", *_INPUTS, *ANSWERED)
+_KEY = ("request_id", "row", "requested_at")
+# Every column of `columns`, in its order; the label and whether it was corrected come behind.
+_READ = ("request_id", "row", "requested_at", "version", "latency_us", "hour", *_INPUTS, *ANSWERED)
+_FIX = "restore it from a backup, or move the folder away and ingest the request log again"
+
+Columns = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Added:
+    """What an ingest of the request log came to.
+
+    Attributes:
+        files: files that were read; those that did not change since are not.
+        lines: lines in them.
+        rows: rows that were not known.
+        known: rows that were.
+        failures: requests that were answered with an error, of all lines.
+        without_day: rows of `rows` that no label can be joined to, since the client sent no day.
+        other: lines that are no observation, by what they are.
+        set_aside: bad lines by reason.
+        set_aside_in: the file that names them; "" if there are none.
+    """
+
+    files: int = 0
+    lines: int = 0
+    rows: int = 0
+    known: int = 0
+    failures: int = 0
+    without_day: int = 0
+    other: Mapping[str, int] = field(default_factory=dict)
+    set_aside: Mapping[str, int] = field(default_factory=dict)
+    set_aside_in: str = ""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What became of labels: how many were not known, correct what was known, or were known already."""
+
+    new: int = 0
+    corrected: int = 0
+    known: int = 0
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """How new what is known is.
+
+    Attributes:
+        ingested_at: when the log was read last, UTC; None if never.
+        requested_at: when the newest request came, UTC.
+        labelled_hour: the newest hour with a label, as of `modeling.feedback.hours_of`.
+    """
+
+    ingested_at: datetime | None
+    requested_at: datetime | None
+    labelled_hour: int | None
+
+
+class ObservationStore:
+    """Rows and labels in a folder; nothing is made before something is added."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._days = folder, folder / "days"
+
+    def add(self, log: Path, model: str, now: datetime) -> Added:
+        """Add the rows of the request log in a folder, or of one file of it; those that are known change nothing.
+
+        Args:
+            log: the folder or file; one that is not there has no rows.
+            model: the model whose requests count.
+            now: the time, with a zone.
+
+        Raises:
+            StorageError: a file cannot be read or written; nothing was changed.
+            DataError: the store is damaged.
+            BusyError: another process adds to it.
+        """
+        with self._changing() as manifest, one_error("read", log):
+            found = sorted(p for p in (log.iterdir() if log.is_dir() else [log]) if _is_log(p))
+            stamps = {path.name: _stamp(path) for path in found}
+            reading = Reading()
+            with tempfile.TemporaryDirectory(prefix=".staging-", dir=self._folder) as aside:
+                staged = Path(aside)
+                read_before = manifest["logs"]
+                changed = [path for path in found if read_before.get(path.name) != stamps[path.name]]
+                _stage(changed, staged, model, now, reading)
+                rows, without_day, known = self._merge(staged, manifest, reading)
+            place = self._set_aside(reading)
+            manifest["logs"] = stamps
+            manifest["ingested_at"] = now.astimezone(UTC).isoformat(timespec="seconds")
+        other, reasons = dict(reading.other), dict(reading.reasons)
+        counts = (reading.files, reading.lines, rows, known, reading.failures, without_day)
+        return Added(*counts, other, reasons, place)
+
+    def _merge(self, staged: Path, manifest: dict[str, Any], reading: Reading) -> tuple[int, int, int]:
+        """Merge staged rows into their days; return how many are new, how many of these have no day, and known ones."""
+        if not any(staged.glob("*.parquet")):
+            return 0, 0, 0
+        rows = without_day = total = 0
+        with self._database() as database:
+            _parquet(database, sorted(staged.glob("*.parquet"))).create_view("staged")
+            days = database.execute("SELECT CAST(requested_at AS DATE), count(*) FROM staged GROUP BY 1 ORDER BY 1")
+            for day, count in days.fetchall():
+                total += count
+                name = f"{day:%Y-%m-%d}"
+                before = manifest["days"].get(name)
+                new, of_them = self._merge_day(database, name, before and self._checked(before), reading)
+                if new:
+                    manifest["days"][name] = self._keep(database, name, staged)
+                rows, without_day = rows + new, without_day + of_them
+        return rows, without_day, total - rows
+
+    def _merge_day(
+        self, database: duckdb.DuckDBPyConnection, day: str, known: Path | None, reading: Reading
+    ) -> tuple[int, int]:
+        """Leave a day's rows, each key once, in the table `day`; return how many are new, and how many have no day.
+
+        A row that contradicts one of its key is set aside.
+        """
+        columns, key = ", ".join(_STORED), ", ".join(_KEY)
+        before = ""
+        if known is not None:
+            _parquet(database, [known]).create_view("known", replace=True)
+            before = f"SELECT {columns}, '' AS file, 0 AS line FROM known UNION ALL "  # noqa: S608
+        place = ", ".join(PLACE)
+        every = f"{before}SELECT {columns}, {place} FROM staged WHERE CAST(requested_at AS DATE) = DATE '{day}'"  # noqa: S608
+        database.execute(
+            f"CREATE OR REPLACE TABLE day AS SELECT * FROM ({every}) "  # noqa: S608
+            f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY file <> '', file, line) = 1"
+        )
+        contradict = database.execute(
+            f"SELECT s.file, s.line FROM staged s JOIN day d USING ({key}) WHERE s.digest <> d.digest ORDER BY 1, 2"  # noqa: S608
+        )
+        for file, line in contradict.fetchall():
+            reading.set_aside(file, line, "contradicts a line of the same id")
+        new = "SELECT count(*), count(*) FILTER (hour < 0 AND code = 'OK') FROM day WHERE file <> ''"
+        (found,) = database.execute(new).fetchall()
+        return int(found[0]), int(found[1])
+
+    def _keep(self, database: duckdb.DuckDBPyConnection, day: str, aside: Path) -> dict[str, Any]:
+        """Write the table `day` to its place; return what the manifest says of it."""
+        path = aside / "day"
+        statement = f"SELECT {', '.join(_STORED)} FROM day ORDER BY requested_at, request_id, row"  # noqa: S608
+        database.sql(statement).write_parquet(str(path), compression="zstd")
+        (found,) = database.execute("SELECT count(*), max(requested_at) FROM day").fetchall()
+        record = self._placed(path, f"days/{day}")
+        return {**record, "rows": int(found[0]), "last": found[1].isoformat()}
+
+    def _placed(self, aside: Path, name: str) -> dict[str, Any]:
+        """Move a file to where its content's hash is part of its name; return its record."""
+        sha256 = _sha256(aside)
+        target = self._folder / f"{name}-{sha256[:12]}.parquet"
+        with one_error("write", target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            sync_path(aside)
+            aside.replace(target)
+            sync_path(target.parent)
+        return {"file": str(target.relative_to(self._folder)), "sha256": sha256}
+
+    def join_labels(
+        self, hours: npt.NDArray[np.int64], labels: npt.NDArray[Any], spans: Mapping[str, int] | None = None
+    ) -> Joined:
+        """Take labels of hours, each once and finite, whatever rows there are; another label of an hour corrects it.
+
+        Args:
+            hours: as of `modeling.feedback.hours_of`, (labels,).
+            labels: rentals, (labels,).
+            spans: the versions of spans that they are of, which need not be read again.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        with self._changing() as manifest:
+            before = self._labels(manifest)
+            label = np.asarray(labels, np.float64)
+            known = _joined(hours, before)["label"]
+            corrected = ~np.isnan(known) & (known != label)
+            changed = np.isnan(known) | corrected
+            if changed.any():
+                kept = ~np.isin(before["hour"], hours[changed])
+                upload = {"hour": hours, "label": label, "corrected": corrected}
+                joined = {name: np.concatenate([v[kept], upload[name][changed]]) for name, v in before.items()}
+                order = np.argsort(joined["hour"])
+                with tempfile.TemporaryDirectory(prefix=".staging-", dir=self._folder) as aside:
+                    path = Path(aside, "labels")
+                    with one_error("write", path):
+                        pq.write_table(pa.table({n: v[order] for n, v in joined.items()}), path, compression="zstd")
+                    manifest["labels"] = self._placed(path, "labels")
+            manifest["spans"] |= dict(spans or {})
+        return Joined(int((changed & ~corrected).sum()), int(corrected.sum()), int((~changed).sum()))
+
+    @property
+    def spans(self) -> dict[str, int]:
+        """The version of each span whose labels are here."""
+        return dict(self._manifest()["spans"])
+
+    def columns(self, first: datetime | None = None, last: datetime | None = None) -> Columns:
+        """Return the answered rows between two moments, inclusive, in the order they were asked in, with their labels.
+
+        The moment of a row is its hour, local; where it has none, when it was asked, UTC.
+        """
+        manifest = self._manifest()
+        wanted = ", ".join(_READ)
+        found = self._query(f"SELECT {wanted} FROM rows WHERE code = 'OK' AND {_between(first, last)}", manifest)  # noqa: S608
+        found["requested_at"] = found["requested_at"].astype("datetime64[ms]")
+        known = self._labels(manifest)
+        return found | _joined(found["hour"], known)
+
+    def hours(
+        self, first: datetime | None = None, last: datetime | None = None, now: datetime | None = None
+    ) -> Columns:
+        """Return the hours that were asked about: hour, predicted (rows), label, and state, rising.
+
+        The state is "predicted" before the hour is over, local time being taken for UTC; "waiting" without a label;
+        "known"; or "corrected".
+        """
+        manifest = self._manifest()
+        statement = (
+            "SELECT hour, count(*) AS predicted FROM rows "  # noqa: S608
+            f"WHERE code = 'OK' AND hour >= 0 AND {_between(first, last)} GROUP BY hour ORDER BY hour"
+        )
+        found = self._query(statement, manifest)
+        joined = _joined(found["hour"], self._labels(manifest))
+        passed = hour_of((now or datetime.now(UTC)).replace(tzinfo=None))
+        waiting = np.where(found["hour"] >= passed, "predicted", "waiting")
+        known = np.where(joined["corrected"], "corrected", "known")
+        return found | {"label": joined["label"], "state": np.where(np.isnan(joined["label"]), waiting, known)}
+
+    def failures(self) -> Columns:
+        """Return when requests were answered with an error, and with which: requested_at, code."""
+        return self._query("SELECT requested_at, code FROM rows WHERE code <> 'OK'", self._manifest())
+
+    def freshness(self) -> Freshness:
+        """Return how new what is known is."""
+        manifest = self._manifest()
+        labelled = self._labels(manifest)["hour"]
+        ingested = manifest["ingested_at"]
+        days = [day["last"] for day in manifest["days"].values()]
+        return Freshness(
+            datetime.fromisoformat(ingested) if ingested else None,
+            datetime.fromisoformat(max(days)) if days else None,
+            int(labelled[-1]) if len(labelled) else None,
+        )
+
+    def _labels(self, manifest: Mapping[str, Any]) -> Columns:
+        record = manifest["labels"]
+        if record is None:
+            return {"hour": np.zeros(0, np.int64), "label": np.zeros(0), "corrected": np.zeros(0, bool)}
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(self._checked(record))
+        return {name: table.column(name).to_numpy() for name in ("hour", "label", "corrected")}
+
+    def _query(self, statement: str, manifest: Mapping[str, Any]) -> Columns:
+        """Return what a statement about `rows` finds."""
+        files = [self._checked(record) for _, record in sorted(manifest["days"].items())]
+        with self._database() as database:
+            if files:
+                _parquet(database, files).create_view("rows")
+            else:
+                import pyarrow as pa
+
+                database.register("rows", pa.Table.from_pylist([], schema=request_logs.schema()))
+            found = database.execute(statement).fetchnumpy()
+        return {name: np.asarray(values) for name, values in found.items()}
+
+    @contextlib.contextmanager
+    def _database(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        import duckdb
+
+        with tempfile.TemporaryDirectory(prefix="bike-monitoring-") as aside:
+            database = duckdb.connect(config={"memory_limit": MEMORY, "threads": 2, "temp_directory": aside})
+            try:
+                yield database
+            except duckdb.Error as error:
+                raise DataError(
+                    f"DuckDB cannot work on the observations ({first_words(error)})",
+                    where=str(self._folder),
+                    fix="free space and memory, and run it again",
+                ) from error
+            finally:
+                database.close()
+
+    def _checked(self, record: Mapping[str, Any]) -> Path:
+        path = self._folder / str(record["file"])
+        try:
+            same = _sha256(path) == record["sha256"]
+        except FileNotFoundError:
+            raise DataError("the file is gone", where=str(path), fix=_FIX) from None
+        if not same:
+            raise DataError("the file was changed: its SHA-256 is not the manifest's", where=str(path), fix=_FIX)
+        return path
+
+    def _manifest(self) -> dict[str, Any]:
+        path = self._folder / MANIFEST
+        try:
+            found = json.loads(path.read_bytes())
+            if found["format"] == FORMAT and found.keys() >= _empty().keys():
+                return dict(found)
+        except FileNotFoundError:
+            return _empty()
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"it cannot be read ({first_words(error)})", where=str(path), fix=_FIX) from None
+        raise DataError("it is of another release", where=str(path), fix=_FIX)
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[dict[str, Any]]:
+        """Yield the manifest to be changed; it counts when the block ends, and what it names no more goes."""
+        busy = BusyError("another process adds to it", where=str(self._folder), fix="let it end, and run it again")
+        with one_error("write", self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+        with file_lock(self._folder / "lock", busy, seconds=_LOCK_SECONDS):
+            manifest = self._manifest()
+            yield manifest
+            content = json.dumps(manifest, indent=1, sort_keys=True).encode()
+            replace_file(self._folder / MANIFEST, content)
+            self._sweep(manifest)
+
+    def _sweep(self, manifest: Mapping[str, Any]) -> None:
+        """Remove what a change replaced, or was killed over."""
+        named = {str(record["file"]) for record in (*manifest["days"].values(), manifest["labels"]) if record}
+        for path in (*self._days.glob("*.parquet"), *self._folder.glob("labels-*.parquet")):
+            if str(path.relative_to(self._folder)) not in named:
+                path.unlink(missing_ok=True)
+        for left in self._folder.glob(".staging-*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+    def _set_aside(self, reading: Reading) -> str:
+        """Write bad lines with their places; return the file's path."""
+        if not reading.bad:
+            return ""
+        lines = [json.dumps(asdict(bad), ensure_ascii=False) for bad in reading.bad]
+        content = "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
+        path = self._folder / "set-aside" / f"{hashlib.sha256(content).hexdigest()[:16]}.jsonl"
+        replace_file(path, content)
+        return str(path)
+
+
+def _empty() -> dict[str, Any]:
+    return {"format": FORMAT, "days": {}, "labels": None, "logs": {}, "spans": {}, "ingested_at": None}
+
+
+def _parquet(database: duckdb.DuckDBPyConnection, files: Sequence[Path]) -> duckdb.DuckDBPyRelation:
+    # A name with a bracket is no pattern.
+    return database.read_parquet([glob.escape(str(path)) for path in files])
+
+
+def _is_log(path: Path) -> bool:
+    return path.is_file() and path.name.endswith((".jsonl", ".jsonl.gz"))
+
+
+def _stamp(path: Path) -> list[int]:
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _stage(logs: Sequence[Path], aside: Path, model: str, now: datetime, reading: Reading) -> None:
+    import pyarrow.parquet as pq
+
+    number = 0
+    for path in logs:
+        for table in request_logs.read(path, model, now, reading):
+            pq.write_table(table, aside / f"{number:06d}.parquet", compression="lz4")
+            number += 1
+
+
+def _between(first: datetime | None, last: datetime | None) -> str:
+    """Return the condition of rows between two moments, inclusive."""
+    hours, moments = [], []
+    if first is not None:
+        # The first hour that begins then or later.
+        hours.append(f"hour >= {-((_FIRST - first) // timedelta(hours=1))}")
+        moments.append(f"requested_at >= TIMESTAMP '{first.isoformat()}'")
+    if last is not None:
+        hours.append(f"hour <= {hour_of(last)}")
+        moments.append(f"requested_at <= TIMESTAMP '{last.isoformat()}'")
+    by_hour, by_moment = (" AND ".join(parts) or "true" for parts in (hours, moments))
+    return f"CASE WHEN hour >= 0 THEN {by_hour} ELSE {by_moment} END"
+
+
+def _joined(hours: npt.NDArray[np.int64], known: Columns) -> Columns:
+    """Return label and corrected of hours; NaN where there is none."""
+    label, corrected = np.full(len(hours), np.nan), np.zeros(len(hours), bool)
+    if len(known["hour"]):
+        places = np.minimum(np.searchsorted(known["hour"], hours), len(known["hour"]) - 1)
+        there = known["hour"][places] == hours
+        label[there], corrected[there] = known["label"][places[there]], known["corrected"][places[there]]
+    return {"label": label, "corrected": corrected}

@@ -1,0 +1,322 @@
+"""The request log: what a line says, and the files that lines and records go to.
+
+A line is one asked row in the words of the Elastic Common Schema (ECS 8.11), its own fields below `bike`. Beside each
+file of lines stands one of TFRecords with a PredictionLog a request, which TensorFlow's tools read. Nothing of a
+request's headers is in either, and of one that was refused only its code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import pickle
+import re
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from bike_pipeline import features
+from bike_pipeline.modeling.feedback import GROUPED_BY, quantiles_around
+from bike_pipeline.serving.protos import example_pb2, prediction_log_pb2
+from bike_pipeline.serving.server import tensors
+from bike_pipeline.storage.atomic_files import lock_open_file
+from bike_pipeline.version import __version__
+
+# Raised whenever a line of the new form cannot be read by who reads those of the old.
+SCHEMA = 1
+DATASET = "bike_pipeline.requests"
+ECS_VERSION = "8.11.0"
+LINES, RECORDS = ".jsonl", ".tfrecord"
+OK = "OK"
+_NAMES = frozenset(feature.name for feature in features.MODEL_INPUTS)
+_ANSWERS = tuple(answer.output for answer in features.ANSWERS.values())
+_SERVICE = {"name": "bike-pipeline", "version": __version__}
+_NO_PART_OF_NAMES = re.compile(r"[^A-Za-z0-9]+")
+
+
+class Asked(NamedTuple):
+    """What a request asked of which version, and what that answered.
+
+    Attributes:
+        version: the version that answered.
+        signature: the signature that was asked.
+        backend: the format that answered.
+        types: name and number in `tensorflow.DataType` of each input, in the order of `columns`.
+        columns: a column an input, or for a lone plain row its numbers alone; None where they are not kept.
+        outputs: by name; None where they are not kept.
+        rows: how many rows of it are kept.
+        quantiles: those around an answer, (groups, quantiles), rising; None if the version knows none.
+    """
+
+    version: int
+    signature: str
+    backend: str
+    types: tuple[tuple[str, int], ...]
+    columns: Sequence[Any] | None
+    outputs: Mapping[str, npt.NDArray[Any]] | None
+    rows: int
+    quantiles: npt.NDArray[Any] | None
+
+
+class Entry(NamedTuple):
+    """One request.
+
+    Attributes:
+        began: when it came, nanoseconds since 1970 UTC.
+        took: until it was answered, nanoseconds.
+        request_id: the client's own, or one that was made for it.
+        protocol: "http" or "grpc".
+        model: the model's name.
+        code: name of the canonical code that it was answered with.
+        asked: None if it was not answered.
+    """
+
+    began: int
+    took: int
+    request_id: str
+    protocol: str
+    model: str
+    code: str
+    asked: Asked | None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the files go: a folder, the bytes of lines and records after which the next pair begins, most pairs."""
+
+    folder: str
+    most_bytes: int
+    files: int
+
+
+class Written(NamedTuple):
+    """What became of the rows of a batch: all are there, or none, and `problem` says why."""
+
+    rows: int
+    problem: str = ""
+
+
+def write(message: bytes, place: Place) -> Written:
+    """Write a pickled list of entries, of the server whose process this is, to the files of a place."""
+    entries: list[Entry] = pickle.loads(message)  # noqa: S301 - of our own server
+    kept = [_Kept(entry) for entry in entries]
+    _add_intervals(kept)
+    lines = b"".join(line for one in kept for line in one.lines())
+    records = b"".join(_record(one) for one in kept if one.columns)
+    rows = sum(max(len(one.rows), 1) for one in kept)
+    files = _files_of(place)
+    try:
+        files.add(lines, records)
+    except OSError as error:
+        return Written(rows, f"{place.folder}: {(error.strerror or str(error)).lower()}")
+    return Written(rows)
+
+
+class _Kept:
+    """An entry with its columns as lists by name, and what was answered to each row."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry, asked = entry, entry.asked
+        self.columns: dict[str, list[Any]] = {}
+        self.rows: list[dict[str, Any]] = []
+        self.answers: list[float] = []
+        self.interval: list[tuple[float, float]] = []
+        if asked is None or asked.columns is None or asked.outputs is None:
+            return
+        names = [name for name, _ in asked.types]
+        # A lone plain row is a tuple of its numbers; else there is a column an input.
+        lone = isinstance(asked.columns, tuple)
+        values = [[one] if lone else one if isinstance(one, list) else one.tolist() for one in asked.columns]
+        self.columns = dict(zip(names, values, strict=True))
+        found = self._of_examples() if asked.types[0][1] == tensors.STRING else self.columns
+        told = {name: values for name, values in found.items() if name in _NAMES}
+        self.rows = [dict(zip(told, row, strict=True)) for row in zip(*told.values(), strict=True)] if told else []
+        answered = next((asked.outputs[name] for name in _ANSWERS if name in asked.outputs), None)
+        if answered is not None and answered.shape == (len(self.rows),):
+            # As float32 they have fewer digits.
+            self.answers = list(answered)
+
+    def _of_examples(self) -> dict[str, list[Any]]:
+        """Return the features of serialized tf.Examples by column; nothing where they are none, or not of one kind."""
+        if len(self.columns) != 1:
+            return {}
+        rows = []
+        for content in next(iter(self.columns.values())):
+            try:
+                found = example_pb2.Example.FromString(content).features.feature
+            except Exception:  # noqa: BLE001 - protobuf's DecodeError, whose place differs between its releases
+                return {}
+            lists = {name: getattr(found[name], found[name].WhichOneof("kind") or "int64_list").value for name in found}
+            rows.append({name: one[0] for name, one in lists.items() if len(one) == 1 and name in _NAMES})
+        if any(row.keys() != rows[0].keys() for row in rows):
+            return {}
+        return {name: [row[name] for row in rows] for name in rows[0]}
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield a line a row; one alone where no row is told."""
+        entry, asked = self.entry, self.entry.asked
+        at = datetime.fromtimestamp(entry.began // 1_000_000_000, UTC)
+        success = entry.code == OK
+        about: dict[str, Any] = {"schema": SCHEMA, "model": entry.model}
+        if asked is not None:
+            about |= {"version": asked.version, "signature": asked.signature, "backend": asked.backend}
+        line: dict[str, Any] = {
+            "@timestamp": f"{at:%Y-%m-%dT%H:%M:%S}.{entry.began // 1000 % 1_000_000:06d}Z",
+            "ecs": {"version": ECS_VERSION},
+            "event": {"dataset": DATASET, "kind": "event", "outcome": "success" if success else "failure"},
+            "http": {"request": {"id": entry.request_id}},
+            "network": {"protocol": entry.protocol},
+            "service": _SERVICE,
+        }
+        if not success:
+            line["error"] = {"code": entry.code}
+        for number, row in enumerate(self.rows or [{}]):
+            line["event"] |= {"id": f"{entry.request_id}/{number}", "duration": entry.took}
+            line["bike"] = {**about, "row": number}
+            if row:
+                line["bike"]["features"] = row
+            if self.answers:
+                line["bike"]["answer"] = self.answers[number]
+            if self.interval:
+                lower, upper = self.interval[number]
+                line["bike"]["interval"] = {"lower": lower, "upper": upper}
+            yield orjson.dumps(line, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
+
+
+def _add_intervals(kept: Sequence[_Kept]) -> None:
+    """Add lower and upper quantile to each answer whose version knows them, those of a version in one call."""
+    tables: dict[int, tuple[Any, list[_Kept]]] = {}
+    for one in kept:
+        table = one.entry.asked.quantiles if one.entry.asked else None
+        if table is not None and one.answers and all(name in one.rows[0] for name in GROUPED_BY):
+            tables.setdefault(id(table), (table, []))[1].append(one)
+    for table, ones in tables.values():
+        columns = {name: np.array([row[name] for one in ones for row in one.rows]) for name in GROUPED_BY}
+        answers = np.array([answer for one in ones for answer in one.answers], np.float32)
+        around = quantiles_around(answers, columns, table)[:, [0, -1]]
+        pairs = iter(zip(*around.T, strict=True))
+        for one in ones:
+            one.interval = [next(pairs) for _ in one.rows]
+
+
+@functools.lru_cache(64)
+def _request_of(model: str, version: int, signature: str, types: tuple[tuple[str, int], ...]) -> tuple[Any, list[Any]]:
+    """Return a PredictionLog of plain columns that is filled again and again, and its tensors with their values."""
+    log = prediction_log_pb2.PredictionLog()
+    for spec in (log.predict_log.request.model_spec, log.log_metadata.model_spec):
+        spec.name, spec.version.value, spec.signature_name = model, version, signature
+    found = []
+    for name, kind in types:
+        tensor = log.predict_log.request.inputs[name]
+        tensor.dtype = kind
+        found.append((tensor.tensor_shape.dim.add(), tensors.values_of(tensor)))
+    return log, found
+
+
+def _record(one: _Kept) -> bytes:
+    """Return the TFRecord of a request: length, its checksum, the content, its checksum (tensorflow/core/lib/io)."""
+    entry, asked = one.entry, one.entry.asked
+    assert asked is not None
+    log, fields = _request_of(entry.model, asked.version, asked.signature, asked.types)
+    for (size, values), column in zip(fields, one.columns.values(), strict=True):
+        size.size = len(column)
+        values[:] = column
+    log.log_metadata.timestamp_secs = entry.began // 1_000_000_000
+    log.predict_log.response.Clear()
+    for name, output in (asked.outputs or {}).items():
+        tensors.fill(log.predict_log.response.outputs[name], output)
+    content: bytes = log.SerializeToString()
+    length = len(content).to_bytes(8, "little")
+    return length + _checksum(length) + content + _checksum(content)
+
+
+def _checksum(content: bytes) -> bytes:
+    # Masked, as a checksum of what holds checksums is weak.
+    plain = int(google_crc32c.value(content))
+    masked: int = ((plain >> 15 | plain << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    return masked.to_bytes(4, "little")
+
+
+@functools.lru_cache(1)
+def _files_of(place: Place) -> _Files:
+    return _Files(place)
+
+
+class _Files:
+    """The pair of files that is written now: lines and records. Each is whole at all times but in a crash."""
+
+    def __init__(self, place: Place) -> None:
+        self._place, self._folder = place, Path(place.folder)
+        self._open: list[int] = []
+        self._sizes: list[int] = []
+        self._begun = 0
+
+    def add(self, *contents: bytes) -> None:
+        """Write to both files, or to none: then an OSError says why."""
+        size = sum(self._sizes)
+        if self._open and (self._gone() or (size and size + sum(map(len, contents)) > self._place.most_bytes)):
+            self._close()
+        if not self._open:
+            self._begin()
+        try:
+            for descriptor, content in zip(self._open, contents, strict=True):
+                rest = memoryview(content)
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
+        except OSError:
+            # Back to the last whole line; where even that fails, the next batch begins new files.
+            try:
+                for descriptor, length in zip(self._open, self._sizes, strict=True):
+                    os.ftruncate(descriptor, length)
+            except OSError:
+                self._close()
+            raise
+        self._sizes = [length + len(content) for length, content in zip(self._sizes, contents, strict=True)]
+
+    def _gone(self) -> bool:
+        """Return whether somebody removed a file: what is written to it nobody would find."""
+        return any(os.fstat(descriptor).st_nlink == 0 for descriptor in self._open)
+
+    def _close(self) -> None:
+        for descriptor in self._open:
+            os.close(descriptor)
+        self._open, self._sizes = [], []
+
+    def _begin(self) -> None:
+        """Open the next pair, whose name no other server takes, and let go of the oldest."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._prune()
+        self._begun += 1
+        host = _NO_PART_OF_NAMES.sub("-", socket.gethostname()) or "host"
+        name = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{host}-{os.getpid()}-{self._begun}"
+        try:
+            for suffix in (LINES, RECORDS):
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+                self._open.append(os.open(self._folder / f"{name}{suffix}", flags, 0o640))
+                self._sizes.append(0)
+            # What another server writes now, nobody takes away.
+            lock_open_file(self._open[0])
+        except OSError:
+            self._close()
+            raise
+
+    def _prune(self) -> None:
+        found = sorted(path for path in self._folder.glob(f"*{LINES}"))
+        for path in found[: max(len(found) + 1 - self._place.files, 0)]:
+            with contextlib.suppress(OSError):
+                descriptor = os.open(path, os.O_RDONLY)
+                try:
+                    if lock_open_file(descriptor):
+                        path.unlink()
+                        path.with_suffix(RECORDS).unlink(missing_ok=True)
+                finally:
+                    os.close(descriptor)
