@@ -31,6 +31,8 @@ Cause = Literal["inputs moved", "level moved", "pattern moved", "data fault"]
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 INPUTS, LEVEL, PATTERN, FAULT = CAUSES
 HOURS_A_DAY = feedback.HOURS_A_DAY
+# More rows tell no more.
+_MOST_ROWS = 20_000
 # With fewer labelled rows on either side nothing is attributed: two days.
 FEWEST_ROWS = 48
 # Rows that stand for one of the other side, and what makes them near.
@@ -53,8 +55,11 @@ class Attribution:
         level: the factor by which labels lie above what the reference lets expect; 1 for none.
         expected: what the reference's errors come to at the observed inputs.
         faults: what was found wrong with the rows that were sent.
-        rows: labelled rows that were observed.
+        rows: labelled rows that were observed, 0 if nothing can be told.
         reason: in words.
+        seen: of each row of `rows`, (rows,): "hour", "label" and "answer" as they are, "sound_label" and "sound_answer"
+            without faults, "expected", what the reference's error is at such inputs, in rentals an hour, and what
+            remedies group by.
     """
 
     reference: float
@@ -65,6 +70,7 @@ class Attribution:
     faults: Faults
     rows: int
     reason: str = ""
+    seen: Mapping[str, Array] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def whole(self) -> float:
@@ -83,10 +89,18 @@ class Attribution:
             return FAULT
         return ranked[0] if ranked else None
 
+    def plain(self) -> dict[str, Any]:
+        """Return it as plain values: "words", "cause", "parts" with "cause" and "rentals_a_day", and the rest."""
+        parts = [{"cause": cause, "rentals_a_day": part} for cause, part in self.parts.items()]
+        numbers = {name: getattr(self, name) for name in ("reference", "observed", "level", "expected", "rows")}
+        words = f"Of {self.whole:+,.0f} rentals a day of error: {self.reason}." if self.parts else self.reason
+        return {"words": words, "cause": self.cause, "parts": parts, **numbers}
+
 
 def known_of(columns: Columns) -> dict[str, Array]:
-    """Return the rows whose label is known and whose answer is a number."""
-    known = np.isfinite(columns["label"]) & np.isfinite(columns["answer"])
+    """Return the rows whose label is known and whose answer is a number; of very many evenly some."""
+    known = np.flatnonzero(np.isfinite(columns["label"]) & np.isfinite(columns["answer"]))
+    known = known[:: max(1, -(-len(known) // _MOST_ROWS))]
     found = {name: np.asarray(values)[known] for name, values in columns.items()}
     # What was not sent may stand there as no number.
     for feature in features.OPTIONAL_INPUTS:
@@ -111,7 +125,7 @@ def attribute(observed: Columns, reference: Columns, predict: Predict, elsewhere
     rows, reference_rows = len(seen["label"]), len(known["label"])
     if min(rows, reference_rows) < FEWEST_ROWS:
         reason = f"{rows} labelled rows and {reference_rows} of the reference, where {FEWEST_ROWS} are needed of both"
-        return Attribution(math.nan, math.nan, {}, math.nan, math.nan, Faults(), rows, reason)
+        return Attribution(math.nan, math.nan, {}, math.nan, math.nan, Faults(), 0, reason)
     faults = faults_of(seen, support)
     given, whole = np.asarray(seen["answer"], np.float64), seen
     answers = given.copy()
@@ -128,8 +142,13 @@ def attribute(observed: Columns, reference: Columns, predict: Predict, elsewhere
     # What rounding leaves, some millionths of a rental, goes to the largest.
     largest = max(parts, key=lambda cause: abs(parts[cause]))
     parts[largest] += (after - before) - math.fsum(parts.values())
-    expected = HOURS_A_DAY * worlds.error(frozenset({INPUTS}))
-    return Attribution(before, after, parts, math.exp(worlds.level), expected, faults, rows, _told(parts, faults))
+    expected = worlds.errors(frozenset({INPUTS}))
+    own = {"label": seen["label"], "answer": seen["answer"], "sound_label": whole["label"], "sound_answer": answers}
+    own |= {"hour": seen["hour"], **{name: whole[name] for name in feedback.GROUPED_BY}}
+    mean = HOURS_A_DAY * float(np.average(expected, weights=worlds.observed.weights))
+    level = math.exp(worlds.level)
+    told = _told(parts, faults)
+    return Attribution(before, after, parts, level, mean, faults, rows, told, {**own, "expected": expected})
 
 
 def _told(parts: Mapping[Cause, float], faults: Faults) -> str:
@@ -165,6 +184,7 @@ class _Side:
         unit: of errors around that (`feedback.unit_of`).
         label: rentals.
         shift: how far the answer that was given is from `sound`, in units.
+        weights: an hour counts once, however often it was asked for.
         kinds: of working day or not, rain or none; only rows of a kind are alike.
         places: where rows lie by what errors hang on, (rows, dimensions), so that one apart is far.
     """
@@ -173,6 +193,7 @@ class _Side:
     unit: Array
     label: Array
     shift: Array
+    weights: Array
     kinds: Array
     places: Array
 
@@ -184,9 +205,10 @@ class _Side:
         shift = np.zeros(len(unit)) if given is None else (given - answers) / unit
         hour, month = values["hr"] * (np.pi / 12), values["mnth"] * (np.pi / 6)
         turns = [2 * np.sin(hour), 2 * np.cos(hour), np.sin(month), np.cos(month)]
-        places = np.column_stack([*turns, values["temp"] / 0.2, values["hum"] / 0.3, np.log(unit) / 0.4])
-        kinds = (values["weathersit"] >= feedback.RAIN) * 2 + (values["workingday"] > 0)
-        return cls(answers, unit, np.asarray(columns["label"], np.float64), shift, kinds, places)
+        places: Array = np.column_stack([*turns, values["temp"] / 0.2, values["hum"] / 0.3, np.log(unit) / 0.4])
+        kinds: Array = (values["weathersit"] >= feedback.RAIN) * 2 + (values["workingday"] > 0)
+        _, asked, counts = np.unique(columns["hour"], return_inverse=True, return_counts=True)
+        return cls(answers, unit, np.asarray(columns["label"], np.float64), shift, 1.0 / counts[asked], kinds, places)
 
     def errors(self, level: float) -> Array:
         """Return how far labels are from sound answers once the level is taken away, in units."""
@@ -223,11 +245,17 @@ class _Worlds:
         self._is_seen = (far < _FAR)[:, None]
         errors = self.elsewhere.errors(0.0)[self._unmoved]
         expected = np.maximum(self.observed.sound[:, None] + self.observed.unit[:, None] * errors, 0.0).mean(axis=1)
-        prior = feedback.PRIOR_RENTALS
-        self.level = math.log((float(self.observed.label.sum()) + prior) / (float(expected.sum()) + prior))
+        sums = (float(values @ self.observed.weights) for values in (self.observed.label, expected))
+        labels, expected_labels = (total + feedback.PRIOR_RENTALS for total in sums)
+        self.level = math.log(labels / expected_labels)
 
     def error(self, world: frozenset[str]) -> float:
         """Return the mean absolute error of an hour in a world where some of the causes have happened."""
+        rows = self.observed if INPUTS in world else self.reference
+        return float(np.average(self.errors(world), weights=rows.weights))
+
+    def errors(self, world: frozenset[str]) -> Array:
+        """Return the absolute error of each row of a world, (rows,)."""
         rows = self.observed if INPUTS in world else self.reference
         if rows is self.observed:
             errors = rows.errors(self.level)[:, None] if PATTERN in world else self.elsewhere.errors(0.0)[self._unmoved]
@@ -239,4 +267,5 @@ class _Worlds:
             shifts = self.observed.shift[self._moved]
         sound, unit = rows.sound[:, None], rows.unit[:, None]
         labels = np.maximum(sound + unit * errors, 0.0) * math.exp(self.level if LEVEL in world else 0.0)
-        return float(np.abs(labels - (sound + unit * shifts * (FAULT in world))).mean())
+        found: Array = np.abs(labels - (sound + unit * shifts * (FAULT in world))).mean(axis=1)
+        return found

@@ -86,6 +86,16 @@ class DetectorSettings(Section):
     model_age_days: Positive = 400.0
 
 
+class HarmSettings(Section):
+    """What a change may cost before something is done about it (see `monitoring.harm` and `monitoring.remedies`).
+
+    Attributes:
+        tolerated_share: of the error that the reference lets expect; more than that is harm, and a gain worth having.
+    """
+
+    tolerated_share: Fraction = 0.1
+
+
 class MonitoringSettings(Section):
     """How the model is watched.
 
@@ -97,3 +107,4 @@ class MonitoringSettings(Section):
     request_log: RequestLogSettings = RequestLogSettings()
     decision: DecisionSettings = DecisionSettings()
     detectors: DetectorSettings = DetectorSettings()
+    harm: HarmSettings = HarmSettings()
