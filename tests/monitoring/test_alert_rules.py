@@ -49,3 +49,35 @@ def test_every_alert_has_a_test_in_which_it_fires():
 def test_the_runbook_has_one_section_for_each_alert():
     told = re.findall(r"^### (\w+)$", (ROOT / "docs" / "runbook.md").read_text(), re.MULTILINE)
     assert sorted(told) == sorted(alerts())
+
+
+def test_alertmanager_takes_its_configuration():
+    assert "SUCCESS" in run("amtool", "check-config", CONFIGS / "alertmanager.yml")
+
+
+@pytest.mark.parametrize(
+    ("name", "receivers"),
+    [
+        ("ServerDown", "on-call"),
+        ("DataFault", "on-call"),
+        ("DataDrift", "tickets"),
+        ("ConceptDrift", "retraining,tickets"),
+    ],
+)
+def test_an_alert_reaches_whom_it_should(name, receivers):
+    labels = [f"{key}={value}" for key, value in {"alertname": name, **alerts()[name]["labels"]}.items()]
+    config = f"--config.file={CONFIGS / 'alertmanager.yml'}"
+    run("amtool", "config", "routes", "test", config, f"--verify.receivers={receivers}", *labels)
+
+
+def test_alerts_hold_back_only_alerts_that_there_are():
+    shipped = yaml.safe_load((CONFIGS / "alertmanager.yml").read_text())
+    matchers = [m for rule in shipped["inhibit_rules"] for m in rule["source_matchers"] + rule["target_matchers"]]
+    named = {name for matcher in matchers for name in re.search(r'"(.+)"', matcher)[1].split("|")}
+    assert named <= set(alerts())
+
+
+def test_only_what_is_to_be_mended_now_wakes_somebody():
+    assert {name for name, rule in alerts().items() if rule["labels"]["severity"] == "page"} == {
+        "ServerDown", "NoVersionServed", "RequestsSlow", "RequestsFail", "DataFault", "PromotedVersionNotServed"
+    }  # fmt: skip
