@@ -15,6 +15,7 @@ from bike_pipeline.use_cases import doctor as doctor_
 from bike_pipeline.use_cases import export as export_
 from bike_pipeline.use_cases import feedback as feedback_
 from bike_pipeline.use_cases import lineage as lineage_
+from bike_pipeline.use_cases import monitoring_metrics as metrics_
 from bike_pipeline.use_cases import run as run_
 
 Parameters = ParamSpec("Parameters")
@@ -96,6 +97,7 @@ class Workspace:
     feedback = _method(feedback_.show)
     rollback_feedback = _method(feedback_.rollback)
     ingest_requests = _method(monitoring.ingest)
+    write_metrics = _method(metrics_.write_metrics)
     push_edge = _method(serving.push_edge)
     serving_configuration = _method(serving.serving_configuration)
     spans = _method(data.versions)

@@ -11,6 +11,7 @@ from bike_pipeline.commands import shared
 if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
     from bike_pipeline.use_cases.monitoring import Ingested
+    from bike_pipeline.use_cases.monitoring_metrics import Exposed
 
 
 @click.group(name="monitor")
@@ -63,3 +64,21 @@ def _ingest_view(found: Ingested) -> list[str]:
 
 def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{number:,} {what}" for what, number in counts.items() if number) or "none"
+
+
+@shared.command(monitor_command)
+@shared.cluster_option
+@shared.json_option
+def metrics(settings: Settings, cluster: bool, as_json: bool) -> None:
+    """Write what is on record of the pipeline, and what the monitor found last, for Prometheus.
+
+    They are text files that node_exporter reads (--collector.textfile.directory), each replaced as a whole.
+    """
+    from bike_pipeline.use_cases.monitoring_metrics import write_metrics as use_case
+
+    shared.answer(use_case(settings, cluster=cluster), _metrics_view, as_json)
+
+
+def _metrics_view(made: Exposed) -> list[str]:
+    monitor = f"monitor: {made.monitor}" if made.monitor else "monitor: it has not looked yet"
+    return [f"pipeline: {made.pipeline}", monitor]

@@ -68,7 +68,12 @@ def of_report(report: MonitorReport) -> Iterator[Metric]:
     told = report.verdicts
     yield gauge("bike_monitor_run_timestamp_seconds", "When the monitor looked.", (), [((), report.at.timestamp())])
     yield gauge("bike_monitor_rows", "Answers in the newest window.", (), [((), report.rows)])
-    yield gauge("bike_monitor_hours", "Hours of the window by what is known.", ("state",), _by_name(report.hours))
+    yield gauge(
+        "bike_monitor_labels",
+        "Hours of the window by what is known of their label.",
+        ("state",),
+        _by_name(report.hours),
+    )
     yield gauge("bike_monitor_log_lines", "Lines of the request log read.", ("outcome",), _by_name(report.log))
     known = [day for day in report.days if day["mae"] is not None]
     yield gauge(

@@ -58,6 +58,7 @@ RUN = (
     "bike-pipeline feedback rollback",
     "bike-pipeline monitor ingest",
     "bike-pipeline monitor ingest rentals.csv",
+    "bike-pipeline monitor metrics",
     "bike-pipeline push edge",
     "bike-pipeline push edge --channel beta --model 1795576597",
     "bike-pipeline rollback [--to VERSION]",

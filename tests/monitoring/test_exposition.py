@@ -48,7 +48,7 @@ def test_each_verdict_is_told_with_its_effect_and_its_harm(tmp_path):
     assert not any("season winter" in dict(labels).values() for name, *labels in found if name == "bike_monitor_effect")
     assert found[("bike_monitor_status", ("status", "changed"))] == 1
     assert found[("bike_monitor_error_rentals", ("version", "7"))] == 31.5
-    assert found[("bike_monitor_hours", ("state", "waiting"))] == 24
+    assert found[("bike_monitor_labels", ("state", "waiting"))] == 24
     assert found[("bike_monitor_log_lines", ("outcome", "damaged"))] == 2
     assert found[("bike_monitor_run_timestamp_seconds",)] == reported().at.timestamp()
 

@@ -84,6 +84,9 @@ class Metrics:
         self.load_attempts = Counter("load_attempt_count", "model_name", "status")
         self.model = ModelMetrics()
         self.request_log_rows = Counter("request_log_rows_total", "outcome", prefix=_OWN_PREFIX)
+        for outcome in ("logged", "left_out", "dropped"):
+            # From the start, so that the first one is an increase.
+            self.request_log_rows.add((outcome,), 0)
 
     def text(self) -> bytes:
         from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
