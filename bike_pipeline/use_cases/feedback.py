@@ -12,6 +12,7 @@ from bike_pipeline import features
 from bike_pipeline.errors import ModelError
 
 if TYPE_CHECKING:
+    from bike_pipeline.lineage.store.metadata_store import Lineage
     from bike_pipeline.model_registry import ModelRegistry
     from bike_pipeline.model_registry.deployment import Change
     from bike_pipeline.modeling.feedback import FeedbackState
@@ -112,6 +113,24 @@ def served(settings: Settings) -> ServedFeedback:
         return ServedFeedback(registry, version, folder, record or {}, kept)
     fix = "train again: `bike-pipeline run --no-cache`"
     raise ModelError(f"version {version} cannot follow: {problem}", where=registry.uri(version), fix=fix)
+
+
+def first_untrained_hour(settings: Settings, lineage: Lineage, model_id: int) -> int:
+    """Return the first hour that a model did not learn from, that of its eval split (see `modeling.feedback.hours_of`).
+
+    Raises:
+        ModelError: there is no record of its data.
+        DataError: the span is not in the store any more.
+    """
+    from bike_pipeline.data.spans import SpanStore
+    from bike_pipeline.lineage.queries.evidence import window_of
+    from bike_pipeline.modeling.label_update import hour_of
+
+    window = window_of(lineage.trained_on(model_id))
+    if not window:
+        raise ModelError(f"there is no record of the data of model {model_id}", fix="train again: `bike-pipeline run`")
+    stored = SpanStore(settings.store_uri).get(int(window[-1]["span"]), int(window[-1]["version"]))
+    return hour_of(stored.manifest.time_range["eval"].first)
 
 
 def show(settings: Settings, at: datetime | None = None) -> FeedbackStatus:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bike_pipeline import features
 from bike_pipeline.errors import ExportError, ModelError
-from bike_pipeline.use_cases.feedback import ServedFeedback, served
+from bike_pipeline.use_cases.feedback import ServedFeedback, first_untrained_hour, served
 from bike_pipeline.use_cases.lineage import lineage_of
 
 if TYPE_CHECKING:
@@ -111,7 +111,9 @@ class _Update:
         record_missing(self._lineage, registry)
         columns = self._columns(table)
         upload = feedback.Labels.of(columns, feedback.hours_of(columns), np.zeros(table.num_rows))
-        new, counts = label_update.changes(serving.feedback.labels, upload, self._first_hour())
+        new, counts = label_update.changes(
+            serving.feedback.labels, upload, first_untrained_hour(self._settings, self._lineage, self._model_id)
+        )
         if not len(new.hours):
             return FeedbackUpdate(None, serving.version, counts)
         with tempfile.TemporaryDirectory(prefix="bike-feedback-") as aside:
@@ -171,20 +173,6 @@ class _Update:
                 fix="train again: `bike-pipeline run --no-cache`",
             )
         return expected
-
-    def _first_hour(self) -> int:
-        """Return the first hour that the model did not learn from: that of its eval split."""
-        from bike_pipeline.data.spans import SpanStore
-        from bike_pipeline.lineage.queries.evidence import window_of
-        from bike_pipeline.modeling.label_update import hour_of
-
-        window = window_of(self._lineage.trained_on(self._model_id))
-        if not window:
-            raise ModelError(
-                f"there is no record of the data of model {self._model_id}", fix="train again: `bike-pipeline run`"
-            )
-        stored = SpanStore(self._settings.store_uri).get(int(window[-1]["span"]), int(window[-1]["version"]))
-        return hour_of(stored.manifest.time_range["eval"].first)
 
     def _write(self, model: Path, after: Feedback) -> None:
         from bike_pipeline.model_registry import layout
