@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from bike_pipeline.settings import FETCHED_ROOT, Settings, load_settings
-from bike_pipeline.use_cases import cluster, compression, data, feedback_update, labels, monitoring, serving
+from bike_pipeline.use_cases import (
+    cluster,
+    compression,
+    data,
+    feedback_update,
+    labels,
+    monitoring,
+    monitoring_demo,
+    monitoring_report,
+    serving,
+)
 from bike_pipeline.use_cases import doctor as doctor_
 from bike_pipeline.use_cases import export as export_
 from bike_pipeline.use_cases import feedback as feedback_
@@ -98,6 +108,10 @@ class Workspace:
     rollback_feedback = _method(feedback_.rollback)
     ingest_requests = _method(monitoring.ingest)
     write_metrics = _method(metrics_.write_metrics)
+
+    monitor = _method(monitoring_report.run)
+    monitor_status = _method(monitoring_report.status)
+    ask_demo = _method(monitoring_demo.ask_demo)
     push_edge = _method(serving.push_edge)
     serving_configuration = _method(serving.serving_configuration)
     spans = _method(data.versions)

@@ -120,13 +120,18 @@ def in_order(verdicts: Iterable[Verdict]) -> list[Verdict]:
 
 def write(report: MonitorReport, folder: Path) -> Path:
     """Write a report into a folder of its own kind, as one file with its hash; return the file."""
-    content = finite({"format": FORMAT, **asdict(report)})
-    text = json.dumps(content, sort_keys=True, default=_text)
-    sealed = json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest(), "report": json.loads(text)}, indent=1)
+    content = plain({"format": FORMAT, **asdict(report)})
+    sha256 = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    sealed = json.dumps({"sha256": sha256, "report": content}, indent=1)
     target = folder / FOLDER / f"{report.at:%Y%m%dT%H%M%S%f}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     replace_file(target, sealed.encode())
     return target
+
+
+def plain(value: Any) -> Any:
+    """Return a value as it will be read again: times and days in ISO 8601, lists, numbers that are finite."""
+    return json.loads(json.dumps(finite(value), default=_text))
 
 
 def _text(value: Any) -> str:

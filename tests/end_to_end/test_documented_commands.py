@@ -104,6 +104,9 @@ DATABASE = "needs a database server; tests/end_to_end/test_metadata_servers.py r
 NOT_RUN = {
     "make run": "tests/end_to_end/test_readme.py runs it",
     "make retrain": "tests/end_to_end/test_readme.py runs it",
+    "bike-pipeline monitor demo": "tests/end_to_end/test_monitor.py calls it",
+    "bike-pipeline monitor run": "tests/end_to_end/test_monitor.py calls it",
+    "bike-pipeline monitor status": "tests/end_to_end/test_monitor.py calls it",
     "make test": "running all tests from within a test would never end",
     "make setup": "tests/set_up; installs packages",
     "make notebooks": "takes minutes; tests/end_to_end/test_notebooks_on_the_story.py runs it",

@@ -1,0 +1,258 @@
+"""One look at the model that serves: what has changed, what it costs, whence it comes, what helps, on one page."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bike_pipeline import progress
+from bike_pipeline.errors import BikePipelineError, ChangedError, MonitoringError, NotJudgedError
+
+if TYPE_CHECKING:
+    from bike_pipeline.monitoring.columns import Columns, Window
+    from bike_pipeline.monitoring.reference import Reference
+    from bike_pipeline.monitoring.report import MonitorReport
+    from bike_pipeline.monitoring.timeline import Event
+    from bike_pipeline.monitoring.verdicts import Verdict
+    from bike_pipeline.settings import Settings
+
+# Windows that the page's table shows, the newest last.
+_WINDOWS = 8
+# The time line ends with the newest window and begins at most so long before.
+_LINE_DAYS = 400
+REPORT_PAGE = "monitor.html"
+
+
+@dataclass(frozen=True)
+class MonitorRun:
+    """A look at the model.
+
+    Attributes:
+        report: what was found.
+        headline: it in a sentence.
+        file: the report on record.
+        page: the page.
+    """
+
+    report: MonitorReport
+    headline: str
+    file: Path
+    page: Path
+
+    def require_sound(self) -> None:
+        """Raise what the verdict is, unless it is fine or harmless.
+
+        Raises:
+            ChangedError: something has changed, and that costs something or is not known to cost nothing.
+            NotJudgedError: nothing could be judged.
+        """
+        if self.report.status == "changed":
+            best = self.report.remedies[0]["remedy"] if self.report.remedies else "nothing that is known"
+            raise ChangedError(self.headline.rstrip("."), where=str(self.page), fix=f"the remedy: {best}")
+        if self.report.status == "not judged":
+            missing = self.report.missing[0] if self.report.missing else "no window has enough rows"
+            raise NotJudgedError("nothing could be judged", where=str(self.page), fix=f"what is missing: {missing}")
+
+
+def run(
+    settings: Settings, *, window_days: float = 7.0, until: datetime | None = None, output: Path | None = None
+) -> MonitorRun:
+    """Take in the request log, look at the newest window of what was asked and at those before it, and write a page.
+
+    Args:
+        settings: the settings.
+        window_days: length of a window, in days.
+        until: where the newest window ends, local; by default behind the newest hour that was asked about.
+        output: the page; by default <workspace>/reports/monitor.html.
+
+    Raises:
+        DataError: the spans or what the monitor keeps are damaged.
+        MissingExtraError: the extra `monitoring` is not installed.
+    """
+    from bike_pipeline.monitoring import report as reports
+    from bike_pipeline.storage.atomic_files import replace_file
+
+    found = _look(settings, window_days, until)
+    file = reports.write(found, settings.monitoring_path)
+    page = output or settings.workspace_path / "reports" / REPORT_PAGE
+    page.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(page, reports.as_page(found).encode())
+    return MonitorRun(found, reports.headline(found), file, page)
+
+
+def status(settings: Settings) -> MonitorReport:
+    """Return what the monitor found when it looked last.
+
+    Raises:
+        MonitoringError: it never did, or the record was changed since.
+    """
+    from bike_pipeline.monitoring import report as reports
+
+    found = reports.newest(settings.monitoring_path)
+    if found is None:
+        raise MonitoringError(
+            "the monitor has not looked yet",
+            where=str(settings.monitoring_path),
+            fix="call `bike-pipeline monitor run`",
+        )
+    return found
+
+
+def _look(settings: Settings, window_days: float, until: datetime | None) -> MonitorReport:
+    import numpy as np
+
+    from bike_pipeline.monitoring import report as reports
+    from bike_pipeline.monitoring.columns import rows_in
+    from bike_pipeline.monitoring.detectors import measure_all
+    from bike_pipeline.monitoring.timeline import days_of
+    from bike_pipeline.monitoring.verdicts import decide
+    from bike_pipeline.use_cases import monitoring
+
+    progress.report(0.0, "reading the request log")
+    ingested = monitoring.ingest(settings)
+    store, now, missing = monitoring.observation_store(settings), datetime.now(UTC), list[str]()
+    windows = _windows(until or _behind_newest(store.hours()), window_days)
+    line = store.columns(windows[-1][1] - timedelta(days=_LINE_DAYS), windows[-1][1])
+    if not len(line["hour"]):
+        missing.append(f"no request stands in {ingested.log} or was taken from there before")
+    progress.report(0.2, "reading the reference")
+    reference = _reference(settings, missing)
+    windows = [window for window in windows if len(rows_in(line, window)["hour"])] or windows[-1:]
+    progress.report(0.3, "measuring")
+    section = settings.monitoring
+    measurements = measure_all(line, reference, windows, section.detectors)
+    verdicts = decide(measurements, section.decision)
+    newest = rows_in(line, windows[-1])
+    progress.report(0.7, "asking what it costs, and why")
+    verdicts, attribution, remedies = _causes(newest, reference, verdicts, missing)
+    verdicts = reports.in_order(verdicts)
+    states = store.hours(*windows[-1])["state"]
+    return reports.MonitorReport(
+        at=now,
+        first=windows[-1][0],
+        last=windows[-1][1],
+        version=reference.version,
+        status=reports.overall(verdicts),
+        verdicts=reports.plain([{"data": dict(one.data), "meta": dict(one.meta)} for one in verdicts]),
+        rows=len(newest["hour"]),
+        hours={str(state): int((states == state).sum()) for state in np.unique(states)},
+        log=_log_counts(ingested.requests),
+        lights=reports.plain(asdict(reports.lights_of(measurements, section.decision))),
+        days=reports.plain([asdict(day) for day in days_of(line)]),
+        events=reports.plain([asdict(event) for event in _events(settings, missing)]),
+        attribution=attribution,
+        remedies=remedies,
+        missing=missing,
+    )
+
+
+def _behind_newest(hours: Mapping[str, Any]) -> datetime:
+    from bike_pipeline.modeling.label_update import moment
+
+    if not len(hours["hour"]):
+        return datetime.now(UTC).replace(tzinfo=None, minute=0, second=0, microsecond=0)
+    return datetime.fromisoformat(moment(int(hours["hour"].max()) + 1))
+
+
+def _windows(until: datetime, days: float) -> list[Window]:
+    """Return windows of some days by their first and last hour, rising."""
+    ends = [until - timedelta(days=days * back) for back in reversed(range(_WINDOWS))]
+    return [(end - timedelta(days=days), end - timedelta(hours=1)) for end in ends]
+
+
+def _reference(settings: Settings, missing: list[str]) -> Reference:
+    """Return what observations are compared with; what is not there is added to `missing`."""
+    from bike_pipeline.data.spans import SpanStore
+    from bike_pipeline.monitoring.reference import Reference
+    from bike_pipeline.use_cases.feedback import first_untrained_hour, served
+    from bike_pipeline.use_cases.lineage import lineage_of
+
+    store = SpanStore(settings.store_uri)
+    try:
+        serving = served(settings)
+        first = first_untrained_hour(settings, lineage_of(settings), int(serving.record["model_id"]))
+    except BikePipelineError as error:
+        missing.append(f"what the served model was trained on and keeps: {error}")
+        return Reference.of_spans(store)
+    return Reference.of_spans(store, first, serving.feedback, serving.version, _predict(settings, serving.version))
+
+
+def _predict(settings: Settings, version: int) -> Callable[[Columns], Any]:
+    """Return a function that loads the version that serves, and with it TensorFlow, when it is first called."""
+
+    @functools.cache
+    def loaded() -> Any:
+        from bike_pipeline.lean_imports import lean_imports
+
+        with lean_imports(google_cloud=True):
+            from bike_pipeline.serving.predictor import Predictor
+
+            return Predictor(settings.serving_path, version)
+
+    return lambda columns: loaded().predict(columns)
+
+
+def _events(settings: Settings, missing: list[str]) -> Sequence[Event]:
+    from bike_pipeline.model_registry import ModelRegistry
+    from bike_pipeline.monitoring.timeline import events_of
+    from bike_pipeline.use_cases.lineage import lineage_of
+
+    changes = ModelRegistry(settings.serving_path).history()
+    try:
+        lineage = lineage_of(settings)
+        return events_of(changes, lineage.runs(), lineage.pushes())
+    except BikePipelineError as error:
+        missing.append(f"the runs: {error}")
+        return events_of(changes, (), ())
+
+
+def _log_counts(added: Any) -> dict[str, int]:
+    named = {
+        "lines": added.lines,
+        "new rows": added.rows,
+        "rows that were known": added.known,
+        "requests that failed": added.failures,
+        "rows without a day": added.without_day,
+    }
+    aside = {f"set aside: {reason}": count for reason, count in added.set_aside.items()}
+    return {name: count for name, count in {**named, **aside}.items() if count}
+
+
+def _causes(
+    observed: Columns, reference: Reference, verdicts: Sequence[Verdict], missing: list[str]
+) -> tuple[list[Verdict], dict[str, Any] | None, list[dict[str, Any]]]:
+    """Return the verdicts with their harm, whence a change of error comes, and what helps."""
+    from bike_pipeline.monitoring.attribution import attribute
+
+    unlearnt = _unlearnt(reference)
+    if unlearnt is None or reference.predict is None:
+        missing.append("hours that the served model did not learn from: without them no change of error is explained")
+        return list(verdicts), None, []
+    found = attribute(observed, unlearnt, reference.predict)
+    if not found.parts:
+        missing.append(f"whence a change of error comes: {found.reason}")
+        return list(verdicts), None, []
+    parts = [{"cause": cause, "rentals_a_day": value} for cause, value in found.parts.items()]
+    words = (
+        f"The error is {found.whole:+,.0f} rentals a day against that of hours that the model did not learn from: "
+        f"{found.reason}."
+    )
+    return list(verdicts), {"words": words, "parts": parts, "whole": found.whole}, []
+
+
+def _unlearnt(reference: Reference) -> dict[str, Any] | None:
+    """Return the hours that the served model was evaluated on, with its answers; None if they are not at hand."""
+    import numpy as np
+
+    from bike_pipeline.monitoring.columns import take
+
+    if reference.predict is None or reference.first_untrained is None:
+        return None
+    labels = reference.backtest()[0].hours
+    rows = np.isin(reference.columns["hour"], labels) & (reference.columns["hour"] >= reference.first_untrained)
+    found = take(reference.columns, rows)
+    return {**found, "answer": np.asarray(reference.predict(found), np.float64)} if rows.any() else None

@@ -1,0 +1,97 @@
+"""The model of 2011 asked for the hours of 2012: what the monitor says of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bike_pipeline.errors import ExitCode
+from tests.end_to_end.conftest import Called, Halves, Product
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def product(run_halves: Halves, tmp_path_factory: pytest.TempPathFactory) -> Product:
+    return Product(run_halves.copied(1, tmp_path_factory.mktemp("monitor") / "workspace"))
+
+
+@pytest.fixture(scope="module")
+def calls(product: Product) -> dict[str, Called]:
+    """What a person calls, in this order."""
+    return {
+        "nothing yet": product.call("monitor", "status"),
+        "no requests": product.call("monitor", "run"),
+        "demo": product.call("monitor", "demo"),
+        "february": product.call("monitor", "run", "--window", "14d", "--until", "2012-03-01", "--json"),
+        "again": product.call("monitor", "run", "--window", "14d", "--until", "2012-03-01", "--json"),
+        "status": product.call("monitor", "status", "--json"),
+        "terminal": product.call("monitor", "status"),
+    }
+
+
+def verdicts_of(called: Called, *statuses: str) -> dict[str, Any]:
+    report = called.result.get("report", called.result)
+    return {v["meta"]["subject"]: v for v in report["verdicts"] if v["data"]["status"] in statuses}
+
+
+def test_before_the_first_look_there_is_no_status(calls: dict[str, Called]) -> None:
+    assert calls["nothing yet"].code == ExitCode.MONITORING
+    assert "the monitor has not looked yet" in calls["nothing yet"].err
+
+
+def test_without_requests_nothing_is_judged_and_that_is_no_success(calls: dict[str, Called]) -> None:
+    assert calls["no requests"].code == ExitCode.NOT_JUDGED
+    assert "nothing could be judged. What is missing: no request stands in " in calls["no requests"].err
+
+
+def test_every_hour_of_2012_was_asked_for_and_has_its_label(calls: dict[str, Called]) -> None:
+    assert calls["demo"].code == 0, calls["demo"].err
+    assert "8,734 hours of 2012 asked for" in calls["demo"].out
+    assert "hours asked about: 8,734 known" in calls["demo"].out
+
+
+def test_the_shift_of_the_level_is_found_by_february(calls: dict[str, Called]) -> None:
+    assert calls["february"].code == ExitCode.CHANGED
+    changed = verdicts_of(calls["february"], "changed")
+    assert changed["answers"]["data"]["effect"] > 0.05
+    assert calls["february"].result["headline"].startswith("Changed: answers")
+    # The weather of a mild February is no change of the model's inputs that anything follows from.
+    assert {verdict["meta"]["kind"] for verdict in changed.values()} <= {"concept drift", "model"}
+
+
+def test_the_parts_of_the_change_add_up_to_it(calls: dict[str, Called]) -> None:
+    attribution = calls["february"].result["report"]["attribution"]
+    assert sum(part["rentals_a_day"] for part in attribution["parts"]) == pytest.approx(attribution["whole"], abs=1e-6)
+
+
+def test_the_time_line_holds_every_day_and_what_happened(calls: dict[str, Called]) -> None:
+    report = calls["february"].result["report"]
+    assert len(report["days"]) == 31 + 29
+    assert {day["known"] == day["rows"] for day in report["days"]} == {True}
+    assert [event["kind"] for event in report["events"]] == ["trigger", "promotion"]
+
+
+def test_looking_again_says_the_same(calls: dict[str, Called]) -> None:
+    first, second = (dict(calls[name].result["report"]) for name in ("february", "again"))
+    for one in (first, second):
+        del one["at"], one["log"]
+    assert first == second
+
+
+def test_status_is_what_was_found_last(calls: dict[str, Called]) -> None:
+    assert calls["status"].code == calls["terminal"].code == 0
+    assert calls["status"].result["verdicts"] == calls["again"].result["report"]["verdicts"]
+    assert calls["terminal"].out.startswith("Changed: answers")
+
+
+def test_the_page_and_the_record_are_there(calls: dict[str, Called], product: Product) -> None:
+    page = Path(calls["february"].result["page"])
+    assert page == product.workspace / "reports" / "monitor.html"
+    assert calls["february"].result["headline"] in page.read_text(encoding="utf-8")
+    records = sorted((product.workspace / "monitoring" / "reports").glob("*.json"))
+    assert len(records) == 3
+    assert json.loads(records[-1].read_text())["report"]["status"] == "changed"
