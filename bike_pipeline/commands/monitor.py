@@ -135,10 +135,13 @@ def status(settings: Settings, as_json: bool) -> None:
 
 
 def _report_view(found: MonitorReport) -> shared.Parts:
-    from bike_pipeline.monitoring.report import headline
+    from bike_pipeline.monitoring.report import amount, headline
 
     told = [one for one in found.verdicts if one["data"]["status"] in {"changed", "harmless"}]
-    rows = [(_status(one), one["meta"]["subject"], _effect(one), _harm(one), one["data"]["reason"]) for one in told]
+    rows = [
+        (_status(one), one["meta"]["subject"], _effect(one), amount(one["data"].get("harm")), one["data"]["reason"])
+        for one in told
+    ]
     counts = Counter(one["data"]["status"] for one in found.verdicts)
     return [
         headline(found),
@@ -147,7 +150,7 @@ def _report_view(found: MonitorReport) -> shared.Parts:
         f"hours: {_listed(dict(found.hours))}",
         f"verdicts: {_listed(dict(counts))}",
         *([shared.table(("verdict", "what", "effect", "rentals a day", "reason"), rows)] if rows else []),
-        *(f"remedy: {one['remedy']}, {_rentals(one['gain'])} rentals a day: {one['reason']}" for one in found.remedies),
+        *(f"remedy: {one['remedy']}, {amount(one['gain'])} rentals a day: {one['reason']}" for one in found.remedies),
         *(f"not there: {text}" for text in found.missing),
     ]
 
@@ -159,17 +162,6 @@ def _status(one: Mapping[str, Any]) -> str:
 def _effect(one: Mapping[str, Any]) -> str:
     effect = one["data"]["effect"]
     return "-" if effect is None else f"{effect:,.3g} {one['data']['unit']}"
-
-
-def _harm(one: Mapping[str, Any]) -> str:
-    return _rentals(one["data"].get("harm"))
-
-
-def _rentals(found: Mapping[str, Any] | None) -> str:
-    if not found:
-        return "not known"
-    between = f" ({found['low']:+,.0f} to {found['high']:+,.0f})" if found.get("low") is not None else ""
-    return f"{found['rentals_a_day']:+,.0f}{between}"
 
 
 @shared.command(monitor_command)

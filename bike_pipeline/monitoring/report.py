@@ -180,12 +180,21 @@ def headline(report: MonitorReport) -> str:
     if not changed:
         harmless = [v["meta"]["subject"] for v in report.verdicts if v["data"]["status"] == "harmless"]
         return f"Changed, and harmless: {_listed(harmless)}." if harmless else "Nothing has changed."
-    parts = [f"Changed: {_listed([v['meta']['subject'] for v in changed])}."]
+    told = f"Changed: {_listed([v['meta']['subject'] for v in changed])}"
     if report.attribution:
-        parts.append(report.attribution["words"])
-    if report.remedies:
-        parts.append(f"What helps most: {report.remedies[0]['remedy']}.")
-    return " ".join(parts)
+        cost = amount(report.attribution.get("harm"))
+        told += f"; it costs {cost} rentals a day, mostly since {report.attribution['cause']}"
+    best = report.remedies[0] if report.remedies else None
+    helps = f" What helps most: {best['remedy']}, {amount(best['gain'])} rentals a day." if best else ""
+    return f"{told}.{helps}"
+
+
+def amount(found: Mapping[str, Any] | None) -> str:
+    """Return rentals a day with their interval, as pages and tables tell them."""
+    if not found or found.get("rentals_a_day") is None:
+        return "not known"
+    between = f" ({found['low']:+,.0f} to {found['high']:+,.0f})" if found.get("low") is not None else ""
+    return f"{found['rentals_a_day']:+,.0f}{between}"
 
 
 def _listed(names: Sequence[str], most: int = 4) -> str:
@@ -203,6 +212,7 @@ def as_page(report: MonitorReport) -> str:
         title=f"The model from {report.first:%Y-%m-%d %H:%M} to {report.last:%Y-%m-%d %H:%M}",
         it=report,
         headline=headline(report),
+        amount=amount,
         line=drawing(days, events),
         events=events,
     )

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from bike_pipeline.monitoring.reference import Reference
     from bike_pipeline.monitoring.report import MonitorReport
     from bike_pipeline.monitoring.timeline import Event
-    from bike_pipeline.monitoring.verdicts import Verdict
     from bike_pipeline.settings import Settings
 
 # Windows that the page's table shows, the newest last.
@@ -51,8 +50,7 @@ class MonitorRun:
             NotJudgedError: nothing could be judged.
         """
         if self.report.status == "changed":
-            best = self.report.remedies[0]["remedy"] if self.report.remedies else "nothing that is known"
-            raise ChangedError(self.headline.rstrip("."), where=str(self.page), fix=f"the remedy: {best}")
+            raise ChangedError(self.headline.rstrip("."), where=str(self.page), fix="the page says more")
         if self.report.status == "not judged":
             missing = self.report.missing[0] if self.report.missing else "no window has enough rows"
             raise NotJudgedError("nothing could be judged", where=str(self.page), fix=f"what is missing: {missing}")
@@ -106,6 +104,7 @@ def _look(settings: Settings, window_days: float, until: datetime | None) -> Mon
     import numpy as np
 
     from bike_pipeline.monitoring import report as reports
+    from bike_pipeline.monitoring.assessment import assess
     from bike_pipeline.monitoring.columns import rows_in
     from bike_pipeline.monitoring.detectors import measure_all
     from bike_pipeline.monitoring.timeline import days_of
@@ -128,8 +127,9 @@ def _look(settings: Settings, window_days: float, until: datetime | None) -> Mon
     verdicts = decide(measurements, section.decision)
     newest = rows_in(line, windows[-1])
     progress.report(0.7, "asking what it costs, and why")
-    verdicts, attribution, remedies = _causes(newest, reference, verdicts, missing)
-    verdicts = reports.in_order(verdicts)
+    assessed = assess(verdicts, line, reference, windows[-1], section.harm)
+    missing += [assessed.missing] if assessed.missing else []
+    verdicts = reports.in_order(assessed.verdicts)
     states = store.hours(*windows[-1])["state"]
     return reports.MonitorReport(
         at=now,
@@ -144,8 +144,7 @@ def _look(settings: Settings, window_days: float, until: datetime | None) -> Mon
         lights=reports.plain(asdict(reports.lights_of(measurements, section.decision))),
         days=reports.plain([asdict(day) for day in days_of(line)]),
         events=reports.plain([asdict(event) for event in _events(settings, missing)]),
-        attribution=attribution,
-        remedies=remedies,
+        **reports.plain(assessed.plain()),
         missing=missing,
     )
 
@@ -220,39 +219,3 @@ def _log_counts(added: Any) -> dict[str, int]:
     }
     aside = {f"set aside: {reason}": count for reason, count in added.set_aside.items()}
     return {name: count for name, count in {**named, **aside}.items() if count}
-
-
-def _causes(
-    observed: Columns, reference: Reference, verdicts: Sequence[Verdict], missing: list[str]
-) -> tuple[list[Verdict], dict[str, Any] | None, list[dict[str, Any]]]:
-    """Return the verdicts with their harm, whence a change of error comes, and what helps."""
-    from bike_pipeline.monitoring.attribution import attribute
-
-    unlearnt = _unlearnt(reference)
-    if unlearnt is None or reference.predict is None:
-        missing.append("hours that the served model did not learn from: without them no change of error is explained")
-        return list(verdicts), None, []
-    found = attribute(observed, unlearnt, reference.predict)
-    if not found.parts:
-        missing.append(f"whence a change of error comes: {found.reason}")
-        return list(verdicts), None, []
-    parts = [{"cause": cause, "rentals_a_day": value} for cause, value in found.parts.items()]
-    words = (
-        f"The error is {found.whole:+,.0f} rentals a day against that of hours that the model did not learn from: "
-        f"{found.reason}."
-    )
-    return list(verdicts), {"words": words, "parts": parts, "whole": found.whole}, []
-
-
-def _unlearnt(reference: Reference) -> dict[str, Any] | None:
-    """Return the hours that the served model was evaluated on, with its answers; None if they are not at hand."""
-    import numpy as np
-
-    from bike_pipeline.monitoring.columns import take
-
-    if reference.predict is None or reference.first_untrained is None:
-        return None
-    labels = reference.backtest()[0].hours
-    rows = np.isin(reference.columns["hour"], labels) & (reference.columns["hour"] >= reference.first_untrained)
-    found = take(reference.columns, rows)
-    return {**found, "answer": np.asarray(reference.predict(found), np.float64)} if rows.any() else None

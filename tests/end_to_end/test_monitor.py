@@ -26,8 +26,8 @@ def calls(product: Product) -> dict[str, Called]:
         "nothing yet": product.call("monitor", "status"),
         "no requests": product.call("monitor", "run"),
         "demo": product.call("monitor", "demo"),
-        "february": product.call("monitor", "run", "--window", "14d", "--until", "2012-03-01", "--json"),
-        "again": product.call("monitor", "run", "--window", "14d", "--until", "2012-03-01", "--json"),
+        "autumn": product.call("monitor", "run", "--window", "14d", "--until", "2012-10-01", "--json"),
+        "again": product.call("monitor", "run", "--window", "14d", "--until", "2012-10-01", "--json"),
         "status": product.call("monitor", "status", "--json"),
         "terminal": product.call("monitor", "status"),
     }
@@ -54,29 +54,37 @@ def test_every_hour_of_2012_was_asked_for_and_has_its_label(calls: dict[str, Cal
     assert "hours asked about: 8,734 known" in calls["demo"].out
 
 
-def test_the_shift_of_the_level_is_found_by_february(calls: dict[str, Called]) -> None:
-    assert calls["february"].code == ExitCode.CHANGED
-    changed = verdicts_of(calls["february"], "changed")
+def test_the_shift_of_the_level_is_found_with_its_harm(calls: dict[str, Called]) -> None:
+    assert calls["autumn"].code == ExitCode.CHANGED
+    changed = verdicts_of(calls["autumn"], "changed")
     assert changed["answers"]["data"]["effect"] > 0.05
-    assert calls["february"].result["headline"].startswith("Changed: answers")
-    # The weather of a mild February is no change of the model's inputs that anything follows from.
-    assert {verdict["meta"]["kind"] for verdict in changed.values()} <= {"concept drift", "model"}
+    assert calls["autumn"].result["headline"].startswith("Changed: answers")
+    assert changed["answers"]["data"]["harm"]["low"] > 500
 
 
 def test_the_parts_of_the_change_add_up_to_it(calls: dict[str, Called]) -> None:
-    attribution = calls["february"].result["report"]["attribution"]
-    assert sum(part["rentals_a_day"] for part in attribution["parts"]) == pytest.approx(attribution["whole"], abs=1e-6)
+    attribution = calls["autumn"].result["report"]["attribution"]
+    assert sum(part["rentals_a_day"] for part in attribution["parts"]) == pytest.approx(
+        attribution["observed"] - attribution["reference"], abs=1e-6
+    )
+
+
+def test_it_is_the_level_and_feedback_helps(calls: dict[str, Called]) -> None:
+    report = calls["autumn"].result["report"]
+    assert report["attribution"]["cause"] == "level moved"
+    assert report["remedies"][0]["remedy"] == "feedback"
+    assert report["remedies"][0]["gain"]["low"] > 0
 
 
 def test_the_time_line_holds_every_day_and_what_happened(calls: dict[str, Called]) -> None:
-    report = calls["february"].result["report"]
-    assert len(report["days"]) == 31 + 29
+    report = calls["autumn"].result["report"]
+    assert len(report["days"]) == 274
     assert {day["known"] == day["rows"] for day in report["days"]} == {True}
     assert [event["kind"] for event in report["events"]] == ["trigger", "promotion"]
 
 
 def test_looking_again_says_the_same(calls: dict[str, Called]) -> None:
-    first, second = (dict(calls[name].result["report"]) for name in ("february", "again"))
+    first, second = (dict(calls[name].result["report"]) for name in ("autumn", "again"))
     for one in (first, second):
         del one["at"], one["log"]
     assert first == second
@@ -89,9 +97,9 @@ def test_status_is_what_was_found_last(calls: dict[str, Called]) -> None:
 
 
 def test_the_page_and_the_record_are_there(calls: dict[str, Called], product: Product) -> None:
-    page = Path(calls["february"].result["page"])
+    page = Path(calls["autumn"].result["page"])
     assert page == product.workspace / "reports" / "monitor.html"
-    assert calls["february"].result["headline"] in page.read_text(encoding="utf-8")
+    assert calls["autumn"].result["headline"] in page.read_text(encoding="utf-8")
     records = sorted((product.workspace / "monitoring" / "reports").glob("*.json"))
     assert len(records) == 3
     assert json.loads(records[-1].read_text())["report"]["status"] == "changed"

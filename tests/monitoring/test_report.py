@@ -61,7 +61,7 @@ def made(**changes):
         lights=dataclasses.asdict(lights_of([measured(w, 0.1 + w) for w in range(4)], DecisionSettings())),
         days=[dataclasses.asdict(day) for day in days],
         events=[dataclasses.asdict(event) for event in events],
-        attribution={"words": "The level has moved: it costs 812 rentals a day.", "parts": parts},
+        attribution={"words": "It is the level.", "cause": "level moved", "harm": harm, "parts": parts},
         remedies=[{"remedy": "feedback", "gain": harm, "reason": "the level is what moved"}],
         missing=["no span holds the same weeks of an earlier year"],
     )
@@ -140,7 +140,10 @@ def test_a_report_that_was_changed_is_not_believed(tmp_path, damage):
 
 def test_the_page_says_the_verdict_first_and_escapes_what_it_tells():
     page = report.as_page(made())
-    first = "Changed: answers. The level has moved: it costs 812 rentals a day. What helps most: feedback."
+    first = (
+        "Changed: answers; it costs +812 (+640 to +990) rentals a day, mostly since level moved. "
+        "What helps most: feedback, +812 (+640 to +990) rentals a day."
+    )
     assert page.index(first) < page.index("Whence the change comes")
     assert "it &lt;b&gt;moved&lt;/b&gt;" in page
     assert "<b>moved" not in page
