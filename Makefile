@@ -23,7 +23,7 @@ export GRPC_VERBOSITY ?= ERROR
 
 .PHONY: help
 help: ## List every target with a sentence.
-	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: setup
 setup: ## Make the environment .venv, or bring it up to date (PYTHON=/path/to/python3.12, EXTRAS="exports kubeflow").
@@ -97,6 +97,13 @@ test-signing: setup ## Verify a pushed version with OpenSSF Model Signing's own 
 test-federated: setup ## Train with two clients over Flower's own server (in an environment of their own).
 	$(MAKE) flower
 	FEDERATED=.federated $(BIN)/python -m pytest --numprocesses 0 tests/federated/test_flower.py $(ARGS)
+
+.PHONY: test-opensearch
+test-opensearch: setup ## Send the request log to a real OpenSearch, a node of its Maven classes (needs Java and Maven).
+	$(BIN)/python tools/opensearch_node.py
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .opensearch/parser
+	$(BIN)/uv pip install --quiet --python .opensearch/parser/bin/python --requirement tests/monitoring/logstash.txt
+	OPENSEARCH=.opensearch $(BIN)/python -m pytest --numprocesses 0 tests/monitoring/test_opensearch.py $(ARGS)
 
 .PHONY: test-torch
 test-torch: setup ## Export to PyTorch and check what was saved, with its CPU build in an environment of its own.
@@ -239,4 +246,4 @@ clean: ## Remove what runs wrote (workspace/: spans, models, lineage) and the ca
 
 .PHONY: clean-env
 clean-env: ## Remove the environments; the next target makes them again.
-	rm -rf .venv .venv.lock .tracking-servers .model-signing .federated .torch .quality-peers .automl-peers
+	rm -rf .venv .venv.lock .tracking-servers .model-signing .federated .opensearch .torch .quality-peers .automl-peers

@@ -141,6 +141,7 @@ def test_test_runs_every_check_and_is_quiet_about_itself(project):
         "python",
         "python",
         "python",
+        "python",
         "ruff",
         "ruff",
         "zizmor",
@@ -192,17 +193,22 @@ ENGINES = ("flink", "prism", "boot")
                 "test-tracking",
                 "test-signing",
                 "test-federated",
+                "test-opensearch",
                 "referee ARGS=--report-absent --timeout 900",
             ],
         ),
-        ("flink", [*ENGINES, "test", "test-tracking", "test-signing", "test-federated", "referee"]),
-        ("prism", [*ENGINES, "test", "test-tracking", "test-signing", "test-federated", "referee"]),
-        ("boot", [*ENGINES, "test", "test-tracking", "test-signing", "test-federated", "referee"]),
+        ("flink", [*ENGINES, "test", "test-tracking", "test-signing", "test-federated", "test-opensearch", "referee"]),
+        ("prism", [*ENGINES, "test", "test-tracking", "test-signing", "test-federated", "test-opensearch", "referee"]),
+        ("boot", [*ENGINES, "test", "test-tracking", "test-signing", "test-federated", "test-opensearch", "referee"]),
         ("test", [*ENGINES, "test"]),
         ("test-tracking", [*ENGINES, "test", "test-tracking"]),
         ("test-signing", [*ENGINES, "test", "test-tracking", "test-signing"]),
         ("test-federated", [*ENGINES, "test", "test-tracking", "test-signing", "test-federated"]),
-        ("referee", [*ENGINES, "test", "test-tracking", "test-signing", "test-federated", "referee"]),
+        ("test-opensearch", [*ENGINES, "test", "test-tracking", "test-signing", "test-federated", "test-opensearch"]),
+        (
+            "referee",
+            [*ENGINES, "test", "test-tracking", "test-signing", "test-federated", "test-opensearch", "referee"],
+        ),
     ],
 )
 def test_ci_runs_the_tests_and_the_referee_wherever_it_is_called_from(project, failing, steps):
@@ -226,7 +232,7 @@ def test_ci_runs_the_tests_and_the_referee_wherever_it_is_called_from(project, f
     assert all(line.endswith(f" in {project}") for line in called)
     # An engine that cannot be had only leaves tests out.
     assert done.returncode == (
-        7 if failing in ("test", "test-tracking", "test-signing", "test-federated", "referee") else 0
+        7 if failing in ("test", "test-tracking", "test-signing", "test-federated", "test-opensearch", "referee") else 0
     )
     assert ("Flink's job server cannot be had" in done.stdout) == (failing == "flink")
 
