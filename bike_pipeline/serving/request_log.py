@@ -13,7 +13,7 @@ import os
 import pickle
 import re
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,7 +52,7 @@ class Asked(NamedTuple):
         backend: the format that answered.
         types: name and number in `tensorflow.DataType` of each input, in the order of `columns`.
         columns: a column an input, or for a lone plain row its numbers alone; None where they are not kept.
-        outputs: by name; None where they are not kept.
+        outputs: name, type, shape and bytes of each that consists of numbers: arrays themselves are dear to hand over.
         rows: how many rows of it are kept.
         quantiles: those around an answer, (groups, quantiles), rising; None if the version knows none.
     """
@@ -62,7 +62,7 @@ class Asked(NamedTuple):
     backend: str
     types: tuple[tuple[str, int], ...]
     columns: Sequence[Any] | None
-    outputs: Mapping[str, npt.NDArray[Any]] | None
+    outputs: tuple[tuple[str, str, tuple[int, ...], bytes], ...]
     rows: int
     quantiles: npt.NDArray[Any] | None
 
@@ -106,9 +106,9 @@ class Written(NamedTuple):
 
 
 def write(message: bytes, place: Place) -> Written:
-    """Write a pickled list of entries, of the server whose process this is, to the files of a place."""
-    entries: list[Entry] = pickle.loads(message)  # noqa: S301 - of our own server
-    kept = [_Kept(entry) for entry in entries]
+    """Write entries, pickled as plain tuples by the server whose process this is, to the files of a place."""
+    entries: list[tuple[Any, ...]] = pickle.loads(message)  # noqa: S301 - of our own server
+    kept = [_Kept(Entry._make((*about, asked and Asked._make(asked)))) for *about, asked in entries]
     _add_intervals(kept)
     lines = b"".join(line for one in kept for line in one.lines())
     records = b"".join(_record(one) for one in kept if one.columns)
@@ -122,44 +122,50 @@ def write(message: bytes, place: Place) -> Written:
 
 
 class _Kept:
-    """An entry with its columns as lists by name, and what was answered to each row."""
+    """An entry with its columns as lists, what was answered, and its rows as the log tells them."""
 
     def __init__(self, entry: Entry) -> None:
         self.entry, asked = entry, entry.asked
-        self.columns: dict[str, list[Any]] = {}
+        self.columns: list[list[Any]] = []
+        self.outputs: dict[str, npt.NDArray[Any]] = {}
         self.rows: list[dict[str, Any]] = []
-        self.answers: list[float] = []
-        self.interval: list[tuple[float, float]] = []
-        if asked is None or asked.columns is None or asked.outputs is None:
+        self.answers: list[np.float32] = []
+        self.interval: list[tuple[np.float32, np.float32]] = []
+        if asked is None or asked.columns is None:
             return
-        names = [name for name, _ in asked.types]
+        self.outputs = {name: np.frombuffer(held, kind).reshape(shape) for name, kind, shape, held in asked.outputs}
         # A lone plain row is a tuple of its numbers; else there is a column an input.
-        lone = isinstance(asked.columns, tuple)
-        values = [[one] if lone else one if isinstance(one, list) else one.tolist() for one in asked.columns]
-        self.columns = dict(zip(names, values, strict=True))
-        found = self._of_examples() if asked.types[0][1] == tensors.STRING else self.columns
-        told = {name: values for name, values in found.items() if name in _NAMES}
-        self.rows = [dict(zip(told, row, strict=True)) for row in zip(*told.values(), strict=True)] if told else []
-        answered = next((asked.outputs[name] for name in _ANSWERS if name in asked.outputs), None)
+        if isinstance(asked.columns, tuple):
+            self.columns = [[value] for value in asked.columns]
+        else:
+            self.columns = [one if isinstance(one, list) else one.tolist() for one in asked.columns]
+        self.rows = self._rows(asked.types)
+        answered = next((self.outputs[name] for name in _ANSWERS if name in self.outputs), None)
         if answered is not None and answered.shape == (len(self.rows),):
             # As float32 they have fewer digits.
             self.answers = list(answered)
 
-    def _of_examples(self) -> dict[str, list[Any]]:
-        """Return the features of serialized tf.Examples by column; nothing where they are none, or not of one kind."""
-        if len(self.columns) != 1:
-            return {}
+    def _rows(self, types: tuple[tuple[str, int], ...]) -> list[dict[str, Any]]:
+        if types[0][1] == tensors.STRING:
+            return self._of_examples() if len(types) == 1 else []
+        names = [name for name, _ in types]
+        rows = [dict(zip(names, row, strict=True)) for row in zip(*self.columns, strict=True)]
+        if _NAMES.issuperset(names):
+            return rows
+        told = _NAMES.intersection(names)
+        return [{name: row[name] for name in names if name in told} for row in rows] if told else []
+
+    def _of_examples(self) -> list[dict[str, Any]]:
+        """Return the features of serialized tf.Examples; nothing where one of them is none."""
         rows = []
-        for content in next(iter(self.columns.values())):
+        for content in self.columns[0]:
             try:
                 found = example_pb2.Example.FromString(content).features.feature
             except Exception:  # noqa: BLE001 - protobuf's DecodeError, whose place differs between its releases
-                return {}
+                return []
             lists = {name: getattr(found[name], found[name].WhichOneof("kind") or "int64_list").value for name in found}
             rows.append({name: one[0] for name, one in lists.items() if len(one) == 1 and name in _NAMES})
-        if any(row.keys() != rows[0].keys() for row in rows):
-            return {}
-        return {name: [row[name] for row in rows] for name in rows[0]}
+        return rows
 
     def lines(self) -> Iterator[bytes]:
         """Yield a line a row; one alone where no row is told."""
@@ -197,7 +203,7 @@ def _add_intervals(kept: Sequence[_Kept]) -> None:
     tables: dict[int, tuple[Any, list[_Kept]]] = {}
     for one in kept:
         table = one.entry.asked.quantiles if one.entry.asked else None
-        if table is not None and one.answers and all(name in one.rows[0] for name in GROUPED_BY):
+        if table is not None and one.answers and all(name in row for row in one.rows for name in GROUPED_BY):
             tables.setdefault(id(table), (table, []))[1].append(one)
     for table, ones in tables.values():
         columns = {name: np.array([row[name] for one in ones for row in one.rows]) for name in GROUPED_BY}
@@ -209,34 +215,30 @@ def _add_intervals(kept: Sequence[_Kept]) -> None:
 
 
 @functools.lru_cache(64)
-def _request_of(model: str, version: int, signature: str, types: tuple[tuple[str, int], ...]) -> tuple[Any, list[Any]]:
-    """Return a PredictionLog of plain columns that is filled again and again, and its tensors with their values."""
+def _log_of(model: str, version: int, signature: str, types: tuple[tuple[str, int], ...]) -> tuple[Any, list[Any]]:
+    """Return a PredictionLog that is filled again and again, and of each input how many values it has, and these."""
     log = prediction_log_pb2.PredictionLog()
     for spec in (log.predict_log.request.model_spec, log.log_metadata.model_spec):
         spec.name, spec.version.value, spec.signature_name = model, version, signature
-    found = []
-    for name, kind in types:
-        tensor = log.predict_log.request.inputs[name]
-        tensor.dtype = kind
-        found.append((tensor.tensor_shape.dim.add(), tensors.values_of(tensor)))
-    return log, found
+    return log, [tensors.column_of(log.predict_log.request.inputs[name], kind) for name, kind in types]
 
 
 def _record(one: _Kept) -> bytes:
     """Return the TFRecord of a request: length, its checksum, the content, its checksum (tensorflow/core/lib/io)."""
     entry, asked = one.entry, one.entry.asked
     assert asked is not None
-    log, fields = _request_of(entry.model, asked.version, asked.signature, asked.types)
-    for (size, values), column in zip(fields, one.columns.values(), strict=True):
-        size.size = len(column)
+    log, fields = _log_of(entry.model, asked.version, asked.signature, asked.types)
+    for (length, values), column in zip(fields, one.columns, strict=True):
+        length.size = len(column)
         values[:] = column
     log.log_metadata.timestamp_secs = entry.began // 1_000_000_000
-    log.predict_log.response.Clear()
-    for name, output in (asked.outputs or {}).items():
-        tensors.fill(log.predict_log.response.outputs[name], output)
+    response = log.predict_log.response
+    response.Clear()
+    for name, output in one.outputs.items():
+        tensors.fill(response.outputs[name], output)
     content: bytes = log.SerializeToString()
-    length = len(content).to_bytes(8, "little")
-    return length + _checksum(length) + content + _checksum(content)
+    head = len(content).to_bytes(8, "little")
+    return head + _checksum(head) + content + _checksum(content)
 
 
 def _checksum(content: bytes) -> bytes:
@@ -310,13 +312,17 @@ class _Files:
             raise
 
     def _prune(self) -> None:
-        found = sorted(path for path in self._folder.glob(f"*{LINES}"))
-        for path in found[: max(len(found) + 1 - self._place.files, 0)]:
+        found = sorted(self._folder.glob(f"*{LINES}"))
+        too_many = len(found) + 1 - self._place.files
+        for path in found:
+            if too_many <= 0:
+                return
             with contextlib.suppress(OSError):
                 descriptor = os.open(path, os.O_RDONLY)
                 try:
                     if lock_open_file(descriptor):
                         path.unlink()
                         path.with_suffix(RECORDS).unlink(missing_ok=True)
+                        too_many -= 1
                 finally:
                     os.close(descriptor)

@@ -53,16 +53,16 @@ def entry(
     types = tuple((name, TYPES[features.BY_NAME[name].kind]) for name in sent)
     answered = np.array([*answers] or [100.0 + number for number in range(len(rows))], np.float32)
     columns = [[row[name] for row in rows] for name in sent]
-    asked = Asked(
-        version, "serving_all_inputs", "tflite_float32", types, columns, {"cnt": answered}, len(rows), quantiles
-    )
+    outputs = (("cnt", answered.dtype.str, answered.shape, answered.tobytes()),)
+    asked = Asked(version, "serving_all_inputs", "tflite_float32", types, columns, outputs, len(rows), quantiles)
     return Entry(began, 250_000, name, "http", MODEL, code, asked)
 
 
 def write(folder: Path, *entries: Entry, most_bytes: int = 10**8, files: int = 4) -> list[Path]:
     """Write requests as the server's writer does; return the files of lines there are."""
     place = Place(str(folder), most_bytes, files)
-    written = request_log.write(pickle.dumps(list(entries)), place)
+    plain = [(*one[:-1], one.asked and tuple(one.asked)) for one in entries]
+    written = request_log.write(pickle.dumps(plain), place)
     assert not written.problem, written
     return sorted(folder.glob("*.jsonl"))
 

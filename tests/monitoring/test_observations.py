@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -193,3 +197,84 @@ def test_a_folder_may_have_any_name(tmp_path):
     store = ObservationStore(folder / "observations")
     assert store.add(folder / "log", MODEL, NOW).rows == 1
     assert len(store.columns()["answer"]) == 1
+
+
+DYING = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from bike_pipeline.monitoring import observations
+from bike_pipeline.monitoring.observations import ObservationStore
+from tests.monitoring.logged import HOUR, MODEL, NOW
+
+folder, step = Path(sys.argv[1]), int(sys.argv[2])
+steps = iter(range(1000))
+
+def dying(name):
+    real = getattr(observations, name)
+    def call(*arguments, **options):
+        if next(steps) == step:
+            os._exit(9)
+        return real(*arguments, **options)
+    setattr(observations, name, call)
+
+for name in ("_stage", "_sha256", "sync_path", "replace_file", "_parquet"):
+    dying(name)
+store = ObservationStore(folder / "observations")
+store.add(folder / "log", MODEL, NOW)
+store.join_labels(np.array([HOUR, HOUR + 1]), np.array([10.0, 20.0]))
+"""
+
+
+@pytest.mark.slow
+def test_whatever_a_change_is_killed_at_the_state_before_it_is_there_and_again_makes_it_whole(tmp_path):
+    started = tmp_path / "started"
+    write(started / "log", entry("a", ROW))
+    ObservationStore(started / "observations").add(started / "log", MODEL, NOW)
+    label(ObservationStore(started / "observations"), [HOUR], [1])
+    write(started / "log", entry("b", ROW), entry("c", ROW, at=NOW - dt.timedelta(days=1)))
+    killed = 0
+    for step in range(100):
+        folder = tmp_path / str(step)
+        shutil.copytree(started, folder)
+        command = [sys.executable, "-c", DYING, str(folder), str(step)]
+        code = subprocess.run(command, cwd=Path(__file__).parents[2], timeout=120, check=False).returncode
+        store = ObservationStore(folder / "observations")
+        found = store.columns()
+        ids, labels = list(found["request_id"]), {*found["label"]}
+        assert (ids, labels) in [(["a"], {1.0}), (["c", "a", "b"], {1.0}), (["c", "a", "b"], {10.0})]
+        if code == 0:
+            break
+        killed += 1
+        assert code == 9
+        store.add(folder / "log", MODEL, NOW)
+        label(store, [HOUR, HOUR + 1], [10, 20])
+        assert list(store.columns()["request_id"]) == ["c", "a", "b"]
+        assert {*store.columns()["label"]} == {10.0}
+        left = {path.name for path in (folder / "observations").rglob("*") if path.is_file()}
+        assert len(left) == 5, left
+    assert killed > 8
+
+
+def test_rows_take_no_more_memory_than_they_may(tmp_path):
+    log = tmp_path / "log"
+    log.mkdir()
+    one = lines(entry("0123456789abcdef", ROW))[0]
+    with (log / "1.jsonl").open("wb") as file:
+        for number in range(60_000):
+            file.write(one.replace(b"0123456789abcdef", b"%016x" % number))
+    code = (
+        "import resource, sys; from pathlib import Path\n"
+        "from bike_pipeline.monitoring.observations import ObservationStore\n"
+        "from tests.monitoring.logged import MODEL, NOW\n"
+        "store = ObservationStore(Path(sys.argv[1]) / 'observations')\n"
+        "print(store.add(Path(sys.argv[1]) / 'log', MODEL, NOW).rows, len(store.columns()['answer']))\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300, check=False
+    )
+    rows, megabytes = done.stdout.splitlines()[-2:]
+    assert rows == "60000 60000"
+    assert int(megabytes) < 700

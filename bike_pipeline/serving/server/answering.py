@@ -16,14 +16,13 @@ import numpy as np
 from google.protobuf.json_format import MessageToDict
 
 from bike_pipeline.serving.protos import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
-from bike_pipeline.serving.request_log import Asked, Entry
 from bike_pipeline.serving.security.limits import SMALL, check_json, check_rows, take_rows
 from bike_pipeline.serving.server import examples_api, json_format, json_values, tensors
 from bike_pipeline.serving.server.json_format import Format
 from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.model_versions import ModelVersions
 from bike_pipeline.serving.server.parsing import Parsing
-from bike_pipeline.serving.server.request_log import RequestLog
+from bike_pipeline.serving.server.request_log import Kept, RequestLog
 from bike_pipeline.serving.server.served_version import ServedVersion
 from bike_pipeline.serving.server.tensors import DEFAULT_SIGNATURE, Array, Column, Columns, Outputs, Signature
 from bike_pipeline.serving.statuses import Code, StatusError, invalid
@@ -45,7 +44,7 @@ class Counted:
         self._model = model if model in answers.versions.models else "unknown"
         self._log = answers.log if answers.log is not None and answers.log.takes() else None
         self._request_id = request_id
-        self._asked: list[Asked] = []
+        self._asked: list[Kept] = []
         self._began = time.perf_counter_ns()
 
     def __enter__(self) -> Counted:
@@ -69,7 +68,7 @@ class Counted:
                 # A request of several tasks is told as one of each.
                 name = f"{self._request_id}.{number}" if number else self._request_id
                 began = time.time_ns() - took
-                self._log.add(Entry(began, took, name, protocol, self._model, code.name, asked))
+                self._log.add((began, took, name, protocol, self._model, code.name, asked))
 
 
 class Answering:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import pickle
 import subprocess
 import sys
@@ -29,9 +30,12 @@ _log = logging.getLogger(__name__)
 class Parsing:
     """One process, started by the first large message; jobs wait for each other in a thread."""
 
-    def __init__(self, timeout_seconds: float) -> None:
-        """Start nothing yet; a message that takes longer than that ends the process, which begins anew."""
-        self._timeout = timeout_seconds
+    def __init__(self, timeout_seconds: float, niceness: int = 0) -> None:
+        """Start nothing yet; a message that takes longer than that ends the process, which begins anew.
+
+        The nicer it is, up to 19, the more it leaves of a busy processor to others.
+        """
+        self._timeout, self._niceness = timeout_seconds, niceness
         self._thread = ThreadPoolExecutor(1, "parsing")
         self._child: tuple[subprocess.Popen[bytes], Connection] | None = None
 
@@ -54,7 +58,7 @@ class Parsing:
         """Return whether the function succeeded, and what it returned or raised."""
         try:
             if self._child is None or self._child[0].poll() is not None:
-                self._child = _started()
+                self._child = _started(self._niceness)
             _, jobs = self._child
             jobs.send_bytes(job)
             jobs.send_bytes(content)
@@ -77,13 +81,13 @@ class Parsing:
         return process.wait()
 
 
-def _started() -> tuple[subprocess.Popen[bytes], Connection]:
+def _started(niceness: int) -> tuple[subprocess.Popen[bytes], Connection]:
     ours, its = Pipe()
     with its:
         # Whatever else it prints belongs to the log. The terminal's Ctrl-C is for the server, which ends the process
         # when it is done.
         process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(its.fileno())],
+            [sys.executable, "-m", __name__, str(its.fileno()), str(niceness)],
             stdin=subprocess.DEVNULL,
             stdout=2,
             pass_fds=[its.fileno()],
@@ -107,8 +111,9 @@ def _answer(job: bytes, message: bytes) -> bytes:
 
 
 def main() -> None:
-    """Answer the jobs of the connection whose number is given, until it ends."""
+    """Answer the jobs of the connection whose number is given, as nice as that is, until it ends."""
     jobs = Connection(int(sys.argv[1]))
+    os.nice(int(sys.argv[2]))
     # Parsing makes no cycles; looking for some takes longer than the parsing.
     gc.disable()
     with contextlib.suppress(EOFError, ConnectionError):

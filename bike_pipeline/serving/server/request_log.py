@@ -14,11 +14,11 @@ import pickle
 import random
 import re
 import secrets
-from collections import deque
 from pathlib import Path
+from typing import Any
 
 from bike_pipeline.serving import request_log
-from bike_pipeline.serving.request_log import Asked, Entry, Place, Written
+from bike_pipeline.serving.request_log import Asked, Place, Written
 from bike_pipeline.serving.server import tensors
 from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.parsing import Parsing
@@ -35,6 +35,9 @@ _MOST_WAITING, _BATCH = 16_384, 128
 _SECONDS = 0.2
 # Bytes of strings, which are serialized tf.Examples, that are kept of a request.
 _MOST_TEXT = 1 << 20
+# The fields of `Asked` and `Entry` as a plain tuple: others take several times as long to make and to hand over.
+Kept = tuple[Any, ...]
+_ROWS = Asked._fields.index("rows")
 _ids = itertools.count(1)
 _PREFIX = secrets.token_hex(6)
 _log = logging.getLogger(__name__)
@@ -52,36 +55,38 @@ class RequestLog:
         """Prepare it; nothing is written, and no process started, before the first request."""
         self._settings, self._rows = settings, metrics.request_log_rows
         self._place = Place(str(folder), int(settings.file_megabytes * 1e6), settings.files)
-        self._waiting: deque[Entry] = deque()
-        self._writer = Parsing(timeout_seconds)
+        self._waiting: list[Kept] = []
+        # Whoever answers, and whoever asks from the same machine, goes before.
+        self._writer = Parsing(timeout_seconds, niceness=19)
         self._problem, self._dropped = "", 0
 
     def takes(self) -> bool:
         """Return whether the next request is one of the sample."""
         return self._settings.sample >= 1.0 or random.random() < self._settings.sample  # noqa: S311
 
-    def asked(self, version: ServedVersion, signature: Signature, columns: Columns, outputs: Outputs) -> Asked:
-        """Return what is kept of a request that was answered: at most so many of its rows."""
+    def asked(self, version: ServedVersion, signature: Signature, columns: Columns, outputs: Outputs) -> Kept:
+        """Return what is kept of a request that was answered, as of `Asked`: at most so many of its rows."""
         about = (version.number, signature.name, version.batchers[signature.name].backend.name, signature.types)
         if isinstance(columns, tuple):
-            return Asked(*about, columns, outputs, 1, version.loaded.quantiles)
+            return *about, columns, _plain(outputs), 1, version.loaded.quantiles
         most, rows = self._settings.rows_per_request, tensors.rows_of(columns, signature)
         kept = [column[:most] for column in columns.values()] if rows else []
         plain = all(isinstance(one, list) or one.ndim == 1 for one in kept)
         if not rows or not plain or _text_of(signature, kept) > _MOST_TEXT:
-            return Asked(*about, None, None, 0, None)
+            return *about, None, (), 0, None
         if rows > most:
             self._rows.add(("left_out",), rows - most)
             outputs = {name: values[:most] for name, values in outputs.items()}
-        return Asked(*about, kept, outputs, min(rows, most), version.loaded.quantiles)
+        return *about, kept, _plain(outputs), min(rows, most), version.loaded.quantiles
 
-    def add(self, entry: Entry) -> None:
-        """Take an answered request, or count it as dropped if too many wait."""
-        if len(self._waiting) >= _MOST_WAITING:
-            self._rows.add(("dropped",), _rows_of(entry))
-            self._tell(f"more than {_MOST_WAITING:,} requests wait to be written", _rows_of(entry))
-        else:
+    def add(self, entry: Kept) -> None:
+        """Take a request, as of `Entry`, or count it as dropped if too many wait."""
+        if len(self._waiting) < _MOST_WAITING:
             self._waiting.append(entry)
+            return
+        rows = _rows_of(entry)
+        self._rows.add(("dropped",), rows)
+        self._tell(f"more than {_MOST_WAITING:,} requests wait to be written", rows)
 
     async def run(self) -> None:
         """Hand over what waits, until cancelled."""
@@ -100,20 +105,21 @@ class RequestLog:
     async def _hand_over(self) -> None:
         # What comes meanwhile has its turn later: under load this ends, too.
         for _ in range(0, len(self._waiting), _BATCH):
-            batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
-            rows = sum(map(_rows_of, batch))
+            batch = self._waiting[:_BATCH]
+            del self._waiting[:_BATCH]
             try:
                 content = pickle.dumps(batch, pickle.HIGHEST_PROTOCOL)
                 written: Written = await self._writer.run(request_log.write, content, self._place)
                 problem = written.problem
             except asyncio.CancelledError:
-                self._rows.add(("dropped",), rows)
+                self._rows.add(("dropped",), sum(map(_rows_of, batch)))
                 raise
             except StatusError as error:
                 problem = error.message
             except Exception as error:  # noqa: BLE001 - whatever the writer raises costs lines, never requests
                 _log.exception("a batch of the request log cannot be written")
                 problem = type(error).__name__
+            rows = sum(map(_rows_of, batch))
             self._rows.add(("dropped" if problem else "logged",), rows)
             self._tell(problem, rows)
 
@@ -129,8 +135,15 @@ class RequestLog:
         self._problem = problem
 
 
-def _rows_of(entry: Entry) -> int:
-    return max(entry.asked.rows, 1) if entry.asked else 1
+def _plain(outputs: Outputs) -> tuple[tuple[str, str, tuple[int, ...], bytes], ...]:
+    return tuple(
+        [(name, one.dtype.str, one.shape, one.tobytes()) for name, one in outputs.items() if one.dtype.kind in "biufc"]
+    )
+
+
+def _rows_of(entry: Kept) -> int:
+    asked = entry[-1]
+    return max(asked[_ROWS], 1) if asked else 1
 
 
 def _text_of(signature: Signature, columns: list[tensors.Column]) -> int:

@@ -282,9 +282,10 @@ def unfitting(columns: Columns, signature: Signature) -> StatusError:
     return invalid(f"Tensor name: {name} has inconsistent batch size: {length} expecting: {first[1]}")
 
 
-def values_of(proto: Any) -> Any:
-    """Return the list of a TensorProto that holds values of its type."""
-    return getattr(proto, _KINDS[proto.dtype][1])
+def column_of(proto: Any, dtype: int) -> tuple[Any, Any]:
+    """Make an empty TensorProto one of a column; return the dimension that is its length, and the list of values."""
+    proto.dtype = dtype
+    return proto.tensor_shape.dim.add(), getattr(proto, _KINDS[dtype][1])
 
 
 def fill(proto: Any, array: Array) -> None:
