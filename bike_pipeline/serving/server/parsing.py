@@ -30,12 +30,12 @@ _log = logging.getLogger(__name__)
 class Parsing:
     """One process, started by the first large message; jobs wait for each other in a thread."""
 
-    def __init__(self, timeout_seconds: float, niceness: int = 0) -> None:
+    def __init__(self, timeout_seconds: float, niceness: int = 0, does: str = "parses large messages") -> None:
         """Start nothing yet; a message that takes longer than that ends the process, which begins anew.
 
-        The nicer it is, up to 19, the more it leaves of a busy processor to others.
+        The nicer it is, up to 19, the more it leaves of a busy processor to others. `does` tells what ended.
         """
-        self._timeout, self._niceness = timeout_seconds, niceness
+        self._timeout, self._niceness, self._does = timeout_seconds, niceness, does
         self._thread = ThreadPoolExecutor(1, "parsing")
         self._child: tuple[subprocess.Popen[bytes], Connection] | None = None
 
@@ -66,7 +66,7 @@ class Parsing:
                 return jobs.recv()
         except (EOFError, OSError):
             code = self._end()
-            _log.warning("the process that parses large messages ended (exit code %s); the next one starts it", code)
+            _log.warning("the process that %s ended (exit code %s); the next one starts it", self._does, code)
             message = "The request could not be parsed; try again, or send several smaller ones."
             return False, StatusError(Code.UNAVAILABLE, message)
         self._end()

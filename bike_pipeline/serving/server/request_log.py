@@ -57,7 +57,7 @@ class RequestLog:
         self._place = Place(str(folder), int(settings.file_megabytes * 1e6), settings.files)
         self._waiting: list[Kept] = []
         # Whoever answers, and whoever asks from the same machine, goes before.
-        self._writer = Parsing(timeout_seconds, niceness=19)
+        self._writer = Parsing(timeout_seconds, niceness=19, does="writes the request log")
         self._problem, self._dropped = "", 0
 
     def takes(self) -> bool:
@@ -114,8 +114,8 @@ class RequestLog:
             except asyncio.CancelledError:
                 self._rows.add(("dropped",), sum(map(_rows_of, batch)))
                 raise
-            except StatusError as error:
-                problem = error.message
+            except StatusError:
+                problem = "the process that writes it ended or took too long"
             except Exception as error:  # noqa: BLE001 - whatever the writer raises costs lines, never requests
                 _log.exception("a batch of the request log cannot be written")
                 problem = type(error).__name__

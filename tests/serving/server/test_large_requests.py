@@ -169,7 +169,7 @@ def test_a_claimed_size_makes_nothing(server, size):
 def test_the_process_that_parses_begins_anew_where_it_ended_and_ends_with_its_server(simple_models, tmp_path):
     push(tmp_path / "models", simple_models[1], 1)
     body = json.dumps({"instances": [row(8, 0.5)] * 999})
-    with running_server(tmp_path / "models", tmp_path / "workspace") as running:
+    with running_server(tmp_path / "models", tmp_path / "workspace", "monitoring.request_log.enabled=false") as running:
         assert parsers(running) == []
         assert asked(running, json.dumps({"instances": [row(8, 0.5)]}))[0] == 200
         assert parsers(running) == [], "small requests need no other process"
@@ -188,7 +188,7 @@ def test_the_process_that_parses_begins_anew_where_it_ended_and_ends_with_its_se
 
 def test_it_ends_also_where_its_server_is_killed(simple_models, tmp_path):
     push(tmp_path / "models", simple_models[1], 1)
-    with running_server(tmp_path / "models", tmp_path / "workspace") as running:
+    with running_server(tmp_path / "models", tmp_path / "workspace", "monitoring.request_log.enabled=false") as running:
         assert asked(running, json.dumps({"instances": [row(8, 0.5)] * 999}))[0] == 200
         (parser,) = parsers(running)
         running.process.kill()

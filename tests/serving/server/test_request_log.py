@@ -60,7 +60,8 @@ def outcomes(running):
     """Return how many rows the log took, by what became of them."""
     with urllib.request.urlopen(f"http://{running.rest}/monitoring/prometheus/metrics") as response:
         text = response.read().decode()
-    return {name: int(n) for name, n in re.findall(r'bike_request_log_rows_total\{outcome="(\w+)"\} (\d+)', text)}
+    found = re.findall(r'bike_request_log_rows_total\{outcome="(\w+)"\} (\d+)', text)
+    return {name: int(count) for name, count in found if count != "0"}
 
 
 def test_every_protocol_and_signature_is_logged_and_each_answer_says_its_name(models, tmp_path):
@@ -239,7 +240,7 @@ def test_more_requests_than_may_wait_are_dropped_and_counted(tmp_path):
     log = RequestLog(RequestLogSettings(), tmp_path, metrics, 30.0)
     for _ in range(_MOST_WAITING + 5):
         log.add((0, 0, "a", "http", MODEL, "OK", None))
-    assert [*metrics.request_log_rows.lines()][1:] == ['bike_request_log_rows_total{outcome="dropped"} 5']
+    assert 'bike_request_log_rows_total{outcome="dropped"} 5' in [*metrics.request_log_rows.lines()]
 
 
 @pytest.mark.parametrize(("sample", "expected"), [(1.0, (1, 1)), (0.0, (0, 0)), (0.25, (0.2, 0.3))])
