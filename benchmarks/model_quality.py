@@ -1,11 +1,12 @@
-"""How good the model is: the served model and gradient-boosted trees of four libraries on five protocols, in one run.
+"""How good the model is: the served model and gradient-boosted trees of four libraries on six protocols, in one run.
 
 The served model is this project's own transforms, architecture and training with the settings of configs/base.yaml, for
 three seeds (P5: one). The peers run in an environment of their own and choose columns and objective inside the training
 rows. Exit code 1 if the served model misses what it must reach, or any peer of the run is better. What the same models
 answer a client that sends no optional input is a row of its own, which is not judged. What they answer with labels that
 come 1, 7 and 14 days late has limits of its own and no peer. Intervals of 90 % are judged by their score, and by the
-share of labels that they hold, overall and on each slice of the gate.
+share of labels that they hold, overall and on each slice of the gate. One hour ahead (P6) the served model is asked
+with the labels of the last 24 hours, as the peers are; it has no limits there but the best peer's scores.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,18 +27,20 @@ import numpy as np
 
 from benchmarks import plots
 from benchmarks.processes import ROOT
-from benchmarks.quality import later_labels, served
+from benchmarks.quality import hour_ahead, later_labels, served
+from benchmarks.quality.hour_ahead import QuantileScores
 from benchmarks.quality.later_labels import Intervals
-from benchmarks.quality.protocols import FORWARD, Array, Split, Table, inner_splits, read, splits
-from benchmarks.quality.scores import Scores, Verdict, mean, scores, verdicts
+from benchmarks.quality.protocols import FORWARD, HOUR_AHEAD, Array, Split, Table, inner_splits, read, splits
+from benchmarks.quality.scores import NO_LIMIT, Scores, Verdict, mean, scores, verdicts
 
 if TYPE_CHECKING:
     from bike_pipeline.settings.training import TrainingSettings
 
-PROTOCOLS = ("P1", "P2", "P3", "P4", "P5")
+PROTOCOLS = ("P1", "P2", "P3", "P4", "P5", HOUR_AHEAD)
 SEEDS = (20110101, 20110102, 20110103)
 SERVED = "served model"
 REQUIRED_ONLY = "served model, without the optional inputs"
+LAST_DAY = "served model, last 24 hours known"
 # What makes the environment of each kind of peers.
 TARGETS = {"peers": "benchmark-quality", "automl": "benchmark-automl"}
 
@@ -51,7 +55,8 @@ def run_peers(python: str, peers: str, data: Path, protocols: Sequence[str]) -> 
     with tempfile.TemporaryDirectory(prefix="bike-quality-") as folder:
         out = Path(folder) / "peers.jsonl"
         command = [python, "-m", f"benchmarks.quality.{peers}", "--data", str(data), "--out", str(out), *protocols]
-        if subprocess.run(command, cwd=ROOT, check=False).returncode:
+        # A thread each, as the served model's trees have: some libraries have no setting for it.
+        if subprocess.run(command, cwd=ROOT, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}).returncode:
             raise SystemExit(f"error: the {peers} did not run; `make {TARGETS[peers]}` makes their environment")
         return [json.loads(line) for line in out.read_text().splitlines()]
 
@@ -64,11 +69,13 @@ class Served:
         scores: of each seed, by row of the table: `SERVED`, `REQUIRED_ONLY`, and with labels that come late.
         seconds: of processor, for a training.
         intervals: those of the first seed; None where the protocol has none.
+        quantiles: (rows, quantiles) of the first seed by row of the table; one hour ahead alone.
     """
 
     scores: dict[str, list[Scores]]
     seconds: float
     intervals: Intervals | None = None
+    quantiles: dict[str, Array] = field(default_factory=dict)
 
 
 def fed_back(late: int) -> str:
@@ -79,7 +86,7 @@ def fed_back(late: int) -> str:
 def run_served(table: Table, protocol: str, settings: TrainingSettings) -> Served:
     """Return what the served model does; all rows are of the same trained models."""
     parts, seconds, found = splits(table, protocol), [], dict[str, list[Scores]]()
-    training, intervals = settings.model_dump(mode="json"), None
+    training, intervals, quantiles = settings.model_dump(mode="json"), None, dict[str, Array]()
     for seed in SEEDS[:1] if protocol == "P5" else SEEDS:
         answers = [served.answers(table, split, training, seed) for split in parts]
         rentals = [a.rentals.tolist() for a in answers]
@@ -87,13 +94,18 @@ def run_served(table: Table, protocol: str, settings: TrainingSettings) -> Serve
         for of, late in later_labels.LIMITS:
             if of == protocol:
                 rows[fed_back(late)] = later_labels.fed_back(table, parts, rentals, settings.feedback, late)
+        if protocol == HOUR_AHEAD:
+            by_days, last_day = hour_ahead.answers(table, parts[0].test, rentals[0], settings.feedback)
+            for name, moved in ((fed_back(1), by_days), (LAST_DAY, last_day)):
+                rows[name] = [moved.rentals.tolist()]
+                quantiles.setdefault(name, moved.quantiles)
         for name, values in rows.items():
             found.setdefault(name, []).append(of_splits(table, parts, values))
         seconds.append(sum(a.seconds for a in answers))
         print(f"{protocol} {SERVED}, seed {seed}: RMSE {found[SERVED][-1].rmse:.1f}", file=sys.stderr)
         if intervals is None and protocol in later_labels.INTERVAL_SCORES:
             intervals = _intervals(table, protocol, parts[0], answers[0].rentals, settings)
-    return Served(found, float(np.mean(seconds)), intervals)
+    return Served(found, float(np.mean(seconds)), intervals, quantiles)
 
 
 def _intervals(table: Table, protocol: str, split: Split, rentals: Array, settings: TrainingSettings) -> Intervals:
@@ -118,7 +130,7 @@ def table_of(protocol: str, rows: dict[str, tuple[Scores, str, float]]) -> str:
 def judged_of(protocol: str, rows: dict[str, Scores]) -> list[Verdict]:
     """Return the verdicts on the served model among a protocol's rows: all that are not its own are its peers."""
     peers = {name: result for name, result in rows.items() if not name.startswith(SERVED)}
-    found = verdicts(protocol, rows.get(SERVED), peers)
+    found = verdicts(protocol, rows.get(LAST_DAY if protocol == HOUR_AHEAD else SERVED), peers)
     for (of, late), (must, goal) in later_labels.LIMITS.items():
         if of == protocol:
             figure = rows[name].rmse if (name := fed_back(late)) in rows else math.nan
@@ -140,6 +152,37 @@ def judged_intervals(protocol: str, intervals: Intervals | None) -> list[Verdict
         ("worst slice's", worst, slices),
     )
     return [Verdict(f"{protocol} {name}", value, most, most, None, needs_peer=False) for name, value, most in judged]
+
+
+def scores_of_quantiles(table: Table, found: Mapping[str, Array]) -> dict[str, QuantileScores]:
+    """Return how the quantiles of each contestant did one hour ahead, on the rows that all have quantiles of."""
+    if not found:
+        return {}
+    (split,) = splits(table, HOUR_AHEAD)
+    known = np.all([np.isfinite(quantiles).all(axis=1) for quantiles in found.values()], axis=0)
+    return {name: hour_ahead.quantile_scores(table, split.test, quantiles, known) for name, quantiles in found.items()}
+
+
+def judged_quantiles(found: Mapping[str, QuantileScores]) -> list[Verdict]:
+    """Return the verdicts on the served model's quantiles one hour ahead."""
+    own = found.get(LAST_DAY)
+    peers = {name: result for name, result in found.items() if not name.startswith(SERVED)}
+    judged = []
+    for place, score in enumerate(("pinball", "interval score")):
+        figures = {name: (one.pinball, one.intervals.score)[place] for name, one in peers.items()}
+        best = min(figures.items(), key=lambda peer: peer[1]) if figures else None
+        figure = math.nan if own is None else (own.pinball, own.intervals.score)[place]
+        judged.append(Verdict(f"{HOUR_AHEAD} {score}", figure, *NO_LIMIT, best))
+    error, most = math.nan if own is None else abs(own.intervals.coverage - 0.9), later_labels.COVERAGE_ERROR
+    return [*judged, Verdict(f"{HOUR_AHEAD} coverage error", error, most, most, None, needs_peer=False)]
+
+
+def quantile_table(found: Mapping[str, QuantileScores]) -> str:
+    """Return the quantiles of each contestant one hour ahead as a table, best pinball loss first."""
+    lines = [f"{HOUR_AHEAD + ', quantiles':41} {'pinball':>8} {'coverage':>9} {'width':>7} {'score':>7}"]
+    for name, (pinball, one) in sorted(found.items(), key=lambda item: item[1].pinball):
+        lines.append(f"{name:41} {pinball:8.2f} {one.coverage:9.1%} {one.width:7.1f} {one.score:7.1f}")
+    return "\n".join(lines)
 
 
 def interval_table(found: Mapping[str, Intervals | None]) -> str:
@@ -187,16 +230,23 @@ def main() -> None:
         protocol: {name: (mean(every), "its own", one.seconds) for name, every in one.scores.items()}
         for protocol, one in own.items()
     }
+    quantiles = {name: rows for one in own.values() for name, rows in one.quantiles.items()}
     for peer in run_peers(args.peers_python, args.peers, EMBEDDED_FILE, protocols):
         parts = splits(table, peer["protocol"])
         result = of_splits(table, parts, peer["answers"])
         found[peer["protocol"]][peer["name"]] = (result, peer["recipe"], peer["seconds"])
+        if peer["quantiles"]:
+            quantiles[peer["name"]] = np.asarray(peer["quantiles"])
     judged = []
     for protocol in protocols:
         print(f"\n{table_of(protocol, found[protocol])}")
         judged += judged_of(protocol, {name: result for name, (result, _, _) in found[protocol].items()})
         judged += judged_intervals(protocol, own[protocol].intervals)
     print(f"\n{interval_table({protocol: one.intervals for protocol, one in own.items()})}")
+    of_quantiles = scores_of_quantiles(table, quantiles)
+    if HOUR_AHEAD in protocols:
+        print(f"\n{quantile_table(of_quantiles)}")
+        judged += judged_quantiles(of_quantiles)
     print(f"\n{verdict_table(judged)}")
     if args.json:
         figures = {
@@ -207,9 +257,13 @@ def main() -> None:
         }
         seeds = {protocol: [asdict(score) for score in one.scores[SERVED]] for protocol, one in own.items()}
         intervals = {protocol: one.intervals and asdict(one.intervals) for protocol, one in own.items()}
+        ahead = {name: {"pinball": one.pinball, **asdict(one.intervals)} for name, one in of_quantiles.items()}
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(
-            json.dumps({"scores": figures, "served_by_seed": seeds, "intervals": intervals}, indent=1) + "\n"
+            json.dumps(
+                {"scores": figures, "served_by_seed": seeds, "intervals": intervals, "quantiles": ahead}, indent=1
+            )
+            + "\n"
         )
     if args.plot:
         plots.draw_quality({p: {n: s.rmse for n, (s, _, _) in rows.items()} for p, rows in found.items()}, args.plot)

@@ -28,8 +28,8 @@ def sun_elevation(day_of_year: Array, hour: Array) -> Array:
     return sine
 
 
-def _past(table: Table, name: str, hours: int) -> Array:
-    """Return the mean of a column over the `hours` before each row; the row's own value where none of them is there."""
+def past(table: Table, name: str, hours: int, otherwise: Array) -> Array:
+    """Return the mean of a column over the `hours` before each row; `otherwise` where none of them is there."""
     time = (table["dteday"] * 24 + table["hr"]).astype(np.int64)
     start = int(time[0])
     known, total = np.zeros(int(time[-1]) - start + 2), np.zeros(int(time[-1]) - start + 2)
@@ -38,8 +38,22 @@ def _past(table: Table, name: str, hours: int) -> Array:
     end = time - start
     begin = np.maximum(end - hours, 0)
     count = known[end] - known[begin]
-    mean: Array = np.where(count > 0, (total[end] - total[begin]) / np.maximum(count, 1), table[name])
+    mean: Array = np.where(count > 0, (total[end] - total[begin]) / np.maximum(count, 1), otherwise)
     return mean
+
+
+def last_day(table: Table) -> tuple[Table, Array]:
+    """Return the labels of the 24 hours before each row by name, NaN where there is none, and 1 + their mean.
+
+    Where none of the 24 is there, that mean is the label's of the hour before, whenever it was.
+    """
+    time = (table["dteday"] * 24 + table["hr"]).astype(np.int64)
+    lags: Table = {}
+    for lag in range(1, 25):
+        places = np.searchsorted(time, time - lag)
+        lags[f"rentals_{lag}h_ago"] = np.where(time[places] == time - lag, table["cnt"][places], np.nan)
+    before = np.concatenate([[0.0], table["cnt"][:-1]])
+    return lags, 1.0 + past(table, "cnt", 24, before)
 
 
 def enriched(table: Table) -> Table:
@@ -60,12 +74,12 @@ def enriched(table: Table) -> Table:
         "sun": sun_elevation(day_of_year, hour),
         "day_type": kind.astype(np.float64),
         "hour_day_type": kind * 24 + hour,
-        "weather_past_1": _past(table, "weathersit", 1),
-        "weather_past_3": _past(table, "weathersit", 3),
-        "hum_past_3": _past(table, "hum", 3),
-        "temp_past_3": _past(table, "temp", 3),
-        "temp_past_24": _past(table, "temp", 24),
-        "wind_past_3": _past(table, "windspeed", 3),
+        "weather_past_1": past(table, "weathersit", 1, table["weathersit"]),
+        "weather_past_3": past(table, "weathersit", 3, table["weathersit"]),
+        "hum_past_3": past(table, "hum", 3, table["hum"]),
+        "temp_past_3": past(table, "temp", 3, table["temp"]),
+        "temp_past_24": past(table, "temp", 24, table["temp"]),
+        "wind_past_3": past(table, "windspeed", 3, table["windspeed"]),
     }
     return {**{name: table[name] for name in RAW}, **made}
 

@@ -3,6 +3,8 @@
 `python -m benchmarks.quality.peers --out FILE PROTOCOL…` runs in an environment that has the libraries (see `make
 benchmark-quality`), and writes the answers of each peer to each split. The first peer takes the raw columns and no
 choice: what an afternoon gives. Where a library's choice is another, it runs with the columns that suit the test, too.
+One hour ahead each has the labels of the 24 hours before as columns, and a model by its own quantile loss for each
+quantile.
 """
 
 from __future__ import annotations
@@ -18,18 +20,40 @@ from typing import Any
 import numpy as np
 
 from benchmarks.quality import columns
-from benchmarks.quality.protocols import FORWARD, Array, Rows, Split, Table, inner_splits, read, splits
+from benchmarks.quality.protocols import (
+    FORWARD,
+    HOUR_AHEAD,
+    QUANTILES,
+    Array,
+    Rows,
+    Split,
+    Table,
+    inner_splits,
+    read,
+    splits,
+)
 
 SEED = 20110101
 UNTUNED = "LightGBM, raw columns"
-# Columns, label without growth, and whether the label is log(1 + rentals) (else Poisson).
+# Columns, what the label is divided by, and whether it is log(1 + rentals) (else Poisson).
 RECIPES = {
-    "raw": ("raw", False, False),
-    "enriched": ("enriched", False, False),
-    "enriched, log": ("enriched", False, True),
-    "detrended": ("detrended", True, False),
-    "detrended, log": ("detrended", True, True),
+    "raw": ("raw", None, False),
+    "enriched": ("enriched", None, False),
+    "enriched, log": ("enriched", None, True),
+    "detrended": ("detrended", "growth", False),
+    "detrended, log": ("detrended", "growth", True),
 }
+HOUR_AHEAD_RECIPES = {
+    "last day": ("last day", None, False),
+    "last day, log": ("last day", None, True),
+    "over last day": ("last day", "last day", False),
+    "over last day, log": ("last day", "last day", True),
+}
+
+
+def recipes_of(protocol: str) -> dict[str, tuple[str, str | None, bool]]:
+    """Return the recipes that a protocol chooses among."""
+    return HOUR_AHEAD_RECIPES if protocol == HOUR_AHEAD else RECIPES
 
 
 def _lightgbm(log: bool, seed: int) -> Any:
@@ -75,21 +99,59 @@ MAKERS: dict[str, Callable[[bool, int], Any]] = {
 }
 
 
+def _quantile_lightgbm(level: float, seed: int) -> Any:
+    return _lightgbm(log=True, seed=seed).set_params(objective="quantile", alpha=level)
+
+
+def _quantile_xgboost(level: float, seed: int) -> Any:
+    return _xgboost(log=True, seed=seed).set_params(objective="reg:quantileerror", quantile_alpha=level)
+
+
+def _quantile_catboost(level: float, seed: int) -> Any:
+    return _catboost(log=True, seed=seed).set_params(loss_function=f"Quantile:alpha={level}")
+
+
+def _quantile_histogram(level: float, seed: int) -> Any:
+    return _histogram(log=True, seed=seed).set_params(loss="quantile", quantile=level)
+
+
+QUANTILE_MAKERS: dict[str, Callable[[float, int], Any]] = {
+    "LightGBM": _quantile_lightgbm,
+    "XGBoost": _quantile_xgboost,
+    "CatBoost": _quantile_catboost,
+    "HistGradientBoosting": _quantile_histogram,
+}
+
+
 class Bench:
     """The data set, ready for any split."""
 
     def __init__(self, table: Table) -> None:
         """Make the columns that depend on no split."""
         self.table, self.made = table, columns.enriched(table)
+        self.lags, self.last_day = columns.last_day(table)
 
     def answers(self, maker: Callable[[bool, int], Any], recipe: str, split: Split) -> Array:
         """Return the rentals that a model of the recipe expects in the test rows, trained on the others."""
-        chosen, detrend, log = RECIPES[recipe]
-        names = columns.RAW if chosen == "raw" else [n for n in self.made if chosen != "detrended" or n != "yr"]
+        return self._answers(maker((RECIPES | HOUR_AHEAD_RECIPES)[recipe][2], SEED), recipe, split)
+
+    def quantiles(self, maker: Callable[[float, int], Any], recipe: str, split: Split) -> Array:
+        """Return the `QUANTILES` that models of the recipe expect in the test rows, (rows, quantiles), rising."""
+        return np.sort(np.column_stack([self._answers(maker(q, SEED), recipe, split) for q in QUANTILES]), axis=1)
+
+    def _answers(self, model: Any, recipe: str, split: Split) -> Array:
+        chosen, divided_by, log = (RECIPES | HOUR_AHEAD_RECIPES)[recipe]
+        names = columns.RAW if chosen == "raw" else [n for n in self.made if chosen == "enriched" or n != "yr"]
         matrix = np.column_stack([self.made[name] for name in names])
-        level = columns.growth(self.table, self.made, split.train) if detrend else np.ones(len(matrix))
+        level = np.ones(len(matrix))
+        if divided_by == "growth":
+            level = columns.growth(self.table, self.made, split.train)
+        elif divided_by == "last day":
+            level = self.last_day / self.last_day[split.train].mean()
+        if chosen == "last day":
+            lags = np.column_stack([*self.lags.values(), self.last_day])
+            matrix = np.hstack([matrix, lags / level[:, None]])
         label = (self.table["cnt"] / level)[split.train]
-        model = maker(log, SEED)
         model.fit(matrix[split.train], np.log1p(label) if log else label)
         found = np.asarray(model.predict(matrix[split.test]), np.float64)
         rentals: Array = np.maximum(np.expm1(found) if log else found, 0.0) * level[split.test]
@@ -100,7 +162,7 @@ class Bench:
         inner = inner_splits(self.table, protocol, train)
         errors = {
             recipe: float(np.mean([_rmse(self.table["cnt"][s.test], self.answers(maker, recipe, s)) for s in inner]))
-            for recipe in RECIPES
+            for recipe in recipes_of(protocol)
         }
         return dict(sorted(errors.items(), key=lambda item: item[1]))
 
@@ -114,22 +176,27 @@ def run(table: Table, protocol: str) -> Iterator[dict[str, Any]]:
     bench = Bench(table)
     parts = splits(table, protocol)
     fixed = "detrended" if protocol in FORWARD else "enriched"
-    for name, maker in [(UNTUNED, _lightgbm), *MAKERS.items()]:
+    makers = MAKERS if protocol == HOUR_AHEAD else {UNTUNED: _lightgbm, **MAKERS}
+    for name, maker in makers.items():
         began = time.process_time()
         # A choice for all splits: that of the first one's training rows, which are rows of every other, too.
         inner = {"raw": float("nan")} if name == UNTUNED else bench.chosen(maker, protocol, parts[0].train)
         choice_seconds = time.process_time() - began
         chosen = next(iter(inner))
         recipes = {name: chosen}
-        if name != UNTUNED and chosen != fixed:
+        if name != UNTUNED and protocol != HOUR_AHEAD and chosen != fixed:
             # What the test years are known to reward, whatever the training rows say of it.
             recipes[f"{name}, {fixed}"] = fixed
         for contestant, recipe in recipes.items():
             began = time.process_time()
             found = [bench.answers(maker, recipe, split).tolist() for split in parts]
+            seconds = time.process_time() - began
+            quantiles = None
+            if protocol == HOUR_AHEAD:
+                quantiles = bench.quantiles(QUANTILE_MAKERS[name], recipe, parts[0]).tolist()
             yield {
                 "protocol": protocol, "name": contestant, "recipe": recipe, "inner": inner, "answers": found,
-                "choice_seconds": choice_seconds, "seconds": time.process_time() - began,
+                "quantiles": quantiles, "choice_seconds": choice_seconds, "seconds": seconds,
             }  # fmt: skip
 
 

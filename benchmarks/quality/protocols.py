@@ -2,7 +2,8 @@
 
 P1 trains on 2011 and tests on 2012; P2 tests on the last fifth; P3 is Kaggle's split (days 1-19 of each month train,
 the others test); P4 draws a fifth at random, as scikit-learn's `train_test_split(…, random_state=42)` does; P5 tests
-each month of 2012 on a model of everything before it. The rows are those of the embedded data set in order of time.
+each month of 2012 on a model of everything before it. P6 is P1 asked one hour ahead, with the labels of the 24 hours
+before known, for quantiles too. The rows are those of the embedded data set in order of time.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 # Columns by name, each of shape (rows,).
 Table = dict[str, Array]
-FORWARD = ("P1", "P2", "P5")
+FORWARD = ("P1", "P2", "P5", "P6")
+# One hour ahead, and the quantiles that are asked for there.
+HOUR_AHEAD, QUANTILES = "P6", (0.05, 0.1, 0.5, 0.9, 0.95)
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ def splits(table: Table, protocol: str) -> list[Split]:
         return [Split(np.sort(order[tested:]), np.sort(order[:tested]))]
     is_test = {
         "P1": table["yr"] == 1,
+        HOUR_AHEAD: table["yr"] == 1,
         "P2": every >= int(count * 0.8),
         "P3": _day_of_month(table) >= 20,
     }[protocol]

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bike_pipeline.modeling import preprocessing
+from bike_pipeline.modeling.holidays import KINDS
 
 DAYS_A_MONTH = 365.25 / 12.0
 # Fewer months do not tell growth from season; up to a year only weather and sun do. On five origins in 2011 the mean
@@ -28,6 +29,9 @@ LEVEL_MONTHS = 15
 # Twice as many rentals in seven months; a label that moves faster has changed its meaning.
 LARGEST_GROWTH = 0.1
 RIDGE = 1.0
+# Rows of a kind of holiday after which its effect counts half: those of one day, which all err together.
+HOLIDAY_RIDGE = 24.0
+HOLIDAY_COLUMNS = KINDS - 1
 # Growth is a constant of the graph: workers on machines that round differently must come to the same one.
 DECIMALS = 5
 ROWS_AT_ONCE = 65_536
@@ -111,6 +115,7 @@ class Trend:
         repeated: whether the rows cover the year nearly twice; else the time of the year is no input.
         knot_days: days between two knots of the level.
         knots: number of knots; 0 where the level follows the growth alone.
+        holidays: what each kind of holiday adds to log(1 + rentals), (kinds,); 0 of a kind without rows.
     """
 
     starts: tuple[float, ...]
@@ -118,13 +123,15 @@ class Trend:
     repeated: bool = True
     knot_days: float = KNOT_DAYS
     knots: int = 0
+    holidays: tuple[float, ...] = (0.0,) * KINDS
 
     @classmethod
     def fit(cls, inputs: Mapping[str, npt.NDArray[Any]], labels: npt.NDArray[Any]) -> Self:
         """Return the trend of transformed rows (see `preprocessing_fn`) and their labels, (rows, …) each.
 
         Growth is the weight of time in a ridge regression beside hour and day type, weather and its square, the
-        sun's elevation, and the month if the months are repeated.
+        sun's elevation, the kind of holiday, and the month if the months are repeated. What a kind of holiday adds is
+        its weight there: trees do not tell it by a few days a year from all else that is known of them.
 
         Args:
             inputs: transformed features.
@@ -145,17 +152,19 @@ class Trend:
         """
         covered = _months(longest)
         means = sums.logarithms / sums.rows
-        growths = np.zeros(len(means))
+        growths, holidays = np.zeros(len(means)), np.zeros(KINDS)
         if covered >= FEWEST_MONTHS:
             penalty = np.full(len(sums.gram), RIDGE)
+            penalty[:HOLIDAY_COLUMNS] = HOLIDAY_RIDGE
             penalty[-1] = 0.0
             moment = sums.moment - np.outer(sums.columns, means)
-            weights = -np.linalg.solve(sums.gram + np.diag(penalty), moment)[-1]
-            growths = np.clip(weights, -LARGEST_GROWTH, LARGEST_GROWTH).round(DECIMALS)
+            weights = np.linalg.solve(sums.gram + np.diag(penalty), moment)
+            growths = np.clip(-weights[-1], -LARGEST_GROWTH, LARGEST_GROWTH).round(DECIMALS)
+            holidays[1:] = weights[:HOLIDAY_COLUMNS, 0].round(DECIMALS)
         starts = means + growths * sums.days / sums.rows / DAYS_A_MONTH
         knots = math.ceil(longest / spacing) + 1 if covered >= LEVEL_MONTHS else 0
         repeated = covered >= REPEATED_MONTHS
-        return cls(tuple(starts.tolist()), tuple(growths.tolist()), repeated, spacing, knots)
+        return cls(tuple(starts.tolist()), tuple(growths.tolist()), repeated, spacing, knots, tuple(holidays.tolist()))
 
 
 def _months(longest: float) -> int:
@@ -168,6 +177,7 @@ def _design(inputs: Mapping[str, npt.NDArray[Any]], repeated: bool) -> npt.NDArr
     weather = inputs[preprocessing.DENSE][:, : preprocessing.SUN]
     sizes = preprocessing.CODES
     columns = [
+        np.eye(sizes["holiday_kind"])[inputs["holiday_kind"]][:, 1:],
         np.eye(sizes["hour_day_type"])[inputs["hour_day_type"]],
         np.eye(sizes["weather"])[inputs["weather"]],
         weather,

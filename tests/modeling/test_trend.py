@@ -86,6 +86,43 @@ def test_every_label_has_its_own_start_and_growth():
     assert trend.growths[0] > trend.growths[1] > trend.growths[2] == 0.0
 
 
+def with_a_holiday(months, effect, count, kind=3):
+    """Return rows of which `count` are holidays of a kind that adds so much to log(1 + rentals)."""
+    inputs, label = rows_of(months, 0.02)
+    holiday = np.zeros(len(label), np.int64)
+    holiday[np.random.default_rng(8).choice(len(label), count, replace=False)] = kind
+    moved = np.expm1(np.maximum(np.log1p(label) + effect * (holiday == kind), 0.0))
+    return inputs | {"holiday_kind": holiday}, moved.astype(np.float32)
+
+
+def test_a_kind_of_holiday_has_the_effect_that_its_rows_show_and_one_without_rows_has_none():
+    trend = Trend.fit(*with_a_holiday(14, -0.8, 240))
+    assert trend.holidays == pytest.approx((0, 0, 0, -0.8 * 240 / 264, 0, 0, 0), abs=0.05)
+    assert {effect for kind, effect in enumerate(trend.holidays) if kind != 3} == {0.0}
+    # Of one day half of what it shows is believed, and rows of a few months tell no holiday from season.
+    assert Trend.fit(*with_a_holiday(14, -0.8, 24)).holidays[3] == pytest.approx(-0.4, abs=0.08)
+    assert set(Trend.fit(*with_a_holiday(FEWEST_MONTHS - 1, -0.8, 240)).holidays) == {0.0}
+
+
+@pytest.mark.parametrize("architecture", ["trees", "blend"])
+def test_trees_answer_a_holiday_by_its_effect_on_whatever_day_it_is(architecture):
+    inputs, label = with_a_holiday(14, -0.8, 240)
+    plain = np.zeros((len(label), preprocessing.PLAIN_WIDTH), np.float32)
+    plain[:, -1], plain[:, 0] = inputs[preprocessing.DAYS_BEFORE_END], inputs[preprocessing.DENSE][:, 0]
+    inputs[preprocessing.PLAIN] = plain
+    labels = np.stack([label, label * 0.2, label * 0.8], axis=1)
+    how = {**TRAINING, "architecture": architecture, "tree_rounds": 20, "epochs": 1}
+    model, _ = training.train_transformed(inputs | dict(zip(features.LABELS, labels.T, strict=True)), how, 5)
+    row = {tensor.name: inputs[tensor.name][-1:] for tensor in model.inputs}
+    usual, holiday = (float(model({**row, "holiday_kind": np.array([k])}, training=False)[0]) for k in (0, 3))
+    effect = Trend.fit(inputs, labels).holidays[3]
+    if architecture == "trees":
+        assert holiday - usual == pytest.approx(effect, abs=1e-5)
+    else:
+        # The network's share has its own answer.
+        assert holiday < usual + 0.1 * effect
+
+
 @pytest.mark.parametrize(
     ("kept", "expected"),
     [

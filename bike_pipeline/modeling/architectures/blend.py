@@ -5,7 +5,6 @@ from __future__ import annotations
 import keras
 from keras import layers
 
-from bike_pipeline.modeling import preprocessing
 from bike_pipeline.modeling.architectures import level, trees
 from bike_pipeline.modeling.targets import Target
 from bike_pipeline.modeling.trees import Forest
@@ -19,7 +18,7 @@ NETWORK_SHARE = 0.6
 
 def build(network: keras.Model, forest: Forest, trend: Trend, target: Target) -> keras.Model:
     """Return the model of a trained network, whose layers it shares, and fitted trees."""
-    inputs = level.inputs_of((preprocessing.PLAIN, preprocessing.DAYS_BEFORE_END), trend)
+    inputs = level.inputs_of(trees.INPUTS, trend)
     inputs |= {tensor.name: tensor for tensor in network.inputs}
     parts = [layers.Reshape((1,))(network.output), trees.answers(forest, trend, inputs, target)]
     ensembles = len(target.boosted)

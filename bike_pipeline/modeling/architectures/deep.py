@@ -64,5 +64,9 @@ def build(training: Mapping[str, Any], trend: Trend) -> keras.Model:
             hidden = layers.Dropout(training["dropout"])(hidden)
     starts = keras.initializers.Constant(list(trend.starts[AUXILIARY]))
     riders = layers.Dense(len(trend.starts[AUXILIARY]), bias_initializer=starts, name="riders")(hidden)
-    heads = layers.Add(name=HEADS)([riders, moved])
+    # Beside the trunk, where a few rows move it at once.
+    shifted = layers.Embedding(
+        size, len(trend.starts[AUXILIARY]), embeddings_initializer="zeros", name=f"{RARE}_effect"
+    )
+    heads = layers.Add(name=HEADS)([riders, moved, shifted(inputs[RARE])])
     return keras.Model(inputs, LogOfSum(name=features.LABEL)(heads), name="bike_demand")

@@ -1,6 +1,7 @@
 """`trees`: ensembles of boosted trees; of rentals two, one of the mean of the label and one of its logarithm.
 
-They answer for the label at the level of the end of training; growth is taken out of it before, and added after.
+They answer for the label at the level of the end of training on a day that is no holiday; growth and holidays are taken
+out of it before, and added after.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from bike_pipeline.modeling.targets import Target
 from bike_pipeline.modeling.trees import Forest, Trees, boosted
 from bike_pipeline.modeling.trend import DAYS_A_MONTH, Trend
 
+HOLIDAY = "holiday_kind"
+INPUTS = (preprocessing.PLAIN, preprocessing.DAYS_BEFORE_END, HOLIDAY)
+
 
 def columns_of(trend: Trend, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
     """Return the columns that the trees see of transformed features, (rows, columns)."""
@@ -31,6 +35,12 @@ def growth_of(trend: Trend, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArr
     """Return by what factor rentals grow from each row to the end of training, (rows,)."""
     days = inputs[preprocessing.DAYS_BEFORE_END].astype(np.float64)
     factor: npt.NDArray[np.float64] = np.exp(trend.growths[0] / DAYS_A_MONTH * days)
+    return factor
+
+
+def holidays_of(trend: Trend, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
+    """Return by what factor a holiday moves the rentals of each row, (rows,)."""
+    factor: npt.NDArray[np.float64] = np.exp(np.array(trend.holidays)[inputs[HOLIDAY]])
     return factor
 
 
@@ -47,9 +57,12 @@ def fit(
     Of the settings' section it reads `tree_rounds`, `tree_depth` and `tree_learning_rate`.
     """
     matrix = columns_of(trend, inputs)
-    levelled = target.tree_label((1.0 + label) * growth_of(trend, inputs))
+    levelled = (1.0 + label) * growth_of(trend, inputs)
+    if target.levelled:
+        levelled /= holidays_of(trend, inputs)
     how = training["tree_rounds"], training["tree_depth"], training["tree_learning_rate"], seed
-    return Forest.of([boosted(matrix, levelled, kind, *how) for kind in target.boosted], training["tree_depth"])
+    wanted = target.tree_label(levelled)
+    return Forest.of([boosted(matrix, wanted, kind, *how) for kind in target.boosted], training["tree_depth"])
 
 
 def answers(forest: Forest, trend: Trend, inputs: Mapping[str, keras.KerasTensor], target: Target) -> keras.KerasTensor:
@@ -58,12 +71,15 @@ def answers(forest: Forest, trend: Trend, inputs: Mapping[str, keras.KerasTensor
     if not target.levelled:
         return summed
     grown = layers.Rescaling(-trend.growths[0] / DAYS_A_MONTH, name="growth_of_trees")
-    return layers.Add()([summed, grown(layers.Reshape((1,))(inputs[preprocessing.DAYS_BEFORE_END]))])
+    days = layers.Reshape((1,))(inputs[preprocessing.DAYS_BEFORE_END])
+    effects = keras.initializers.Constant([[effect] for effect in trend.holidays])
+    shifted = layers.Embedding(len(trend.holidays), 1, embeddings_initializer=effects, name="holidays_of_trees")
+    return layers.Add()([summed, grown(days), shifted(inputs[HOLIDAY])])
 
 
 def build(forest: Forest, trend: Trend, target: Target) -> keras.Model:
     """Return the model of fitted trees: the mean of all ensembles."""
-    inputs = level.inputs_of((preprocessing.PLAIN, preprocessing.DAYS_BEFORE_END), trend)
+    inputs = level.inputs_of(INPUTS, trend)
     shares = (1.0 / len(target.boosted),) * len(target.boosted)
     answer = target.mixed(shares, "mean_of_trees")(answers(forest, trend, inputs, target))
     return keras.Model(inputs, answer, name="bike_demand")
