@@ -61,6 +61,8 @@ def run(
 ) -> MonitorRun:
     """Take in the request log, look at the newest window of what was asked and at those before it, and write a page.
 
+    The same is written as metrics for Prometheus (see `monitoring.exposition`).
+
     Args:
         settings: the settings.
         window_days: length of a window, in days.
@@ -71,11 +73,13 @@ def run(
         DataError: the spans or what the monitor keeps are damaged.
         MissingExtraError: the extra `monitoring` is not installed.
     """
+    from bike_pipeline.monitoring import exposition
     from bike_pipeline.monitoring import report as reports
     from bike_pipeline.storage.atomic_files import replace_file
 
     found = _look(settings, window_days, until)
     file = reports.write(found, settings.monitoring_path)
+    exposition.write(settings.monitoring_path, exposition.MONITOR_FILE, exposition.of_report(found))
     page = output or settings.workspace_path / "reports" / REPORT_PAGE
     page.parent.mkdir(parents=True, exist_ok=True)
     replace_file(page, reports.as_page(found).encode())

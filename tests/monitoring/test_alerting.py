@@ -21,7 +21,7 @@ from tests.monitoring.alerting import (
 )
 from tests.monitoring.reporting import measured, reported
 from tests.monitoring_servers import command, started
-from tests.serving.running import Running, push, row, running_server, simple_model
+from tests.serving.running import Running, row
 
 pytestmark = pytest.mark.slow
 TOKEN = "what-only-both-know"
@@ -61,24 +61,20 @@ class Watched:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """Serve the simple model as version 1."""
+def programs():
+    """Skip where one is not there, before a server is started."""
     for name in ("prometheus", "prometheus-alertmanager", "prometheus-node-exporter"):
         command(name)
-    base = tmp_path_factory.mktemp("watched")
-    push(base, simple_model(base.parent / "simple-model", 1.0), 1)
-    with running_server(base, tmp_path_factory.mktemp("watched-workspace")) as running:
-        yield running
 
 
 @pytest.fixture
-def watched(server, tmp_path, request):
-    """Watch it with the token that the test gives Alertmanager."""
+def watched(programs, watched_server, tmp_path, request):
+    """Watch a server with the token that the test gives Alertmanager."""
     ports = {name: free_port() for name in ("prometheus", "alertmanager", "node")}
     receiver, metrics = Receiver(TOKEN), tmp_path / exposition.FOLDER
     metrics.mkdir()
     own = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
-    serving = int(server.rest.rpartition(":")[2])
+    serving = int(watched_server.rest.rpartition(":")[2])
     told = alertmanager_configuration(tmp_path, receiver.port, request.param)
     asked = prometheus_configuration(tmp_path, ports["alertmanager"], serving=serving, monitor=ports["node"])
     with ExitStack() as stack:
@@ -92,7 +88,7 @@ def watched(server, tmp_path, request):
              f"--web.listen-address={own['prometheus']}"),
         ):  # fmt: skip
             stack.enter_context(started(tmp_path, name, *arguments))
-        yield Watched(server, tmp_path, receiver, ports["prometheus"], ports["alertmanager"])
+        yield Watched(watched_server, tmp_path, receiver, ports["prometheus"], ports["alertmanager"])
 
 
 @pytest.mark.parametrize("watched", [TOKEN], indirect=True)
