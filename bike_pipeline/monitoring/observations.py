@@ -1,8 +1,7 @@
 """What was asked and answered, and the labels that came later: Parquet by day of the request, read by DuckDB.
 
-A manifest names the files that count, each with its SHA-256, and is replaced as a whole: whatever a change was killed
-at, the state before it is there. A line that is known already changes nothing. Labels lie in a file of their own and
-are joined on the hour when rows are read, so that late and corrected ones cost nothing.
+A line that is known already changes nothing. Labels lie in a file of their own and are joined on the hour when rows
+are read, so that late and corrected ones cost nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import contextlib
 import glob
 import hashlib
 import json
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,27 +21,24 @@ import numpy as np
 import numpy.typing as npt
 
 from bike_pipeline import features
-from bike_pipeline.errors import BusyError, DataError, first_words
+from bike_pipeline.errors import DataError, first_words
 from bike_pipeline.modeling.label_update import hour_of
 from bike_pipeline.monitoring import request_logs
 from bike_pipeline.monitoring.request_logs import ABOUT, ANSWERED, PLACE, Reading
-from bike_pipeline.storage.atomic_files import file_lock, one_error, replace_file, sync_path
+from bike_pipeline.monitoring.stored_files import STAGING, StoredFiles
+from bike_pipeline.storage.atomic_files import one_error, replace_file
 
 if TYPE_CHECKING:
     import duckdb
 
-FORMAT = 1
-MANIFEST = "manifest.json"
 # What DuckDB may hold; beyond it writes to the disk.
 MEMORY = "400MB"
-_LOCK_SECONDS = 600.0
 _FIRST = datetime(features.FIRST_YEAR, 1, 1)
 _INPUTS = tuple(feature.name for feature in features.MODEL_INPUTS)
 _STORED = (*ABOUT, "hour", *_INPUTS, *ANSWERED)
 _KEY = ("request_id", "row", "requested_at")
 # Every column of `columns`, in its order; the label and whether it was corrected come behind.
 _READ = ("request_id", "row", "requested_at", "version", "latency_us", "hour", *_INPUTS, *ANSWERED)
-_FIX = "restore it from a backup, or move the folder away and ingest the request log again"
 
 Columns = dict[str, npt.NDArray[Any]]
 
@@ -103,7 +98,7 @@ class ObservationStore:
     """Rows and labels in a folder; nothing is made before something is added."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._days = folder, folder / "days"
+        self._folder, self._files = folder, StoredFiles(folder)
 
     def add(self, log: Path, model: str, now: datetime) -> Added:
         """Add the rows of the request log in a folder, or of one file of it; those that are known change nothing.
@@ -118,17 +113,17 @@ class ObservationStore:
             DataError: the store is damaged.
             BusyError: another process adds to it.
         """
-        with self._changing() as manifest, one_error("read", log):
-            found = sorted(p for p in (log.iterdir() if log.is_dir() else [log]) if _is_log(p))
-            stamps = {path.name: _stamp(path) for path in found}
+        with self._files.changing() as manifest, one_error("read", log):
+            found = sorted(p for p in (log.iterdir() if log.is_dir() else [log]) if request_logs.is_log(p))
+            stamps = {path.name: request_logs.stamp_of(path) for path in found}
             reading = Reading()
-            with tempfile.TemporaryDirectory(prefix=".staging-", dir=self._folder) as aside:
+            with tempfile.TemporaryDirectory(prefix=STAGING, dir=self._folder) as aside:
                 staged = Path(aside)
                 read_before = manifest["logs"]
                 changed = [path for path in found if read_before.get(path.name) != stamps[path.name]]
-                _stage(changed, staged, model, now, reading)
+                request_logs.stage(changed, staged, model, now, reading)
                 rows, without_day, known = self._merge(staged, manifest, reading)
-            place = self._set_aside(reading)
+            place = _set_aside(reading, self._folder / "set-aside")
             manifest["logs"] = stamps
             manifest["ingested_at"] = now.astimezone(UTC).isoformat(timespec="seconds")
         other, reasons = dict(reading.other), dict(reading.reasons)
@@ -147,7 +142,7 @@ class ObservationStore:
                 total += count
                 name = f"{day:%Y-%m-%d}"
                 before = manifest["days"].get(name)
-                new, of_them = self._merge_day(database, name, before and self._checked(before), reading)
+                new, of_them = self._merge_day(database, name, before and self._files.checked(before), reading)
                 if new:
                     manifest["days"][name] = self._keep(database, name, staged)
                 rows, without_day = rows + new, without_day + of_them
@@ -186,19 +181,8 @@ class ObservationStore:
         statement = f"SELECT {', '.join(_STORED)} FROM day ORDER BY requested_at, request_id, row"  # noqa: S608
         database.sql(statement).write_parquet(str(path), compression="zstd")
         (found,) = database.execute("SELECT count(*), max(requested_at) FROM day").fetchall()
-        record = self._placed(path, f"days/{day}")
+        record = self._files.placed(path, f"days/{day}")
         return {**record, "rows": int(found[0]), "last": found[1].isoformat()}
-
-    def _placed(self, aside: Path, name: str) -> dict[str, Any]:
-        """Move a file to where its content's hash is part of its name; return its record."""
-        sha256 = _sha256(aside)
-        target = self._folder / f"{name}-{sha256[:12]}.parquet"
-        with one_error("write", target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            sync_path(aside)
-            aside.replace(target)
-            sync_path(target.parent)
-        return {"file": str(target.relative_to(self._folder)), "sha256": sha256}
 
     def join_labels(
         self, hours: npt.NDArray[np.int64], labels: npt.NDArray[Any], spans: Mapping[str, int] | None = None
@@ -213,7 +197,7 @@ class ObservationStore:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        with self._changing() as manifest:
+        with self._files.changing() as manifest:
             before = self._labels(manifest)
             label = np.asarray(labels, np.float64)
             known = _joined(hours, before)["label"]
@@ -224,25 +208,25 @@ class ObservationStore:
                 upload = {"hour": hours, "label": label, "corrected": corrected}
                 joined = {name: np.concatenate([v[kept], upload[name][changed]]) for name, v in before.items()}
                 order = np.argsort(joined["hour"])
-                with tempfile.TemporaryDirectory(prefix=".staging-", dir=self._folder) as aside:
+                with tempfile.TemporaryDirectory(prefix=STAGING, dir=self._folder) as aside:
                     path = Path(aside, "labels")
                     with one_error("write", path):
                         pq.write_table(pa.table({n: v[order] for n, v in joined.items()}), path, compression="zstd")
-                    manifest["labels"] = self._placed(path, "labels")
+                    manifest["labels"] = self._files.placed(path, "labels")
             manifest["spans"] |= dict(spans or {})
         return Joined(int((changed & ~corrected).sum()), int(corrected.sum()), int((~changed).sum()))
 
     @property
     def spans(self) -> dict[str, int]:
         """The version of each span whose labels are here."""
-        return dict(self._manifest()["spans"])
+        return dict(self._files.manifest()["spans"])
 
     def columns(self, first: datetime | None = None, last: datetime | None = None) -> Columns:
         """Return the answered rows between two moments, inclusive, in the order they were asked in, with their labels.
 
         The moment of a row is its hour, local; where it has none, when it was asked, UTC.
         """
-        manifest = self._manifest()
+        manifest = self._files.manifest()
         wanted = ", ".join(_READ)
         found = self._query(f"SELECT {wanted} FROM rows WHERE code = 'OK' AND {_between(first, last)}", manifest)  # noqa: S608
         found["requested_at"] = found["requested_at"].astype("datetime64[ms]")
@@ -257,7 +241,7 @@ class ObservationStore:
         The state is "predicted" before the hour is over, local time being taken for UTC; "waiting" without a label;
         "known"; or "corrected".
         """
-        manifest = self._manifest()
+        manifest = self._files.manifest()
         statement = (
             "SELECT hour, count(*) AS predicted FROM rows "  # noqa: S608
             f"WHERE code = 'OK' AND hour >= 0 AND {_between(first, last)} GROUP BY hour ORDER BY hour"
@@ -271,11 +255,11 @@ class ObservationStore:
 
     def failures(self) -> Columns:
         """Return when requests were answered with an error, and with which: requested_at, code."""
-        return self._query("SELECT requested_at, code FROM rows WHERE code <> 'OK'", self._manifest())
+        return self._query("SELECT requested_at, code FROM rows WHERE code <> 'OK'", self._files.manifest())
 
     def freshness(self) -> Freshness:
         """Return how new what is known is."""
-        manifest = self._manifest()
+        manifest = self._files.manifest()
         labelled = self._labels(manifest)["hour"]
         ingested = manifest["ingested_at"]
         days = [day["last"] for day in manifest["days"].values()]
@@ -291,12 +275,12 @@ class ObservationStore:
             return {"hour": np.zeros(0, np.int64), "label": np.zeros(0), "corrected": np.zeros(0, bool)}
         import pyarrow.parquet as pq
 
-        table = pq.read_table(self._checked(record))
+        table = pq.read_table(self._files.checked(record))
         return {name: table.column(name).to_numpy() for name in ("hour", "label", "corrected")}
 
     def _query(self, statement: str, manifest: Mapping[str, Any]) -> Columns:
         """Return what a statement about `rows` finds."""
-        files = [self._checked(record) for _, record in sorted(manifest["days"].items())]
+        files = [self._files.checked(record) for _, record in sorted(manifest["days"].items())]
         with self._database() as database:
             if files:
                 _parquet(database, files).create_view("rows")
@@ -324,92 +308,10 @@ class ObservationStore:
             finally:
                 database.close()
 
-    def _checked(self, record: Mapping[str, Any]) -> Path:
-        path = self._folder / str(record["file"])
-        try:
-            same = _sha256(path) == record["sha256"]
-        except FileNotFoundError:
-            raise DataError("the file is gone", where=str(path), fix=_FIX) from None
-        if not same:
-            raise DataError("the file was changed: its SHA-256 is not the manifest's", where=str(path), fix=_FIX)
-        return path
-
-    def _manifest(self) -> dict[str, Any]:
-        path = self._folder / MANIFEST
-        try:
-            found = json.loads(path.read_bytes())
-            if found["format"] == FORMAT and found.keys() >= _empty().keys():
-                return dict(found)
-        except FileNotFoundError:
-            return _empty()
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"it cannot be read ({first_words(error)})", where=str(path), fix=_FIX) from None
-        raise DataError("it is of another release", where=str(path), fix=_FIX)
-
-    @contextlib.contextmanager
-    def _changing(self) -> Iterator[dict[str, Any]]:
-        """Yield the manifest to be changed; it counts when the block ends, and what it names no more goes."""
-        busy = BusyError("another process adds to it", where=str(self._folder), fix="let it end, and run it again")
-        with one_error("write", self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
-        with file_lock(self._folder / "lock", busy, seconds=_LOCK_SECONDS):
-            manifest = self._manifest()
-            yield manifest
-            content = json.dumps(manifest, indent=1, sort_keys=True).encode()
-            replace_file(self._folder / MANIFEST, content)
-            self._sweep(manifest)
-
-    def _sweep(self, manifest: Mapping[str, Any]) -> None:
-        """Remove what a change replaced, or was killed over."""
-        named = {str(record["file"]) for record in (*manifest["days"].values(), manifest["labels"]) if record}
-        for path in (*self._days.glob("*.parquet"), *self._folder.glob("labels-*.parquet")):
-            if str(path.relative_to(self._folder)) not in named:
-                path.unlink(missing_ok=True)
-        for left in self._folder.glob(".staging-*"):
-            shutil.rmtree(left, ignore_errors=True)
-
-    def _set_aside(self, reading: Reading) -> str:
-        """Write bad lines with their places; return the file's path."""
-        if not reading.bad:
-            return ""
-        lines = [json.dumps(asdict(bad), ensure_ascii=False) for bad in reading.bad]
-        content = "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
-        path = self._folder / "set-aside" / f"{hashlib.sha256(content).hexdigest()[:16]}.jsonl"
-        replace_file(path, content)
-        return str(path)
-
-
-def _empty() -> dict[str, Any]:
-    return {"format": FORMAT, "days": {}, "labels": None, "logs": {}, "spans": {}, "ingested_at": None}
-
 
 def _parquet(database: duckdb.DuckDBPyConnection, files: Sequence[Path]) -> duckdb.DuckDBPyRelation:
     # A name with a bracket is no pattern.
     return database.read_parquet([glob.escape(str(path)) for path in files])
-
-
-def _is_log(path: Path) -> bool:
-    return path.is_file() and path.name.endswith((".jsonl", ".jsonl.gz"))
-
-
-def _stamp(path: Path) -> list[int]:
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _stage(logs: Sequence[Path], aside: Path, model: str, now: datetime, reading: Reading) -> None:
-    import pyarrow.parquet as pq
-
-    number = 0
-    for path in logs:
-        for table in request_logs.read(path, model, now, reading):
-            pq.write_table(table, aside / f"{number:06d}.parquet", compression="lz4")
-            number += 1
 
 
 def _between(first: datetime | None, last: datetime | None) -> str:
@@ -434,3 +336,14 @@ def _joined(hours: npt.NDArray[np.int64], known: Columns) -> Columns:
         there = known["hour"][places] == hours
         label[there], corrected[there] = known["label"][places[there]], known["corrected"][places[there]]
     return {"label": label, "corrected": corrected}
+
+
+def _set_aside(reading: Reading, folder: Path) -> str:
+    """Write bad lines with their places; return the file's path."""
+    if not reading.bad:
+        return ""
+    lines = [json.dumps(asdict(bad), ensure_ascii=False) for bad in reading.bad]
+    content = "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
+    path = folder / f"{hashlib.sha256(content).hexdigest()[:16]}.jsonl"
+    replace_file(path, content)
+    return str(path)

@@ -9,7 +9,7 @@ import gzip
 import io
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -110,6 +110,26 @@ def schema() -> pa.Schema:
     inputs = {f.name: pa.int64() if f.kind == "int" else pa.float64() for f in features.MODEL_INPUTS}
     answered = dict.fromkeys(ANSWERED, pa.float32())
     return pa.schema({**kinds, **inputs, **answered, "file": pa.string(), "line": pa.int64(), "hour": pa.int64()})
+
+
+def is_log(path: Path) -> bool:
+    """Return whether a path is a file of lines of a request log."""
+    return path.is_file() and path.name.endswith((".jsonl", ".jsonl.gz"))
+
+
+def stamp_of(path: Path) -> list[int]:
+    """Return what changes when a file is written to."""
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns]
+
+
+def stage(logs: Sequence[Path], aside: Path, model: str, now: datetime, reading: Reading) -> None:
+    """Write the rows of files as Parquet of `schema` into a folder; see `read`."""
+    import pyarrow.parquet as pq
+
+    tables = (table for path in logs for table in read(path, model, now, reading))
+    for number, table in enumerate(tables):
+        pq.write_table(table, aside / f"{number:06d}.parquet", compression="lz4")
 
 
 def read(path: Path, model: str, now: datetime, reading: Reading) -> Iterator[pa.Table]:

@@ -76,6 +76,9 @@ def test_what_is_appended_to_a_file_is_added_to_its_day(store, tmp_path):
     added = store.add(tmp_path / "log", MODEL, NOW)
     assert (added.rows, added.known) == (1, 1)
     assert list(store.columns()["request_id"]) == ["a", "b"]
+    # Who reads meanwhile finds what was there before, until the next change.
+    assert len([*(tmp_path / "observations" / "days").iterdir()]) == 2
+    label(store, [HOUR], [1])
     assert len([*(tmp_path / "observations" / "days").iterdir()]) == 1
 
 
@@ -203,23 +206,26 @@ DYING = """
 import os, sys
 from pathlib import Path
 import numpy as np
-from bike_pipeline.monitoring import observations
+from bike_pipeline.monitoring import observations, request_logs, stored_files
 from bike_pipeline.monitoring.observations import ObservationStore
 from tests.monitoring.logged import HOUR, MODEL, NOW
 
 folder, step = Path(sys.argv[1]), int(sys.argv[2])
 steps = iter(range(1000))
 
-def dying(name):
-    real = getattr(observations, name)
+def dying(module, name):
+    real = getattr(module, name)
     def call(*arguments, **options):
         if next(steps) == step:
             os._exit(9)
         return real(*arguments, **options)
-    setattr(observations, name, call)
+    setattr(module, name, call)
 
-for name in ("_stage", "_sha256", "sync_path", "replace_file", "_parquet"):
-    dying(name)
+for module, name in (
+    (request_logs, "stage"), (observations, "_parquet"), (stored_files, "sha256_of"),
+    (stored_files, "sync_path"), (stored_files, "replace_file"),
+):
+    dying(module, name)
 store = ObservationStore(folder / "observations")
 store.add(folder / "log", MODEL, NOW)
 store.join_labels(np.array([HOUR, HOUR + 1]), np.array([10.0, 20.0]))
@@ -251,6 +257,8 @@ def test_whatever_a_change_is_killed_at_the_state_before_it_is_there_and_again_m
         label(store, [HOUR, HOUR + 1], [10, 20])
         assert list(store.columns()["request_id"]) == ["c", "a", "b"]
         assert {*store.columns()["label"]} == {10.0}
+        # Nothing new: what was left goes.
+        label(store, [HOUR], [10])
         left = {path.name for path in (folder / "observations").rglob("*") if path.is_file()}
         assert len(left) == 5, left
     assert killed > 8
