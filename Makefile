@@ -44,6 +44,12 @@ run: setup ## Ingest the first half of the data as span 1 and run the pipeline o
 retrain: setup ## Ingest the second half as span 2 and run again, against the model that is served now.
 	$(BIN)/bike-pipeline run --demo second $(ARGS)
 
+.PHONY: monitor
+monitor: setup ## Ask the served model for the hours of 2012, and say what changed, what that costs, why, and what helps.
+	$(BIN)/bike-pipeline monitor demo
+	# 22 is a verdict: something has changed, and that costs something.
+	$(BIN)/bike-pipeline monitor run --window 14d --until 2012-10-01 $(ARGS) || [ $$? -eq 22 ]
+
 .PHONY: databases
 databases: setup ## Fetch the database servers that some tests use (Debian, Ubuntu; nothing is installed on the machine).
 	# Where they cannot be had, the tests of them are skipped and say so.

@@ -137,6 +137,7 @@ def test_test_runs_every_check_and_is_quiet_about_itself(project):
     done = make("test", folder=project)
     assert done.returncode == 0, done.stderr
     called = [call.split()[0] for call in calls(project)]
+    # What fetches databases, the browser, Prometheus and load generators comes first.
     assert called == [
         "python",
         "python",

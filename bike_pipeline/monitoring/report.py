@@ -24,6 +24,13 @@ from bike_pipeline.storage.plain_json import finite
 
 FORMAT = 1
 FOLDER = "reports"
+# Causes of `attribution`, to follow "since".
+_SINCE = {
+    "inputs moved": "the inputs moved",
+    "level moved": "the level moved",
+    "pattern moved": "the pattern of hours and days moved",
+    "data fault": "the data are faulty",
+}
 
 
 @dataclass(frozen=True)
@@ -183,7 +190,7 @@ def headline(report: MonitorReport) -> str:
     told = f"Changed: {_listed([v['meta']['subject'] for v in changed])}"
     if report.attribution:
         cost = amount(report.attribution.get("harm"))
-        told += f"; it costs {cost} rentals a day, mostly since {report.attribution['cause']}"
+        told += f"; it costs {cost} rentals a day, mostly since {_SINCE[report.attribution['cause']]}"
     best = report.remedies[0] if report.remedies else None
     helps = f" What helps most: {best['remedy']}, {amount(best['gain'])} rentals a day." if best else ""
     return f"{told}.{helps}"

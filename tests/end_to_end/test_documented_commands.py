@@ -104,6 +104,8 @@ DATABASE = "needs a database server; tests/end_to_end/test_metadata_servers.py r
 NOT_RUN = {
     "make run": "tests/end_to_end/test_readme.py runs it",
     "make retrain": "tests/end_to_end/test_readme.py runs it",
+    "bike-pipeline run --demo first": "tests/end_to_end/conftest.py runs it for all that begin with it",
+    "make monitor": "tests/end_to_end/test_monitor.py calls what it calls",
     "bike-pipeline monitor demo": "tests/end_to_end/test_monitor.py calls it",
     "bike-pipeline monitor run": "tests/end_to_end/test_monitor.py calls it",
     "bike-pipeline monitor status": "tests/end_to_end/test_monitor.py calls it",

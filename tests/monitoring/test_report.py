@@ -141,7 +141,7 @@ def test_a_report_that_was_changed_is_not_believed(tmp_path, damage):
 def test_the_page_says_the_verdict_first_and_escapes_what_it_tells():
     page = report.as_page(made())
     first = (
-        "Changed: answers; it costs +812 (+640 to +990) rentals a day, mostly since level moved. "
+        "Changed: answers; it costs +812 (+640 to +990) rentals a day, mostly since the level moved. "
         "What helps most: feedback, +812 (+640 to +990) rentals a day."
     )
     assert page.index(first) < page.index("Whence the change comes")
