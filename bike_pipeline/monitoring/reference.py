@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
@@ -47,6 +48,8 @@ class Reference:
         feedback: what that version keeps of its labels; None for a model that keeps none.
         version: its number; None if nothing serves.
         predict: answers raw columns in rentals, (rows,); None where the model is not asked.
+        schema: the curated schema, whose comparators say how far requests may be from rows of the same hours; None to
+            leave that out.
     """
 
     columns: Columns
@@ -54,6 +57,7 @@ class Reference:
     feedback: Feedback | None = None
     version: int | None = None
     predict: Callable[[Columns], Array] | None = None
+    schema: Path | None = None
     _found: dict[Window, Compared] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -64,6 +68,7 @@ class Reference:
         feedback: Feedback | None = None,
         version: int | None = None,
         predict: Callable[[Columns], Array] | None = None,
+        schema: Path | None = None,
     ) -> Self:
         """Return the newest version of every span of a store; an empty store gives a reference without rows.
 
@@ -78,7 +83,7 @@ class Reference:
         spans = store.spans()
         if not spans:
             names = (*(feature.name for feature in features.MODEL_INPUTS), "hour", "label", "season")
-            return cls({name: np.zeros(0) for name in names}, first_untrained, feedback, version, predict)
+            return cls({name: np.zeros(0) for name in names}, first_untrained, feedback, version, predict, schema)
         versions = [store.latest(span) for span in spans]
         table = with_optional_inputs(pa.concat_tables([store.read(one.span, one.version) for one in versions]))
         epoch = int(FIRST_DAY.astype("datetime64[h]").astype(np.int64))
@@ -89,7 +94,7 @@ class Reference:
         columns["hour"] = hours_of(table) - epoch
         columns["label"] = table.column(features.LABEL).to_numpy().astype(np.float64)
         order = np.argsort(columns["hour"], kind="stable")
-        return cls(take(columns, order), first_untrained, feedback, version, predict)
+        return cls(take(columns, order), first_untrained, feedback, version, predict, schema)
 
     def of(self, window: Window) -> Compared:
         """Return what a window is compared with."""

@@ -143,7 +143,7 @@ def _verdict(subject: _Subject, settings: DecisionSettings) -> Verdict:
     reason = one.reason
     if why_not is not None:
         status, reason = "not judged", why_not
-    elif count >= settings.persistent_windows or (one.at_once and windows[-1]):
+    elif windows[-1] if one.at_once else count >= settings.persistent_windows:
         status = "changed"
     elif windows[-1]:
         # What holds in one window alone is told and starts nothing.

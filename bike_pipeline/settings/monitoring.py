@@ -59,28 +59,37 @@ class DetectorSettings(Section):
         humidity: in % of relative humidity.
         wind: in km/h.
         index: of the population stability index.
-        divergence: of the Jensen-Shannon divergence, in bits, and of the distance by Kolmogorov and Smirnov.
+        divergence: of the Jensen-Shannon divergence, in bits.
+        distance: by Kolmogorov and Smirnov.
+        code_index, code_divergence: the first two of the calendar and of kinds of weather.
         separation: by how much the domain classifier's AUC is above 0.5.
         level: of the level of the label against the answers, as a share.
         error: of the mean error, in rentals an hour.
         coverage: by how much the share of labels inside their interval is off.
         faulty_share: of rows with a fault that is certain.
+        outlier_share: of rows that are unlike all of training.
+        jump: of answers between rows that differ by less than any sensor reads, as a share.
         agreement: how far weather of one hour may differ among its requests, by feature, in the feature's unit.
         label_age_days, model_age_days: age from which labels and the model are too old.
     """
 
-    temperature: Positive = 7.0
-    humidity: Positive = 15.0
+    temperature: Positive = 8.5
+    humidity: Positive = 18.5
     wind: Positive = 6.0
-    index: Positive = 0.25
-    divergence: Fraction = 0.2
+    index: Positive = 3.0
+    divergence: Fraction = 0.4
+    distance: Fraction = 0.6
+    code_index: Positive = 1.0
+    code_divergence: Fraction = 0.2
     separation: Fraction = 0.3
     level: Fraction = 0.05
     error: Positive = 20.0
     coverage: Fraction = 0.1
     faulty_share: Fraction = 0.02
+    outlier_share: Fraction = 0.1
+    jump: Fraction = 0.5
     agreement: dict[str, Positive] = Field(
-        default_factory=lambda: {"temp": 4.0, "atemp": 5.0, "hum": 15.0, "windspeed": 8.0}
+        default_factory=lambda: {"temp": 3.0, "atemp": 4.0, "hum": 12.0, "windspeed": 8.0}
     )
     label_age_days: Positive = 14.0
     model_age_days: Positive = 400.0

@@ -180,8 +180,9 @@ def _reference(settings: Settings, missing: list[str]) -> Reference:
         first = first_untrained_hour(settings, lineage_of(settings), int(serving.record["model_id"]))
     except BikePipelineError as error:
         missing.append(f"what the served model was trained on and keeps: {error}")
-        return Reference.of_spans(store)
-    return Reference.of_spans(store, first, serving.feedback, serving.version, _predict(settings, serving.version))
+        return Reference.of_spans(store, schema=settings.schema_path)
+    predict = _predict(settings, serving.version)
+    return Reference.of_spans(store, first, serving.feedback, serving.version, predict, settings.schema_path)
 
 
 def _predict(settings: Settings, version: int) -> Callable[[Columns], Any]:

@@ -9,13 +9,41 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from bike_pipeline.monitoring.columns import Columns, Window
-from bike_pipeline.monitoring.detectors import data_faults, distributions, level
+from bike_pipeline.monitoring.detectors import (
+    coverage,
+    data_faults,
+    distributions,
+    domain_classifier,
+    error_by_slice,
+    error_stream,
+    estimated_error,
+    feed_faults,
+    level,
+    operation,
+    outliers,
+    sensitivity,
+    skew,
+)
 from bike_pipeline.monitoring.reference import Reference
 from bike_pipeline.monitoring.verdicts import Measurement
 from bike_pipeline.settings.monitoring import DetectorSettings
 
 Measure = Callable[[Columns, Reference, Sequence[Window], DetectorSettings], list[Measurement]]
-DETECTORS: tuple[Measure, ...] = (data_faults.measure, distributions.measure, level.measure)
+DETECTORS: tuple[Measure, ...] = (
+    data_faults.measure,
+    feed_faults.measure,
+    distributions.measure,
+    skew.measure,
+    domain_classifier.measure,
+    outliers.measure,
+    level.measure,
+    error_stream.measure,
+    error_by_slice.measure,
+    coverage.measure,
+    estimated_error.measure,
+    sensitivity.measure,
+    operation.measure,
+)
 
 
 def measure_all(

@@ -5,18 +5,25 @@ Each is a share of a window's rows, with the reason in words. What a value may b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from bike_pipeline import features
-from bike_pipeline.monitoring.columns import Array, Columns, Window, rows_in
+from bike_pipeline.monitoring.columns import Array, Columns, Window, physical, rows_in, unit_of
 from bike_pipeline.monitoring.detectors.outliers import range_reason
 from bike_pipeline.monitoring.reference import Compared, Reference
 from bike_pipeline.monitoring.verdicts import Measurement
 from bike_pipeline.settings.monitoring import DetectorSettings
+
+# Fewer requests of an hour do not outvote a faulty one.
+FEWEST_REQUESTS = 5
+# Beyond the extremes of the reference, °C.
+RELATION_MARGIN = 3.0
+# A foggy night is as long.
+FEWEST_STUCK_HOURS = 12
 
 
 class Fault(NamedTuple):
@@ -42,10 +49,18 @@ def measure(
 ) -> list[Measurement]:
     """Return the share of rows of each window that have each kind of fault."""
     found = []
+    longest = {name: int(runs_of(reference.columns, name)[0].max(initial=0)) for name in features.PHYSICAL}
     for window in windows:
         now, compared = rows_in(observed, window), reference.of(window)
         rows = len(now["hour"])
-        for fault in (*out_of_range(now), *missing(now, observed, compared)):
+        faults = [
+            *out_of_range(now),
+            *missing(now, observed, compared),
+            *contradicting(now, reference.same_hours(window).columns, settings),
+            *unrelated(now, compared),
+            *stuck(now, longest),
+        ]
+        for fault in faults:
             effect = None if fault.faulty is None or not rows else max(float(fault.faulty.mean()) - fault.usual, 0.0)
             found.append(
                 Measurement(
@@ -85,14 +100,99 @@ def is_absent(values: Array) -> npt.NDArray[np.bool_]:
     return np.asarray(np.isnan(values) | (values <= 0.0))
 
 
+def _absent(columns: Columns, name: str) -> npt.NDArray[np.bool_]:
+    absent = is_absent(np.asarray(columns[name], np.float64))
+    # Three calm hours are 0 too; a row with all of them absent has no weather of the past at all.
+    calm = np.asarray(columns["hum_mean_3h"]) > 0 if name == "windspeed_mean_3h" else np.zeros(len(absent), bool)
+    return np.asarray(absent & ~calm)
+
+
 def missing(now: Columns, observed: Columns, compared: Compared) -> Iterator[Fault]:
-    """Yield the rows that come without an optional input which the model was trained with."""
+    """Yield the rows that come without an optional input which the model was trained with.
+
+    The wind of three calm hours is 0 as none is, so that it is missed only together with the rest.
+    """
     for feature in features.OPTIONAL_INPUTS:
-        absent = is_absent(np.asarray(now[feature.name], np.float64))
-        then = np.asarray(compared.columns[feature.name], np.float64)
-        usual = float(is_absent(then).mean()) if len(then) else 0.0
+        absent, usual = _absent(now, feature.name), 0.0
+        if len(compared.columns["hour"]):
+            usual = float(_absent(compared.columns, feature.name).mean())
         reason = f"{absent.mean():.0%} of rows come without {feature.meaning}" if absent.any() else ""
         if is_absent(np.asarray(observed[feature.name], np.float64)).all():
             yield Fault("missing", feature.name, None, f"no request sends {feature.meaning}, which the model knows of")
         else:
             yield Fault("missing", feature.name, absent, reason, usual)
+
+
+def contradicting(now: Columns, spans: Columns, settings: DetectorSettings) -> Iterator[Fault]:
+    """Yield the rows whose weather is not that of their hour, by its other requests or by the spans.
+
+    A sensor that is stuck, a unit that is another one and a clock that is off show in rows that each look sound.
+    """
+    for name in features.PHYSICAL:
+        values = physical(name, now[name])
+        truth = _truth(now, values, spans, name)
+        faulty = np.abs(values - truth) > settings.agreement[name]
+        reason = ""
+        if faulty.any():
+            apart = float(np.median(np.abs(values - truth)[faulty]))
+            reason = f"{faulty.mean():.1%} of rows are {apart:.0f} {unit_of(name)} from others of the same hour"
+        elif np.isnan(truth).all():
+            reason = f"no hour has {FEWEST_REQUESTS} requests or a row in the spans"
+        yield Fault("contradiction", name, None if np.isnan(truth).all() else faulty, reason)
+
+
+def _truth(now: Columns, values: Array, spans: Columns, name: str) -> npt.NDArray[np.float64]:
+    """Return the median of each row's hour, else the spans' value, else NaN, (rows,)."""
+    hours, place, counts = np.unique(now["hour"], return_inverse=True, return_counts=True)
+    order = np.lexsort((values, place))
+    medians = values[order][np.cumsum(counts) - counts + (counts - 1) // 2] if len(values) else values
+    truth = np.where((counts >= FEWEST_REQUESTS) & (hours >= 0), medians, np.nan)
+    known = np.asarray(spans["hour"])
+    if len(known):
+        at = np.minimum(np.searchsorted(known, hours), len(known) - 1)
+        stored = np.where(known[at] == hours, physical(name, np.asarray(spans[name])[at]), np.nan)
+        truth = np.where(np.isnan(truth), stored, truth)
+    return np.asarray(truth[place])
+
+
+def unrelated(now: Columns, compared: Compared) -> Iterator[Fault]:
+    """Yield the rows whose two temperatures are further apart than those of the reference ever are."""
+    apart = physical("atemp", now["atemp"]) - physical("temp", now["temp"])
+    usual = physical("atemp", compared.columns["atemp"]) - physical("temp", compared.columns["temp"])
+    if not len(usual):
+        yield Fault("relation", "temp", None, "the reference has no rows")
+        return
+    faulty = (apart < usual.min() - RELATION_MARGIN) | (apart > usual.max() + RELATION_MARGIN)
+    reason = ""
+    if faulty.any():
+        reason = f"{faulty.mean():.1%} of rows feel {np.median(apart[faulty]):+.0f} °C warmer than they are"
+    yield Fault("relation", "temp", faulty, reason)
+
+
+def runs_of(columns: Columns, name: str) -> tuple[npt.NDArray[np.int64], Array, Array]:
+    """Return lengths of the runs of hours with one and the same value, each run's first place and hours, rising.
+
+    An hour whose requests differ ends a run, and so does one that nobody asked about.
+    """
+    hours, place = np.unique(columns["hour"], return_inverse=True)
+    values = np.asarray(columns[name], np.float64)
+    low, high = np.full(len(hours), np.inf), np.full(len(hours), -np.inf)
+    np.minimum.at(low, place, values)
+    np.maximum.at(high, place, values)
+    goes_on = (np.diff(hours) == 1) & (low[1:] == low[:-1]) & (high[1:] == low[1:]) & (high[:-1] == low[:-1])
+    starts = np.flatnonzero(np.concatenate([[True], ~goes_on])) if len(hours) else np.zeros(0, np.int64)
+    return np.diff(np.append(starts, len(hours))), starts, hours
+
+
+def stuck(now: Columns, longest: Mapping[str, int]) -> Iterator[Fault]:
+    """Yield the rows of hours in which a sensor says the same for longer than it ever did in the spans."""
+    for name, most in longest.items():
+        lengths, starts, hours = runs_of(now, name)
+        faulty = np.zeros(len(now["hour"]), bool)
+        reason = ""
+        for length, start in zip(lengths, starts, strict=True):
+            if length > max(most, FEWEST_STUCK_HOURS):
+                faulty |= np.isin(now["hour"], hours[start : start + length])
+                value = physical(name, now[name])[faulty][0]
+                reason = f"{name} says {value:.1f} {unit_of(name)} for {length} hours; {most} were the most"
+        yield Fault("stuck", name, faulty if most else None, reason or ("" if most else "the spans have no rows"))

@@ -3,7 +3,7 @@
 All four are of the histograms of days, each day counting once: the hours of a day are not independent, and a thousand
 rows of one day are one day. Significance is by permutation of whole days between window and reference (Good 2005), so
 that the number of rows buys none. Weather lasts for days, so that even days are not quite independent: a small p-value
-alone says little, and the smallest effects that matter are set to what a season moves in a month.
+alone says little, and the smallest effects that matter are the largest of a week of 2011 against the weeks around it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CODES = ("weathersit", "hr", "weekday", "workingday", "holiday")
 BINS = 48
 # The population stability index is one of tenths of the reference.
 TENTHS = 10
-PERMUTATIONS = 4999
+PERMUTATIONS = 1999
 SEED = 20110101
 # No share is 0: an empty bin has half a day's worth of one row.
 SMALLEST_SHARE = 1e-3
@@ -103,10 +103,14 @@ def _compared(
 ) -> list[tuple[str, float | None, str, float, float | None]]:
     """Return detector, effect, unit, smallest effect and p-value of each distance."""
     minima = {"°C": settings.temperature, "%": settings.humidity, "km/h": settings.wind}
-    kinds = [("population_stability", "index", settings.index), ("jensen_shannon", "bits", settings.divergence)]
-    if name in WEATHER:
+    is_weather = name in WEATHER
+    kinds = [
+        ("population_stability", "index", settings.index if is_weather else settings.code_index),
+        ("jensen_shannon", "bits", settings.divergence if is_weather else settings.code_divergence),
+    ]
+    if is_weather:
         kinds.append(("wasserstein", unit_of(name), minima[unit_of(name)]))
-        kinds.append(("kolmogorov_smirnov", "share", settings.divergence))
+        kinds.append(("kolmogorov_smirnov", "share", settings.distance))
     total = len(days.histograms)
     if not 0 < days.window < total:
         return [(detector, None, unit, minimum, None) for detector, unit, minimum in kinds]

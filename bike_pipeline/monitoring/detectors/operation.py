@@ -1,0 +1,106 @@
+"""Whether the system is as it should be: labels, rows and model fresh, clients there, the promoted version answering.
+
+Nothing here is a sample: it is counted, and needs no test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bike_pipeline.modeling.feedback import HOURS_A_DAY
+from bike_pipeline.modeling.label_update import hour_of
+from bike_pipeline.monitoring.columns import Columns, Window, answered, hours_of, rows_in
+from bike_pipeline.monitoring.reference import Reference
+from bike_pipeline.monitoring.verdicts import Measurement
+from bike_pipeline.settings.monitoring import DetectorSettings
+
+# Of the requests that are usual; a quarter of them is a quiet day.
+SILENT_SHARE = 0.9
+
+
+def measure(
+    observed: Columns, reference: Reference, windows: Sequence[Window], settings: DetectorSettings
+) -> list[Measurement]:
+    """Return ages in days, the share of usual requests that did not come, and that of answers by other versions."""
+    return [
+        *_ages(observed, reference, windows, settings),
+        *_silence(observed, windows),
+        *_versions(observed, reference, windows, settings),
+    ]
+
+
+def _ages(
+    observed: Columns, reference: Reference, windows: Sequence[Window], settings: DetectorSettings
+) -> list[Measurement]:
+    labelled, spans = np.unique(answered(observed)["hour"]), np.asarray(reference.columns["hour"])
+    found = []
+    for window in windows:
+        last, rows = hour_of(window[1]), len(rows_in(observed, window)["hour"])
+        untrained = reference.first_untrained
+        newest = {
+            "labels": (labelled[labelled <= last].max(initial=-1), settings.label_age_days),
+            "spans": (spans[spans <= last].max(initial=-1), settings.model_age_days),
+            "model": (-1 if untrained is None else untrained, settings.model_age_days),
+        }
+        for subject, (hour, most) in newest.items():
+            effect = None if hour < 0 else float(max(last - int(hour), 0)) / HOURS_A_DAY
+            reason = f"nothing is known of the age of the {subject}"
+            if effect is not None:
+                reason = f"the newest hour of the {subject} is {effect:.0f} days before the end of the window"
+            found.append(
+                Measurement(
+                    "freshness", "operation", subject, *window, "the end of the window", rows, None, effect, "days",
+                    most, None, reason, at_once=True,
+                )
+            )  # fmt: skip
+    return found
+
+
+def _silence(observed: Columns, windows: Sequence[Window]) -> list[Measurement]:
+    hours = np.sort(hours_of(observed))
+    ends = [(hour_of(first), hour_of(last)) for first, last in windows]
+    rates = [
+        (np.searchsorted(hours, last, "right") - np.searchsorted(hours, first)) / (last - first + 1)
+        for first, last in ends
+    ]
+    found = []
+    for place, (window, (first, last)) in enumerate(zip(windows, ends, strict=True)):
+        usual = float(np.median(rates[:place])) if place else 0.0
+        rows = round(usual * (last - first + 1))
+        # Rows that count are those that were to come.
+        effect = 1.0 - rates[place] / usual if usual else None
+        reason = "no earlier window tells how many requests are usual"
+        if effect is not None:
+            reason = f"{rates[place]:.1f} rows an hour, where {usual:.1f} are usual"
+        found.append(
+            Measurement(
+                "silence", "operation", "requests", *window, "the windows before", rows, None, effect, "share",
+                SILENT_SHARE, None, reason, at_once=True,
+            )
+        )  # fmt: skip
+    return found
+
+
+def _versions(
+    observed: Columns, reference: Reference, windows: Sequence[Window], settings: DetectorSettings
+) -> list[Measurement]:
+    found = []
+    for window in windows:
+        now = rows_in(observed, window)
+        versions, counts = np.unique(now["version"], return_counts=True)
+        effect, reason = None, "no version is promoted, or nothing was asked"
+        if reference.version is not None and len(versions):
+            others = versions != reference.version
+            effect = float(counts[others].sum() / counts.sum())
+            named = ", ".join(str(version) for version in versions[others])
+            reason = f"{effect:.0%} of answers are of versions {named}" if effect else "the promoted version answers"
+        found.append(
+            Measurement(
+                "version_skew", "operation", "versions", *window, f"the promoted version {reference.version}",
+                len(now["hour"]), None, effect, "share of rows", settings.faulty_share, None, reason,
+                at_once=True,
+            )
+        )  # fmt: skip
+    return found
