@@ -57,6 +57,7 @@ GROUPS = {
     },
     "Monitor": {
         "monitor": "Watch the model that serves: its requests, and the labels that came later.",
+        "explain": "Tell why a request was answered as it was, or what moves the model.",
     },
     "Edge": {
         "push": "Push a model to devices.",

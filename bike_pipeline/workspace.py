@@ -22,6 +22,7 @@ from bike_pipeline.use_cases import (
     serving,
 )
 from bike_pipeline.use_cases import doctor as doctor_
+from bike_pipeline.use_cases import explanations as explanations_
 from bike_pipeline.use_cases import export as export_
 from bike_pipeline.use_cases import feedback as feedback_
 from bike_pipeline.use_cases import lineage as lineage_
@@ -99,6 +100,8 @@ class Workspace:
     compare = _method(lineage_.compare)
     explain_run = _method(lineage_.explain_run)
     verify = _method(serving.verify)
+    explain = _method(explanations_.explain)
+    explain_model = _method(explanations_.explain_model)
     collect_garbage = _method(lineage_.collect_garbage)
     promote = _method(serving.promote)
     rollback = _method(serving.rollback)

@@ -16,6 +16,7 @@ from bike_pipeline.commands import shared
 if TYPE_CHECKING:
     from bike_pipeline.monitoring.report import MonitorReport
     from bike_pipeline.settings import Settings
+    from bike_pipeline.use_cases.explanations import ExplainedModel, ExplainedRequest
     from bike_pipeline.use_cases.monitoring import Ingested
     from bike_pipeline.use_cases.monitoring_metrics import Exposed
 
@@ -181,3 +182,70 @@ def demo(settings: Settings, as_json: bool) -> None:
         shared.answer(
             found, lambda made: [f"{asked.rows:,} hours of 2012 asked for", *_ingest_view(made)], as_json, screen
         )
+
+
+@shared.command()
+@click.option("--row", type=click.IntRange(min=0), default=0, show_default=True, help="Which row of the request.")
+@click.option("--html", metavar="FILE", type=shared.FILE, help="Write it as a page, too.")
+@shared.json_option
+@click.argument("request_id", required=False)
+def explain_command(settings: Settings, request_id: str | None, row: int, html: Path | None, as_json: bool) -> None:
+    """Tell why REQUEST_ID was answered as it was; without one, what moves the model that serves.
+
+    What each input adds, in numbers that lead from the mean answer to this one exactly, and what other questions would
+    have got, of the version that answered. It is kept beside the request's id, so that it is the same when it is asked
+    again. Without REQUEST_ID: answers by the hour, permutation importance, and where errors are largest. What a run did
+    is told by `explain-run`.
+    """
+    from bike_pipeline.use_cases import explanations
+
+    with shared.captured(shared.log_file(settings, "explain")) as screen, shared.progress_on(screen, silent=as_json):
+        if request_id is None:
+            model = explanations.explain_model(settings, page=html)
+        else:
+            answer = explanations.explain(settings, request_id, row=row, page=html)
+    if request_id is None:
+        shared.answer(model, _model_view, as_json)
+    else:
+        shared.answer(answer, _answer_view, as_json)
+
+
+def _answer_view(found: ExplainedRequest) -> shared.Parts:
+    from bike_pipeline.monitoring.explanations.page import in_words
+
+    of, why = found.explanation.of, found.explanation.why
+    about = f", asked about {of.moment.replace('T', ' ')}" if of.moment else ""
+    form = "+.3f" if of.unit == "probability" else "+,.0f"
+    return [
+        f"request {of.request_id}, row {of.row} of {found.rows}{about}",
+        f"version {of.version} of model {of.model_id}, fingerprint {of.fingerprint[:16]}…",
+        *in_words(why, of.unit),
+        "had something else been asked:",
+        shared.table(
+            ("if", "change"), [(one.words, f"{one.change:{form}}") for one in why.what_ifs], right=("change",)
+        ),
+        f"kept in {found.table}" if found.is_new else f"explained before: read from {found.table}",
+        *([f"page: {found.page}"] if found.page else []),
+    ]
+
+
+def _model_view(found: ExplainedModel) -> shared.Parts:
+    form = ".3f" if found.unit == "probability" else ",.0f"
+    hours = [(f"{hour}:00", *(f"{one.mean[hour]:{form}}" for one in found.curves)) for hour in range(24)]
+    columns = ("hour", *("working day" if one.workingday else "no working day" for one in found.curves))
+    inputs = (found.importance or {}).get("inputs", ())
+    most = ", ".join(f"{one['name']} {one['mae_increase'] or 0.0:+.3g}" for one in inputs[:5])
+    heads = ("slice", "MAE", "elsewhere", "rows", "days", "p-value")
+    slices = [
+        (one.words, f"{one.mae:,.1f}", f"{one.mae_elsewhere:,.1f}", one.rows, one.days, f"{one.p_value:.2g}")
+        for one in found.slices
+    ]
+    return [
+        f"version {found.version} of model {found.model_id}, fingerprint {found.fingerprint[:16]}…",
+        f"answers by the hour, all else as in training, in {found.unit}:",
+        shared.table(columns, hours, right=columns[1:]),
+        f"MAE without an input: {most or 'not measured'}",
+        f"worst slices: {found.searched}",
+        *([shared.table(heads, slices, right=heads[1:])] if slices else []),
+        *([f"page: {found.page}"] if found.page else []),
+    ]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bike_pipeline.modeling.feedback import HOURS_A_DAY
 from bike_pipeline.modeling.label_update import hour_of
 from bike_pipeline.monitoring import harm, remedies
 from bike_pipeline.monitoring.attribution import Attribution, attribute
@@ -17,6 +18,9 @@ from bike_pipeline.monitoring.reference import Reference
 from bike_pipeline.monitoring.remedies import Remedy
 from bike_pipeline.monitoring.verdicts import Verdict
 from bike_pipeline.settings.monitoring import HarmSettings
+
+# The eval split of a year, and a week or two.
+_REFERENCE_DAYS = 91
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,8 @@ def assess(
 ) -> Assessment:
     """Return what the verdicts of a window come to.
 
-    The error is held against labelled hours before the window that the version did not learn from: those of its eval
-    split, and of spans after it.
+    The error is held against that of the first weeks that the version did not learn from, on which it was judged: later
+    ones may have changed already.
 
     Args:
         verdicts: of the detectors.
@@ -66,7 +70,8 @@ def assess(
         what = "the model is not asked" if predict is None else "it is not on record what the model was trained on"
         return Assessment(verdicts, missing=f"harm, cause and remedy: {what}")
     hours = np.asarray(reference.columns["hour"])
-    known = take(reference.columns, (hours >= first) & (hours < hour_of(window[0])))
+    until = min(hour_of(window[0]), first + _REFERENCE_DAYS * HOURS_A_DAY)
+    known = take(reference.columns, (hours >= first) & (hours < until))
     known["answer"] = predict(known) if len(known["hour"]) else np.zeros(0)
     now = rows_in(observed, window)
     found = attribute(now, known, predict)

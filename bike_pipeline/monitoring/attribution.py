@@ -39,7 +39,7 @@ FEWEST_ROWS = 48
 _DONORS, _FAR = 24, 2.0
 _NEAR_BY = ("hr", "mnth", "temp", "hum", "weathersit", "workingday")
 # The share of faulty rows that is many, and of the reference's error that is clear.
-_MANY, _CLEAR = 0.1, 0.5
+MANY, _CLEAR = 0.1, 0.5
 # Parts are multiples of this many rentals a day, so that they add up to the last bit in any order.
 _GRAIN = 2.0**-20
 
@@ -85,14 +85,14 @@ class Attribution:
         differ by chance in all parts but this one.
         """
         ranked: list[Cause] = sorted(self.parts, key=lambda cause: -abs(self.parts[cause]))
-        if ranked and self.faults.rows.mean() >= _MANY and abs(self.parts[ranked[0]]) < _CLEAR * self.reference:
+        if ranked and self.faults.rows.mean() >= MANY and abs(self.parts[ranked[0]]) < _CLEAR * self.reference:
             return FAULT
         return ranked[0] if ranked else None
 
     def plain(self) -> dict[str, Any]:
         """Return it as plain values: "words", "cause", "parts" with "cause" and "rentals_a_day", and the rest."""
         parts = [{"cause": cause, "rentals_a_day": part} for cause, part in self.parts.items()]
-        numbers = {name: getattr(self, name) for name in ("reference", "observed", "level", "expected", "rows")}
+        numbers = {n: getattr(self, n) for n in ("reference", "observed", "whole", "level", "expected", "rows")}
         words = f"Of {self.whole:+,.0f} rentals a day of error: {self.reason}." if self.parts else self.reason
         return {"words": words, "cause": self.cause, "parts": parts, **numbers}
 

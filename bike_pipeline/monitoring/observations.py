@@ -226,12 +226,19 @@ class ObservationStore:
 
         The moment of a row is its hour, local; where it has none, when it was asked, UTC.
         """
+        return self._answered(_between(first, last), {})
+
+    def request(self, request_id: str) -> Columns:
+        """Return the answered rows of all requests with an id, in the order they were asked in, with their labels."""
+        return self._answered("request_id = $id ORDER BY requested_at, row", {"id": request_id})
+
+    def _answered(self, which: str, values: Mapping[str, str]) -> Columns:
         manifest = self._files.manifest()
         wanted = ", ".join(_READ)
-        found = self._query(f"SELECT {wanted} FROM rows WHERE code = 'OK' AND {_between(first, last)}", manifest)  # noqa: S608
+        statement = f"SELECT {wanted} FROM rows WHERE code = 'OK' AND {which}"  # noqa: S608
+        found = self._query(statement, manifest, values)
         found["requested_at"] = found["requested_at"].astype("datetime64[ms]")
-        known = self._labels(manifest)
-        return found | _joined(found["hour"], known)
+        return found | _joined(found["hour"], self._labels(manifest))
 
     def hours(
         self, first: datetime | None = None, last: datetime | None = None, now: datetime | None = None
@@ -278,8 +285,8 @@ class ObservationStore:
         table = pq.read_table(self._files.checked(record))
         return {name: table.column(name).to_numpy() for name in ("hour", "label", "corrected")}
 
-    def _query(self, statement: str, manifest: Mapping[str, Any]) -> Columns:
-        """Return what a statement about `rows` finds."""
+    def _query(self, statement: str, manifest: Mapping[str, Any], values: Mapping[str, str] | None = None) -> Columns:
+        """Return what a statement about `rows` finds; `values` stand for its names."""
         files = [self._files.checked(record) for _, record in sorted(manifest["days"].items())]
         with self._database() as database:
             if files:
@@ -288,7 +295,7 @@ class ObservationStore:
                 import pyarrow as pa
 
                 database.register("rows", pa.Table.from_pylist([], schema=request_logs.schema()))
-            found = database.execute(statement).fetchnumpy()
+            found = database.execute(statement, dict(values or {})).fetchnumpy()
         return {name: np.asarray(values) for name, values in found.items()}
 
     @contextlib.contextmanager

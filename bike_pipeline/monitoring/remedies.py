@@ -1,9 +1,8 @@
 """What helps against a change of error, and by how much: each remedy is tried on the hours whose labels are known.
 
-Feedback is replayed as it would have run. Retraining is estimated: the level and the pattern by hours of the first half
-of the days, laid over the second, which is what a training run would learn of these labels at least; feedback is
-measured on the same half. A source that is mended is what the model answers to sound values. What was a single bad day
-needs nothing.
+Feedback is replayed as it would have run. Retraining is estimated: the level and the pattern by hours of what was known
+before, laid over the window, which is what a training run would have learnt of these labels at least. A source that is
+mended is what the model answers to sound values. What was a single bad day needs nothing.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bike_pipeline import features
-from bike_pipeline.modeling import feedback
-from bike_pipeline.monitoring.attribution import HOURS_A_DAY, Attribution, known_of
+from bike_pipeline.modeling import feedback, holidays
+from bike_pipeline.monitoring.attribution import HOURS_A_DAY, MANY, Attribution, known_of
 from bike_pipeline.monitoring.columns import Columns
 from bike_pipeline.monitoring.harm import Amount, Harm, by_day
 from bike_pipeline.settings.monitoring import HarmSettings
@@ -27,6 +26,8 @@ Array = npt.NDArray[Any]
 Name = Literal["feedback", "retrain", "fix the source", "nothing"]
 # Days of a kind of hour after which its own factor counts half.
 _PATTERN_DAYS = 4.0
+# With so many labelled days before the window remedies learn from them, else from its first half.
+_LEARNING_DAYS = 14
 
 
 @dataclass(frozen=True)
@@ -64,25 +65,40 @@ def remedies(
     """
     if not found.rows:
         return []
-    gains: dict[Name, tuple[Amount, str]] = {"retrain": (_retrained(found.seen), _RETRAINED)}
+    known = known_of(history)
+    begins, where = _begins(found.seen["hour"], known["hour"])
+    gains: dict[Name, tuple[Amount, str]] = {"retrain": (_retrained(found.seen, known, begins), _RETRAINED + where)}
     if corrected_by is not None:
-        gains["feedback"] = (_fed_back(found.seen, history, corrected_by), _FED_BACK)
+        gains["feedback"] = (_fed_back(found.seen, known, begins, corrected_by), _FED_BACK + where)
     if found.faults.rows.any():
-        gains["fix the source"] = (_mended(found.seen), f"the same model, asked without {found.faults.reason}")
+        gains["fix the source"] = (
+            _mended(found.seen),
+            f"the same model, asked for sound values: {found.faults.reason}",
+        )
     least = settings.tolerated_share * found.expected
-    only_bad_days = bool(harm.bad_days) and harm.is_none(settings)
+    harmless = harm.is_none(settings)
     tried = []
     for name, (gain, reason) in gains.items():
         certain = gain.low is not None and gain.low > 0.0 and (gain.rentals_a_day or 0.0) >= least
-        # A source is mended whatever else happened, and whatever it costs now.
-        tried.append(Remedy(name, gain, reason, name == "fix the source" or (certain and not only_bad_days)))
+        # A broken source is mended whatever it costs now.
+        is_broken = name == "fix the source" and bool(found.faults.rows.mean() >= MANY)
+        tried.append(Remedy(name, gain, reason, is_broken or (certain and not harmless)))
     tried.sort(key=lambda one: (not one.helps, -_worth(one, gains, least)))
-    nothing = Remedy("nothing", Amount(0.0, 0.0, 0.0), _why_nothing(harm, only_bad_days), not tried[0].helps)
+    nothing = Remedy("nothing", Amount(0.0, 0.0, 0.0), _why_nothing(harm, harmless), not tried[0].helps)
     return [nothing, *tried] if nothing.helps else [*tried, nothing]
 
 
-_FED_BACK = "each day's labels fed back as they would have arrived, replayed; measured on the second half of the days"
-_RETRAINED = "estimated: level and pattern by hours of the first half of the days, laid over the second"
+_FED_BACK = "each day's labels fed back as they would have arrived, replayed on"
+_RETRAINED = "estimated: level and pattern by hours of the labels before, laid over"
+
+
+def _begins(hours: Array, known: Array) -> tuple[int, str]:
+    """Return the first hour that remedies are measured on, and which hours these are, in words."""
+    first = int(hours.min())
+    before = np.unique(known[known < first] // HOURS_A_DAY)
+    if len(before) >= _LEARNING_DAYS:
+        return first, " the window, without the great holidays"
+    return int(np.median(np.unique(hours // HOURS_A_DAY)) + 1) * HOURS_A_DAY, " its second half, without great holidays"
 
 
 def _worth(one: Remedy, gains: Mapping[Name, tuple[Amount, str]], least: float) -> float:
@@ -91,12 +107,13 @@ def _worth(one: Remedy, gains: Mapping[Name, tuple[Amount, str]], least: float) 
     return gain - least if one.remedy == "retrain" and "feedback" in gains else gain
 
 
-def _why_nothing(harm: Harm, only_bad_days: bool) -> str:
-    if only_bad_days:
-        return (
-            f"single bad days: {', '.join(f'{one.day} ({one.why})' for one in harm.bad_days)}; the others are as usual"
-        )
-    return "what stays as it is costs nothing more"
+def _why_nothing(harm: Harm, harmless: bool) -> str:
+    if not harmless:
+        return "what stays as it is costs nothing more"
+    if harm.bad_days:
+        days = ", ".join(f"{one.day} ({one.why})" for one in harm.bad_days)
+        return f"beside single bad days, {days}, nothing costs more than it did"
+    return "nothing costs more than it did"
 
 
 def _gain(hours: Array, label: Array, before: Array, after: Array) -> Amount:
@@ -108,27 +125,31 @@ def _mended(seen: Mapping[str, Array]) -> Amount:
     return Amount.of_days(*by_day(seen["hour"], now - then))
 
 
-def _fed_back(seen: Mapping[str, Array], history: Columns, settings: FeedbackSettings) -> Amount:
-    known = known_of(history)
+def _is_measured(hours: Array, begins: int) -> Array:
+    """Return which hours tell what a remedy is worth: of great holidays none would have known."""
+    found: Array = (hours >= begins) & ~holidays.is_dated(feedback.FIRST_DAY + hours // HOURS_A_DAY)
+    return found
+
+
+def _fed_back(seen: Mapping[str, Array], known: Mapping[str, Array], begins: int, settings: FeedbackSettings) -> Amount:
     columns = {**{name: known[name] for name in feedback.GROUPED_BY}, features.LABEL: known["label"]}
     labels = feedback.Labels.of(columns, known["hour"], known["answer"])
     answers = feedback.corrected(labels, settings)
-    here = np.isin(labels.hours, seen["hour"][_is_later(seen["hour"])])
+    here = np.isin(labels.hours, seen["hour"]) & _is_measured(labels.hours, begins)
     return _gain(labels.hours[here], labels.rentals[here], labels.expected[here], answers[here])
 
 
-def _retrained(seen: Mapping[str, Array]) -> Amount:
-    hours, label, answer = seen["hour"], seen["sound_label"], np.asarray(seen["sound_answer"], np.float64)
-    kinds = (np.asarray(seen["workingday"]) > 0) * HOURS_A_DAY + np.asarray(seen["hr"], np.int64)
-    asked = _is_later(hours)
-    factors = _factors(label[~asked], answer[~asked], kinds[~asked])[kinds[asked]]
-    return _gain(hours[asked], label[asked], answer[asked], answer[asked] * factors)
+def _retrained(seen: Mapping[str, Array], known: Mapping[str, Array], begins: int) -> Amount:
+    learnt = known["hour"] < begins
+    asked = _is_measured(seen["hour"], begins)
+    factors = _factors(known["label"][learnt], known["answer"][learnt], _kinds(known)[learnt])
+    hours, label, answer = (seen[name][asked] for name in ("hour", "sound_label", "sound_answer"))
+    return _gain(hours, label, answer, answer * factors[_kinds(seen)[asked]])
 
 
-def _is_later(hours: Array) -> Array:
-    """Return which hours are in the second half of their days."""
-    days = hours // HOURS_A_DAY
-    found: Array = days > np.median(np.unique(days))
+def _kinds(columns: Mapping[str, Array]) -> Array:
+    hour = np.clip(np.asarray(columns["hr"], np.int64), 0, HOURS_A_DAY - 1)
+    found: Array = (np.asarray(columns["workingday"]) > 0) * HOURS_A_DAY + hour
     return found
 
 

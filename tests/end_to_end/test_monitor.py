@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bike_pipeline.errors import ExitCode
+from bike_pipeline.model_registry import ModelRegistry
+from bike_pipeline.monitoring.observations import ObservationStore
 from tests.end_to_end.conftest import Called, Halves, Product
 
 pytestmark = pytest.mark.slow
@@ -103,3 +107,71 @@ def test_the_page_and_the_record_are_there(calls: dict[str, Called], product: Pr
     records = sorted((product.workspace / "monitoring" / "reports").glob("*.json"))
     assert len(records) == 3
     assert json.loads(records[-1].read_text())["report"]["status"] == "changed"
+
+
+@pytest.fixture(scope="module")
+def request_of(calls: dict[str, Called], product: Product) -> tuple[str, str]:
+    """A request of the demo, and which row of it is 8:00 on 1 June."""
+    assert calls["demo"].code == 0
+    found = ObservationStore(product.workspace / "monitoring" / "observations").columns()
+    place = ((found["mnth"] == 6) & (found["day"] == 1) & (found["hr"] == 8)).nonzero()[0][0]
+    return str(found["request_id"][place]), str(found["row"][place])
+
+
+@pytest.fixture(scope="module")
+def explained(request_of: tuple[str, str], product: Product) -> dict[str, Called]:
+    name, row = request_of
+    page = str(product.workspace / "why.html")
+    return {
+        "first": product.call("explain", name, "--row", row, "--json"),
+        "again": product.call("explain", name, "--row", row, "--json", "--html", page),
+        "terminal": product.call("explain", name, "--row", row),
+        "no such row": product.call("explain", name, "--row", "100"),
+        "no such request": product.call("explain", "never"),
+        "model": product.call("explain", "--json", "--html", str(product.workspace / "model.html")),
+    }
+
+
+def test_an_answer_is_explained_by_parts_that_add_up_and_is_the_same_again(explained: dict[str, Called]) -> None:
+    first, again = (explained[name].result for name in ("first", "again"))
+    why = first["explanation"]["why"]
+    assert sum((part["value"] for part in why["parts"]), why["base"]) == why["answer"]
+    assert why["parts"][0]["words"] == "8:00 on Friday, a working day"
+    assert (first["is_new"], again["is_new"]) == (True, False)
+    assert again["explanation"] == first["explanation"]
+
+
+def test_an_auditor_finds_the_explanation_by_the_id(
+    explained: dict[str, Called], request_of: tuple[str, str], product: Product
+) -> None:
+    table = explained["first"].result["table"]
+    with closing(sqlite3.connect(table)) as database:
+        asked = "SELECT version, model_id, fingerprint, answer FROM explanation WHERE request_id = ? AND row = ?"
+        ((version, model_id, fingerprint, answer),) = database.execute(asked, request_of)
+    record = ModelRegistry(str(product.workspace / "serving" / "bike_demand")).push_record(version)
+    assert record is not None
+    assert (model_id, fingerprint) == (record["model_id"], record["fingerprint"])
+    assert answer == explained["first"].result["explanation"]["why"]["answer"]
+
+
+def test_a_person_reads_why_and_gets_a_page(explained: dict[str, Called], product: Product) -> None:
+    assert "8:00 on Friday, a working day: +" in explained["terminal"].out
+    assert "5 °C warmer" in explained["terminal"].out
+    assert "explained before: read from" in explained["terminal"].out
+    assert "8:00 on Friday, a working day" in (product.workspace / "why.html").read_text(encoding="utf-8")
+
+
+def test_what_is_not_on_record_is_told(explained: dict[str, Called]) -> None:
+    assert explained["no such row"].code == explained["no such request"].code == ExitCode.MONITORING
+    assert "has no row 100 on record" in explained["no such row"].err
+    assert "no answered request has the id never" in explained["no such request"].err
+
+
+def test_the_model_is_explained_by_hours_inputs_and_slices(explained: dict[str, Called], product: Product) -> None:
+    found = explained["model"].result
+    working, other = found["curves"]
+    assert working["mean"][8] > 2 * other["mean"][8]
+    assert found["importance"]["inputs"][0]["name"] == "hr"
+    assert found["slices"]
+    assert found["slices"][0]["mae"] > found["slices"][0]["mae_elsewhere"]
+    assert "<svg" in (product.workspace / "model.html").read_text(encoding="utf-8")

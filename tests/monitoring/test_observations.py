@@ -286,3 +286,22 @@ def test_rows_take_no_more_memory_than_they_may(tmp_path):
     rows, megabytes = done.stdout.splitlines()[-2:]
     assert rows == "60000 60000"
     assert int(megabytes) < 700
+
+
+def test_the_rows_of_a_request_are_found_by_its_id_and_no_others(store, tmp_path):
+    later = NOW + dt.timedelta(hours=1)
+    odd = "a' OR 1=1 --"
+    write(
+        tmp_path / "log",
+        entry(odd, ROW, ROW),
+        entry("b", ROW),
+        entry(odd, ROW, at=later),
+        entry(odd, ROW, code="NOT_FOUND"),
+    )
+    store.add(tmp_path / "log", MODEL, later)
+    label(store, [HOUR], [55.0])
+    found = store.request(odd)
+    assert list(found["row"]) == [0, 1, 0]
+    assert found["requested_at"][2] - found["requested_at"][0] == np.timedelta64(1, "h")
+    assert list(found["label"]) == [55.0] * 3
+    assert len(store.request("c")["row"]) == 0

@@ -11,10 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from bike_pipeline import features
 from bike_pipeline.errors import ModelError
@@ -47,7 +45,7 @@ _WEEKDAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "
 
 @dataclass(frozen=True)
 class Part:
-    """What a group of inputs adds to an answer: its name, what was asked in words, and the value in the answer's unit."""
+    """What a group of inputs adds to an answer: its name, what was asked in words, the value in the answer's unit."""
 
     group: str
     words: str
@@ -105,7 +103,8 @@ def parts_of(predict: Predict, row: Row, background: Columns, answered: float) -
         for place, names in enumerate(GROUPS.values()):
             own = np.repeat(coalitions[:, place] > 0, others)
             taken |= {name: np.where(own, row[name], taken[name]) for name in names}
-        return np.asarray(predict(taken), np.float64).reshape(count, others).mean(axis=1)
+        answers = np.asarray(predict(taken), np.float64).reshape(count, others)
+        return np.asarray(answers.mean(axis=1))
 
     groups = len(GROUPS)
     explainer = shap.KernelExplainer(game, np.zeros((1, groups)))
@@ -138,7 +137,9 @@ def words(group: str, row: Row) -> str:
     """Return what was asked of a group, in words."""
     if group == "hour":
         working = "a working day" if row["workingday"] else "no working day"
-        return f"{int(row['hr'])}:00 on {'a holiday' if row['holiday'] else _named(_WEEKDAYS, row['weekday'])}, {working}"
+        return (
+            f"{int(row['hr'])}:00 on {'a holiday' if row['holiday'] else _named(_WEEKDAYS, row['weekday'])}, {working}"
+        )
     if group == "season":
         day = f"{int(row['day'])} " if row["day"] > 0 else ""
         return f"{day}{_named(_MONTHS, row['mnth'] - 1)}"
@@ -146,9 +147,9 @@ def words(group: str, row: Row) -> str:
         return str(features.FIRST_YEAR + int(row["yr"]))
     if group == "weather":
         return features.WEATHER.get(int(row["weathersit"]), f"weather {row['weathersit']:g}")
-    name = {"temperature": "temp", "humidity": "hum", "wind": "windspeed"}[group]
+    name, what = {"temperature": ("temp", ""), "humidity": ("hum", " humidity"), "wind": ("windspeed", " wind")}[group]
     value = float(physical(name, np.asarray(row[name])))
-    return f"{value:.0f} {features.PHYSICAL[name][2]}"
+    return f"{value:.0f} {features.PHYSICAL[name][2]}{what}"
 
 
 def _named(names: tuple[str, ...], place: float) -> str:
@@ -177,10 +178,12 @@ def _questions(row: Row) -> list[tuple[str, dict[str, float]]]:
         sent = [name for name in GROUPS[group] if not (name in features.OPTIONAL_NAMES and row[name] <= 0)]
         return {name: row[name] + by / features.PHYSICAL[name.partition("_mean_")[0]][0] for name in sent}
 
-    def weather(code: int) -> dict[str, float]:
+    def weather(code: float) -> dict[str, float]:
         return {"weathersit": code, **{n: code for n in GROUPS["weather"][1:] if row[n] > 0}}
 
-    other_day = {"workingday": 0, "weekday": 0} if row["workingday"] else {"workingday": 1, "weekday": 3, "holiday": 0}
+    other_day: dict[str, float] = (
+        {"workingday": 0, "weekday": 0} if row["workingday"] else {"workingday": 1, "weekday": 3, "holiday": 0}
+    )
     return [
         ("5 °C warmer", moved("temperature", 5.0)),
         ("5 °C colder", moved("temperature", -5.0)),

@@ -78,13 +78,14 @@ def worst_slices(observed: Columns, false_discovery_rate: float) -> tuple[list[E
     p_values = adjusted([p for _, _, p in candidates])
     told = []
     for (rows, words, _), p_value in zip(candidates, p_values, strict=True):
-        if p_value <= false_discovery_rate:
+        inside, outside = (float(errors[chosen].mean()) for chosen in (rows, ~rows & ~searches))
+        # A day may weigh more than its rows.
+        if p_value <= false_discovery_rate and inside > outside:
             days = len(np.unique(known["hour"][rows] // HOURS_A_DAY))
-            inside, outside = (float(errors[chosen].mean()) for chosen in (rows, ~rows & ~searches))
             told.append(ErrorSlice(words, int(rows.sum()), days, inside, outside, float(p_value)))
     how = (
-        f"{len(candidates)} slices found on {searches.sum():,} rows of every other day, tested on {(~searches).sum():,} "
-        f"rows of the days between; {len(told)} confirmed"
+        f"{len(candidates)} slices found on {searches.sum():,} rows of every other day, tested on "
+        f"{(~searches).sum():,} rows of the days between; {len(told)} confirmed"
     )
     return sorted(told, key=lambda one: -one.mae), how
 
@@ -104,7 +105,7 @@ def _tested(inside: Array, outside: Array, errors: Array, hours: Array) -> float
 
 def _leaves(tree: Any, table: Array) -> Iterator[tuple[Array, str]]:
     """Yield the rows of each leaf of a tree of scikit-learn, (rows,) bool, and which they are in words."""
-    pending = [(0, np.ones(len(table), bool), {name: (-math.inf, math.inf) for name in CUT_BY})]
+    pending = [(0, np.ones(len(table), bool), dict.fromkeys(CUT_BY, (-math.inf, math.inf)))]
     while pending:
         node, rows, bounds = pending.pop()
         if tree.children_left[node] < 0:

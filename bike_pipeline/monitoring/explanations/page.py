@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from bike_pipeline.monitoring.explanations.answer import AnswerParts
@@ -10,14 +11,18 @@ from bike_pipeline.monitoring.explanations.table import Explanation
 from bike_pipeline.monitoring.explanations.whole_model import HourCurves
 from bike_pipeline.pages import number, render
 
-_LEFT, _WIDTH, _RIGHT, _LINE, _TOP = 250, 420, 90, 26, 8
+_LEFT, _WIDTH, _RIGHT, _LINE, _TOP = 250, 420, 160, 26, 8
 
 
 def in_words(why: AnswerParts, unit: str) -> list[str]:
     """Return an explanation as lines of text: from the mean answer by each part to the answer."""
     parts = [f"{part.words}: {number(part.value, '+,.0f' if unit != 'probability' else '+.3f')}" for part in why.parts]
     form = ",.0f" if unit != "probability" else ".3f"
-    return [f"an hour like those of training: {number(why.base, form)}", *parts, f"answered: {number(why.answer, form)} {unit}"]
+    return [
+        f"an hour like those of training: {number(why.base, form)}",
+        *parts,
+        f"answered: {number(why.answer, form)} {unit}",
+    ]
 
 
 def drawing(why: AnswerParts, unit: str) -> str:
@@ -31,7 +36,7 @@ def drawing(why: AnswerParts, unit: str) -> str:
         return round(_LEFT + (value - low) / (high - low) * _WIDTH, 1)
 
     texts = [text.rpartition(": ") for text in in_words(why, unit)]
-    spans = [(0.0, why.base), *zip(ends, ends[1:], strict=False), (0.0, why.answer)]
+    spans = [(0.0, why.base), *pairwise(ends), (0.0, why.answer)]
     bars = [
         {
             "words": words,
@@ -52,15 +57,14 @@ def curves_drawing(curves: HourCurves, largest: float) -> str:
     """Return how answers follow the hour as SVG: each row thin, their mean bold, `largest` at the top."""
     width, height, left, bottom = 420, 180, 44, 22
 
+    across, up = (width - left - 8) / 23, (height - bottom - 8) / largest
+
     def path(values: Sequence[float]) -> str:
-        points = [
-            f"{left + hour * (width - left - 8) / 23:.1f},{height - bottom - value / largest * (height - bottom - 8):.1f}"
-            for hour, value in enumerate(values)
-        ]
+        points = [f"{left + hour * across:.1f},{height - bottom - v * up:.1f}" for hour, v in enumerate(values)]
         return "M" + " L".join(points)
 
     lines = [path(row) for row in curves.rows]
-    ticks = [(left + hour * (width - left - 8) / 23, hour) for hour in range(0, 24, 6)]
+    ticks = [(round(left + hour * across, 1), hour) for hour in range(0, 24, 6)]
     return render(
         "hour_curves.svg", width=width, height=height, left=left, bottom=height - bottom, ticks=ticks, lines=lines,
         mean=path(curves.mean), largest=largest, title="working day" if curves.workingday else "no working day",
@@ -74,7 +78,7 @@ def answer_page(found: Explanation) -> str:
     return render("explanation.html", title=title, of=of, why=found.why, drawing=drawing(found.why, of.unit))
 
 
-def model_page(values: Mapping[str, Any], curves: Sequence[HourCurves]) -> str:
+def model_page(curves: Sequence[HourCurves], **values: Any) -> str:
     """Return what is known of a model as a whole as one HTML page that needs no network."""
-    largest = max(max(max(one.mean), *(max(row) for row in one.rows)) for one in curves) or 1.0
+    largest = max(value for one in curves for line in (one.mean, *one.rows) for value in line) or 1.0
     return render("model_explanation.html", drawings=[curves_drawing(one, largest) for one in curves], **values)

@@ -84,11 +84,11 @@ class ExplanationTable:
             return None
         key = (request_id, row, requested_at)
         with self._opened() as database:
-            found = self._rows(database, f"SELECT {_ABOUT}, answer, base FROM explanation WHERE {_WHERE}", key)
+            found = self._rows(database, f"{_ABOUT}, answer, base", "explanation", key)
             if not found:
                 return None
-            parts = self._rows(database, f"SELECT name, words, value FROM part WHERE {_WHERE} ORDER BY place", key)
-            others = self._rows(database, f"SELECT words, answer, change FROM what_if WHERE {_WHERE} ORDER BY place", key)
+            parts = self._rows(database, "name, words, value", "part", key)
+            others = self._rows(database, "words, answer, change", "what_if", key)
         *about, answer, base = found[0]
         why = AnswerParts(answer, base, tuple(Part(*one) for one in parts), tuple(WhatIf(*one) for one in others))
         return Explanation(Explained(*about), why)
@@ -98,7 +98,7 @@ class ExplanationTable:
         key = (made.of.request_id, made.of.row, made.of.requested_at)
         with self._opened() as database:
             database.execute("BEGIN IMMEDIATE")
-            if not self._rows(database, f"SELECT 1 FROM explanation WHERE {_WHERE}", key):
+            if not self._rows(database, "1", "explanation", key):
                 self._insert(database, "explanation", [(*astuple(made.of), made.why.answer, made.why.base)])
                 self._insert(database, "part", [(*key, n, *astuple(one)) for n, one in enumerate(made.why.parts)])
                 self._insert(database, "what_if", [(*key, n, *astuple(one)) for n, one in enumerate(made.why.what_ifs)])
@@ -106,8 +106,9 @@ class ExplanationTable:
         return self.find(*key) or made
 
     @staticmethod
-    def _rows(database: sqlite3.Connection, statement: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        return database.execute(statement, values).fetchall()
+    def _rows(database: sqlite3.Connection, wanted: str, table: str, key: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        where = "request_id = ? AND row = ? AND requested_at = ? ORDER BY rowid"
+        return database.execute(f"SELECT {wanted} FROM {table} WHERE {where}", key).fetchall()  # noqa: S608
 
     @staticmethod
     def _insert(database: sqlite3.Connection, table: str, rows: list[tuple[Any, ...]]) -> None:
@@ -140,8 +141,9 @@ class ExplanationTable:
                     database.execute(statement)
             database.execute("COMMIT")
         elif version != FORMAT:
-            raise MonitoringError(f"another release wrote the explanations (format {version})", where=str(self.path), fix=_FIX)
+            raise MonitoringError(
+                f"another release wrote the explanations (format {version})", where=str(self.path), fix=_FIX
+            )
 
 
 _ABOUT = ", ".join(one.name for one in fields(Explained))
-_WHERE = "request_id = ? AND row = ? AND requested_at = ?"

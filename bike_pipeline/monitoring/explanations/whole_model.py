@@ -38,7 +38,10 @@ def hour_curves(predict: Predict, background: Columns) -> tuple[HourCurves, Hour
     shown = np.unique(np.linspace(0, count - 1, min(count, ICE_ROWS)).round().astype(np.int64))
     found = []
     for workingday, day in _DAYS.items():
-        asked = {feature.name: np.tile(np.asarray(background[feature.name]), HOURS_A_DAY) for feature in features.MODEL_INPUTS}
+        asked = {
+            feature.name: np.tile(np.asarray(background[feature.name]), HOURS_A_DAY)
+            for feature in features.MODEL_INPUTS
+        }
         asked["hr"] = np.repeat(np.arange(HOURS_A_DAY), count)
         asked |= {name: np.full(count * HOURS_A_DAY, value) for name, value in day.items()}
         answers = np.asarray(predict(asked), np.float64).reshape(HOURS_A_DAY, count)
