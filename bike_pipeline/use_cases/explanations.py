@@ -159,6 +159,7 @@ def explain_model(settings: Settings, *, page: Path | None = None) -> ExplainedM
     from bike_pipeline.lineage.reports.model_card import JSON_FILE
     from bike_pipeline.model_registry import ModelRegistry, layout
     from bike_pipeline.monitoring.explanations import page as pages
+    from bike_pipeline.monitoring.explanations.answer import background_of
     from bike_pipeline.monitoring.explanations.error_slices import worst_slices
     from bike_pipeline.monitoring.explanations.whole_model import hour_curves
     from bike_pipeline.use_cases.monitoring import observation_store
@@ -173,8 +174,8 @@ def explain_model(settings: Settings, *, page: Path | None = None) -> ExplainedM
     progress.report(0.3, f"loading version {version}")
     predictor, record = _version(settings, version)
     training = _training_rows(settings, int(record["model_id"]))
-    every = max(1, len(training["hr"]) // _CURVE_ROWS)
-    curves = hour_curves(predictor.predict, {name: values[::every] for name, values in training.items()})
+    some = background_of(training, _CURVE_ROWS)
+    curves = hour_curves(predictor.predict, some)
     card = ModelRegistry(settings.serving_path).folder(version) / layout.CARD_FOLDER / JSON_FILE
     importance = json.loads(card.read_text(encoding="utf-8")).get("explanations") if card.is_file() else None
     made = ExplainedModel(
@@ -182,8 +183,7 @@ def explain_model(settings: Settings, *, page: Path | None = None) -> ExplainedM
         searched, page,
     )  # fmt: skip
     if page is not None:
-        rows = len(training["hr"][::every])
-        _write(page, pages.model_page(**vars(made), title="What moves the model", rows=rows))
+        _write(page, pages.model_page(**vars(made), title="What moves the model", rows=len(some["hr"])))
     return made
 
 

@@ -17,7 +17,10 @@ from bike_pipeline.lineage.queries.model_lookup import find_model
 from bike_pipeline.lineage.reports import lineage_report, run_page
 from bike_pipeline.lineage.store.metadata_store import Lineage
 from bike_pipeline.monitoring import report as monitor_report
+from bike_pipeline.monitoring.explanations.page import answer_page
+from bike_pipeline.monitoring.explanations.table import Explanation
 from tests.lineage.world import Runs
+from tests.monitoring.explanations.explaining import OF, WHY, explained_model_page
 from tests.monitoring.test_report import made
 from tests.pages.browsing import ask
 
@@ -52,6 +55,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "lineage": lineage_report.as_page(report),
         "card": lineage_report.as_card(report),
         "monitor": monitor_report.as_page(made()),
+        "answer": answer_page(Explanation(OF, WHY)),
+        "model": explained_model_page(),
     }
     for name, content in contents.items():
         (folder / f"{name}.html").write_text(content, encoding="utf-8")
@@ -72,7 +77,7 @@ def exports() -> dict[str, Any]:
     return {"formats": formats, "golden": {"rows": 1000}, "eval_rows": 1712, "edge_gate": gate, "reason": ""}
 
 
-@pytest.mark.parametrize("name", ["run", "lineage", "card", "monitor"])
+@pytest.mark.parametrize("name", ["run", "lineage", "card", "monitor", "answer", "model"])
 @pytest.mark.parametrize(("width", "media"), [(390, "screen"), (1280, "screen"), (A4_IN_PIXELS, "print")])
 def test_nothing_is_wider_than_the_page(
     browser: str, pages: dict[str, Path], name: str, width: int, media: str
@@ -90,7 +95,7 @@ def test_dark_is_dark_and_paper_is_white(browser: str, pages: dict[str, Path]) -
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["run", "lineage", "card", "monitor"])
+@pytest.mark.parametrize("name", ["run", "lineage", "card", "monitor", "answer", "model"])
 def test_axe_finds_nothing_that_keeps_anybody_out(browser: str, pages: dict[str, Path], name: str, scheme: str) -> None:
     axe = resources.files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")
     told = "axe.run().then(r => JSON.stringify(r.violations.map(v => [v.id, v.nodes.map(n => n.html.slice(0, 99))])))"

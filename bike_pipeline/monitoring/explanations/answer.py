@@ -122,10 +122,10 @@ def parts_of(predict: Predict, row: Row, background: Columns, answered: float) -
     return AnswerParts(answered, answered - math.fsum(rounded), tuple(parts), what_ifs(predict, row, answered))
 
 
-def background_of(columns: Columns) -> dict[str, Array]:
-    """Return the rows that stand for all rows of the training, evenly among them."""
+def background_of(columns: Columns, most: int = BACKGROUND_ROWS) -> dict[str, Array]:
+    """Return the rows, at most so many, that stand for all rows of the training, evenly among them."""
     rows = len(columns["hr"])
-    places = np.unique(np.linspace(0, rows - 1, min(rows, BACKGROUND_ROWS)).round().astype(np.int64))
+    places = np.unique(np.linspace(0, rows - 1, min(rows, most)).round().astype(np.int64))
     return {feature.name: np.asarray(columns[feature.name])[places] for feature in features.MODEL_INPUTS}
 
 

@@ -7,20 +7,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bike_pipeline.monitoring.explanations.answer import AnswerParts, Part, WhatIf
-from bike_pipeline.monitoring.explanations.page import answer_page, drawing, in_words, model_page
-from bike_pipeline.monitoring.explanations.table import Explained, Explanation
-from bike_pipeline.monitoring.explanations.whole_model import HourCurves
-
-PARTS = (Part("hour", "8:00 on Friday, a working day", 212.0), Part("weather", "light rain or snow", -60.4))
-WHY = AnswerParts(290.0, 138.4, PARTS, (WhatIf("5 °C warmer", 328.0, 38.0),))
-OF = Explained(
-    "<script>1</script>", 0, "2026-11-30T12:00:00.000", 7, 16, "f" * 64, "2012-06-01T08:00", "rentals an hour"
-)
-CURVES = [
-    HourCurves(True, tuple(map(float, range(24))), ((50.0,) * 24,)),
-    HourCurves(False, (1.0,) * 24, ((2.0,) * 24,)),
-]
+from bike_pipeline.monitoring.explanations.answer import AnswerParts, Part
+from bike_pipeline.monitoring.explanations.page import answer_page, drawing, in_words
+from bike_pipeline.monitoring.explanations.table import Explanation
+from tests.monitoring.explanations.explaining import OF, WHY, explained_model_page
 
 
 def test_the_text_goes_from_the_mean_by_each_part_to_the_answer():
@@ -70,13 +60,8 @@ def test_the_page_says_everything_and_loads_nothing():
     assert set(re.findall(r"https?://[^\s\"']+", page)) <= {"http://www.w3.org/2000/svg"}
 
 
-@pytest.mark.parametrize(
-    "importance", [None, {"mae": 25.0, "rows": 10, "repeats": 2, "unit": "rentals an hour", "inputs": []}]
-)
+@pytest.mark.parametrize("importance", [None, {"mae": 1.0, "rows": 10, "repeats": 2, "unit": "x", "inputs": []}])
 def test_the_page_of_a_model_needs_neither_slices_nor_importance(importance):
-    page = model_page(
-        CURVES, title="What moves the model", version=7, model_id=16, fingerprint="f" * 64, unit="rentals an hour",
-        importance=importance, slices=[], searched="not looked for", rows=10,
-    )  # fmt: skip
+    page = explained_model_page(importance=importance, slices=[], searched="not looked for")
     assert page.count("<svg") == 2
     assert "not looked for" in page
