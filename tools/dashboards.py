@@ -161,7 +161,7 @@ def pipeline() -> dashboard.Dashboard:
             lines("Runs on record", "short", "By their state.", ("bike_pipeline_runs", "{{state}}")),
             bars("Stages", "s", "When each last worked.", ("bike_pipeline_stage_seconds", "{{stage}}")),
             number("Newest model", "short", "1 if it is blessed.", ("bike_model_blessed", "blessed")),
-            rows("Gates that refused", "Of the newest evaluated model.", "bike_gate_passed == 0"),
+            rows("Gates that refused", "Of the newest evaluated model.", 'bike_gate_passed{binding="true"} == 0'),
             bars("Error at the gates", "short", "Mean absolute error by slice, in rentals.",
                  ('bike_gate_value{kind="value", metric="mae"}', "{{slicing}} {{slice}}")),
             number("Promoted version", "s", "Pushed so long ago; a ticket after 35 days.",

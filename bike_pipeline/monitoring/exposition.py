@@ -54,11 +54,11 @@ def write(folder: Path, name: str, metrics: Iterable[Metric]) -> Path:
 def gauge(
     name: str, text: str, labels: tuple[str, ...] = (), samples: Iterable[tuple[tuple[Any, ...], float]] = ()
 ) -> Metric:
-    """Return a gauge with a sample for each tuple of label values."""
+    """Return a gauge with a sample for each tuple of label values, of the same one the last."""
     from prometheus_client.core import GaugeMetricFamily
 
     metric = GaugeMetricFamily(name, text, labels=labels)
-    for values, value in samples:
+    for values, value in dict(samples).items():
         metric.add_metric([str(each) for each in values], float(value))
     return metric
 

@@ -186,6 +186,9 @@ class ModelMetrics:
         """Yield all metrics as they are now."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
+        answering = sum(version.answering > 0 for version in self._versions.values())
+        # Without labels, so that it is there before any version is, and tells this server from TF Serving.
+        yield GaugeMetricFamily("bike_versions_available", "How many versions answer.", value=answering)
         available = GaugeMetricFamily("bike_version_available", "Whether a version answers.", labels=_LABELS)
         loaded = GaugeMetricFamily("bike_version_loaded_timestamp_seconds", "When it began to.", labels=_LABELS)
         rows = CounterMetricFamily("bike_rows_total", "Rows whose inputs were looked at.", labels=_LABELS)

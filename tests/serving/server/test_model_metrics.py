@@ -127,6 +127,10 @@ def test_fewer_answers_than_rows_are_left_out():
     assert sample(metrics, "bike_rows_total") == 0
 
 
+def test_a_server_without_any_version_says_so():
+    assert told(Metrics().text())["bike_versions_available",] == 0
+
+
 def test_the_versions_before_stay_a_while_and_go_then():
     model = Metrics().model
     for number in range(20):
@@ -134,7 +138,8 @@ def test_the_versions_before_stay_a_while_and_go_then():
         version.begin()
         if number != 7:
             version.end()
-    available = next(iter(model.collect())).samples
+    count, available = [metric.samples for metric in model.collect()][:2]
+    assert [sample.value for sample in count] == [1]
     assert {s.labels["version"]: s.value for s in available} == {
         "7": 1.0, "15": 0.0, "16": 0.0, "17": 0.0, "18": 0.0, "19": 0.0
     }  # fmt: skip
