@@ -36,7 +36,7 @@ def _finished(panel: Panel, title: str, description: str, queries: Sequence[prom
 
 def lines(title: str, unit: str, description: str, *queries: Query) -> Panel:
     """Return a panel of lines over time; a query is its expression and its legend."""
-    return _finished(timeseries.Panel().unit(unit).min(0), title, description, [_query(*query) for query in queries])
+    return _finished(timeseries.Panel().unit(unit), title, description, [_query(*query) for query in queries])
 
 
 def number(title: str, unit: str, description: str, *queries: Query) -> Panel:
@@ -139,6 +139,10 @@ def model() -> dashboard.Dashboard:
             bars("Effects", "short", "As multiples of the smallest that matters.",
                  ("topk(12, abs(bike_monitor_effect) / (bike_monitor_minimum > 0))", "{{detector}}: {{subject}}")),
             bars("Harm", "short", "Rentals a day.", ("topk(12, bike_monitor_harm_rentals_per_day)", "{{subject}}")),
+            bars("Error by slice", "short", "Against the version's backtest, in rentals an hour; a ticket above 20.",
+                 ('bike_monitor_effect{detector="error_by_slice"}', "{{subject}}")),
+            lines("Coverage", "percentunit", "By how much the share of labels inside their interval is off.",
+                  ('bike_monitor_effect{detector="coverage"}', "{{subject}}")),
             lines("Error", "short", "Mean absolute error of the newest day with labels, in rentals an hour.",
                   ("bike_monitor_error_rentals", "version {{version}}")),
             lines("Labels", "short", "Hours of the window by what is known of them.",

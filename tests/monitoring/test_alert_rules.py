@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
+from bike_pipeline.monitoring.verdicts import Kind
 from tests.monitoring_servers import run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +51,14 @@ def test_every_alert_has_a_test_in_which_it_fires():
 def test_the_runbook_has_one_section_for_each_alert():
     told = re.findall(r"^### (\w+)$", (ROOT / "docs" / "runbook.md").read_text(), re.MULTILINE)
     assert sorted(told) == sorted(alerts())
+
+
+def test_a_change_of_any_kind_that_any_detector_finds_has_an_alert():
+    expressions = " ".join(rule["expr"] for rule in alerts().values())
+    assert set(re.findall(r'kind="([^"]+)"', expressions)) == set(get_args(Kind))
+    detectors = " ".join(path.read_text() for path in (ROOT / "bike_pipeline/monitoring/detectors").glob("*.py"))
+    for name in re.findall(r'detector!?="([^"]+)"', expressions):
+        assert f'"{name}", "' in detectors, name
 
 
 def test_alertmanager_takes_its_configuration():
