@@ -249,3 +249,25 @@ def _model_view(found: ExplainedModel) -> shared.Parts:
         *([shared.table(heads, slices, right=heads[1:])] if slices else []),
         *([f"page: {found.page}"] if found.page else []),
     ]
+
+
+@shared.command(monitor_command)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=0, help="Port to listen on; 0: a free one.")
+@click.option("--rows", type=click.IntRange(1, 100_000), default=500, show_default=True, help="Rows of a look (drift).")
+@shared.json_option
+@click.argument("kind", type=click.Choice(["outlier", "drift", "explainer"]))
+def sidecar(settings: Settings, kind: str, host: str, port: int, rows: int, as_json: bool) -> None:
+    """Answer CloudEvents of Seldon Core or KServe with what a look at the request finds, until SIGTERM or Ctrl-C.
+
+    `outlier` says which rows are unlike those of training, `drift` what has changed in the newest rows, `explainer` why
+    each row is answered as it is. Events are POSTed to /, in binary or structured mode; GET /healthz tells that it is
+    ready.
+    """
+    from bike_pipeline.use_cases.monitoring_sidecars import run_sidecar
+
+    def told(at: int) -> None:
+        address = f"{host}:{at}"
+        shared.answer({"kind": kind, "address": address}, lambda _: f"{kind} listens on http://{address}/", as_json)
+
+    run_sidecar(settings, kind, host, port, rows, told)

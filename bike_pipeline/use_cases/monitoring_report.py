@@ -123,7 +123,7 @@ def _look(settings: Settings, window_days: float, until: datetime | None) -> Mon
     if not len(line["hour"]):
         missing.append(f"no request stands in {ingested.log} or was taken from there before")
     progress.report(0.2, "reading the reference")
-    reference = _reference(settings, missing)
+    reference = reference_of(settings, missing)
     windows = [window for window in windows if len(rows_in(line, window)["hour"])] or windows[-1:]
     progress.report(0.3, "measuring")
     section = settings.monitoring
@@ -167,7 +167,7 @@ def _windows(until: datetime, days: float) -> list[Window]:
     return [(end - timedelta(days=days), end - timedelta(hours=1)) for end in ends]
 
 
-def _reference(settings: Settings, missing: list[str]) -> Reference:
+def reference_of(settings: Settings, missing: list[str]) -> Reference:
     """Return what observations are compared with; what is not there is added to `missing`."""
     from bike_pipeline.data.spans import SpanStore
     from bike_pipeline.monitoring.reference import Reference
