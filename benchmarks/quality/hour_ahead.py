@@ -53,9 +53,9 @@ def answers(table: Table, rows: Rows, expected: Sequence[float], settings: Feedb
     labels = later_labels.labels_of(table, rows, expected)
     by_days = feedback.replay(labels, asked)
     known = feedback.Labels(labels.hours, labels.groups, labels.rentals, by_days.rentals)
-    rentals = by_days.rentals * hour_ahead.factors(labels.hours, known)
-    quantiles = feedback.replayed_quantiles(labels, rentals, asked)
-    return Answers(by_days.rentals, by_days.quantiles), Answers(rentals, quantiles)
+    factors = hour_ahead.factors(labels.hours, known)
+    columns = [hour_ahead.moved_quantiles(by_days.rentals, values, factors) for values in by_days.quantiles.T]
+    return Answers(*by_days), Answers(by_days.rentals * factors, np.column_stack(columns))
 
 
 def quantile_scores(table: Table, rows: Rows, quantiles: Array, known: Array) -> QuantileScores:

@@ -37,15 +37,19 @@ _DECIMALS = {"rentals an hour": 2, "probability": 4}
 @click.option("--protocol", type=click.Choice(["rest", "grpc"]), help="What that server is asked in.")
 @click.option("--label", default="", help="The version label that the server's answer is wanted of.")
 @click.option("--intervals", is_flag=True, help="Answer with quantiles, too: what training.feedback.quantiles names.")
+@click.option("--last-day", metavar="FILE", help="Records of the hours before, with cnt: they move the answers.")
 @click.option("--json", "as_json", is_flag=True, help="Answer with one JSON record a line, for CSV input too.")
 @click.argument("records", required=False, default="-")
-def predict_command(settings: Settings, as_json: bool, intervals: bool, records: str, **options: Any) -> None:
+def predict_command(
+    settings: Settings, as_json: bool, intervals: bool, last_day: str | None, records: str, **options: Any
+) -> None:
     """Predict the rentals an hour for RECORDS: a JSON record, a CSV or JSON file, gzip too, or "-" for standard input.
 
     A record names the model's inputs; its date (dteday) stands for year, month, weekday and, with holiday, working day.
     Values are read as those of an ingest, and one that contradicts the date is refused.
     JSON is answered with one number a record, CSV with the same rows and a column predicted_cnt; with --intervals, with
     records that hold the quantiles. A model of another target (training.target) answers that, in a column of its name.
+    With --last-day an hour is answered by whoever knows the rentals of the hours before it.
 
     The model is loaded from the serving folder into this process; with --server, a model server that speaks TF
     Serving's protocols is asked instead, and this process loads no TensorFlow.
@@ -62,10 +66,13 @@ def predict_command(settings: Settings, as_json: bool, intervals: bool, records:
 
     text, where = _read(records)
     parsed = parse(text, where)
+    options["last_day"] = parse(*_read(last_day)) if last_day else ()
     log = settings.logs_path / "predict.log"
     with shared.captured(log) if in_process else nullcontext(sys.stdout) as screen:
         if intervals:
-            found = predict_intervals(settings, parsed, source=where, version=options["version"])
+            found = predict_intervals(
+                settings, parsed, source=where, version=options["version"], last_day=options["last_day"]
+            )
             predicted = [row.pop(features.LABEL) for row in found]
         else:
             predicted, found = predict(settings, parsed, source=where, **options), [{} for _ in parsed]

@@ -269,11 +269,6 @@ class Replayed(NamedTuple):
 def replay(labels: Labels, settings: FeedbackSettings) -> Replayed:
     """Return answers and quantiles for each labelled hour, made of labels that had arrived before its day alone."""
     answers = corrected(labels, settings)
-    return Replayed(answers, replayed_quantiles(labels, answers, settings))
-
-
-def replayed_quantiles(labels: Labels, answers: Array, settings: FeedbackSettings) -> npt.NDArray[np.float64]:
-    """Return quantiles around the answers to labelled hours, (rows, quantiles), by errors of earlier days alone."""
     unit = unit_of(answers)
     errors, days = (labels.rentals - answers) / unit, labels.hours // HOURS_A_DAY
     levels = np.array(list(settings.quantiles.values()))
@@ -283,4 +278,4 @@ def replayed_quantiles(labels: Labels, answers: Array, settings: FeedbackSetting
         arrived, now = (days <= newest) & (days > newest - WINDOW_DAYS), days == day
         of_groups = quantiles_of(errors[arrived], labels.groups[arrived], levels)[labels.groups[now]]
         found[now] = np.maximum(answers[now, None] + of_groups * unit[now, None], 0.0)
-    return found
+    return Replayed(answers, found)

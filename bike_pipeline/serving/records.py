@@ -145,13 +145,19 @@ def hours_of(records: Sequence[Record], where: str) -> Any:
     Raises:
         ModelError: a record has no date or hour, or one that is none.
     """
-    found = []
-    for name in (features.DATE, features.HOUR):
-        values, _, problems = parse_column(features.BY_NAME[name], _column(records, name), where)
-        if problems:
-            raise _refusal(problems, where)
-        found.append(values)
-    return found[0] * 24 + found[1]
+    return _values(records, features.DATE, where) * 24 + _values(records, features.HOUR, where)
+
+
+def labels_of(records: Sequence[Record], where: str) -> Any:
+    """Return the rentals of each record, (records,) int64; a ModelError if one has none, or what can be none."""
+    return _values(records, features.LABEL, where)
+
+
+def _values(records: Sequence[Record], name: str, where: str) -> Any:
+    values, _, problems = parse_column(features.BY_NAME[name], _column(records, name), where)
+    if problems:
+        raise _refusal(problems, where)
+    return values
 
 
 def _column(records: Sequence[Record], name: str) -> Any:

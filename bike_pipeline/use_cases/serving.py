@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from bike_pipeline import features
 from bike_pipeline.errors import ConfigurationError, EdgeError, ModelError, VerificationError, and_more
 from bike_pipeline.use_cases.lineage import lineage_of
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from bike_pipeline.edge.channel import PublishedBundle
     from bike_pipeline.model_registry.deployment import Change
     from bike_pipeline.model_registry.model_signature import Check
@@ -64,6 +67,7 @@ def predict(
     protocol: Protocol | None = None,
     label: str = "",
     source: str = "the records",
+    last_day: Sequence[Record] = (),
 ) -> list[float]:
     """Return what the model answers, one number a record; a ModelError if one is wrong or there is no model.
 
@@ -73,6 +77,9 @@ def predict(
     The promoted version answers if none is named. A server is one that speaks TF Serving's protocols, such as
     "host:8501" or "grpc://host:8500", and `protocol` is what it is asked in if that does not say it; without one the
     model is loaded into this process, and with it TensorFlow. Messages say that the records come from `source`.
+
+    With records of the `last_day`, which name their rentals (`cnt`) as well, an answer is moved by how far off the
+    model was in the hours before its own: of the hours whose rentals are known, those of the 24 before it count.
     """
     from bike_pipeline.serving.records import to_columns
 
@@ -81,13 +88,20 @@ def predict(
         from bike_pipeline.serving.clients import connect, connection
 
         with connect(connection(settings, server, protocol=protocol, version=version, label=label)) as client:
-            return [float(value) for value in client.predict(columns)]
+            factors = _factors(settings, records, source, last_day, client.predict)
+            return [float(value) * factor for value, factor in zip(client.predict(columns), factors, strict=True)]
     with _predictor(settings, version) as predictor:
-        return [float(value) for value in predictor.predict(columns)]
+        factors = _factors(settings, records, source, last_day, predictor.predict)
+        return [float(value) * factor for value, factor in zip(predictor.predict(columns), factors, strict=True)]
 
 
 def predict_intervals(
-    settings: Settings, records: Sequence[Record], *, version: int | None = None, source: str = "the records"
+    settings: Settings,
+    records: Sequence[Record],
+    *,
+    version: int | None = None,
+    source: str = "the records",
+    last_day: Sequence[Record] = (),
 ) -> list[dict[str, float]]:
     """Return for each record the predicted rentals, as "cnt", and their quantiles by name; NaN where none is known.
 
@@ -97,8 +111,47 @@ def predict_intervals(
 
     columns = to_columns(records, source)
     with _predictor(settings, version) as predictor:
+        factors = _factors(settings, records, source, last_day, predictor.predict)
         found = dict(sorted(predictor.predict_intervals(columns).items()))
-    return [dict(zip(found, map(float, row), strict=True)) for row in zip(*found.values(), strict=True)]
+    if last_day:
+        from bike_pipeline.modeling import hour_ahead
+
+        # Of the answer itself it is the answer, moved.
+        answers = found[features.LABEL]
+        moved = {name: hour_ahead.moved_quantiles(answers, values, factors) for name, values in found.items()}
+        return _rows(moved)
+    return _rows(found)
+
+
+def _rows(columns: Mapping[str, npt.NDArray[Any]]) -> list[dict[str, float]]:
+    return [dict(zip(columns, map(float, row), strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _factors(
+    settings: Settings,
+    records: Sequence[Record],
+    source: str,
+    last_day: Sequence[Record],
+    ask: Callable[[Mapping[str, Any]], Any],
+) -> list[float]:
+    """Return what the answers to records are multiplied with for what the last day's records tell, (records,)."""
+    if not last_day:
+        return [1.0] * len(records)
+    if settings.training.target != "rentals":
+        raise ConfigurationError(
+            f"the last day's rentals move rentals, and the model answers {settings.training.target}",
+            where="training.target",
+            fix="ask a model of rentals, or without the last day",
+        )
+    from bike_pipeline.modeling import hour_ahead
+    from bike_pipeline.modeling.feedback import Labels
+    from bike_pipeline.serving.records import hours_of, labels_of, to_columns
+
+    where = "the last day"
+    hours, columns = hours_of(records, source), to_columns(last_day, where)
+    with_rentals = columns | {features.LABEL: labels_of(last_day, where)}
+    known = Labels.of(with_rentals, hours_of(last_day, where), ask(columns))
+    return [float(factor) for factor in hour_ahead.factors(hours, known)]
 
 
 @contextmanager

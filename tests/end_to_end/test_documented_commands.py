@@ -52,6 +52,7 @@ RUN = (
     "bike-pipeline lineage --format dot | dot -Tsvg > lineage.svg",
     "bike-pipeline gc --keep-blessed 2 --keep-days 14 --dry-run",
     "bike-pipeline predict --intervals rentals.csv",
+    "bike-pipeline predict --last-day rentals.csv hours.csv",
     "bike-pipeline feedback update rentals.csv",
     "bike-pipeline feedback show",
     "bike-pipeline feedback show --at 2013-03-01",

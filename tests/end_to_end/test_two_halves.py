@@ -211,6 +211,16 @@ def test_served_model_answers(story: dict[str, Any], halves: tuple[Path, Path]) 
     table = product.call("predict", "--intervals", "-", text="".join(lines)).out.splitlines()
     assert table[0] == answered[0] + ",p05,p10,p50,p90,p95"
     assert [line.rsplit(",", 5)[0] for line in table[1:]] == answered[1:]
+    before = product.workspace / "before.json"
+    row = {**json.loads(record), "hr": 16, "cnt": 900}
+    before.write_text(json.dumps(row), encoding="utf-8")
+    moved = json.loads(product.call("predict", "--intervals", "--last-day", str(before), record).out)
+    # By what the model expected of that hour, and with an interval that moved with the answer.
+    factor = (910 / (float(product.call("predict", json.dumps(row)).out) + 10)) ** 0.7
+    assert moved["predicted_cnt"] == pytest.approx(factor * around["predicted_cnt"], rel=1e-4)
+    assert moved["p95"] / moved["predicted_cnt"] == pytest.approx(
+        1 + 0.9 * (around["p95"] / around["predicted_cnt"] - 1), rel=1e-3
+    )
 
 
 READ = (

@@ -41,6 +41,16 @@ def test_nothing_known_changes_nothing() -> None:
     assert hour_ahead.factors(np.array([500]), labels([3], [900.0], [1.0])).tolist() == [1.0]
 
 
+def test_quantiles_move_with_the_answer_and_stand_closer_to_it() -> None:
+    answers, factors = np.array([100.0, 100.0, 10.0, 50.0]), [1.5, 0.5, 2.0, 1.0]
+    quantiles = np.array([150.0, 60.0, -30.0, np.nan])
+    found = hour_ahead.moved_quantiles(answers, quantiles, factors)
+    assert found[:3] == pytest.approx([217.5, 32.0, 0.0])
+    assert math.isnan(found[3])
+    # The answer itself is moved and nothing else.
+    assert hour_ahead.moved_quantiles(answers, answers, factors) == pytest.approx(answers * factors)
+
+
 def test_whatever_the_labels_say_the_factor_stays_in_its_bounds() -> None:
     wild = labels([9, 10], [1e9, 0.0], [1.0, 1e9])
     found = hour_ahead.factors(np.array([10, 11]), wild)
