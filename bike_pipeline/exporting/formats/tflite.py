@@ -19,8 +19,8 @@ from bike_pipeline.exporting.formats.base import Columns, Format, Predictions, S
 
 FILE = "model.tflite"
 SIGNATURE = "serving_default"
-# What TensorFlow wraps the graph's own names in.
-_CALLS = re.compile(rb"(StatefulPartitionedCall|PartitionedCall)/")
+# What TensorFlow wraps the graph's own names in, and the model's name before each of its layers.
+_CALLS = re.compile(rb"(StatefulPartitionedCall|PartitionedCall|bike_demand(_\d+)?)/")
 
 
 class Interpreter:
