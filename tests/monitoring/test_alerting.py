@@ -108,6 +108,8 @@ def test_concept_drift_reaches_the_webhook_and_data_at_fault_hold_it_back(watche
     # Data at fault look like drift; nobody shall train on them.
     watched.tell(DRIFT, measured("data fault", "temp", "unit"))
     wait_for(lambda: watched.alerts().get("DataFault") == "active", "alert on the data")
+    # As the rule on a file that nobody writes any more asks.
+    assert watched.ask('node_textfile_mtime_seconds{file=~".*bike_monitor.prom"}')
     wait_for(lambda: watched.alerts().get("ConceptDrift") == "suppressed", "drift that is held back")
     assert watched.receiver.taken == []
 

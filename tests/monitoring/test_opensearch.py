@@ -22,8 +22,10 @@ import pytest
 import yaml
 
 from bike_pipeline import features
+from bike_pipeline.modeling.feedback import GROUPS
 from tests.conftest import ROOT
 from tests.database_servers import free_port
+from tests.monitoring.logged import ROW, entry, write
 from tests.serving.running import push, row, running_server, simple_model
 
 sys.path.insert(0, str(ROOT / "tools"))
@@ -31,6 +33,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 import opensearch_index
 import opensearch_node
 
+pytestmark = pytest.mark.slow
 CONFIGS = ROOT / "configs" / "monitoring" / "opensearch"
 PLACE = Path(os.environ.get("OPENSEARCH", opensearch_node.FOLDER)).absolute()
 SHIPPERS = ("filebeat.yml", "fluent-bit.yaml", "logstash.conf")
@@ -130,6 +133,17 @@ def test_every_line_of_a_real_log_is_taken_and_a_second_time_changes_nothing(ope
     assert {item["status"] for item in sent(opensearch, *logged)} <= {200, 201}
     assert {item["result"] for item in sent(opensearch, *logged)} == {"updated"}
     assert called(opensearch, "GET", f"/{INDEX}/_count")[1]["count"] == len(logged)
+
+
+def test_answers_with_their_intervals_are_taken_too(opensearch, tmp_path):
+    quantiles = np.tile(np.array([-1.0, 0.5, 2.0], np.float32), (GROUPS, 1))
+    (file,) = write(tmp_path, entry("with-interval", ROW, {**ROW, "hr": 9}, quantiles=quantiles))
+    lines = [json.loads(line) for line in file.read_bytes().splitlines()]
+    assert all(line["bike"]["interval"]["lower"] < line["bike"]["interval"]["upper"] for line in lines)
+    assert [item["status"] for item in sent(opensearch, *lines)] == [201, 201]
+    for line in lines:
+        path = f"/{INDEX}/_doc/{line['event']['id'].replace('/', '%2F')}?refresh=true"
+        assert called(opensearch, "DELETE", path)[0] == 200
 
 
 def changed(line, **values):
