@@ -29,8 +29,8 @@ class Timing:
     began: float = 0.0
 
 
-def timed(command: Sequence[str], log: Path) -> Timing:
-    """Run a command to its end, with its output in `log`.
+def timed(command: Sequence[str], log: Path, codes: Sequence[int] = (0,)) -> Timing:
+    """Run a command to its end, with its output in `log` and one of the exit codes.
 
     Raises:
         SystemExit: it failed; the log is named and kept.
@@ -43,6 +43,6 @@ def timed(command: Sequence[str], log: Path) -> Timing:
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.monotonic() - began
         process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    if process.returncode not in codes:
         raise SystemExit(f"error: `{' '.join(command[:4])} …` ended with {process.returncode}; its output: {log}")
     return Timing(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, began_at)
