@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -268,6 +269,7 @@ def sidecar(settings: Settings, kind: str, host: str, port: int, rows: int, as_j
 
     def told(at: int) -> None:
         address = f"{host}:{at}"
-        shared.answer({"kind": kind, "address": address}, lambda _: f"{kind} listens on http://{address}/", as_json)
+        # One line, as `serve` does: whoever starts it reads until there is one.
+        click.echo(json.dumps({"kind": kind, "address": address}) if as_json else f"{kind} listens on {address}")
 
     run_sidecar(settings, kind, host, port, rows, told)
