@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import hashlib
-import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +21,10 @@ from bike_pipeline import features
 from bike_pipeline.errors import DataError, first_words
 from bike_pipeline.modeling.label_update import hour_of
 from bike_pipeline.monitoring import request_logs
+from bike_pipeline.monitoring.ingested import Added, Freshness, Joined
 from bike_pipeline.monitoring.request_logs import ABOUT, ANSWERED, PLACE, Reading
 from bike_pipeline.monitoring.stored_files import STAGING, StoredFiles
-from bike_pipeline.storage.atomic_files import one_error, replace_file
+from bike_pipeline.storage.atomic_files import one_error
 
 if TYPE_CHECKING:
     import duckdb
@@ -37,61 +35,10 @@ _FIRST = datetime(features.FIRST_YEAR, 1, 1)
 _INPUTS = tuple(feature.name for feature in features.MODEL_INPUTS)
 _STORED = (*ABOUT, "hour", *_INPUTS, *ANSWERED)
 _KEY = ("request_id", "row", "requested_at")
-# Every column of `columns`, in its order; the label and whether it was corrected come behind.
-_READ = ("request_id", "row", "requested_at", "version", "latency_us", "hour", *_INPUTS, *ANSWERED)
+# Every column that is read, in its order; the label and whether it was corrected come behind.
+COLUMNS = ("request_id", "row", "requested_at", "version", "latency_us", "hour", *_INPUTS, *ANSWERED)
 
 Columns = dict[str, npt.NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Added:
-    """What an ingest of the request log came to.
-
-    Attributes:
-        files: files that were read; those that did not change since are not.
-        lines: lines in them.
-        rows: rows that were not known.
-        known: rows that were.
-        failures: requests that were answered with an error, of all lines.
-        without_day: rows of `rows` that no label can be joined to, since the client sent no day.
-        other: lines that are no observation, by what they are.
-        set_aside: bad lines by reason.
-        set_aside_in: the file that names them; "" if there are none.
-    """
-
-    files: int = 0
-    lines: int = 0
-    rows: int = 0
-    known: int = 0
-    failures: int = 0
-    without_day: int = 0
-    other: Mapping[str, int] = field(default_factory=dict)
-    set_aside: Mapping[str, int] = field(default_factory=dict)
-    set_aside_in: str = ""
-
-
-@dataclass(frozen=True)
-class Joined:
-    """What became of labels: how many were not known, correct what was known, or were known already."""
-
-    new: int = 0
-    corrected: int = 0
-    known: int = 0
-
-
-@dataclass(frozen=True)
-class Freshness:
-    """How new what is known is.
-
-    Attributes:
-        ingested_at: when the log was read last, UTC; None if never.
-        requested_at: when the newest request came, UTC.
-        labelled_hour: the newest hour with a label, as of `modeling.feedback.hours_of`.
-    """
-
-    ingested_at: datetime | None
-    requested_at: datetime | None
-    labelled_hour: int | None
 
 
 class ObservationStore:
@@ -123,7 +70,7 @@ class ObservationStore:
                 changed = [path for path in found if read_before.get(path.name) != stamps[path.name]]
                 request_logs.stage(changed, staged, model, now, reading)
                 rows, without_day, known = self._merge(staged, manifest, reading)
-            place = _set_aside(reading, self._folder / "set-aside")
+            place = reading.write(self._folder / "set-aside")
             manifest["logs"] = stamps
             manifest["ingested_at"] = now.astimezone(UTC).isoformat(timespec="seconds")
         other, reasons = dict(reading.other), dict(reading.reasons)
@@ -221,23 +168,42 @@ class ObservationStore:
         """The version of each span whose labels are here."""
         return dict(self._files.manifest()["spans"])
 
-    def columns(self, first: datetime | None = None, last: datetime | None = None) -> Columns:
+    def columns(
+        self,
+        first: datetime | None = None,
+        last: datetime | None = None,
+        names: Sequence[str] = COLUMNS,
+        most: int | None = None,
+    ) -> Columns:
         """Return the answered rows between two moments, inclusive, in the order they were asked in, with their labels.
 
         The moment of a row is its hour, local; where it has none, when it was asked, UTC.
+
+        Args:
+            first: the first moment; None for that of the oldest row.
+            last: the last moment; None for that of the newest row.
+            names: columns to read, "hour" among them.
+            most: about so many rows at most, of requests that are drawn by their id: always the same ones.
         """
-        return self._answered(_between(first, last), {})
+        which = _between(first, last)
+        if most is not None:
+            statement = f"SELECT count(*) AS n FROM rows WHERE code = 'OK' AND {which}"  # noqa: S608
+            counted = self._query(statement, self._files.manifest())
+            share = most / max(int(counted["n"][0]), 1)
+            which += f" AND hash(request_id) < {int(share * 2**64)}::UBIGINT" if share < 1.0 else ""
+        return self._answered(which, {}, names)
 
     def request(self, request_id: str) -> Columns:
         """Return the answered rows of all requests with an id, in the order they were asked in, with their labels."""
         return self._answered("request_id = $id ORDER BY requested_at, row", {"id": request_id})
 
-    def _answered(self, which: str, values: Mapping[str, str]) -> Columns:
+    def _answered(self, which: str, values: Mapping[str, str], names: Sequence[str] = COLUMNS) -> Columns:
         manifest = self._files.manifest()
-        wanted = ", ".join(_READ)
+        wanted = ", ".join(names)
         statement = f"SELECT {wanted} FROM rows WHERE code = 'OK' AND {which}"  # noqa: S608
         found = self._query(statement, manifest, values)
-        found["requested_at"] = found["requested_at"].astype("datetime64[ms]")
+        if "requested_at" in found:
+            found["requested_at"] = found["requested_at"].astype("datetime64[ms]")
         return found | _joined(found["hour"], self._labels(manifest))
 
     def hours(
@@ -343,14 +309,3 @@ def _joined(hours: npt.NDArray[np.int64], known: Columns) -> Columns:
         there = known["hour"][places] == hours
         label[there], corrected[there] = known["label"][places[there]], known["corrected"][places[there]]
     return {"label": label, "corrected": corrected}
-
-
-def _set_aside(reading: Reading, folder: Path) -> str:
-    """Write bad lines with their places; return the file's path."""
-    if not reading.bad:
-        return ""
-    lines = [json.dumps(asdict(bad), ensure_ascii=False) for bad in reading.bad]
-    content = "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
-    path = folder / f"{hashlib.sha256(content).hexdigest()[:16]}.jsonl"
-    replace_file(path, content)
-    return str(path)

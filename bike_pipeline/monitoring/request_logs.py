@@ -6,11 +6,13 @@ What shippers such as Filebeat add beside our fields is passed over; a line with
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
+import json
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,7 @@ import numpy.typing as npt
 from bike_pipeline import features
 from bike_pipeline.errors import first_words
 from bike_pipeline.modeling.feedback import FIRST_DAY, hours_of
+from bike_pipeline.storage.atomic_files import replace_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -92,6 +95,17 @@ class Reading:
         if len(self.bad) < MOST_KEPT:
             excerpt = content[:_EXCERPT].decode("utf-8", "backslashreplace")
             self.bad.append(BadLine(file, line, reason, excerpt))
+
+    def write(self, folder: Path) -> str:
+        """Write the bad lines with their places; return the file's path, "" if there are none."""
+        if not self.bad:
+            return ""
+        content = "".join(f"{json.dumps(asdict(bad), ensure_ascii=False)}\n" for bad in self.bad).encode(
+            "utf-8", "replace"
+        )
+        path = folder / f"{hashlib.sha256(content).hexdigest()[:16]}.jsonl"
+        replace_file(path, content)
+        return str(path)
 
 
 def schema() -> pa.Schema:

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-    from bike_pipeline.monitoring.observations import Added, Freshness, Joined, ObservationStore
+    from bike_pipeline.monitoring.ingested import Added, Freshness, Joined
+    from bike_pipeline.monitoring.observations import ObservationStore
     from bike_pipeline.settings import Settings
 
 
@@ -89,7 +90,7 @@ def _join_spans(settings: Settings, store: ObservationStore) -> Joined:
     import pyarrow as pa
 
     from bike_pipeline.data.spans import SpanStore
-    from bike_pipeline.monitoring.observations import Joined
+    from bike_pipeline.monitoring.ingested import Joined
 
     spans = SpanStore(settings.store_uri)
     newest = {str(span): spans.versions(span)[-1] for span in spans.spans()}

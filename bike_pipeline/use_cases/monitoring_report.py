@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 _WINDOWS = 8
 # The time line ends with the newest window and begins at most so long before.
 _LINE_DAYS = 400
+# What detectors look back on at most: the weeks that feedback learns from.
+_LEARNT_DAYS = 56
+# Of very much traffic some requests tell as much as all.
+_MOST_ROWS = 200_000
 REPORT_PAGE = "monitor.html"
 
 
@@ -119,19 +123,20 @@ def _look(settings: Settings, window_days: float, until: datetime | None) -> Mon
     ingested = monitoring.ingest(settings)
     store, now, missing = monitoring.observation_store(settings), datetime.now(UTC), list[str]()
     windows = _windows(until or _behind_newest(store.hours()), window_days)
-    line = store.columns(windows[-1][1] - timedelta(days=_LINE_DAYS), windows[-1][1])
-    if not len(line["hour"]):
+    end = windows[-1][1]
+    line = store.columns(end - timedelta(days=_LINE_DAYS), end, ("hour", "version", "answer"))
+    observed = store.columns(min(windows[0][0], end - timedelta(days=_LEARNT_DAYS)), end, most=_MOST_ROWS)
+    if not len(observed["hour"]):
         missing.append(f"no request stands in {ingested.log} or was taken from there before")
     progress.report(0.2, "reading the reference")
     reference = reference_of(settings, missing)
-    windows = [window for window in windows if len(rows_in(line, window)["hour"])] or windows[-1:]
+    windows = [window for window in windows if len(rows_in(observed, window)["hour"])] or windows[-1:]
     progress.report(0.3, "measuring")
     section = settings.monitoring
-    measurements = measure_all(line, reference, windows, section.detectors)
+    measurements = measure_all(observed, reference, windows, section.detectors)
     verdicts = decide(measurements, section.decision)
-    newest = rows_in(line, windows[-1])
     progress.report(0.7, "asking what it costs, and why")
-    assessed = assess(verdicts, line, reference, windows[-1], section.harm)
+    assessed = assess(verdicts, observed, reference, windows[-1], section.harm)
     missing += [assessed.missing] if assessed.missing else []
     verdicts = reports.in_order(assessed.verdicts)
     states = store.hours(*windows[-1])["state"]
@@ -142,7 +147,7 @@ def _look(settings: Settings, window_days: float, until: datetime | None) -> Mon
         version=reference.version,
         status=reports.overall(verdicts),
         verdicts=reports.plain([{"data": dict(one.data), "meta": dict(one.meta)} for one in verdicts]),
-        rows=len(newest["hour"]),
+        rows=len(store.columns(*windows[-1], ("hour",))["hour"]),
         hours={str(state): int((states == state).sum()) for state in np.unique(states)},
         log=_log_counts(ingested.requests),
         lights=reports.plain(asdict(reports.lights_of(measurements, section.decision))),

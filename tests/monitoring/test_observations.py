@@ -13,7 +13,8 @@ import pytest
 
 from bike_pipeline import features
 from bike_pipeline.errors import DataError
-from bike_pipeline.monitoring.observations import Joined, ObservationStore
+from bike_pipeline.monitoring.ingested import Joined
+from bike_pipeline.monitoring.observations import ObservationStore
 from tests.monitoring.logged import HOUR, MODEL, NOW, ROW, entry, lines, write
 
 
@@ -305,3 +306,16 @@ def test_the_rows_of_a_request_are_found_by_its_id_and_no_others(store, tmp_path
     assert found["requested_at"][2] - found["requested_at"][0] == np.timedelta64(1, "h")
     assert list(found["label"]) == [55.0] * 3
     assert len(store.request("c")["row"]) == 0
+
+
+def test_of_very_many_rows_whole_requests_are_drawn_and_always_the_same(store, tmp_path):
+    asked = [entry(f"id-{n}", ROW, {**ROW, "hr": 9}, answers=(50.0, 60.0)) for n in range(400)]
+    write(tmp_path / "log", *asked)
+    store.add(tmp_path / "log", MODEL, NOW)
+    drawn = store.columns(most=200, names=("request_id", "hour"))
+    assert {*drawn} == {"request_id", "hour", "label", "corrected"}
+    assert 100 < len(drawn["hour"]) < 320
+    _, counts = np.unique(drawn["request_id"], return_counts=True)
+    assert {*counts} == {2}
+    np.testing.assert_equal(store.columns(most=200, names=("request_id", "hour")), drawn)
+    assert len(store.columns(most=800)["hour"]) == 800
