@@ -222,7 +222,7 @@ benchmark-automl: setup ## Hold the model against FLAML and AutoGluon on the sam
 	  --json benchmarks/results/automl.json --plot benchmarks/results/automl.png $(ARGS)
 
 .PHONY: benchmark-quality
-benchmark-quality: setup ## Hold the model against its goals and trees of four libraries on five protocols (ARGS="--protocols P1").
+benchmark-quality: setup ## Hold the model against its goals and trees of four libraries on six protocols (ARGS="--protocols P1").
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .quality-peers
 	$(BIN)/uv pip install --quiet --require-hashes --python .quality-peers/bin/python --requirement benchmarks/quality/peers.txt
 	$(BIN)/python -m benchmarks.model_quality --peers-python .quality-peers/bin/python \
