@@ -245,6 +245,34 @@ federated: setup ## Hold federated training against central training and each cl
 	$(MAKE) flower
 	$(BIN)/python -m benchmarks.federated --python .federated/bin/python --json benchmarks/results/federated.json $(ARGS)
 
+EXPLORERS ?= lit rai
+.PHONY: explorers
+explorers: setup ## Make the environments of LIT and of the Responsible AI Toolbox, .lit and .rai (they need a Python 3.11).
+	set -e; for name in $(EXPLORERS); do \
+	  UV_PYTHON_DOWNLOADS=never $(BIN)/uv venv --quiet --allow-existing --python 3.11 .$$name; \
+	  $(BIN)/uv pip install --quiet --require-hashes --python .$$name/bin/python --requirement tools/$$name.txt; \
+	done
+
+.PHONY: lit
+lit: setup ## Look at the served model in LIT (ARGS="rentals.csv --server 127.0.0.1:8501").
+	$(MAKE) explorers EXPLORERS=lit
+	PYTHONPATH=. .lit/bin/python tools/lit_server.py $(ARGS)
+
+.PHONY: rai
+rai: setup ## Look at the served model with the Responsible AI Toolbox (ARGS="rentals.csv --port 5000").
+	$(MAKE) explorers EXPLORERS=rai
+	PYTHONPATH=. .rai/bin/python tools/rai_insights.py $(ARGS)
+
+.PHONY: test-lit
+test-lit: setup ## Ask a model server through LIT, over HTTP (in an environment of its own).
+	$(MAKE) explorers EXPLORERS=lit
+	LIT=.lit $(BIN)/python -m pytest --numprocesses 0 tests/serving/server/test_explorers.py -k lit $(ARGS)
+
+.PHONY: test-rai
+test-rai: setup ## Let the Responsible AI Toolbox look at a served model (in an environment of its own).
+	$(MAKE) explorers EXPLORERS=rai
+	RAI=.rai $(BIN)/python -m pytest --numprocesses 0 tests/serving/server/test_explorers.py -k toolbox $(ARGS)
+
 .PHONY: clean
 clean: ## Remove what runs wrote (workspace/: spans, models, lineage) and the caches of the tools.
 	rm -rf workspace build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
@@ -252,4 +280,4 @@ clean: ## Remove what runs wrote (workspace/: spans, models, lineage) and the ca
 
 .PHONY: clean-env
 clean-env: ## Remove the environments; the next target makes them again.
-	rm -rf .venv .venv.lock .tracking-servers .model-signing .federated .opensearch .torch .quality-peers .automl-peers
+	rm -rf .venv .venv.lock .lit .rai .tracking-servers .model-signing .federated .opensearch .torch .quality-peers .automl-peers

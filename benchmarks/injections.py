@@ -7,13 +7,14 @@ three months. An injection changes what was observed in one way and draws from a
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from benchmarks.quality import served
-from benchmarks.quality.protocols import Table
+from benchmarks.quality.protocols import Table, read
 from bike_pipeline import features
 from bike_pipeline.monitoring import attribution
 
@@ -166,3 +167,27 @@ def attributed(watched: Watched, seed: int) -> tuple[str, attribution.Cause, att
     rows = inject(rows, odd, rng)
     rows["answer"] = watched.predict(rows)
     return name, cause, attribution.attribute(rows, reference, watched.predict, elsewhere)
+
+
+def main() -> None:
+    """Print how often the right cause is found, by what was put in."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=200, help="injections (%(default)s)")
+    parser.add_argument("--first", type=int, default=20_000, help="the first seed (%(default)s)")
+    args = parser.parse_args()
+    from bike_pipeline.data.embedded_dataset import embedded_bytes
+    from bike_pipeline.settings import load_settings
+
+    training = load_settings(assignments=("training.architecture=trees",)).training
+    watched = Watched(read(embedded_bytes()), training.model_dump(mode="json"))
+    right: dict[str, list[bool]] = {}
+    for seed in range(args.first, args.first + args.seeds):
+        name, cause, found = attributed(watched, seed)
+        right.setdefault(name, []).append(found.cause == cause)
+    for name, hits in sorted(right.items()):
+        print(f"{name:16} {sum(hits):4} of {len(hits)}")
+    print(f"{'all':16} {sum(map(sum, right.values())):4} of {args.seeds}")
+
+
+if __name__ == "__main__":
+    main()
