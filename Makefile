@@ -228,6 +228,13 @@ benchmark-quality: setup ## Hold the model against its goals and trees of four l
 	$(BIN)/python -m benchmarks.model_quality --peers-python .quality-peers/bin/python \
 	  --json benchmarks/results/model_quality.json --plot benchmarks/results/model_quality.png $(ARGS)
 
+.PHONY: benchmark-monitoring
+benchmark-monitoring: setup ## Hold the detectors against what happened, injected faults, Evidently and NannyML, in one run.
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .monitoring-peers
+	$(BIN)/uv pip install --quiet --require-hashes --python .monitoring-peers/bin/python --requirement benchmarks/monitoring/peers.txt
+	$(BIN)/python -m benchmarks.monitoring_detectors --peers-python .monitoring-peers/bin/python \
+	  --json benchmarks/results/monitoring.json --plot benchmarks/results/monitoring.png $(ARGS)
+
 .PHONY: benchmark-labels
 benchmark-labels: setup ## Hold hours that `label suggest` names against hours drawn at random (ARGS="--seeds 3").
 	$(BIN)/python -m benchmarks.label_suggestions \
@@ -280,4 +287,4 @@ clean: ## Remove what runs wrote (workspace/: spans, models, lineage) and the ca
 
 .PHONY: clean-env
 clean-env: ## Remove the environments; the next target makes them again.
-	rm -rf .venv .venv.lock .lit .rai .tracking-servers .model-signing .federated .opensearch .torch .quality-peers .automl-peers
+	rm -rf .venv .venv.lock .lit .rai .tracking-servers .model-signing .federated .opensearch .torch .quality-peers .automl-peers .monitoring-peers

@@ -210,3 +210,37 @@ def draw_labels(records: Sequence[Mapping[str, Any]], target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=130)
     pyplot.close(figure)
+
+
+def draw_monitoring(delays: Mapping[str, Mapping[str, Mapping[str, Sequence[float | None]]]], target: Path) -> None:
+    """Draw which share of injected faults each contestant told, by share of faulty rows, as a PNG file.
+
+    Args:
+        delays: hours until each episode was told, None where it was not, by contestant, fault and share of rows.
+        target: the file to write.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    names, faults = list(delays), list(next(iter(delays.values())))
+    figure, panels = pyplot.subplots(2, -(-len(faults) // 2), figsize=(13, 5), layout="constrained", sharey=True)
+    for axes, fault in zip(panels.flat, faults, strict=False):
+        shares = list(delays[names[0]][fault])
+        for place, name in enumerate(names):
+            told = [[delay is not None for delay in delays[name][fault][share]] for share in shares]
+            rates = [100.0 * sum(one) / len(one) for one in told]
+            width = 0.8 / len(names)
+            places = [index + (place - (len(names) - 1) / 2) * width for index in range(len(shares))]
+            axes.bar(places, rates, width, color=COLOURS[(4, 5, 2)[place % 3]], label=name)
+        axes.set_title(fault, fontsize=10)
+        axes.set_xticks(range(len(shares)), [f"{float(share):.0%}" for share in shares])
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0, 0].set_ylabel("told within 48 h, %")
+    panels[1, 0].set_ylabel("told within 48 h, %")
+    panels[1, 0].set_xlabel("of rows")
+    panels[0, 0].legend(frameon=False, fontsize=8)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, dpi=130)
+    pyplot.close(figure)

@@ -106,8 +106,12 @@ def decide(measurements: Iterable[Measurement], settings: DecisionSettings) -> l
     judged = [one for one in every if _why_not(one, settings) is None]
     corrected: dict[int, float] = {}
     # Detectors are ways of looking at the same rows: each answers for its own subjects and windows.
-    for detector in {one.detector for one in judged}:
-        tested = [one for one in judged if one.detector == detector and one.p_value is not None]
+    # Where one window is enough, the others are no further chances.
+    families: dict[tuple[str, datetime | None], list[Measurement]] = {}
+    for one in judged:
+        if one.p_value is not None:
+            families.setdefault((one.detector, one.last if one.at_once else None), []).append(one)
+    for tested in families.values():
         corrected |= zip(map(id, tested), adjusted([one.p_value or 0.0 for one in tested]), strict=True)
     subjects: dict[tuple[str, str], _Subject] = {}
     able = {id(one) for one in judged}

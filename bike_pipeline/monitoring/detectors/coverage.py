@@ -36,7 +36,7 @@ def measure(
         _, days = by_day(hours, means["held"])
         p_value = p_of_days(days, nominal)
         effect = None if p_value is None else float(means["held"].mean() - nominal)
-        reason = f"only {len(days)} days have answers with an interval and a label"
+        reason = f"{len(days)} days with an interval and a label, too few or all the same"
         if effect is not None:
             reason = f"the interval of {nominal:.0%} holds {means['held'].mean():.0%} of {len(hours):,} labels"
         found.append(

@@ -20,8 +20,10 @@ from bike_pipeline.settings.monitoring import DetectorSettings
 
 # Fewer requests of an hour do not outvote a faulty one.
 FEWEST_REQUESTS = 5
-# Beyond the extremes of the reference, °C.
-RELATION_MARGIN = 3.0
+# Beyond the extremes of the reference by half of them: a year is colder and windier than the one before.
+RELATION_FACTOR = 1.5
+# Felt temperature is so far from the other on any day of wind or damp.
+FEWEST_DEGREES = 10.0
 # A foggy night is as long.
 FEWEST_STUCK_HOURS = 12
 
@@ -104,7 +106,9 @@ def _absent(columns: Columns, name: str) -> npt.NDArray[np.bool_]:
     absent = is_absent(np.asarray(columns[name], np.float64))
     # Three calm hours are 0 too; a row with all of them absent has no weather of the past at all.
     calm = np.asarray(columns["hum_mean_3h"]) > 0 if name == "windspeed_mean_3h" else np.zeros(len(absent), bool)
-    return np.asarray(absent & ~calm)
+    # Where nobody asked about the hour before, nobody has its weather: the clocks go forward, a sensor was off.
+    follows = np.isin(np.asarray(columns["hour"]) - 1, columns["hour"])
+    return np.asarray(absent & ~calm & follows)
 
 
 def missing(now: Columns, observed: Columns, compared: Compared) -> Iterator[Fault]:
@@ -156,13 +160,14 @@ def _truth(now: Columns, values: Array, spans: Columns, name: str) -> npt.NDArra
 
 
 def unrelated(now: Columns, compared: Compared) -> Iterator[Fault]:
-    """Yield the rows whose two temperatures are further apart than those of the reference ever are."""
+    """Yield the rows whose two temperatures are much further apart than those of the reference ever are."""
     apart = physical("atemp", now["atemp"]) - physical("temp", now["temp"])
     usual = physical("atemp", compared.columns["atemp"]) - physical("temp", compared.columns["temp"])
     if not len(usual):
         yield Fault("relation", "temp", None, "the reference has no rows")
         return
-    faulty = (apart < usual.min() - RELATION_MARGIN) | (apart > usual.max() + RELATION_MARGIN)
+    low, high = (RELATION_FACTOR * float(end) for end in (usual.min(), usual.max()))
+    faulty = (apart < min(low, -FEWEST_DEGREES)) | (apart > max(high, FEWEST_DEGREES))
     reason = ""
     if faulty.any():
         reason = f"{faulty.mean():.1%} of rows feel {np.median(apart[faulty]):+.0f} °C warmer than they are"

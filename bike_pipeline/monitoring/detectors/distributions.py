@@ -23,7 +23,7 @@ from bike_pipeline.settings.monitoring import DetectorSettings
 WEATHER = ("temp", "atemp", "hum", "windspeed")
 CODES = ("weathersit", "hr", "weekday", "workingday", "holiday")
 BINS = 48
-# The population stability index is one of tenths of the reference.
+# Population stability and divergence are those of tenths of the reference.
 TENTHS = 10
 PERMUTATIONS = 1999
 SEED = 20110101
@@ -133,11 +133,12 @@ def _distances(detector: str, p: Float, q: Float, centres: Float) -> Float:
     """Return the distance between distributions over the same bins, (permutations,)."""
     from scipy.special import rel_entr
 
-    if detector == "population_stability":
+    if detector in {"population_stability", "jensen_shannon"}:
+        # Finer bins would find out how finely a sensor tells what it reads.
         bins = _tenths(q[0])
         p, q = (np.maximum(np.add.reduceat(one, bins, axis=1), SMALLEST_SHARE) for one in (p, q))
-        return np.asarray((rel_entr(p, q) + rel_entr(q, p)).sum(axis=1))
-    if detector == "jensen_shannon":
+        if detector == "population_stability":
+            return np.asarray((rel_entr(p, q) + rel_entr(q, p)).sum(axis=1))
         mean = (p + q) / 2
         return np.asarray((rel_entr(p, mean) + rel_entr(q, mean)).sum(axis=1) / (2 * np.log(2)))
     apart = np.abs(np.cumsum(p - q, axis=1))

@@ -39,7 +39,7 @@ def measure(
             ours, theirs = now.chosen(chosen), then.chosen(of_then[name])
             (_, days), (_, before) = relative(ours), relative(theirs)
             p_value = p_of_days(days, before, "greater")
-            effect, reason = None, f"{len(days)} days with labels, and {len(before)} of the backtest"
+            effect, reason = None, f"{len(days)} days with labels, and {len(before)} of the backtest, are too few"
             if p_value is not None:
                 effect = float((days.mean() - before.mean()) * ours.labels.mean())
                 reason = f"{name}: errors are {days.mean():.0%} of the rentals, {before.mean():.0%} in the backtest"

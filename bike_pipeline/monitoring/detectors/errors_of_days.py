@@ -63,12 +63,14 @@ def p_of_days(days: Array, others: Array | float, alternative: str = "two-sided"
 
     if len(days) < FEWEST_DAYS or (isinstance(others, np.ndarray) and len(others) < FEWEST_DAYS):
         return None
+    # Days that are all the same leave nothing to tell an accident by.
+    if np.ptp(days) < 1e-9:
+        return None
     if isinstance(others, np.ndarray):
         found = stats.ttest_ind(days, others, equal_var=False, alternative=alternative).pvalue
     else:
         found = stats.ttest_1samp(days, others, alternative=alternative).pvalue
-    # Days that are all the same leave nothing to tell an accident by.
-    return float(found) if np.isfinite(found) else None
+    return float(found)
 
 
 def slices(groups: Array) -> dict[str, npt.NDArray[np.bool_]]:

@@ -1,0 +1,1 @@
+"""What `make benchmark-monitoring` is made of: traffic and its faults, our detectors, the peers' on the same rows."""
