@@ -9,7 +9,15 @@ from typing import NamedTuple
 from benchmarks.monitoring.traffic import Columns, Episode
 from bike_pipeline.modeling.label_update import moment
 from bike_pipeline.monitoring.columns import Window
-from bike_pipeline.monitoring.detectors import DETECTORS, data_faults, feed_faults, skew
+from bike_pipeline.monitoring.detectors import (
+    DETECTORS,
+    data_faults,
+    distributions,
+    domain_classifier,
+    feed_faults,
+    outliers,
+    skew,
+)
 from bike_pipeline.monitoring.reference import Reference
 from bike_pipeline.monitoring.verdicts import Measurement, decide
 from bike_pipeline.settings.monitoring import MonitoringSettings
@@ -18,6 +26,8 @@ WEEK, DAY = 7, 1
 LOOK_HOURS = 3
 LABEL_DELAY_DAYS = 1
 WITH_LABELS = ("concept drift", "model")
+FAULTS = (data_faults.measure, feed_faults.measure)
+FEATURES = (distributions.measure, domain_classifier.measure, outliers.measure)
 
 
 class Told(NamedTuple):
@@ -44,27 +54,30 @@ def _decided(measured: Iterable[Measurement], settings: MonitoringSettings) -> l
     return found
 
 
-def year(
-    observed: Columns, reference: Reference, settings: MonitoringSettings, step_days: int = 1, days: int = 366
-) -> list[Told]:
-    """Return what is told at the end of each day: of the last three weeks, and of faults in the last three days."""
+def year(observed: Columns, reference: Reference, settings: MonitoringSettings, days: int = 366) -> list[Told]:
+    """Return what is told at the end of each day of the last three weeks, and of faults in the last day.
+
+    Features are looked at once a week, as their windows are weeks.
+    """
     first = int(observed["hour"].min())
-    ends = [first + day * 24 - 1 for day in range(WEEK, days + 1, step_days)]
-    weeks = [_window(end, WEEK) for end in ends]
+    ends = [first + day * 24 - 1 for day in range(WEEK, days + 1)]
     measured: dict[datetime, list[Measurement]] = {}
     for measure in DETECTORS:
-        # Faults are looked for in days; the spans hold none of the second year's hours.
+        # The spans hold none of the second year's hours.
         if measure is skew.measure:
             continue
-        is_fault = measure in (data_faults.measure, feed_faults.measure)
-        windows = [_window(end, DAY) for end in ends] if is_fault else weeks
+        length = DAY if measure in FAULTS else WEEK
+        chosen = ends[:: WEEK if measure in FEATURES else 1]
+        windows = [_window(end, length) for end in chosen]
         for one in measure(observed, reference, windows, settings.detectors):
             measured.setdefault(one.last, []).append(one)
     found = []
-    for place, (_, last) in enumerate(weeks):
-        back = {last - timedelta(days=WEEK * count) for count in range(settings.decision.windows)}
-        lasts = [end for _, end in weeks[: place + 1] if end in back]
-        found += _decided([one for end in lasts for one in measured[end]], settings)
+    for end in ends:
+        last = _window(end, DAY)[1]
+        back = [last - timedelta(days=WEEK * count) for count in reversed(range(settings.decision.windows))]
+        newest = {(one.detector, one.subject) for one in measured[last]}
+        every = [one for moment in back for one in measured.get(moment, [])]
+        found += _decided([one for one in every if (one.detector, one.subject) in newest], settings)
     return found
 
 

@@ -89,7 +89,7 @@ class DetectorSettings(Section):
     outlier_share: Fraction = 0.1
     jump: Fraction = 0.5
     agreement: dict[str, Positive] = Field(
-        default_factory=lambda: {"temp": 2.0, "atemp": 3.0, "hum": 10.0, "windspeed": 6.0}
+        default_factory=lambda: {"temp": 2.0, "atemp": 3.0, "hum": 12.0, "windspeed": 7.0}
     )
     label_age_days: Positive = 14.0
     model_age_days: Positive = 400.0

@@ -47,7 +47,7 @@ def test_a_sound_day_has_no_fault_and_a_stale_level_is_told_in_january(ground: G
     assert ours.delay(sound, ground.reference, SETTINGS, 48) == (None, "")
     stale = traffic.requests(ground.rows, ground.stale, 7)
     january = {name: values[stale["hour"] < traffic.SECOND_YEAR + 42 * 24] for name, values in stale.items()}
-    told = [one for one in ours.year(january, ground.reference, SETTINGS, 1, 42) if one.kind == "concept drift"]
+    told = [one for one in ours.year(january, ground.reference, SETTINGS, 42) if one.kind == "concept drift"]
     assert told
     assert monitoring_detectors.day_of(min(told).at) <= 35
 
