@@ -33,11 +33,13 @@ FASTAPI_GOAL, STACK_GOAL = 3.0, 0.5
 # A lone client's median wait, in that of one that gets a constant; the 99th percentile at half of the peak rate, in
 # that at the peak.
 SINGLE_GOAL, HALF_GOAL = 5.0, 1.0
+# The 99th percentile with the request log, in that without, at half of the peak rate, in turns.
+LOG_GOAL = 1.1
 SWAPS_GOAL = 100
 # Memory counts as flat where it grows by at most so much from a tenth of the requests to all of them.
 MEMORY_GOAL = 0.05
 MILLION = 1_000_000
-_LOADS = ("rest", "fastapi", "constant", "single", "constant_single", "half", "grpc", "constant_grpc")
+_LOADS = ("rest", "fastapi", "constant", "single", "constant_single", "half", "unlogged", "grpc", "constant_grpc")
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Measured:
         single: the embedded server over REST, one client.
         constant_single: aiohttp answering a constant, one client.
         half: the embedded server over REST, at half of its peak rate.
+        unlogged: the same without a request log, in turns with it.
         grpc: the embedded server over gRPC, 64 clients.
         constant_grpc: grpc.aio answering a constant.
         swaps: hot swaps under load.
@@ -68,6 +71,7 @@ class Measured:
     single: list[Round]
     constant_single: list[Round]
     half: list[Round]
+    unlogged: list[Round]
     grpc: list[Round]
     constant_grpc: list[Round]
     swaps: Swaps
@@ -110,6 +114,7 @@ def goals(measured: Measured) -> list[Goal]:
     single, single_said = _times(ratios(measured.single, measured.constant_single, "p50"))
     half = median(measured.half, "p99") / median(measured.rest, "p99")
     rate = median(measured.half, "per_second")
+    log, log_said = _times(ratios(measured.half, measured.unlogged, "p99"))
     swaps, drained, memory = measured.swaps, measured.drained, measured.memory
     tenth, end = memory.at(0.1), memory.at(1.0)
     errors = sum(one.errors for one in (*measured.rest, *measured.grpc, *measured.single, *measured.half))
@@ -121,6 +126,7 @@ def goals(measured: Measured) -> list[Goal]:
         Goal(
             "p99 at half of the peak / at it", f"≤ {HALF_GOAL:g} ×", f"{half:.2f} × at {rate:,.0f}/s", half <= HALF_GOAL
         ),
+        Goal("p99 with the request log / without", f"≤ {LOG_GOAL:g} ×", log_said, log <= LOG_GOAL),
         Goal("requests without an answer", "0", f"{errors:,}", errors == 0),
         Goal(
             "hot swaps under load",
@@ -160,6 +166,7 @@ def rounds_table(measured: Measured) -> str:
         "REST, one client": measured.single,
         "a constant, one client": measured.constant_single,
         "REST, half of the peak": measured.half,
+        "the same without its log": measured.unlogged,
         "gRPC, 64 clients": measured.grpc,
         "grpc.aio, a constant": measured.constant_grpc,
     }
@@ -236,8 +243,13 @@ def measure(model: Path, folder: Path, rounds: int, seconds: float, requests: in
                 found["single"].append(asked["rest"](one))
                 found["constant_single"].append(asked["constant"](one))
         rate = median(found["rest"], "per_second") / 2
-        for _ in range(rounds):
-            found["half"].append(serving_measures.over_rest(served, Load(connections=64, seconds=seconds, rate=rate)))
+        at_half = Load(connections=64, seconds=seconds, rate=rate)
+        with embedded(base.parent, folder / "unlogged", "monitoring.request_log.enabled=false") as unlogged:
+            serving_measures.over_rest(unlogged, Load(connections=64, seconds=1))
+            for number in range(rounds):
+                turn = {"half": served, "unlogged": unlogged}
+                for name in sorted(turn, reverse=bool(number % 2)):
+                    found[name].append(serving_measures.over_rest(turn[name], at_half))
         _say(f"{SWAPS_GOAL} hot swaps …")
         swapped = serving_measures.swaps(served, base, model, SWAPS_GOAL)
         memory = serving_measures.memory(served, requests, _say)

@@ -75,18 +75,20 @@ def _connection(address: str, protocol: str) -> Connection:
 
 
 @contextlib.contextmanager
-def embedded(base: Path, folder: Path) -> Iterator[Served]:
+def embedded(base: Path, folder: Path, *assignments: str) -> Iterator[Served]:
     """Run `bike-pipeline serve`.
 
     Args:
         base: the folder that holds the model's folder.
         folder: where its log goes.
+        assignments: further settings, as `key=value`.
 
     Raises:
         SystemExit: it does not start, or serves nothing.
     """
     command = [sys.executable, "-m", "bike_pipeline.cli", "serve", "--json", "--rest-port", "0", "--grpc-port", "0"]
-    for assignment in (f"workspace={folder}", f"serving.base_path={base}", "serving.server.poll_seconds=0.1"):
+    places = (f"workspace={folder}", f"serving.base_path={base}", "serving.server.poll_seconds=0.1")
+    for assignment in (*places, *assignments):
         command += ["--set", assignment]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT, cwd=ROOT)
     try:

@@ -14,6 +14,8 @@ import grpc
 import pytest
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
+from bike_pipeline import features
+from bike_pipeline.modeling.golden import golden_rows
 from bike_pipeline.serving.protos import prediction_log_pb2
 from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.request_log import _MOST_WAITING, RequestLog, request_id_of
@@ -248,3 +250,21 @@ def test_a_share_of_the_requests_is_kept(tmp_path, sample, expected):
     log = RequestLog(RequestLogSettings(sample=sample), tmp_path, Metrics(), 30.0)
     share = sum(log.takes() for _ in range(10_000)) / 10_000
     assert expected[0] <= share <= expected[1]
+
+
+def test_an_answer_is_logged_with_the_interval_that_another_signature_tells(model_server):
+    workspace = Path(model_server.told["log"]).parents[1]
+    golden = golden_rows(200)
+    rows = [{f.name: golden[f.name][n].item() for f in features.MODEL_INPUTS} for n in range(20)]
+    told = ask(model_server, {"signature_name": features.SERVING_INTERVALS, "instances": rows}, X_Request_Id="told")
+    ask(model_server, {"signature_name": features.SERVING_ALL_INPUTS, "instances": rows}, X_Request_Id="plain")
+
+    def of(name):
+        return [line["bike"] for line in logged(workspace) if line["http"]["request"]["id"] == name]
+
+    wait_until(lambda: len(of("plain")) == 20)
+    for line, answer in zip(of("plain"), told[2]["predictions"], strict=True):
+        assert line["answer"] == pytest.approx(answer["cnt"], rel=1e-6)
+        bounds = [line["interval"][name] for name in ("lower", "upper")]
+        assert bounds == pytest.approx([answer["p05"], answer["p95"]], rel=1e-5)
+    assert of("told")[0]["interval"] == of("plain")[0]["interval"]
