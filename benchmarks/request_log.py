@@ -61,9 +61,8 @@ def write_log(folder: Path, requests: int) -> int:
             answer = (("cnt", "<f4", (1,), answers[number : number + 1].tobytes()),)
             about = (1, "serving_all_inputs", "tflite_float32", types, hours[asked[number]], answer, 1, None)
             entries.append((int(began[number]), 400_000, f"r{number:08d}", "http", "bike_demand", "OK", about))
-        written = request_log.write(pickle.dumps(entries), place)
-        if written.problem:
-            raise SystemExit(f"error: {written.problem}")
+        if problem := request_log.write(pickle.dumps(entries), place):
+            raise SystemExit(f"error: {problem}")
     return sum(path.stat().st_size for path in folder.glob("*.jsonl")) // 1_000_000
 
 

@@ -13,6 +13,8 @@ import os
 import pickle
 import re
 import socket
+import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,6 +39,8 @@ DATASET = "bike_pipeline.requests"
 ECS_VERSION = "8.11.0"
 LINES, RECORDS = ".jsonl", ".tfrecord"
 OK = "OK"
+# Bytes of a length, before each batch and each answer to it.
+HEAD = 4
 _NAMES = frozenset(feature.name for feature in features.MODEL_INPUTS)
 _ANSWERS = tuple(answer.output for answer in features.ANSWERS.values())
 _SERVICE = {"name": "bike-pipeline", "version": __version__}
@@ -98,27 +102,21 @@ class Place:
     files: int
 
 
-class Written(NamedTuple):
-    """What became of the rows of a batch: all are there, or none, and `problem` says why."""
+def write(message: bytes, place: Place) -> str:
+    """Write entries, pickled as plain tuples by the server whose process this is, to the files of a place.
 
-    rows: int
-    problem: str = ""
-
-
-def write(message: bytes, place: Place) -> Written:
-    """Write entries, pickled as plain tuples by the server whose process this is, to the files of a place."""
+    Either all of them are there then, or none, and what is returned says why.
+    """
     entries: list[tuple[Any, ...]] = pickle.loads(message)  # noqa: S301 - of our own server
     kept = [_Kept(Entry._make((*about, asked and Asked._make(asked)))) for *about, asked in entries]
     _add_intervals(kept)
     lines = b"".join(line for one in kept for line in one.lines())
     records = b"".join(_record(one) for one in kept if one.columns)
-    rows = sum(max(len(one.rows), 1) for one in kept)
-    files = _files_of(place)
     try:
-        files.add(lines, records)
+        _files_of(place).add(lines, records)
     except OSError as error:
-        return Written(rows, f"{place.folder}: {(error.strerror or str(error)).lower()}")
-    return Written(rows)
+        return f"{place.folder}: {(error.strerror or str(error)).lower()}"
+    return ""
 
 
 class _Kept:
@@ -326,3 +324,27 @@ class _Files:
                         too_many -= 1
                 finally:
                     os.close(descriptor)
+
+
+def main() -> None:
+    """Write batches from standard input to the place that the arguments name; tell of each why it could not be."""
+    place = Place(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    # Whoever answers, and whoever asks from the same machine, goes before.
+    os.nice(19)
+    batches, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    # Whatever else is printed belongs to the log.
+    os.dup2(2, 1)
+    while len(head := batches.read(HEAD)) == HEAD:
+        message = batches.read(int.from_bytes(head, "little"))
+        try:
+            problem = write(message, place)
+        except Exception as error:  # noqa: BLE001 - one batch that is lost is better than all that follow
+            traceback.print_exc()
+            problem = type(error).__name__
+        content = problem.encode()
+        answers.write(len(content).to_bytes(HEAD, "little") + content)
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

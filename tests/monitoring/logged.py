@@ -63,7 +63,7 @@ def write(folder: Path, *entries: Entry, most_bytes: int = 10**8, files: int = 4
     place = Place(str(folder), most_bytes, files)
     plain = [(*one[:-1], one.asked and tuple(one.asked)) for one in entries]
     written = request_log.write(pickle.dumps(plain), place)
-    assert not written.problem, written
+    assert not written, written
     return sorted(folder.glob("*.jsonl"))
 
 

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
 import pickle
 import subprocess
 import sys
@@ -30,12 +29,9 @@ _log = logging.getLogger(__name__)
 class Parsing:
     """One process, started by the first large message; jobs wait for each other in a thread."""
 
-    def __init__(self, timeout_seconds: float, niceness: int = 0, does: str = "parses large messages") -> None:
-        """Start nothing yet; a message that takes longer than that ends the process, which begins anew.
-
-        The nicer it is, up to 19, the more it leaves of a busy processor to others. `does` tells what ended.
-        """
-        self._timeout, self._niceness, self._does = timeout_seconds, niceness, does
+    def __init__(self, timeout_seconds: float) -> None:
+        """Start nothing yet; a message that takes longer than that ends the process, which begins anew."""
+        self._timeout = timeout_seconds
         self._thread = ThreadPoolExecutor(1, "parsing")
         self._child: tuple[subprocess.Popen[bytes], Connection] | None = None
 
@@ -58,7 +54,7 @@ class Parsing:
         """Return whether the function succeeded, and what it returned or raised."""
         try:
             if self._child is None or self._child[0].poll() is not None:
-                self._child = _started(self._niceness)
+                self._child = _started()
             _, jobs = self._child
             jobs.send_bytes(job)
             jobs.send_bytes(content)
@@ -66,7 +62,7 @@ class Parsing:
                 return jobs.recv()
         except (EOFError, OSError):
             code = self._end()
-            _log.warning("the process that %s ended (exit code %s); the next one starts it", self._does, code)
+            _log.warning("the process that parses large messages ended (exit code %s); the next one starts it", code)
             message = "The request could not be parsed; try again, or send several smaller ones."
             return False, StatusError(Code.UNAVAILABLE, message)
         self._end()
@@ -81,13 +77,13 @@ class Parsing:
         return process.wait()
 
 
-def _started(niceness: int) -> tuple[subprocess.Popen[bytes], Connection]:
+def _started() -> tuple[subprocess.Popen[bytes], Connection]:
     ours, its = Pipe()
     with its:
         # Whatever else it prints belongs to the log. The terminal's Ctrl-C is for the server, which ends the process
         # when it is done.
         process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(its.fileno()), str(niceness)],
+            [sys.executable, "-m", __name__, str(its.fileno())],
             stdin=subprocess.DEVNULL,
             stdout=2,
             pass_fds=[its.fileno()],
@@ -111,9 +107,8 @@ def _answer(job: bytes, message: bytes) -> bytes:
 
 
 def main() -> None:
-    """Answer the jobs of the connection whose number is given, as nice as that is, until it ends."""
+    """Answer the jobs of the connection whose number is given, until it ends."""
     jobs = Connection(int(sys.argv[1]))
-    os.nice(int(sys.argv[2]))
     # Parsing makes no cycles; looking for some takes longer than the parsing.
     gc.disable()
     with contextlib.suppress(EOFError, ConnectionError):

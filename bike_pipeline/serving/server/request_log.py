@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import logging
 import pickle
 import random
 import re
 import secrets
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from bike_pipeline.serving import request_log
-from bike_pipeline.serving.request_log import Asked, Place, Written
+from bike_pipeline.serving.request_log import HEAD, Asked, Place
 from bike_pipeline.serving.server import tensors
 from bike_pipeline.serving.server.metrics import Metrics
-from bike_pipeline.serving.server.parsing import Parsing
 from bike_pipeline.serving.server.served_version import ServedVersion
 from bike_pipeline.serving.server.tensors import Columns, Outputs, Signature
-from bike_pipeline.serving.statuses import StatusError
 from bike_pipeline.settings.monitoring import RequestLogSettings
 
 REQUEST_ID = "x-request-id"
@@ -54,11 +55,10 @@ class RequestLog:
     def __init__(self, settings: RequestLogSettings, folder: Path, metrics: Metrics, timeout_seconds: float) -> None:
         """Prepare it; nothing is written, and no process started, before the first request."""
         self._settings, self._rows = settings, metrics.request_log_rows
-        self._place = Place(str(folder), int(settings.file_megabytes * 1e6), settings.files)
         self._waiting: list[Kept] = []
-        # Whoever answers, and whoever asks from the same machine, goes before.
-        self._writer = Parsing(timeout_seconds, niceness=19, does="writes the request log")
+        self._writer = _Writer(Place(str(folder), int(settings.file_megabytes * 1e6), settings.files), timeout_seconds)
         self._problem, self._dropped = "", 0
+        self._stopping = asyncio.Event()
 
     def takes(self) -> bool:
         """Return whether the next request is one of the sample."""
@@ -89,36 +89,24 @@ class RequestLog:
         self._tell(f"more than {_MOST_WAITING:,} requests wait to be written", rows)
 
     async def run(self) -> None:
-        """Hand over what waits, until cancelled."""
-        while True:
-            await asyncio.sleep(_SECONDS)
+        """Hand over what waits, until it is stopped; then the rest."""
+        while not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), _SECONDS)
             await self._hand_over()
+        await self._writer.close()
 
     async def stop(self, running: asyncio.Task[None]) -> None:
         """Write what waits, and end."""
-        running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await running
-        await self._hand_over()
-        self._writer.close()
+        self._stopping.set()
+        await running
 
     async def _hand_over(self) -> None:
         # What comes meanwhile has its turn later: under load this ends, too.
         for _ in range(0, len(self._waiting), _BATCH):
             batch = self._waiting[:_BATCH]
             del self._waiting[:_BATCH]
-            try:
-                content = pickle.dumps(batch, pickle.HIGHEST_PROTOCOL)
-                written: Written = await self._writer.run(request_log.write, content, self._place)
-                problem = written.problem
-            except asyncio.CancelledError:
-                self._rows.add(("dropped",), sum(map(_rows_of, batch)))
-                raise
-            except StatusError:
-                problem = "the process that writes it ended or took too long"
-            except Exception as error:  # noqa: BLE001 - whatever the writer raises costs lines, never requests
-                _log.exception("a batch of the request log cannot be written")
-                problem = type(error).__name__
+            problem = await self._writer.write(pickle.dumps(batch, pickle.HIGHEST_PROTOCOL))
             rows = sum(map(_rows_of, batch))
             self._rows.add(("dropped" if problem else "logged",), rows)
             self._tell(problem, rows)
@@ -133,6 +121,53 @@ class RequestLog:
             _log.warning("request log: it is written again; %s rows were dropped", self._dropped)
             self._dropped = 0
         self._problem = problem
+
+
+class _Writer:
+    """The process that writes, started by the first batch, and anew by the next one where it ended.
+
+    Nothing of it needs a thread, which would take the interpreter from the event loop again and again.
+    """
+
+    def __init__(self, place: Place, timeout_seconds: float) -> None:
+        self._place, self._timeout = place, timeout_seconds
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def write(self, batch: bytes) -> str:
+        """Return why a batch of entries could not be written; "" if it was."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                if self._process is None or self._process.returncode is not None:
+                    self._process = await self._started()
+                to, back = self._process.stdin, self._process.stdout
+                assert to is not None
+                assert back is not None
+                to.write(len(batch).to_bytes(HEAD, "little") + batch)
+                await to.drain()
+                length = int.from_bytes(await back.readexactly(HEAD), "little")
+                return (await back.readexactly(length)).decode()
+        except (TimeoutError, asyncio.IncompleteReadError, OSError) as error:
+            await self.close(kill=True)
+            return f"the process that writes it ended or took too long ({type(error).__name__})"
+
+    async def _started(self) -> asyncio.subprocess.Process:
+        command = [sys.executable, "-m", request_log.__name__, *map(str, dataclasses.astuple(self._place))]
+        # The terminal's Ctrl-C is for the server, which ends the process when it is done.
+        return await asyncio.create_subprocess_exec(
+            *command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
+
+    async def close(self, *, kill: bool = False) -> None:
+        """Let it end, or end it."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        assert process.stdin is not None
+        with contextlib.suppress(ProcessLookupError, TimeoutError):
+            if kill:
+                process.kill()
+            process.stdin.close()
+            await asyncio.wait_for(process.wait(), self._timeout)
 
 
 def _plain(outputs: Outputs) -> tuple[tuple[str, str, tuple[int, ...], bytes], ...]:
