@@ -37,6 +37,8 @@ _LAGS, _LAG_GAIN = (*range(-12, 0), *range(1, 13)), 0.2
 # in standard errors over the days.
 _WEATHER_LAGS, _SURE = (*range(-8, -1), *range(2, 9)), 4.0
 _FEWEST_DAYS = 5
+# Beyond it one value is as far from any weather as another.
+_ABSURD = 9.0
 # Rows of the reference that stand for one whose values are lost, and the spread of a column by which they are near.
 _NEIGHBOURS = 8
 _SPREAD = {"temp": 0.1, "atemp": 0.1, "hum": 0.2, "windspeed": 0.12, "temp_mean_24h": 0.1, "hum_mean_3h": 0.2}
@@ -44,7 +46,8 @@ _SPREAD = {"temp": 0.1, "atemp": 0.1, "hum": 0.2, "windspeed": 0.12, "temp_mean_
 
 def _celsius(values: Array, degrees: float, offset: float) -> Array:
     """Return normalized °C, (t + offset) / degrees, of values that were made of °F."""
-    return ((values * degrees - offset - 32.0) / 1.8 + offset) / degrees
+    bounded = np.clip(values, -_ABSURD, _ABSURD)
+    return ((bounded * degrees - offset - 32.0) / 1.8 + offset) / degrees
 
 
 def _of_fahrenheit(columns: Columns) -> dict[str, Array]:
@@ -140,7 +143,7 @@ def _fill(found: dict[str, Array], rows: Array, names: list[str], reference: Col
 def faults_of(columns: Columns, reference: Columns) -> Faults:
     """Return what is wrong with labelled rows, beside those of a reference."""
     found = Faults(np.zeros(len(columns["label"]), bool))
-    for check in (_mistakes, _impossible, _against_the_date, _still, _late_weather, _late_labels):
+    for check in (_mistakes, _impossible, _against_the_date, _still, _strange, _late_weather, _late_labels):
         check(found, columns, reference)
     return found
 
@@ -209,16 +212,22 @@ class _Weather:
     def distances(self, columns: Columns) -> Array:
         """Return the squared distance of rows from the weather of their month, (rows,), in covariances."""
         month = np.clip(np.nan_to_num(np.asarray(columns["mnth"], np.float64)), 1, 12).astype(np.int64)
-        off = np.nan_to_num(self._table(columns), nan=9.0) - self._mean[month - 1]
+        sent = np.clip(np.nan_to_num(self._table(columns), nan=_ABSURD), -_ABSURD, _ABSURD)
+        off = sent - self._mean[month - 1]
         found: Array = np.einsum("ij,jk,ik->i", off, self._inverse, off)
+        return found
+
+    def are_strange(self, distances: Array) -> Array:
+        """Return which rows are farther away than any mistake or the reference explains, (rows,)."""
+        found: Array = distances > max(_BEYOND * self.rare, _ORDINARY + _NEARER)
         return found
 
 
 def _mistakes(found: Faults, columns: Columns, reference: Columns) -> None:
-    """Note the mistake that explains most strange rows, and strange rows that none explains."""
+    """Note the mistake that explains most strange rows."""
     weather = _Weather(reference)
     far = weather.distances(columns)
-    strange = far > max(_BEYOND * weather.rare, _ORDINARY + _NEARER)
+    strange = weather.are_strange(far)
     name, rows, sound = "", np.zeros(len(far), bool), {}
     for what, undo in _MISTAKES.items():
         undone = undo(columns)
@@ -228,6 +237,12 @@ def _mistakes(found: Faults, columns: Columns, reference: Columns) -> None:
             name, rows, sound = what, explained, undone
     if rows.sum() >= max(_FEWEST_HOURS, _EXPLAINS * (strange | rows).sum()):
         found.add(name, _in_a_stretch(rows, columns), sound)
+
+
+def _strange(found: Faults, columns: Columns, reference: Columns) -> None:
+    """Note weather that was never seen, where nothing says which value is wrong."""
+    weather = _Weather(reference)
+    strange = weather.are_strange(weather.distances(columns))
     found.add("weather that never was", strange & ~found.rows, dict.fromkeys(WEATHER, np.nan))
 
 
@@ -255,16 +270,16 @@ def _late_weather(found: Faults, columns: Columns, reference: Columns) -> None:
     if not season.any() or found.rows.mean() > _EXPLAINS:
         return
     profile = _mean_by(hour[season], _of_day_mean(np.asarray(reference["temp"], np.float64), days)[season], 24)
-    days = np.asarray(columns["hour"]) // feedback.HOURS_A_DAY
-    own = _of_day_mean(np.asarray(columns["temp"], np.float64), days)
-    hour = np.asarray(columns["hr"], np.int64) % 24
+    rows = ~found.rows
+    days = np.asarray(columns["hour"])[rows] // feedback.HOURS_A_DAY
+    own = _of_day_mean(np.asarray(columns["temp"], np.float64)[rows], days)
+    hour = np.asarray(columns["hr"])[rows].astype(np.int64)
     places = np.unique(days, return_inverse=True)[1]
     squares = {lag: _mean_by(places, (own - profile[(hour - lag) % 24]) ** 2) for lag in (0, *_WEATHER_LAGS)}
     best = min(squares, key=lambda lag: float(squares[lag].mean()))
     gain = squares[0] - squares[best]
     if best == 0 or len(gain) < _FEWEST_DAYS or gain.mean() < _SURE * gain.std(ddof=1) / np.sqrt(len(gain)):
         return
-    rows = ~found.rows
     sound = {name: _at(columns, name, best) for name in (*WEATHER, "weathersit", *_MEANS)}
     found.add(f"weather {abs(best)} hours too {'late' if best > 0 else 'early'}", rows, sound)
 

@@ -87,6 +87,22 @@ def test_too_few_labels_tell_no_cause(watched, side):
     assert "40 labelled rows" in found.reason or "40 of the reference" in found.reason
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -1.0, 99.0, 1e9, 0.5])
+@pytest.mark.parametrize("name", ["temp", "hr", "mnth", "weathersit", "workingday", "weekday", "day", "hum_mean_3h"])
+@pytest.mark.filterwarnings("error")
+def test_values_that_cannot_be_are_told_and_end_nothing(watched, name, wrong):
+    rows, reference = watched.weeks(20, 21), watched.weeks(*REFERENCE)
+    sound = watched.weeks(20, 21)["answer"]
+    values = rows[name].astype(float)
+    values[5:100] = wrong
+    found = attribute({**rows, name: values}, reference, watched.predict)
+    assert sum(found.parts.values()) == found.whole
+    # Days of the month and means may be absent, and numbers that may stand there are no fault.
+    if not np.isfinite(wrong) or wrong == 1e9:
+        assert found.faults.rows[5:100].all() or name in ("day", "hum_mean_3h")
+        assert np.allclose(found.seen["sound_answer"][100:], sound[100:])
+
+
 @pytest.mark.slow
 def test_the_right_cause_of_what_was_put_in(real):
     wrong = []

@@ -16,7 +16,7 @@ import numpy as np
 
 from bike_pipeline import features
 from bike_pipeline.modeling.feedback import HOURS_A_DAY
-from bike_pipeline.monitoring.columns import Array, Columns, answered, by_day, physical
+from bike_pipeline.monitoring.columns import Array, Columns, answered, by_day, physical, take
 from bike_pipeline.monitoring.verdicts import adjusted
 
 # What slices are cut by; hours and codes as they are, weather in the unit of a person.
@@ -62,6 +62,9 @@ def worst_slices(observed: Columns, false_discovery_rate: float) -> tuple[list[E
     from sklearn.tree import DecisionTreeRegressor
 
     known = answered(observed)
+    # What is no number is a fault of the data, and no slice.
+    sound = np.all([np.isfinite(np.asarray(known[name], np.float64)) for name in CUT_BY], axis=0)
+    known = take(known, sound & np.isfinite(known["answer"]))
     errors = np.abs(known["label"] - known["answer"])
     searches = known["hour"] // HOURS_A_DAY % 2 == 0
     if min(searches.sum(), (~searches).sum()) < 2 * _FEWEST_ROWS:
