@@ -137,8 +137,10 @@ def attribute(observed: Columns, reference: Columns, predict: Predict, elsewhere
         given = given - (seen["label"] - whole["label"])
     worlds = _Worlds(_Side.of(whole, answers, given), _Side.of(known), _Side.of(support))
     values = {world: HOURS_A_DAY * worlds.error(world) for world in _subsets(CAUSES)}
-    before, after = (_grained(values[world]) for world in (frozenset[str](), frozenset(CAUSES)))
-    parts = {cause: _grained(_shapley(values, cause)) for cause in CAUSES}
+    # Errors of a million times a million rentals have fewer digits behind the point.
+    grain = max(_GRAIN, 2.0 ** (math.frexp(max(values.values()))[1] - 44))
+    before, after = (round(values[world] / grain) * grain for world in (frozenset[str](), frozenset(CAUSES)))
+    parts = {cause: round(_shapley(values, cause) / grain) * grain for cause in CAUSES}
     # What rounding leaves, some millionths of a rental, goes to the largest.
     largest = max(parts, key=lambda cause: abs(parts[cause]))
     parts[largest] += (after - before) - math.fsum(parts.values())
@@ -155,10 +157,6 @@ def _told(parts: Mapping[Cause, float], faults: Faults) -> str:
     ranked = sorted(parts, key=lambda cause: -abs(parts[cause]))
     said = ", ".join(f"{cause} {parts[cause]:+,.0f}" for cause in ranked)
     return f"{said} rentals a day" + (f"; {faults.reason}" if faults.reason else "")
-
-
-def _grained(value: float) -> float:
-    return round(value / _GRAIN) * _GRAIN
 
 
 def _subsets(causes: tuple[str, ...]) -> list[frozenset[str]]:

@@ -31,14 +31,14 @@ def real():
     return injections.Watched(read(embedded_bytes()), training.model_dump(mode="json"))
 
 
-@pytest.mark.parametrize("factor", [1.0, 1.5, 0.01])
+@pytest.mark.parametrize("factor", [1.0, 1.5, 0.01, 1e12])
 def test_the_parts_add_up_to_the_last_bit_in_any_order(watched, factor):
     rows = watched.weeks(*OBSERVED)
     rows["label"] = rows["label"] * factor
     found = attribute(rows, watched.weeks(*REFERENCE), watched.predict)
     assert {math.fsum(found.parts.values())} == {sum(order) for order in permutations(found.parts.values())}
     assert sum(found.parts.values()) == found.whole == found.observed - found.reference
-    assert found.observed == pytest.approx(24 * np.abs(rows["label"] - rows["answer"]).mean(), abs=1e-5)
+    assert found.observed == pytest.approx(24 * np.abs(rows["label"] - rows["answer"]).mean(), rel=1e-9, abs=1e-5)
 
 
 def test_nothing_moved_is_no_change(watched):
