@@ -23,7 +23,7 @@ export GRPC_VERBOSITY ?= ERROR
 
 .PHONY: help
 help: ## List every target with a sentence.
-	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: setup
 setup: ## Make the environment .venv, or bring it up to date (PYTHON=/path/to/python3.12, EXTRAS="exports kubeflow").
