@@ -215,6 +215,10 @@ benchmark-serving: setup ## Measure the embedded server against its goals and Fa
 load-generators: setup ## Fetch wrk and h2load for `bench-serving` (Debian, Ubuntu; nothing is installed on the machine).
 	PYTHONPATH=. $(BIN)/python tools/load_generators.py
 
+.PHONY: benchmark-requests
+benchmark-requests: setup ## Take in, join and report a million logged requests (ARGS="--requests 100000").
+	$(BIN)/python -m benchmarks.request_log --json benchmarks/results/requests.json $(ARGS)
+
 .PHONY: benchmark-exports
 benchmark-exports: setup ## Hold every exported format against its goals: difference, loss, size, latency, in one run.
 	$(BIN)/python -m benchmarks.exports --json benchmarks/results/exports.json --plot benchmarks/results/exports.png $(ARGS)
