@@ -187,7 +187,11 @@ def of_nannyml(python: str, ground: Ground, clean: Columns, episodes: Sequence[E
             begin = np.datetime64("2011-01-01", "h") + np.timedelta64(one.start, "h")
             parts.append(frame[frame["t"] >= begin.astype("datetime64[D]") - np.timedelta64(1, "D")])
         pd.concat(parts).to_parquet(folder / "episodes.parquet")
-        command = [python, str(ROOT / "benchmarks" / "monitoring" / "nannyml_peer.py"), str(folder)]
+        command = [
+            str(Path(python).absolute()),
+            str(ROOT / "benchmarks" / "monitoring" / "nannyml_peer.py"),
+            str(folder),
+        ]
         # It would tell its makers that it is used.
         environment = {**os.environ, "NML_DISABLE_USAGE_LOGGING": "1"}
         ran = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)
