@@ -217,7 +217,7 @@ def of_nannyml(python: str, ground: Ground, clean: Columns, episodes: Sequence[E
             for end, of, kind in chunks
             if _end(end) > begin and any((kind, column) not in before for column in of)
         ]
-        found["drift"].add(one.fault, one.share, min(delays, default=None))
+        found["drift"].add(one.fault, one.share, min((d for d in delays if d <= AFTER_HOURS), default=None))
     return {"NannyML, features": found["drift"], "NannyML, estimated error": found["estimated"],
             "NannyML, realized error": found["realized"]}  # fmt: skip
 
