@@ -107,6 +107,7 @@ NOT_RUN = {
     "make run": "tests/end_to_end/test_readme.py runs it",
     "make retrain": "tests/end_to_end/test_readme.py runs it",
     "bike-pipeline run --demo first": "tests/end_to_end/conftest.py runs it for all that begin with it",
+    "curl -X PUT --json @configs/monitoring/opensearch": "tests/monitoring/test_opensearch.py sends it to a real node",
     "make monitor": "tests/end_to_end/test_monitor.py calls what it calls",
     "bike-pipeline monitor demo": "tests/end_to_end/test_monitor.py calls it",
     "bike-pipeline monitor run": "tests/end_to_end/test_monitor.py calls it",

@@ -94,6 +94,8 @@ class RequestLog:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), _SECONDS)
             await self._hand_over()
+        # What came while the last batches were written.
+        await self._hand_over()
         await self._writer.close()
 
     async def stop(self, running: asyncio.Task[None]) -> None:

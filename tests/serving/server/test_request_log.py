@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import pickle
 import re
 import signal
 import urllib.error
@@ -243,6 +245,24 @@ def test_more_requests_than_may_wait_are_dropped_and_counted(tmp_path):
     for _ in range(_MOST_WAITING + 5):
         log.add((0, 0, "a", "http", MODEL, "OK", None))
     assert 'bike_request_log_rows_total{outcome="dropped"} 5' in [*metrics.request_log_rows.lines()]
+
+
+def test_what_comes_while_the_last_batch_is_written_is_written_too(tmp_path, monkeypatch):
+    taken = RequestLog(RequestLogSettings(), tmp_path, Metrics(), timeout_seconds=1.0)
+    entry = (0, 0, "a", "http", MODEL, "OK", None)
+    batches = []
+
+    async def slow(batch):
+        if not batches:
+            taken.add(entry)
+            taken._stopping.set()
+        batches.append(pickle.loads(batch))
+        return ""
+
+    monkeypatch.setattr(taken._writer, "write", slow)
+    taken.add(entry)
+    asyncio.run(asyncio.wait_for(taken.run(), 30))
+    assert batches == [[entry], [entry]]
 
 
 @pytest.mark.parametrize(("sample", "expected"), [(1.0, (1, 1)), (0.0, (0, 0)), (0.25, (0.2, 0.3))])
