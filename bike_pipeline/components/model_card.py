@@ -38,11 +38,9 @@ class ModelCardDriver(base.Driver):
         """Return the record on the output artifact."""
         model = execution_info.input_dict["model"][0]
         with self._mlmd_connection as connection:
-            lineage = Lineage(connection.store)
-            card = model_card.card_of_model(lineage, model.id, execution_info.exec_properties["store_uri"])
-            if trainer := lineage.producer(model.id):
-                for logs in lineage.outputs(trainer.id).get("model_run", []):
-                    card["training"] |= energy.read(logs.uri)
+            card = model_card.card_of_model(
+                Lineage(connection.store), model.id, execution_info.exec_properties["store_uri"]
+            )
         return self.output_with(execution_info, "model_card", RECORD_PROPERTY, card)
 
 
@@ -82,8 +80,12 @@ class ModelCardExecutor(base_executor.BaseExecutor):
             exec_properties["repeats"],
             exec_properties["seed"],
         )
+        record = json.loads(output.get_string_custom_property(RECORD_PROPERTY))
+        # Of the Trainer's seconds the driver knows; what they took from the socket stands beside the model.
+        training = {**(record["training"] or {}), **energy.read(artifact_utils.get_single_uri(input_dict["model"]))}
         card = {
-            **json.loads(output.get_string_custom_property(RECORD_PROPERTY)),
+            **record,
+            "training": training or None,
             **model_card.of_target(target.described()),
             # Of this evaluation: the model may have been evaluated by other limits since.
             "gates": {name: decided.get(name) for name in GATES},

@@ -15,7 +15,7 @@ ENERGY_FILE = "energy.json"
 
 @contextmanager
 def measured(folder: str, *, wanted: bool) -> Iterator[None]:
-    """Measure what is done inside, if that is wanted, and write it beside the model's logs in `folder`.
+    """Measure what is done inside, if that is wanted, and write it into `folder`, the Trainer's of the model.
 
     Where the processor does not tell its power, codecarbon takes it from the processor's name and load; the memory's
     it always estimates. Nothing is sent anywhere.
@@ -50,7 +50,7 @@ def measured(folder: str, *, wanted: bool) -> Iterator[None]:
 
 
 def read(folder: str) -> dict[str, Any]:
-    """Return what was measured of a training, "energy_kwh" and what it is made of; nothing if nothing was."""
+    """Return what was measured of a training by the folder of its model; nothing if nothing was."""
     from tfx.dsl.io import fileio
     from tfx.utils import io_utils
 

@@ -302,7 +302,7 @@ def run_fn(fn_args: Any) -> None:
         MissingExtraError: energy is to be measured, and codecarbon is not installed.
     """
     settings: Any = tuned(fn_args.custom_config["training"], fn_args.hyperparameters)
-    with energy.measured(fn_args.model_run_dir, wanted=settings["energy"]):
+    with energy.measured(os.path.dirname(fn_args.serving_model_dir), wanted=settings["energy"]):
         _run(fn_args, settings)
 
 

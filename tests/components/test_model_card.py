@@ -63,6 +63,15 @@ def written(runs: Runs, inputs: dict[str, Any], folder: Path, **parameters: int)
     return output
 
 
+def test_the_card_tells_the_energy_that_was_measured(runs: Runs, inputs: dict[str, Any], tmp_path: Path) -> None:
+    (Path(inputs["model"][0].uri) / "energy.json").write_text('{"energy_kwh": 0.0012, "energy_source": "a meter"}')
+    card = model_card.read(written(runs, inputs, tmp_path / "card").uri)
+    assert card is not None
+    assert card["training"]["energy_kwh"] == 0.0012
+    assert card["training"]["seconds"] >= 0
+    assert "0.0012 kWh" in (tmp_path / "card" / "model_card.md").read_text()
+
+
 def test_the_card_tells_data_metrics_explanations_and_lineage(
     runs: Runs, inputs: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -183,9 +183,11 @@ def test_what_a_search_found_goes_over_the_settings(run: Any, examples: Any, tmp
     assert [layer.units for layer in model.layers if layer.name.startswith("trunk")] == [5]
 
 
-def test_what_the_training_took_from_the_socket_stands_beside_its_logs(run: Any, examples: Any, tmp_path: Path) -> None:
+def test_what_the_training_took_from_the_socket_stands_beside_its_model(
+    run: Any, examples: Any, tmp_path: Path
+) -> None:
     run(files_of(examples, "train"), energy=True)
-    told = energy.read(str(tmp_path / "run"))
+    told = energy.read(str(tmp_path / "model"))
     assert 0 < told["energy_kwh"] < 1
     assert told["energy_kwh"] == pytest.approx(sum(told["energy_by"].values()))
     assert told["energy_source"].startswith("codecarbon 3.")
@@ -193,7 +195,7 @@ def test_what_the_training_took_from_the_socket_stands_beside_its_logs(run: Any,
 
 def test_nothing_is_told_of_energy_that_nobody_measured(run: Any, examples: Any, tmp_path: Path) -> None:
     run(files_of(examples, "train"))
-    assert energy.read(str(tmp_path / "run")) == {}
+    assert energy.read(str(tmp_path / "model")) == {}
 
 
 def test_energy_without_its_library_is_refused_before_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
