@@ -24,7 +24,7 @@ from bike_pipeline import features
 from bike_pipeline.data.embedded_dataset import embedded_bytes
 from bike_pipeline.serving import request_log
 from bike_pipeline.serving.protos import types_pb2
-from bike_pipeline.serving.request_log import Place
+from bike_pipeline.serving.request_log_files import Place
 
 MILLION = 1_000_000
 SECONDS_GOAL, MEMORY_GOAL = 60.0, 1000.0

@@ -7,18 +7,14 @@ request's headers is in either, and of one that was refused only its code.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import pickle
-import re
-import socket
 import sys
+import time
 import traceback
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import google_crc32c
@@ -29,22 +25,22 @@ import orjson
 from bike_pipeline import features
 from bike_pipeline.modeling.feedback import GROUPED_BY, quantiles_around
 from bike_pipeline.serving.protos import example_pb2, prediction_log_pb2
+from bike_pipeline.serving.request_log_files import Place, files_of
 from bike_pipeline.serving.server import tensors
-from bike_pipeline.storage.atomic_files import lock_open_file
 from bike_pipeline.version import __version__
 
 # Raised whenever a line of the new form cannot be read by who reads those of the old.
 SCHEMA = 1
 DATASET = "bike_pipeline.requests"
 ECS_VERSION = "8.11.0"
-LINES, RECORDS = ".jsonl", ".tfrecord"
 OK = "OK"
-# Bytes of a length, before each batch and each answer to it.
+# Bytes of a length, before each batch and each answer to it; a batch has one more, 1 if others wait behind it.
 HEAD = 4
+# Seconds. Without pauses the 99th percentile of the answers was 2.7 times that without a log, with them 1.3 times.
+_PAUSE = 0.0002
 _NAMES = frozenset(feature.name for feature in features.MODEL_INPUTS)
 _ANSWERS = tuple(answer.output for answer in features.ANSWERS.values())
 _SERVICE = {"name": "bike-pipeline", "version": __version__}
-_NO_PART_OF_NAMES = re.compile(r"[^A-Za-z0-9]+")
 
 
 class Asked(NamedTuple):
@@ -93,27 +89,24 @@ class Entry(NamedTuple):
     asked: Asked | None
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where the files go: a folder, the bytes of lines and records after which the next pair begins, most pairs."""
-
-    folder: str
-    most_bytes: int
-    files: int
-
-
-def write(message: bytes, place: Place) -> str:
+def write(message: bytes, place: Place, pause: Callable[[], None] = lambda: None) -> str:
     """Write entries, pickled as plain tuples by the server whose process this is, to the files of a place.
 
-    Either all of them are there then, or none, and what is returned says why.
+    Either all of them are there then, or none, and what is returned says why. After each it pauses, so that whoever
+    answers requests on the same processor never waits for more than one entry.
     """
     entries: list[tuple[Any, ...]] = pickle.loads(message)  # noqa: S301 - of our own server
     kept = [_Kept(Entry._make((*about, asked and Asked._make(asked)))) for *about, asked in entries]
+    pause()
     _add_intervals(kept)
-    lines = b"".join(line for one in kept for line in one.lines())
-    records = b"".join(_record(one) for one in kept if one.columns)
+    lines, records = list[bytes](), list[bytes]()
+    for one in kept:
+        pause()
+        lines += one.lines()
+        records += [_record(one)] if one.columns else []
+    pause()
     try:
-        _files_of(place).add(lines, records)
+        files_of(place).add(b"".join(lines), b"".join(records))
     except OSError as error:
         return f"{place.folder}: {(error.strerror or str(error)).lower()}"
     return ""
@@ -246,86 +239,6 @@ def _checksum(content: bytes) -> bytes:
     return masked.to_bytes(4, "little")
 
 
-@functools.lru_cache(1)
-def _files_of(place: Place) -> _Files:
-    return _Files(place)
-
-
-class _Files:
-    """The pair of files that is written now: lines and records. Each is whole at all times but in a crash."""
-
-    def __init__(self, place: Place) -> None:
-        self._place, self._folder = place, Path(place.folder)
-        self._open: list[int] = []
-        self._sizes: list[int] = []
-        self._begun = 0
-
-    def add(self, *contents: bytes) -> None:
-        """Write to both files, or to none: then an OSError says why."""
-        size = sum(self._sizes)
-        if self._open and (self._gone() or (size and size + sum(map(len, contents)) > self._place.most_bytes)):
-            self._close()
-        if not self._open:
-            self._begin()
-        try:
-            for descriptor, content in zip(self._open, contents, strict=True):
-                rest = memoryview(content)
-                while rest:
-                    rest = rest[os.write(descriptor, rest) :]
-        except OSError:
-            # Back to the last whole line; where even that fails, the next batch begins new files.
-            try:
-                for descriptor, length in zip(self._open, self._sizes, strict=True):
-                    os.ftruncate(descriptor, length)
-            except OSError:
-                self._close()
-            raise
-        self._sizes = [length + len(content) for length, content in zip(self._sizes, contents, strict=True)]
-
-    def _gone(self) -> bool:
-        """Return whether somebody removed a file: what is written to it nobody would find."""
-        return any(os.fstat(descriptor).st_nlink == 0 for descriptor in self._open)
-
-    def _close(self) -> None:
-        for descriptor in self._open:
-            os.close(descriptor)
-        self._open, self._sizes = [], []
-
-    def _begin(self) -> None:
-        """Open the next pair, whose name no other server takes, and let go of the oldest."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._prune()
-        self._begun += 1
-        host = _NO_PART_OF_NAMES.sub("-", socket.gethostname()) or "host"
-        name = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{host}-{os.getpid()}-{self._begun}"
-        try:
-            for suffix in (LINES, RECORDS):
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
-                self._open.append(os.open(self._folder / f"{name}{suffix}", flags, 0o640))
-                self._sizes.append(0)
-            # What another server writes now, nobody takes away.
-            lock_open_file(self._open[0])
-        except OSError:
-            self._close()
-            raise
-
-    def _prune(self) -> None:
-        found = sorted(self._folder.glob(f"*{LINES}"))
-        too_many = len(found) + 1 - self._place.files
-        for path in found:
-            if too_many <= 0:
-                return
-            with contextlib.suppress(OSError):
-                descriptor = os.open(path, os.O_RDONLY)
-                try:
-                    if lock_open_file(descriptor):
-                        path.unlink()
-                        path.with_suffix(RECORDS).unlink(missing_ok=True)
-                        too_many -= 1
-                finally:
-                    os.close(descriptor)
-
-
 def main() -> None:
     """Write batches from standard input to the place that the arguments name; tell of each why it could not be."""
     place = Place(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
@@ -334,10 +247,10 @@ def main() -> None:
     batches, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     # Whatever else is printed belongs to the log.
     os.dup2(2, 1)
-    while len(head := batches.read(HEAD)) == HEAD:
-        message = batches.read(int.from_bytes(head, "little"))
+    while len(head := batches.read(HEAD + 1)) == HEAD + 1:
+        message = batches.read(int.from_bytes(head[:HEAD], "little"))
         try:
-            problem = write(message, place)
+            problem = write(message, place) if head[HEAD] else write(message, place, lambda: time.sleep(_PAUSE))
         except Exception as error:  # noqa: BLE001 - one batch that is lost is better than all that follow
             traceback.print_exc()
             problem = type(error).__name__

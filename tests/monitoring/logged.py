@@ -13,7 +13,8 @@ import numpy as np
 from bike_pipeline import features
 from bike_pipeline.serving import request_log
 from bike_pipeline.serving.protos import types_pb2
-from bike_pipeline.serving.request_log import Asked, Entry, Place
+from bike_pipeline.serving.request_log import Asked, Entry
+from bike_pipeline.serving.request_log_files import Place
 
 MODEL = "bike_demand"
 NOW = dt.datetime(2026, 11, 30, 12, tzinfo=dt.UTC)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bike_pipeline.serving import request_log
-from bike_pipeline.serving.request_log import Place
+from bike_pipeline.serving import request_log, request_log_files
+from bike_pipeline.serving.request_log_files import Place
 from tests.monitoring.logged import ROW, entry, write
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def _own_files():
     yield
-    request_log._files_of.cache_clear()
+    request_log_files.files_of.cache_clear()
 
 
 def names(folder: Path) -> list[str]:
@@ -48,8 +48,8 @@ def test_a_batch_that_is_larger_than_a_file_has_one_of_its_own(tmp_path):
 
 WRITER = """
 import pickle, resource, sys
-from bike_pipeline.serving import request_log
-from bike_pipeline.serving.request_log import Place
+from bike_pipeline.serving import request_log, request_log_files
+from bike_pipeline.serving.request_log_files import Place
 from tests.monitoring.logged import ROW, entry
 
 def write(name):

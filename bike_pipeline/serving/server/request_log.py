@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from bike_pipeline.serving import request_log
-from bike_pipeline.serving.request_log import HEAD, Asked, Place
+from bike_pipeline.serving.request_log import HEAD, Asked
+from bike_pipeline.serving.request_log_files import Place
 from bike_pipeline.serving.server import tensors
 from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.served_version import ServedVersion
@@ -108,7 +109,8 @@ class RequestLog:
         for _ in range(0, len(self._waiting), _BATCH):
             batch = self._waiting[:_BATCH]
             del self._waiting[:_BATCH]
-            problem = await self._writer.write(pickle.dumps(batch, pickle.HIGHEST_PROTOCOL))
+            hurry = len(self._waiting) > _MOST_WAITING // 8
+            problem = await self._writer.write(pickle.dumps(batch, pickle.HIGHEST_PROTOCOL), hurry)
             rows = sum(map(_rows_of, batch))
             self._rows.add(("dropped" if problem else "logged",), rows)
             self._tell(problem, rows)
@@ -135,8 +137,8 @@ class _Writer:
         self._place, self._timeout = place, timeout_seconds
         self._process: asyncio.subprocess.Process | None = None
 
-    async def write(self, batch: bytes) -> str:
-        """Return why a batch of entries could not be written; "" if it was."""
+    async def write(self, batch: bytes, hurry: bool) -> str:
+        """Return why a batch of entries could not be written; "" if it was. In a `hurry` it makes no pauses."""
         try:
             async with asyncio.timeout(self._timeout):
                 if self._process is None or self._process.returncode is not None:
@@ -144,7 +146,7 @@ class _Writer:
                 to, back = self._process.stdin, self._process.stdout
                 assert to is not None
                 assert back is not None
-                to.write(len(batch).to_bytes(HEAD, "little") + batch)
+                to.write(len(batch).to_bytes(HEAD, "little") + bytes([hurry]) + batch)
                 await to.drain()
                 length = int.from_bytes(await back.readexactly(HEAD), "little")
                 return (await back.readexactly(length)).decode()

@@ -252,17 +252,35 @@ def test_what_comes_while_the_last_batch_is_written_is_written_too(tmp_path, mon
     entry = (0, 0, "a", "http", MODEL, "OK", None)
     batches = []
 
-    async def slow(batch):
+    async def slow(batch, hurry):
         if not batches:
             taken.add(entry)
             taken._stopping.set()
-        batches.append(pickle.loads(batch))
+        batches.append((hurry, pickle.loads(batch)))
         return ""
 
     monkeypatch.setattr(taken._writer, "write", slow)
     taken.add(entry)
     asyncio.run(asyncio.wait_for(taken.run(), 30))
-    assert batches == [[entry], [entry]]
+    assert batches == [(False, [entry]), (False, [entry])]
+
+
+def test_behind_many_that_wait_nothing_pauses(tmp_path, monkeypatch):
+    taken = RequestLog(RequestLogSettings(), tmp_path, Metrics(), timeout_seconds=1.0)
+    hurried = []
+
+    async def write(batch, hurry):
+        hurried.append(hurry)
+        taken._stopping.set()
+        return ""
+
+    monkeypatch.setattr(taken._writer, "write", write)
+    for _ in range(_MOST_WAITING):
+        taken.add((0, 0, "a", "http", MODEL, "OK", None))
+    asyncio.run(asyncio.wait_for(taken.run(), 30))
+    assert hurried[0]
+    assert not hurried[-1]
+    assert hurried == sorted(hurried, reverse=True)
 
 
 @pytest.mark.parametrize(("sample", "expected"), [(1.0, (1, 1)), (0.0, (0, 0)), (0.25, (0.2, 0.3))])
