@@ -26,7 +26,7 @@ _LINE_DAYS = 400
 # What detectors look back on at most: the weeks that feedback learns from.
 _LEARNT_DAYS = 56
 # Of very much traffic some requests tell as much as all.
-_MOST_ROWS = 200_000
+_MOST_ROWS = 50_000
 REPORT_PAGE = "monitor.html"
 
 
@@ -127,7 +127,9 @@ def _look(settings: Settings, window_days: float, until: datetime | None) -> Mon
     store, now, missing = monitoring.observation_store(settings), datetime.now(UTC), list[str]()
     windows = _windows(until or _behind_newest(store.hours()), window_days)
     end = windows[-1][1]
-    line = store.columns(end - timedelta(days=_LINE_DAYS), end, ("hour", "version", "answer"))
+    # Before anything large is imported: of all traffic, these take the most memory.
+    days = days_of(store.columns(end - timedelta(days=_LINE_DAYS), end, ("hour", "version", "answer")))
+    rows, states = len(store.columns(*windows[-1], ("hour",))["hour"]), store.hours(*windows[-1])["state"]
     observed = store.columns(min(windows[0][0], end - timedelta(days=_LEARNT_DAYS)), end, most=_MOST_ROWS)
     if not len(observed["hour"]):
         missing.append(f"no request stands in {ingested.log} or was taken from there before")
@@ -143,7 +145,6 @@ def _look(settings: Settings, window_days: float, until: datetime | None) -> Mon
     assessed = assess(verdicts, observed, reference, windows[-1], section.harm)
     missing += [assessed.missing] if assessed.missing else []
     verdicts = reports.in_order(assessed.verdicts)
-    states = store.hours(*windows[-1])["state"]
     return reports.MonitorReport(
         at=now,
         first=windows[-1][0],
@@ -151,11 +152,11 @@ def _look(settings: Settings, window_days: float, until: datetime | None) -> Mon
         version=reference.version,
         status=reports.overall(verdicts),
         verdicts=reports.plain([{"data": dict(one.data), "meta": dict(one.meta)} for one in verdicts]),
-        rows=len(store.columns(*windows[-1], ("hour",))["hour"]),
+        rows=rows,
         hours={str(state): int((states == state).sum()) for state in np.unique(states)},
         log=_log_counts(ingested.requests),
         lights=reports.plain(asdict(reports.lights_of(measurements, section.decision))),
-        days=reports.plain([asdict(day) for day in days_of(line)]),
+        days=reports.plain([asdict(day) for day in days]),
         events=reports.plain([asdict(event) for event in _events(settings, missing)]),
         **reports.plain(assessed.plain()),
         missing=missing,
