@@ -192,7 +192,10 @@ def headline(report: MonitorReport) -> str:
         cost = amount(report.attribution.get("harm"))
         told += f"; it costs {cost} rentals a day, mostly since {_SINCE[report.attribution['cause']]}"
     best = report.remedies[0] if report.remedies else None
-    helps = f" What helps most: {best['remedy']}, {amount(best['gain'])} rentals a day." if best else ""
+    helps = ""
+    if best:
+        gain = f" What helps most: {best['remedy']}, {amount(best['gain'])} rentals a day."
+        helps = " No remedy is certain to help." if best["remedy"] == "nothing" else gain
     return f"{told}.{helps}"
 
 

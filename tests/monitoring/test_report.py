@@ -154,6 +154,11 @@ def test_the_page_says_the_verdict_first_and_escapes_what_it_tells():
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "")
 
 
+def test_where_no_remedy_is_certain_the_headline_says_that():
+    nothing = {"remedy": "nothing", "gain": {"rentals_a_day": 0.0}, "reason": "what stays as it is costs nothing more"}
+    assert report.headline(made(remedies=[nothing])).endswith("No remedy is certain to help.")
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
