@@ -54,7 +54,11 @@ class MonitorRun:
             NotJudgedError: nothing could be judged.
         """
         if self.report.status == "changed":
-            raise ChangedError(self.headline.rstrip("."), where=str(self.page), fix="the page says more")
+            raise ChangedError(
+                "something has changed, and that costs something or may",
+                where=str(self.page),
+                fix="the page says what helps",
+            )
         if self.report.status == "not judged":
             missing = self.report.missing[0] if self.report.missing else "no window has enough rows"
             raise NotJudgedError("nothing could be judged", where=str(self.page), fix=f"what is missing: {missing}")
