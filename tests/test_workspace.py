@@ -58,6 +58,9 @@ def test_rows_are_ingested_listed_and_verified(tmp_path):
     assert workspace.spans() == workspace.verify_data(1, 1) == workspace.verify_data() == [result.version]
     with pytest.raises(ConfigurationError, match="Name the span"):
         workspace.verify_data(version=1)
+    record = workspace.withdraw_span(1, 1, "refused by the gate")
+    assert (workspace.spans(), workspace.withdrawn_spans()) == ([], [record])
+    assert workspace.verify_data() == [workspace.restore_span(1, 1)] == workspace.spans(withdrawn=True)
 
 
 def test_the_doctor_looks_at_this_workspace(tmp_path):

@@ -99,10 +99,54 @@ def list_(as_json: bool, settings: Settings) -> None:
     """List every version of every span."""
     from bike_pipeline.use_cases import data
 
-    versions, store = data.versions(settings), data.span_store(settings).uri
-    found = [{"uri": v.uri, **v.manifest.model_dump(mode="json")} for v in versions]
+    versions, store = data.versions(settings, withdrawn=True), data.span_store(settings).uri
+    withdrawn = {(record.span, record.version): record for record in data.withdrawals(settings)}
+    found = [
+        {
+            "uri": v.uri,
+            **v.manifest.model_dump(mode="json"),
+            "withdrawn": record and record.model_dump(mode="json"),
+        }
+        for v in versions
+        for record in (withdrawn.get((v.span, v.version)),)
+    ]
+    notes = [
+        f"span {r.span} version {r.version} is withdrawn since {r.withdrawn_at:%Y-%m-%d %H:%M} UTC: {r.reason}"
+        for r in withdrawn.values()
+    ]
     nothing = f"{store} holds no span yet; run: bike-pipeline data ingest SOURCE"
-    answer(found, lambda _: [store, _list_view(versions)] if versions else nothing, as_json)
+    answer(found, lambda _: [store, _list_view(versions), *notes] if versions else nothing, as_json)
+
+
+@data_command.command()
+@click.argument("span", type=int)
+@click.argument("version", type=int)
+@click.option("--because", required=True, metavar="TEXT", help="Why; `data list` shows it.")
+@json_option
+@with_settings
+def withdraw(span: int, version: int, because: str, as_json: bool, settings: Settings) -> None:
+    """Let VERSION of SPAN count no longer: no run reads it, and it stands in the way of no upload.
+
+    It stays readable by its number, for lineage and `reproduce`; `data restore` takes this back.
+    """
+    from bike_pipeline.use_cases import data
+
+    record = data.withdraw(settings, span, version, because)
+    said = f"span {span} version {version} is withdrawn: {record.reason}"
+    answer(record.model_dump(mode="json"), lambda _: said, as_json)
+
+
+@data_command.command()
+@click.argument("span", type=int)
+@click.argument("version", type=int)
+@json_option
+@with_settings
+def restore(span: int, version: int, as_json: bool, settings: Settings) -> None:
+    """Let VERSION of SPAN count again, which was withdrawn."""
+    from bike_pipeline.use_cases import data
+
+    found = data.restore(settings, span, version)
+    answer({"span": span, "version": version, "uri": found.uri}, lambda _: f"{found.uri} counts again", as_json)
 
 
 @data_command.command()

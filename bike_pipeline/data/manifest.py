@@ -180,6 +180,11 @@ class SpanVersion:
         return [f"{self.uri}/{name}" for name in self.names(split)]
 
     @property
+    def hours(self) -> TimeRange:
+        """First and last hour of the version."""
+        return TimeRange(first=self.manifest.first, last=self.manifest.last)
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What makes this version the same as another: span, version, content hash and rows by split."""
         rows = self.manifest.rows

@@ -5,6 +5,9 @@ version's manifest says. The layout is TFX's own, so that its stock CsvExampleGe
 pattern `span-{SPAN:4}/version-{VERSION:4}/train/*`. A version is never changed after its creation; `verify` tells when
 somebody did. Which span an upload belongs to is decided in `placement.py`; how a version appears all at once, in
 `storage.files`. Arrow is imported where rows are read or written only, so that a re-run does without.
+
+A version that was withdrawn (`withdrawal.py`) counts no longer: neither `spans`, `versions`, `latest` and `window` nor
+what `add` compares with know it, but its number is taken, and it can be got, read and verified by that.
 """
 
 from __future__ import annotations
@@ -25,11 +28,11 @@ from bike_pipeline.data.manifest import (
     SourceRecord,
     SpanVersion,
     Split,
-    TimeRange,
     parse_manifest,
     render_manifest,
 )
 from bike_pipeline.data.placement import HIGHEST_NUMBER, assign_span
+from bike_pipeline.data.withdrawal import WITHDRAWN, Withdrawal, new_withdrawal, parse_withdrawal, render_withdrawal
 from bike_pipeline.errors import DataError
 from bike_pipeline.storage.atomic_files import write_tree
 from bike_pipeline.storage.files import LOCK_SECONDS, Files, open_files
@@ -63,27 +66,32 @@ class SpanStore:
         numbers = _numbers(self._files.folders(""), _SPAN)
         return [span for span in numbers if self.versions(span)]
 
-    def versions(self, span: int) -> list[int]:
-        """Return the numbers of a span's versions, rising.
+    def versions(self, span: int, *, withdrawn: bool = False) -> list[int]:
+        """Return the numbers of a span's versions, rising, on demand also of those that were withdrawn.
 
         On object storage a version without a manifest is not there yet (see `check_whole`); on a local folder it is an
         error.
         """
-        whole, other = self._versions(span)
-        if other and self._files.at_once:
+        found = self._versions(span)
+        if self._files.at_once and (other := [version for version, files in found.items() if MANIFEST not in files]):
             raise self._without_manifest(span, other[0])
-        return whole
+        # A mark counts only if it is whole, and is looked into where one was seen.
+        return [
+            version
+            for version, files in found.items()
+            if MANIFEST in files and (withdrawn or WITHDRAWN not in files or self.withdrawal(span, version) is None)
+        ]
 
-    def _versions(self, span: int) -> tuple[list[int], list[int]]:
+    def _versions(self, span: int) -> dict[int, list[str]]:
         numbers = _numbers(self._files.folders(_folder(span)), _VERSION)
-        whole = [version for version in numbers if MANIFEST in self._files.files(_folder(span, version))]
-        return whole, [version for version in numbers if version not in whole]
+        return {version: self._files.files(_folder(span, version)) for version in numbers}
 
     def check_whole(self) -> None:
         """Refuse a store with a version that has no manifest: it was taken away, or its upload did not end."""
         for span in _numbers(self._files.folders(""), _SPAN):
-            for version in self._versions(span)[1]:
-                raise self._without_manifest(span, version)
+            for version, files in self._versions(span).items():
+                if MANIFEST not in files:
+                    raise self._without_manifest(span, version)
 
     def _without_manifest(self, span: int, version: int) -> DataError:
         why = "it was taken away" if self._files.at_once else "it was taken away, or an ingest did not come to its end"
@@ -129,9 +137,58 @@ class SpanStore:
             raise DataError("the manifest was changed", where=where, fix="restore it from a backup")
         return SpanVersion(span, version, self._files.uri(folder), manifest)
 
-    def all_versions(self) -> list[SpanVersion]:
-        """Return every version of every span, rising."""
-        return [self.get(span, version) for span in self.spans() for version in self.versions(span)]
+    def all_versions(self, *, withdrawn: bool = False) -> list[SpanVersion]:
+        """Return every version of every span, rising, on demand also those that were withdrawn."""
+        spans = _numbers(self._files.folders(""), _SPAN)
+        return [self.get(span, version) for span in spans for version in self.versions(span, withdrawn=withdrawn)]
+
+    def withdrawal(self, span: int, version: int) -> Withdrawal | None:
+        """Return when and why a version was withdrawn; None if it counts, a DataError if that mark was changed."""
+        name = f"{_folder(span, version)}/{WITHDRAWN}"
+        content = self._files.read(name)
+        if content is None:
+            return None
+        return parse_withdrawal(content, self._files.uri(name), self.get(span, version))
+
+    def withdraw(self, span: int, version: int, reason: str) -> Withdrawal:
+        """Let a version count no longer; one that is withdrawn already keeps its first reason.
+
+        Raises:
+            DataError: there is no such version, no reason is given, or the version before it, which would count again,
+                overlaps another span.
+            BusyError: another writer is at work.
+            StorageError: the mark cannot be written; the version counts as before.
+        """
+        with self._files.lock():
+            record = new_withdrawal(self.get(span, version), reason)
+            if known := self.withdrawal(span, version):
+                return known
+            rest = [other for other in self.versions(span) if other != version]
+            if rest and rest[-1] < version:
+                self._check_place(span, rest[-1])
+            self._files.replace(f"{_folder(span, version)}/{WITHDRAWN}", render_withdrawal(record))
+            return record
+
+    def restore(self, span: int, version: int) -> SpanVersion:
+        """Let a withdrawn version count again; errors as of `withdraw`."""
+        with self._files.lock():
+            found = self.get(span, version)
+            if self.withdrawal(span, version) is None:
+                raise DataError(f"version {version} of span {span} is not withdrawn", where=found.uri)
+            if version > max(self.versions(span), default=0):
+                self._check_place(span, version)
+            self._files.remove(f"{_folder(span, version)}/{WITHDRAWN}")
+            return found
+
+    def _check_place(self, span: int, version: int) -> None:
+        """Refuse that a version becomes the latest of its span if spans would overlap or change their order."""
+        found = self.get(span, version)
+        others = {other: self.latest(other).hours for other in self.spans() if other != span}
+        try:
+            assign_span(others, found.hours, span, found.uri)
+        except DataError as error:
+            problem = f"then version {version} of span {span} counts: {error.what}"
+            raise DataError(problem, where=found.uri, fix="withdraw or correct the other span first") from None
 
     def read(self, span: int, version: int, splits: Sequence[Split] = SPLITS) -> pa.Table:
         """Return the rows of the given splits, in time order; every file is checked against its SHA-256."""
@@ -225,7 +282,7 @@ class SpanStore:
             if address in known:
                 return self._already_there(known[address], versions, checked, eval_fraction)
             latest = {found.span: found for found in versions}
-            existing = {n: TimeRange(first=v.manifest.first, last=v.manifest.last) for n, v in latest.items()}
+            existing = {number: version.hours for number, version in latest.items()}
             number, merges = assign_span(existing, time_range(rows), span, source.location)
             parent = latest.get(number)
             from_parent = 0
@@ -234,7 +291,8 @@ class SpanStore:
                 address = content_sha256(rows)
                 if address in known:
                     return self._already_there(known[address], versions, checked, eval_fraction)
-            version = parent.version + 1 if parent is not None else 1
+            # What was withdrawn keeps its number, which records of former runs name.
+            version = max(self.versions(number, withdrawn=True), default=0) + 1
             if version > HIGHEST_NUMBER:
                 raise DataError(f"span {number} has {HIGHEST_NUMBER} versions", where=self.uri, fix="use another store")
             payload = build_payload(

@@ -17,6 +17,7 @@ from bike_pipeline.data.manifest import MANIFEST
 from bike_pipeline.storage.atomic_files import replace_file, storage_error, sync_path
 
 if TYPE_CHECKING:
+    from bike_pipeline.data.manifest import SpanVersion
     from bike_pipeline.data.spans import SpanStore
 
 
@@ -64,7 +65,7 @@ def write_version(store: SpanStore, span: int, version: int, folder: Path, remot
             }
         },
     }
-    written = folder / place.parent / f"{place.name}.dvc"
+    written = dvc_file(folder, found)
     ignore = written.with_name(".gitignore")
     if not ignore.exists():
         # Pulled rows belong to DVC's cache, never to git.
@@ -73,6 +74,12 @@ def write_version(store: SpanStore, span: int, version: int, folder: Path, remot
     if not written.exists() or written.read_bytes() != content:
         replace_file(written, content)
     return written
+
+
+def dvc_file(folder: Path, version: SpanVersion) -> Path:
+    """Return the path of a version's `.dvc` file."""
+    place = Path(*Path(version.uri).parts[-2:])
+    return folder / place.parent / f"{place.name}.dvc"
 
 
 def _object(remote: Path, address: str) -> Path:

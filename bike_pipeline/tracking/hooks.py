@@ -16,6 +16,7 @@ from bike_pipeline import extras
 from bike_pipeline.errors import BikePipelineError, ConfigurationError, TrackingError
 
 if TYPE_CHECKING:
+    from bike_pipeline.data.manifest import SpanVersion
     from bike_pipeline.data.spans import SpanStore
     from bike_pipeline.lineage.queries.tracking_payload import TrackingPayload
     from bike_pipeline.settings import Settings
@@ -101,6 +102,16 @@ def after_ingest(settings: Settings, store: SpanStore, span: int, version: int) 
         return f"for DVC: {write_version(store, span, version, settings.dvc_path, settings.dvc_remote)}"
     except (BikePipelineError, OSError) as error:
         return _warning(error)
+
+
+def after_withdrawal(settings: Settings, version: SpanVersion) -> None:
+    """Take a withdrawn version's `.dvc` file away, so that what is pulled does not count it either."""
+    from bike_pipeline.storage.atomic_files import one_error
+    from bike_pipeline.tracking.dvc import dvc_file
+
+    written = dvc_file(settings.dvc_path, version)
+    with one_error("remove", written):
+        written.unlink(missing_ok=True)
 
 
 def _warning(error: Exception) -> str:

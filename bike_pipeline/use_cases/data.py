@@ -1,4 +1,4 @@
-"""Rows: bring them in, list their versions, check them, hand them to DVC."""
+"""Rows: bring them in, list their versions, check them, withdraw them, hand them to DVC."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from bike_pipeline.data.manifest import IngestResult, SpanVersion
     from bike_pipeline.data.spans import SpanStore
+    from bike_pipeline.data.withdrawal import Withdrawal
     from bike_pipeline.settings import Settings
 
 
@@ -40,19 +41,58 @@ def ingest(settings: Settings, source: Path | str, query: str | None = None, spa
     return replace(result, notes=(*result.notes, note)) if note else result
 
 
-def versions(settings: Settings) -> list[SpanVersion]:
-    """Return every version of every span, rising."""
-    return span_store(settings).all_versions()
+def versions(settings: Settings, *, withdrawn: bool = False) -> list[SpanVersion]:
+    """Return every version of every span, rising, on demand also those that were withdrawn."""
+    return span_store(settings).all_versions(withdrawn=withdrawn)
+
+
+def withdraw(settings: Settings, span: int, version: int, reason: str) -> Withdrawal:
+    """Let a version count no longer: no run reads it, and its rows stand in the way of no upload; say why.
+
+    It stays where it is, readable for lineage and `reproduce`, and its number is never given again. A version that is
+    withdrawn already keeps its first reason.
+
+    Raises:
+        DataError: there is no such version, or the one before it, which counts again, overlaps another span.
+    """
+    from bike_pipeline.tracking.hooks import after_withdrawal
+
+    store = span_store(settings)
+    record = store.withdraw(span, version, reason)
+    after_withdrawal(settings, store.get(span, version))
+    return record
+
+
+def restore(settings: Settings, span: int, version: int) -> SpanVersion:
+    """Let a version that was withdrawn count again; a DataError if it is not withdrawn or overlaps another span."""
+    from bike_pipeline.tracking.hooks import after_ingest
+
+    store = span_store(settings)
+    found = store.restore(span, version)
+    after_ingest(settings, store, span, version)
+    return found
+
+
+def withdrawals(settings: Settings) -> list[Withdrawal]:
+    """Return which versions are withdrawn, when and why, rising."""
+    store = span_store(settings)
+    found = (store.withdrawal(one.span, one.version) for one in store.all_versions(withdrawn=True))
+    return [record for record in found if record is not None]
 
 
 def verify(settings: Settings, span: int | None = None, version: int | None = None) -> list[SpanVersion]:
-    """Check every file of the stored versions, of one span or of one version, and return what passed."""
+    """Check every file of the stored versions, of one span or of one version, and return what passed.
+
+    Versions that were withdrawn are checked as well: lineage rests on them.
+    """
     if version is not None and span is None:
         raise ConfigurationError("a version is one of a span", where="version", fix="name the span, too")
     store = span_store(settings)
+    if span is not None and version is not None:
+        return [store.verify(span, version)]
     if span is None:
         store.check_whole()
-        store.latest()  # says if there is nothing to verify
-    spans = store.spans() if span is None else [store.latest(span).span]
-    wanted = [(s, v) for s in spans for v in ([version] if version is not None else store.versions(s))]
-    return [store.verify(*numbers) for numbers in wanted]
+    wanted = [found for found in store.all_versions(withdrawn=True) if span in (None, found.span)]
+    if not wanted:
+        store.latest(span)  # says that there is nothing to verify
+    return [store.verify(found.span, found.version) for found in wanted]

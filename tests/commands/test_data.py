@@ -121,6 +121,24 @@ def test_verify_and_list_miss_a_manifest_that_was_taken_away(call, upload, tmp_p
         assert f"{folder}: version 1 of span 1 has no manifest.json" in str(failed.exception)
 
 
+def test_a_version_is_withdrawn_told_and_restored(call, upload, tmp_path):
+    call("ingest", upload)
+    dvc = tmp_path / "workspace" / "dvc" / "span-0001" / "version-0001.dvc"
+    call("dvc")
+    assert dvc.is_file()
+    assert call("withdraw", 1, 1, succeeds=False).exit_code == 2
+    said = call("withdraw", 1, 1, "--because", "the gate refused it").output
+    assert said == "span 1 version 1 is withdrawn: the gate refused it\n"
+    assert not dvc.exists()
+    assert "span 1 version 1 is withdrawn since" in call("list").output
+    (listed,) = json.loads(call("list", "--json").output)
+    assert listed["withdrawn"]["reason"] == "the gate refused it"
+    assert "span 1, version 1" in call("verify").output
+    assert "span 1, version 2: created" in call("ingest", upload).output.lower()
+    assert call("restore", 1, 1, "--json").output
+    assert [found["withdrawn"] for found in json.loads(call("list", "--json").output)] == [None, None]
+
+
 def test_a_version_without_a_span_is_a_wrong_command_line(call):
     assert call("verify", "--version", "1", succeeds=False).exit_code == 2
 

@@ -95,6 +95,38 @@ def verified(settings: Settings) -> list[Version]:
     return [(v.span, v.version) for v in store.all_versions() if store.verify(v.span, v.version)]
 
 
+def killed_withdrawing(settings: Settings, point: int) -> None:
+    """Withdraw the only version, and be killed at a point on the way."""
+    die_at(point, settings.store_uri)
+    SpanStore(settings.store_uri).withdraw(1, 1, "it is wrong")
+
+
+def withdrawn_after_all(settings: Settings) -> None:
+    """Check that the version counts as before or no longer, and that the next attempt withdraws it."""
+    assert verified(settings) in ([(1, 1)], [])
+    store = SpanStore(settings.store_uri)
+    assert store.withdraw(1, 1, "it is wrong").reason == "it is wrong"
+    assert not store.spans()
+    assert not (Path(settings.store_uri) / ".writing").exists()
+    store.restore(1, 1)
+    assert verified(settings) == [(1, 1)]
+
+
+def withdrawals(folder: Path, upload: Path) -> int:
+    """Kill a withdrawal at every point, and check the store after each; return how many points there are."""
+    for point in itertools.count():
+        settings = load_settings(None, (f"data.store={folder / 'stores' / f'withdrawal-{point}'}",))
+        assert not in_child(prepared, settings, upload)
+        status = in_child(killed_withdrawing, settings, point)
+        if os.WIFEXITED(status):
+            assert os.WEXITSTATUS(status) == 0
+            return point
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        if in_child(withdrawn_after_all, settings):
+            raise SystemExit(f"a withdrawal, killed at point {point}: the store did not recover")
+    raise AssertionError
+
+
 def main(folder: Path) -> None:
     """Kill an ingest at every point, and check the store after each."""
     uploads = {name: folder / f"{name}.csv" for name in ("first", "correction")}
@@ -121,6 +153,7 @@ def main(folder: Path) -> None:
             if in_child(recovered, settings, uploads[name], before, after):
                 raise SystemExit(f"{name}, killed at point {point}: the store did not recover")
             shutil.rmtree(store)
+    results["withdrawal"] = withdrawals(folder, uploads["first"])
     print(json.dumps(results))
 
 

@@ -73,6 +73,7 @@ def test_an_ingest_killed_at_any_point_leaves_the_last_good_state_and_the_next_o
     points = json.loads(done.stdout)
     assert points["first"] > 20
     assert points["correction"] > 20
+    assert points["withdrawal"] > 3
 
 
 def test_ingests_at_once_make_each_version_once(tmp_path):

@@ -78,6 +78,8 @@ RUN = (
     "bike-pipeline data dvc",
     "bike-pipeline data ingest rentals-2013.csv",
     "bike-pipeline data ingest rentals.csv --set tracking.dvc.enabled=true",
+    'bike-pipeline data withdraw 2 2 --because "the data gate refused it"',
+    "bike-pipeline data restore 2 2",
     'bike-pipeline data ingest sqlite:///rentals.db --query "SELECT * FROM hourly ORDER BY dteday, hr"',
 )
 ASKED = (
@@ -93,6 +95,8 @@ EXAMPLES = {
     " [--to VERSION]": "",
     "[VERSION]": "{version}",
     "6c6cf0f3": "{key}",
+    "data withdraw 2 2": "data withdraw 2 1",
+    "data restore 2 2": "data restore 2 1",
     " | dot -Tsvg > lineage.svg": "",
     " > predicted.csv": "",
     "grpc://models.example.org": "grpc://127.0.0.1:{grpc}",

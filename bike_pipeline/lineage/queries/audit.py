@@ -113,7 +113,7 @@ def _carried_over(span: int, version: int | None, store_uri: str) -> tuple[dict[
 
     try:
         store = SpanStore(store_uri)
-        numbers = store.versions(span)
+        numbers = store.versions(span, withdrawn=True)
         if version is None:
             return dict.fromkeys(numbers, 0), []
         rows: dict[int, int] = {}
