@@ -59,6 +59,11 @@ GROUPS = {
         "monitor": "Watch the model that serves: its requests, and the labels that came later.",
         "explain": "Tell why a request was answered as it was, or what moves the model.",
     },
+    "Retrain": {
+        "watch": "Ask the triggers again and again, and run the pipeline once for each change.",
+        "retrain": "Run the pipeline for a reason, and keep that in the ledger.",
+        "triggers": "Show what triggers saw, what came of it, and why something did not fire.",
+    },
     "Edge": {
         "push": "Push a model to devices.",
     },

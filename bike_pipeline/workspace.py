@@ -19,6 +19,7 @@ from bike_pipeline.use_cases import (
     monitoring,
     monitoring_demo,
     monitoring_report,
+    retraining,
     serving,
 )
 from bike_pipeline.use_cases import doctor as doctor_
@@ -115,6 +116,13 @@ class Workspace:
     monitor = _method(monitoring_report.run)
     monitor_status = _method(monitoring_report.status)
     ask_demo = _method(monitoring_demo.ask_demo)
+    watch = _method(retraining.watch)
+    retrain = _method(retraining.retrain)
+    triggers = _method(retraining.triggers)
+    explain_trigger = _method(retraining.explain_trigger)
+    retry_event = _method(retraining.retry)
+    drop_event = _method(retraining.drop)
+    pause_retraining = _method(retraining.pause)
     push_edge = _method(serving.push_edge)
     serving_configuration = _method(serving.serving_configuration)
     spans = _method(data.versions)

@@ -120,6 +120,7 @@ def test_help_groups_the_commands_by_the_life_of_a_model():
         "Serve",
         "Release",
         "Monitor",
+        "Retrain",
         "Edge",
         "Cluster",
         "Set-up",

@@ -20,6 +20,7 @@ from bike_pipeline.settings.exporting import ExportingSettings
 from bike_pipeline.settings.kubeflow import KubeflowSettings
 from bike_pipeline.settings.metadata import MetadataSettings
 from bike_pipeline.settings.monitoring import MonitoringSettings
+from bike_pipeline.settings.retraining import RetrainingSettings
 from bike_pipeline.settings.section import NULLS, Plain, Positive, Section, problem_of, read_yaml, shortened
 from bike_pipeline.settings.serving import ServingSettings
 from bike_pipeline.settings.training import TrainingSettings
@@ -170,6 +171,7 @@ class Settings(Section):
     serving: ServingSettings
     signing: SigningSettings
     monitoring: MonitoringSettings = MonitoringSettings()
+    retraining: RetrainingSettings = RetrainingSettings()
     metadata: MetadataSettings = MetadataSettings()
     beam: BeamSettings
     kubeflow: KubeflowSettings
@@ -240,6 +242,11 @@ class Settings(Section):
     @property
     def request_log_path(self) -> Path:
         return self._place(self.monitoring.request_log.path or str(self.monitoring_path / "requests"))
+
+    @property
+    def retraining_path(self) -> Path:
+        """What continuous training keeps: the ledger, and uploads that wait for their run."""
+        return self._place(self.retraining.path, "retraining")
 
     @property
     def dvc_path(self) -> Path:

@@ -31,8 +31,7 @@ _MEANINGS = {
     "span": "the data",
     "version": "the data",
     "input_fingerprint": "the data",
-    "window_spans": "how many spans are read",
-    "window_days": "how many days are read",
+    "history_spans": "how many spans of history are read",
 }
 
 

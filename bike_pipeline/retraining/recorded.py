@@ -1,0 +1,99 @@
+"""The ledger's rows within a transaction: read as what they mean, and changed together with the note of the change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from bike_pipeline.errors import DataError
+from bike_pipeline.retraining import ledger_tables as tables
+from bike_pipeline.retraining.events import Event, RecordedEvent, Run, State
+
+
+def of_states(table: sa.Table, states: Sequence[State] = ()) -> sa.Select[Any]:
+    """Return the query for events or runs in some states, or all, the oldest first."""
+    order = (table.c.first_seen, table.c.identity) if table is tables.events else (table.c.number,)
+    query = sa.select(table).order_by(*order)
+    return query.where(table.c.state.in_(states)) if states else query
+
+
+def event(connection: sa.Connection, start: str) -> RecordedEvent:
+    """Return the event whose identity begins so; a DataError if there is none, or more than one."""
+    query = sa.select(tables.events).where(tables.events.c.identity.startswith(start, autoescape=True)).limit(2)
+    found = connection.execute(query).all()
+    if len(found) != 1 or not start:
+        what = "more than one event begins so" if found else "there is no such event"
+        raise DataError(what, where=start, fix="`bike-pipeline triggers list` shows them")
+    return event_of(found[0])
+
+
+def joined(connection: sa.Connection, number: int) -> list[RecordedEvent]:
+    """Return the events whose last run is this one, the oldest first."""
+    query = sa.select(tables.events).where(tables.events.c.run == number).order_by(tables.events.c.first_seen)
+    return [event_of(row) for row in connection.execute(query)]
+
+
+def run(connection: sa.Connection, number: int) -> Run:
+    """Return a run."""
+    return run_of(connection.execute(sa.select(tables.runs).where(tables.runs.c.number == number)).one())
+
+
+def event_of(row: Any) -> RecordedEvent:
+    """Return what a row of events holds."""
+    seen = Event(row.trigger_name, row.source, row.digest, row.name, row.reason, row.upload, row.hops)
+    return RecordedEvent(
+        seen,
+        State(row.state),
+        row.why,
+        row.first_seen,
+        row.last_seen,
+        row.sightings,
+        row.attempts,
+        row.failed_at,
+        row.run,
+        row.alone,
+        row.details,
+    )
+
+
+def run_of(row: Any) -> Run:
+    """Return what a row of runs holds."""
+    return Run(
+        row.number,
+        State(row.state),
+        row.why,
+        row.reason,
+        tuple(row.events),
+        row.claimed_at,
+        row.ended_at,
+        row.fence,
+        row.facts,
+    )
+
+
+def move(connection: sa.Connection, now: float, one: RecordedEvent, state: State, why: str, **values: Any) -> None:
+    """Let an event come to a state, and note that."""
+    where = tables.events.c.identity == one.identity
+    connection.execute(tables.events.update().where(where).values(state=state, why=why, **values))
+    if state is not one.state:
+        note(connection, now, f"event {one.identity}", one.state, state, why)
+
+
+def note(connection: sa.Connection, now: float, subject: str, before: str, after: str, why: str) -> None:
+    """Add a transition."""
+    connection.execute(tables.transitions.insert().values(at=now, subject=subject, before=before, after=after, why=why))
+
+
+def control(connection: sa.Connection, name: str) -> Mapping[str, Any] | None:
+    """Return what stands under a name; None if nothing does."""
+    query = sa.select(tables.control.c.content).where(tables.control.c.name == name)
+    found: Mapping[str, Any] | None = connection.execute(query).scalar()
+    return found
+
+
+def set_control(connection: sa.Connection, name: str, content: Mapping[str, Any]) -> None:
+    """Put something under a name."""
+    connection.execute(tables.control.delete().where(tables.control.c.name == name))
+    connection.execute(tables.control.insert().values(name=name, content=dict(content)))

@@ -1,0 +1,65 @@
+"""When a run takes place by itself, and what it then does."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from bike_pipeline.settings.section import Count, Section
+
+Seconds = Annotated[float, Field(ge=0.0, le=366 * 86_400)]
+ShortTime = Annotated[float, Field(ge=0.05, le=3600.0)]
+
+
+class PolicySettings(Section):
+    """When an event gets a run; see `retraining.policy`.
+
+    Attributes:
+        debounce_seconds: an event waits until it was not seen anew for so long.
+        cool_down_seconds: by trigger, the least time between the claims of two of its runs.
+        runs_per_day: most runs that begin within 24 hours.
+        attempts: an event whose runs fail so often is dead, until a person tries it again.
+        backoff_seconds: an event whose run failed waits so long; twice as long after each further failure.
+        max_backoff_seconds: the longest such wait.
+        most_hops: an event with more runs in its chain of causes is dead: the runs cause each other.
+    """
+
+    debounce_seconds: Seconds = 0.0
+    cool_down_seconds: dict[str, Seconds] = Field(default_factory=dict)
+    runs_per_day: Count = 24
+    attempts: Count = 5
+    backoff_seconds: Seconds = 30.0
+    max_backoff_seconds: Seconds = 3600.0
+    most_hops: Annotated[int, Field(ge=0, le=100)] = 3
+
+
+class StorageTriggerSettings(Section):
+    """What the trigger `storage` watches.
+
+    Attributes:
+        most_megabytes: a larger file is refused.
+    """
+
+    most_megabytes: Count = 1024
+
+
+class RetrainingSettings(Section):
+    """What `bike-pipeline watch` looks at, and when it runs the pipeline.
+
+    Attributes:
+        path: what the loop keeps: uploads until they are ingested, and the ledger where that is a file; empty for
+            `<workspace>/retraining`.
+        triggers: which triggers are asked; see `retraining.triggers`.
+        runner: where runs take place; a name as of `bike-pipeline run --runner`.
+        poll_seconds: pause between two looks at everything that is near at hand.
+        lease_seconds: after so long without a sign of life, another process takes the loop over.
+    """
+
+    path: str = ""
+    triggers: tuple[str, ...] = ("code",)
+    runner: str = "local"
+    poll_seconds: ShortTime = 0.5
+    lease_seconds: ShortTime = 30.0
+    policy: PolicySettings = PolicySettings()
+    storage: StorageTriggerSettings = StorageTriggerSettings()

@@ -1,0 +1,328 @@
+"""Continuous training: watch for changes, run for each of them once, and tell what happened and why not."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from bike_pipeline.errors import BusyError, ModelError, ServerError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bike_pipeline.retraining.events import RecordedEvent, Run
+    from bike_pipeline.retraining.ledger import Ledger
+    from bike_pipeline.retraining.loop import Judged, Loop
+    from bike_pipeline.retraining.uploads import Uploads
+    from bike_pipeline.settings import Settings
+
+
+def open_ledger(settings: Settings) -> Ledger:
+    """Return the ledger of a workspace; it is made where it is not there."""
+    from bike_pipeline.retraining.ledger import Ledger
+    from bike_pipeline.retraining.ledger_tables import of_file
+
+    return Ledger(of_file(settings.retraining_path / "ledger.sqlite"))
+
+
+def uploads_of(settings: Settings) -> Uploads:
+    """Return where uploads wait for their run."""
+    from bike_pipeline.retraining.uploads import Uploads
+
+    return Uploads(settings.retraining_path / "uploads")
+
+
+class PipelineExecutor:
+    """Does for the loop what people do with `data ingest`, `run` and `promote`; see `retraining.loop.Executor`."""
+
+    def __init__(self, settings: Settings, finished: Callable[[str, str], None] = lambda _stage, _state: None) -> None:
+        """Work with these settings; `finished` is called with the name and the state of each stage that ends."""
+        self._settings, self._finished, self._uploads = settings, finished, uploads_of(settings)
+
+    def ingest(self, event: RecordedEvent) -> Mapping[str, Any]:
+        from bike_pipeline.use_cases.data import ingest
+
+        version = ingest(self._settings, self._uploads.check(event.event)).version
+        return {"span": version.span, "version": version.version, "rows": version.manifest.rows.total}
+
+    def train(self, run: Run, trained: Callable[[], None]) -> Judged:  # noqa: ARG002 (a cluster's run has a name of it)
+        from bike_pipeline.retraining.loop import Judged
+        from bike_pipeline.stages import Stage
+        from bike_pipeline.use_cases.retraining_run import run_apart
+
+        def finished(stage: str, state: str) -> None:
+            self._finished(stage, state)
+            if stage == Stage.TRAINER and state != "failed":
+                trained()
+
+        # What it pushes is promoted here, after that is in the ledger.
+        promotion = self._settings.serving.promotion.model_copy(update={"automatic": False})
+        serving = self._settings.serving.model_copy(update={"promotion": promotion})
+        settings = self._settings.model_copy(update={"serving": serving})
+        made = run_apart(settings, self._settings.retraining.runner, finished)
+        facts = {"cpu_seconds": made["cpu_seconds"]}
+        return Judged(made["run_id"], made["pushed_version"], made["why"], facts)
+
+    def withdraw(self, details: Mapping[str, Any], why: str) -> None:
+        from bike_pipeline.use_cases.data import span_store
+
+        span_store(self._settings).withdraw(details["span"], details["version"], why)
+
+    def promote(self, run: Run, version: int) -> str:
+        from bike_pipeline.model_registry import ModelRegistry
+        from bike_pipeline.model_registry.deployment import REFUSED
+        from bike_pipeline.rollout.promotion import RolloutTargets, after_push
+
+        path = self._settings.serving_path
+        try:
+            return after_push(path, version, RolloutTargets.of(self._settings), f"run {run.number}: {run.reason}")
+        except ServerError as error:
+            deployment = ModelRegistry(path).deployment()
+            if deployment is not None and deployment.status(version) == REFUSED:
+                raise ModelError(error.what, where=error.where, fix=error.fix) from error
+            raise
+
+    def serves(self, version: int) -> bool:
+        from bike_pipeline.model_registry import ModelRegistry
+        from bike_pipeline.model_registry.deployment import PROMOTED, REPLACED, ROLLED_BACK
+
+        deployment = ModelRegistry(self._settings.serving_path).deployment()
+        return deployment is not None and deployment.status(version) in (PROMOTED, REPLACED, ROLLED_BACK)
+
+    def ended(self, run: Run, events: Sequence[RecordedEvent]) -> None:  # noqa: ARG002
+        from bike_pipeline.retraining.events import State
+
+        for one in events:
+            # What was refused or failed can be tried again.
+            if one.state is State.PROMOTED:
+                self._uploads.drop(one.event)
+
+
+def _loop(settings: Settings, ledger: Ledger, finished: Callable[[str, str], None]) -> Loop:
+    from bike_pipeline.retraining.loop import Loop
+    from bike_pipeline.retraining.triggers import trigger_classes
+
+    section = settings.retraining
+    made = [trigger(settings, ledger) for trigger in trigger_classes(section.triggers).values()]
+    owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    return Loop(ledger, PipelineExecutor(settings, finished), made, section, owner)
+
+
+def watch(
+    settings: Settings,
+    *,
+    once: bool = False,
+    ended: Callable[[Run], None] = lambda _: None,
+    finished: Callable[[str, str], None] = lambda _stage, _state: None,
+    stop: threading.Event | None = None,
+) -> list[Run]:
+    """Ask the triggers again and again, and bring each run to its end, until `stop` is set; return the runs that ended.
+
+    With `once`, each trigger is asked once, and the call returns when nothing is left to do. Several processes may
+    watch: one works, the others take over where it dies.
+
+    Args:
+        settings: the settings.
+        once: whether to end when nothing is left to do.
+        ended: called with each run that has ended.
+        finished: called with the name and the state of each stage that ends.
+        stop: ends the watch, behind the run that is under way.
+
+    Raises:
+        StorageError: the ledger cannot be used.
+        BusyError: only with `once`: another run holds the workspace, or another process the lease.
+    """
+    ledger, stop = open_ledger(settings), stop or threading.Event()
+    loop, runs, changed = _loop(settings, ledger, finished), list[Any](), threading.Event()
+    uploads_of(settings).clear()
+    try:
+        if once:
+            loop.poll(everything=True)
+            if loop.hold() is None:
+                raise BusyError(
+                    "another process watches", where=str(settings.retraining_path), fix="let it do the work"
+                )
+            while (run := loop.work()) is not None:
+                runs.append(run)
+                ended(run)
+            return runs
+        poller = _Poller(loop, settings.retraining.poll_seconds, stop, changed)
+        poller.start()
+        try:
+            while not stop.is_set():
+                try:
+                    run = loop.work()
+                except BusyError:
+                    run = None
+                if run is None:
+                    # A back-off or a debounce may end without an event.
+                    changed.wait(settings.retraining.poll_seconds)
+                    changed.clear()
+                    poller.check()
+                    continue
+                runs.append(run)
+                ended(run)
+        finally:
+            stop.set()
+            poller.join()
+    finally:
+        loop.let_go()
+    return runs
+
+
+class _Poller(threading.Thread):
+    """Asks the triggers and renews the lease while a run is under way."""
+
+    def __init__(self, loop: Loop, seconds: float, stop: threading.Event, changed: threading.Event) -> None:
+        super().__init__(name="triggers", daemon=True)
+        self._loop, self._seconds, self._stop_event, self._changed = loop, seconds, stop, changed
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            while not self._stop_event.wait(self._seconds):
+                self._loop.hold()
+                if self._loop.poll():
+                    self._changed.set()
+        except BaseException as error:  # noqa: BLE001 (raised again by `check`, where somebody sees it)
+            self._error = error
+
+    def check(self) -> None:
+        """Raise what ended this thread."""
+        if self._error is not None:
+            raise self._error
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """A run that a person asked for; `run` is None where another process watches and will do it."""
+
+    event: RecordedEvent
+    run: Run | None
+
+
+def retrain(
+    settings: Settings,
+    because: str,
+    data: Path | None = None,
+    *,
+    hops: int = 0,
+    finished: Callable[[str, str], None] = lambda _stage, _state: None,
+) -> Retrained:
+    """Ask for a run, with a file of rows that it ingests first if one is named, and bring it to its end.
+
+    Args:
+        settings: the settings.
+        because: the reason, for the ledger and the history.
+        data: a CSV or Parquet file.
+        hops: how many runs stand in the chain of causes before this one.
+        finished: called with the name and the state of each stage that ends.
+
+    Raises:
+        BusyError: another run holds the workspace; the ledger keeps what was asked for.
+    """
+    from bike_pipeline.retraining.events import MANUAL, Event, digest_of
+
+    ledger, uploads = open_ledger(settings), uploads_of(settings)
+    source = f"{os.environ.get('USER', 'somebody')}@{socket.gethostname()}"
+    if data is not None:
+        most = settings.retraining.storage.most_megabytes * 1_000_000
+        with data.open("rb") as stream:
+            event = uploads.keep(
+                stream, data.name, most, lambda sha, path: Event(MANUAL, source, sha, data.name, because, path, hops)
+            )
+    else:
+        event = Event(MANUAL, source, digest_of(secrets.token_hex(16)), because, because, hops=hops)
+    ledger.see(event, settings.retraining.policy.most_hops)
+    loop = _loop(settings, ledger, finished)
+    run = None
+    try:
+        while (one := loop.work()) is not None:
+            run = one if event.identity in one.events else run
+    finally:
+        loop.let_go()
+    return Retrained(ledger.find(event.identity), run)
+
+
+@dataclass(frozen=True)
+class Triggers:
+    """What the ledger holds.
+
+    Attributes:
+        paused: why no run may begin; "" if one may.
+        watching: who holds the lease; "" if nobody does.
+        events: every event, the oldest first.
+        runs: every run, rising.
+        checks: what each trigger said when it was asked last: `trigger_name`, `source`, `name`, `note`, `at`.
+    """
+
+    paused: str
+    watching: str
+    events: Sequence[RecordedEvent]
+    runs: Sequence[Run]
+    checks: Sequence[Mapping[str, Any]] = field(repr=False)
+
+
+def triggers(settings: Settings) -> Triggers:
+    """Return what triggers have seen and said, and the runs that came of it."""
+    from bike_pipeline.retraining import ledger_tables as tables
+
+    ledger = open_ledger(settings)
+    watching = str((ledger.lease() or {}).get("owner", ""))
+    return Triggers(ledger.paused, watching, ledger.events(), ledger.runs(), ledger.rows(tables.checks))
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """All that is known of an event: its changes of state, every decision on it, and its runs."""
+
+    event: RecordedEvent
+    transitions: Sequence[Mapping[str, Any]]
+    decisions: Sequence[Mapping[str, Any]]
+    runs: Sequence[Run]
+
+
+def explain_trigger(settings: Settings, about: str) -> Explanation | list[Mapping[str, Any]]:
+    """Explain an event, by the beginning of its identity; or why a trigger or a file made none, by its name.
+
+    Raises:
+        DataError: nothing is known by that.
+    """
+    from bike_pipeline.retraining import ledger_tables as tables
+
+    ledger = open_ledger(settings)
+    said = [row for row in ledger.rows(tables.checks) if about in (row["trigger_name"], row["name"], row["source"])]
+    if said:
+        return [*said]
+    one = next((found for found in reversed(ledger.events()) if found.event.name == about), None)
+    one = one or ledger.find(about)
+    return Explanation(
+        one,
+        ledger.rows(tables.transitions, subject=f"event {one.identity}"),
+        ledger.rows(tables.decisions, identity=one.identity),
+        [run for run in ledger.runs() if one.identity in run.events],
+    )
+
+
+def retry(settings: Settings, identity: str) -> RecordedEvent:
+    """Let an event that failed, was refused or is dead wait for a run again; see `Ledger.retry`."""
+    ledger = open_ledger(settings)
+    return ledger.retry(ledger.find(identity).identity)
+
+
+def drop(settings: Settings, identity: str, why: str = "dropped by a person") -> RecordedEvent:
+    """Let a waiting event be dead, and its upload go; see `Ledger.drop`."""
+    ledger = open_ledger(settings)
+    dropped = ledger.drop(ledger.find(identity).identity, why)
+    uploads_of(settings).drop(dropped.event)
+    return dropped
+
+
+def pause(settings: Settings, reason: str) -> None:
+    """Let no run begin from now on; "" lets them begin again."""
+    open_ledger(settings).pause(reason)
