@@ -32,6 +32,8 @@ class Stage(StrEnum):
 # What makes a version of a pushed model by later labels, and the property of that version that tells of them.
 FEEDBACK_UPDATE: Final = "FeedbackUpdate"
 FEEDBACK_PROPERTY: Final = "feedback"
+# What looked at a pushed model while it served.
+MONITOR: Final = "Monitor"
 
 # Splits of the examples: the newest span's two, and all spans before it.
 TRAIN: Final = "train"

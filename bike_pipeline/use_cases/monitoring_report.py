@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -79,6 +81,7 @@ def run(
 
     Raises:
         DataError: the spans or what the monitor keeps are damaged.
+        MetadataError: the look cannot be recorded.
         MissingExtraError: the extra `monitoring` is not installed.
     """
     from bike_pipeline.lean_imports import lean_imports
@@ -94,7 +97,30 @@ def run(
     page = output or settings.workspace_path / "reports" / REPORT_PAGE
     page.parent.mkdir(parents=True, exist_ok=True)
     replace_file(page, reports.as_page(found).encode())
+    _record(settings, found, file)
     return MonitorRun(found, reports.headline(found), file, page)
+
+
+def _record(settings: Settings, found: MonitorReport, file: Path) -> None:
+    """Write the look down beside the version that serves, so that its lineage tells of it."""
+    from bike_pipeline.lineage.store.monitor_looks import record_look
+    from bike_pipeline.model_registry import ModelRegistry
+    from bike_pipeline.monitoring.report import headline
+    from bike_pipeline.use_cases.lineage import lineage_of
+
+    if found.version is None:
+        return
+    counts = Counter(one["data"]["status"] for one in found.verdicts)
+    about = {
+        "first": f"{found.first:%Y-%m-%dT%H:%M}",
+        "last": f"{found.last:%Y-%m-%dT%H:%M}",
+        "status": found.status,
+        "headline": headline(found),
+        "verdicts": ", ".join(f"{count} {status}" for status, count in counts.most_common()),
+        "report": str(file),
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+    }
+    record_look(lineage_of(settings), ModelRegistry(settings.serving_path).uri(found.version), about)
 
 
 def status(settings: Settings) -> MonitorReport:

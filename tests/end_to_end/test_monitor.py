@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 from contextlib import closing
@@ -34,6 +35,7 @@ def calls(product: Product) -> dict[str, Called]:
         "again": product.call("monitor", "run", "--window", "14d", "--until", "2012-10-01", "--json"),
         "status": product.call("monitor", "status", "--json"),
         "terminal": product.call("monitor", "status"),
+        "lineage": product.call("lineage", "--format", "json"),
     }
 
 
@@ -107,6 +109,13 @@ def test_the_page_and_the_record_are_there(calls: dict[str, Called], product: Pr
     records = sorted((product.workspace / "monitoring" / "reports").glob("*.json"))
     assert len(records) == 3
     assert json.loads(records[-1].read_text())["report"]["status"] == "changed"
+
+
+def test_lineage_tells_of_the_newest_look_at_the_model_that_serves(calls: dict[str, Called]) -> None:
+    told = dict(calls["lineage"].result["facts"])["monitor"]
+    report = Path(calls["again"].result["file"])
+    assert told.startswith("3 looks, the newest at 2012-09-17 00:00 to 2012-09-30 23:00: Changed: answers")
+    assert told.endswith(f"report sha256 {hashlib.sha256(report.read_bytes()).hexdigest()}")
 
 
 @pytest.fixture(scope="module")

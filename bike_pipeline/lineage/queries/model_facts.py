@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.errors import BikePipelineError
 from bike_pipeline.lineage.records.run_record import RunSource
 from bike_pipeline.lineage.store.entities import PushedModel
+from bike_pipeline.lineage.store.metadata_store import prop
 from bike_pipeline.pages import utc
 
 # What stands beside the commit where the code differed from it.
@@ -76,6 +79,16 @@ def feedback_facts(pushes: Iterable[PushedModel]) -> list[tuple[str, str]]:
     updates = "1 update" if newest.feedback["updates"] == 1 else f"{newest.feedback['updates']} updates"
     made = f"version {newest.version} of version {newest.feedback['of']}"
     return [("feedback", f"{updates}, {hours}, answers times {low:.2f} to {high:.2f}: {made}")]
+
+
+def monitor_facts(looks: Sequence[pb.Execution]) -> list[tuple[str, str]]:
+    """Return what the newest look at a version said while it served; nothing if none was."""
+    if not looks:
+        return []
+    count = "1 look" if len(looks) == 1 else f"{len(looks):,} looks"
+    window = " to ".join(_hour(str(prop(looks[-1], name))) for name in ("first", "last"))
+    said = f"{prop(looks[-1], 'headline')} ({prop(looks[-1], 'verdicts')})"
+    return [("monitor", f"{count}, the newest at {window}: {said}, report sha256 {prop(looks[-1], 'sha256')}")]
 
 
 def _hour(moment: str) -> str:

@@ -9,13 +9,21 @@ from typing import Any
 from bike_pipeline.errors import MetadataError
 from bike_pipeline.lineage.queries.evidence import decisions_of, evidence_of, window_of
 from bike_pipeline.lineage.queries.history import History
-from bike_pipeline.lineage.queries.model_facts import SpanFiles, feedback_facts, source_facts, spans_of, training_facts
+from bike_pipeline.lineage.queries.model_facts import (
+    SpanFiles,
+    feedback_facts,
+    monitor_facts,
+    source_facts,
+    spans_of,
+    training_facts,
+)
 from bike_pipeline.lineage.queries.model_lookup import FoundModel
 from bike_pipeline.lineage.queries.run_changes import SettingChange, setting_changes
 from bike_pipeline.lineage.records.run_record import source_of_run
 from bike_pipeline.lineage.reports import model_card
 from bike_pipeline.lineage.reports.graph import Graph, as_svg, graph_of
 from bike_pipeline.lineage.store.metadata_store import prop
+from bike_pipeline.lineage.store.monitor_looks import looks_at
 from bike_pipeline.pages import render, utc
 from bike_pipeline.stages import FEEDBACK_UPDATE, Stage
 
@@ -50,7 +58,7 @@ def report_of_model(history: History, chosen: FoundModel, store_uri: str) -> Lin
     facts = training_facts(evidence)
     if push:
         facts.insert(0, ("pushed", f"{utc(push.pushed_at)} to {push.destination}"))
-        facts[1:1] = feedback_facts([push])
+        facts[1:1] = [*feedback_facts([push]), *monitor_facts(looks_at(history, push.destination))]
     return LineageReport(
         title=f"model {chosen.model_id}"
         + (f", served as version {push.version}" if push else ", never pushed")

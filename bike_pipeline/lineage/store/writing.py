@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from ml_metadata import errors as mlmd_errors
 from ml_metadata.proto import metadata_store_pb2 as pb
@@ -48,6 +49,14 @@ def record_end(lineage: Lineage, execution_id: int, reason: str, interrupted: bo
     execution.last_known_state = CANCELED if interrupted else FAILED
     execution.custom_properties[ERROR_PROPERTY].string_value = reason
     lineage.store.put_executions([execution])
+
+
+def event_of(kind: Any, key: str) -> pb.Event:
+    """Return the event of a kind, input or output, that links the only artifact of a key."""
+    event = pb.Event(type=kind)
+    event.path.steps.add().key = key
+    event.path.steps.add().index = 0
+    return event
 
 
 def put_execution(

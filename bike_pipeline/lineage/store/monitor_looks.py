@@ -1,0 +1,41 @@
+"""What `monitor run` said of a version, as ML Metadata has it: an execution that read what was pushed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ml_metadata.proto import metadata_store_pb2 as pb
+
+from bike_pipeline.lineage.store.metadata_store import COMPLETE, Lineage, prop
+from bike_pipeline.lineage.store.writing import event_of, execution_type, put_execution
+from bike_pipeline.stages import MONITOR
+
+
+def record_look(lineage: Lineage, destination: str, found: Mapping[str, str]) -> None:
+    """Record a look at a version by where it was pushed; nothing where that push is not on record.
+
+    Args:
+        lineage: the store.
+        destination: folder or address of the version.
+        found: what was found, by the name of its property; "sha256" of the report tells looks apart.
+    """
+    pushes = _pushes_to(lineage, destination)
+    if not pushes:
+        return
+    store = lineage.store
+    kind = store.put_execution_type(execution_type(f"bike.{MONITOR}", 0))
+    node = store.put_context_type(pb.ContextType(name="node"), can_add_fields=True, can_omit_fields=True)
+    execution = pb.Execution(type_id=kind, last_known_state=COMPLETE, name=f"{MONITOR} {found['sha256']}")
+    for name, value in found.items():
+        execution.custom_properties[name].string_value = value
+    linked = [(pushes[-1], event_of(pb.Event.INPUT, "pushed_model"))]
+    put_execution(lineage, execution, linked, [pb.Context(type_id=node, name=MONITOR)], reuse_contexts=True)
+
+
+def looks_at(lineage: Lineage, destination: str) -> list[pb.Execution]:
+    """Return the looks at a version, oldest first."""
+    return [look for pushed in _pushes_to(lineage, destination) for look in lineage.consumers(pushed.id, MONITOR)]
+
+
+def _pushes_to(lineage: Lineage, destination: str) -> list[pb.Artifact]:
+    return [a for a in lineage.artifacts("PushedModel") if prop(a, "pushed_destination") == destination]
