@@ -8,8 +8,8 @@ be repeated: a process that is killed leaves a run that the next holder of the l
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -17,8 +17,11 @@ from bike_pipeline.errors import BusyError, DataError
 from bike_pipeline.retraining import ledger_tables as tables
 from bike_pipeline.retraining import recorded
 from bike_pipeline.retraining.events import OPEN, WAITING, Event, RecordedEvent, Run, State, digest_of
-from bike_pipeline.retraining.policy import Decision, Standing, decide, elapsed
+from bike_pipeline.retraining.policy import Standing, decide, elapsed
 from bike_pipeline.settings.retraining import PolicySettings
+
+if TYPE_CHECKING:
+    from bike_pipeline.retraining.triggers import Note
 
 _LEASE, _PAUSE = "lease", "pause"
 _DAY = 86_400.0
@@ -71,14 +74,21 @@ class Ledger:
             recorded.note(connection, now, f"event {event.identity}", "", state, why if looping else event.reason)
             return True
 
-    def checked(self, trigger: str, source: str, note: str, name: str = "") -> None:
-        """Keep what a trigger says of a source, or of one file in it that makes no event, in place of what it said."""
-        key = {"trigger_name": trigger, "source_digest": digest_of(source, name)}
+    def checked(self, trigger: str, notes: Iterable[Note]) -> None:
+        """Keep what a trigger says of sources, or of files in them, in place of what it said of them before."""
+        now = self._clock()
         with self._database.transaction() as connection:
-            connection.execute(tables.checks.delete().filter_by(**key))
-            connection.execute(
-                tables.checks.insert().values(**key, source=source, name=name, note=note, at=self._clock())
-            )
+            recorded.keep_notes(connection, now, trigger, notes)
+
+    def marks(self, trigger: str, source: str) -> dict[str, str]:
+        """Return what a trigger remembers of the files of a place: the mark of each, by the digest of its name."""
+        with self._database.transaction() as connection:
+            return recorded.marks(connection, digest_of(trigger, source))
+
+    def remember(self, trigger: str, source: str, marks: Mapping[str, str], gone: Iterable[str] = ()) -> None:
+        """Let a trigger remember marks of files, and forget those of others."""
+        with self._database.transaction() as connection:
+            recorded.remember(connection, digest_of(trigger, source), marks, gone)
 
     # Who works.
 
@@ -154,7 +164,7 @@ class Ledger:
                 recorded.note(connection, now, f"run {number}", "", State.CLAIMED, reason)
                 for one in joined:
                     recorded.move(connection, now, one, State.CLAIMED, f"joined run {number}", run=number, alone=False)
-            self._keep(connection, made, now, number)
+            recorded.keep_decisions(connection, made, now, number)
             return recorded.run(connection, number) if number is not None else None
 
     def adopt(self, fence: int) -> Run | None:
@@ -317,25 +327,6 @@ class Ledger:
         paused = str((recorded.control(connection, _PAUSE) or {}).get("reason", ""))
         claims = sorted(row.claimed_at for row in recent if elapsed(row.claimed_at, now) < _DAY)
         return Standing(now, paused, open_run.number if open_run else None, claims, last_of)
-
-    def _keep(self, connection: sa.Connection, made: Sequence[Decision], now: float, number: int | None) -> None:
-        table = tables.decisions
-        for one in made:
-            query = sa.select(table).where(table.c.identity == one.identity).order_by(table.c.id.desc()).limit(1)
-            last = connection.execute(query).first()
-            if last is not None and not one.fired and last.reason == one.reason and not last.fired:
-                connection.execute(table.update().where(table.c.id == last.id).values(last_at=now))
-                continue
-            connection.execute(
-                table.insert().values(
-                    identity=one.identity,
-                    fired=one.fired,
-                    reason=one.reason,
-                    first_at=now,
-                    last_at=now,
-                    run=number if one.fired else None,
-                )
-            )
 
     def _follow(
         self, connection: sa.Connection, one: RecordedEvent, state: State, why: str, now: float, most: int | None

@@ -93,6 +93,14 @@ checks = sa.Table(
     sa.Column("note", sa.Text, nullable=False),
     sa.Column("at", sa.Double, nullable=False),
 )
+# Files that a trigger has taken from a place (a digest), so that a new process reads only what is new.
+files = sa.Table(
+    "ledger_files",
+    metadata,
+    sa.Column("place", sa.String(64), primary_key=True),
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("mark", sa.String(64), nullable=False),
+)
 # `lease` and `pause`, and what other parts of the loop keep; JSON.
 control = sa.Table(
     "ledger_control",

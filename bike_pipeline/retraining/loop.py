@@ -104,7 +104,7 @@ class Loop:
         self._settings, self._owner, self._monotonic = settings, owner, monotonic
         self._looked: dict[str, float] = {}
         self._seen: dict[str, set[str]] = {}
-        self._noted: dict[tuple[str, str, str], tuple[str, float]] = {}
+        self._noted: dict[tuple[str, str, str], tuple[str | None, float]] = {}
         self._fence: int | None = None
         self._held = -math.inf
 
@@ -133,13 +133,16 @@ class Loop:
         return new
 
     def _note(self, trigger: str, notes: Sequence[Note]) -> None:
-        now = self._monotonic()
-        for note in notes:
-            key = trigger, note.source, note.name
-            text, at = self._noted.get(key, ("", -math.inf))
+        now, said = self._monotonic(), {(trigger, note.source, note.name): note for note in notes}
+        fresh = []
+        for key, note in said.items():
+            text, at = self._noted.get(key, (None, -math.inf))
             if note.text != text or now - at > _NOTED_SECONDS:
-                self._ledger.checked(trigger, note.source, note.text, note.name)
+                fresh.append(note)
                 self._noted[key] = note.text, now
+        if fresh:
+            self._ledger.checked(trigger, fresh)
+            self._noted = {key: noted for key, noted in self._noted.items() if now - noted[1] <= 2 * _NOTED_SECONDS}
 
     def hold(self) -> int | None:
         """Take the lease, or renew it after a third of it; return its fence, None where another process works."""

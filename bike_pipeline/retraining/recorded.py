@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from bike_pipeline.errors import DataError
 from bike_pipeline.retraining import ledger_tables as tables
-from bike_pipeline.retraining.events import Event, RecordedEvent, Run, State
+from bike_pipeline.retraining.events import Event, RecordedEvent, Run, State, digest_of
+
+if TYPE_CHECKING:
+    from bike_pipeline.retraining.policy import Decision
+    from bike_pipeline.retraining.triggers import Note
+
+# What is true still is said again each minute; of what is gone nothing is known after a week.
+_NOTED_SECONDS = 7 * 86_400.0
 
 
 def of_states(table: sa.Table, states: Sequence[State] = ()) -> sa.Select[Any]:
@@ -84,6 +91,56 @@ def move(connection: sa.Connection, now: float, one: RecordedEvent, state: State
 def note(connection: sa.Connection, now: float, subject: str, before: str, after: str, why: str) -> None:
     """Add a transition."""
     connection.execute(tables.transitions.insert().values(at=now, subject=subject, before=before, after=after, why=why))
+
+
+def keep_decisions(connection: sa.Connection, made: Iterable[Decision], now: float, number: int | None) -> None:
+    """Keep decisions; what fired joined a run of that number."""
+    table = tables.decisions
+    for one in made:
+        query = sa.select(table).where(table.c.identity == one.identity).order_by(table.c.id.desc()).limit(1)
+        last = connection.execute(query).first()
+        if last is not None and not one.fired and last.reason == one.reason and not last.fired:
+            connection.execute(table.update().where(table.c.id == last.id).values(last_at=now))
+            continue
+        connection.execute(
+            table.insert().values(
+                identity=one.identity,
+                fired=one.fired,
+                reason=one.reason,
+                first_at=now,
+                last_at=now,
+                run=number if one.fired else None,
+            )
+        )
+
+
+def keep_notes(connection: sa.Connection, now: float, trigger: str, notes: Iterable[Note]) -> None:
+    """Keep what a trigger says in place of what it said of the same before; nothing of what it says "" of."""
+    connection.execute(tables.checks.delete().where(tables.checks.c.at < now - _NOTED_SECONDS))
+    for one in notes:
+        key = {"trigger_name": trigger, "source_digest": digest_of(one.source, one.name)}
+        connection.execute(tables.checks.delete().filter_by(**key))
+        if one.text:
+            values = {"source": one.source, "name": one.name, "note": one.text, "at": now}
+            connection.execute(tables.checks.insert().values(**key, **values))
+
+
+def marks(connection: sa.Connection, place: str) -> dict[str, str]:
+    """Return the marks of the files of a place, by the digest of their names."""
+    table = tables.files
+    found = connection.execute(sa.select(table.c.name, table.c.mark).where(table.c.place == place))
+    return {row.name: row.mark for row in found}
+
+
+def remember(connection: sa.Connection, place: str, new: Mapping[str, str], gone: Iterable[str]) -> None:
+    """Keep marks of files of a place, and no longer those of others."""
+    table = tables.files
+    names = [{"of": name} for name in (*new, *gone)]
+    if names:
+        where = sa.and_(table.c.place == place, table.c.name == sa.bindparam("of"))
+        connection.execute(table.delete().where(where), names)
+    if new:
+        connection.execute(table.insert(), [{"place": place, "name": key, "mark": mark} for key, mark in new.items()])
 
 
 def control(connection: sa.Connection, name: str) -> Mapping[str, Any] | None:

@@ -5,15 +5,25 @@ from __future__ import annotations
 import hashlib
 import secrets
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
 from bike_pipeline.errors import DataError
 from bike_pipeline.retraining.events import Event
 from bike_pipeline.storage.atomic_files import one_error, sync_path
 
 _BLOCK = 1 << 20
+# What is left of a copy that is older than this, in seconds, nobody makes any more.
+_LEFT_SECONDS = 3600.0
+
+
+class Readable(Protocol):
+    """What bytes are read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most so many bytes, and none at the end."""
 
 
 class Uploads:
@@ -23,7 +33,7 @@ class Uploads:
         """Use a folder; it is made by the first upload."""
         self._folder = folder
 
-    def keep(self, stream: BinaryIO, name: str, most_bytes: int, event: Callable[[str, str], Event]) -> Event:
+    def keep(self, stream: Readable, name: str, most_bytes: int, event: Callable[[str, str], Event]) -> Event:
         """Copy what a stream holds; return the event of it, which `event` makes of its SHA-256 and the local file.
 
         Raises:
@@ -77,7 +87,8 @@ class Uploads:
                 shutil.rmtree(self._folder / event.identity, ignore_errors=True)
 
     def clear(self) -> None:
-        """Remove what a process that died had begun to copy. Nobody else copies meanwhile."""
+        """Remove what processes that died had begun to copy; another one may be copying now."""
         with one_error("remove", self._folder):
             for path in self._folder.glob(".*"):
-                path.unlink(missing_ok=True)
+                if time.time() - path.stat().st_mtime > _LEFT_SECONDS:
+                    path.unlink(missing_ok=True)

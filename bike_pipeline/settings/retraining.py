@@ -38,9 +38,15 @@ class StorageTriggerSettings(Section):
     """What the trigger `storage` watches.
 
     Attributes:
-        most_megabytes: a larger file is refused.
+        sources: folders, and addresses such as s3://bucket/rows or gs://bucket/rows; what is directly in them is taken.
+        settle_seconds: a file of a folder is taken when it has stayed as it is for so long.
+        remote_seconds: pause between two lists of an address, since each costs money.
+        most_megabytes: a larger file is not taken.
     """
 
+    sources: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    settle_seconds: ShortTime = 0.4
+    remote_seconds: ShortTime = 30.0
     most_megabytes: Count = 1024
 
 
@@ -51,15 +57,17 @@ class RetrainingSettings(Section):
         path: what the loop keeps: uploads until they are ingested, and the ledger where that is a file; empty for
             `<workspace>/retraining`.
         triggers: which triggers are asked; see `retraining.triggers`.
+        incoming: folder that the trigger `repository-data` watches, relative to the project's; empty for none.
         runner: where runs take place; a name as of `bike-pipeline run --runner`.
         poll_seconds: pause between two looks at everything that is near at hand.
         lease_seconds: after so long without a sign of life, another process takes the loop over.
     """
 
     path: str = ""
-    triggers: tuple[str, ...] = ("code",)
+    triggers: tuple[str, ...] = ("code", "repository-data", "storage")
+    incoming: str = "data/incoming"
     runner: str = "local"
-    poll_seconds: ShortTime = 0.5
+    poll_seconds: ShortTime = 0.25
     lease_seconds: ShortTime = 30.0
     policy: PolicySettings = PolicySettings()
     storage: StorageTriggerSettings = StorageTriggerSettings()

@@ -249,6 +249,11 @@ class Settings(Section):
         return self._place(self.retraining.path, "retraining")
 
     @property
+    def incoming_path(self) -> Path:
+        """The project's folder for rows that ask for a run; an absolute path stays what it is."""
+        return FETCHED_ROOT / Path(self.retraining.incoming).expanduser()
+
+    @property
     def dvc_path(self) -> Path:
         return self._place(self.tracking.dvc.folder, "dvc")
 

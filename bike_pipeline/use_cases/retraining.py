@@ -151,8 +151,16 @@ def watch(
                 runs.append(run)
                 ended(run)
             return runs
-        poller = _Poller(loop, settings.retraining.poll_seconds, stop, changed)
-        poller.start()
+        seconds = settings.retraining.poll_seconds
+
+        def poll() -> None:
+            if loop.poll():
+                changed.set()
+
+        # The lease is renewed while a trigger reads a large file, and while a run is under way.
+        threads = [_Repeated(work, seconds, stop) for work in (poll, loop.hold)]
+        for thread in threads:
+            thread.start()
         try:
             while not stop.is_set():
                 try:
@@ -161,34 +169,34 @@ def watch(
                     run = None
                 if run is None:
                     # A back-off or a debounce may end without an event.
-                    changed.wait(settings.retraining.poll_seconds)
+                    changed.wait(seconds)
                     changed.clear()
-                    poller.check()
+                    for thread in threads:
+                        thread.check()
                     continue
                 runs.append(run)
                 ended(run)
         finally:
             stop.set()
-            poller.join()
+            for thread in threads:
+                thread.join()
     finally:
         loop.let_go()
     return runs
 
 
-class _Poller(threading.Thread):
-    """Asks the triggers and renews the lease while a run is under way."""
+class _Repeated(threading.Thread):
+    """Does something again and again until `stop` is set."""
 
-    def __init__(self, loop: Loop, seconds: float, stop: threading.Event, changed: threading.Event) -> None:
-        super().__init__(name="triggers", daemon=True)
-        self._loop, self._seconds, self._stop_event, self._changed = loop, seconds, stop, changed
+    def __init__(self, work: Callable[[], object], seconds: float, stop: threading.Event) -> None:
+        super().__init__(name=work.__name__, daemon=True)
+        self._work, self._seconds, self._until = work, seconds, stop
         self._error: BaseException | None = None
 
     def run(self) -> None:
         try:
-            while not self._stop_event.wait(self._seconds):
-                self._loop.hold()
-                if self._loop.poll():
-                    self._changed.set()
+            while not self._until.wait(self._seconds):
+                self._work()
         except BaseException as error:  # noqa: BLE001 (raised again by `check`, where somebody sees it)
             self._error = error
 

@@ -12,7 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from bike_pipeline.errors import ConfigurationError
-from bike_pipeline.retraining.events import CODE, Event
+from bike_pipeline.retraining.events import CODE, REPOSITORY_DATA, STORAGE, Event
 
 if TYPE_CHECKING:
     from bike_pipeline.retraining.ledger import Ledger
@@ -21,12 +21,17 @@ if TYPE_CHECKING:
 TRIGGERS_GROUP = "bike_pipeline.triggers"
 _OWN_TRIGGERS = {
     CODE: "bike_pipeline.retraining.triggers.code:Code",
+    REPOSITORY_DATA: "bike_pipeline.retraining.triggers.storage:RepositoryData",
+    STORAGE: "bike_pipeline.retraining.triggers.storage:Storage",
 }
 
 
 @dataclass(frozen=True)
 class Note:
-    """What a trigger says of a source, or of one thing in it (`name`) that makes no event: why it did not fire."""
+    """What a trigger says of a source, or of one thing in it (`name`) that makes no event: why it did not fire.
+
+    An empty `text` takes back what was said before.
+    """
 
     source: str
     text: str

@@ -1,0 +1,170 @@
+"""Storage: files of rows that are new or changed in folders, here or in object storage.
+
+A file is read once: it is copied and hashed, and the ledger remembers its mark when its event is there. A process that
+dies between the two reads it again, and finds its event by its content.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, ClassVar
+
+from bike_pipeline.errors import BikePipelineError, DataError
+from bike_pipeline.retraining.events import REPOSITORY_DATA, STORAGE, Event, RecordedEvent, State
+from bike_pipeline.retraining.triggers import Look, Note
+from bike_pipeline.retraining.uploads import Uploads
+from bike_pipeline.retraining.watched_folders import Entry, WatchedFolder, watched_folder
+
+if TYPE_CHECKING:
+    from bike_pipeline.retraining.ledger import Ledger
+    from bike_pipeline.settings import Settings
+
+# Of one place so many files are told of by name.
+_MOST_NOTES = 200
+_SHORT = 12
+
+
+class Storage:
+    """Looks at the folders of retraining.storage.sources."""
+
+    name: ClassVar[str] = STORAGE
+    # Each folder has a pause of its own.
+    every_seconds = 0.0
+
+    def __init__(self, settings: Settings, ledger: Ledger) -> None:
+        """Watch the folders of the settings."""
+        section = settings.retraining.storage
+        pauses = section.settle_seconds, section.remote_seconds
+        self._most = section.most_megabytes * 1_000_000
+        self._ledger, self._uploads = ledger, Uploads(settings.retraining_path / "uploads")
+        places = [watched_folder(one, *pauses, self._most) for one in self._addresses(settings)]
+        self._watched = [_Watched(self, place) for place in places]
+
+    @staticmethod
+    def _addresses(settings: Settings) -> tuple[str, ...]:
+        return settings.retraining.storage.sources
+
+    def look(self) -> Look:
+        """Return an event for each file that is new, and say of the others why not."""
+        if not self._watched:
+            return Look(notes=(Note("", "no folder is named in the settings, so nothing is watched"),))
+        looks = [one.look() for one in self._watched]
+        return Look(
+            tuple(event for one in looks for event in one.events), tuple(note for one in looks for note in one.notes)
+        )
+
+    def hint(self, address: str) -> bool:
+        """Let the next look list a folder whatever its pause, if a file is in it; return whether that is watched."""
+        due = [one for one in self._watched if one.place.source == address.rpartition("/")[0]]
+        for one in due:
+            one.looked = -math.inf
+        return bool(due)
+
+    def take(self, place: WatchedFolder, entry: Entry) -> tuple[Event, RecordedEvent | None]:
+        """Copy a file; return its event, and what the ledger knows of that already.
+
+        Raises:
+            DataError: it cannot be read, is too large or was changed meanwhile.
+        """
+        with place.reading(entry) as stream:
+            event = self._uploads.keep(
+                stream,
+                entry.shown,
+                self._most,
+                lambda sha, path: Event(self.name, place.source, sha, entry.shown, f"new: {entry.shown}", path),
+            )
+        known = None
+        with suppress(DataError):
+            known = self._ledger.find(event.identity)
+            if known.state is State.PROMOTED:
+                # It was learnt; nobody would remove the copy.
+                self._uploads.drop(event)
+        return event, known
+
+    def marks(self, source: str) -> dict[str, str]:
+        """Return the marks of the files of a place that were taken, by the digest of their names."""
+        return self._ledger.marks(self.name, source)
+
+    def remember(self, source: str, marks: dict[str, str], gone: set[str]) -> None:
+        """Keep marks of files that were taken, and forget those that are gone."""
+        self._ledger.remember(self.name, source, marks, gone)
+
+
+class RepositoryData(Storage):
+    """Looks at the project's own folder for rows, retraining.incoming."""
+
+    name: ClassVar[str] = REPOSITORY_DATA
+
+    @staticmethod
+    def _addresses(settings: Settings) -> tuple[str, ...]:
+        return (str(settings.incoming_path),) if settings.retraining.incoming else ()
+
+
+class _Watched:
+    """A place, and what was taken from it."""
+
+    def __init__(self, trigger: Storage, place: WatchedFolder) -> None:
+        self._trigger, self.place = trigger, place
+        self.looked = -math.inf
+        self._marks: dict[str, str] | None = None
+        self._taken: dict[str, str] = {}
+
+    def look(self) -> Look:
+        """List the place, if its pause is over, and take what is new."""
+        source = self.place.source
+        try:
+            if self._marks is None:
+                self._marks = self._trigger.marks(source)
+            # The loop looks again only when what was returned before is in the ledger.
+            self._remember(self._taken)
+            if time.monotonic() - self.looked < self.place.every_seconds:
+                return Look()
+            self.looked = time.monotonic()
+            return self._list(self._marks)
+        except BikePipelineError as error:
+            return Look(notes=(Note(source, f"cannot look: {error.what}"),))
+
+    def _list(self, marks: dict[str, str]) -> Look:
+        source, events, notes, present, passed = self.place.source, list[Event](), list[Note](), set[str](), 0
+        # The older first, so that corrections come behind what they correct.
+        for entry in sorted(self.place.entries(), key=lambda one: (one.at, one.name)):
+            key = entry.key
+            present.add(key)
+            if marks.get(key) == entry.mark:
+                continue
+            why_not = entry.why_not
+            if not why_not:
+                try:
+                    event, known = self._trigger.take(self.place, entry)
+                except DataError as error:
+                    why_not = error.what
+                else:
+                    self._taken[key] = entry.mark
+                    events.append(event)
+                    why_not = _same(event, known)
+            passed += bool(why_not)
+            if passed <= _MOST_NOTES:
+                # An empty one takes back what was said of the file before.
+                notes.append(Note(source, why_not, entry.shown))
+        self._remember({}, marks.keys() - present)
+        told = f"{len(present)} names, {len(events)} of them new, {passed} passed over"
+        return Look(tuple(events), (*notes, Note(source, told)))
+
+    def _remember(self, taken: dict[str, str], gone: set[str] | None = None) -> None:
+        if not taken and not gone:
+            return
+        self._trigger.remember(self.place.source, taken, gone or set())
+        assert self._marks is not None
+        self._marks.update(taken)
+        for key in gone or ():
+            del self._marks[key]
+        self._taken = {}
+
+
+def _same(event: Event, known: RecordedEvent | None) -> str:
+    """Return what is said of a file whose content is known; "" of any other."""
+    if known is None:
+        return ""
+    return f"its content is that of event {event.identity[:_SHORT]} ({known.event.name}), which is {known.state}"
