@@ -14,6 +14,8 @@ ARGS ?=
 TORCH ?= torch
 # Which image `make image` builds; the pipeline's by default.
 TARGET ?=
+# Which image `make scan` looks at; by default none, but the environment.
+IMAGE ?=
 # Test processes side by side; each takes up to 2 GB, with what it starts.
 WORKERS ?= 2
 
@@ -180,6 +182,23 @@ image: ## Build the container image (needs docker or podman; TARGET=beam-worker 
 	done; \
 	echo "image: error: neither docker nor podman is on the PATH" >&2; \
 	echo "       fix: install one of them, or let CI build the Dockerfile" >&2; \
+	exit 1
+
+.PHONY: sbom
+sbom: setup ## Write build/sbom.cdx.json: every package of the environment with its version and licence (CycloneDX).
+	mkdir -p build
+	$(BIN)/python -c "import pathlib; from bike_pipeline.lineage.records.bill_of_materials import bill_of_materials; \
+	  pathlib.Path('build/sbom.cdx.json').write_bytes(bill_of_materials())"
+
+.PHONY: scan
+scan: setup ## Look for known vulnerabilities in the environment, or in IMAGE (needs grype or trivy, and its database).
+	$(MAKE) sbom
+	scan() { set -- "$$@" $(ARGS); echo "scan: $$*"; "$$@" && exit 0; \
+	  echo "scan: error: it found something, or has no database: see above" >&2; exit 1; }; \
+	command -v grype > /dev/null && scan grype --fail-on high $(or $(IMAGE),sbom:build/sbom.cdx.json); \
+	command -v trivy > /dev/null && scan trivy --exit-code 1 --severity HIGH,CRITICAL $(if $(IMAGE),image $(IMAGE),sbom build/sbom.cdx.json); \
+	echo "scan: error: neither grype nor trivy is on the PATH, so nothing was looked for" >&2; \
+	echo "      fix: install one of them; it fetches its database of vulnerabilities on its first call" >&2; \
 	exit 1
 
 .PHONY: flink

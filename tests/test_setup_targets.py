@@ -233,6 +233,35 @@ def test_the_image_is_built_by_what_is_there_and_its_absence_is_told(project, tm
     assert done.stdout == f"podman build --build-arg GIT_COMMIT= --tag bike-pipeline:{__version__} --pull .\n"
 
 
+@pytest.mark.parametrize(
+    ("program", "arguments", "called"),
+    [
+        ("grype", (), "--fail-on high sbom:build/sbom.cdx.json"),
+        ("grype", ("IMAGE=bike:1",), "--fail-on high bike:1"),
+        ("trivy", (), "sbom build/sbom.cdx.json"),
+        ("trivy", ("IMAGE=bike:1", "ARGS=--offline-scan"), "image bike:1 --offline-scan"),
+    ],
+)
+@pytest.mark.parametrize("found", [False, True])
+def test_a_scan_asks_who_is_there_and_fails_where_something_was_found(
+    project, tmp_path, program, arguments, called, found
+):
+    tools = tmp_path / "only"
+    tools.mkdir()
+    for name in ("bash", "make", "mkdir"):
+        (tools / name).symlink_to(shutil.which(name))
+    shutil.copy(tmp_path / ".venv" / "bin" / "python", tools / "python3")
+    done = make("scan", *arguments, folder=project, path=tools)
+    assert done.returncode != 0
+    assert "neither grype nor trivy is on the PATH, so nothing was looked for" in done.stderr
+    (tools / program).write_text(f"#!/bin/bash\nexit {int(found)}\n", encoding="utf-8")
+    (tools / program).chmod(0o755)
+    done = make("scan", *arguments, folder=project, path=tools)
+    assert (done.returncode != 0) == found
+    assert re.search(rf"^scan: {program} .*{re.escape(called)}$", done.stdout, re.MULTILINE), done.stdout
+    assert ("it found something, or has no database" in done.stderr) == found
+
+
 def test_pre_commit_and_the_workflow_call_the_same_targets():
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
     assert [repository["repo"] for repository in hooks] == ["local"]
