@@ -40,6 +40,7 @@ GROUPS = {
         "lineage": "Show where a model came from, which models saw some rows, what changed between two.",
         "explain-run": "Write a page that tells what a run did, and why.",
         "verify": "Check a pushed model: its signature, every file, and all evidence for it.",
+        "evidence": "Write all evidence for a version into one signed folder.",
         "gc": "Free the files of old artifacts, never those that a served model needs.",
     },
     "Serve": {

@@ -23,6 +23,7 @@ from bike_pipeline.use_cases import (
     serving,
 )
 from bike_pipeline.use_cases import doctor as doctor_
+from bike_pipeline.use_cases import evidence as evidence_
 from bike_pipeline.use_cases import explanations as explanations_
 from bike_pipeline.use_cases import export as export_
 from bike_pipeline.use_cases import feedback as feedback_
@@ -101,6 +102,7 @@ class Workspace:
     compare = _method(lineage_.compare)
     explain_run = _method(lineage_.explain_run)
     verify = _method(serving.verify)
+    evidence = _method(evidence_.evidence)
     explain = _method(explanations_.explain)
     explain_model = _method(explanations_.explain_model)
     collect_garbage = _method(lineage_.collect_garbage)

@@ -1,4 +1,4 @@
-"""Commands about what is on record: `runs`, `lineage`, `explain-run`, `verify`, `gc`."""
+"""Commands about what is on record: `runs`, `lineage`, `explain-run`, `verify`, `evidence`, `gc`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from bike_pipeline.commands import shared
 if TYPE_CHECKING:
     from bike_pipeline.lineage.store.entities import RunRecord
     from bike_pipeline.settings import Settings
+    from bike_pipeline.use_cases.evidence import EvidenceFolder
     from bike_pipeline.use_cases.lineage import Form, GarbageCollection
     from bike_pipeline.use_cases.serving import Verification
 
@@ -142,9 +143,10 @@ def explain_run_command(settings: Settings, run_id: str | None, output: Path | N
 def verify_command(settings: Settings, public_keys: tuple[Path, ...], as_json: bool, model: str | None) -> None:
     """Check a pushed MODEL against its signed manifest.
 
-    MODEL is a served version, a model's number as `bike-pipeline models` lists it, or a folder; without it, the version
-    that serves. Of a version of this workspace, the outputs of all stages behind it and its spans are checked too. Ends
-    with exit code 16 if a byte was changed, a file is too many, or evidence is missing.
+    MODEL is a served version, a model's number as `bike-pipeline models` lists it, or a folder, also one that
+    `bike-pipeline evidence` wrote; without it, the version that serves. Of a version of this workspace, the outputs of
+    all stages behind it and its spans are checked too. Ends with exit code 16 if a byte was changed, a file is too
+    many, or evidence is missing.
     """
     from bike_pipeline.use_cases.serving import verify
 
@@ -156,6 +158,40 @@ def verify_command(settings: Settings, public_keys: tuple[Path, ...], as_json: b
 def _verify_view(found: Verification) -> shared.Parts:
     rows = [("✘" if not c.passed else "?" if c.doubt else "✔", c.name, c.detail) for c in found.checks]
     return [found.folder, shared.table(("mark", "check", "detail"), rows, header=False)]
+
+
+@shared.command()
+@click.option("--output", type=shared.FOLDER, help="A new folder; by default <workspace>/evidence/VERSION.")
+@click.option("--reproduce", is_flag=True, help="Make the model again first; what comes of it is part of the evidence.")
+@shared.json_option
+@click.argument("version", type=int, required=False)
+def evidence_command(
+    settings: Settings, output: Path | None, reproduce: bool, as_json: bool, version: int | None
+) -> None:
+    """Write all evidence for a pushed VERSION, by default the one that serves, into one signed folder.
+
+    Whoever has the public key verifies it without this product, by VERIFY.md in the folder. It holds the model card,
+    technical documentation by Annex IV of the EU AI Act, lineage with digests of data and code, gates, promotions, and
+    a bill of materials (the extra `supply-chain`). Ends with exit code 16 if the version is not what was pushed, or
+    evidence is missing.
+    """
+    from bike_pipeline.commands.run_view import view_on
+    from bike_pipeline.use_cases.evidence import evidence
+
+    with (
+        shared.captured(shared.log_file(settings, "evidence")) as screen,
+        view_on(shared.console_on(screen), silent=as_json or not reproduce) as view,
+    ):
+        found = evidence(settings, version, output, reproduce=reproduce, observer=view)
+    shared.answer(found, _evidence_view, as_json)
+
+
+def _evidence_view(found: EvidenceFolder) -> shared.Parts:
+    return [
+        f"wrote {found.folder}: {len(found.files)} files, signed with key {found.key_id[:16]}",
+        f"{found.not_on_record} points of Annex IV are not on record: a person must write what annex_iv.md names so",
+        f"verify it: bike-pipeline verify {found.folder}, or without the product by its VERIFY.md",
+    ]
 
 
 @shared.command()

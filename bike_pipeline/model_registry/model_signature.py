@@ -77,7 +77,7 @@ class NoManifestError(Exception):
     """There is no manifest that can be read; the message says why."""
 
 
-_UNSIGNED = Check("signature", passed=False, detail="the manifest is not signed", doubt=True)
+UNSIGNED = Check("signature", passed=False, detail="the manifest is not signed", doubt=True)
 
 
 def sha256_of(path: Path) -> str:
@@ -132,7 +132,7 @@ def read(folder: Path, trusted: Mapping[str, PublicKey]) -> Manifest:
     """Return what was signed of a version's folder, by this release or an earlier one."""
     if os.path.lexists(folder / OLD_MANIFEST_FILE) and not os.path.lexists(folder / SIGNATURE_FILE):
         return _read_old(folder, trusted)
-    content = _read_file(folder / SIGNATURE_FILE)
+    content = read_file(folder / SIGNATURE_FILE)
     try:
         bundle = json.loads(content)
         envelope = bundle["dsseEnvelope"]
@@ -167,14 +167,14 @@ def read(folder: Path, trusted: Mapping[str, PublicKey]) -> Manifest:
         else:
             signature = _bad_signature(made_by[-1] if made_by else key_id, keys, trusted)
     else:
-        signature = _UNSIGNED
+        signature = UNSIGNED
     return Manifest(
         files, folders if isinstance(folders, list) else (), version, evidence, (SIGNATURE_FILE,), signature
     )
 
 
 def _read_old(folder: Path, trusted: Mapping[str, PublicKey]) -> Manifest:
-    content = _read_file(folder / OLD_MANIFEST_FILE)
+    content = read_file(folder / OLD_MANIFEST_FILE)
     try:
         found = json.loads(content)
         known = found["format"] == _OLD_FORMAT and isinstance(found["files"], dict)
@@ -186,7 +186,7 @@ def _read_old(folder: Path, trusted: Mapping[str, PublicKey]) -> Manifest:
     try:
         signature = (folder / OLD_SIGNATURE_FILE).read_bytes()
     except OSError:
-        check = _UNSIGNED
+        check = UNSIGNED
     else:
         keys = signing.ed25519_keys(trusted)
         # Which key the manifest names is part of what the signature covers, so every trusted key may be tried.
@@ -200,7 +200,8 @@ def _read_old(folder: Path, trusted: Mapping[str, PublicKey]) -> Manifest:
     return Manifest(files, found.get("folders") or (), found.get("version"), found, own, check)
 
 
-def _read_file(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """Return the content of a manifest or signature; a NoManifestError says why there is none."""
     try:
         return path.read_bytes()
     except FileNotFoundError:

@@ -67,6 +67,15 @@ class Signer:
         """Return the ECDSA signature (DER) of the content, which OpenSSF Model Signing verifies."""
         return self._model_key.sign(content, _ecdsa(self._model_key))
 
+    def sign_document(self, content: bytes) -> bytes:
+        """Return the signature of documents by the key itself, whatever its kind: `openssl pkeyutl` verifies it."""
+        return self._key.sign(content) if isinstance(self._key, Ed25519PrivateKey) else self.sign_model(content)
+
+    @property
+    def document_digest(self) -> str:
+        """The hash that OpenSSL is to take of documents; "" for ed25519, which has its own."""
+        return "" if isinstance(self._key, Ed25519PrivateKey) else _digest(self._key).name
+
     @property
     def model_key_id(self) -> str:
         """The id of the public key that verifies models."""
@@ -126,9 +135,18 @@ def verifies(key: PublicKey, signature: bytes, content: bytes) -> bool:
     return True
 
 
+def algorithm_of(key: PublicKey) -> str:
+    """Return what signatures by a key are called: "ed25519" or "ECDSA" with its curve."""
+    return "ed25519" if isinstance(key, Ed25519PublicKey) else f"ECDSA {key.curve.name}"
+
+
 def _ecdsa(key: EllipticCurvePrivateKey | EllipticCurvePublicKey) -> ec.ECDSA:
+    return ec.ECDSA(_digest(key))
+
+
+def _digest(key: EllipticCurvePrivateKey | EllipticCurvePublicKey) -> hashes.HashAlgorithm:
     # The hash is as long as the key's curve (Model Signing).
-    return ec.ECDSA({256: hashes.SHA256(), 384: hashes.SHA384()}.get(key.key_size, hashes.SHA512()))
+    return {256: hashes.SHA256(), 384: hashes.SHA384()}.get(key.key_size, hashes.SHA512())
 
 
 def use_key_file(path: Path, *, make: bool) -> None:

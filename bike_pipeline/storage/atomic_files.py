@@ -10,7 +10,7 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -102,6 +102,24 @@ def create_file(target: Path, content: bytes, *, mode: int = 0o600) -> bool:
     finally:
         aside.unlink(missing_ok=True)
     return True
+
+
+def create_folder(target: Path, fill: Callable[[Path], None]) -> None:
+    """Create a folder of what `fill` writes into an empty one beside it, flushed, by one rename.
+
+    A StorageError if it cannot be written, or holds something already.
+    """
+    aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    with one_error("write", target):
+        aside.mkdir(parents=True)
+        try:
+            fill(aside)
+            sync_tree(aside)
+            aside.rename(target)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        sync_path(target.parent)
 
 
 def write_tree(folder: Path, contents: dict[str, bytes]) -> None:

@@ -50,6 +50,8 @@ RUN = (
     "bike-pipeline lineage --format html --output lineage.html",
     "bike-pipeline lineage --format card --output model-card.html",
     "bike-pipeline lineage --format dot | dot -Tsvg > lineage.svg",
+    "bike-pipeline evidence",
+    "bike-pipeline verify workspace/evidence/1795430256 --public-key workspace/keys/signing.pub",
     "bike-pipeline gc --keep-blessed 2 --keep-days 14 --dry-run",
     "bike-pipeline predict --intervals rentals.csv",
     "bike-pipeline predict --last-day rentals.csv hours.csv",
