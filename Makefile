@@ -118,6 +118,23 @@ test-opensearch: setup ## Send the request log to a real OpenSearch, a node of i
 	$(BIN)/uv pip install --quiet --python .opensearch/parser/bin/python --requirement tests/monitoring/logstash.txt
 	OPENSEARCH=.opensearch $(BIN)/python -m pytest --numprocesses 0 tests/monitoring/test_opensearch.py $(ARGS)
 
+.PHONY: test-workflows
+test-workflows: setup ## Judge the workflows by actionlint and execute each by act, on this machine (needs Go).
+	command -v go > /dev/null || { \
+	  echo "test-workflows: error: no Go on the PATH, which act and actionlint are built with" >&2; \
+	  echo "                fix: install Go 1.24 or newer" >&2; \
+	  exit 1; }
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .workflows
+	$(BIN)/uv pip install --quiet --require-hashes --python .workflows/bin/python --requirement tests/workflows/tools.txt
+	GOBIN=$(CURDIR)/.workflows/bin go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+	GOBIN=$(CURDIR)/.workflows/bin go install github.com/nektos/act@v0.2.89
+	# Groovy reads the Jenkinsfile, where Maven and Java are at hand.
+	if command -v mvn > /dev/null && command -v java > /dev/null; then \
+	  mvn --quiet --batch-mode org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy \
+	    -Dartifact=org.apache.groovy:groovy:4.0.28 -DoutputDirectory=$(CURDIR)/.workflows/groovy; \
+	fi
+	WORKFLOWS=.workflows $(BIN)/python -m pytest --numprocesses $(WORKERS) tests/workflows $(ARGS)
+
 .PHONY: test-torch
 test-torch: setup ## Export to PyTorch and check what was saved, with its CPU build in an environment of its own.
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .torch
@@ -315,4 +332,4 @@ clean: ## Remove what runs wrote (workspace/: spans, models, lineage) and the ca
 
 .PHONY: clean-env
 clean-env: ## Remove the environments; the next target makes them again.
-	rm -rf .venv .venv.lock .lit .rai .tracking-servers .model-signing .federated .opensearch .torch .quality-peers .automl-peers .monitoring-peers
+	rm -rf .venv .venv.lock .lit .rai .tracking-servers .workflows .airflow .model-signing .federated .opensearch .torch .quality-peers .automl-peers .monitoring-peers

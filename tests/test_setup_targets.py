@@ -119,8 +119,9 @@ def test_nothing_lies_at_the_top_that_no_one_put_there():
     listed = subprocess.run(["git", "-C", ROOT, "ls-files"], capture_output=True, text=True, check=True).stdout
     assert {name.partition("/")[0] for name in listed.splitlines()} == {
         ".ci", ".dockerignore", ".gitattributes", ".github", ".gitignore", ".pre-commit-config.yaml", "CHANGELOG.md",
-        "CONTRIBUTING.md", "Dockerfile", "LICENSE", "Makefile", "README.md", "benchmarks", "bike_pipeline", "configs",
-        "docs", "notebooks", "pyproject.toml", "requirements", "runners", "setup.py", "tests", "tools",
+        "CONTRIBUTING.md", "Dockerfile", "Jenkinsfile", "LICENSE", "Makefile", "README.md", "benchmarks",
+        "bike_pipeline", "cloudbuild.yaml", "configs", "data", "docs", "notebooks", "pyproject.toml", "requirements",
+        "runners", "setup.py", "tests", "tools",
     }  # fmt: skip
 
 
@@ -183,8 +184,8 @@ def test_one_failing_check_fails_the_whole_and_hides_none(project, program, step
 ENGINES = ("flink", "prism", "boot")
 # In their order; one that fails ends it.
 DECIDING = (
-    "test", "test-tracking", "test-signing", "test-federated", "test-proxy", "test-lit", "test-rai", "test-opensearch",
-    "referee",
+    "test", "test-tracking", "test-signing", "test-federated", "test-proxy", "test-workflows", "test-lit", "test-rai",
+    "test-opensearch", "referee",
 )  # fmt: skip
 
 
@@ -267,7 +268,7 @@ def test_pre_commit_and_the_workflow_call_the_same_targets():
     assert [repository["repo"] for repository in hooks] == ["local"]
     entries = [hook["entry"] for hook in hooks[0]["hooks"]]
     assert entries == ["make lint", "make types", "make imports"]
-    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yaml").read_text(encoding="utf-8"))
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
     commands = [step["run"] for step in workflow["jobs"]["test"]["steps"] if "run" in step]
     assert commands == [".ci/run"]
     assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
