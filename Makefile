@@ -52,6 +52,10 @@ monitor: setup ## Ask the served model for the hours of 2012, and say what chang
 	# 22 is a verdict: something has changed, and that costs something.
 	$(BIN)/bike-pipeline monitor run --window 14d --until 2012-10-01 $(ARGS) || [ $$? -eq 22 ]
 
+.PHONY: demo
+demo: setup ## Live through a model's whole life offline: drift, an upload, a run by itself, what is refused, a rollback.
+	PYTHONPATH=. $(BIN)/python tools/demo.py
+
 .PHONY: databases
 databases: setup ## Fetch the database servers that some tests use (Debian, Ubuntu; nothing is installed on the machine).
 	# Where they cannot be had, the tests of them are skipped and say so.

@@ -79,9 +79,9 @@ def retrain_command(settings: Settings, because: str, data: Path | None, hops: i
         shared.answer(made, _retrained, as_json, screen)
     state, fix = made.event.state, f"`bike-pipeline triggers explain {made.event.identity[:_SHORT]}` says more"
     if state in (State.REFUSED, State.DEAD):
-        raise NotPushedError(made.event.why, fix=fix)
+        raise NotPushedError(f"the event is {state}", fix=fix)
     if state is State.FAILED:
-        raise StageError(made.event.why, fix=fix)
+        raise StageError("the run failed, and is tried again by whoever watches", fix=fix)
 
 
 def _retrained(made: Retrained) -> list[str]:

@@ -120,6 +120,7 @@ NOT_RUN = {
     "bike-pipeline watch --once": "tests/end_to_end/test_retraining.py calls it",
     "bike-pipeline retrain --because": "tests/end_to_end/test_retraining.py calls it",
     "bike-pipeline triggers list": "tests/end_to_end/test_retraining.py calls it",
+    "make demo": "takes minutes, so .ci/run calls it by itself; its parts: tests/tools/test_demo.py",
     "make test": "running all tests from within a test would never end",
     "make setup": "tests/set_up; installs packages",
     "make notebooks": "takes minutes; tests/end_to_end/test_notebooks_on_the_story.py runs it",
