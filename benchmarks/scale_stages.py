@@ -142,7 +142,8 @@ class Stages:
         artifact = self.artifact("Examples", f"examples{self.ending}")
         properties = {
             "input_base": str(self.folder / f"spans{self.ending}"),
-            "history_spans": 1,
+            "window_spans": 2,
+            "window_days": 0,
             "in_memory_rows": self.in_memory_rows,
         }
         information = SimpleNamespace(exec_properties=properties, output_dict={"examples": [artifact]})

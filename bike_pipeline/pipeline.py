@@ -62,7 +62,9 @@ def create_pipeline(settings: Settings, enable_cache: bool = True, accept_baseli
     example_gen = _identified(
         SpanExampleGen(
             input_base=settings.store_uri,
-            history_spans=settings.data.history_spans,
+            # A parameter has a value always; 0 is no bound.
+            window_spans=settings.data.window.spans or 0,
+            window_days=settings.data.window.days or 0,
             in_memory_rows=in_memory_rows,
         ),
         Stage.EXAMPLE_GEN,

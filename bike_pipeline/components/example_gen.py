@@ -21,6 +21,7 @@ from tfx.types import artifact_utils, standard_artifacts
 
 from bike_pipeline.components import base, beam_engine, example_shards
 from bike_pipeline.components.base import Artifacts
+from bike_pipeline.data import window
 from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.errors import DataError
 from bike_pipeline.stages import EVAL, HISTORY, MANIFESTS_PROPERTY, ROWS_PROPERTY, SPLITS, TRAIN, WINDOW_PROPERTY
@@ -32,13 +33,14 @@ class SpanDriver(base.Driver):
     def run(self, execution_info: data_types.ExecutionInfo) -> driver_output_pb2.DriverOutput:
         """Return span, version, content hash and files of every span in the window."""
         properties = dict(execution_info.exec_properties)
-        versions = SpanStore(properties["input_base"]).window(properties["history_spans"])
+        store = SpanStore(properties["input_base"])
+        versions, begin = window.choose(store, properties["window_spans"] or None, properties["window_days"] or None)
         newest = versions[-1]
         resolved = {
             "span": newest.span,
             "version": newest.version,
             "input_fingerprint": newest.manifest.content_sha256,
-            WINDOW_PROPERTY: json.dumps([version.identity for version in versions], sort_keys=True),
+            WINDOW_PROPERTY: json.dumps(window.entries(store, versions, begin), sort_keys=True),
         }
         result = driver_output_pb2.DriverOutput()
         for key, value in resolved.items():
@@ -61,8 +63,8 @@ class SpanExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
         Raises:
             DataError: a stored file was changed, or a split's rows are not those that its manifests promise.
         """
-        window = json.loads(exec_properties[WINDOW_PROPERTY])
-        newest, older = window[-1], window[:-1]
+        entries = json.loads(exec_properties[WINDOW_PROPERTY])
+        newest, older = entries[-1], entries[:-1]
         promised = {
             TRAIN: newest["rows"][TRAIN],
             EVAL: newest["rows"][EVAL],
@@ -71,7 +73,7 @@ class SpanExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
         artifact = artifact_utils.get_single_instance(output_dict["examples"])
         artifact.split_names = artifact_utils.encode_split_names(list(SPLITS))
         folders = {split: artifact_utils.get_split_uri([artifact], split) for split in SPLITS}
-        shards = example_shards.plan(exec_properties["input_base"], window, folders)
+        shards = example_shards.plan(exec_properties["input_base"], entries, folders)
         rows = beam_engine.for_each(
             self._make_beam_pipeline(),
             shards,
@@ -93,7 +95,7 @@ class SpanExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
         artifact.set_string_custom_property(WINDOW_PROPERTY, exec_properties[WINDOW_PROPERTY])
         # Beside the window and not in it: the same rows under another manifest are no reason to work again.
         store = SpanStore(exec_properties["input_base"])
-        versions = [store.get(entry["span"], entry["version"]) for entry in window]
+        versions = [store.get(entry["span"], entry["version"]) for entry in entries]
         manifests = {f"{found.span}/{found.version}": found.manifest_sha256 for found in versions}
         artifact.set_string_custom_property(MANIFESTS_PROPERTY, json.dumps(manifests))
         examples_utils.set_payload_format(artifact, example_gen_pb2.FORMAT_TF_EXAMPLE)
@@ -103,10 +105,13 @@ class SpanExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
 class SpanExampleGen(base.Component):
     """Reads the newest span and its history; output `examples` with the splits train, eval and history.
 
-    Parameters: the store's folder or URL; spans before the newest that are history; most rows for one process.
+    Parameters: the store's folder or URL; most spans and most days that are read, 0 for all; most rows for one process.
     """
 
-    PARAMETERS = {**base.parameters(str, "input_base"), **base.parameters(int, "history_spans", "in_memory_rows")}
+    PARAMETERS = {
+        **base.parameters(str, "input_base"),
+        **base.parameters(int, "window_spans", "window_days", "in_memory_rows"),
+    }
     OUTPUTS = base.channels(examples=standard_artifacts.Examples)
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(SpanExampleGenExecutor)
     DRIVER_CLASS = SpanDriver

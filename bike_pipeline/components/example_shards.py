@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bike_pipeline.components import beam_engine
-from bike_pipeline.data import past_weather
+from bike_pipeline.data import past_weather, window
 from bike_pipeline.data.manifest import Split
 from bike_pipeline.data.rows import hours_of
 from bike_pipeline.data.spans import SpanStore
@@ -41,6 +41,7 @@ class Shard:
         split: the split of the examples that it belongs to.
         target: path of the shard to write, absolute.
         before: (span, version, file) of the files of the window before it, the nearest first.
+        begin: first hour that is written, ISO 8601; "" for all. Earlier ones still are past weather.
     """
 
     store: str
@@ -50,21 +51,22 @@ class Shard:
     split: str
     target: str
     before: tuple[tuple[int, int, str], ...] = ()
+    begin: str = ""
 
 
-def plan(store_uri: str, window: list[dict[str, Any]], folders: dict[str, str]) -> list[Shard]:
+def plan(store_uri: str, entries: list[dict[str, Any]], folders: dict[str, str]) -> list[Shard]:
     """Return every shard of an Examples artifact, in the order of its rows.
 
     Args:
         store_uri: folder or address of the span store.
-        window: spans, rising, as the driver found them (`span` and `version`); all but the last are history.
+        entries: spans, rising, as the driver found them (see `data.window.entries`); all but the last are history.
         folders: folder of each split in the artifact.
     """
     store = SpanStore(store_uri)
     sources: dict[str, list[tuple[dict[str, Any], Split]]] = {
-        TRAIN: [(window[-1], TRAIN)],
-        EVAL: [(window[-1], EVAL)],
-        HISTORY: [(entry, split) for entry in window[:-1] for split in (TRAIN, EVAL)],
+        TRAIN: [(entries[-1], TRAIN)],
+        EVAL: [(entries[-1], EVAL)],
+        HISTORY: [(entry, split) for entry in entries[:-1] for split in (TRAIN, EVAL)],
     }
     files_of = {
         split: [
@@ -74,6 +76,7 @@ def plan(store_uri: str, window: list[dict[str, Any]], folders: dict[str, str]) 
         ]
         for split, parts in sources.items()
     }
+    begins = {(entry["span"], entry["version"]): entry.get("from", "") for entry in entries}
     in_order = [*files_of[HISTORY], *files_of[TRAIN], *files_of[EVAL]]
     shards = []
     for split in SPLITS:
@@ -81,7 +84,7 @@ def plan(store_uri: str, window: list[dict[str, Any]], folders: dict[str, str]) 
         for index, file in enumerate(files):
             target = os.path.join(folders[split], f"data_tfrecord-{index:05d}-of-{len(files):05d}.gz")
             before = tuple(reversed(in_order[: in_order.index(file)])) if file[-1] else ()
-            shards.append(Shard(store.uri, *file, split, target, before))
+            shards.append(Shard(store.uri, *file, split, target, before, begins.get(file[:2], "")))
     return shards
 
 
@@ -135,7 +138,8 @@ def write(shard: Shard) -> int:
         tf.io.gfile.makedirs(made)
     table, store = pa.table({}), SpanStore(shard.store)
     if shard.file:
-        table = _completed(store.read_file(shard.span, shard.version, shard.file), store, shard.before)
+        whole = _completed(store.read_file(shard.span, shard.version, shard.file), store, shard.before)
+        table = window.cut(whole, shard.begin)
     batches = [_stored(batch) for batch in table.to_batches(max_chunksize=ROWS_PER_BATCH)]
     aside = os.path.join(folder, uuid.uuid4().hex)
     with tf.io.TFRecordWriter(aside, tf.io.TFRecordOptions("GZIP", compression_level=GZIP_LEVEL)) as writer:

@@ -6,7 +6,7 @@ pattern `span-{SPAN:4}/version-{VERSION:4}/train/*`. A version is never changed 
 somebody did. Which span an upload belongs to is decided in `placement.py`; how a version appears all at once, in
 `storage.files`. Arrow is imported where rows are read or written only, so that a re-run does without.
 
-A version that was withdrawn (`withdrawal.py`) counts no longer: neither `spans`, `versions`, `latest` and `window` nor
+A version that was withdrawn (`withdrawal.py`) counts no longer: neither `spans`, `versions` and `latest` nor
 what `add` compares with know it, but its number is taken, and it can be got, read and verified by that.
 """
 
@@ -104,22 +104,17 @@ class SpanStore:
     def latest(self, span: int | None = None) -> SpanVersion:
         """Return the highest version of a span, or of the highest span; a DataError if there is none."""
         if span is None:
-            return self.window(0)[0]
+            numbers = self.spans()
+            if not numbers:
+                fix = "ingest data first: `bike-pipeline data ingest FILE`"
+                raise DataError("the span store is empty", where=self.uri, fix=fix)
+            span = numbers[-1]
         versions = self.versions(span)
         if not versions:
             raise DataError(
                 f"there is no span {span}", where=self.uri, fix="`bike-pipeline data list` shows what is there"
             )
         return self.get(span, versions[-1])
-
-    def window(self, history_spans: int) -> list[SpanVersion]:
-        """Return what a run reads now: the newest span and `history_spans` before it, oldest first, newest versions."""
-        numbers = self.spans()
-        if not numbers:
-            raise DataError(
-                "the span store is empty", where=self.uri, fix="ingest data first: `bike-pipeline data ingest FILE`"
-            )
-        return [self.latest(number) for number in numbers[-1 - history_spans :]]
 
     def get(self, span: int, version: int) -> SpanVersion:
         """Return a version; a DataError if it does not exist or its manifest was changed."""

@@ -42,10 +42,12 @@ def inputs_of(settings: Settings, package: Path = PACKAGE_ROOT) -> dict[str, str
     the "window" (the spans, versions and content hashes that ExampleGen would read, and their files hold).
     """
     from bike_pipeline.data.spans import SpanStore
+    from bike_pipeline.data.window import choose
 
     try:
         store = SpanStore(settings.store_uri)
-        window = store.window(settings.data.history_spans)
+        # Where the window begins follows from the settings and the newest version.
+        window, _ = choose(store, settings.data.window.spans, settings.data.window.days)
         for entry in window:
             store.check_files(entry.span, entry.version)
         return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -27,6 +27,19 @@ GateKind = Literal[
 Factor = Annotated[float, Field(gt=1.0, lt=1e6)]
 
 
+class WindowSettings(Section):
+    """Which rows a run reads.
+
+    Attributes:
+        spans: of so many spans, the newest of which gives the eval split; null for all.
+        days: of so many days up to the last one of the newest span, whole spans or not, a century at most; null for all.
+            The eval split is never cut.
+    """
+
+    spans: Count | None
+    days: Annotated[int, Field(ge=1, le=36_500)] | None
+
+
 class DataSettings(Section):
     """Where rows come from and how they are cut.
 
@@ -35,7 +48,6 @@ class DataSettings(Section):
         format: what new versions of spans are stored as; versions of either format stand side by side.
         eval_fraction: share of each span's days, counted from its end, that is the eval split (whole days).
         max_rejected_fraction: largest share of rows that may break the contract before the whole ingest is refused.
-        history_spans: how many spans before the newest one are trained on as well.
         in_memory_rows: up to so many rows a stage computes in its own process; above that, and on an engine of other
             machines always, it runs on Beam.
     """
@@ -44,8 +56,15 @@ class DataSettings(Section):
     format: Literal["csv", "parquet"]
     eval_fraction: Annotated[float, Field(gt=0.0, lt=1.0)]
     max_rejected_fraction: Fraction
-    history_spans: Annotated[int, Field(ge=0)]
+    window: WindowSettings
     in_memory_rows: Count
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former_name(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "history_spans" in values:
+            raise ValueError("history_spans is window.spans now, which counts the newest span, too: write one more")
+        return values
 
 
 class GateLimits(Section):

@@ -216,6 +216,7 @@ def _training_rows(settings: Settings, model_id: int) -> Columns:
 
     from bike_pipeline.data.past_weather import with_optional_inputs
     from bike_pipeline.data.spans import SpanStore
+    from bike_pipeline.data.window import rows_of
     from bike_pipeline.lineage.queries.evidence import window_of
 
     window = window_of(lineage_of(settings).trained_on(model_id))
@@ -224,7 +225,7 @@ def _training_rows(settings: Settings, model_id: int) -> Columns:
             f"there is no record of the data of model {model_id}", fix="train again: `bike-pipeline run --no-cache`"
         )
     store = SpanStore(settings.store_uri)
-    table = with_optional_inputs(pa.concat_tables(store.read(int(e["span"]), int(e["version"])) for e in window))
+    table = with_optional_inputs(pa.concat_tables(rows_of(store, entry) for entry in window))
     columns: dict[str, Array] = {f.name: table.column(f.name).to_numpy() for f in features.MODEL_INPUTS}
     return columns
 

@@ -238,6 +238,7 @@ def _rows(settings: Settings, lineage: Lineage, model_id: int) -> tuple[dict[str
     from bike_pipeline import features
     from bike_pipeline.data.past_weather import with_optional_inputs
     from bike_pipeline.data.spans import SpanStore
+    from bike_pipeline.data.window import rows_of
     from bike_pipeline.exporting.export_run import EVALUATED_COLUMNS
     from bike_pipeline.lineage.queries.evidence import window_of
 
@@ -251,7 +252,7 @@ def _rows(settings: Settings, lineage: Lineage, model_id: int) -> tuple[dict[str
     known = [store.read(entry["span"], entry["version"]) for entry in reversed(window)]
 
     def columns(split: Any, names: Any) -> dict[str, Any]:
-        table = with_optional_inputs(store.read(window[-1]["span"], window[-1]["version"], (split,)), *known)
+        table = with_optional_inputs(rows_of(store, window[-1], (split,)), *known)
         return {name: table.column(name).to_numpy().astype(kinds[features.BY_NAME[name].kind]) for name in names}
 
     return columns("train", [f.name for f in features.MODEL_INPUTS]), columns("eval", EVALUATED_COLUMNS)

@@ -97,13 +97,14 @@ def suggest_labels(
 
     from bike_pipeline import extras
     from bike_pipeline.data.rows import hours_of
+    from bike_pipeline.data.window import choose, entries, rows_of
 
     extras.require("labeling", "suggesting hours to label")
     if count < 1:
         raise ConfigurationError("no hour is asked for", where="count", fix="ask for one at least")
     store = span_store(settings)
-    window = store.window(settings.data.history_spans)
-    spans = [store.read(found.span, found.version, ("train",)) for found in window]
+    window, begin = choose(store, settings.data.window.spans, settings.data.window.days)
+    spans = [rows_of(store, entry, ("train",)) for entry in entries(store, window, begin)]
     records: Sequence[Record]
     if source is None:
         where, records = window[-1].uri, spans.pop().drop_columns(list(features.LABELS)).to_pylist()
@@ -111,7 +112,7 @@ def suggest_labels(
             raise DataError(
                 "a run reads no span before the newest one, so there is nothing to learn from",
                 where=store.uri,
-                fix="name a file with the hours to choose from, ingest an earlier span, or raise data.history_spans",
+                fix="name a file with the hours to choose from, ingest an earlier span, or let data.window hold more",
             )
     else:
         where, records = str(source), _read(Path(source))

@@ -44,14 +44,14 @@ def store_uri(tmp_path_factory: pytest.TempPathFactory, month_file: Callable[...
     return uri
 
 
-def drive(uri: str, history_spans: int) -> Any:
+def drive(uri: str, spans: int, days: int = 0) -> Any:
     """Let the ExampleGen driver resolve; return its exec properties (plain) and its output artifact."""
     from tfx.types import standard_artifacts
 
     from bike_pipeline.components.example_gen import SpanDriver
 
     artifact = standard_artifacts.Examples()
-    properties = {"input_base": uri, "history_spans": history_spans, "in_memory_rows": 10**6}
+    properties = {"input_base": uri, "window_spans": spans, "window_days": days, "in_memory_rows": 10**6}
     information = SimpleNamespace(exec_properties=properties, output_dict={"examples": [artifact]})
     output = SpanDriver(None).run(information)  # type: ignore[arg-type]
     resolved = {k: getattr(v, v.WhichOneof("value")) for k, v in output.exec_properties.items()}
@@ -67,11 +67,11 @@ def on_beam() -> Any:
     return BaseBeamExecutor.Context(make_beam_pipeline_fn=lambda: beam.Pipeline(argv=flags))
 
 
-def generate(uri: str, folder: Path, history_spans: int = 1, **properties: Any) -> Any:
+def generate(uri: str, folder: Path, spans: int = 2, days: int = 0, **properties: Any) -> Any:
     """Run ExampleGen's driver and executor, with changed properties or not; return the Examples artifact."""
     from bike_pipeline.components.example_gen import SpanExampleGenExecutor
 
-    driven = drive(uri, history_spans)
+    driven = drive(uri, spans, days)
     driven.artifact.uri = str(folder)
     executor = SpanExampleGenExecutor(on_beam())
     executor.Do({}, {"examples": [driven.artifact]}, {**driven.properties, **properties})

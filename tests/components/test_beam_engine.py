@@ -37,7 +37,7 @@ def test_a_remote_engine_is_asked_although_the_rows_are_few(store_uri: str, tmp_
         def run_pipeline(self, pipeline: object, options: object) -> None:
             raise ConnectionError("asked")
 
-    driven = drive(store_uri, 0)
+    driven = drive(store_uri, 1)
     driven.artifact.uri = str(tmp_path)
     context = BaseBeamExecutor.Context(make_beam_pipeline_fn=lambda: beam.Pipeline(runner=ElsewhereRunner()))
     with pytest.raises(ConnectionError, match="asked"):

@@ -54,7 +54,7 @@ def test_eval_days_without_a_rental_are_not_blessed_and_go_on_record(
     nothing = {"casual": "0", "registered": "0", "cnt": "0"}
     upload = month_file("2012-03", lambda row: {**row, **nothing} if row["dteday"] >= "2012-03-25" else row)
     ingest(load_settings(assignments=(f"data.store={uri}",)), str(upload))
-    world.inputs["examples"] = [generate(uri, tmp_path / "examples", history_spans=0)]
+    world.inputs["examples"] = [generate(uri, tmp_path / "examples", spans=1)]
     evaluated = world.evaluate("zero", lookup("none"))
     assert not blessed(evaluated)
     failed = {d["metric"] for d in evaluated.report["decisions"] if d["binding"] and not d["passed"]}

@@ -83,14 +83,14 @@ def test_recorded_identity(examples: Any) -> None:
     assert [(entry["span"], entry["version"]) for entry in window] == [(1, 1), (2, 1)]
 
 
-@pytest.mark.parametrize(("history", "spans"), [(0, [2]), (1, [1, 2]), (9, [1, 2])])
-def test_history_window(store_uri: str, history: int, spans: list[int]) -> None:
-    driven = drive(store_uri, history)
+@pytest.mark.parametrize(("number", "spans"), [(1, [2]), (2, [1, 2]), (9, [1, 2]), (0, [1, 2])])
+def test_window_of_spans(store_uri: str, number: int, spans: list[int]) -> None:
+    driven = drive(store_uri, number)
     assert [entry["span"] for entry in json.loads(driven.properties["window"])] == spans
 
 
 def test_without_history_the_split_is_empty(store_uri: str, tmp_path: Path) -> None:
-    assert parsed(generate(store_uri, tmp_path / "1", history_spans=0), "history") == []
+    assert parsed(generate(store_uri, tmp_path / "1", spans=1), "history") == []
 
 
 def test_newest_is_numeric_not_lexical(month_file: Callable[..., Path], tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_newest_is_numeric_not_lexical(month_file: Callable[..., Path], tmp_path
     settings = load_settings(assignments=(f"data.store={tmp_path / 'spans'}",))
     ingest(settings, str(month_file("2011-02")), span=9)
     ingest(settings, str(month_file("2011-04")), span=10)
-    assert drive(str(tmp_path / "spans"), 0).properties["span"] == 10
+    assert drive(str(tmp_path / "spans"), 1).properties["span"] == 10
 
 
 def test_a_correction_changes_the_fingerprint(store_uri: str, month_file: Callable[..., Path], tmp_path: Path) -> None:
@@ -109,11 +109,11 @@ def test_a_correction_changes_the_fingerprint(store_uri: str, month_file: Callab
 
     copy = tmp_path / "spans"
     shutil.copytree(store_uri, copy)
-    before = drive(str(copy), 1).properties
-    assert drive(str(copy), 1).properties == before
+    before = drive(str(copy), 2).properties
+    assert drive(str(copy), 2).properties == before
     corrected = month_file("2012-03", lambda row: {**row, "windspeed": "0.5"})
     ingest(load_settings(assignments=(f"data.store={copy}",)), str(corrected))
-    after = drive(str(copy), 1).properties
+    after = drive(str(copy), 2).properties
     assert (after["span"], after["version"]) == (2, 2)
     assert after["input_fingerprint"] != before["input_fingerprint"]
 
@@ -124,11 +124,11 @@ def test_an_older_span_is_part_of_the_identity(store_uri: str, month_file: Calla
 
     copy = tmp_path / "spans"
     shutil.copytree(store_uri, copy)
-    before = drive(str(copy), 1).properties
+    before = drive(str(copy), 2).properties
     corrected = month_file("2011-03", lambda row: {**row, "windspeed": "0.5"})
     ingest(load_settings(assignments=(f"data.store={copy}",)), str(corrected))
-    assert drive(str(copy), 1).properties["window"] != before["window"]
-    assert drive(str(copy), 0).properties["window"] == drive(store_uri, 0).properties["window"]
+    assert drive(str(copy), 2).properties["window"] != before["window"]
+    assert drive(str(copy), 1).properties["window"] == drive(store_uri, 1).properties["window"]
 
 
 @pytest.mark.parametrize("in_memory_rows", [1, 10**6])
@@ -143,7 +143,7 @@ def test_a_changed_file_is_refused(store_uri: str, tmp_path: Path, in_memory_row
 
 def test_an_empty_store_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="data ingest"):
-        drive(str(tmp_path), 1)
+        drive(str(tmp_path), 2)
 
 
 def test_a_large_split_is_several_files_in_the_store_and_in_the_examples(
@@ -178,7 +178,7 @@ def test_on_beam_the_same_files_with_the_same_rows(store_uri: str, tmp_path: Pat
 
 
 def test_on_beam_without_history_the_split_is_empty(store_uri: str, tmp_path: Path) -> None:
-    by_beam = generate(store_uri, tmp_path / "1", history_spans=0, in_memory_rows=1)
+    by_beam = generate(store_uri, tmp_path / "1", spans=1, in_memory_rows=1)
     assert parsed(by_beam, "history") == []
     assert len(parsed(by_beam, "train")) > 500
 
@@ -258,7 +258,7 @@ def test_same_examples_as_the_stock_component(store_uri: str, tmp_path: Path, ex
 def test_rows_that_the_manifest_does_not_promise_are_refused(
     store_uri: str, tmp_path: Path, in_memory_rows: int
 ) -> None:
-    window = json.loads(drive(store_uri, 0).properties["window"])
+    window = json.loads(drive(store_uri, 1).properties["window"])
     window[-1]["rows"]["eval"] += 1
     with pytest.raises(DataError, match=r"split 'eval' holds \d+ rows, its manifests say \d+.*data verify"):
         generate(store_uri, tmp_path / "1", 0, window=json.dumps(window), in_memory_rows=in_memory_rows)
@@ -327,3 +327,39 @@ def test_statistics_of_other_rows_than_were_written_blame_no_source(examples: An
     with pytest.raises(StageError, match="rows of split 'train' where ExampleGen wrote") as refused:
         statistics_of(copied, schema, tmp_path / "statistics")
     assert "not of the source" in refused.value.fix
+
+
+@pytest.mark.parametrize("in_memory_rows", [1, 10**6])
+def test_a_window_of_days_leaves_earlier_rows_out_and_says_so(
+    store_uri: str, tmp_path: Path, examples: Any, in_memory_rows: int
+) -> None:
+    # The last day is 31 March 2012; from 29 March 2011 on those are 369.
+    made = generate(store_uri, tmp_path / "1", spans=0, days=369, in_memory_rows=in_memory_rows)
+    for split in ("train", "eval"):
+        assert parsed(made, split) == parsed(examples, split)
+    history = [values(example) for example in parsed(made, "history")]
+    # What the rows before the window tell of the weather stays.
+    assert history == [values(e) for e in parsed(examples, "history") if values(e)["dteday"] >= b"2011-03-29"]
+    assert len(history) == json.loads(made.get_string_custom_property("rows_by_split"))["history"] == 72
+    window = json.loads(made.get_string_custom_property("window"))
+    assert [entry.get("from") for entry in window] == ["2011-03-29T00:00:00", None]
+    assert set(json.loads(made.get_string_custom_property("manifests"))) == {"1/1", "2/1"}
+
+
+def test_a_stored_file_before_the_window_makes_a_shard_without_rows(
+    month_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bike_pipeline.data.ingest import ingest
+    from bike_pipeline.modeling import rows
+    from bike_pipeline.settings import load_settings
+
+    monkeypatch.setattr("bike_pipeline.data.rows.ROWS_PER_FILE", 200)
+    uri = str(tmp_path / "spans")
+    ingest(load_settings(assignments=(f"data.store={uri}",)), str(month_file("2012-03")))
+    # Six days are the eval split; three files of the train split are before the window.
+    made = generate(uri, tmp_path / "1", spans=0, days=8, in_memory_rows=10**6)
+    assert json.loads(made.get_string_custom_property("rows_by_split"))["train"] == 48
+    assert len(parsed(made, "train")) == 48
+    files = rows.readable_files(f"{made.uri}/Split-train")
+    assert len(files) > 2
+    assert sum(batch.num_rows for path in files for batch in rows.record_batches(path, 100)) == 48

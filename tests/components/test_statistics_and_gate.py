@@ -60,7 +60,7 @@ def test_in_memory_equals_beam(examples: Any, schema: Any, statistics: Any, tmp_
 
 
 def test_an_empty_history_has_no_rows(store_uri: str, schema: Any, tmp_path: Path) -> None:
-    alone = generate(store_uri, tmp_path / "examples", history_spans=0)
+    alone = generate(store_uri, tmp_path / "examples", spans=1)
     statistics = statistics_of(alone, schema, tmp_path / "statistics")
     assert numbers(statistics, "history") == {"rows": 0}
     assert numbers(statistics, "train")["rows"] > 500
@@ -141,7 +141,7 @@ def test_too_few_rows(statistics: Any, schema: Any, tmp_path: Path) -> None:
 
 
 def test_first_span_has_nothing_to_drift_from(store_uri: str, schema: Any, tmp_path: Path) -> None:
-    alone = generate(store_uri, tmp_path / "examples", history_spans=0)
+    alone = generate(store_uri, tmp_path / "examples", spans=1)
     statistics = statistics_of(alone, schema, tmp_path / "statistics")
     assert content(gate(statistics, schema, tmp_path))["findings"] == []
 

@@ -77,7 +77,7 @@ def test_a_changed_reference_of_the_gates_blesses_nothing(product: Product) -> N
 def test_a_flipped_bit_of_a_parquet_shard_is_not_trained_on(product: Product, runner: str) -> None:
     shard = one(product, "CsvExampleGen/examples/*/columns/Split-train/*.parquet")
     with changed(shard, other_bit(shard)):
-        trained = product.call("run", "--runner", runner, "--set", "training.epochs=1", "--set", "data.history_spans=1")
+        trained = product.call("run", "--runner", runner, "--set", "training.epochs=1", "--set", "data.window.spans=2")
         assert_refused(trained, 16, shard.name, "was changed")
 
 

@@ -69,7 +69,7 @@ class Workspace:
         shutil.copy(ROOT / "configs" / "schema.pbtxt", folder / "schema.pbtxt")
         self.recorder = Recorder(folder / "metadata.sqlite")
         self.definition: dict[str, dict[str, pb.Value]] = {
-            "CsvExampleGen": {"history_spans": pb.Value(int_value=1)},
+            "CsvExampleGen": {"window_spans": pb.Value(int_value=2)},
             "Trainer": {"source_hash": pb.Value(string_value="abc")},
             "BaselineLookup": {"accept_baseline_reset": pb.Value(int_value=0)},
             "Evaluator": {},
@@ -140,7 +140,7 @@ class Workspace:
                 "metric_set": "m",
             }  # type: ignore[dict-item]
         push = self.artifact("PushedModel", name, **pushed)
-        recorder.execution("CsvExampleGen", name, {}, {"examples": examples}, history_spans=1, window="[…]", span=1)
+        recorder.execution("CsvExampleGen", name, {}, {"examples": examples}, window_spans=2, window="[…]", span=1)
         recorder.execution("Trainer", name, {"examples": examples}, {"model": model}, source_hash="abc")
         recorder.execution(
             "BaselineLookup", name, {"model": model}, {"baseline_model": baseline},

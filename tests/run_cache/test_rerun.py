@@ -135,7 +135,7 @@ def test_whatever_differs_goes_the_ordinary_way(workspace: Workspace, name: str)
         "training.epochs=3",
         "seed=7",
         "evaluation.max_mae_to_mean=0.5",
-        "data.history_spans=0",
+        "data.window.spans=1",
         "training.warm_start=true",
     ],
 )

@@ -100,6 +100,7 @@ def spans_of(window: list[dict[str, Any]], store_uri: str) -> list[SpanFiles]:
     found = []
     for number, entry in enumerate(window, 1):
         role = "train, eval" if number == len(window) else "history"
+        role += f", from {entry['from'][:10]} on" if "from" in entry else ""
         content, manifest = str(entry["content_sha256"]), str(entry["manifest_sha256"])
         stored = _stored(entry, store_uri)
         span, version, rows = int(entry["span"]), int(entry["version"]), dict(entry.get("rows", {}))

@@ -31,7 +31,8 @@ _MEANINGS = {
     "span": "the data",
     "version": "the data",
     "input_fingerprint": "the data",
-    "history_spans": "how many spans of history are read",
+    "window_spans": "how many spans are read",
+    "window_days": "how many days are read",
 }
 
 

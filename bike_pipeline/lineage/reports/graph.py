@@ -110,7 +110,8 @@ def _add_spans(graph: Graph, reader: str, examples: pb.Artifact) -> None:
         rows = sum(entry.get("rows", {}).values())
         manifest = entry["manifest_sha256"]
         words = f"manifest sha256 {manifest}" if manifest else "manifest not recorded"
-        detail = f"{rows:,} rows, content {entry['content_sha256'][:16]}…, {words}"
+        since = f" from {entry['from'][:10]} on" if "from" in entry else ""
+        detail = f"{rows:,} rows{since}, content {entry['content_sha256'][:16]}…, {words}"
         graph.nodes[key] = Node(key, "span", f"span {entry['span']} version {entry['version']}", detail)
         graph.edges.append(Edge(key, reader, role))
 

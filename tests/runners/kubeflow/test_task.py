@@ -99,7 +99,8 @@ def call(tmp_path, node="CsvExampleGen"):
         "inputs": {
             "parameterValues": {
                 "input_base": str(tmp_path / "spans"),
-                "history_spans": 1.0,
+                "window_spans": 2.0,
+                "window_days": 0.0,
                 "in_memory_rows": 1000.0,
                 "source_hash": "0",
             }
@@ -119,7 +120,7 @@ def call(tmp_path, node="CsvExampleGen"):
         "driver": "bike_pipeline.components.example_gen.SpanDriver",
         "inputs": {},
         "outputs": {"examples": "tfx.types.standard_artifacts.Examples"},
-        "integers": ["history_spans", "in_memory_rows"],
+        "integers": ["window_spans", "window_days", "in_memory_rows"],
     }
     return [
         "--executor_input",
