@@ -32,8 +32,8 @@ class WindowSettings(Section):
 
     Attributes:
         spans: of so many spans, the newest of which gives the eval split; null for all.
-        days: of so many days up to the last one of the newest span, whole spans or not, a century at most; null for all.
-            The eval split is never cut.
+        days: of so many days up to the last one of the newest span, at most a century; null for all. The eval split is
+            never cut.
     """
 
     spans: Count | None
