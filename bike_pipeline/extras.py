@@ -18,7 +18,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "openvino": ("nncf", "openvino"),
     "torch": ("torch",),
     "energy": ("codecarbon",),
-    "monitoring": ("cloudevents", "evidently", "pyod", "river", "shap"),
+    "monitoring": ("cloudevents", "evidently", "river", "shap", "sklearn"),
     "tracking": ("mlflow", "tensorboard"),
     "object-storage": ("gcsfs", "s3fs"),
     "labeling": ("skactiveml", "sklearn", "threadpoolctl"),
