@@ -148,15 +148,28 @@ def faults_of(columns: Columns, reference: Columns) -> Faults:
     return found
 
 
+def is_out_of_range(feature: features.Feature, values: Array) -> Array:
+    """Return which values the feature cannot have, (rows,); one that a client need not send may be absent."""
+    values = np.asarray(values, np.float64)
+    low, high = (-np.inf if feature.minimum is None else feature.minimum), feature.maximum or np.inf
+    fits = (values >= low) & (values <= high)
+    if feature.kind == "int":
+        fits &= values == np.floor(values)
+    if feature.default is not None:
+        fits |= is_absent(values)
+    found: Array = ~fits
+    return found
+
+
+def is_absent(values: Array) -> Array:
+    """Return which values of an optional input stand for none, (rows,)."""
+    found: Array = np.isnan(values) | (values <= 0.0)
+    return found
+
+
 def _impossible(found: Faults, columns: Columns, _reference: Columns) -> None:
     for feature in features.MODEL_INPUTS:
-        values = np.asarray(columns[feature.name], np.float64)
-        low, high = (-np.inf if feature.minimum is None else feature.minimum), feature.maximum or np.inf
-        wrong = ~((values >= low) & (values <= high))
-        if feature.kind == "int":
-            wrong |= values != np.round(values)
-        if feature.default is not None:
-            wrong &= values != feature.default
+        wrong = is_out_of_range(feature, columns[feature.name])
         found.add(f"{feature.name} out of its range", wrong, {feature.name: np.nan})
 
 
@@ -170,23 +183,26 @@ def _against_the_date(found: Faults, columns: Columns, _reference: Columns) -> N
     found.add("workingday against weekday and holiday", wrong, {"workingday": working})
 
 
-def _runs(columns: Columns, name: str) -> Array:
-    """Return how many hours the value of each row stands, without a change, (rows,)."""
+def unmoved_hours(columns: Columns, name: str) -> npt.NDArray[np.int64]:
+    """Return for how many hours on end the value of each row stands, (rows,).
+
+    An hour whose requests differ ends that, and so does one that nobody asked about.
+    """
     order = np.argsort(columns["hour"], kind="stable")
     values, hours = np.asarray(columns[name])[order], np.asarray(columns["hour"])[order]
-    starts = np.concatenate([[True], values[1:] != values[:-1]])
-    place = np.cumsum(starts) - 1
-    distinct = np.concatenate([[True], hours[1:] != hours[:-1]]) | starts
-    lengths = np.bincount(place, distinct)
-    found: Array = np.empty(len(values))
-    found[order] = lengths[place]
+    moved = np.ones(len(hours), bool)
+    moved[1:] = (values[1:] != values[:-1]) | (np.diff(hours) > 1)
+    run = np.cumsum(moved) - 1
+    moved[1:] |= np.diff(hours) > 0
+    found = np.zeros(len(hours), np.int64)
+    found[order] = np.bincount(run, moved).astype(np.int64)[run]
     return found
 
 
 def _still(found: Faults, columns: Columns, reference: Columns) -> None:
     for name in WEATHER:
-        longest = max(_STILL_HOURS, float(np.quantile(_runs(reference, name), _RARE)))
-        found.add(f"{name} does not move", _runs(columns, name) > longest, {name: np.nan})
+        longest = max(_STILL_HOURS, float(np.quantile(unmoved_hours(reference, name), _RARE)))
+        found.add(f"{name} does not move", unmoved_hours(columns, name) > longest, {name: np.nan})
 
 
 class _Weather:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from bike_pipeline.modeling import feedback, holidays
 from bike_pipeline.modeling.label_update import moment
-from bike_pipeline.monitoring.attribution import HOURS_A_DAY, Attribution
+from bike_pipeline.monitoring.attribution import HOURS_A_DAY, INPUTS, Attribution
 from bike_pipeline.monitoring.columns import Columns
 from bike_pipeline.monitoring.verdicts import Verdict
 from bike_pipeline.settings.monitoring import HarmSettings
@@ -167,14 +167,19 @@ def _unknown(found: Attribution, observed: Columns) -> Harm:
     return Harm(nothing, nothing, (), None, reason)
 
 
-def told(verdicts: list[Verdict], harm: Harm, settings: HarmSettings) -> list[Verdict]:
-    """Return verdicts with their harm; a drift without a sign of harm is harmless."""
-    found = []
-    for verdict in verdicts:
-        if verdict.status != "changed" or verdict.meta["kind"] not in (*_DRIFTS, "data fault"):
-            found.append(verdict)
-        elif verdict.meta["kind"] in _DRIFTS and harm.is_none(settings):
-            found.append(verdict.told(status="harmless", harm=harm.plain()))
-        else:
-            found.append(verdict.told(harm=harm.plain()))
-    return found
+def told(verdicts: list[Verdict], found: Attribution, harm: Harm, settings: HarmSettings) -> list[Verdict]:
+    """Return verdicts with their harm, a drift of inputs with its part of it; one without a sign of harm is harmless."""
+    return [_told(verdict, found, harm, settings) for verdict in verdicts]
+
+
+def _told(verdict: Verdict, found: Attribution, harm: Harm, settings: HarmSettings) -> Verdict:
+    kind, costs, is_none = verdict.meta["kind"], harm.plain(), harm.is_none(settings)
+    if verdict.status != "changed" or kind not in (*_DRIFTS, "data fault"):
+        return verdict
+    if kind == "data drift" and found.rows:
+        part = found.parts[INPUTS]
+        beside = f"{harm.amount.rentals_a_day or 0.0:+,.0f} beside what is usual at such inputs"
+        reason = f"what other inputs have of {found.whole:+,.0f} rentals a day, the change of error; {beside}"
+        costs = {**asdict(Amount(part)), "reason": reason}
+        is_none |= part <= settings.tolerated_share * found.expected
+    return verdict.told(harm=costs, **({"status": "harmless"} if is_none and kind in _DRIFTS else {}))

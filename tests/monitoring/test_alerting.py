@@ -55,9 +55,9 @@ class Watched:
         return get(self.prometheus, "/api/v1/query", query=expression)["data"]["result"]
 
     def alerts(self):
-        """Return what Alertmanager knows, by name: active, or suppressed."""
+        """Return what Alertmanager knows, by name and subject: active, or suppressed."""
         found = get(self.alertmanager, "/api/v2/alerts")
-        return {alert["labels"]["alertname"]: alert["status"]["state"] for alert in found}
+        return {(a["labels"]["alertname"], a["labels"].get("subject")): a["status"]["state"] for a in found}
 
 
 @pytest.fixture(scope="module")
@@ -106,11 +106,14 @@ def test_concept_drift_reaches_the_webhook_and_data_at_fault_hold_it_back(watche
     wait_for(lambda: watched.ask("bike:request_latency_seconds:p99_5m > 0"), "latency")
 
     # Data at fault look like drift; nobody shall train on them.
-    watched.tell(DRIFT, measured("data fault", "temp", "unit"))
-    wait_for(lambda: watched.alerts().get("DataFault") == "active", "alert on the data")
+    moved = [measured("data drift", name, "population_stability") for name in ("temp", "hum")]
+    watched.tell(DRIFT, *moved, measured("data fault", "temp", "unit"))
+    wait_for(lambda: watched.alerts().get(("DataFault", "temp")) == "active", "alert on the data")
     # As the rule on a file that nobody writes any more asks.
     assert watched.ask('node_textfile_mtime_seconds{file=~".*bike_monitor.prom"}')
-    wait_for(lambda: watched.alerts().get("ConceptDrift") == "suppressed", "drift that is held back")
+    wait_for(lambda: watched.alerts().get(("ConceptDrift", "answers")) == "suppressed", "drift that is held back")
+    wait_for(lambda: watched.alerts().get(("DataDrift", "temp")) == "suppressed", "drift of the input at fault")
+    wait_for(lambda: watched.alerts().get(("DataDrift", "hum")) == "active", "drift of another input")
     assert watched.receiver.taken == []
 
     watched.tell(DRIFT)

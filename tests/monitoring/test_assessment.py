@@ -48,10 +48,32 @@ def assessed(watched, rows, kind="data drift", before=range(8, 20)):
 
 
 def test_a_drift_without_harm_is_harmless(watched):
-    found, verdict = assessed(watched, watched.weeks(*SUMMER))
+    found, verdict = assessed(watched, watched.weeks(*SUMMER), "concept drift")
     assert verdict.status == "harmless"
     assert verdict.data["harm"]["low"] < 0 < verdict.data["harm"]["high"]
     assert found.remedies[0].remedy == "nothing"
+
+
+def test_inputs_that_moved_are_told_with_their_own_part_and_not_with_what_the_level_costs(watched):
+    rows = watched.weeks(*SUMMER)
+    rows["label"] *= 1.6
+    found, verdict = assessed(watched, rows, before=range(18, 20))
+    harm = verdict.data["harm"]
+    assert harm["rentals_a_day"] == found.attribution.parts["inputs moved"]
+    assert harm["rentals_a_day"] < 0.1 * found.harm.amount.rentals_a_day
+    assert verdict.status == "harmless"
+    assert assessed(watched, rows, "concept drift")[1].status == "changed"
+
+
+def test_an_error_that_is_usual_at_such_inputs_is_told_and_no_harm(watched):
+    rows = watched.weeks(*SUMMER)
+    rush = np.isin(rows["hr"], (8, 17, 18))
+    found, verdict = assessed(watched, {name: values[rush] for name, values in rows.items()})
+    assert found.attribution.cause == "inputs moved"
+    assert verdict.data["harm"]["rentals_a_day"] > SETTINGS.tolerated_share * found.attribution.expected
+    assert verdict.status == "harmless"
+    more = found.harm.amount.rentals_a_day
+    assert f"{more:+,.0f} beside what is usual at such inputs" in verdict.data["harm"]["reason"]
 
 
 @pytest.mark.parametrize("kind", ["data fault", "model", "operation"])

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from bike_pipeline import features
 from bike_pipeline.monitoring.columns import Array, Columns, Window, physical, rows_in, unit_of
 from bike_pipeline.monitoring.detectors.outliers import range_reason
+from bike_pipeline.monitoring.faults import is_absent, is_out_of_range, unmoved_hours
 from bike_pipeline.monitoring.reference import Compared, Reference
 from bike_pipeline.monitoring.verdicts import Measurement
 from bike_pipeline.settings.monitoring import DetectorSettings
@@ -51,7 +52,7 @@ def measure(
 ) -> list[Measurement]:
     """Return the share of rows of each window that have each kind of fault."""
     found = []
-    longest = {name: int(runs_of(reference.columns, name)[0].max(initial=0)) for name in features.PHYSICAL}
+    longest = {name: int(unmoved_hours(reference.columns, name).max(initial=0)) for name in features.PHYSICAL}
     for window in windows:
         now, compared = rows_in(observed, window), reference.of(window)
         rows = len(now["hour"])
@@ -76,30 +77,11 @@ def measure(
 def out_of_range(now: Columns) -> Iterator[Fault]:
     """Yield the rows whose value none may be: beyond its range, a category that there is not, no number."""
     for feature in features.MODEL_INPUTS:
-        values = np.asarray(now[feature.name], np.float64)
-        faulty = is_out_of_range(feature, values)
-        reason = ""
+        faulty, reason = is_out_of_range(feature, now[feature.name]), ""
         if faulty.any():
-            worst = values[faulty][len(values[faulty]) // 2]
-            reason = f"{faulty.mean():.1%} of rows: {range_reason(feature.name, float(worst))}"
+            worst = float(np.asarray(now[feature.name])[faulty][faulty.sum() // 2])
+            reason = f"{faulty.mean():.1%} of rows: {range_reason(feature.name, worst)}"
         yield Fault("range", feature.name, faulty, reason)
-
-
-def is_out_of_range(feature: features.Feature, values: Array) -> npt.NDArray[np.bool_]:
-    """Return which values the feature cannot have, (rows,); one that a client need not send may be absent."""
-    low = -np.inf if feature.minimum is None else feature.minimum
-    high = np.inf if feature.maximum is None else feature.maximum
-    fits = (values >= low) & (values <= high)
-    if feature.kind == "int":
-        fits &= values == np.floor(values)
-    if feature.default is not None:
-        fits |= is_absent(values)
-    return np.asarray(~fits)
-
-
-def is_absent(values: Array) -> npt.NDArray[np.bool_]:
-    """Return which values of an optional input stand for none, (rows,)."""
-    return np.asarray(np.isnan(values) | (values <= 0.0))
 
 
 def _absent(columns: Columns, name: str) -> npt.NDArray[np.bool_]:
@@ -174,30 +156,15 @@ def unrelated(now: Columns, compared: Compared) -> Iterator[Fault]:
     yield Fault("relation", "temp", faulty, reason)
 
 
-def runs_of(columns: Columns, name: str) -> tuple[npt.NDArray[np.int64], Array, Array]:
-    """Return lengths of the runs of hours with one and the same value, each run's first place and hours, rising.
-
-    An hour whose requests differ ends a run, and so does one that nobody asked about.
-    """
-    hours, place = np.unique(columns["hour"], return_inverse=True)
-    values = np.asarray(columns[name], np.float64)
-    low, high = np.full(len(hours), np.inf), np.full(len(hours), -np.inf)
-    np.minimum.at(low, place, values)
-    np.maximum.at(high, place, values)
-    goes_on = (np.diff(hours) == 1) & (low[1:] == low[:-1]) & (high[1:] == low[1:]) & (high[:-1] == low[:-1])
-    starts = np.flatnonzero(np.concatenate([[True], ~goes_on])) if len(hours) else np.zeros(0, np.int64)
-    return np.diff(np.append(starts, len(hours))), starts, hours
-
-
 def stuck(now: Columns, longest: Mapping[str, int]) -> Iterator[Fault]:
     """Yield the rows of hours in which a sensor says the same for longer than it ever did in the spans."""
     for name, most in longest.items():
-        lengths, starts, hours = runs_of(now, name)
-        faulty = np.zeros(len(now["hour"]), bool)
-        reason = ""
-        for length, start in zip(lengths, starts, strict=True):
-            if length > max(most, FEWEST_STUCK_HOURS):
-                faulty |= np.isin(now["hour"], hours[start : start + length])
-                value = physical(name, now[name])[faulty][0]
-                reason = f"{name} says {value:.1f} {unit_of(name)} for {length} hours; {most} were the most"
-        yield Fault("stuck", name, faulty if most else None, reason or ("" if most else "the spans have no rows"))
+        if not most:
+            yield Fault("stuck", name, None, "the spans have no rows")
+            continue
+        hours, reason = unmoved_hours(now, name), ""
+        faulty = hours > max(most, FEWEST_STUCK_HOURS)
+        if faulty.any():
+            value = physical(name, now[name])[hours.argmax()]
+            reason = f"{name} says {value:.1f} {unit_of(name)} for {hours.max()} hours; {most} were the most"
+        yield Fault("stuck", name, faulty, reason)
