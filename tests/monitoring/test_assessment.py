@@ -56,7 +56,7 @@ def test_a_drift_without_harm_is_harmless(watched):
 
 def test_inputs_that_moved_are_told_with_their_own_part_and_not_with_what_the_level_costs(watched):
     rows = watched.weeks(*SUMMER)
-    rows["label"] *= 1.6
+    rows["label"] *= 1.3
     found, verdict = assessed(watched, rows, before=range(18, 20))
     harm = verdict.data["harm"]
     assert harm["rentals_a_day"] == found.attribution.parts["inputs moved"]
