@@ -168,7 +168,7 @@ def _unknown(found: Attribution, observed: Columns) -> Harm:
 
 
 def told(verdicts: list[Verdict], found: Attribution, harm: Harm, settings: HarmSettings) -> list[Verdict]:
-    """Return verdicts with their harm, a drift of inputs with its part of it; one without a sign of harm is harmless."""
+    """Return verdicts with their harm, a drift of inputs with its part; a drift without a sign of harm is harmless."""
     return [_told(verdict, found, harm, settings) for verdict in verdicts]
 
 
