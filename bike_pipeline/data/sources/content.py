@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import re
 import zlib
 from collections.abc import Iterable, Mapping
@@ -22,6 +23,9 @@ from bike_pipeline.errors import DataError
 PARQUET = b"PAR1"
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
 _MOST_NAMED = 3
+# The rows of the data set unpack to 4.5 times their size.
+_MOST_TIMES = 200
+_BLOCK = 1 << 20
 
 
 def read_content(content: bytes, name: str) -> SourceRows:
@@ -77,7 +81,7 @@ def decompressed(content: bytes, name: str) -> bytes:
         raise DataError("it is a zip archive, not CSV text", where=name, fix="unpack it first")
     if content.startswith(b"\x1f\x8b"):
         try:
-            content = gzip.decompress(content)
+            content = _unpacked(content, name)
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(
                 f"the gzip file is damaged or cut short ({error})", where=name, fix="copy it again"
@@ -85,6 +89,22 @@ def decompressed(content: bytes, name: str) -> bytes:
     elif name.lower().endswith(".gz") and content:
         raise DataError("it is called .gz and is not gzip", where=name, fix="copy it again or rename it")
     return content
+
+
+def _unpacked(content: bytes, name: str) -> bytes:
+    """Return what a gzip file holds, which is never held where it is much larger than rows of text come to."""
+    packed, parts, size = io.BytesIO(content), [], 0
+    with gzip.GzipFile(fileobj=packed) as file:
+        while block := file.read(_BLOCK):
+            size += len(block)
+            if size > _MOST_TIMES * packed.tell() + _BLOCK:
+                raise DataError(
+                    f"it unpacks to more than {_MOST_TIMES} times its size, as no rows do",
+                    where=name,
+                    fix="send it unpacked",
+                )
+            parts.append(block)
+    return b"".join(parts)
 
 
 def text_of(content: bytes, name: str) -> str:

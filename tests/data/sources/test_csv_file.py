@@ -38,6 +38,7 @@ HEADER = GOOD.split(b"\n", 1)[0]
         (b"PK\x03\x04" + bytes(50), "a zip archive"),
         (b"PAR1" + bytes(50), "not a whole Parquet file"),
         (gzip.compress(GOOD)[:-40], "gzip file is damaged or cut short"),
+        (gzip.compress(GOOD + bytes(50_000_000)), "more than 200 times its size"),
         (gzip.compress(GOOD)[:50] + b"garbage" + gzip.compress(GOOD)[57:], "gzip file is damaged or cut short"),
         (gzip.compress(b"", mtime=0), "it is empty"),
         (GOOD.replace(b"2011-01-01", b'"2011-01-01', 1), "never closed"),
