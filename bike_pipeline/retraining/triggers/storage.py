@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from bike_pipeline.errors import BikePipelineError, DataError
@@ -81,6 +82,9 @@ class Storage:
             if known.state is State.PROMOTED:
                 # It was learnt; nobody would remove the copy.
                 self._uploads.drop(event)
+            else:
+                # The same bytes at the place that its event names, where they may have been dropped.
+                Path(event.upload).replace(known.event.upload)
         return event, known
 
     def marks(self, source: str) -> dict[str, str]:
@@ -124,10 +128,13 @@ class _Watched:
             self.looked = time.monotonic()
             return self._list(self._marks)
         except BikePipelineError as error:
+            # What was copied and is not told of is read again.
+            self._taken = {}
             return Look(notes=(Note(source, f"cannot look: {error.what}"),))
 
     def _list(self, marks: dict[str, str]) -> Look:
-        source, events, notes, present, passed = self.place.source, list[Event](), list[Note](), set[str](), 0
+        source, notes, present, passed = self.place.source, list[Note](), set[str](), 0
+        events: dict[str, Event] = {}
         # The older first, so that corrections come behind what they correct.
         for entry in sorted(self.place.entries(), key=lambda one: (one.at, one.name)):
             key = entry.key
@@ -142,15 +149,18 @@ class _Watched:
                     why_not = error.what
                 else:
                     self._taken[key] = entry.mark
-                    events.append(event)
-                    why_not = _same(event, known)
+                    first = events.setdefault(event.identity, event) if known is None else known.event
+                    if first is not event:
+                        state = f", which is {known.state}" if known else ""
+                        why_not = f"its content is that of event {event.identity[:_SHORT]} ({first.name}){state}"
+                    events[event.identity] = first
             passed += bool(why_not)
             if passed <= _MOST_NOTES:
                 # An empty one takes back what was said of the file before.
                 notes.append(Note(source, why_not, entry.shown))
         self._remember({}, marks.keys() - present)
         told = f"{len(present)} names, {len(events)} of them new, {passed} passed over"
-        return Look(tuple(events), (*notes, Note(source, told)))
+        return Look(tuple(events.values()), (*notes, Note(source, told)))
 
     def _remember(self, taken: dict[str, str], gone: set[str] | None = None) -> None:
         if not taken and not gone:
@@ -161,10 +171,3 @@ class _Watched:
         for key in gone or ():
             del self._marks[key]
         self._taken = {}
-
-
-def _same(event: Event, known: RecordedEvent | None) -> str:
-    """Return what is said of a file whose content is known; "" of any other."""
-    if known is None:
-        return ""
-    return f"its content is that of event {event.identity[:_SHORT]} ({known.event.name}), which is {known.state}"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bike_pipeline.errors import StorageError
 from bike_pipeline.retraining import ledger_tables as tables
 from bike_pipeline.retraining.events import State
 from bike_pipeline.retraining.triggers.storage import RepositoryData, Storage
@@ -77,6 +78,25 @@ def test_what_was_learnt_leaves_no_copy_when_it_comes_again(trigger, folder, mak
     written(folder, "again.csv")
     (event,) = trigger.look().events
     assert not Path(event.upload).exists()
+
+
+def test_a_disk_that_is_full_half_way_loses_nothing(trigger, folder, monkeypatch):
+    written(folder, "a.csv", "a", at=1000)
+    written(folder, "b.csv", "b", at=2000)
+    real, full = trigger.take, StorageError("cannot write it: no space left on device")
+
+    def take(place, entry):
+        if entry.name == "b.csv":
+            raise full
+        return real(place, entry)
+
+    monkeypatch.setattr(trigger, "take", take)
+    for _ in range(2):
+        look = trigger.look()
+        assert look.events == ()
+        assert "no space left" in look.notes[0].text
+    monkeypatch.setattr(trigger, "take", real)
+    assert names(trigger.look()) == ["a.csv", "b.csv"]
 
 
 @pytest.mark.parametrize("recorded", [False, True])
