@@ -50,6 +50,18 @@ class StorageTriggerSettings(Section):
     most_megabytes: Count = 1024
 
 
+class ScheduleSettings(Section):
+    """When the trigger `schedule` asks for a run.
+
+    Attributes:
+        cron: minute, hour, day, month and weekday as in crontab(5), such as "0 3 * * 1"; empty for never.
+        zone: the IANA time zone that these are of.
+    """
+
+    cron: str = ""
+    zone: str = "UTC"
+
+
 class RetrainingSettings(Section):
     """What `bike-pipeline watch` looks at, and when it runs the pipeline.
 
@@ -64,10 +76,11 @@ class RetrainingSettings(Section):
     """
 
     path: str = ""
-    triggers: tuple[str, ...] = ("code", "repository-data", "storage")
+    triggers: tuple[str, ...] = ("code", "repository-data", "storage", "schedule")
     incoming: str = "data/incoming"
     runner: str = "local"
     poll_seconds: ShortTime = 0.25
     lease_seconds: ShortTime = 30.0
     policy: PolicySettings = PolicySettings()
     storage: StorageTriggerSettings = StorageTriggerSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
