@@ -39,9 +39,11 @@ def data_command() -> None:
 @click.argument("source")
 @click.option("--query", help="The SQL query, if SOURCE is a database.")
 @click.option("--span", type=int, help="The span that the rows are; else their time range decides.")
+@click.option("--map", "mapping", metavar="NAME", help="The mapping of a file of another form, or its path.")
+@click.option("--weather", help="The weather by the hour, if the mapping needs it: a file like SOURCE.")
 @json_option
 @with_settings
-def ingest(source: str, query: str | None, span: int | None, as_json: bool, settings: Settings) -> None:
+def ingest(source: str, as_json: bool, settings: Settings, **options: Any) -> None:
     """Check the rows of SOURCE and store them as a version of a span.
 
     SOURCE is a CSV or Parquet file (plain or gzip), a folder of such files, an http(s) address, a database address
@@ -49,7 +51,7 @@ def ingest(source: str, query: str | None, span: int | None, as_json: bool, sett
     """
     from bike_pipeline.use_cases import data
 
-    answer(_document(data.ingest(settings, source, query, span)), _ingest_view, as_json)
+    answer(_document(data.ingest(settings, source, **options)), _ingest_view, as_json)
 
 
 @data_command.command()

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 from bike_pipeline.data.contract import CheckedRows, check_rows
 from bike_pipeline.data.manifest import IngestResult
+from bike_pipeline.data.mapped_rows import read_mapped
 from bike_pipeline.data.sources.registry import read_source
+from bike_pipeline.data.sources.source_rows import MAP
 from bike_pipeline.data.spans import SpanStore
 from bike_pipeline.errors import DataError
 from bike_pipeline.settings import Settings
@@ -14,7 +16,15 @@ from bike_pipeline.settings import Settings
 _MOST_NAMED = 5
 
 
-def ingest(settings: Settings, source: str, *, query: str | None = None, span: int | None = None) -> IngestResult:
+def ingest(
+    settings: Settings,
+    source: str,
+    *,
+    query: str | None = None,
+    span: int | None = None,
+    mapping: str | None = None,
+    weather: str | None = None,
+) -> IngestResult:
     """Read a source, check its rows, and add what passed to the span store as a new version.
 
     An upload is held in memory as a whole, about 600 bytes a row at its peak; arguments: `use_cases.data.ingest`.
@@ -24,7 +34,16 @@ def ingest(settings: Settings, source: str, *, query: str | None = None, span: i
         StorageError: something cannot be read or written; the store is as it was.
     """
     store = SpanStore(settings.store_uri)
-    rows, origin = read_source(source, query=query)
+    mapping = settings.data.mapping if mapping is None else mapping
+    said: tuple[str, ...] = ()
+    if mapping:
+        if query is not None:
+            raise DataError("a mapping reads files, not databases", where=mapping, fix="name the columns in the query")
+        rows, origin, said = read_mapped(mapping, source, weather)
+    elif weather is not None:
+        raise DataError("weather goes with a mapping", where=weather, fix="name the mapping: --map NAME")
+    else:
+        rows, origin = read_source(source, query=query)
     checked = check_rows(rows)
     share, data = checked.rejected.num_rows / checked.total, settings.data
     if share > data.max_rejected_fraction or not checked.accepted.num_rows:
@@ -33,10 +52,10 @@ def ingest(settings: Settings, source: str, *, query: str | None = None, span: i
             f"{checked.rejected.num_rows:,} of {checked.total:,} rows ({share:.1%}) break the feature contract "
             f"(data.max_rejected_fraction allows {data.max_rejected_fraction:.1%}); {_most_frequent(checked)}",
             where=origin.location,
-            fix=f"see the reasons in {kept}; nothing was ingested",
+            fix=f"see the reasons in {kept}; nothing was ingested{'' if mapping else f'. {MAP}'}",
         )
     added = store.add(checked, origin, eval_fraction=data.eval_fraction, data_format=data.format, span=span)
-    notes = list(added.notes)
+    notes = [*added.notes, *said]
     if rows.ignored:
         ignored = [name.strip() or "one without a name" for name in rows.ignored]
         notes.append(f"columns not in the feature contract were ignored: {', '.join(ignored)}")

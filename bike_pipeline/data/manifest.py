@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from bike_pipeline.errors import DataError
 
-# 2 says in which format the rows are stored; in 1 they are always CSV.
-SCHEMA_VERSION: Final = 2
+# 2 says in which format the rows are stored; in 1 they are always CSV. 3 says by which mapping they were read, and is
+# written where there is one.
+SCHEMA_VERSION: Final = 3
 Split = Literal["train", "eval"]
 DataFormat = Literal["csv", "parquet"]
 SPLITS: tuple[Split, ...] = ("train", "eval")
@@ -37,6 +38,14 @@ class SourceFileRecord(_Record):
     sha256: Sha256
 
 
+class MappingRecord(_Record):
+    """The mapping profile that rows were read by: its name, the SHA-256 of its file, and the files of the weather."""
+
+    name: str
+    sha256: Sha256
+    weather: tuple[SourceFileRecord, ...] = ()
+
+
 class SourceRecord(_Record):
     """Where the rows came from, without any credential.
 
@@ -45,7 +54,8 @@ class SourceRecord(_Record):
         location: path or address without user, password and query string.
         query: the SQL text, for SQL sources.
         files: what was read, in this order; empty for SQL.
-        ignored_columns: columns of the source that the feature contract does not know.
+        ignored_columns: columns of the source that the feature contract, or the mapping, does not know.
+        mapping: what made the contract's columns of it; None if it had them itself.
     """
 
     kind: str
@@ -53,6 +63,7 @@ class SourceRecord(_Record):
     query: str | None = None
     files: tuple[SourceFileRecord, ...] = ()
     ignored_columns: tuple[str, ...] = ()
+    mapping: MappingRecord | None = None
 
 
 class RowCounts(_Record):
@@ -111,7 +122,7 @@ class Manifest(_Record):
         files: every other file of the version, by its path in it.
     """
 
-    schema_version: Literal[1, 2]
+    schema_version: Literal[1, 2, 3]
     format: DataFormat = "csv"
     span: Number
     version: Number
@@ -139,7 +150,11 @@ class Manifest(_Record):
 
 def render_manifest(manifest: Manifest) -> bytes:
     """Return a manifest as JSON text, always the same bytes for the same manifest, in the manifest's own version."""
-    content = manifest.model_dump(mode="json", exclude={"format"} if manifest.schema_version == 1 else None)
+    content = manifest.model_dump(mode="json")
+    if manifest.schema_version == 1:
+        del content["format"]
+    if manifest.schema_version < SCHEMA_VERSION:
+        del content["source"]["mapping"]
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 

@@ -197,7 +197,7 @@ def build_payload(
     if checked.rejected.num_rows:
         payload[QUARANTINE] = quarantine_csv(checked.rejected)
     manifest = Manifest(
-        schema_version=SCHEMA_VERSION,
+        schema_version=SCHEMA_VERSION if source.mapping else 2,
         format=data_format,
         span=span,
         version=version,

@@ -23,12 +23,20 @@ def span_store(settings: Settings) -> SpanStore:
     return SpanStore(settings.store_uri)
 
 
-def ingest(settings: Settings, source: Path | str, query: str | None = None, span: int | None = None) -> IngestResult:
+def ingest(
+    settings: Settings,
+    source: Path | str,
+    query: str | None = None,
+    span: int | None = None,
+    mapping: str | None = None,
+    weather: Path | str | None = None,
+) -> IngestResult:
     """Check the rows of a source, store them as a version of a span, and write that for DVC if the settings say so.
 
     The source is a CSV or Parquet file (plain or gzip), a folder of such files, or an address: http(s), a database
     (sqlite:///rides.db, with an SQL query) or object storage (s3://, gs://, …). Which span the rows are, their time
-    range decides if none is named.
+    range decides if none is named. `mapping` names a profile that says what a file of another form means
+    (docs/data.md), by default that of the settings, "" for none; `weather` is the second source that some need.
 
     Raises:
         DataError: the source cannot be read, too many of its rows break the contract, or they fit into no span.
@@ -36,7 +44,8 @@ def ingest(settings: Settings, source: Path | str, query: str | None = None, spa
     from bike_pipeline.data import ingest as reading
     from bike_pipeline.tracking.hooks import after_ingest
 
-    result = reading.ingest(settings, str(source), query=query, span=span)
+    beside = None if weather is None else str(weather)
+    result = reading.ingest(settings, str(source), query=query, span=span, mapping=mapping, weather=beside)
     note = after_ingest(settings, span_store(settings), result.version.span, result.version.version)
     return replace(result, notes=(*result.notes, note)) if note else result
 

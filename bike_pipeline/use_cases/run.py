@@ -120,7 +120,7 @@ def ingest_demo(settings: Settings, half: Literal["first", "second"]) -> list[In
     ingested = []
     halves = split_demo(settings.workspace_path / "uploads")
     for number, source in enumerate(halves[: 1 if half == "first" else 2], 1):
-        result = ingest(settings, str(source))
+        result = ingest(settings, str(source), mapping="")
         span, version = result.version.span, result.version.version
         note = after_ingest(settings, SpanStore(settings.store_uri), span, version)
         ingested.append(IngestedHalf(number, span, version, result.version.manifest.rows.total, result.created, note))

@@ -162,8 +162,8 @@ def test_what_is_not_there_is_a_clear_error(store):
 
 def test_a_manifest_of_a_newer_release_says_so(store):
     path = Path(add(store).version.uri, "manifest.json")
-    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 3'))
-    with pytest.raises(DataError, match=r"format 3; this release reads up to 2.*Upgrade"):
+    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 4'))
+    with pytest.raises(DataError, match=r"format 4; this release reads up to 3.*Upgrade"):
         store.get(1, 1)
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 import pytest
 
 from bike_pipeline import features
+from tests.data import mapped
 from tests.documented import ROOT, typed
 from tests.end_to_end.conftest import Halves
 
@@ -82,6 +83,8 @@ RUN = (
     "bike-pipeline data ingest rentals.csv --set tracking.dvc.enabled=true",
     'bike-pipeline data withdraw 2 2 --because "the data gate refused it"',
     "bike-pipeline data restore 2 2",
+    "bike-pipeline data ingest train.csv --map kaggle",
+    "bike-pipeline data ingest trips/ --map capital-bikeshare-trips --weather open-meteo.csv",
     'bike-pipeline data ingest sqlite:///rentals.db --query "SELECT * FROM hourly ORDER BY dteday, hr"',
 )
 ASKED = (
@@ -232,6 +235,12 @@ def prepare(folder: Path) -> None:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
+    (folder / "train.csv").write_bytes(mapped.text(mapped.kaggle("2013-03-01", 240)))
+    (folder / "trips").mkdir()
+    begins = [(f"{hour:%Y-%m-%d %H:10:00}", "member") for hour in mapped.hours("2013-04-01", 240)]
+    (folder / "trips" / "2013-04.csv").write_bytes(mapped.text(mapped.new_trips(begins)))
+    weather = mapped.weather("2013-04-01", 240)
+    (folder / "open-meteo.csv").write_bytes(mapped.text(weather, before=mapped.OPEN_METEO))
     with closing(sqlite3.connect(folder / "rentals.db")) as database:
         kinds = {"int": "INTEGER", "float": "REAL", "date": "TEXT"}
         columns = ", ".join(f"{name} {kinds[features.BY_NAME[name].kind]}" for name in rows[0])

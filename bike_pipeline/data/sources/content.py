@@ -7,7 +7,7 @@ import hashlib
 import io
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,8 @@ from bike_pipeline.data.sources.source_rows import SourceRows, check_columns, jo
 from bike_pipeline.errors import DataError
 
 PARQUET = b"PAR1"
+# From a file's content and its name, without credentials, to its rows.
+ReadContent = Callable[[bytes, str], SourceRows]
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
 _MOST_NAMED = 3
 # The rows of the data set unpack to 4.5 times their size.
@@ -150,15 +152,19 @@ def _by_number(name: str) -> list[tuple[int, int | str]]:
 
 
 def read_contents(
-    contents: Iterable[tuple[str, bytes]], kind: str, location: str, skipped: tuple[str, ...] = ()
+    contents: Iterable[tuple[str, bytes]],
+    kind: str,
+    location: str,
+    skipped: tuple[str, ...] = (),
+    read: ReadContent = read_content,
 ) -> tuple[SourceRows, SourceRecord]:
     """Return the rows of several files in the order given, each a name (without credentials) and its content.
 
-    `kind` and `location` are `SourceRecord`'s, `skipped` is what else there is and is not read.
+    `kind` and `location` are `SourceRecord`'s, `skipped` is what else there is and is not read, `read` reads one.
     """
     parts, files = [], []
     for name, content in contents:
-        parts.append(read_content(content, name))
+        parts.append(read(content, name))
         files.append(SourceFileRecord(name=name, size=len(content), sha256=hashlib.sha256(content).hexdigest()))
     rows = join_rows(parts, location)
     source = SourceRecord(kind=kind, location=location, files=tuple(files), ignored_columns=rows.ignored)

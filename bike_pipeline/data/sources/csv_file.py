@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,16 @@ import pyarrow.csv as pc
 from pyarrow import compute
 
 from bike_pipeline import features
-from bike_pipeline.data.sources.source_rows import BrokenLine, SourceRows, check_columns
+from bike_pipeline.data.sources.source_rows import BrokenLine, SourceRows, check_columns, rename_columns
 from bike_pipeline.errors import DataError
 
 _BOM = b"\xef\xbb\xbf"
 
 
-def read_csv(content: bytes, name: str) -> SourceRows:
+def read_csv(content: bytes, name: str, named: Mapping[str, Sequence[str]] | None = None) -> SourceRows:
     """Cut CSV content into rows; a DataError if it has none, or a header that fits no row or not the contract.
+
+    `named` asks for other columns than the contract's: what each may be called, by the name that it is to have.
 
     UTF-8 with or without a byte order mark, comma as separator, LF, CRLF or CR as line end, optional double quotes.
     Blank lines are skipped. A line with another number of fields than the header becomes a `BrokenLine`.
@@ -34,10 +37,13 @@ def read_csv(content: bytes, name: str) -> SourceRows:
     if not content.strip():
         raise DataError("it is empty", where=name, fix="check the export that wrote it")
     names = [cell.strip() for cell in next(csv.reader([first]), [])]
-    ignored = check_columns(names, name)
+    if named is None:
+        ignored = check_columns(names, name)
+    else:
+        names, ignored = rename_columns(names, named, name)
     if not content[len(first.encode()) :].strip():
         raise DataError("it has a header and no rows", where=name, fix="check the export that wrote it")
-    return _cut(content, names, name, ignored)
+    return _cut(content, names, name, ignored, features.COLUMNS if named is None else tuple(named))
 
 
 def check_text(content: bytes, name: str) -> None:
@@ -62,7 +68,7 @@ def _check_quotes(content: bytes, name: str) -> None:
         )
 
 
-def _cut(content: bytes, names: list[str], name: str, ignored: tuple[str, ...]) -> SourceRows:
+def _cut(content: bytes, names: list[str], name: str, ignored: tuple[str, ...], columns: tuple[str, ...]) -> SourceRows:
     broken_rows: list[tuple[int, str, int]] = []
 
     def keep_broken(row: Any) -> str:
@@ -85,7 +91,7 @@ def _cut(content: bytes, names: list[str], name: str, ignored: tuple[str, ...]) 
                 invalid_row_handler=keep_broken,
             ),
             convert_options=pc.ConvertOptions(
-                column_types=dict.fromkeys(features.COLUMNS, pa.string()), include_columns=list(features.COLUMNS)
+                column_types=dict.fromkeys(columns, pa.string()), include_columns=list(columns)
             ),
         )
     except pa.ArrowInvalid as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from bike_pipeline.data.manifest import SourceRecord
-from bike_pipeline.data.sources.content import read_contents, select_files
+from bike_pipeline.data.sources.content import ReadContent, read_content, read_contents, select_files
 from bike_pipeline.data.sources.source_rows import SourceRows
 from bike_pipeline.data.sources.sql_query import read_sql_query
 from bike_pipeline.errors import DataError
@@ -29,8 +29,10 @@ _SQL = re.compile(
 _SECONDS = 60.0
 
 
-def read_source(source: str, *, query: str | None = None) -> tuple[SourceRows, SourceRecord]:
-    """Return the rows of a source, unchecked, and where they came from.
+def read_source(
+    source: str, *, query: str | None = None, read: ReadContent = read_content
+) -> tuple[SourceRows, SourceRecord]:
+    """Return the rows of a source, unchecked, and where they came from; `read` returns those of a file.
 
     A source is a local file or folder, an http(s) address, a SQLAlchemy database address with a SQL query, or any
     address that fsspec reads (s3://, gs://, …).
@@ -45,11 +47,11 @@ def read_source(source: str, *, query: str | None = None) -> tuple[SourceRows, S
     if not source.strip():
         raise DataError("the source is an empty text", where="SOURCE", fix="name a file, folder or address")
     if scheme in ("http", "https"):
-        return read_contents([(location, download(source))], "http", location)
-    return _read_object_storage(source, location) if scheme else _read_local_path(source)
+        return read_contents([(location, download(source))], "http", location, read=read)
+    return _read_object_storage(source, location, read) if scheme else _read_local_path(source, read)
 
 
-def _read_local_path(source: str) -> tuple[SourceRows, SourceRecord]:
+def _read_local_path(source: str, read_one: ReadContent) -> tuple[SourceRows, SourceRecord]:
     """Return the rows of a file, or of every `*.csv`, `*.csv.gz` and `*.parquet` file of a folder."""
 
     def read(file: Path) -> bytes:
@@ -60,15 +62,15 @@ def _read_local_path(source: str) -> tuple[SourceRows, SourceRecord]:
     if not path.is_dir():
         if not path.exists():
             raise DataError("no such file or folder", where=source, fix="check the path")
-        return read_contents([(str(path), read(path))], "file", str(path.absolute()))
+        return read_contents([(str(path), read(path))], "file", str(path.absolute()), read=read_one)
     with one_error("read", path):
         entries = {entry.name: entry.is_dir() for entry in path.iterdir()}
     names, skipped = select_files(entries, source)
     contents = ((name if len(names) > 1 else str(path / name), read(path / name)) for name in names)
-    return read_contents(contents, "folder", str(path.absolute()), skipped)
+    return read_contents(contents, "folder", str(path.absolute()), skipped, read_one)
 
 
-def _read_object_storage(source: str, location: str) -> tuple[SourceRows, SourceRecord]:
+def _read_object_storage(source: str, location: str, read_one: ReadContent) -> tuple[SourceRows, SourceRecord]:
     """Return the rows of a file, or of every `*.csv`, `*.csv.gz` and `*.parquet` file of a folder (a prefix).
 
     It is read through fsspec: s3://, gs://, abfs://, hdfs://, memory://, file:// and more.
@@ -83,7 +85,7 @@ def _read_object_storage(source: str, location: str) -> tuple[SourceRows, Source
     with _one_error(location):
         entries = None if file_system.isfile(path) else file_system.isdir(path) and file_system.ls(path, detail=True)
     if entries is None:
-        return read_contents([(location, read(path))], "object_storage", location)
+        return read_contents([(location, read(path))], "object_storage", location, read=read_one)
     # Some storages keep an empty object that stands for the folder itself.
     found = {name: entry for entry in entries or () if (name := str(entry["name"]).rstrip("/")) != path.rstrip("/")}
     if not found:
@@ -93,7 +95,7 @@ def _read_object_storage(source: str, location: str) -> tuple[SourceRows, Source
     paths = {full.rpartition("/")[2]: full for full in found}
     names, skipped = select_files({n: found[full]["type"] == "directory" for n, full in paths.items()}, location)
     contents = ((name if len(names) > 1 else location, read(paths[name])) for name in names)
-    return read_contents(contents, "object_storage", location, skipped)
+    return read_contents(contents, "object_storage", location, skipped, read_one)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,8 @@ from pyarrow import compute
 
 from bike_pipeline import features
 from bike_pipeline.errors import DataError
+
+MAP = "Other names and units are read by a mapping: data ingest --map NAME (docs/data.md)"
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class SourceRows:
 
     Attributes:
         table: the columns of the feature contract, in its order, with the values as they stood in the source (texts
-            for CSV, the source's own types for SQL and Parquet).
+            for CSV, the source's own types for SQL and Parquet); until a mapping is done, the columns that it reads.
         lines: int64, (rows,): line number in its file (CSV) or row number (SQL, Parquet), from 1.
         files: int64, (rows,): index into `names`.
         names: name of each file, or of the one source.
@@ -91,13 +93,13 @@ def check_columns(names: Sequence[str], where: str) -> tuple[str, ...]:
             raise DataError(
                 "its first line names none of the columns of the feature contract",
                 where=where,
-                fix=f"the first line must name {', '.join(features.COLUMNS)}",
+                fix=f"the first line must name {', '.join(features.COLUMNS)}. {MAP}",
             )
         plural = "columns" if len(missing) > 1 else "column"
         raise DataError(
             f"{plural} {', '.join(missing)} missing",
             where=where,
-            fix="add what is missing; see bike_pipeline/features.py",
+            fix=f"add what is missing; see bike_pipeline/features.py. {MAP}",
         )
     double = sorted({name for name in features.COLUMNS if list(names).count(name) > 1})
     if double:
@@ -105,12 +107,33 @@ def check_columns(names: Sequence[str], where: str) -> tuple[str, ...]:
     return tuple(sorted(set(names) - set(features.COLUMNS)))
 
 
+def rename_columns(
+    names: Sequence[str], named: Mapping[str, Sequence[str]], where: str
+) -> tuple[list[str], tuple[str, ...]]:
+    """Return the names of a source's columns with those that are asked for renamed (see `read_csv`), and the others.
+
+    A column that is missing, or there under two names, is a DataError.
+    """
+    found = {alias: [place for place, name in enumerate(names) if name in called] for alias, called in named.items()}
+    for alias, places in found.items():
+        if len(places) != 1:
+            problem = f"it has {len(places) or 'no'} columns called {' or '.join(named[alias])}"
+            fix = (
+                f"choose another mapping, or correct its names or its encoding; the first line names {', '.join(names)}"
+            )
+            raise DataError(problem, where=where, fix=fix)
+    alias_of = {place: alias for alias, (place,) in found.items()}
+    others = [name for place, name in enumerate(names) if place not in alias_of]
+    # A name that no alias has, so that none is there twice.
+    return [alias_of.get(place, f"{place}. {name}") for place, name in enumerate(names)], tuple(sorted(others))
+
+
 def join_rows(parts: Sequence[SourceRows], where: str) -> SourceRows:
     """Return the rows of several files as one, in the order given."""
     if len(parts) == 1:
         return parts[0]
     tables = [part.table for part in parts]
-    for name in features.COLUMNS:
+    for name in tables[0].column_names:
         kinds = {table.schema.field(name).type for table in tables}
         if any(map(pa.types.is_string, kinds)) or any(map(pa.types.is_temporal, kinds)):
             # CSV beside Parquet, or dates in two ways: read as the texts that a CSV would hold.
