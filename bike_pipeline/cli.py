@@ -63,6 +63,7 @@ GROUPS = {
     "Retrain": {
         "watch": "Ask the triggers again and again, and run the pipeline once for each change.",
         "retrain": "Run the pipeline for a reason, and keep that in the ledger.",
+        "simulate": "Tell what each policy of retraining would have made of the embedded years.",
         "triggers": "Show what triggers saw, what came of it, and why something did not fire.",
     },
     "Edge": {

@@ -21,6 +21,7 @@ from bike_pipeline.use_cases import (
     monitoring_report,
     retraining,
     serving,
+    simulation,
 )
 from bike_pipeline.use_cases import doctor as doctor_
 from bike_pipeline.use_cases import evidence as evidence_
@@ -120,6 +121,7 @@ class Workspace:
     ask_demo = _method(monitoring_demo.ask_demo)
     watch = _method(retraining.watch)
     retrain = _method(retraining.retrain)
+    simulate = _method(simulation.simulate)
     triggers = _method(retraining.triggers)
     explain_trigger = _method(retraining.explain_trigger)
     retry_event = _method(retraining.retry)

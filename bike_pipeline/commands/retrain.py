@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bike_pipeline.retraining.events import RecordedEvent, Run
     from bike_pipeline.settings import Settings
     from bike_pipeline.use_cases.retraining import Explanation, Retrained, Triggers
+    from bike_pipeline.use_cases.simulation import Simulation
 
 _SHORT = 12
 
@@ -88,6 +89,63 @@ def _retrained(made: Retrained) -> list[str]:
     if made.run is None:
         return [f"event {made.event.identity[:_SHORT]} is {made.event.state}: the process that watches does the rest"]
     return [_run_line(made.run)]
+
+
+@shared.command()
+@click.option("--weekly", is_flag=True, required=True, help="Play the embedded years week by week.")
+@click.option(
+    "--every",
+    type=click.IntRange(7),
+    multiple=True,
+    default=(14, 28),
+    show_default=True,
+    metavar="DAYS",
+    help="Days between runs by the calendar; several times for several policies.",
+)
+@click.option("--seed", default=1, show_default=True, help="Of late uploads, outages, poisoned uploads and drift.")
+@click.option("--calm", is_flag=True, help="Without any of these: each upload comes when its week is over.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="For picture and figures; by default <workspace>/reports.",
+)
+@shared.json_option
+def simulate_command(
+    settings: Settings, weekly: bool, every: tuple[int, ...], seed: int, calm: bool, output: Path | None, as_json: bool
+) -> None:
+    """Tell what policies of retraining would have made of the embedded years, with the product's gate and feedback."""
+    from bike_pipeline.use_cases.simulation import simulate
+
+    assert weekly
+    with shared.captured(shared.log_file(settings, "simulate")) as screen:
+        with shared.progress_on(screen, silent=as_json):
+            found = simulate(settings, every=every, seed=seed, injections=not calm, output=output)
+        shared.answer(found, _simulation, as_json, screen)
+
+
+def _simulation(found: Simulation) -> shared.Parts:
+    head = ("policy", "trainings", "CPU s", "MAE", "RMSE", "rentals of error avoided", "a CPU second")
+    rows = [
+        (
+            one.policy,
+            len(one.trained),
+            f"{one.cpu_seconds:.0f}",
+            f"{one.mae:.2f}",
+            f"{one.rmse:.2f}",
+            f"{one.avoided:,.0f}",
+            f"{one.avoided_per_cpu_second:,.0f}" if one.trained else "",
+        )
+        for one in found.outcomes
+    ]
+    passed = [kind for kind, reason in found.poisoned if not reason]
+    return [
+        shared.table(head, rows),
+        f"poisoned uploads refused: {len(found.poisoned) - len(passed)} of {len(found.poisoned)}",
+        *(f"not refused: {kind}" for kind in passed),
+        *(f"a sound upload was refused, of the week from {day}: {reason}" for day, reason in found.refused.items()),
+        f"picture: {found.picture}, figures: {found.figures}",
+    ]
 
 
 @click.group(name="triggers")

@@ -8,6 +8,7 @@ need no rules of their own.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -138,6 +139,11 @@ class Labels:
         return type(self)(*(getattr(self, name)[chosen] for name in ("hours", "groups", "rentals", "expected")))
 
 
+@functools.lru_cache(maxsize=4096)
+def _is_dated(day: int) -> bool:
+    return bool(holidays.is_dated(FIRST_DAY + np.array([day]))[0])
+
+
 class _Levels:
     """The level as it follows one day after the other, in log units: of all hours, and of each group beside it."""
 
@@ -156,7 +162,7 @@ class _Levels:
 
         Great holidays and days of leave teach nothing: the level of the last week of a year is not that of the next.
         """
-        if holidays.is_dated(FIRST_DAY + np.array([day]))[0]:
+        if _is_dated(day):
             return
         kinds, rentals, expected = labels.groups % (GROUPS // 2), labels.rentals, labels.expected
 
@@ -230,17 +236,22 @@ class FeedbackState:
         recent = labels.last_weeks()
         if not len(recent.hours):
             return cls.neutral(settings)
-        levels = _Levels(settings)
-        for day, rows in _days(recent):
-            levels.follow(day, rows)
         answers = corrected(recent, settings)
         errors = (recent.rentals - answers) / unit_of(answers)
         outer = np.array(list(settings.quantiles.values()))
-        return cls(int(recent.hours[-1]), levels.table, quantiles_of(errors, recent.groups, outer))
+        return cls(int(recent.hours[-1]), levels_of(recent, settings), quantiles_of(errors, recent.groups, outer))
 
     def table(self) -> npt.NDArray[np.float32]:
         """Return level and quantiles as the served graph holds them, (GROUPS, 1 + quantiles)."""
         return np.column_stack([self.levels, self.quantiles]).astype(np.float32)
+
+
+def levels_of(labels: Labels, settings: FeedbackSettings) -> npt.NDArray[np.float64]:
+    """Return the log of the factor of each group that labels of the last weeks lead to, (GROUPS,)."""
+    levels = _Levels(settings)
+    for day, rows in _days(labels.last_weeks()):
+        levels.follow(day, rows)
+    return levels.table
 
 
 def corrected(labels: Labels, settings: FeedbackSettings) -> npt.NDArray[np.float64]:

@@ -49,6 +49,7 @@ class Event:
         reason: why that asks for a run, in words.
         upload: local file with the rows that it brings; "" if it brings none.
         hops: how many runs stand in the chain of causes before it; 0 for what no run has caused.
+        rows: how many rows it brings; 0 if that is not known, or if it brings none.
     """
 
     trigger: str
@@ -58,6 +59,7 @@ class Event:
     reason: str = ""
     upload: str = ""
     hops: int = 0
+    rows: int = 0
 
     @property
     def identity(self) -> str:

@@ -61,6 +61,7 @@ class Ledger:
                     reason=event.reason,
                     upload=event.upload,
                     hops=event.hops,
+                    rows=event.rows,
                     state=state,
                     why=why if looping else "",
                     first_seen=now,

@@ -32,6 +32,7 @@ events = sa.Table(
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("upload", sa.Text, nullable=False),
     sa.Column("hops", sa.Integer, nullable=False),
+    sa.Column("rows", sa.Integer, nullable=False),
     sa.Column("state", sa.String(16), nullable=False, index=True),
     sa.Column("why", sa.Text, nullable=False),
     sa.Column("first_seen", sa.Double, nullable=False),

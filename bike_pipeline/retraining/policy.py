@@ -57,9 +57,16 @@ def back_off(attempts: int, policy: PolicySettings) -> float:
 def decide(waiting: Sequence[RecordedEvent], standing: Standing, policy: PolicySettings) -> list[Decision]:
     """Return a decision on each waiting event; all that fire join one run.
 
-    What a person asked for waits for an open run and a pause alone.
+    What a person asked for waits for an open run and a pause alone. Few new rows are not worth a run of their own: they
+    wait for more of them, and join a run that takes place anyway.
     """
     ready = {one.identity: _ready(one, standing, policy) for one in waiting}
+    few = _too_few([one for one in waiting if not ready[one.identity]], policy)
+    ready |= dict.fromkeys(
+        few,
+        f"{sum(few.values()):,} new rows wait; for a run of their own "
+        f"retraining.policy.least_new_rows asks for {policy.least_new_rows:,}",
+    )
     together = [one for one in waiting if not ready[one.identity] and not one.alone]
     # An event that was refused with others goes alone, when nothing else does.
     alone = next((one for one in waiting if not ready[one.identity] and one.alone), None)
@@ -70,6 +77,17 @@ def decide(waiting: Sequence[RecordedEvent], standing: Standing, policy: PolicyS
         reason = one.event.reason if fired else ready[one.identity] or "waits for a run of its own"
         found.append(Decision(one.identity, fired, reason))
     return found
+
+
+def _too_few(ready: Sequence[RecordedEvent], policy: PolicySettings) -> dict[str, int]:
+    """Return the rows of each event, if all that is ready are rows and these are too few; else nothing.
+
+    An event that goes alone was worth a run before; one whose rows nobody counted may be worth one.
+    """
+    if any(not one.event.rows or one.event.trigger == MANUAL or one.alone for one in ready):
+        return {}
+    rows = {one.identity: one.event.rows for one in ready}
+    return rows if sum(rows.values()) < policy.least_new_rows else {}
 
 
 def _ready(one: RecordedEvent, standing: Standing, policy: PolicySettings) -> str:

@@ -49,7 +49,7 @@ def run(connection: sa.Connection, number: int) -> Run:
 
 def event_of(row: Any) -> RecordedEvent:
     """Return what a row of events holds."""
-    seen = Event(row.trigger_name, row.source, row.digest, row.name, row.reason, row.upload, row.hops)
+    seen = Event(row.trigger_name, row.source, row.digest, row.name, row.reason, row.upload, row.hops, row.rows)
     return RecordedEvent(
         seen,
         State(row.state),

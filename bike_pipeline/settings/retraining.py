@@ -18,6 +18,8 @@ class PolicySettings(Section):
     Attributes:
         debounce_seconds: an event waits until it was not seen anew for so long.
         cool_down_seconds: by trigger, the least time between the claims of two of its runs.
+        least_new_rows: new rows are worth a run of their own if all that wait are at least so many; fewer wait for more
+            of them, or for a run that takes place anyway.
         runs_per_day: most runs that begin within 24 hours.
         attempts: an event whose runs fail so often is dead, until a person tries it again.
         backoff_seconds: an event whose run failed waits so long; twice as long after each further failure.
@@ -27,6 +29,7 @@ class PolicySettings(Section):
 
     debounce_seconds: Seconds = 0.0
     cool_down_seconds: dict[str, Seconds] = Field(default_factory=dict)
+    least_new_rows: Annotated[int, Field(ge=0)] = 672
     runs_per_day: Count = 24
     attempts: Count = 5
     backoff_seconds: Seconds = 30.0
