@@ -125,7 +125,7 @@ def simulate_command(
 
 
 def _simulation(found: Simulation) -> shared.Parts:
-    head = ("policy", "trainings", "CPU s", "MAE", "RMSE", "rentals of error avoided", "a CPU second")
+    head = ("policy", "trainings", "CPU s", "MAE", "RMSE", "avoided", "per CPU s")
     rows = [
         (
             one.policy,
@@ -141,6 +141,7 @@ def _simulation(found: Simulation) -> shared.Parts:
     passed = [kind for kind, reason in found.poisoned if not reason]
     return [
         shared.table(head, rows),
+        "avoided: rentals of absolute error less than with the first model alone",
         f"poisoned uploads refused: {len(found.poisoned) - len(passed)} of {len(found.poisoned)}",
         *(f"not refused: {kind}" for kind in passed),
         *(f"a sound upload was refused, of the week from {day}: {reason}" for day, reason in found.refused.items()),

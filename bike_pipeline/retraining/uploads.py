@@ -7,6 +7,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -36,11 +37,13 @@ class Uploads:
     def keep(self, stream: Readable, name: str, most_bytes: int, event: Callable[[str, str], Event]) -> Event:
         """Copy what a stream holds; return the event of it, which `event` makes of its SHA-256 and the local file.
 
+        It knows how many rows it brings, if the file's name says that they can be counted without reading them.
+
         Raises:
             DataError: there is more of it than allowed; nothing is kept.
             StorageError: it cannot be written.
         """
-        digest, size = hashlib.sha256(), 0
+        digest, size, lines = hashlib.sha256(), 0, 0
         aside = self._folder / f".{secrets.token_hex(8)}"
         with one_error("write", aside):
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -55,6 +58,7 @@ class Uploads:
                                 fix="cut it, or raise retraining.storage.most_megabytes",
                             )
                         digest.update(block)
+                        lines += block.count(b"\n")
                         file.write(block)
                 sync_path(aside)
                 # Its place depends on what is in it, which only its end tells.
@@ -66,7 +70,7 @@ class Uploads:
                 sync_path(self._folder)
             finally:
                 aside.unlink(missing_ok=True)
-        return event(digest.hexdigest(), str(place))
+        return replace(event(digest.hexdigest(), str(place)), rows=_rows(place, lines))
 
     def check(self, event: Event) -> Path:
         """Return the file of an event; a DataError if it is gone or not what was seen."""
@@ -92,3 +96,19 @@ class Uploads:
             for path in self._folder.glob(".*"):
                 if time.time() - path.stat().st_mtime > _LEFT_SECONDS:
                     path.unlink(missing_ok=True)
+
+
+def _rows(path: Path, lines: int) -> int:
+    """Return the rows of a Parquet file, or of one of CSV with so many line ends; 0 for any other, or a broken one."""
+    if path.suffix == ".csv":
+        # The first line names the columns.
+        return max(lines - 1, 0)
+    if path.suffix != ".parquet":
+        return 0
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except pa.ArrowException:
+        return 0

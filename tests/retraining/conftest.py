@@ -104,7 +104,7 @@ def executor():
 @pytest.fixture
 def make_loop(ledger, executor, clock):
     def made(owner="one", triggers=(), **policy):
-        values = {"policy": {"backoff_seconds": 30, "attempts": 3, **policy}, "lease_seconds": 30}
+        values = {"policy": {"backoff_seconds": 30, "attempts": 3, "least_new_rows": 0, **policy}, "lease_seconds": 30}
         return Loop(ledger, executor, triggers, RetrainingSettings.model_validate(values), owner, clock)
 
     return made

@@ -4,7 +4,9 @@ import json
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from bike_pipeline.commands.retrain import simulate_command
 from bike_pipeline.retraining.simulation.scores import Scores
 from bike_pipeline.settings import load_settings
 from bike_pipeline.use_cases import simulation
@@ -23,7 +25,14 @@ def asked():
 
 
 @pytest.fixture(scope="module")
-def found(settings, asked):
+def screen():
+    return []
+
+
+@pytest.fixture(scope="module")
+def found(settings, asked, screen):
+    real = simulation.simulate
+
     def scores(_, world, weeks):
         asked.append((world, weeks))
         every = np.arange(world.weeks[-1] + 1)
@@ -33,7 +42,13 @@ def found(settings, asked):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(simulation, "_scores", scores)
-        return simulation.simulate(settings, seed=1)
+        made = []
+        patch.setattr(simulation, "simulate", lambda *a, **more: made.append(real(*a, **more)) or made[0])
+        called = CliRunner().invoke(simulate_command, ["--weekly", "--set", f"workspace={settings.workspace}"])
+    if called.exception:
+        raise called.exception
+    screen.append(called.output)
+    return made[0]
 
 
 def test_every_poisoned_upload_is_refused_and_no_sound_one(found):
@@ -60,3 +75,9 @@ def test_the_policies_are_on_record_with_what_happened(found):
     this, oracle = document["outcomes"][-2:]
     assert oracle["mae"] <= this["mae"]
     assert len(oracle["trained"]) <= len(this["trained"])
+
+
+def test_the_table_names_each_policy_and_what_was_refused(found, screen):
+    (output,) = screen
+    assert all(one.policy in output for one in found.outcomes)
+    assert "poisoned uploads refused: 17 of 17" in output
