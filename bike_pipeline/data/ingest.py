@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from bike_pipeline.data.contract import CheckedRows, check_rows
@@ -24,6 +25,7 @@ def ingest(
     span: int | None = None,
     mapping: str | None = None,
     weather: str | None = None,
+    still: Callable[[], None] = lambda: None,
 ) -> IngestResult:
     """Read a source, check its rows, and add what passed to the span store as a new version.
 
@@ -54,7 +56,9 @@ def ingest(
             where=origin.location,
             fix=f"see the reasons in {kept}; nothing was ingested{'' if mapping else f'. {MAP}'}",
         )
-    added = store.add(checked, origin, eval_fraction=data.eval_fraction, data_format=data.format, span=span)
+    added = store.add(
+        checked, origin, eval_fraction=data.eval_fraction, data_format=data.format, span=span, still=still
+    )
     notes = [*added.notes, *said]
     if rows.ignored:
         ignored = [name.strip() or "one without a name" for name in rows.ignored]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -256,11 +256,13 @@ class SpanStore:
         eval_fraction: float,
         data_format: DataFormat = "csv",
         span: int | None = None,
+        still: Callable[[], None] = lambda: None,
     ) -> IngestResult:
         """Add the accepted rows of an upload (at least one); the same rows never make two versions.
 
         `eval_fraction` is the share of the span's days that is the eval split; `span` is what the rows are, if that is
-        named (see `placement.py`).
+        named (see `placement.py`). `still` is called once no other writer can come in between, and raises where the
+        caller may not write any more.
 
         Raises:
             DataError: the rows fit into no span, or are of fewer than two days.
@@ -271,6 +273,7 @@ class SpanStore:
 
         rows = checked.accepted
         with self._files.lock():
+            still()
             versions = self.all_versions()
             known = {found.manifest.content_sha256: found for found in reversed(versions)}
             address = content_sha256(rows)

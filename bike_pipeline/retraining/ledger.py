@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from bike_pipeline.errors import BusyError, DataError
 from bike_pipeline.retraining import ledger_tables as tables
-from bike_pipeline.retraining import recorded
+from bike_pipeline.retraining import outcomes, recorded
 from bike_pipeline.retraining.events import OPEN, WAITING, Event, RecordedEvent, Run, State, digest_of
-from bike_pipeline.retraining.policy import Standing, decide, elapsed
+from bike_pipeline.retraining.policy import decide
 from bike_pipeline.settings.retraining import PolicySettings
 
 if TYPE_CHECKING:
     from bike_pipeline.retraining.triggers import Note
 
-_LEASE, _PAUSE = "lease", "pause"
-_DAY = 86_400.0
+_LEASE = "lease"
 
 
 class Ledger:
@@ -101,7 +101,8 @@ class Ledger:
         now = self._clock()
         with self._database.transaction() as connection:
             lease = recorded.control(connection, _LEASE) or {"owner": "", "fence": 0, "at": 0.0, "seconds": 0.0}
-            if lease["owner"] not in ("", owner) and elapsed(lease["at"], now) < lease["seconds"]:
+            # Clocks of two machines differ a little: one that is behind must not take a lease that is alive.
+            if lease["owner"] not in ("", owner) and abs(now - lease["at"]) < lease["seconds"]:
                 return None
             fence = int(lease["fence"]) + int(lease["owner"] != owner)
             recorded.set_control(connection, _LEASE, {"owner": owner, "fence": fence, "at": now, "seconds": seconds})
@@ -123,13 +124,13 @@ class Ledger:
         """Let no run begin from now on; "" lets them begin again."""
         now = self._clock()
         with self._database.transaction() as connection:
-            recorded.set_control(connection, _PAUSE, {"reason": reason})
+            recorded.set_control(connection, recorded.PAUSE, {"reason": reason})
             recorded.note(connection, now, "pause", "", "paused" if reason else "resumed", reason)
 
     @property
     def paused(self) -> str:
         """Why no run may begin; "" if one may."""
-        return str((self.control(_PAUSE) or {}).get("reason", ""))
+        return str((self.control(recorded.PAUSE) or {}).get("reason", ""))
 
     # Runs.
 
@@ -141,7 +142,7 @@ class Ledger:
             waiting = [recorded.event_of(row) for row in connection.execute(recorded.of_states(tables.events, WAITING))]
             if not waiting:
                 return None
-            made = decide(waiting, self._standing(connection, now), policy)
+            made = decide(waiting, outcomes.standing(connection, now), policy)
             fired = [one.identity for one in made if one.fired]
             number = None
             if fired:
@@ -164,76 +165,84 @@ class Ledger:
                 )
                 recorded.note(connection, now, f"run {number}", "", State.CLAIMED, reason)
                 for one in joined:
-                    recorded.move(connection, now, one, State.CLAIMED, f"joined run {number}", run=number, alone=False)
+                    # What an earlier run kept of it may be taken back since.
+                    fresh: dict[str, Any] = {"run": number, "alone": False, "details": {}}
+                    recorded.move(connection, now, one, State.CLAIMED, f"joined run {number}", **fresh)
             recorded.keep_decisions(connection, made, now, number)
             return recorded.run(connection, number) if number is not None else None
 
-    def adopt(self, fence: int) -> Run | None:
-        """Return the run that a holder of the lease has left open, from now on under this fence; None without one."""
+    def unfinished(self, fence: int) -> list[Run]:
+        """Return the runs that are open, wait for a person, or have ended and were not closed, rising.
+
+        They are worked on under this fence from now on, whoever left them.
+        """
+        table = tables.runs
+        closing = table.c.ended_at.is_not(None) & table.c.closed.is_(False)
+        query = sa.select(table).where(table.c.state.in_((*OPEN, State.JUDGED)) | closing).order_by(table.c.number)
         with self._database.transaction() as connection:
             self._check_fence(connection, fence)
-            row = connection.execute(recorded.of_states(tables.runs, OPEN)).first()
-            if row is None:
-                return None
-            connection.execute(tables.runs.update().where(tables.runs.c.number == row.number).values(fence=fence))
-            return recorded.run(connection, row.number)
+            found = [recorded.run_of(row) for row in connection.execute(query)]
+            for run in found:
+                if run.fence != fence:
+                    connection.execute(table.update().where(table.c.number == run.number).values(fence=fence))
+        return [replace(run, fence=fence) for run in found]
 
-    def advance(self, run: Run, state: State, why: str = "", **facts: Any) -> Run:
+    def advance(
+        self,
+        run: Run,
+        state: State,
+        why: str = "",
+        *,
+        again: Mapping[str, bool] | None = None,
+        attempts: int | None = None,
+        **facts: Any,
+    ) -> Run:
         """Let a run, and the events that are in it still, come to a state; `facts` are added to its own.
 
-        A run that ended is not advanced again: the call returns it as it is. FAILED counts as one attempt of each of
-        its events, which are dead when `attempts` (a fact) is reached.
+        A run that ended is not advanced again: the call returns it as it is. See `outcomes.end` for what an end makes
+        of the events.
+
+        Args:
+            run: the run.
+            state: what it comes to.
+            why: the reason.
+            again: identities of events that wait again instead, and whether each for a run of its own.
+            attempts: an event whose runs failed so often is dead.
+            facts: what is kept of it.
 
         Raises:
             BusyError: another process holds the lease.
         """
         now = self._clock()
-        most = facts.pop("attempts", None)
         with self._database.transaction() as connection:
             current = self._own(connection, run)
-            if current.state not in (*OPEN, State.JUDGED):
-                return current
-            ended = state not in (*OPEN, State.JUDGED)
-            connection.execute(
-                tables.runs.update()
-                .where(tables.runs.c.number == run.number)
-                .values(state=state, why=why, facts={**current.facts, **facts}, ended_at=now if ended else None)
-            )
-            if state is not current.state:
-                recorded.note(connection, now, f"run {run.number}", current.state, state, why)
-            for one in recorded.joined(connection, run.number):
-                if one.state in (*OPEN, State.JUDGED):
-                    self._follow(connection, one, state, why, now, most)
+            if current.state in OPEN or current.state is State.JUDGED:
+                outcomes.advance(connection, now, current, state, why, again or {}, attempts, facts)
             return recorded.run(connection, run.number)
 
-    def settle(
-        self,
-        run: Run,
-        identity: str,
-        state: State | None = None,
-        why: str = "",
-        *,
-        details: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Keep details of an event of a run, such as the span it became; with a state, it leaves the run with that.
+    def settle(self, run: Run, identity: str, details: Mapping[str, Any]) -> None:
+        """Keep details of an event of a run, such as the span it became; a BusyError as of `advance`."""
+        with self._database.transaction() as connection:
+            self._own(connection, run)
+            where = tables.events.c.identity == identity
+            connection.execute(tables.events.update().where(where).values(details=dict(details)))
 
-        SEEN lets it wait again, for a run of its own: it was refused together with others.
-        """
+    def refuse(self, run: Run, identity: str, why: str) -> None:
+        """Let an event leave a run, refused; a BusyError as of `advance`."""
         now = self._clock()
         with self._database.transaction() as connection:
             self._own(connection, run)
-            one = recorded.event(connection, identity)
-            more = {} if details is None else {"details": dict(details)}
-            if state is None:
-                connection.execute(tables.events.update().where(tables.events.c.identity == identity).values(more))
-            else:
-                recorded.move(connection, now, one, state, why, alone=state is State.SEEN, **more)
+            recorded.move(connection, now, recorded.event(connection, identity), State.REFUSED, why)
 
-    def unclosed(self) -> list[Run]:
-        """Return the runs that have ended and were not closed: whoever ended them died behind that."""
-        ended = tables.runs.c.ended_at.is_not(None) & tables.runs.c.closed.is_(False)
+    def joined(self, run: Run) -> list[RecordedEvent]:
+        """Return the events whose last run this is, the oldest first."""
         with self._database.transaction() as connection:
-            return [recorded.run_of(row) for row in connection.execute(sa.select(tables.runs).where(ended))]
+            return recorded.joined(connection, run.number)
+
+    def check(self, run: Run) -> None:
+        """Raise a BusyError where another process holds the lease."""
+        with self._database.transaction() as connection:
+            self._check_fence(connection, run.fence)
 
     def close(self, number: int) -> None:
         """Record that all that follows the end of a run is done."""
@@ -261,13 +270,15 @@ class Ledger:
             return recorded.event(connection, identity)
 
     def drop(self, identity: str, why: str) -> RecordedEvent:
-        """Let a waiting event be dead; a DataError if there is none, or if it does not wait."""
+        """Let a waiting event be dead, and take back what was ingested of it; a DataError if none such waits."""
         now = self._clock()
         with self._database.transaction() as connection:
             one = recorded.event(connection, identity)
             if one.state not in WAITING:
                 raise DataError(f"the event is {one.state}", where=identity, fix="only what waits can be dropped")
             recorded.move(connection, now, one, State.DEAD, why)
+            # Nobody has judged the rows that a run which failed may have ingested of it.
+            outcomes.take_back(connection, one.run, why)
             return recorded.event(connection, identity)
 
     # What is known.
@@ -318,23 +329,3 @@ class Ledger:
     def _own(self, connection: sa.Connection, run: Run) -> Run:
         self._check_fence(connection, run.fence)
         return recorded.run(connection, run.number)
-
-    def _standing(self, connection: sa.Connection, now: float) -> Standing:
-        open_run = connection.execute(recorded.of_states(tables.runs, OPEN)).first()
-        recent = connection.execute(sa.select(tables.runs).order_by(tables.runs.c.number.desc()).limit(1000)).all()
-        last_of: dict[str, float] = {}
-        for row in reversed(recent):
-            last_of |= dict.fromkeys(row.triggers, row.claimed_at)
-        paused = str((recorded.control(connection, _PAUSE) or {}).get("reason", ""))
-        claims = sorted(row.claimed_at for row in recent if elapsed(row.claimed_at, now) < _DAY)
-        return Standing(now, paused, open_run.number if open_run else None, claims, last_of)
-
-    def _follow(
-        self, connection: sa.Connection, one: RecordedEvent, state: State, why: str, now: float, most: int | None
-    ) -> None:
-        if state is not State.FAILED:
-            recorded.move(connection, now, one, state, why)
-            return
-        attempts = one.attempts + 1
-        ended = State.DEAD if most is not None and attempts >= most else State.FAILED
-        recorded.move(connection, now, one, ended, why, attempts=attempts, failed_at=now)

@@ -1,7 +1,7 @@
 """The ledger's tables and its database: a SQLite file, or one of a server.
 
-Every transaction that writes begins by taking the one row of `ledger_lock`, so that writers come one after another on
-every database; SQLite takes its lock at the beginning too, where a later upgrade of a read would fail.
+Every transaction begins by taking the one row of `ledger_lock`, so that writers come one after another on every server;
+SQLite takes its own lock at the beginning, where a later upgrade of a read would fail.
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ class Database:
         memory = url in ("sqlite://", "sqlite:///:memory:")
         options = {"check_same_thread": False} if url.startswith("sqlite") else {}
         self._engine = sa.create_engine(url, poolclass=StaticPool if memory else NullPool, connect_args=options)
-        if self._engine.dialect.name == "sqlite":
+        self._file = self._engine.dialect.name == "sqlite"
+        if self._file:
             sa.event.listen(self._engine, "connect", _connected)
             sa.event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
         with self._one_error(), self._engine.begin() as connection:
@@ -139,7 +140,8 @@ class Database:
     def transaction(self) -> Iterator[sa.Connection]:
         """Have a transaction that no other writer's overlaps; an error in the block takes all of it back."""
         with self._one_error(), self._engine.begin() as connection:
-            connection.execute(sa.select(lock.c.schema).where(lock.c.id == 1).with_for_update())
+            if not self._file:
+                connection.execute(sa.select(lock.c.schema).where(lock.c.id == 1).with_for_update())
             yield connection
 
     @contextmanager

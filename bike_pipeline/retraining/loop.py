@@ -24,13 +24,14 @@ from bike_pipeline.errors import (
     ModelError,
     first_words,
 )
-from bike_pipeline.retraining.events import ENDED, RecordedEvent, Run, State
+from bike_pipeline.retraining.events import ENDED, OPEN, RecordedEvent, Run, State
 from bike_pipeline.retraining.ledger import Ledger
+from bike_pipeline.retraining.outcomes import BROUGHT, TAKE_BACK
 from bike_pipeline.retraining.triggers import Note, Trigger
 from bike_pipeline.settings.retraining import RetrainingSettings
 
 # What is wrong with the rows or the settings is wrong the next time too; everything else may pass.
-_REFUSED = (DataError, DataGateError, ConfigurationError, MissingExtraError, ModelError)
+_REFUSED = (ConfigurationError, MissingExtraError, ModelError)
 # What a trigger says again is written again after so long.
 _NOTED_SECONDS = 60.0
 _log = logging.getLogger(__name__)
@@ -56,10 +57,11 @@ class Judged:
 class Executor(Protocol):
     """What the loop has done: each of these may be called again after a crash, and then changes nothing more."""
 
-    def ingest(self, event: RecordedEvent) -> Mapping[str, Any]:
+    def ingest(self, event: RecordedEvent, still: Callable[[], None]) -> Mapping[str, Any]:
         """Make a version of a span of the rows that an event brings; return `span` and `version`.
 
         Raises:
+            BusyError: `still`, which is called while nobody else can write, says that another process works now.
             DataError: the rows are refused; the store is as it was.
         """
 
@@ -70,8 +72,15 @@ class Executor(Protocol):
             DataGateError: the data gate refuses the newest span.
         """
 
-    def withdraw(self, details: Mapping[str, Any], why: str) -> None:
-        """Take a version of a span back that `ingest` made, unless a model was blessed on it."""
+    def brought(self, events: Sequence[RecordedEvent]) -> list[tuple[int, int]]:
+        """Return the spans and versions that `ingest` made of events and that count, rising."""
+
+    def withdraw(self, span: int, version: int, why: str) -> None:
+        """Take a version of a span back, unless a model was pushed that was trained on it.
+
+        Raises:
+            DataError: the store does not let it go.
+        """
 
     def promote(self, run: Run, version: int) -> str:
         """Validate a version and let it serve; return why it waits for a person, or "".
@@ -151,6 +160,11 @@ class Loop:
             self._fence, self._held = self._ledger.hold_lease(self._owner, seconds), now
         return self._fence
 
+    def renew(self) -> None:
+        """Renew the lease, if this process holds it; it takes none."""
+        if self._fence is not None:
+            self.hold()
+
     def let_go(self) -> None:
         """Give the lease back, so that another process need not wait for its end."""
         self._fence = None
@@ -165,19 +179,18 @@ class Loop:
         fence = self.hold()
         if fence is None:
             return None
-        self._reconcile()
-        # What a process left to do that ended behind its last step.
-        for left in self._ledger.unclosed():
-            self._close(left)
-        run = self._ledger.adopt(fence) or self._ledger.claim(fence, self._settings.policy)
-        return None if run is None else self._finish(run)
-
-    def _reconcile(self) -> None:
-        """Tell the ledger of what a person promoted that had waited for that."""
-        for run in self._ledger.runs(State.JUDGED):
-            version = run.facts["pushed_version"]
-            if self._executor.serves(version):
+        unfinished = self._ledger.unfinished(fence)
+        # What a process left to do that ended behind its last step: before anything begins on top of it.
+        for run in unfinished:
+            if run.state in ENDED:
+                self._close(run)
+        for run in unfinished:
+            # What had waited for a person.
+            if run.state is State.JUDGED and self._executor.serves(version := run.facts["pushed_version"]):
                 self._end(run, State.PROMOTED, f"version {version} was promoted by a person")
+        left = next((run for run in unfinished if run.state in OPEN), None)
+        run_now = left or self._ledger.claim(fence, self._settings.policy)
+        return None if run_now is None else self._finish(run_now)
 
     def _finish(self, run: Run) -> Run:
         try:
@@ -189,6 +202,8 @@ class Loop:
             # Whoever holds the lease goes on; so does the next call, where another run held the workspace.
             self._fence = None
             raise
+        except (DataError, DataGateError) as error:
+            return self._refused_rows(run, str(error))
         except _REFUSED as error:
             return self._end(run, State.REFUSED, str(error))
         except Exception as error:  # noqa: BLE001 (whatever it is: the loop goes on, and the ledger says it)
@@ -204,9 +219,10 @@ class Loop:
             if not one.event.upload or "span" in one.details:
                 continue
             try:
-                self._ledger.settle(run, one.identity, details=self._executor.ingest(one))
+                details = self._executor.ingest(one, lambda: self._ledger.check(run))
+                self._ledger.settle(run, one.identity, details)
             except DataError as error:
-                self._ledger.settle(run, one.identity, State.REFUSED, str(error))
+                self._ledger.refuse(run, one.identity, str(error))
         left = self._in(run)
         if not left:
             return self._end(run, State.REFUSED, "no event is left: each was refused")
@@ -216,13 +232,7 @@ class Loop:
     def _train(self, run: Run) -> Run:
         if run.state is State.TRAINED and "pushed_version" in run.facts:
             return run
-        if "gate" in run.facts:
-            return self._refused_by_gate(run, run.facts["gate"])
-        try:
-            judged = self._executor.train(run, lambda: self._trained(run))
-        except DataGateError as error:
-            # Recorded before anything is taken back, or the next process would train without these rows.
-            return self._refused_by_gate(self._ledger.advance(run, State.INGESTED, gate=str(error)), str(error))
+        judged = self._executor.train(run, lambda: self._trained(run))
         facts = {**judged.facts, "run_id": judged.run_id, "pushed_version": judged.pushed_version}
         if judged.pushed_version is None:
             return self._end(run, State.REFUSED, judged.why or "the candidate is not blessed", **facts)
@@ -232,15 +242,16 @@ class Loop:
     def _trained(self, run: Run) -> None:
         self._ledger.advance(run, State.TRAINED)
 
-    def _refused_by_gate(self, run: Run, why: str) -> Run:
-        """Take back what the run has ingested. Of several uploads one may be sound: each gets a run of its own."""
-        brought = [one for one in self._in(run) if "span" in one.details]
-        for one in reversed(brought):
-            self._executor.withdraw(one.details, why)
-        if len(run.facts["spans"]) > 1:
-            for one in brought:
-                self._ledger.settle(run, one.identity, State.SEEN, f"refused together with others: {why}", details={})
-        return self._end(run, State.REFUSED, why)
+    def _refused_rows(self, run: Run, why: str) -> Run:
+        """End a run whose rows are refused together. Of several uploads one may be sound: each gets a run of its own.
+
+        What brings no rows is not to blame, and waits for the next run.
+        """
+        left = self._in(run)
+        brought = {one.identity: (one.details["span"], one.details["version"]) for one in left if one.details}
+        apart = len(set(brought.values())) > 1
+        again = {one.identity: one.identity in brought for one in left if apart or one.identity not in brought}
+        return self._end(run, State.REFUSED, why, again=again if brought else {})
 
     def _promote(self, run: Run) -> Run:
         if run.state in ENDED:
@@ -251,16 +262,27 @@ class Loop:
             return self._ledger.advance(run, State.JUDGED, why_not)
         return self._end(run, State.PROMOTED, f"version {version} serves")
 
-    def _end(self, run: Run, state: State, why: str, **facts: Any) -> Run:
-        ended = self._ledger.advance(run, state, why, attempts=self._settings.policy.attempts, **facts)
+    def _end(self, run: Run, state: State, why: str, again: Mapping[str, bool] | None = None, **facts: Any) -> Run:
+        if state is not State.PROMOTED:
+            # By their numbers: what a process that stalls withdraws late must not be what another one made since.
+            facts[BROUGHT] = self._executor.brought([one for one in self._in(run) if one.event.upload])
+        attempts = self._settings.policy.attempts
+        ended = self._ledger.advance(run, state, why, again=again, attempts=attempts, **facts)
         self._close(ended)
         return ended
 
     def _close(self, run: Run) -> None:
-        self._executor.ended(run, [self._ledger.find(identity) for identity in run.events])
+        if why := run.facts.get(TAKE_BACK):
+            # Later ones may be built on earlier ones.
+            for span, version in reversed(run.facts.get(BROUGHT, ())):
+                try:
+                    self._executor.withdraw(span, version, why)
+                except DataError as error:
+                    # The store says no, and would say it the next time: a person has to look.
+                    _log.warning("run %d leaves span %d version %d behind: %s", run.number, span, version, error)
+        self._executor.ended(run, self._ledger.joined(run))
         self._ledger.close(run.number)
 
     def _in(self, run: Run) -> list[RecordedEvent]:
         """Return the events that are in a run still."""
-        found = [self._ledger.find(identity) for identity in run.events]
-        return [one for one in found if one.run == run.number and one.state not in (State.SEEN, *ENDED)]
+        return [one for one in self._ledger.joined(run) if one.state not in (State.SEEN, *ENDED)]

@@ -14,6 +14,7 @@ from bike_pipeline.retraining.events import MANUAL, RecordedEvent, State
 from bike_pipeline.settings.retraining import PolicySettings
 
 _DAY = 86_400.0
+_ALONE = "waits for a run of its own, since it was refused with others: until what is older is judged"
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,11 @@ def decide(waiting: Sequence[RecordedEvent], standing: Standing, policy: PolicyS
         f"{sum(few.values()):,} new rows wait; for a run of their own "
         f"retraining.policy.least_new_rows asks for {policy.least_new_rows:,}",
     )
-    together = [one for one in waiting if not ready[one.identity] and not one.alone]
-    # An event that was refused with others goes alone, when nothing else does.
-    alone = next((one for one in waiting if not ready[one.identity] and one.alone), None)
-    chosen = {one.identity for one in together} or ({alone.identity} if alone else set())
+    chosen = _chosen(waiting, [one for one in waiting if not ready[one.identity]])
     found = []
     for one in waiting:
         fired = one.identity in chosen
-        reason = one.event.reason if fired else ready[one.identity] or "waits for a run of its own"
+        reason = one.event.reason if fired else ready[one.identity] or _ALONE
         found.append(Decision(one.identity, fired, reason))
     return found
 
@@ -82,12 +80,29 @@ def decide(waiting: Sequence[RecordedEvent], standing: Standing, policy: PolicyS
 def _too_few(ready: Sequence[RecordedEvent], policy: PolicySettings) -> dict[str, int]:
     """Return the rows of each event, if all that is ready are rows and these are too few; else nothing.
 
-    An event that goes alone was worth a run before; one whose rows nobody counted may be worth one.
+    An event that goes alone or failed was worth a run before; one whose rows nobody counted may be worth one.
     """
-    if any(not one.event.rows or one.event.trigger == MANUAL or one.alone for one in ready):
+    worth = (one.alone or one.state is State.FAILED or one.event.trigger == MANUAL for one in ready)
+    if any(worth) or not all(one.event.rows for one in ready):
         return {}
     rows = {one.identity: one.event.rows for one in ready}
     return rows if sum(rows.values()) < policy.least_new_rows else {}
+
+
+def _chosen(waiting: Sequence[RecordedEvent], ready: Sequence[RecordedEvent]) -> set[str]:
+    """Return the identities of those that join the next run, of the ones that are ready in the order of their age.
+
+    What failed may have left its rows in the store, where any run reads them: it joins every run, and until it is
+    judged none has a run of its own.
+    """
+    failed = (one for one in waiting if one.event.upload and not one.alone)
+    left = {one.identity for one in failed if one.state is State.FAILED or one.details}
+    open_to = [one for one in ready if not one.alone or not left]
+    if not open_to:
+        return set()
+    if open_to[0].alone:
+        return {open_to[0].identity}
+    return left | {one.identity for one in open_to if not one.alone}
 
 
 def _ready(one: RecordedEvent, standing: Standing, policy: PolicySettings) -> str:

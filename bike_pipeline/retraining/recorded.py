@@ -18,19 +18,30 @@ if TYPE_CHECKING:
 # What is true still is said again each minute; of what is gone nothing is known after a week.
 _NOTED_SECONDS = 7 * 86_400.0
 
+# Under which name the ledger keeps why no run may begin.
+PAUSE = "pause"
+# Built once: the loop asks them all the time.
+_WHOLE = sa.select(tables.events).where(tables.events.c.identity == sa.bindparam("identity"))
+_OLDEST = (tables.events.c.first_seen, tables.events.c.identity)
+_JOINED = sa.select(tables.events).where(tables.events.c.run == sa.bindparam("number")).order_by(*_OLDEST)
+_RUN = sa.select(tables.runs).where(tables.runs.c.number == sa.bindparam("run_number"))
+_CONTROL = sa.select(tables.control.c.content).where(tables.control.c.name == sa.bindparam("control_name"))
+
 
 def of_states(table: sa.Table, states: Sequence[State] = ()) -> sa.Select[Any]:
     """Return the query for events or runs in some states, or all, the oldest first."""
-    order = (table.c.first_seen, table.c.identity) if table is tables.events else (table.c.number,)
+    order = _OLDEST if table is tables.events else (table.c.number,)
     query = sa.select(table).order_by(*order)
     return query.where(table.c.state.in_(states)) if states else query
 
 
 def event(connection: sa.Connection, start: str) -> RecordedEvent:
     """Return the event whose identity begins so; a DataError if there is none, or more than one."""
-    query = sa.select(tables.events).where(tables.events.c.identity.startswith(start, autoescape=True)).limit(2)
-    found = connection.execute(query).all()
-    if len(found) != 1 or not start:
+    found = connection.execute(_WHOLE, {"identity": start}).all()
+    if not found and start:
+        query = sa.select(tables.events).where(tables.events.c.identity.startswith(start, autoescape=True)).limit(2)
+        found = connection.execute(query).all()
+    if len(found) != 1:
         what = "more than one event begins so" if found else "there is no such event"
         raise DataError(what, where=start, fix="`bike-pipeline triggers list` shows them")
     return event_of(found[0])
@@ -38,13 +49,12 @@ def event(connection: sa.Connection, start: str) -> RecordedEvent:
 
 def joined(connection: sa.Connection, number: int) -> list[RecordedEvent]:
     """Return the events whose last run is this one, the oldest first."""
-    query = sa.select(tables.events).where(tables.events.c.run == number).order_by(tables.events.c.first_seen)
-    return [event_of(row) for row in connection.execute(query)]
+    return [event_of(row) for row in connection.execute(_JOINED, {"number": number})]
 
 
 def run(connection: sa.Connection, number: int) -> Run:
     """Return a run."""
-    return run_of(connection.execute(sa.select(tables.runs).where(tables.runs.c.number == number)).one())
+    return run_of(connection.execute(_RUN, {"run_number": number}).one())
 
 
 def event_of(row: Any) -> RecordedEvent:
@@ -145,8 +155,7 @@ def remember(connection: sa.Connection, place: str, new: Mapping[str, str], gone
 
 def control(connection: sa.Connection, name: str) -> Mapping[str, Any] | None:
     """Return what stands under a name; None if nothing does."""
-    query = sa.select(tables.control.c.content).where(tables.control.c.name == name)
-    found: Mapping[str, Any] | None = connection.execute(query).scalar()
+    found: Mapping[str, Any] | None = connection.execute(_CONTROL, {"control_name": name}).scalar()
     return found
 
 

@@ -6,20 +6,24 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.errors import BusyError, ModelError, ServerError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from bike_pipeline.retraining.events import RecordedEvent, Run
     from bike_pipeline.retraining.ledger import Ledger
     from bike_pipeline.retraining.loop import Judged, Loop
     from bike_pipeline.retraining.uploads import Uploads
     from bike_pipeline.settings import Settings
+
+
+# The longest pause between two tries while another process holds the workspace.
+_MOST_BUSY_SECONDS = 60.0
 
 
 def open_ledger(settings: Settings) -> Ledger:
@@ -44,10 +48,10 @@ class PipelineExecutor:
         """Work with these settings; `finished` is called with the name and the state of each stage that ends."""
         self._settings, self._finished, self._uploads = settings, finished, uploads_of(settings)
 
-    def ingest(self, event: RecordedEvent) -> Mapping[str, Any]:
+    def ingest(self, event: RecordedEvent, still: Callable[[], None]) -> Mapping[str, Any]:
         from bike_pipeline.use_cases.data import ingest
 
-        version = ingest(self._settings, self._uploads.check(event.event)).version
+        version = ingest(self._settings, self._uploads.check(event.event), still=still).version
         return {"span": version.span, "version": version.version, "rows": version.manifest.rows.total}
 
     def train(self, run: Run, trained: Callable[[], None]) -> Judged:  # noqa: ARG002 (a cluster's run has a name of it)
@@ -68,10 +72,20 @@ class PipelineExecutor:
         facts = {"cpu_seconds": made["cpu_seconds"]}
         return Judged(made["run_id"], made["pushed_version"], made["why"], facts)
 
-    def withdraw(self, details: Mapping[str, Any], why: str) -> None:
-        from bike_pipeline.use_cases.data import span_store
+    def brought(self, events: Sequence[RecordedEvent]) -> list[tuple[int, int]]:
+        from bike_pipeline.use_cases.data import versions
 
-        span_store(self._settings).withdraw(details["span"], details["version"], why)
+        if not events:
+            return []
+        uploads = {str(Path(one.event.upload).absolute()) for one in events}
+        found = (one for one in versions(self._settings) if one.manifest.source.location in uploads)
+        return [(one.span, one.version) for one in found]
+
+    def withdraw(self, span: int, version: int, why: str) -> None:
+        from bike_pipeline.use_cases.data import withdraw
+
+        if (span, version) not in _learnt_from(self._settings):
+            withdraw(self._settings, span, version, why)
 
     def promote(self, run: Run, version: int) -> str:
         from bike_pipeline.model_registry import ModelRegistry
@@ -79,8 +93,12 @@ class PipelineExecutor:
         from bike_pipeline.rollout.promotion import RolloutTargets, after_push
 
         path = self._settings.serving_path
+        targets = RolloutTargets.of(self._settings)
         try:
-            return after_push(path, version, RolloutTargets.of(self._settings), f"run {run.number}: {run.reason}")
+            why_not = after_push(path, version, targets, f"run {run.number}: {run.reason}")
+            if why_not and targets.promotion.automatic:
+                raise ModelError(why_not, where=f"version {version}", fix=f"`bike-pipeline promote {version}`")
+            return why_not
         except ServerError as error:
             deployment = ModelRegistry(path).deployment()
             if deployment is not None and deployment.status(version) == REFUSED:
@@ -101,6 +119,16 @@ class PipelineExecutor:
             # What was refused or failed can be tried again.
             if one.state is State.PROMOTED:
                 self._uploads.drop(one.event)
+
+
+def _learnt_from(settings: Settings) -> set[tuple[int, int]]:
+    """Return the spans and versions that pushed models were trained on, which they may serve with."""
+    from bike_pipeline.lineage.queries.evidence import window_of
+    from bike_pipeline.use_cases.lineage import lineage_of
+
+    lineage = lineage_of(settings)
+    windows = (window_of(lineage.trained_on(push.model_id)) for push in lineage.pushes())
+    return {(int(entry["span"]), int(entry["version"])) for window in windows for entry in window}
 
 
 def _loop(settings: Settings, ledger: Ledger, finished: Callable[[str, str], None]) -> Loop:
@@ -140,49 +168,64 @@ def watch(
     ledger, stop = open_ledger(settings), stop or threading.Event()
     loop, runs, changed = _loop(settings, ledger, finished), list[Any](), threading.Event()
     uploads_of(settings).clear()
-    try:
-        if once:
-            loop.poll(everything=True)
-            if loop.hold() is None:
-                raise BusyError(
-                    "another process watches", where=str(settings.retraining_path), fix="let it do the work"
-                )
-            while (run := loop.work()) is not None:
+    seconds = settings.retraining.poll_seconds
+
+    def poll() -> None:
+        if loop.poll():
+            changed.set()
+
+    if once:
+        loop.poll(everything=True)
+    with _signs_of_life(loop, seconds, stop, *(() if once else (poll,))) as check:
+        if once and loop.hold() is None:
+            raise BusyError("another process watches", where=str(settings.retraining_path), fix="let it do the work")
+        busy = 0
+        while not stop.is_set():
+            try:
+                run, busy = loop.work(), 0
+            except BusyError:
+                if once:
+                    raise
+                # To ask again costs the start of a run.
+                busy = min(busy + 1, 16)
+                stop.wait(min(seconds * 2.0**busy, _MOST_BUSY_SECONDS))
+                continue
+            if run is not None:
                 runs.append(run)
                 ended(run)
-            return runs
-        seconds = settings.retraining.poll_seconds
-
-        def poll() -> None:
-            if loop.poll():
-                changed.set()
-
-        # The lease is renewed while a trigger reads a large file, and while a run is under way.
-        threads = [_Repeated(work, seconds, stop) for work in (poll, loop.hold)]
-        for thread in threads:
-            thread.start()
-        try:
-            while not stop.is_set():
-                try:
-                    run = loop.work()
-                except BusyError:
-                    run = None
-                if run is None:
-                    # A back-off or a debounce may end without an event.
-                    changed.wait(seconds)
-                    changed.clear()
-                    for thread in threads:
-                        thread.check()
-                    continue
-                runs.append(run)
-                ended(run)
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join()
-    finally:
-        loop.let_go()
+            elif once:
+                break
+            else:
+                # A back-off or a debounce may end without an event.
+                changed.wait(seconds)
+                changed.clear()
+                check()
     return runs
+
+
+@contextmanager
+def _signs_of_life(
+    loop: Loop, seconds: float, stop: threading.Event, *more: Callable[[], object]
+) -> Iterator[Callable[[], None]]:
+    """Renew the lease while a run is under way, and do more, each for itself; give the lease back at the end.
+
+    The function that is returned raises what ended one of these.
+    """
+    threads = [_Repeated(work, seconds, stop) for work in (loop.renew, *more)]
+    for thread in threads:
+        thread.start()
+
+    def check() -> None:
+        for thread in threads:
+            thread.check()
+
+    try:
+        yield check
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        loop.let_go()
 
 
 class _Repeated(threading.Thread):
@@ -249,11 +292,9 @@ def retrain(
     ledger.see(event, settings.retraining.policy.most_hops)
     loop = _loop(settings, ledger, finished)
     run = None
-    try:
+    with _signs_of_life(loop, settings.retraining.poll_seconds, threading.Event()):
         while (one := loop.work()) is not None:
             run = one if event.identity in one.events else run
-    finally:
-        loop.let_go()
     return Retrained(ledger.find(event.identity), run)
 
 

@@ -1,14 +1,18 @@
 """A run of the pipeline in a process of its own: it has the code that is on the disk now, and gives all memory back.
 
-A message comes in on standard input; a line of JSON goes out for each stage, and one for what the run came to.
+A message comes in on standard input; a line of JSON goes out for each stage, and one for what the run came to. The
+input stays open: its end means that whoever started the run is gone, and the run ends too, so that the workspace is
+free.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -44,8 +48,8 @@ def run_apart(settings: Settings, runner: str, finished: Callable[[str, str], No
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            process.stdin.write(message)
-            process.stdin.close()
+            process.stdin.write(message + "\n")
+            process.stdin.flush()
             answer: dict[str, Any] = {}
             for line in process.stdout:
                 answer = json.loads(line)
@@ -65,6 +69,11 @@ def run_apart(settings: Settings, runner: str, finished: Callable[[str, str], No
     return answer
 
 
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def main() -> int:
     """Read a message, run the pipeline, and print how it goes; return the process's exit code."""
     from bike_pipeline.settings import Settings
@@ -79,7 +88,8 @@ def main() -> int:
         answers.write(json.dumps(content) + "\n")
         answers.flush()
 
-    message = json.load(sys.stdin)
+    message = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         settings = Settings.model_validate(message["settings"])
         result = run(settings, runner=message["runner"], observer=_Told(tell))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bike_pipeline.errors import DataError, DataGateError
-from bike_pipeline.retraining.events import Event, digest_of
+from bike_pipeline.retraining.events import Event, State, digest_of
 from bike_pipeline.retraining.ledger import Ledger
 from bike_pipeline.retraining.ledger_tables import Database
 from bike_pipeline.retraining.loop import Judged, Loop
@@ -23,13 +23,20 @@ class Clock:
 
 
 @dataclass
+class Version:
+    number: int
+    rows: frozenset[str]
+    upload: str
+    withdrawn: bool = False
+
+
+@dataclass
 class Executor:
     """What the real one would do to a span store, a registry and a promotion log, as strictly, in lists."""
 
-    store: dict[str, tuple[int, int]] = field(default_factory=dict)
-    versions: int = 0
-    withdrawn: list[tuple[int, int]] = field(default_factory=list)
-    pushed: list[tuple[int, ...]] = field(default_factory=list)
+    versions: list[Version] = field(default_factory=list)
+    dropped: set[str] = field(default_factory=set)
+    pushed: list[frozenset[str]] = field(default_factory=list)
     promoted: list[int] = field(default_factory=list)
     closed: list[int] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
@@ -39,37 +46,53 @@ class Executor:
     blessed: bool = True
     waits: str = ""
 
-    def ingest(self, event) -> Mapping[str, Any]:
+    def live(self) -> list[Version]:
+        return [one for one in self.versions if not one.withdrawn]
+
+    def rows(self) -> frozenset[str]:
+        """The rows that a run reads: those of the newest version that counts."""
+        return self.live()[-1].rows if self.live() else frozenset()
+
+    def ingest(self, event, still) -> Mapping[str, Any]:
         self.calls.append(f"ingest {event.event.name}")
-        if event.event.digest in self.bad_rows:
-            raise DataError("these are no rows", where=event.event.name, fix="send rows")
+        assert event.event.upload not in self.dropped, "the upload is gone, though a run needs it"
         digest = event.event.digest
-        if self.store.get(digest) in [None, *self.withdrawn]:
-            self.versions += 1
-            self.store[digest] = (2, self.versions)
-        place = self.store[digest]
-        return {"span": place[0], "version": place[1]}
+        if digest in self.bad_rows:
+            raise DataError("these are no rows", where=event.event.name, fix="send rows")
+        still()
+        for rows in (frozenset({digest}), self.rows() | {digest}):
+            for one in self.live():
+                if one.rows == rows:
+                    return {"span": 2, "version": one.number}
+        self.versions.append(Version(len(self.versions) + 1, self.rows() | {digest}, event.event.upload))
+        return {"span": 2, "version": len(self.versions)}
 
     def train(self, run, trained: Callable[[], None]) -> Judged:
         self.calls.append(f"train {run.number}")
         if self.error is not None:
             raise self.error
-        present = [digest for digest, place in self.store.items() if place not in self.withdrawn]
-        if self.poisoned & set(present):
+        rows = self.rows()
+        if self.poisoned & rows:
             raise DataGateError("a week of the label is off", where="span 2", fix="correct it")
         trained()
-        window = tuple(sorted(self.store[digest][1] for digest in present))
         if not self.blessed:
             return Judged(f"run-{run.number}", None, "not blessed: MAE")
-        if window not in self.pushed:
-            self.pushed.append(window)
-        return Judged(f"run-{run.number}", 100 + self.pushed.index(window))
+        if rows not in self.pushed:
+            self.pushed.append(rows)
+        return Judged(f"run-{run.number}", 100 + self.pushed.index(rows))
 
-    def withdraw(self, details, why) -> None:
-        self.withdrawn.append((details["span"], details["version"]))
+    def brought(self, events):
+        uploads = {one.event.upload for one in events}
+        return [(2, one.number) for one in self.live() if one.upload in uploads]
+
+    def withdraw(self, span, version, why) -> None:
+        one = self.versions[version - 1]
+        if one.rows not in self.pushed:
+            one.withdrawn = True
 
     def promote(self, run, version) -> str:
         self.calls.append(f"promote {version}")
+        assert 0 <= version - 100 < len(self.pushed), "there is no such version"
         if not self.waits and version not in self.promoted:
             self.promoted.append(version)
         return self.waits
@@ -78,7 +101,9 @@ class Executor:
         return version in self.promoted
 
     def ended(self, run, events) -> None:
+        assert run.ended_at is not None
         self.closed.append(run.number)
+        self.dropped |= {one.event.upload for one in events if one.state is State.PROMOTED}
 
 
 def event(name: str, trigger: str = "storage", source: str = "s3://bucket/rows", **more) -> Event:
