@@ -34,6 +34,8 @@ FEEDBACK_UPDATE: Final = "FeedbackUpdate"
 FEEDBACK_PROPERTY: Final = "feedback"
 # What looked at a pushed model while it served.
 MONITOR: Final = "Monitor"
+# What a trigger asked for, beside the run of the pipeline that it came to.
+RETRAINING_RUN: Final = "RetrainingRun"
 
 # Splits of the examples: the newest span's two, and all spans before it.
 TRAIN: Final = "train"

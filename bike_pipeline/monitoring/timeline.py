@@ -78,9 +78,18 @@ def days_of(columns: Mapping[str, npt.NDArray[Any]]) -> list[Day]:
     return found
 
 
-def events_of(changes: Iterable[Change], runs: Iterable[RunRecord], pushes: Iterable[PushedModel]) -> list[Event]:
-    """Return what happened, oldest first: from the promotion log, the runs and the pushes of a workspace."""
-    found = []
+def events_of(
+    changes: Iterable[Change],
+    runs: Iterable[RunRecord],
+    pushes: Iterable[PushedModel],
+    triggered: Mapping[str, Sequence[Event]] | None = None,
+) -> list[Event]:
+    """Return what happened, oldest first: from the promotion log, the runs and the pushes of a workspace.
+
+    `triggered` is what the ledger of triggers tells, by the pipeline's run that it came to, or "".
+    """
+    told = triggered or {}
+    found = [event for events in told.values() for event in events]
     updated = {push.version: push.feedback for push in pushes if push.feedback}
     for change in changes:
         at, version = datetime.fromisoformat(change.at), change.to_version
@@ -96,6 +105,8 @@ def events_of(changes: Iterable[Change], runs: Iterable[RunRecord], pushes: Iter
         elif change.action == "refuse":
             found.append(Event(at, "refusal", f"version {version} may not serve", change.reason, "history"))
     for run in runs:
+        if run.run_id in told:
+            continue
         evidence = f"explain-run {run.run_id}"
         span = f"span {run.span} version {run.version}" if run.span else "no data"
         found.append(Event(run.started, "trigger", f"a run on {span}", run.outcome or run.state, evidence))

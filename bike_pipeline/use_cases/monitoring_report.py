@@ -248,10 +248,27 @@ def _events(settings: Settings, missing: list[str]) -> Sequence[Event]:
     changes = ModelRegistry(settings.serving_path).history()
     try:
         lineage = lineage_of(settings)
-        return events_of(changes, lineage.runs(), lineage.pushes())
+        return events_of(changes, lineage.runs(), lineage.pushes(), _triggered(settings))
     except BikePipelineError as error:
         missing.append(f"the runs: {error}")
         return events_of(changes, (), ())
+
+
+def _triggered(settings: Settings) -> Mapping[str, Sequence[Event]]:
+    """Return what the ledger of triggers tells, by the pipeline's run that it came to, or ""."""
+    from bike_pipeline.monitoring.timeline import Event
+    from bike_pipeline.retraining.events import State
+    from bike_pipeline.use_cases.retraining import has_ledger, open_ledger
+
+    found: dict[str, list[Event]] = {}
+    for run in open_ledger(settings).runs() if has_ledger(settings) else ():
+        begun, evidence = datetime.fromtimestamp(run.claimed_at, UTC), f"triggers explain {run.events[0][:12]}"
+        events = found.setdefault(str(run.facts.get("run_id", "")), [])
+        events.append(Event(begun, "trigger", f"run {run.number} of triggers: {run.state}", run.reason, evidence))
+        if run.state in (State.REFUSED, State.FAILED) and run.ended_at is not None:
+            ended = datetime.fromtimestamp(run.ended_at, UTC)
+            events.append(Event(ended, "refusal", f"run {run.number} of triggers made no model", run.why, evidence))
+    return found
 
 
 def _log_counts(added: Any) -> dict[str, int]:

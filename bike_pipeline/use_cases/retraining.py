@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import socket
@@ -9,21 +10,28 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bike_pipeline.errors import BusyError, ModelError, ServerError
+from bike_pipeline.errors import BusyError, MetadataError
+from bike_pipeline.use_cases.retraining_executor import PipelineExecutor, uploads_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bike_pipeline.retraining.events import RecordedEvent, Run
     from bike_pipeline.retraining.ledger import Ledger
-    from bike_pipeline.retraining.loop import Judged, Loop
-    from bike_pipeline.retraining.uploads import Uploads
+    from bike_pipeline.retraining.loop import Loop
     from bike_pipeline.settings import Settings
 
 
 # The longest pause between two tries while another process holds the workspace.
 _MOST_BUSY_SECONDS = 60.0
+_log = logging.getLogger(__name__)
+
+
+def has_ledger(settings: Settings) -> bool:
+    """Return whether a workspace has a ledger: to look at one makes none."""
+    return (settings.retraining_path / "ledger.sqlite").is_file()
 
 
 def open_ledger(settings: Settings) -> Ledger:
@@ -32,103 +40,6 @@ def open_ledger(settings: Settings) -> Ledger:
     from bike_pipeline.retraining.ledger_tables import of_file
 
     return Ledger(of_file(settings.retraining_path / "ledger.sqlite"))
-
-
-def uploads_of(settings: Settings) -> Uploads:
-    """Return where uploads wait for their run."""
-    from bike_pipeline.retraining.uploads import Uploads
-
-    return Uploads(settings.retraining_path / "uploads")
-
-
-class PipelineExecutor:
-    """Does for the loop what people do with `data ingest`, `run` and `promote`; see `retraining.loop.Executor`."""
-
-    def __init__(self, settings: Settings, finished: Callable[[str, str], None] = lambda _stage, _state: None) -> None:
-        """Work with these settings; `finished` is called with the name and the state of each stage that ends."""
-        self._settings, self._finished, self._uploads = settings, finished, uploads_of(settings)
-
-    def ingest(self, event: RecordedEvent, still: Callable[[], None]) -> Mapping[str, Any]:
-        from bike_pipeline.use_cases.data import ingest
-
-        version = ingest(self._settings, self._uploads.check(event.event), still=still).version
-        return {"span": version.span, "version": version.version, "rows": version.manifest.rows.total}
-
-    def train(self, run: Run, trained: Callable[[], None]) -> Judged:  # noqa: ARG002 (a cluster's run has a name of it)
-        from bike_pipeline.retraining.loop import Judged
-        from bike_pipeline.stages import Stage
-        from bike_pipeline.use_cases.retraining_run import run_apart
-
-        def finished(stage: str, state: str) -> None:
-            self._finished(stage, state)
-            if stage == Stage.TRAINER and state != "failed":
-                trained()
-
-        # What it pushes is promoted here, after that is in the ledger.
-        promotion = self._settings.serving.promotion.model_copy(update={"automatic": False})
-        serving = self._settings.serving.model_copy(update={"promotion": promotion})
-        settings = self._settings.model_copy(update={"serving": serving})
-        made = run_apart(settings, self._settings.retraining.runner, finished)
-        facts = {"cpu_seconds": made["cpu_seconds"]}
-        return Judged(made["run_id"], made["pushed_version"], made["why"], facts)
-
-    def brought(self, events: Sequence[RecordedEvent]) -> list[tuple[int, int]]:
-        from bike_pipeline.use_cases.data import versions
-
-        if not events:
-            return []
-        uploads = {str(Path(one.event.upload).absolute()) for one in events}
-        found = (one for one in versions(self._settings) if one.manifest.source.location in uploads)
-        return [(one.span, one.version) for one in found]
-
-    def withdraw(self, span: int, version: int, why: str) -> None:
-        from bike_pipeline.use_cases.data import withdraw
-
-        if (span, version) not in _learnt_from(self._settings):
-            withdraw(self._settings, span, version, why)
-
-    def promote(self, run: Run, version: int) -> str:
-        from bike_pipeline.model_registry import ModelRegistry
-        from bike_pipeline.model_registry.deployment import REFUSED
-        from bike_pipeline.rollout.promotion import RolloutTargets, after_push
-
-        path = self._settings.serving_path
-        targets = RolloutTargets.of(self._settings)
-        try:
-            why_not = after_push(path, version, targets, f"run {run.number}: {run.reason}")
-            if why_not and targets.promotion.automatic:
-                raise ModelError(why_not, where=f"version {version}", fix=f"`bike-pipeline promote {version}`")
-            return why_not
-        except ServerError as error:
-            deployment = ModelRegistry(path).deployment()
-            if deployment is not None and deployment.status(version) == REFUSED:
-                raise ModelError(error.what, where=error.where, fix=error.fix) from error
-            raise
-
-    def serves(self, version: int) -> bool:
-        from bike_pipeline.model_registry import ModelRegistry
-        from bike_pipeline.model_registry.deployment import PROMOTED, REPLACED, ROLLED_BACK
-
-        deployment = ModelRegistry(self._settings.serving_path).deployment()
-        return deployment is not None and deployment.status(version) in (PROMOTED, REPLACED, ROLLED_BACK)
-
-    def ended(self, run: Run, events: Sequence[RecordedEvent]) -> None:  # noqa: ARG002
-        from bike_pipeline.retraining.events import State
-
-        for one in events:
-            # What was refused or failed can be tried again.
-            if one.state is State.PROMOTED:
-                self._uploads.drop(one.event)
-
-
-def _learnt_from(settings: Settings) -> set[tuple[int, int]]:
-    """Return the spans and versions that pushed models were trained on, which they may serve with."""
-    from bike_pipeline.lineage.queries.evidence import window_of
-    from bike_pipeline.use_cases.lineage import lineage_of
-
-    lineage = lineage_of(settings)
-    windows = (window_of(lineage.trained_on(push.model_id)) for push in lineage.pushes())
-    return {(int(entry["span"]), int(entry["version"])) for window in windows for entry in window}
 
 
 def _loop(settings: Settings, ledger: Ledger, finished: Callable[[str, str], None]) -> Loop:
@@ -183,10 +94,11 @@ def watch(
         while not stop.is_set():
             try:
                 run, busy = loop.work(), 0
-            except BusyError:
+            except (BusyError, MetadataError) as error:
                 if once:
                     raise
                 # To ask again costs the start of a run.
+                _log.warning("tried again later: %s", error)
                 busy = min(busy + 1, 16)
                 stop.wait(min(seconds * 2.0**busy, _MOST_BUSY_SECONDS))
                 continue

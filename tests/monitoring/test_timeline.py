@@ -53,6 +53,17 @@ def test_everything_that_happened_is_an_event_with_its_reason_and_evidence():
     assert found[4].detail == "too slow"
 
 
+def test_what_the_ledger_tells_of_a_run_is_told_in_place_of_a_guess():
+    began = datetime(2012, 1, 1, tzinfo=UTC)
+    runs = [RunRecord(name, began, "done", 2, 1, (), "not blessed: mae") for name in ("known", "by hand")]
+    told = Event(began, "trigger", "run 1 of triggers: refused", "new rows in a.csv", "triggers explain abc")
+    alone = Event(began, "refusal", "run 2 of triggers made no model", "no event is left", "triggers explain def")
+    found = events_of([], runs, [], {"known": [told], "": [alone]})
+    assert [event.title for event in found].count("a run on span 2 version 1") == 1
+    assert {told, alone} <= set(found)
+    assert not any("known" in event.evidence for event in found)
+
+
 def test_every_day_and_event_is_drawn_inside_the_picture():
     days = [Day(date(2012, 1, 1), 1, 24, 24, 30.0), Day(date(2012, 2, 9), 2, 24, 0, None)]
     events = [

@@ -24,8 +24,12 @@ from bike_pipeline.lineage.reports import model_card
 from bike_pipeline.lineage.reports.graph import Graph, as_svg, graph_of
 from bike_pipeline.lineage.store.metadata_store import prop
 from bike_pipeline.lineage.store.monitor_looks import looks_at
+from bike_pipeline.lineage.store.retraining_runs import cause_of
 from bike_pipeline.pages import render, utc
 from bike_pipeline.stages import FEEDBACK_UPDATE, Stage
+
+# The fact that names the triggers of a run.
+ASKED_BY = "asked for by"
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ def report_of_model(history: History, chosen: FoundModel, store_uri: str) -> Lin
     serves = serving is not None and push is not None and serving.version == push.version
     source, _ = source_of_run(history.store, evidence["model"]["run_id"])
     facts = training_facts(evidence)
+    if cause := cause_of(history, evidence["model"]["run_id"]):
+        facts.append((ASKED_BY, cause))
     if push:
         facts.insert(0, ("pushed", f"{utc(push.pushed_at)} to {push.destination}"))
         facts[1:1] = [*feedback_facts([push]), *monitor_facts(looks_at(history, push.destination))]
@@ -108,9 +114,11 @@ def report_of_run(history: History, run_id: str, store_uri: str, run_before: str
             gates = decisions_of(evaluation) or gates
     updates = feedback_facts(push for push in history.pushes() if push.model_id in models)
     stages = ", ".join(f"{stage.name} {stage.state}" for stage in run.stages)
+    cause = cause_of(history, run_id)
     return LineageReport(
         title=f"run {run_id}: {run.outcome or run.state}",
         facts=[
+            *([(ASKED_BY, cause)] if cause else []),
             ("started", utc(run.started)),
             ("state", run.state),
             ("stages", stages),

@@ -21,7 +21,7 @@ from bike_pipeline.lineage.queries.history import History
 from bike_pipeline.lineage.queries.run_changes import StageExplanation, baseline_examples, explain_stages, previous_run
 from bike_pipeline.lineage.reports import model_card
 from bike_pipeline.lineage.reports.graph import as_svg
-from bike_pipeline.lineage.reports.lineage_report import LineageReport, report_of_run
+from bike_pipeline.lineage.reports.lineage_report import ASKED_BY, LineageReport, report_of_run
 from bike_pipeline.lineage.store.entities import RunRecord
 from bike_pipeline.lineage.store.metadata_store import Lineage, prop
 from bike_pipeline.pages import render
@@ -84,7 +84,7 @@ def explain(lineage: Lineage, run_id: str | None, store_uri: str) -> RunExplanat
         card = next((model_card.read(artifact.uri) for artifact in outputs.get("model_card", [])), card)
     return RunExplanation(
         run=run,
-        trigger=_trigger(facts.get("called by", ""), facts.get("runner", "")),
+        trigger=facts.get(ASKED_BY) or _trigger(facts.get("called by", ""), facts.get("runner", "")),
         stages=explain_stages(history, run, earlier),
         report=report,
         findings=findings,

@@ -22,7 +22,7 @@ from bike_pipeline.lineage.records.run_record import RUN_CONTEXT, runner_of
 from bike_pipeline.lineage.store.entities import ModelRecord, PushedModel, RunRecord, StageRecord
 from bike_pipeline.model_registry import ModelRegistry
 from bike_pipeline.model_registry.deployment import STABLE
-from bike_pipeline.stages import FEEDBACK_PROPERTY, Stage
+from bike_pipeline.stages import FEEDBACK_PROPERTY, RETRAINING_RUN, Stage
 
 Artifact: TypeAlias = pb.Artifact
 Context: TypeAlias = pb.Context
@@ -118,11 +118,14 @@ class Lineage:
     def execution(self, execution_id: int) -> pb.Execution:
         return self.store.get_executions_by_id([execution_id])[0]
 
-    def executions_of(self, run_id: str) -> list[pb.Execution]:
-        """Return the executions of a run in their order; none if the run is not on record."""
+    def executions_of(self, run_id: str, stages: bool = True) -> list[pb.Execution]:
+        """Return the executions of a run in their order, by default of its stages; none if it is not on record."""
         run = self.store.get_context_by_type_and_name(RUN_CONTEXT, run_id) if run_id else None
-        found = self.store.get_executions_by_context(run.id) if run else []
-        return sorted(found, key=_id)
+        return self._executions_in(run, stages) if run else []
+
+    def _executions_in(self, run: pb.Context, stages: bool = True) -> list[pb.Execution]:
+        found = sorted(self.store.get_executions_by_context(run.id), key=_id)
+        return [e for e in found if not stages or e.type != f"bike.{RETRAINING_RUN}"]
 
     def inputs(self, execution_id: int) -> dict[str, list[pb.Artifact]]:
         """Return an execution's input artifacts by key."""
@@ -226,7 +229,7 @@ class Lineage:
         return [self._run(context) for context in self.contexts(RUN_CONTEXT)]
 
     def _run(self, context: pb.Context) -> RunRecord:
-        executions = sorted(self.store.get_executions_by_context(context.id), key=_id)
+        executions = self._executions_in(context)
         stages = tuple(self.stage_record(execution) for execution in executions)
         examples = (found for e in executions for found in self.outputs(e.id).get("examples", []))
         span, version = span_of(next(examples, None))
