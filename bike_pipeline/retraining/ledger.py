@@ -305,6 +305,18 @@ class Ledger:
             found = connection.execute(sa.select(table).filter_by(**where).order_by(order))
             return [dict(row) for row in found.mappings()]
 
+    def changes_of_runs(self, after: int, most: int = 100) -> list[dict[str, Any]]:
+        """Return the changes of state of runs behind a transition's number, rising; at most so many."""
+        table = tables.transitions
+        query = sa.select(table).where(table.c.id > after, table.c.subject.startswith("run ")).order_by(table.c.id)
+        with self._database.transaction() as connection:
+            return [dict(row) for row in connection.execute(query.limit(most)).mappings()]
+
+    def newest_change(self) -> int:
+        """Return the number of the newest transition; 0 before the first."""
+        with self._database.transaction() as connection:
+            return connection.execute(sa.select(sa.func.max(tables.transitions.c.id))).scalar() or 0
+
     def control(self, name: str) -> Mapping[str, Any] | None:
         """Return what a part of the loop keeps under a name; None if it keeps nothing."""
         with self._database.transaction() as connection:

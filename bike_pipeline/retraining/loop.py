@@ -160,6 +160,16 @@ class Loop:
             self._fence, self._held = self._ledger.hold_lease(self._owner, seconds), now
         return self._fence
 
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger that it works on."""
+        return self._ledger
+
+    @property
+    def holds(self) -> bool:
+        """Whether this process held the lease when it looked last."""
+        return self._fence is not None
+
     def renew(self) -> None:
         """Renew the lease, if this process holds it; it takes none."""
         if self._fence is not None:

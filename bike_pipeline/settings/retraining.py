@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from ipaddress import ip_address
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bike_pipeline.settings.section import Count, Section
 
@@ -65,6 +67,43 @@ class ScheduleSettings(Section):
     zone: str = "UTC"
 
 
+class WebhookSettings(Section):
+    """Who is told of what changes; see `retraining.webhooks`.
+
+    Attributes:
+        url: where it is posted to, by https; by http on this machine alone, or with `allow_http`.
+        secret_file: file with the secret that signs it: base64, as it is or behind "whsec_".
+        on: what is told: changes of a version's state as the promotion log has them, and of a run's ("run").
+        attempts: given up after so many, and noted in the ledger.
+        allow_http: whether it may go in the clear.
+    """
+
+    url: str
+    secret_file: Annotated[str, Field(min_length=1)]
+    on: tuple[Literal["validate", "refuse", "promote", "rollback", "run"], ...] = (
+        "validate",
+        "refuse",
+        "promote",
+        "rollback",
+        "run",
+    )
+    attempts: Count = 12
+    allow_http: bool = False
+
+    @model_validator(mode="after")
+    def _safe(self) -> Self:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("a webhook's url begins with https://")
+        try:
+            local = parts.hostname == "localhost" or ip_address(parts.hostname).is_loopback
+        except ValueError:
+            local = False
+        if parts.scheme == "http" and not (local or self.allow_http):
+            raise ValueError("a webhook goes by https, unless allow_http is set")
+        return self
+
+
 class RetrainingSettings(Section):
     """What `bike-pipeline watch` looks at, and when it runs the pipeline.
 
@@ -75,6 +114,7 @@ class RetrainingSettings(Section):
         incoming: folder that the trigger `repository-data` watches, relative to the project's; empty for none.
         runner: where runs take place; a name as of `bike-pipeline run --runner`.
         poll_seconds: pause between two looks at everything that is near at hand.
+        webhooks: who is told of changes of state.
         lease_seconds: after so long without a sign of life, another process takes the loop over.
     """
 
@@ -87,3 +127,4 @@ class RetrainingSettings(Section):
     policy: PolicySettings = PolicySettings()
     storage: StorageTriggerSettings = StorageTriggerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
+    webhooks: tuple[WebhookSettings, ...] = ()

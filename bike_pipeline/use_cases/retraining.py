@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # The longest pause between two tries while another process holds the workspace.
 _MOST_BUSY_SECONDS = 60.0
+# Between two looks at what webhooks are to be told.
+_TOLD_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -87,7 +89,7 @@ def watch(
 
     if once:
         loop.poll(everything=True)
-    with _signs_of_life(loop, seconds, stop, *(() if once else (poll,))) as check:
+    with _signs_of_life(settings, loop, stop, *(() if once else (poll,))) as check:
         if once and loop.hold() is None:
             raise BusyError("another process watches", where=str(settings.retraining_path), fix="let it do the work")
         busy = 0
@@ -117,13 +119,25 @@ def watch(
 
 @contextmanager
 def _signs_of_life(
-    loop: Loop, seconds: float, stop: threading.Event, *more: Callable[[], object]
+    settings: Settings, loop: Loop, stop: threading.Event, *more: Callable[[], object]
 ) -> Iterator[Callable[[], None]]:
-    """Renew the lease while a run is under way, and do more, each for itself; give the lease back at the end.
+    """Renew the lease while a run is under way, tell webhooks, and do more, each for itself; give the lease back then.
 
     The function that is returned raises what ended one of these.
     """
+    from bike_pipeline.model_registry import ModelRegistry
+    from bike_pipeline.retraining.webhooks import Webhooks
+
+    path, seconds = settings.serving_path, settings.retraining.poll_seconds
+    webhooks = Webhooks(loop.ledger, settings.retraining.webhooks, path, ModelRegistry(path).history)
+
+    def deliver() -> None:
+        # One process tells at a time.
+        if loop.holds:
+            webhooks.deliver()
+
     threads = [_Repeated(work, seconds, stop) for work in (loop.renew, *more)]
+    threads.append(_Repeated(deliver, max(seconds, _TOLD_SECONDS), stop))
     for thread in threads:
         thread.start()
 
@@ -137,6 +151,7 @@ def _signs_of_life(
         stop.set()
         for thread in threads:
             thread.join()
+        deliver()
         loop.let_go()
 
 
@@ -204,7 +219,7 @@ def retrain(
     ledger.see(event, settings.retraining.policy.most_hops)
     loop = _loop(settings, ledger, finished)
     run = None
-    with _signs_of_life(loop, settings.retraining.poll_seconds, threading.Event()):
+    with _signs_of_life(settings, loop, threading.Event()):
         while (one := loop.work()) is not None:
             run = one if event.identity in one.events else run
     return Retrained(ledger.find(event.identity), run)

@@ -26,6 +26,8 @@ SETTINGS = RetrainingSettings.model_validate(
     {"lease_seconds": 30, "policy": {"backoff_seconds": 30, "attempts": ATTEMPTS, "debounce_seconds": 1}}
 )
 KINDS = ("sound", "sound", "poison", "no rows", "code", "harmful")
+# What failed is tried again.
+SETTLED = tuple(state for state in ENDED if state is not State.FAILED)
 REFUSED_KINDS = ("poison", "no rows", "harmful")
 
 
@@ -217,7 +219,7 @@ class World:
         self.ledger.pause("")
         for _ in range(40):
             self.clock.now += 5000
-            if not self.work(self.draw.randint(0, 1)) and all(one.state in ENDED for one in self.ledger.events()):
+            if not self.work(self.draw.randint(0, 1)) and all(one.state in SETTLED for one in self.ledger.events()):
                 self.clock.now += 5000
                 assert not self.work(0)
                 return
