@@ -32,9 +32,9 @@ class WithoutTraining(PipelineExecutor):
     def __post_init__(self):
         super().__init__(self.settings)
 
-    def ingest(self, event):
+    def ingest(self, event, still):
         self.ingested.append(event.identity)
-        return super().ingest(event)
+        return super().ingest(event, still)
 
     def train(self, run, trained):
         trained()
