@@ -55,13 +55,14 @@ def write_log(folder: Path, requests: int) -> int:
     answers = (labels[asked] * np.exp(generator.normal(0.0, 0.2, requests))).astype(np.float32)
     began = time.time_ns() - _PERIOD - 86_400 * 1_000_000_000 + np.arange(requests) * (_PERIOD // requests)
     place = Place(str(folder), 64_000_000, 1000)
+    about = {0: (1, "serving_all_inputs", "tflite_float32", types, None)}
     for start in range(0, requests, _BATCH):
         entries = []
         for number in range(start, min(start + _BATCH, requests)):
             answer = (("cnt", "<f4", (1,), answers[number : number + 1].tobytes()),)
-            about = (1, "serving_all_inputs", "tflite_float32", types, hours[asked[number]], answer, 1, None)
-            entries.append((int(began[number]), 400_000, f"r{number:08d}", "http", "bike_demand", "OK", about))
-        if problem := request_log.write(pickle.dumps(entries), place):
+            entry = (int(began[number]), 400_000, f"r{number:08d}", "http", "bike_demand", "OK")
+            entries.append(pickle.dumps((entry, 0, hours[asked[number]], answer)))
+        if problem := request_log.write(pickle.dumps((about, entries)), place):
             raise SystemExit(f"error: {problem}")
     return sum(path.stat().st_size for path in folder.glob("*.jsonl")) // 1_000_000
 

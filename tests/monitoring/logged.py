@@ -55,17 +55,26 @@ def entry(
     answered = np.array([*answers] or [100.0 + number for number in range(len(rows))], np.float32)
     columns = [[row[name] for row in rows] for name in sent]
     outputs = (("cnt", answered.dtype.str, answered.shape, answered.tobytes()),)
-    asked = Asked(version, "serving_all_inputs", "tflite_float32", types, columns, outputs, len(rows), quantiles)
+    asked = Asked(version, "serving_all_inputs", "tflite_float32", types, quantiles, columns, outputs)
     return Entry(began, 250_000, name, "http", MODEL, code, asked)
 
 
 def write(folder: Path, *entries: Entry, most_bytes: int = 10**8, files: int = 4) -> list[Path]:
     """Write requests as the server's writer does; return the files of lines there are."""
     place = Place(str(folder), most_bytes, files)
-    plain = [(*one[:-1], one.asked and tuple(one.asked)) for one in entries]
-    written = request_log.write(pickle.dumps(plain), place)
+    written = request_log.write(packed(*entries), place)
     assert not written, written
     return sorted(folder.glob("*.jsonl"))
+
+
+def packed(*entries: Entry) -> bytes:
+    """Return requests as the server hands them over."""
+    about = {place: one.asked and one.asked[:5] for place, one in enumerate(entries)}
+    pickled = [
+        pickle.dumps((one[:-1], place, *(one.asked[5:] if one.asked else (None, ()))))
+        for place, one in enumerate(entries)
+    ]
+    return pickle.dumps((about, pickled))
 
 
 def lines(*entries: Entry) -> list[bytes]:

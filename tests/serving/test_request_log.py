@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from bike_pipeline.serving import request_log, request_log_files
 from bike_pipeline.serving.request_log_files import Place
-from tests.monitoring.logged import ROW, entry, write
+from tests.monitoring.logged import ROW, entry, packed, write
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,14 +46,13 @@ def test_a_batch_that_is_larger_than_a_file_has_one_of_its_own(tmp_path):
 
 
 WRITER = """
-import pickle, resource, sys
+import resource, sys
 from bike_pipeline.serving import request_log, request_log_files
 from bike_pipeline.serving.request_log_files import Place
-from tests.monitoring.logged import ROW, entry
+from tests.monitoring.logged import ROW, entry, packed
 
 def write(name):
-    one = entry(name, *[ROW] * 4)
-    return request_log.write(pickle.dumps([(*one[:-1], tuple(one.asked))]), Place(sys.argv[1], 10**8, 4))
+    return request_log.write(packed(entry(name, *[ROW] * 4)), Place(sys.argv[1], 10**8, 4))
 
 assert not write("first")
 # What a full disk does, in the middle of a line: the first bytes are written.
@@ -137,6 +135,6 @@ def test_examples_that_are_none_are_a_line_without_features(tmp_path):
     one = entry("a", ROW)
     asked = one.asked._replace(types=(("examples", request_log.tensors.STRING),), columns=[[b"\xff\xff"]])
     place = Place(str(tmp_path), 10**8, 4)
-    assert not request_log.write(pickle.dumps([(*one[:-1], tuple(asked))]), place)
+    assert not request_log.write(packed(one._replace(asked=asked)), place)
     (path,) = tmp_path.glob("*.jsonl")
     assert "features" not in json.loads(path.read_bytes())["bike"]

@@ -68,7 +68,7 @@ class Counted:
                 # A request of several tasks is told as one of each.
                 name = f"{self._request_id}.{number}" if number else self._request_id
                 began = time.time_ns() - took
-                self._log.add((began, took, name, protocol, self._model, code.name, asked))
+                self._log.add((began, took, name, protocol, self._model, code.name), asked)
 
 
 class Answering:

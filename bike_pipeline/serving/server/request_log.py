@@ -1,7 +1,7 @@
 """Hands what was asked and answered to a process that writes it down, while no request waits for it.
 
-A request leaves a few references behind. Every fifth of a second they are handed over, a batch at a time, and the next
-batch when that one is written: a disk that is slow or full costs lines, never answers.
+A request leaves some bytes behind. Every fifth of a second they are handed over, a batch at a time, and the next batch
+when that one is written: a disk that is slow or full costs lines, never answers.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import re
 import secrets
 import subprocess
 import sys
+from collections import deque
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bike_pipeline.serving import request_log
-from bike_pipeline.serving.request_log import HEAD, Asked
+from bike_pipeline.serving.request_log import HEAD
 from bike_pipeline.serving.request_log_files import Place
 from bike_pipeline.serving.server import tensors
 from bike_pipeline.serving.server.metrics import Metrics
@@ -32,14 +34,15 @@ from bike_pipeline.settings.monitoring import RequestLogSettings
 REQUEST_ID = "x-request-id"
 # What a client may call its request: no text that could do harm in a log, a page or a query.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}")
-# Entries, of which each holds some rows, that wait for the writer at most, and that it gets at once.
-_MOST_WAITING, _BATCH = 16_384, 128
+# Entries, of which each holds some rows, that the writer gets at once; and how many batches wait for it at most, and so
+# many that it makes no pauses.
+_BATCH, _MOST_BATCHES, _MANY_BATCHES = 1024, 16, 2
 _SECONDS = 0.2
 # Bytes of strings, which are serialized tf.Examples, that are kept of a request.
 _MOST_TEXT = 1 << 20
-# The fields of `Asked` and `Entry` as a plain tuple: others take several times as long to make and to hand over.
+# Plain tuples take a part of the time of others to make and to hand over: what a version is, then columns and outputs
+# as of `Asked`, and how many rows they are.
 Kept = tuple[Any, ...]
-_ROWS = Asked._fields.index("rows")
 _ids = itertools.count(1)
 _PREFIX = secrets.token_hex(6)
 _log = logging.getLogger(__name__)
@@ -50,13 +53,28 @@ def request_id_of(sent: str) -> str:
     return sent if sent and _REQUEST_ID.fullmatch(sent) else f"{_PREFIX}-{next(_ids):x}"
 
 
+@dataclass(slots=True)
+class _Batch:
+    """Requests that are written together.
+
+    Attributes:
+        entries: each pickled, so that neither the collector of garbage nor the moment it is handed over has much to do.
+        about: what several of them have in common, by the id that they know it by.
+        rows: of all of them.
+    """
+
+    entries: list[bytes] = field(default_factory=list)
+    about: dict[int, Kept] = field(default_factory=dict)
+    rows: int = 0
+
+
 class RequestLog:
     """What waits to be written. All methods belong to the event loop's thread."""
 
     def __init__(self, settings: RequestLogSettings, folder: Path, metrics: Metrics, timeout_seconds: float) -> None:
         """Prepare it; nothing is written, and no process started, before the first request."""
         self._settings, self._rows = settings, metrics.request_log_rows
-        self._waiting: list[Kept] = []
+        self._batches = deque([_Batch()])
         self._writer = _Writer(Place(str(folder), int(settings.file_megabytes * 1e6), settings.files), timeout_seconds)
         self._problem, self._dropped = "", 0
         self._stopping = asyncio.Event()
@@ -66,28 +84,33 @@ class RequestLog:
         return self._settings.sample >= 1.0 or random.random() < self._settings.sample  # noqa: S311
 
     def asked(self, version: ServedVersion, signature: Signature, columns: Columns, outputs: Outputs) -> Kept:
-        """Return what is kept of a request that was answered, as of `Asked`: at most so many of its rows."""
-        about = (version.number, signature.name, version.batchers[signature.name].backend.name, signature.types)
+        """Return what is kept of a request that was answered: at most so many of its rows."""
+        about = version.about[signature.name]
         if isinstance(columns, tuple):
-            return *about, columns, _plain(outputs), 1, version.loaded.quantiles
+            return about, columns, _plain(outputs), 1
         most, rows = self._settings.rows_per_request, tensors.rows_of(columns, signature)
         kept = [column[:most] for column in columns.values()] if rows else []
         plain = all(isinstance(one, list) or one.ndim == 1 for one in kept)
         if not rows or not plain or _text_of(signature, kept) > _MOST_TEXT:
-            return *about, None, (), 0, None
+            return about, None, (), 1
         if rows > most:
             self._rows.add(("left_out",), rows - most)
             outputs = {name: values[:most] for name, values in outputs.items()}
-        return *about, kept, _plain(outputs), min(rows, most), version.loaded.quantiles
+        return about, kept, _plain(outputs), min(rows, most)
 
-    def add(self, entry: Kept) -> None:
-        """Take a request, as of `Entry`, or count it as dropped if too many wait."""
-        if len(self._waiting) < _MOST_WAITING:
-            self._waiting.append(entry)
-            return
-        rows = _rows_of(entry)
-        self._rows.add(("dropped",), rows)
-        self._tell(f"more than {_MOST_WAITING:,} requests wait to be written", rows)
+    def add(self, entry: Kept, asked: Kept | None) -> None:
+        """Take a request, as of `Entry`, and what it asked, or count it as dropped if too many wait."""
+        about, columns, outputs, rows = asked or (None, None, (), 1)
+        batch = self._batches[-1]
+        if len(batch.entries) == _BATCH:
+            if len(self._batches) == _MOST_BATCHES:
+                self._rows.add(("dropped",), rows)
+                self._tell(f"more than {_BATCH * _MOST_BATCHES:,} requests wait to be written", rows)
+                return
+            self._batches.append(batch := _Batch())
+        batch.entries.append(pickle.dumps((entry, id(about), columns, outputs), pickle.HIGHEST_PROTOCOL))
+        batch.about[id(about)] = about
+        batch.rows += rows
 
     async def run(self) -> None:
         """Hand over what waits, until it is stopped; then the rest."""
@@ -106,14 +129,14 @@ class RequestLog:
 
     async def _hand_over(self) -> None:
         # What comes meanwhile has its turn later: under load this ends, too.
-        for _ in range(0, len(self._waiting), _BATCH):
-            batch = self._waiting[:_BATCH]
-            del self._waiting[:_BATCH]
-            hurry = len(self._waiting) > _MOST_WAITING // 8
-            problem = await self._writer.write(pickle.dumps(batch, pickle.HIGHEST_PROTOCOL), hurry)
-            rows = sum(map(_rows_of, batch))
-            self._rows.add(("dropped" if problem else "logged",), rows)
-            self._tell(problem, rows)
+        for _ in range(len(self._batches) if self._batches[0].entries else 0):
+            batch = self._batches.popleft()
+            if not self._batches:
+                self._batches.append(_Batch())
+            message = pickle.dumps((batch.about, batch.entries), pickle.HIGHEST_PROTOCOL)
+            problem = await self._writer.write(message, len(self._batches) > _MANY_BATCHES)
+            self._rows.add(("dropped" if problem else "logged",), batch.rows)
+            self._tell(problem, batch.rows)
 
     def _tell(self, problem: str, rows: int) -> None:
         """Tell the server's log once that lines are dropped, and once that none are any more."""
@@ -178,11 +201,6 @@ def _plain(outputs: Outputs) -> tuple[tuple[str, str, tuple[int, ...], bytes], .
     return tuple(
         [(name, one.dtype.str, one.shape, one.tobytes()) for name, one in outputs.items() if one.dtype.kind in "biufc"]
     )
-
-
-def _rows_of(entry: Kept) -> int:
-    asked = entry[-1]
-    return max(asked[_ROWS], 1) if asked else 1
 
 
 def _text_of(signature: Signature, columns: list[tensors.Column]) -> int:

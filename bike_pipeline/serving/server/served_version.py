@@ -62,6 +62,7 @@ class ServedVersion:
 
     Attributes:
         batchers: what answers, by signature; TensorFlow may still answer others (see `batcher`).
+        about: what the request log says of whatever answers a signature, the first fields of `request_log.Asked`.
         retry_at: when it may be tried again, on the event loop's clock.
         stamp: changes when its folder is replaced or its files are.
     """
@@ -71,6 +72,7 @@ class ServedVersion:
         self.state: int = State.START
         self.error: StatusError | None = None
         self.batchers: dict[str, Batcher] = {}
+        self.about: dict[str, tuple[Any, ...]] = {}
         self.tries = tries
         self.retry_at = 0.0
         self.stamp = stamp(folder)
@@ -163,6 +165,7 @@ class ServedVersion:
             if name not in self.batchers:
                 signature = loaded.signatures[name]
                 self.batchers[name] = Batcher(backend, signature, self.model, self._resources, self._watched)
+                self.about[name] = (self.number, name, backend.name, signature.types, loaded.quantiles)
 
 
 def stamp(folder: Path) -> list[tuple[int, int, int]]:

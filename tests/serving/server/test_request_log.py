@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import pickle
 import re
 import signal
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
+import numpy as np
 import pytest
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from bike_pipeline import features
 from bike_pipeline.modeling.golden import golden_rows
 from bike_pipeline.serving.protos import prediction_log_pb2
+from bike_pipeline.serving.request_log import Entry, unpacked
 from bike_pipeline.serving.server.metrics import Metrics
-from bike_pipeline.serving.server.request_log import _MOST_WAITING, RequestLog, request_id_of
+from bike_pipeline.serving.server.request_log import _BATCH, _MOST_BATCHES, RequestLog, request_id_of
 from bike_pipeline.settings.monitoring import RequestLogSettings
 from tests.serving.running import MODEL, push, row, running_server
 from tests.serving.server.asking import answer_of, b64, example_of, request_of, wait_until
@@ -242,27 +244,57 @@ def test_switched_off_nothing_is_written_and_answers_have_names(models, tmp_path
 def test_more_requests_than_may_wait_are_dropped_and_counted(tmp_path):
     metrics = Metrics()
     log = RequestLog(RequestLogSettings(), tmp_path, metrics, 30.0)
-    for _ in range(_MOST_WAITING + 5):
-        log.add((0, 0, "a", "http", MODEL, "OK", None))
+    for _ in range(_BATCH * _MOST_BATCHES + 5):
+        log.add((0, 0, "a", "http", MODEL, "OK"), None)
     assert 'bike_request_log_rows_total{outcome="dropped"} 5' in [*metrics.request_log_rows.lines()]
 
 
 def test_what_comes_while_the_last_batch_is_written_is_written_too(tmp_path, monkeypatch):
     taken = RequestLog(RequestLogSettings(), tmp_path, Metrics(), timeout_seconds=1.0)
-    entry = (0, 0, "a", "http", MODEL, "OK", None)
+    entry = Entry(0, 0, "a", "http", MODEL, "OK", None)
     batches = []
 
     async def slow(batch, hurry):
         if not batches:
-            taken.add(entry)
+            taken.add(entry[:-1], None)
             taken._stopping.set()
-        batches.append((hurry, pickle.loads(batch)))
+        batches.append((hurry, [*unpacked(batch)]))
         return ""
 
     monkeypatch.setattr(taken._writer, "write", slow)
-    taken.add(entry)
+    taken.add(entry[:-1], None)
     asyncio.run(asyncio.wait_for(taken.run(), 30))
     assert batches == [(False, [entry]), (False, [entry])]
+
+
+def test_each_request_of_a_batch_keeps_its_version_s_own_facts(tmp_path, monkeypatch):
+    taken = RequestLog(RequestLogSettings(), tmp_path, Metrics(), timeout_seconds=1.0)
+    signature, batches = SimpleNamespace(name="s"), []
+
+    async def write(batch, _hurry):
+        batches.append([*unpacked(batch)])
+        taken._stopping.set()
+        return ""
+
+    monkeypatch.setattr(taken._writer, "write", write)
+    for number in (1, 2, 1):
+        version = SimpleNamespace(about={"s": (number, "s", f"backend-{number}", (("hr", 9),), None)})
+        answer = {"cnt": np.array([10.0 * number], np.float32)}
+        head = (0, 0, f"of-{number}", "http", MODEL, "OK")
+        taken.add(head, taken.asked(version, signature, (number,), answer))
+        taken.add((*head[:-1], "INTERNAL"), None)
+        # What is gone before the batch is written must not be taken for another at its place in memory.
+        del version
+    asyncio.run(asyncio.wait_for(taken.run(), 30))
+    (batch,) = batches
+    assert [(one.request_id, one.code, one.asked and one.asked[:3]) for one in batch] == [
+        (f"of-{number}", code, asked)
+        for number in (1, 2, 1)
+        for code, asked in (("OK", (number, "s", f"backend-{number}")), ("INTERNAL", None))
+    ]
+    assert [(one.asked.columns, one.asked.outputs[0][3]) for one in batch if one.asked] == [
+        ((number,), np.float32(10.0 * number).tobytes()) for number in (1, 2, 1)
+    ]
 
 
 def test_behind_many_that_wait_nothing_pauses(tmp_path, monkeypatch):
@@ -275,8 +307,8 @@ def test_behind_many_that_wait_nothing_pauses(tmp_path, monkeypatch):
         return ""
 
     monkeypatch.setattr(taken._writer, "write", write)
-    for _ in range(_MOST_WAITING):
-        taken.add((0, 0, "a", "http", MODEL, "OK", None))
+    for _ in range(_BATCH * _MOST_BATCHES):
+        taken.add((0, 0, "a", "http", MODEL, "OK"), None)
     asyncio.run(asyncio.wait_for(taken.run(), 30))
     assert hurried[0]
     assert not hurried[-1]
