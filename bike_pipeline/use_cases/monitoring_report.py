@@ -84,14 +84,11 @@ def run(
         MetadataError: the look cannot be recorded.
         MissingExtraError: the extra `monitoring` is not installed.
     """
-    from bike_pipeline.lean_imports import lean_imports
     from bike_pipeline.monitoring import exposition
     from bike_pipeline.monitoring import report as reports
     from bike_pipeline.storage.atomic_files import replace_file
 
-    # TFDV and, where answers are asked for again, the model bring TensorFlow: 190 MB less without what neither uses.
-    with lean_imports(google_cloud=True):
-        found = _look(settings, window_days, until)
+    found = _look(settings, window_days, until)
     file = reports.write(found, settings.monitoring_path)
     exposition.write(settings.monitoring_path, exposition.MONITOR_FILE, exposition.of_report(found))
     page = output or settings.workspace_path / "reports" / REPORT_PAGE

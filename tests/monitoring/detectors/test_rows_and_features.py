@@ -78,6 +78,27 @@ def test_requests_that_are_not_what_the_spans_hold_are_skewed():
     assert {one.status for one in later.values()} == {"not judged"}
 
 
+@pytest.mark.parametrize("first", ["2011-01-03", "2011-05-02", "2011-11-07"])
+@pytest.mark.parametrize(("scale", "warmer"), [(1.0, 0.0), (0.6, 0.0), (0.9, 0.05), (1.2, 0.02)])
+def test_skew_is_what_tfdv_says_it_is(first, scale, warmer):
+    import pandas as pd
+    import tensorflow_data_validation as tfdv
+
+    schema = tfdv.load_schema_text(str(load_settings().schema_path))
+    theirs = requests(first, f"{first[:8]}20")
+    changed = {"hum": theirs["hum"] * scale, "temp": theirs["temp"] + warmer, "hr": np.minimum(theirs["hr"] + 1, 23)}
+    names = ("temp", "hum", "hr", "windspeed")
+    frames = [pd.DataFrame({name: one[name] for name in names}) for one in (theirs, {**theirs, **changed})]
+    training, serving = map(tfdv.generate_statistics_from_dataframe, frames)
+    told = tfdv.validate_statistics(training, schema, serving_statistics=serving).drift_skew_info
+    assert {info.path.step[-1] for info in told} >= set(names)
+    for info in (one for one in told if one.path.step[-1] in names):
+        ours, asked = (frame[info.path.step[-1]].to_numpy() for frame in reversed(frames))
+        (measured,) = info.skew_measurements
+        assert skew.divergence(ours, asked) == pytest.approx(measured.value, abs=0.05)
+        assert (skew.divergence(ours, asked) > measured.threshold) == (measured.value > measured.threshold)
+
+
 @pytest.mark.parametrize(("edge", "status"), [(0.0, "fine"), (900.0, "changed")])
 def test_answers_that_jump_for_a_tenth_of_a_degree_are_told(edge, status):
     then = reference(predict=lambda rows: 100.0 + edge * (np.asarray(rows["temp"]) * 1000 % 8 > 4))
