@@ -46,6 +46,10 @@ def ingest(
         raise DataError("weather goes with a mapping", where=weather, fix="name the mapping: --map NAME")
     else:
         rows, origin = read_source(source, query=query)
+    unknown = [name.strip() or "one without a name" for name in rows.ignored]
+    if unknown and not mapping and settings.data.extra_columns == "refuse":
+        problem = f"it has columns that are not in the feature contract: {', '.join(unknown)}"
+        raise DataError(problem, where=origin.location, fix=f"leave them out, or say what the source means. {MAP}")
     checked = check_rows(rows)
     share, data = checked.rejected.num_rows / checked.total, settings.data
     if share > data.max_rejected_fraction or not checked.accepted.num_rows:
@@ -60,9 +64,8 @@ def ingest(
         checked, origin, eval_fraction=data.eval_fraction, data_format=data.format, span=span, still=still
     )
     notes = [*added.notes, *said]
-    if rows.ignored:
-        ignored = [name.strip() or "one without a name" for name in rows.ignored]
-        notes.append(f"columns not in the feature contract were ignored: {', '.join(ignored)}")
+    if unknown:
+        notes.append(f"columns not in the feature contract were ignored: {', '.join(unknown)}")
     if rows.skipped:
         more = f" and {len(rows.skipped) - _MOST_NAMED} more" if len(rows.skipped) > _MOST_NAMED else ""
         notes.append(f"not read, being no CSV or Parquet file: {', '.join(rows.skipped[:_MOST_NAMED])}{more}")

@@ -46,6 +46,8 @@ class DataSettings(Section):
     Attributes:
         store: folder or URL of the span store; empty for `<workspace>/spans`.
         mapping: name or path of the mapping profile that an ingest reads sources by; empty for none.
+        extra_columns: of an upload without a mapping, whether columns that the feature contract does not know are
+            ignored and told, or refuse it, so that a source that changed is told at once.
         format: what new versions of spans are stored as; versions of either format stand side by side.
         eval_fraction: share of each span's days, counted from its end, that is the eval split (whole days).
         max_rejected_fraction: largest share of rows that may break the contract before the whole ingest is refused.
@@ -55,6 +57,7 @@ class DataSettings(Section):
 
     store: str = ""
     mapping: str = ""
+    extra_columns: Literal["ignore", "refuse"] = "ignore"
     format: Literal["csv", "parquet"]
     eval_fraction: Annotated[float, Field(gt=0.0, lt=1.0)]
     max_rejected_fraction: Fraction

@@ -394,6 +394,19 @@ def test_other_names_are_refused_and_the_mapping_is_named(settings, tmp_path):
             ingest(settings, str(tmp_path / f"{name}.csv"))
 
 
+def test_a_new_column_is_told_or_refused_as_the_settings_say(settings, tmp_path):
+    rows = [row | {"rain": "0"} for row in make_rows(days=3)]
+    (tmp_path / "upload.csv").write_bytes(to_csv(rows, [*COLUMNS, "rain"]))
+    strict = settings.model_copy(update={"data": settings.data.model_copy(update={"extra_columns": "refuse"})})
+    with pytest.raises(DataError, match=r"not in the feature contract: rain\. Leave .*data ingest --map NAME"):
+        ingest(strict, str(tmp_path / "upload.csv"))
+    assert SpanStore(settings.store_uri).spans() == []
+    assert "were ignored: rain" in " ".join(ingest(settings, str(tmp_path / "upload.csv")).notes)
+    # A mapping says itself what it reads.
+    (tmp_path / "train.csv").write_bytes(mapped.text(mapped.kaggle("2011-02-01")))
+    assert ingest(strict, str(tmp_path / "train.csv"), mapping="kaggle").created
+
+
 # --- The way to a version
 
 
