@@ -122,6 +122,16 @@ test-opensearch: setup ## Send the request log to a real OpenSearch, a node of i
 	$(BIN)/uv pip install --quiet --python .opensearch/parser/bin/python --requirement tests/monitoring/logstash.txt
 	OPENSEARCH=.opensearch $(BIN)/python -m pytest --numprocesses 0 tests/monitoring/test_opensearch.py $(ARGS)
 
+.PHONY: airflow-environment
+airflow-environment: setup ## Make Airflow's environment, .airflow, apart from TFX's packages.
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .airflow
+	$(BIN)/uv pip install --quiet --require-hashes --python .airflow/bin/python --requirement runners/airflow/requirements.txt
+
+.PHONY: test-airflow
+test-airflow: setup ## Let the real Airflow run its DAG of continuous training (in an environment of its own).
+	$(MAKE) airflow-environment
+	AIRFLOW=.airflow $(BIN)/python -m pytest --numprocesses 0 tests/runners/test_airflow.py $(ARGS)
+
 .PHONY: test-workflows
 test-workflows: setup ## Judge the workflows by actionlint and execute each by act, on this machine (needs Go).
 	command -v go > /dev/null || { \

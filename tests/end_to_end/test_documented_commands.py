@@ -130,6 +130,8 @@ NOT_RUN = {
     "make notebooks": "takes minutes; tests/end_to_end/test_notebooks_on_the_story.py runs it",
     "make flink ARGS=": "fetches from Maven; tests/test_documented_commands.py reads what it would fetch",
     "make load-generators": "fetches Debian packages",
+    "make airflow-environment": "an environment of its own; CI runs it",
+    "make test-airflow": "an environment of its own; CI runs it",
     "REGENERATE_GOLDEN=1 make": "writes into the checkout",
     "BIKE_SERVING_REST=127.0.0.1:8501": "asks another server; tests/serving/conformance runs against the embedded one",
     "bike-pipeline run --runner beam --config": "needs a job server; tests/end_to_end/test_beam_engines.py runs it",

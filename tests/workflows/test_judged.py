@@ -271,5 +271,5 @@ def _refuses(checkout, environment, command):
 def test_the_container_registry_of_google_is_refused_in_words(repository):
     done = judge(ROOT / ".ci" / "registry", "login", repository)
     assert done.returncode == 2
-    assert "takes no images since 2025" in done.stderr
+    assert "was shut down in March 2025" in done.stderr
     assert "docker.pkg.dev" in done.stderr
