@@ -80,4 +80,4 @@ def assess(
     corrected_by = reference.feedback.settings if reference.feedback is not None else None
     helps = remedies.remedies(found, costs, history, settings, corrected_by)
     missing = "" if found.rows else f"harm, cause and remedy: {found.reason}"
-    return Assessment(harm.told(verdicts, found, costs, settings), costs, found, helps, missing)
+    return Assessment(harm.with_harm(verdicts, found, costs, settings), costs, found, helps, missing)

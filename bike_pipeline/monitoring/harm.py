@@ -121,11 +121,11 @@ def by_day(hours: Array, values: Array) -> tuple[Array, Array]:
     return days, HOURS_A_DAY * np.bincount(place, means) / np.bincount(place)
 
 
-def harm_of(found: Attribution, observed: Columns) -> Harm:
+def harm_of(attribution: Attribution, observed: Columns) -> Harm:
     """Return what a change of error costs, by the labels that are known of what was observed; else by intervals."""
-    if not found.rows:
-        return _unknown(found, observed)
-    seen = found.seen
+    if not attribution.rows:
+        return _unknown(attribution, observed)
+    seen = attribution.seen
     days, excess = by_day(seen["hour"], np.abs(seen["label"] - seen["answer"]) - seen["expected"])
     amount = Amount.of_days(days, excess)
     middle = float(np.median(excess))
@@ -136,8 +136,8 @@ def harm_of(found: Attribution, observed: Columns) -> Harm:
         for day, value in zip(days[is_bad], excess[is_bad], strict=True)
     )
     named = f"; {', '.join(f'{one.day} ({one.why}) alone {one.rentals:+,.0f}' for one in bad)}" if bad else ""
-    reason = f"error beside {found.expected:,.0f} rentals a day that the reference has at such inputs{named}"
-    return Harm(amount, Amount.of_days(days[~is_bad], excess[~is_bad]), bad, found.expected, reason)
+    reason = f"error beside {attribution.expected:,.0f} rentals a day that the reference has at such inputs{named}"
+    return Harm(amount, Amount.of_days(days[~is_bad], excess[~is_bad]), bad, attribution.expected, reason)
 
 
 def _why(day: int, observed: Columns) -> str:
@@ -154,10 +154,10 @@ def _why(day: int, observed: Columns) -> str:
     return "public holiday" if np.asarray(observed["holiday"])[rows].any() else "no reason is known"
 
 
-def _unknown(found: Attribution, observed: Columns) -> Harm:
+def _unknown(attribution: Attribution, observed: Columns) -> Harm:
     upper, lower = (np.asarray(observed.get(name, ()), np.float64) for name in ("upper", "lower"))
     widths = (upper - lower)[np.isfinite(upper - lower)]
-    reason = f"not known: {found.reason}"
+    reason = f"not known: {attribution.reason}"
     if len(widths):
         about = HOURS_A_DAY * _ERROR_OF_WIDTH * float(widths.mean())
         reason += (
@@ -167,19 +167,19 @@ def _unknown(found: Attribution, observed: Columns) -> Harm:
     return Harm(nothing, nothing, (), None, reason)
 
 
-def told(verdicts: list[Verdict], found: Attribution, harm: Harm, settings: HarmSettings) -> list[Verdict]:
+def with_harm(verdicts: list[Verdict], attribution: Attribution, harm: Harm, settings: HarmSettings) -> list[Verdict]:
     """Return verdicts with their harm, a drift of inputs with its part; a drift without a sign of harm is harmless."""
-    return [_told(verdict, found, harm, settings) for verdict in verdicts]
+    return [_with_harm(verdict, attribution, harm, settings) for verdict in verdicts]
 
 
-def _told(verdict: Verdict, found: Attribution, harm: Harm, settings: HarmSettings) -> Verdict:
+def _with_harm(verdict: Verdict, attribution: Attribution, harm: Harm, settings: HarmSettings) -> Verdict:
     kind, costs, is_none = verdict.meta["kind"], harm.plain(), harm.is_none(settings)
     if verdict.status != "changed" or kind not in (*_DRIFTS, "data fault"):
         return verdict
-    if kind == "data drift" and found.rows:
-        part = found.parts[INPUTS]
+    if kind == "data drift" and attribution.rows:
+        part = attribution.parts[INPUTS]
         beside = f"{harm.amount.rentals_a_day or 0.0:+,.0f} beside what is usual at such inputs"
-        reason = f"what other inputs have of {found.whole:+,.0f} rentals a day, the change of error; {beside}"
+        reason = f"what other inputs have of {attribution.whole:+,.0f} rentals a day, the change of error; {beside}"
         costs = {**asdict(Amount(part)), "reason": reason}
-        is_none |= part <= settings.tolerated_share * found.expected
-    return verdict.told(harm=costs, **({"status": "harmless"} if is_none and kind in _DRIFTS else {}))
+        is_none |= part <= settings.tolerated_share * attribution.expected
+    return verdict.with_data(harm=costs, **({"status": "harmless"} if is_none and kind in _DRIFTS else {}))

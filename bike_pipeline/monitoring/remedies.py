@@ -52,36 +52,38 @@ class Remedy:
 
 
 def remedies(
-    found: Attribution, harm: Harm, history: Columns, settings: HarmSettings, corrected_by: FeedbackSettings | None
+    attribution: Attribution,
+    harm: Harm,
+    history: Columns,
+    settings: HarmSettings,
+    corrected_by: FeedbackSettings | None,
 ) -> list[Remedy]:
     """Return what helps against a change, the best first; "nothing" stands first where nothing does.
 
     Args:
-        found: what the change was attributed to.
+        attribution: what the change was attributed to.
         harm: what it costs.
         history: answered rows until the end of the window, from which feedback would have learnt.
         settings: what is worth it.
         corrected_by: how the model is corrected by labels; None for one that takes none.
     """
-    if not found.rows:
+    if not attribution.rows:
         return []
-    known = known_of(history)
-    begins, where = _begins(found.seen["hour"], known["hour"])
-    gains: dict[Name, tuple[Amount, str]] = {"retrain": (_retrained(found.seen, known, begins), _RETRAINED + where)}
+    seen, known = attribution.seen, known_of(history)
+    begins, where = _begins(seen["hour"], known["hour"])
+    gains: dict[Name, tuple[Amount, str]] = {"retrain": (_retrained(seen, known, begins), _RETRAINED + where)}
     if corrected_by is not None:
-        gains["feedback"] = (_fed_back(found.seen, known, begins, corrected_by), _FED_BACK + where)
-    if found.faults.rows.any():
-        gains["fix the source"] = (
-            _mended(found.seen),
-            f"the same model, asked for sound values: {found.faults.reason}",
-        )
-    least = settings.tolerated_share * found.expected
+        gains["feedback"] = (_fed_back(seen, known, begins, corrected_by), _FED_BACK + where)
+    if attribution.faults.rows.any():
+        asked = f"the same model, asked for sound values: {attribution.faults.reason}"
+        gains["fix the source"] = (_mended(seen), asked)
+    least = settings.tolerated_share * attribution.expected
     harmless = harm.is_none(settings)
     tried = []
     for name, (gain, reason) in gains.items():
         certain = gain.low is not None and gain.low > 0.0 and (gain.rentals_a_day or 0.0) >= least
         # A broken source is mended whatever it costs now.
-        is_broken = name == "fix the source" and bool(found.faults.rows.mean() >= MANY)
+        is_broken = name == "fix the source" and bool(attribution.faults.rows.mean() >= MANY)
         tried.append(Remedy(name, gain, reason, is_broken or (certain and not harmless)))
     tried.sort(key=lambda one: (not one.helps, -_worth(one, gains, least)))
     nothing = Remedy("nothing", Amount(0.0, 0.0, 0.0), _why_nothing(harm, harmless), not tried[0].helps)

@@ -81,7 +81,7 @@ class Verdict:
         status: Status = self.data["status"]
         return status
 
-    def told(self, **more: Any) -> Verdict:
+    def with_data(self, **more: Any) -> Verdict:
         """Return it with more said, such as its harm."""
         return Verdict({**self.data, **more}, self.meta)
 

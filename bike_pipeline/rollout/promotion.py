@@ -94,19 +94,19 @@ def roll_out(base_path: str | Path, targets: RolloutTargets) -> list[str]:
     Raises:
         ServerError: a server cannot be reached, refuses, or does not load the version; all others have it.
     """
-    wanted = served_versions(base_path, targets.promotion.keep_loaded)
-    if not wanted.versions:
+    served = served_versions(base_path, targets.promotion.keep_loaded)
+    if not served.versions:
         return []
     reached = []
     if targets.promotion.models_config:
         path = Path(targets.promotion.models_config).expanduser()
-        config = promoted_config(targets.model_name, targets.base_path, wanted, targets.request_logging)
+        config = promoted_config(targets.model_name, targets.base_path, served, targets.request_logging)
         write({path.name or MODELS_FILE: proto_text(config)}, path.parent)
         reached.append(str(path))
     errors = []
     for address in targets.promotion.servers:
         try:
-            _reload(address, targets, wanted)
+            _reload(address, targets, served)
             reached.append(address)
         except ServerError as error:
             errors.append(error)
@@ -115,7 +115,7 @@ def roll_out(base_path: str | Path, targets: RolloutTargets) -> list[str]:
     return reached
 
 
-def _reload(address: str, targets: RolloutTargets, wanted: ServedVersions) -> None:
+def _reload(address: str, targets: RolloutTargets, served: ServedVersions) -> None:
     import grpc
 
     # A rollback without servers needs none of it.
@@ -127,9 +127,9 @@ def _reload(address: str, targets: RolloutTargets, wanted: ServedVersions) -> No
         server = _Server(rpc.services(channel)[rpc.MODEL], connection, targets)
         try:
             available = {version for version, (state, _) in server.states().items() if state == "AVAILABLE"}
-            server.load(ServedVersions(tuple(sorted({*available, *wanted.versions})), {}))
-            server.wait(wanted)
-            server.load(wanted)
+            server.load(ServedVersions(tuple(sorted({*available, *served.versions})), {}))
+            server.wait(served)
+            server.load(served)
         except grpc.RpcError as error:
             reason = (error.details() if isinstance(error, grpc.Call) else "") or str(error)
             raise ServerError(
@@ -150,11 +150,11 @@ class _Server:
         self._status, self._management = protos.get_model_status_pb2, protos.model_management_pb2
         self._service = service
 
-    def load(self, wanted: ServedVersions) -> None:
+    def load(self, served: ServedVersions) -> None:
         """Have it serve these versions and no others."""
         t = self._targets
         request = self._management.ReloadConfigRequest()
-        request.config.CopyFrom(promoted_config(t.model_name, t.base_path, wanted, t.request_logging))
+        request.config.CopyFrom(promoted_config(t.model_name, t.base_path, served, t.request_logging))
         response = self._service.HandleReloadConfigRequest(request, **self._options)
         if response.status.error_code:
             raise ServerError(
@@ -178,10 +178,10 @@ class _Server:
         name = self._status.ModelVersionStatus.State.Name
         return {entry.version: (name(entry.state), entry.status.error_message) for entry in found}
 
-    def wait(self, wanted: ServedVersions) -> None:
+    def wait(self, served: ServedVersions) -> None:
         """Return when the versions that have a label are available; one that does not load in time is a ServerError."""
         end = time.monotonic() + self._targets.promotion.server_seconds
-        needed = set(wanted.labels.values()) or set(wanted.versions)
+        needed = set(served.labels.values()) or set(served.versions)
         while True:
             states = self.states()
             if all(states.get(version, ("", ""))[0] == "AVAILABLE" for version in needed):

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 LOG_FILE, REQUEST_FILE = "server.log", "first_failing_request.json"
 # Beside the versions; TF Serving passes over what is no number.
-KEPT_FOLDER = ".validation"
+FAILED_TRIALS_FOLDER = ".validation"
 GOLDEN_FILE = "assets.extra/exports/golden.json"
 _MODEL = "candidate"
 _PERCENTILE = 0.95
@@ -82,10 +82,10 @@ class _TrialError(Exception):
         self.record = record
 
 
-def kept_folder(base_path: str | Path, version: int) -> Path:
+def failed_trial_folder(base_path: str | Path, version: int) -> Path:
     """Return where the log and the first failing request of a version that did not pass are kept."""
     if local := ModelRegistry(base_path).local:
-        return local / KEPT_FOLDER / str(version)
+        return local / FAILED_TRIALS_FOLDER / str(version)
     return Path(tempfile.gettempdir()) / "bike-validation" / Path(str(base_path)).name / str(version)
 
 
@@ -96,7 +96,7 @@ def validate(base_path: str | Path, version: int, settings: ValidationSettings) 
         ServerError: it does not load or does not pass; the log and the first failing request are kept, and named.
     """
     folder = ModelRegistry(base_path).folder(version)
-    kept = kept_folder(base_path, version)
+    kept = failed_trial_folder(base_path, version)
     with tempfile.TemporaryDirectory(prefix="bike-validation-") as scratch:
         log = Path(scratch) / LOG_FILE
         try:

@@ -25,7 +25,7 @@ def reported(*measurements, harm=None, days=()):
     """Return what the monitor says of measurements."""
     verdicts = in_order(decide(measurements, DecisionSettings()))
     if harm is not None:
-        verdicts = [verdict.told(harm=harm) for verdict in verdicts]
+        verdicts = [verdict.with_data(harm=harm) for verdict in verdicts]
     return MonitorReport(
         at=datetime(2026, 11, 30, 6, tzinfo=UTC), first=FIRST, last=LAST, version=7, status=overall(verdicts),
         verdicts=[vars(verdict) for verdict in verdicts], rows=168,

@@ -53,12 +53,12 @@ def refused(base, **changes):
     with pytest.raises(ServerError) as error:
         validation.validate(base, VERSION, settings_of(**changes))
     assert error.value.exit_code == ExitCode.SERVER
-    assert error.value.where == str(validation.kept_folder(base, VERSION))
+    assert error.value.where == str(validation.failed_trial_folder(base, VERSION))
     return str(error.value), Path(error.value.where)
 
 
 def test_a_sound_version_passes_and_is_measured(base):
-    left = validation.kept_folder(base, VERSION)
+    left = validation.failed_trial_folder(base, VERSION)
     left.mkdir(parents=True)
     report = validation.validate(base, VERSION, settings_of(rows=16))
     # Those of a broken sensor are asked besides.

@@ -14,7 +14,7 @@ from bike_pipeline.monitoring.detectors import measure_all
 from bike_pipeline.monitoring.reference import Reference
 from bike_pipeline.monitoring.report import plain
 from bike_pipeline.monitoring.request_logs import joinable_hours
-from bike_pipeline.monitoring.sidecars.events import AskedRows
+from bike_pipeline.monitoring.sidecars.events import RequestRows
 from bike_pipeline.monitoring.verdicts import decide
 from bike_pipeline.settings.monitoring import DecisionSettings, DetectorSettings
 
@@ -32,8 +32,8 @@ class Drift:
         self._waiting: list[dict[str, Array]] = []
         self._batches: list[dict[str, Array]] = []
 
-    def look(self, asked: AskedRows) -> Mapping[str, Any] | None:
-        self._waiting.append(_observed(asked))
+    def look(self, request: RequestRows) -> Mapping[str, Any] | None:
+        self._waiting.append(_observed(request))
         if sum(len(one["hour"]) for one in self._waiting) < self._rows:
             return None
         self._batches = [*self._batches, _joined(self._waiting)][-self._decision.windows :]
@@ -48,16 +48,16 @@ class Drift:
         return {"data": data, "meta": {"name": "Drift", "rows": len(observed["hour"]), "windows": len(windows)}}
 
 
-def _observed(asked: AskedRows) -> dict[str, Array]:
+def _observed(request: RequestRows) -> dict[str, Array]:
     """Return the columns of observations of a request; its answer and label are not known."""
-    count = len(next(iter(asked.columns.values())))
+    count = len(next(iter(request.columns.values())))
     nothing = np.full(count, np.nan)
-    whole = {n: np.nan_to_num(asked.columns[n], nan=-1.0).astype(np.int64) for n in ("yr", "mnth", "day", "hr")}
+    whole = {n: np.nan_to_num(request.columns[n], nan=-1.0).astype(np.int64) for n in ("yr", "mnth", "day", "hr")}
     return {
-        **asked.columns,
-        "request_id": np.full(count, asked.request_id, object),
+        **request.columns,
+        "request_id": np.full(count, request.request_id, object),
         "row": np.arange(count),
-        "requested_at": np.full(count, np.datetime64(asked.at, "ms")),
+        "requested_at": np.full(count, np.datetime64(request.at, "ms")),
         "version": np.zeros(count, np.int64),
         "latency_us": nothing,
         "hour": joinable_hours(whole),

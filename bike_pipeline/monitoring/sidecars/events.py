@@ -24,7 +24,7 @@ _INT64 = 1 << 63
 
 
 @dataclass(frozen=True)
-class AskedRows:
+class RequestRows:
     """The rows of a request.
 
     Attributes:
@@ -52,13 +52,13 @@ class Received:
         type: its type.
         attributes: all of its attributes.
         structured: whether it came in structured mode.
-        asked: None if it is none of a request.
+        request: its rows; None if it is none of a request.
     """
 
     type: str
     attributes: Mapping[str, Any]
     structured: bool
-    asked: AskedRows | None
+    request: RequestRows | None
 
 
 def received(headers: Mapping[str, str], body: bytes) -> Received:
@@ -77,13 +77,13 @@ def received(headers: Mapping[str, str], body: bytes) -> Received:
     except Exception as error:  # noqa: BLE001
         raise DataError(f"this CloudEvent cannot be read: {first_words(error)}") from None
     kind, attributes = event.get_type(), dict(event.get_attributes())
-    asked = None
+    request = None
     if kind in REQUESTS:
         at = event.get_time() or datetime.now(UTC)
         at = at.astimezone(UTC).replace(tzinfo=None) if at.tzinfo else at
         name = str(attributes.get("requestid") or event.get_id())
-        asked = AskedRows(name, at, _columns(event.get_data()))
-    return Received(kind, attributes, structured, asked)
+        request = RequestRows(name, at, _columns(event.get_data()))
+    return Received(kind, attributes, structured, request)
 
 
 def answer(to: Received, kind: str, source: str, data: Mapping[str, Any]) -> tuple[dict[str, str], bytes]:
@@ -98,7 +98,7 @@ def answer(to: Received, kind: str, source: str, data: Mapping[str, Any]) -> tup
     from cloudevents.core.bindings.http import to_binary_event, to_structured_event
     from cloudevents.core.v1.event import CloudEvent
 
-    assert to.asked is not None
+    assert to.request is not None
     passed_on = ("inferenceservicename", "namespace", "endpoint", "component", "modelid")
     attributes = {
         "id": f"{to.attributes['id']}-{kind}",
@@ -106,7 +106,7 @@ def answer(to: Received, kind: str, source: str, data: Mapping[str, Any]) -> tup
         "source": source,
         "datacontenttype": "application/json",
         "time": datetime.now(UTC),
-        "requestid": to.asked.request_id,
+        "requestid": to.request.request_id,
         **{name: to.attributes[name] for name in passed_on if name in to.attributes},
     }
     message = (to_structured_event if to.structured else to_binary_event)(CloudEvent(attributes, dict(data)))

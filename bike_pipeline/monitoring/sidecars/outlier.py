@@ -7,7 +7,7 @@ from typing import Any
 
 from bike_pipeline.monitoring.columns import Columns
 from bike_pipeline.monitoring.detectors.outliers import OutlierDetector
-from bike_pipeline.monitoring.sidecars.events import AskedRows
+from bike_pipeline.monitoring.sidecars.events import RequestRows
 
 
 class Outliers:
@@ -18,7 +18,7 @@ class Outliers:
     def __init__(self, training: Columns) -> None:
         self._detector = OutlierDetector(training)
 
-    def look(self, asked: AskedRows) -> Mapping[str, Any]:
-        reasons = [self._detector.outlier_of(row) for row in asked.rows]
+    def look(self, request: RequestRows) -> Mapping[str, Any]:
+        reasons = [self._detector.outlier_of(row) for row in request.rows]
         data = {"is_outlier": [int(bool(reason)) for reason in reasons], "reasons": reasons}
         return {"data": data, "meta": {"name": "OutlierDetector", "detector_type": "offline", "data_type": "tabular"}}

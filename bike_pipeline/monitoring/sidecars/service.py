@@ -31,7 +31,7 @@ class Sidecar(Protocol):
 
     kind: str
 
-    def look(self, asked: events.AskedRows) -> Mapping[str, Any] | None:
+    def look(self, request: events.RequestRows) -> Mapping[str, Any] | None:
         """Return what is to be said of a request; None for nothing."""
 
 
@@ -63,7 +63,7 @@ class _Service:
     async def _answered(self, found: events.Received) -> web.Response:
         from aiohttp import web
 
-        if found.asked is None:
+        if found.request is None:
             # A broker may send the answers of models, and those of other sidecars, too.
             return web.Response(status=202)
         if self._waiting >= _MOST_WAITING:
@@ -71,7 +71,7 @@ class _Service:
         self._waiting += 1
         try:
             loop = asyncio.get_running_loop()
-            said = await loop.run_in_executor(self._thread, self._sidecar.look, found.asked)
+            said = await loop.run_in_executor(self._thread, self._sidecar.look, found.request)
         finally:
             self._waiting -= 1
         if said is None:
