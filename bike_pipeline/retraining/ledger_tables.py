@@ -6,9 +6,10 @@ SQLite takes its own lock at the beginning, where a later upgrade of a read woul
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -18,6 +19,8 @@ from bike_pipeline.errors import StorageError, first_words
 
 SCHEMA = 1
 _BUSY_SECONDS = 30
+# MySQL's number for a database that does not exist.
+_NO_DATABASE = 1049
 metadata = sa.MetaData()
 
 lock = sa.Table("ledger_lock", metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("schema", sa.Integer))
@@ -50,7 +53,8 @@ runs = sa.Table(
     sa.Column("number", sa.Integer, primary_key=True),
     sa.Column("state", sa.String(16), nullable=False, index=True),
     sa.Column("why", sa.Text, nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
+    # Of all its events: more than MySQL's TEXT may hold.
+    sa.Column("reason", sa.Text(1 << 20), nullable=False),
     sa.Column("triggers", sa.JSON, nullable=False),
     sa.Column("events", sa.JSON, nullable=False),
     sa.Column("claimed_at", sa.Double, nullable=False),
@@ -114,17 +118,28 @@ control = sa.Table(
 class Database:
     """A database with the ledger's tables, which are made where they are not there."""
 
-    def __init__(self, url: str, where: str = "") -> None:
-        """Use the database of a SQLAlchemy address; `where` is how errors call it, without credentials."""
-        self.where = where or url
-        memory = url in ("sqlite://", "sqlite:///:memory:")
-        options = {"check_same_thread": False} if url.startswith("sqlite") else {}
-        self._engine = sa.create_engine(url, poolclass=StaticPool if memory else NullPool, connect_args=options)
-        self._file = self._engine.dialect.name == "sqlite"
+    def __init__(self, url: str | sa.URL, where: str = "", options: Mapping[str, Any] | None = None) -> None:
+        """Use the database of a SQLAlchemy address; `where` is how errors call it, without credentials.
+
+        `options` are for the driver.
+        """
+        self.where = where or str(url)
+        memory = url == "sqlite://"
+        self._file = sa.make_url(url).get_backend_name() == "sqlite"
+        arguments: dict[str, Any] = {
+            "connect_args": {"check_same_thread": False} if self._file else {**(options or {})}
+        }
+        if not self._file:
+            # What another process has written since is read, as soon as this one has the lock.
+            arguments["isolation_level"] = "READ COMMITTED"
+        self._engine = sa.create_engine(url, poolclass=StaticPool if memory else NullPool, **arguments)
         if self._file:
             sa.event.listen(self._engine, "connect", _connected)
             sa.event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-        with self._one_error(), self._engine.begin() as connection:
+        with _one_error(self.where), self._engine.begin() as connection:
+            if not self._file:
+                # Two processes must not make the tables at once; it goes with the connection.
+                connection.execute(sa.select(sa.func.get_lock("bike ledger", _BUSY_SECONDS)))
             metadata.create_all(connection)
             found = connection.execute(sa.select(lock.c.schema)).scalar()
             if found is None:
@@ -139,19 +154,20 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
         """Have a transaction that no other writer's overlaps; an error in the block takes all of it back."""
-        with self._one_error(), self._engine.begin() as connection:
+        with _one_error(self.where), self._engine.begin() as connection:
             if not self._file:
                 connection.execute(sa.select(lock.c.schema).where(lock.c.id == 1).with_for_update())
             yield connection
 
-    @contextmanager
-    def _one_error(self) -> Iterator[None]:
-        try:
-            yield
-        except exc.SQLAlchemyError as error:
-            reason = first_words(getattr(error, "orig", None) or error)
-            fix = "check the file or the server, its rights and the space that is left"
-            raise StorageError(f"the ledger cannot be used: {reason}", where=self.where, fix=fix) from error
+
+@contextmanager
+def _one_error(where: str) -> Iterator[None]:
+    try:
+        yield
+    except exc.SQLAlchemyError as error:
+        reason = first_words(getattr(error, "orig", None) or error)
+        fix = "check the file or the server, its rights and the space that is left"
+        raise StorageError(f"the ledger cannot be used: {reason}", where=where, fix=fix) from error
 
 
 def of_file(path: Path) -> Database:
@@ -163,6 +179,35 @@ def of_file(path: Path) -> Database:
 
         raise storage_error(error, "make", path.parent) from error
     return Database(sa.URL.create("sqlite", database=str(path)).render_as_string(), str(path))
+
+
+def of_server(
+    host: str, port: int, database: str, account: tuple[str, str], authority: str = "", where: str = ""
+) -> Database:
+    """Return the database in MySQL or MariaDB.
+
+    Args:
+        host: of the server.
+        port: of the server.
+        database: its name; it is made where it is not there.
+        account: user and password.
+        authority: file with the certificate authority that the server's certificate must come from; "" for none.
+        where: how errors call it.
+    """
+    query = {"charset": "utf8mb4"}
+    url = sa.URL.create("mysql+pymysql", *account, host, port, database, query)
+    trust = {"ssl_ca": authority, "ssl_verify_cert": True, "ssl_verify_identity": True} if authority else {}
+    try:
+        return Database(url, where, trust)
+    except StorageError as error:
+        if getattr(getattr(error.__cause__, "orig", None), "args", ())[:1] != (_NO_DATABASE,):
+            raise
+    # MLMD makes it too, but only with the first run.
+    engine = sa.create_engine(url.set(database=""), poolclass=NullPool, connect_args=trust)
+    with _one_error(where), engine.begin() as connection:
+        name = engine.dialect.identifier_preparer.quote_identifier(database)
+        connection.execute(sa.text(f"CREATE DATABASE IF NOT EXISTS {name}"))
+    return Database(url, where, trust)
 
 
 def _connected(connection: object, _record: object) -> None:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from bike_pipeline.settings.metadata import DatabaseName
 from bike_pipeline.settings.section import Count, Section
 
 Seconds = Annotated[float, Field(ge=0.0, le=366 * 86_400)]
@@ -110,6 +111,8 @@ class RetrainingSettings(Section):
     Attributes:
         path: what the loop keeps: uploads until they are ingested, and the ledger where that is a file; empty for
             `<workspace>/retraining`.
+        database: with `metadata.mysql`, the database on that server that holds the ledger; empty for that of the
+            metadata. Each model that is retrained by itself has its own.
         triggers: which triggers are asked; see `retraining.triggers`.
         incoming: folder that the trigger `repository-data` watches, relative to the project's; empty for none.
         runner: where runs take place; a name as of `bike-pipeline run --runner`.
@@ -119,6 +122,7 @@ class RetrainingSettings(Section):
     """
 
     path: str = ""
+    database: DatabaseName | Literal[""] = ""
     triggers: tuple[str, ...] = ("code", "repository-data", "storage", "schedule")
     incoming: str = "data/incoming"
     runner: str = "local"

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from bike_pipeline.errors import BusyError, MetadataError
+from bike_pipeline.errors import BusyError, ConfigurationError, MetadataError
 from bike_pipeline.use_cases.retraining_executor import PipelineExecutor, uploads_of
 
 if TYPE_CHECKING:
@@ -28,20 +28,45 @@ if TYPE_CHECKING:
 _MOST_BUSY_SECONDS = 60.0
 # Between two looks at what webhooks are to be told.
 _TOLD_SECONDS = 1.0
+_LEDGER = "ledger.sqlite"
 _log = logging.getLogger(__name__)
 
 
 def has_ledger(settings: Settings) -> bool:
     """Return whether a workspace has a ledger: to look at one makes none."""
-    return (settings.retraining_path / "ledger.sqlite").is_file()
+    return settings.metadata.mysql is not None or (settings.retraining_path / _LEDGER).is_file()
 
 
 def open_ledger(settings: Settings) -> Ledger:
-    """Return the ledger of a workspace; it is made where it is not there."""
-    from bike_pipeline.retraining.ledger import Ledger
-    from bike_pipeline.retraining.ledger_tables import of_file
+    """Return the ledger of a workspace, beside its ML Metadata on a server, or a file; it is made if it is not there.
 
-    return Ledger(of_file(settings.retraining_path / "ledger.sqlite"))
+    Raises:
+        StorageError: it cannot be used.
+        ConfigurationError: the one on the server is that of another model.
+    """
+    from bike_pipeline.retraining.ledger import Ledger
+    from bike_pipeline.retraining.ledger_tables import of_file, of_server
+
+    server = settings.metadata.mysql
+    if server is None:
+        return Ledger(of_file(settings.retraining_path / _LEDGER))
+    from bike_pipeline.lineage.store.connection import account_of
+
+    database, address = settings.retraining.database or server.database, settings.metadata_address
+    account = account_of(address)
+    ledger = Ledger(
+        of_server(server.host, server.port, database, account, settings.metadata.ca_file, f"{address} ({database})")
+    )
+    home = ledger.control("home")
+    if home is None:
+        ledger.set_control("home", {"model": settings.serving_path})
+    elif home["model"] != settings.serving_path:
+        raise ConfigurationError(
+            f"the ledger in the database {database} is that of {home['model']}",
+            where="retraining.database",
+            fix="name a database of its own for the ledger of this model",
+        )
+    return ledger
 
 
 def _loop(settings: Settings, ledger: Ledger, finished: Callable[[str, str], None]) -> Loop:

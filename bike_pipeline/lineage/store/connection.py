@@ -109,7 +109,7 @@ def connection_config(address: str, create: bool = True) -> pb.ConnectionConfig:
             where=address,
             fix="write sqlite:///FILE or mysql://HOST/NAME",
         )
-    user, password = _account(address)
+    user, password = account_of(address)
     authority = parse_qs(parts.query).get("ca", [""])[0]
     config.retry_options.max_num_retries = _RETRIES
     mysql = config.mysql
@@ -120,7 +120,8 @@ def connection_config(address: str, create: bool = True) -> pb.ConnectionConfig:
     return config
 
 
-def _account(address: str) -> tuple[str, str]:
+def account_of(address: str) -> tuple[str, str]:
+    """Return user and password from the environment; a MetadataError if they are not there."""
     user, password = os.environ.get(METADATA_USER), os.environ.get(METADATA_PASSWORD)
     file = os.environ.get(METADATA_PASSWORD_FILE)
     if password is None and file:
