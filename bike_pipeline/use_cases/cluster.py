@@ -83,6 +83,13 @@ def submit(
     return Submission(version, run)
 
 
+def wait_for(settings: Settings, run_id: str) -> None:
+    """Wait for a run that was submitted; errors as of `submit`."""
+    from bike_pipeline.runners.kubeflow.client import check_outcome
+
+    check_outcome(_client(settings).wait(run_id, None, lambda _: None))
+
+
 def schedule(
     settings: Settings,
     spec: Path | None = None,

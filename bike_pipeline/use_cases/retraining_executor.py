@@ -36,7 +36,7 @@ class PipelineExecutor:
         version = ingest(self._settings, self._uploads.check(event.event), still=still).version
         return {"span": version.span, "version": version.version, "rows": version.manifest.rows.total}
 
-    def train(self, run: Run, trained: Callable[[], None]) -> Judged:  # noqa: ARG002 (a cluster's run has a name of it)
+    def train(self, run: Run, trained: Callable[[], None]) -> Judged:
         from bike_pipeline.retraining.loop import Judged
         from bike_pipeline.stages import Stage
         from bike_pipeline.use_cases.retraining_run import run_apart
@@ -50,9 +50,25 @@ class PipelineExecutor:
         promotion = self._settings.serving.promotion.model_copy(update={"automatic": False})
         serving = self._settings.serving.model_copy(update={"promotion": promotion})
         settings = self._settings.model_copy(update={"serving": serving})
-        made = run_apart(settings, self._settings.retraining.runner, finished)
+        runner = settings.retraining.runner
+        made = (
+            self._in_cluster(settings, run, finished) if runner == "kubeflow" else run_apart(settings, runner, finished)
+        )
         facts = {"cpu_seconds": made["cpu_seconds"]}
         return Judged(made["run_id"], made["pushed_version"], made["why"], facts)
+
+    def _in_cluster(self, settings: Settings, run: Run, finished: Callable[[str, str], None]) -> dict[str, Any]:
+        """Run in a cluster; a run that was submitted before this process took over is waited for, not begun again."""
+        from bike_pipeline.use_cases.retraining import open_ledger
+        from bike_pipeline.use_cases.retraining_run import run_in_cluster
+
+        ledger, name = open_ledger(settings), "submitted"
+        known = ledger.control(name) or {}
+
+        def begin(run_id: str) -> None:
+            ledger.set_control(name, {"run": run.number, "run_id": run_id})
+
+        return run_in_cluster(settings, known["run_id"] if known.get("run") == run.number else "", begin, finished)
 
     def brought(self, events: Sequence[RecordedEvent]) -> list[tuple[int, int]]:
         from bike_pipeline.use_cases.data import versions

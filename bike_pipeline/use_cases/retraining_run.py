@@ -21,7 +21,67 @@ from bike_pipeline import errors
 from bike_pipeline.run_events import RunObserver, StageResult
 
 if TYPE_CHECKING:
+    from bike_pipeline.lineage.store.entities import StageRecord
     from bike_pipeline.settings import Settings
+
+
+def run_in_cluster(
+    settings: Settings, begun: str, begin: Callable[[str], None], finished: Callable[[str, str], None]
+) -> dict[str, Any]:
+    """Run the pipeline in Kubeflow Pipelines, and wait for its end; return what `run_apart` does.
+
+    What it came to is read in the cluster's ML Metadata, whose name of a run is that of Kubeflow Pipelines.
+
+    Args:
+        settings: the settings, which are compiled into what runs.
+        begun: a run that a process which died had submitted; "" for none.
+        begin: called with the run's id as soon as it is known.
+        finished: as of `run_apart`, but at the end.
+
+    Raises:
+        ClusterError: the cluster cannot be reached or refuses.
+        DataGateError: the data gate refused the newest span.
+        StageError: another stage failed.
+    """
+    from bike_pipeline.lineage.queries.evidence import decisions_of
+    from bike_pipeline.lineage.store.metadata_store import prop
+    from bike_pipeline.stages import Stage
+    from bike_pipeline.use_cases import cluster
+    from bike_pipeline.use_cases.lineage import lineage_of
+
+    run_id = begun or cluster.submit(settings).run.run_id
+    begin(run_id)
+    try:
+        cluster.wait_for(settings, run_id)
+    except errors.StageError:
+        for stage in _stages(settings, run_id):
+            if stage.name == Stage.DATA_GATE and stage.state == "failed":
+                raise errors.DataGateError(stage.error or "the data gate refused it", where=f"run {run_id}") from None
+        raise
+    lineage, pushed, why = lineage_of(settings, cluster=True), None, ""
+    for stage in _stages(settings, run_id):
+        finished(stage.name, stage.state)
+        outputs = lineage.outputs(stage.execution_id)
+        for evaluation in outputs.get("evaluation", []):
+            why = _why_not(decisions_of(evaluation) or {})
+        for found in outputs.get("pushed_model", []):
+            pushed = int(prop(found, "pushed_version")) if prop(found, "pushed") == 1 else None
+    return {"run_id": run_id, "pushed_version": pushed, "why": why, "cpu_seconds": None}
+
+
+def _stages(settings: Settings, run_id: str) -> tuple[StageRecord, ...]:
+    from bike_pipeline.use_cases.lineage import runs
+
+    found = next((run.stages for run in runs(settings, cluster=True) if run.run_id == run_id), None)
+    if found is None:
+        what = f"run {run_id} has ended, and is not in the ML Metadata of the cluster"
+        raise errors.MetadataError(what, where=settings.kubeflow.metadata.address, fix="check kubeflow.metadata")
+    return found
+
+
+def _why_not(decisions: dict[str, Any]) -> str:
+    failed = [one["reason"] for one in decisions.get("decisions", []) if not one["passed"] and one["binding"]]
+    return f"not blessed: {failed[0]}{errors.and_more(failed)}" if failed else ""
 
 
 class _Told(RunObserver):
@@ -98,14 +158,12 @@ def main() -> int:
         kind = type(error).__name__
         tell({"error": error.what, "where": error.where, "fix": error.fix, "kind": kind})
         return error.exit_code
-    decisions: Any = result.decisions.get("decisions", [])
-    failed = [one["reason"] for one in decisions if not one["passed"] and one["binding"]]
     times = os.times()
     tell(
         {
             "run_id": result.run_id,
             "pushed_version": result.pushed_version,
-            "why": f"not blessed: {failed[0]}{errors.and_more(failed)}" if failed else "",
+            "why": _why_not(result.decisions),
             "cpu_seconds": round(times.user + times.system + times.children_user + times.children_system, 1),
         }
     )

@@ -219,7 +219,8 @@ class World:
         self.ledger.pause("")
         for _ in range(40):
             self.clock.now += 5000
-            if not self.work(self.draw.randint(0, 1)) and all(one.state in SETTLED for one in self.ledger.events()):
+            busy = self.work(self.draw.randint(0, 1)) or any(run.ended_at is None for run in self.ledger.runs())
+            if not busy and all(one.state in SETTLED for one in self.ledger.events()):
                 self.clock.now += 5000
                 assert not self.work(0)
                 return
