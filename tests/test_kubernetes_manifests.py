@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import kubernetes_validate
 import pytest
 import yaml
 
+from bike_pipeline.commands.retrain import watch_command
+from bike_pipeline.settings import load_settings
+from bike_pipeline.settings.metadata import METADATA_PASSWORD, METADATA_USER
 from bike_pipeline.storage import cluster_volumes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -79,3 +85,42 @@ def test_what_the_job_does_makes_a_root_owned_volume_writable(tmp_path):
         found = folder.stat()
         assert (found.st_uid, found.st_gid) == (10001, 0)
         assert found.st_mode & 0o070 == 0o070
+
+
+def test_the_watch_is_called_as_the_command_line_takes_it_with_a_ledger_that_replicas_share():
+    watches = {one["kind"]: one["spec"] for _, one in OBJECTS if one["metadata"]["name"] == "bike-pipeline-watch"}
+    pods = [watches["Deployment"]["template"]["spec"], watches["CronJob"]["jobTemplate"]["spec"]["template"]["spec"]]
+    claims = {one["metadata"]["name"] for _, one in OBJECTS if one["kind"] == "PersistentVolumeClaim"}
+    assert watches["Deployment"]["replicas"] == 2
+    for pod in pods:
+        [container] = pod["containers"]
+        program, name, *arguments = container["command"]
+        assert (program, name) == ("bike-pipeline", "watch")
+        context = watch_command.make_context(name, list(arguments))
+        assert context.params["once"] is (pod is pods[1])
+        sets = [text for before, text in pairwise(arguments) if before == "--set"]
+        settings = load_settings(assignments=tuple(sets))
+        assert settings.metadata.mysql is not None
+        mount = container["volumeMounts"][0]["mountPath"]
+        assert settings.retraining_path.is_relative_to(mount)
+        assert {volume["persistentVolumeClaim"]["claimName"] for volume in pod["volumes"]} <= claims
+        assert {one["name"] for one in container["env"]} == {METADATA_USER, METADATA_PASSWORD}
+
+
+def test_systemd_takes_the_unit(tmp_path):
+    text = (ROOT / "configs" / "systemd" / "bike-pipeline-watch.service").read_text(encoding="utf-8")
+    [command] = re.findall(r"^ExecStart=(.+)$", text, re.MULTILINE)
+    program, name, *arguments = shlex.split(command)
+    assert (Path(program).name, name) == ("bike-pipeline", "watch")
+    watch_command.make_context(name, arguments)
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze is not on this machine")
+    unit = tmp_path / "bike-pipeline-watch.service"
+    for change, wrong in (("", False), ("Restarts=always\n", True)):
+        # The program and the user are not on this machine.
+        here = text.replace(program, "/bin/true").replace("User=bike-pipeline", f"{change}User=root")
+        unit.write_text(here, encoding="utf-8")
+        done = subprocess.run([analyze, "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False)
+        about = [line for line in done.stderr.splitlines() if unit.name in line]
+        assert bool(about) is wrong, about
