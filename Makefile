@@ -115,6 +115,17 @@ test-federated: setup ## Train with two clients over Flower's own server (in an 
 	$(MAKE) flower
 	FEDERATED=.federated $(BIN)/python -m pytest --numprocesses 0 tests/federated/test_flower.py $(ARGS)
 
+.PHONY: feast-environment
+feast-environment: setup ## Make Feast's environment, .feast, which reads feast:// and fills its online store.
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .feast
+	$(BIN)/uv pip install --quiet --require-hashes --python .feast/bin/python --requirement tools/feast.txt
+
+.PHONY: test-feast
+test-feast: setup ## Read from and write to a real Feast repository (in an environment of its own).
+	$(MAKE) feast-environment
+	FEAST=.feast $(BIN)/python -m pytest --numprocesses 0 tests/data/sources/test_feast.py \
+	  tests/serving/server/test_feast_client.py $(ARGS)
+
 .PHONY: test-opensearch
 test-opensearch: setup ## Send the request log to a real OpenSearch, a node of its Maven classes (needs Java and Maven).
 	$(BIN)/python tools/opensearch_node.py
@@ -346,4 +357,4 @@ clean: ## Remove what runs wrote (workspace/: spans, models, lineage) and the ca
 
 .PHONY: clean-env
 clean-env: ## Remove the environments; the next target makes them again.
-	rm -rf .venv .venv.lock .lit .rai .tracking-servers .workflows .airflow .model-signing .federated .opensearch .torch .quality-peers .automl-peers .monitoring-peers
+	rm -rf .venv .venv.lock .lit .rai .tracking-servers .workflows .airflow .model-signing .federated .feast .opensearch .torch .quality-peers .automl-peers .monitoring-peers

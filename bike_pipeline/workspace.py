@@ -87,6 +87,7 @@ class Workspace:
 
     run = _method(run_.run)
     ingest = _method(data.ingest)
+    fill_feast = _method(data.fill_feast)
     ingest_demo = _method(run_.ingest_demo)
     reproducibility = _method(run_.reproducibility)
     reproduce = _method(run_.reproduce)

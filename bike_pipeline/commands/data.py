@@ -47,7 +47,8 @@ def ingest(source: str, as_json: bool, settings: Settings, **options: Any) -> No
     """Check the rows of SOURCE and store them as a version of a span.
 
     SOURCE is a CSV or Parquet file (plain or gzip), a folder of such files, an http(s) address, a database address
-    (sqlite:///rides.db with --query) or object storage (s3://, gs://, …).
+    (sqlite:///rides.db with --query), a feature view or service of Feast (feast://REPOSITORY/NAME?entities=FILE) or
+    object storage (s3://, gs://, …).
     """
     from bike_pipeline.use_cases import data
 
@@ -68,6 +69,19 @@ def dvc(span: int | None, as_json: bool, settings: Settings) -> None:
     written = {"remote": str(remote), "files": [str(path) for path in files]}
     last = f"remote: {remote}; in a DVC project: dvc remote add --default spans {remote}"
     answer(written, lambda found: [*(f"wrote {path}" for path in found["files"]), last], as_json)
+
+
+@data_command.command()
+@click.argument("view", metavar="feast://REPOSITORY/VIEW")
+@click.option(
+    "--days", type=click.IntRange(1), default=2, show_default=True, help="So many days up to the newest hour."
+)
+@with_settings
+def feast_online(view: str, days: int, settings: Settings) -> None:
+    """Write past weather to Feast's online store: the model's optional inputs, by hour, up to the hour to come."""
+    from bike_pipeline.use_cases import data
+
+    click.echo(f"wrote the optional inputs of {data.fill_feast(settings, view, days)} hours to {view}")
 
 
 @data_command.command()

@@ -36,9 +36,9 @@ def ingest(
     """Check the rows of a source, store them as a version of a span, and write that for DVC if the settings say so.
 
     The source is a CSV or Parquet file (plain or gzip), a folder of such files, or an address: http(s), a database
-    (sqlite:///rides.db, with an SQL query) or object storage (s3://, gs://, …). Which span the rows are, their time
-    range decides if none is named. `mapping` names a profile that says what a file of another form means
-    (docs/data.md), by default that of the settings, "" for none; `weather` is the second source that some need.
+    (sqlite:///rides.db, with an SQL query), Feast (feast://) or object storage (s3://, gs://, …). Which span the rows
+    are, their time range decides if none is named. `mapping` names a profile that says what a file of another form
+    means (docs/data.md), by default that of the settings, "" for none; `weather` is the second source that some need.
     `still` raises where the caller may not write any more; see `SpanStore.add`.
 
     Raises:
@@ -51,6 +51,39 @@ def ingest(
     result = reading.ingest(settings, str(source), query=query, span=span, still=still, **more)
     note = after_ingest(settings, span_store(settings), result.version.span, result.version.version)
     return replace(result, notes=(*result.notes, note)) if note else result
+
+
+def fill_feast(settings: Settings, address: str, days: int = 2) -> int:
+    """Write the optional inputs of the newest span's last days, and of the hour after them, to Feast's online store.
+
+    The address is feast://REPOSITORY/VIEW; the view's one join key is the hour, such as "2012-12-31T23". Returns how
+    many hours were written.
+
+    Raises:
+        DataError: there is no span, no such feature view, or one that has other features.
+        MissingExtraError: there is no environment with Feast.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    from bike_pipeline.data.past_weather import COLUMNS, optional_inputs
+    from bike_pipeline.data.rows import hours_of
+    from bike_pipeline.data.sources.feast_repository import write_online
+    from bike_pipeline.data.window import choose
+
+    store = span_store(settings)
+    # With the span before, as a run makes them: a span may be shorter than what they look back on.
+    rows = pa.concat_tables(store.read(found.span, found.version) for found in choose(store, 2, None)[0])
+    known = hours_of(rows)
+    # An hour's inputs are of the hours before it, so its own weather, not known yet, may be anything.
+    hours = np.append(known, known[-1] + 1)
+    weather = {name: np.append(rows.column(name).to_numpy(), 0) for name in COLUMNS}
+    recent = hours > hours[-1] - 24 * days
+    moments = hours[recent].astype("datetime64[h]")
+    inputs = {name: values[recent] for name, values in optional_inputs(hours, weather).items()}
+    table = {"hour": moments.astype(str), "event_timestamp": moments.astype("datetime64[us]"), **inputs}
+    write_online(address, pa.table(table))
+    return len(moments)
 
 
 def versions(settings: Settings, *, withdrawn: bool = False) -> list[SpanVersion]:

@@ -158,6 +158,8 @@ NOT_RUN = {
     "bike-pipeline bench-serving": "needs a quiet machine; tests/benchmarks/test_load.py runs it",
     "bike-pipeline serve": "goes on until it is stopped; tests/serving/server runs it",
     "bike-pipeline monitor sidecar": "goes on until it is stopped; tests/end_to_end/test_sidecars.py runs it",
+    'bike-pipeline data ingest "feast://': "needs Feast's environment; tests/data/sources/test_feast.py calls it",
+    "bike-pipeline data feast-online": "needs Feast's environment; tests/data/sources/test_feast.py calls it",
     "make lit": "goes on until it is stopped; tests/serving/server/test_explorers.py starts it",
     "make rai": "goes on until it is stopped; tests/serving/server/test_explorers.py calls it",
     "make federated": "takes minutes; tests/federated/test_flower.py runs a small federation",

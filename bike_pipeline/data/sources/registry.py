@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from bike_pipeline.data.manifest import SourceRecord
 from bike_pipeline.data.sources.content import ReadContent, read_content, read_contents, select_files
+from bike_pipeline.data.sources.feast_repository import read_feast
 from bike_pipeline.data.sources.source_rows import SourceRows
 from bike_pipeline.data.sources.sql_query import read_sql_query
 from bike_pipeline.errors import DataError
@@ -34,8 +35,8 @@ def read_source(
 ) -> tuple[SourceRows, SourceRecord]:
     """Return the rows of a source, unchecked, and where they came from; `read` returns those of a file.
 
-    A source is a local file or folder, an http(s) address, a SQLAlchemy database address with a SQL query, or any
-    address that fsspec reads (s3://, gs://, …).
+    A source is a local file or folder, an http(s) address, a SQLAlchemy database address with a SQL query, a feature
+    view or service of Feast (feast://), or any address that fsspec reads (s3://, gs://, …).
     """
     scheme, separator, _ = source.partition("://")
     scheme = scheme.lower() if separator else ""
@@ -46,6 +47,8 @@ def read_source(
         raise DataError("a query goes with a database only", where=location, fix="leave --query out")
     if not source.strip():
         raise DataError("the source is an empty text", where="SOURCE", fix="name a file, folder or address")
+    if scheme == "feast":
+        return read_feast(source, read)
     if scheme in ("http", "https"):
         return read_contents([(location, download(source))], "http", location, read=read)
     return _read_object_storage(source, location, read) if scheme else _read_local_path(source, read)
