@@ -25,6 +25,9 @@ _WHOLE = sa.select(tables.events).where(tables.events.c.identity == sa.bindparam
 _OLDEST = (tables.events.c.first_seen, tables.events.c.identity)
 _JOINED = sa.select(tables.events).where(tables.events.c.run == sa.bindparam("number")).order_by(*_OLDEST)
 _RUN = sa.select(tables.runs).where(tables.runs.c.number == sa.bindparam("run_number"))
+_MOVE = tables.events.update().where(tables.events.c.identity == sa.bindparam("moved"))
+_NOTE = tables.transitions.insert()
+_FORGET = tables.control.delete().where(tables.control.c.name == sa.bindparam("control_name"))
 _CONTROL = sa.select(tables.control.c.content).where(tables.control.c.name == sa.bindparam("control_name"))
 
 
@@ -92,15 +95,14 @@ def run_of(row: Any) -> Run:
 
 def move(connection: sa.Connection, now: float, one: RecordedEvent, state: State, why: str, **values: Any) -> None:
     """Let an event come to a state, and note that."""
-    where = tables.events.c.identity == one.identity
-    connection.execute(tables.events.update().where(where).values(state=state, why=why, **values))
+    connection.execute(_MOVE, {"moved": one.identity, "state": state, "why": why, **values})
     if state is not one.state:
         note(connection, now, f"event {one.identity}", one.state, state, why)
 
 
 def note(connection: sa.Connection, now: float, subject: str, before: str, after: str, why: str) -> None:
     """Add a transition."""
-    connection.execute(tables.transitions.insert().values(at=now, subject=subject, before=before, after=after, why=why))
+    connection.execute(_NOTE, {"at": now, "subject": subject, "before": before, "after": after, "why": why})
 
 
 def keep_decisions(connection: sa.Connection, made: Iterable[Decision], now: float, number: int | None) -> None:
@@ -161,5 +163,5 @@ def control(connection: sa.Connection, name: str) -> Mapping[str, Any] | None:
 
 def set_control(connection: sa.Connection, name: str, content: Mapping[str, Any]) -> None:
     """Put something under a name."""
-    connection.execute(tables.control.delete().where(tables.control.c.name == name))
-    connection.execute(tables.control.insert().values(name=name, content=dict(content)))
+    connection.execute(_FORGET, {"control_name": name})
+    connection.execute(tables.control.insert(), {"name": name, "content": dict(content)})
