@@ -20,6 +20,7 @@ from bike_pipeline.use_cases import (
     monitoring_demo,
     monitoring_report,
     retraining,
+    retraining_prices,
     serving,
     simulation,
 )
@@ -124,6 +125,7 @@ class Workspace:
     retrain = _method(retraining.retrain)
     simulate = _method(simulation.simulate)
     triggers = _method(retraining.triggers)
+    price_decisions = _method(retraining_prices.price)
     explain_trigger = _method(retraining.explain_trigger)
     retry_event = _method(retraining.retry)
     drop_event = _method(retraining.drop)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from bike_pipeline.retraining.events import RecordedEvent, Run
     from bike_pipeline.settings import Settings
     from bike_pipeline.use_cases.retraining import Explanation, Retrained, Triggers
+    from bike_pipeline.use_cases.retraining_prices import Pricing
     from bike_pipeline.use_cases.simulation import Simulation
 
 _SHORT = 12
@@ -209,17 +211,40 @@ def _explanation(found: Explanation | list[Any]) -> shared.Parts:
     one = found.event
     history = [(_at(row["at"]), f"{row['before'] or '·'} → {row['after']}", row["why"]) for row in found.transitions]
     decisions = [
-        (_at(row["first_at"]), _at(row["last_at"]), "fired" if row["fired"] else "waited", row["reason"])
+        (_at(row["first_at"]), _at(row["last_at"]), "fired" if row["fired"] else "waited", row["reason"], _price(row))
         for row in found.decisions
     ]
+    estimates = {row["price"]["estimate"]: None for row in found.decisions if row["price"]}
     return [
         f"{one.event.trigger}: {one.event.name or one.event.reason}, from {one.event.source}",
         f"event {one.identity}, content {one.event.digest[:_SHORT]}…, {one.sightings} sightings, {one.event.hops} hops",
         f"{one.state}: {one.why}" if one.why else str(one.state),
         shared.table(("at", "state", "why"), history),
-        *([shared.table(("from", "to", "decision", "why"), decisions)] if decisions else []),
+        *([shared.table(("from", "to", "decision", "why", "avoided"), decisions)] if decisions else []),
+        *(f"an estimate: {words}" for words in estimates if words),
         *(_run_line(run) for run in found.runs),
     ]
+
+
+def _price(row: Mapping[str, Any]) -> str:
+    if not (price := row["price"]):
+        return ""
+    about = "about " if price["estimate"] else ""
+    return f"{about}{price['avoided']:,.0f} rentals in {price['hours']:,} hours, {price['cpu_seconds']:.0f} CPU s"
+
+
+@shared.command(triggers_command, "price")
+@shared.json_option
+def price_command(settings: Settings, as_json: bool) -> None:
+    """Tell what each decision was worth, by the labels that have come since; `triggers explain` shows it."""
+    from bike_pipeline.use_cases.retraining_prices import price
+
+    with shared.captured(shared.log_file(settings, "price")) as screen:
+        shared.answer(price(settings), _pricing, as_json, screen)
+
+
+def _pricing(found: Pricing) -> list[str]:
+    return [f"{found.priced} decisions have a price, {found.waiting} wait for labels or a model", *found.problems]
 
 
 @shared.command(triggers_command)

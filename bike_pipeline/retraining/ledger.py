@@ -281,6 +281,12 @@ class Ledger:
             outcomes.take_back(connection, one.run, why)
             return recorded.event(connection, identity)
 
+    def set_price(self, decision: int, price: Mapping[str, Any]) -> None:
+        """Keep what a decision, by its id, was worth, in place of what was kept before."""
+        with self._database.transaction() as connection:
+            where = tables.decisions.c.id == decision
+            connection.execute(tables.decisions.update().where(where).values(price=dict(price)))
+
     # What is known.
 
     def find(self, start: str) -> RecordedEvent:

@@ -103,6 +103,8 @@ def watch(
         StorageError: the ledger cannot be used.
         BusyError: only with `once`: another run holds the workspace, or another process the lease.
     """
+    from bike_pipeline.use_cases.retraining_prices import price_daily
+
     ledger, stop = open_ledger(settings), stop or threading.Event()
     loop, runs, changed = _loop(settings, ledger, finished), list[Any](), threading.Event()
     uploads_of(settings).clear()
@@ -132,13 +134,14 @@ def watch(
             if run is not None:
                 runs.append(run)
                 ended(run)
-            elif once:
+                continue
+            price_daily(settings, ledger)
+            if once:
                 break
-            else:
-                # A back-off or a debounce may end without an event.
-                changed.wait(seconds)
-                changed.clear()
-                check()
+            # A back-off or a debounce may end without an event.
+            changed.wait(seconds)
+            changed.clear()
+            check()
     return runs
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from bike_pipeline.errors import ExitCode
 from bike_pipeline.model_registry import ModelRegistry
+from tests.data.making import make_rows, to_csv
 from tests.end_to_end.conftest import FEW_EPOCHS, Called, Halves, Product
 
 pytestmark = pytest.mark.slow
@@ -35,6 +36,8 @@ def calls(product: Product) -> dict[str, Called]:
         row[casual], row[registered] = str(9 * int(row[casual])), str(9 * int(row[registered]))
         row[count] = str(int(row[casual]) + int(row[registered]))
     poisoned.write_text("\n".join([lines[0], *map(",".join, rows)]) + "\n", encoding="utf-8")
+    later = uploads / "bike-2013.csv"
+    later.write_bytes(to_csv(make_rows("2013-01-01", days=7)))
     return {
         "settings": product.call("watch", "--once", "--json"),
         "nothing": product.call("watch", "--once"),
@@ -43,6 +46,13 @@ def calls(product: Product) -> dict[str, Called]:
         "list": product.call("triggers", "list", "--json"),
         "history": product.call("history", "--json"),
         "versions": product.call("data", "list"),
+        "price": product.call("triggers", "price", "--json"),
+        "explain refused": product.call("triggers", "explain", "poisoned.csv", "--json"),
+        "explain waiting": product.call("triggers", "explain", "bike-2012.csv", "--json"),
+        "later": product.call("data", "ingest", str(later)),
+        "price again": product.call("triggers", "price", "--json"),
+        "explain": product.call("triggers", "explain", "bike-2012.csv", "--json"),
+        "shown": product.call("triggers", "explain", "bike-2012.csv"),
     }
 
 
@@ -75,3 +85,27 @@ def test_the_ledger_knows_what_became_of_each(calls: dict[str, Called], product:
     assert states == ["refused", "refused", "promoted"]
     kept = [path.name for path in Path(product.workspace / "retraining" / "uploads").glob("*/*")]
     assert kept == ["poisoned.csv"]
+
+
+def test_what_was_refused_is_priced_by_the_next_model_as_an_estimate(calls: dict[str, Called]) -> None:
+    assert calls["price"].code == 0, calls["price"].err
+    assert calls["price"].result == {"priced": 2, "waiting": 1, "problems": []}
+    (decision,) = calls["explain refused"].result["decisions"]
+    price = decision["price"]
+    assert (price["first"], price["last"], price["hours"]) == ("2012-01-01T00:00", "2012-12-31T23:00", 8734)
+    assert "stands in for the model that was not made" in price["estimate"]
+    # Of each of these hours the new model is a few rentals nearer to a label that it has seen.
+    assert price["avoided"] > 8734
+
+
+def test_what_was_promoted_is_priced_when_labels_come_on_hours_that_neither_model_knows(
+    calls: dict[str, Called],
+) -> None:
+    (waiting,), (decision,) = (calls[name].result["decisions"] for name in ("explain waiting", "explain"))
+    assert waiting["price"] is None
+    assert calls["price again"].result["waiting"] == 0
+    price = decision["price"]
+    assert (price["first"], price["last"], price["hours"]) == ("2013-01-01T00:00", "2013-01-07T23:00", 168)
+    assert price["estimate"] == ""
+    assert price["cpu_seconds"] == calls["second"].result["run"]["facts"]["cpu_seconds"] > 0
+    assert f"{price['avoided']:,.0f} rentals in 168 hours" in " ".join(calls["shown"].out.split())
