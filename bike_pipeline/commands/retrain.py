@@ -120,10 +120,10 @@ def simulate_command(
     from bike_pipeline.use_cases.simulation import simulate
 
     assert weekly
-    with shared.captured(shared.log_file(settings, "simulate")) as screen:
-        with shared.progress_on(screen, silent=as_json):
-            found = simulate(settings, every=every, seed=seed, injections=not calm, output=output)
-        shared.answer(found, _simulation, as_json, screen)
+    log = shared.log_file(settings, "simulate")
+    with shared.captured(log) as screen, shared.progress_on(screen, silent=as_json):
+        found = simulate(settings, every=every, seed=seed, injections=not calm, output=output)
+    shared.answer(found, _simulation, as_json)
 
 
 def _simulation(found: Simulation) -> shared.Parts:
@@ -239,8 +239,9 @@ def price_command(settings: Settings, as_json: bool) -> None:
     """Tell what each decision was worth, by the labels that have come since; `triggers explain` shows it."""
     from bike_pipeline.use_cases.retraining_prices import price
 
-    with shared.captured(shared.log_file(settings, "price")) as screen:
-        shared.answer(price(settings), _pricing, as_json, screen)
+    with shared.captured(shared.log_file(settings, "price")):
+        found = price(settings)
+    shared.answer(found, _pricing, as_json)
 
 
 def _pricing(found: Pricing) -> list[str]:
