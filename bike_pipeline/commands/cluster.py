@@ -52,6 +52,7 @@ _STYLES = {"SUCCEEDED": "green", "FAILED": "bold red", "CANCELED": "bold red", "
 @shared.command()
 @click.option("--spec", type=shared.PATH, help="A compiled spec; without it, the pipeline is compiled.")
 @click.option("--name", default="", help="Name of the run; the pipeline's name and the time by default.")
+@click.option("--once", is_flag=True, help="Start none where one of that --name was started and has not failed.")
 @click.option("--parameter", "parameters", metavar="KEY=VALUE", multiple=True, help="One of the spec's parameters.")
 @click.option("--wait", is_flag=True, help="Show the state of each task until the run ends, and exit by its result.")
 @click.option("--timeout", type=shared.FiniteRange(min=0, min_open=True), help="With --wait: give up after SECONDS.")

@@ -54,6 +54,7 @@ def submit(
     spec: Path | None = None,
     *,
     name: str = "",
+    once: bool = False,
     parameters: Mapping[str, Any] | None = None,
     wait: bool = False,
     timeout: float | None = None,
@@ -61,11 +62,13 @@ def submit(
 ) -> Submission:
     """Upload a compiled spec to Kubeflow Pipelines (see `kubeflow.client`), the same one only once, and run it there.
 
-    Without a spec, the pipeline is compiled; without a name, the run has the pipeline's and the time. With `wait`, the
-    run has ended on return, at most `timeout` seconds later. `observe` is called when the run begins, and while it is
-    waited for with each change.
+    Without a spec, the pipeline is compiled; without a name, the run has the pipeline's and the time. With `once`, a
+    run of that name that has not failed is taken for this one, so that an event that comes twice runs once. With
+    `wait`, the run has ended on return, at most `timeout` seconds later. `observe` is called when the run begins, and
+    while it is waited for with each change.
 
     Raises:
+        ConfigurationError: `once` without a name.
         ClusterError: the cluster cannot be reached or refuses, or the run does not end in time.
         StageError: a task failed (only with `wait`).
     """
@@ -73,9 +76,11 @@ def submit(
 
     from bike_pipeline.runners.kubeflow.client import check_outcome
 
+    if once and not name:
+        raise ConfigurationError("--once asks for the run's --name", fix="name it after what it answers")
     client, version = _upload(settings, spec or compile_pipeline(settings))
     name = name or f"{settings.pipeline_name} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
-    run = client.start(version, name, dict(parameters or {}))
+    run = (client.named(name) if once else None) or client.start(version, name, dict(parameters or {}))
     observe(Submission(version, run))
     if wait:
         run = client.wait(run.run_id, timeout, lambda now: observe(Submission(version, now)))

@@ -19,6 +19,7 @@ from bike_pipeline.version import __version__
 
 # v2beta1 RuntimeState; kfp's own wait does not know that a cancelled run has ended.
 FINISHED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
+_BROKEN = ("FAILED", "CANCELED", "CANCELING")
 _PAGE = 100
 
 
@@ -123,6 +124,19 @@ class KubeflowClient:
             service_account=self._settings.kubeflow.service_account or None,
         )
         return self._run(made)
+
+    def named(self, name: str) -> Run | None:
+        """Return the newest run of that name that has not failed and was not cancelled; None if there is none."""
+        found = self._call(
+            "looking for the run",
+            self._client.list_runs,
+            page_size=_PAGE,
+            sort_by="created_at desc",
+            experiment_id=self._experiment_id(),
+            filter=_named(name),
+        )
+        runs = [self._run(one) for one in found.runs or ()]
+        return next((run for run in runs if run.state not in _BROKEN), None)
 
     def run(self, run_id: str) -> Run:
         """Return a run's state and that of the uploaded spec's tasks."""

@@ -57,6 +57,24 @@ def test_a_specs_own_root_is_sent_since_kubeflow_reads_it_nowhere_else(call, ser
     )
 
 
+def test_an_event_that_comes_twice_runs_once_and_again_where_its_run_failed(call, server, spec):
+    arguments = ("--spec", spec, "--name", "event 7", "--once", "--json")
+    first = json.loads(call(submit_command, *arguments))["run"]["run_id"]
+    assert json.loads(call(submit_command, *arguments, "--wait"))["run"]["run_id"] == first
+    call(submit_command, "--spec", spec, "--name", "event 8", "--once")
+    assert [run["display_name"] for run in server.runs.values()] == ["event 7", "event 8"]
+    server.runs[first]["state"] = "FAILED"
+    second = json.loads(call(submit_command, *arguments))["run"]["run_id"]
+    assert second != first
+    assert json.loads(call(submit_command, *arguments))["run"]["run_id"] == second
+
+
+def test_once_asks_for_a_name(call, server, spec):
+    with pytest.raises(ConfigurationError, match="--name"):
+        call(submit_command, "--spec", spec, "--once")
+    assert server.runs == {}
+
+
 def test_the_same_spec_is_uploaded_once_and_a_changed_one_is_a_version_of_the_same_pipeline(call, server, spec):
     first = json.loads(call(submit_command, "--spec", spec, "--json"))
     again = json.loads(call(submit_command, "--spec", spec, "--json"))
