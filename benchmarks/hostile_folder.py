@@ -28,7 +28,7 @@ ROWS = 24
 # What is unpacked by a file of 16 KB.
 _BOMB = 16 << 20
 # Seconds before each change of a round. What is replaced was there for long enough to be looked at on a busy machine.
-_PAUSES = (0.2, 0.3, 0.3, 5.0)
+_PAUSES = (0.2, 0.3, 0.3, 20.0)
 
 
 @dataclass
@@ -141,6 +141,7 @@ def measure(work: Path, minutes: float, every_seconds: float) -> dict[str, Any]:
         "retraining.triggers": "[storage]",
         "retraining.storage.sources": f"[{folder}]",
         "retraining.policy.runs_per_day": 10_000,
+        "retraining.policy.least_new_rows": 0,
     }
     assigned = [part for name, value in values.items() for part in ("--set", f"{name}={value}")]
     command = [str(Path(sys.executable).with_name("bike-pipeline")), "watch", *assigned]
@@ -156,7 +157,7 @@ def measure(work: Path, minutes: float, every_seconds: float) -> dict[str, Any]:
             time.sleep(every_seconds)
             taken.append(_memory(process.pid))
         ended_early = process.poll() is not None
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
     ledger = Ledger(of_file(workspace / "retraining" / "ledger.sqlite"))
     events, runs = ledger.events(), {run.number: run for run in ledger.runs()}
     digests = [one.event.digest for one in events]

@@ -25,11 +25,15 @@ _SHORT = 12
 
 @shared.command()
 @click.option("--once", is_flag=True, help="Ask each trigger once, do what there is to do, and end.")
+@click.option("--listen", metavar="HOST:PORT", help="Take notifications there (retraining.listen).")
 @shared.json_option
-def watch_command(settings: Settings, once: bool, as_json: bool) -> None:
+def watch_command(settings: Settings, once: bool, listen: str | None, as_json: bool) -> None:
     """Ask the triggers of retraining.triggers again and again, and run the pipeline once for each change.
 
     Ends with Ctrl-C or SIGTERM; what was under way goes on with the next `watch`. With --json, a line for each run.
+
+    With --listen, CloudEvents of storages at /events let the triggers look at once, and Alertmanager's webhook at
+    /retraining asks for a run. Both send the token of retraining.token_file.
     """
     from bike_pipeline.use_cases.retraining import watch
 
@@ -43,9 +47,17 @@ def watch_command(settings: Settings, once: bool, as_json: bool) -> None:
             if not as_json:
                 shared.show(f"  {stage}: {state}", screen)
 
-        if not (as_json or once):
-            shared.show(f"watching: {', '.join(settings.retraining.triggers)}; Ctrl-C ends it", screen)
-        runs = watch(settings, once=once, ended=ended, finished=finished, stop=stop)
+        def started(address: str) -> None:
+            if as_json:
+                shared.show(json.dumps({"listens": address}), screen)
+            else:
+                told = f"; listening at {address}" if address else ""
+                shared.show(f"watching: {', '.join(settings.retraining.triggers)}{told}; Ctrl-C ends it", screen)
+
+        if listen is not None:
+            section = settings.retraining.model_copy(update={"listen": listen})
+            settings = settings.model_copy(update={"retraining": section})
+        runs = watch(settings, once=once, ended=ended, finished=finished, started=started, stop=stop)
         if once and not runs and not as_json:
             shared.show("nothing to do; `bike-pipeline triggers list` says why", screen)
 

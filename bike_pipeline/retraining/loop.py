@@ -109,7 +109,7 @@ class Loop:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare to work as `owner`, a name that no other process has."""
-        self._ledger, self._executor, self._triggers = ledger, executor, triggers
+        self._ledger, self._executor, self.triggers = ledger, executor, triggers
         self._settings, self._owner, self._monotonic = settings, owner, monotonic
         self._looked: dict[str, float] = {}
         self._seen: dict[str, set[str]] = {}
@@ -123,7 +123,7 @@ class Loop:
         A trigger that cannot look is told in the ledger, and asked again later.
         """
         new = 0
-        for trigger in self._triggers:
+        for trigger in self.triggers:
             now = self._monotonic()
             if not everything and now - self._looked.get(trigger.name, -math.inf) < trigger.every_seconds:
                 continue

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,14 +38,14 @@ class Entry:
         name: its name.
         mark: another one if its content may have changed.
         size: in bytes.
-        at: when it was changed last, POSIX time.
+        at: when it was changed last, as its storage tells it; of one storage, these are in order.
         why_not: why it is not taken as it is; "" if it can be.
     """
 
     name: str
     mark: str
     size: int
-    at: float
+    at: str
     why_not: str = ""
 
     @property
@@ -145,7 +144,7 @@ class LocalFolder:
             began = since.get(name, ("", 0.0))
             self._since[name] = began if began[0] == mark else (mark, time.monotonic())
             reason = _no_file(info.st_mode) or why_not(name, info.st_size, self._most) or self._unsettled(name, info)
-            yield Entry(name, mark, info.st_size, info.st_mtime, reason)
+            yield Entry(name, mark, info.st_size, f"{info.st_mtime_ns:020}", reason)
 
     def _unsettled(self, name: str, info: os.stat_result) -> str:
         # Nobody can set the time of the last change; where clocks differ, what this process saw itself counts.
@@ -228,16 +227,9 @@ def _remote_mark(info: dict[str, Any]) -> str:
     return digest_of(named or f"{info.get('size')} {_changed_at(info)}")
 
 
-def _changed_at(info: dict[str, Any]) -> float:
-    for key in ("LastModified", "mtime", "updated", "last_modified", "created"):
-        value = info.get(key)
-        if isinstance(value, datetime):
-            return value.timestamp()
-        if isinstance(value, str):
-            return datetime.fromisoformat(value).timestamp()
-        if isinstance(value, int | float):
-            return float(value)
-    return 0.0
+def _changed_at(info: dict[str, Any]) -> str:
+    keys = ("LastModified", "mtime", "updated", "last_modified", "created")
+    return next((str(info[key]) for key in keys if info.get(key)), "")
 
 
 def watched_folder(address: str, settle_seconds: float, remote_seconds: float, most_bytes: int) -> WatchedFolder:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from bike_pipeline.settings.metadata import DatabaseName
-from bike_pipeline.settings.section import Count, Section
+from bike_pipeline.settings.section import Count, Positive, Section
 
 Seconds = Annotated[float, Field(ge=0.0, le=366 * 86_400)]
 ShortTime = Annotated[float, Field(ge=0.05, le=3600.0)]
@@ -48,12 +48,26 @@ class StorageTriggerSettings(Section):
         settle_seconds: a file of a folder is taken when it has stayed as it is for so long.
         remote_seconds: pause between two lists of an address, since each costs money.
         most_megabytes: a larger file is not taken.
+        queue: address of an SQS queue with notifications of S3, which make a list come sooner; empty for none.
     """
 
     sources: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     settle_seconds: ShortTime = 0.4
     remote_seconds: ShortTime = 30.0
     most_megabytes: Count = 1024
+    queue: str = ""
+
+
+class ConceptDriftSettings(Section):
+    """When the trigger `concept-drift` asks for a run.
+
+    Attributes:
+        max_age_hours: what the monitor reported, or Alertmanager sent, before that counts no longer.
+        data: file or address of labelled rows that a run ingests first; empty for those of the span store alone.
+    """
+
+    max_age_hours: Positive = 48.0
+    data: str = ""
 
 
 class ScheduleSettings(Section):
@@ -118,17 +132,22 @@ class RetrainingSettings(Section):
         runner: where runs take place; a name as of `bike-pipeline run --runner`.
         poll_seconds: pause between two looks at everything that is near at hand.
         webhooks: who is told of changes of state.
+        listen: HOST:PORT where `watch` takes notifications; empty for nowhere.
+        token_file: file with the token that those who notify send.
         lease_seconds: after so long without a sign of life, another process takes the loop over.
     """
 
     path: str = ""
     database: DatabaseName | Literal[""] = ""
-    triggers: tuple[str, ...] = ("code", "repository-data", "storage", "schedule")
+    triggers: tuple[str, ...] = ("code", "repository-data", "storage", "concept-drift", "schedule")
     incoming: str = "data/incoming"
     runner: str = "local"
     poll_seconds: ShortTime = 0.25
+    listen: str = ""
+    token_file: str = ""
     lease_seconds: ShortTime = 30.0
     policy: PolicySettings = PolicySettings()
     storage: StorageTriggerSettings = StorageTriggerSettings()
+    concept_drift: ConceptDriftSettings = ConceptDriftSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     webhooks: tuple[WebhookSettings, ...] = ()

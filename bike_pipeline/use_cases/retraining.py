@@ -8,7 +8,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +85,7 @@ def watch(
     once: bool = False,
     ended: Callable[[Run], None] = lambda _: None,
     finished: Callable[[str, str], None] = lambda _stage, _state: None,
+    started: Callable[[str], None] = lambda _address: None,
     stop: threading.Event | None = None,
 ) -> list[Run]:
     """Ask the triggers again and again, and bring each run to its end, until `stop` is set; return the runs that ended.
@@ -97,12 +98,16 @@ def watch(
         once: whether to end when nothing is left to do.
         ended: called with each run that has ended.
         finished: called with the name and the state of each stage that ends.
+        started: called before the triggers are asked, with HOST:PORT where it takes notifications, "" for nowhere.
         stop: ends the watch, behind the run that is under way.
 
     Raises:
         StorageError: the ledger cannot be used.
+        ConfigurationError: it is to take notifications, and who may send them is not said.
+        ServerError: it cannot listen there.
         BusyError: only with `once`: another run holds the workspace, or another process the lease.
     """
+    from bike_pipeline.retraining.listener import taking_notifications
     from bike_pipeline.use_cases.retraining_prices import price_daily
 
     ledger, stop = open_ledger(settings), stop or threading.Event()
@@ -114,9 +119,12 @@ def watch(
         if loop.poll():
             changed.set()
 
-    if once:
-        loop.poll(everything=True)
-    with _signs_of_life(settings, loop, stop, *(() if once else (poll,))) as check:
+    with ExitStack() as stack:
+        if once:
+            loop.poll(everything=True)
+        else:
+            started(stack.enter_context(taking_notifications(settings.retraining, loop)))
+        check = stack.enter_context(_signs_of_life(settings, loop, stop, *(() if once else (poll,))))
         if once and loop.hold() is None:
             raise BusyError("another process watches", where=str(settings.retraining_path), fix="let it do the work")
         busy = 0

@@ -1,5 +1,6 @@
 """A ledger in memory, a clock that is set, and an executor that only writes down what it is asked."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from bike_pipeline.retraining.events import Event, State, digest_of
 from bike_pipeline.retraining.ledger import Ledger
 from bike_pipeline.retraining.ledger_tables import Database
 from bike_pipeline.retraining.loop import Judged, Loop
+from bike_pipeline.settings import load_settings
 from bike_pipeline.settings.retraining import RetrainingSettings
 
 
@@ -133,3 +135,23 @@ def make_loop(ledger, executor, clock):
         return Loop(ledger, executor, triggers, RetrainingSettings.model_validate(values), owner, clock)
 
     return made
+
+
+@pytest.fixture
+def settings_of(tmp_path):
+    def made(**values):
+        named = [f"retraining.{name.replace('__', '.')}={value}" for name, value in values.items()]
+        return load_settings(None, (f"workspace={tmp_path / 'workspace'}", *named))
+
+    return made
+
+
+@pytest.fixture
+def aged(monkeypatch):
+    """Let files that were written now have been there for long."""
+    now = time.time
+
+    def age(seconds=3600.0):
+        monkeypatch.setattr(time, "time", lambda: now() + seconds)
+
+    return age

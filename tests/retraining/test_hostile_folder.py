@@ -59,6 +59,7 @@ def test_nothing_is_lost_nothing_comes_twice_and_each_thing_has_an_event_or_a_re
         "retraining.storage.settle_seconds=0.05",
         "retraining.storage.most_megabytes=100",
         "retraining.policy.runs_per_day=1000",
+        "retraining.policy.least_new_rows=0",
     )
     settings, hostile = load_settings(None, values), Hostile(folder)
     database, pause = tables.of_file(tmp_path / "ledger.sqlite"), threading.Event()
@@ -98,7 +99,7 @@ def test_nothing_is_lost_nothing_comes_twice_and_each_thing_has_an_event_or_a_re
 
     notes = {row["name"]: row["note"] for row in ledger.rows(tables.checks)}
     spoken = set(notes) | {one.event.name for one in events}
-    mute = [name for name in hostile.named if Entry(name, "", 0, 0.0).shown not in spoken]
+    mute = [name for name in hostile.named if Entry(name, "", 0, "").shown not in spoken]
     assert mute == []
     for name, reason in (
         ("link", "symbolic link"), ("enormous", "most_megabytes"), ("empty", "it is empty"), ("folder", "is a folder"),

@@ -12,7 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from bike_pipeline.errors import ConfigurationError
-from bike_pipeline.retraining.events import CODE, REPOSITORY_DATA, SCHEDULE, STORAGE, Event
+from bike_pipeline.retraining.events import CODE, CONCEPT_DRIFT, REPOSITORY_DATA, SCHEDULE, STORAGE, Event
 
 if TYPE_CHECKING:
     from bike_pipeline.retraining.ledger import Ledger
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 TRIGGERS_GROUP = "bike_pipeline.triggers"
 _OWN_TRIGGERS = {
     CODE: "bike_pipeline.retraining.triggers.code:Code",
+    CONCEPT_DRIFT: "bike_pipeline.retraining.triggers.concept_drift:ConceptDrift",
     REPOSITORY_DATA: "bike_pipeline.retraining.triggers.storage:RepositoryData",
     SCHEDULE: "bike_pipeline.retraining.triggers.schedule:Schedule",
     STORAGE: "bike_pipeline.retraining.triggers.storage:Storage",

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from bike_pipeline.errors import BikePipelineError, DataError
 from bike_pipeline.retraining.events import REPOSITORY_DATA, STORAGE, Event, RecordedEvent, State
+from bike_pipeline.retraining.notifications import Hint, Queue, of_s3_message
 from bike_pipeline.retraining.triggers import Look, Note
 from bike_pipeline.retraining.uploads import Uploads
 from bike_pipeline.retraining.watched_folders import Entry, WatchedFolder, watched_folder
@@ -25,6 +27,42 @@ if TYPE_CHECKING:
 # Of one place so many files are told of by name.
 _MOST_NOTES = 200
 _SHORT = 12
+# Between two questions to a queue, which cost money too, if little.
+_QUEUE_SECONDS = 1.0
+
+
+class Taken(NamedTuple):
+    """A file that was copied: its event, and what the ledger knew of that before."""
+
+    event: Event
+    known: RecordedEvent | None
+
+
+def take(
+    uploads: Uploads,
+    ledger: Ledger,
+    place: WatchedFolder,
+    entry: Entry,
+    most_bytes: int,
+    made: Callable[[str, str], Event],
+) -> Taken:
+    """Copy a file of a place; `made` returns its event by its SHA-256 and the copy.
+
+    Raises:
+        DataError: it cannot be read, is too large or was changed meanwhile.
+    """
+    with place.reading(entry) as stream:
+        event = uploads.keep(stream, entry.shown, most_bytes, made)
+    known = None
+    with suppress(DataError):
+        known = ledger.find(event.identity)
+        if known.state is State.PROMOTED:
+            # It was learnt; nobody would remove the copy.
+            uploads.drop(event)
+        elif Path(known.event.upload).parent == Path(event.upload).parent:
+            # The same bytes at the place that its event names, where they may have been dropped.
+            Path(event.upload).replace(known.event.upload)
+    return Taken(event, known)
 
 
 class Storage:
@@ -37,55 +75,69 @@ class Storage:
     def __init__(self, settings: Settings, ledger: Ledger) -> None:
         """Watch the folders of the settings."""
         section = settings.retraining.storage
+        self._queue: Queue | None = None
+        self._asked = -math.inf
         pauses = section.settle_seconds, section.remote_seconds
         self._most = section.most_megabytes * 1_000_000
         self._ledger, self._uploads = ledger, Uploads(settings.retraining_path / "uploads")
-        places = [watched_folder(one, *pauses, self._most) for one in self._addresses(settings)]
+        addresses, self._queue_url = self._configured(settings)
+        places = [watched_folder(one, *pauses, self._most) for one in addresses]
         self._watched = [_Watched(self, place) for place in places]
 
     @staticmethod
-    def _addresses(settings: Settings) -> tuple[str, ...]:
-        return settings.retraining.storage.sources
+    def _configured(settings: Settings) -> tuple[tuple[str, ...], str]:
+        """Return the folders and the queue."""
+        return settings.retraining.storage.sources, settings.retraining.storage.queue
 
     def look(self) -> Look:
         """Return an event for each file that is new, and say of the others why not."""
         if not self._watched:
             return Look(notes=(Note("", "no folder is named in the settings, so nothing is watched"),))
+        notes = self._ask_queue()
         looks = [one.look() for one in self._watched]
-        return Look(
-            tuple(event for one in looks for event in one.events), tuple(note for one in looks for note in one.notes)
-        )
+        notes += [note for one in looks for note in one.notes]
+        return Look(tuple(event for one in looks for event in one.events), tuple(notes))
 
-    def hint(self, address: str) -> bool:
+    def hint(self, hint: Hint) -> bool:
         """Let the next look list a folder whatever its pause, if a file is in it; return whether that is watched."""
-        due = [one for one in self._watched if one.place.source == address.rpartition("/")[0]]
+        folder, _, name = hint.address.rpartition("/")
+        due = [one for one in self._watched if one.place.source == folder]
         for one in due:
             one.looked = -math.inf
+            if hint.hops:
+                one.hops[name] = hint.hops
         return bool(due)
 
-    def take(self, place: WatchedFolder, entry: Entry) -> tuple[Event, RecordedEvent | None]:
-        """Copy a file; return its event, and what the ledger knows of that already.
+    def _ask_queue(self) -> list[Note]:
+        """Take hints from the queue; say of what it holds besides."""
+        url, notes = self._queue_url, list[Note]()
+        if not url or time.monotonic() - self._asked < _QUEUE_SECONDS:
+            return notes
+        self._asked = time.monotonic()
+        try:
+            self._queue = self._queue or Queue(url)
+            # What it told of before was looked at, and is in the ledger.
+            self._queue.looked()
+            for body in self._queue.receive():
+                try:
+                    strange = [one.address for one in of_s3_message(body) if not self.hint(one)]
+                except DataError as error:
+                    notes.append(Note(url, error.what))
+                else:
+                    notes += [
+                        Note(address, "a message told of it, and its folder is not watched") for address in strange
+                    ]
+        except BikePipelineError as error:
+            notes.append(Note(url, error.what))
+        return notes
 
-        Raises:
-            DataError: it cannot be read, is too large or was changed meanwhile.
-        """
-        with place.reading(entry) as stream:
-            event = self._uploads.keep(
-                stream,
-                entry.shown,
-                self._most,
-                lambda sha, path: Event(self.name, place.source, sha, entry.shown, f"new: {entry.shown}", path),
-            )
-        known = None
-        with suppress(DataError):
-            known = self._ledger.find(event.identity)
-            if known.state is State.PROMOTED:
-                # It was learnt; nobody would remove the copy.
-                self._uploads.drop(event)
-            else:
-                # The same bytes at the place that its event names, where they may have been dropped.
-                Path(event.upload).replace(known.event.upload)
-        return event, known
+    def take(self, place: WatchedFolder, entry: Entry, hops: int) -> Taken:
+        """Copy a file; see `take`."""
+
+        def made(sha: str, path: str) -> Event:
+            return Event(self.name, place.source, sha, entry.shown, f"new: {entry.shown}", path, hops)
+
+        return take(self._uploads, self._ledger, place, entry, self._most, made)
 
     def marks(self, source: str) -> dict[str, str]:
         """Return the marks of the files of a place that were taken, by the digest of their names."""
@@ -102,8 +154,8 @@ class RepositoryData(Storage):
     name: ClassVar[str] = REPOSITORY_DATA
 
     @staticmethod
-    def _addresses(settings: Settings) -> tuple[str, ...]:
-        return (str(settings.incoming_path),) if settings.retraining.incoming else ()
+    def _configured(settings: Settings) -> tuple[tuple[str, ...], str]:
+        return (str(settings.incoming_path),) if settings.retraining.incoming else (), ""
 
 
 class _Watched:
@@ -112,6 +164,8 @@ class _Watched:
     def __init__(self, trigger: Storage, place: WatchedFolder) -> None:
         self._trigger, self.place = trigger, place
         self.looked = -math.inf
+        # By name of a file, how many runs somebody says stand before it.
+        self.hops: dict[str, int] = {}
         self._marks: dict[str, str] | None = None
         self._taken: dict[str, str] = {}
 
@@ -144,7 +198,7 @@ class _Watched:
             why_not = entry.why_not
             if not why_not:
                 try:
-                    event, known = self._trigger.take(self.place, entry)
+                    event, known = self._trigger.take(self.place, entry, self.hops.pop(entry.name, 0))
                 except DataError as error:
                     why_not = error.what
                 else:

@@ -10,9 +10,17 @@ import pytest
 from bike_pipeline.errors import StorageError
 from bike_pipeline.retraining import ledger_tables as tables
 from bike_pipeline.retraining.events import State
+from bike_pipeline.retraining.notifications import Hint
 from bike_pipeline.retraining.triggers.storage import RepositoryData, Storage
-from tests.retraining.triggers.conftest import written
 from tests.rollout.storages import STORAGES
+
+
+def written(folder, name, content="hr,cnt\n1,2\n", at=None):
+    path = folder / name
+    path.write_text(content) if isinstance(content, str) else path.write_bytes(content)
+    if at is not None:
+        os.utime(path, (at, at))
+    return path
 
 
 @pytest.fixture
@@ -85,10 +93,10 @@ def test_a_disk_that_is_full_half_way_loses_nothing(trigger, folder, monkeypatch
     written(folder, "b.csv", "b", at=2000)
     real, full = trigger.take, StorageError("cannot write it: no space left on device")
 
-    def take(place, entry):
+    def take(place, entry, hops):
         if entry.name == "b.csv":
             raise full
-        return real(place, entry)
+        return real(place, entry, hops)
 
     monkeypatch.setattr(trigger, "take", take)
     for _ in range(2):
@@ -206,17 +214,17 @@ def test_objects_of_a_bucket_are_taken_once_and_listed_again_after_a_pause_or_a_
     put(f"{bucket}/notes.txt", b"no rows")
     put(f"{bucket}/deeper/b.csv", b"two")
     assert trigger.look().events == ()
-    assert not trigger.hint(f"{bucket}/deeper/b.csv")
-    assert trigger.hint(f"{bucket}/a.csv")
+    assert not trigger.hint(Hint(f"{bucket}/deeper/b.csv"))
+    assert trigger.hint(Hint(f"{bucket}/a.csv", 2))
     look = trigger.look()
-    assert [(event.name, event.source) for event in look.events] == [("a.csv", bucket)]
+    assert [(event.name, event.source, event.hops) for event in look.events] == [("a.csv", bucket, 2)]
     assert Path(look.events[0].upload).read_bytes() == b"one"
     assert set(said(look)) == {"", "notes.txt", "deeper"}
     trigger.look()
     again = Storage(settings, ledger)
     assert again.look().events == ()
     put(f"{bucket}/a.csv", b"another")
-    assert again.hint(f"{bucket}/a.csv")
+    assert again.hint(Hint(f"{bucket}/a.csv"))
     assert [event.digest for event in again.look().events] == [hashlib.sha256(b"another").hexdigest()]
 
 
