@@ -189,6 +189,14 @@ class Loop:
         fence = self.hold()
         if fence is None:
             return None
+        try:
+            return self._work(fence)
+        except BusyError:
+            # Whoever holds the lease goes on; so does the next call, where another run held the workspace.
+            self._fence = None
+            raise
+
+    def _work(self, fence: int) -> Run | None:
         unfinished = self._ledger.unfinished(fence)
         # What a process left to do that ended behind its last step: before anything begins on top of it.
         for run in unfinished:
@@ -209,8 +217,6 @@ class Loop:
                 return run
             return self._promote(self._train(run))
         except BusyError:
-            # Whoever holds the lease goes on; so does the next call, where another run held the workspace.
-            self._fence = None
             raise
         except (DataError, DataGateError) as error:
             return self._refused_rows(run, str(error))

@@ -219,12 +219,15 @@ class World:
         self.ledger.pause("")
         for _ in range(40):
             self.clock.now += 5000
-            busy = self.work(self.draw.randint(0, 1)) or any(run.ended_at is None for run in self.ledger.runs())
+            busy = self.work(self.draw.randint(0, 1)) or self.ledger.unfinished(self.fence())
             if not busy and all(one.state in SETTLED for one in self.ledger.events()):
                 self.clock.now += 5000
                 assert not self.work(0)
                 return
         pytest.fail("an event is stuck")
+
+    def fence(self) -> int:
+        return (self.ledger.lease() or {"fence": self.ledger.hold_lease("nobody", 0.0)})["fence"]
 
     def check(self) -> None:
         events, runs = self.ledger.events(), self.ledger.runs()
@@ -262,7 +265,7 @@ class World:
             refused = {one.event.digest for one in events if one.state is State.REFUSED}
             assert needed - refused <= self.executor.pushed[run.facts["pushed_version"] - 100]
         assert all(run.state in ENDED for run in runs)
-        assert not self.ledger.unfinished(self.ledger.lease()["fence"])
+        assert not self.ledger.unfinished(self.fence())
         assert {run.number for run in runs} == set(self.executor.closed)
 
     def run(self, number: int):
