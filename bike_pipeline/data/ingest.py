@@ -25,6 +25,7 @@ def ingest(
     span: int | None = None,
     mapping: str | None = None,
     weather: str | None = None,
+    least_rows: int = 0,
     still: Callable[[], None] = lambda: None,
 ) -> IngestResult:
     """Read a source, check its rows, and add what passed to the span store as a new version.
@@ -61,7 +62,13 @@ def ingest(
             fix=f"see the reasons in {kept}; nothing was ingested{'' if mapping else f'. {MAP}'}",
         )
     added = store.add(
-        checked, origin, eval_fraction=data.eval_fraction, data_format=data.format, span=span, still=still
+        checked,
+        origin,
+        eval_fraction=data.eval_fraction,
+        data_format=data.format,
+        span=span,
+        least_rows=least_rows,
+        still=still,
     )
     notes = [*added.notes, *said]
     if unknown:

@@ -1,6 +1,6 @@
 """Which span an upload belongs to. Spans follow each other in time: a higher number means later rows.
 
-- Rows later than everything make a new span.
+- Rows later than everything make a new span. Few of them go on with the newest one, where the caller says so.
 - Rows whose time range overlaps one span correct it: a new version of that span, its rows merged into the latest ones.
 - A span that is named takes exactly the rows of the upload: as a new span, or as a new version that replaces the rows.
 - Anything else would break the order of the spans, or put one hour into two of them, and is refused.
@@ -16,10 +16,13 @@ from bike_pipeline.errors import DataError
 HIGHEST_NUMBER = 9999
 
 
-def assign_span(existing: Mapping[int, TimeRange], upload: TimeRange, span: int | None, where: str) -> tuple[int, bool]:
+def assign_span(
+    existing: Mapping[int, TimeRange], upload: TimeRange, span: int | None, where: str, *, goes_on: bool = False
+) -> tuple[int, bool]:
     """Return the span of an upload, and whether its rows are merged into the span's latest version.
 
-    `existing` has the time range of each span's latest version; `span` is the one that was named, if any.
+    `existing` has the time range of each span's latest version; `span` is the one that was named, if any. Rows later
+    than everything belong to the newest span with `goes_on`.
 
     Raises:
         DataError: the upload would break the order of the spans, overlaps several spans, or the number is out of range.
@@ -42,6 +45,8 @@ def assign_span(existing: Mapping[int, TimeRange], upload: TimeRange, span: int 
             where=where,
             fix="name a free span number that keeps the spans in time order (--span N), or use another store",
         )
+    if goes_on and existing:
+        return max(existing), True
     return _in_range(max(existing, default=0) + 1, where), False
 
 

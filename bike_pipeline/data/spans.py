@@ -256,13 +256,14 @@ class SpanStore:
         eval_fraction: float,
         data_format: DataFormat = "csv",
         span: int | None = None,
+        least_rows: int = 0,
         still: Callable[[], None] = lambda: None,
     ) -> IngestResult:
         """Add the accepted rows of an upload (at least one); the same rows never make two versions.
 
         `eval_fraction` is the share of the span's days that is the eval split; `span` is what the rows are, if that is
-        named (see `placement.py`). `still` is called once no other writer can come in between, and raises where the
-        caller may not write any more.
+        named (see `placement.py`); fewer than `least_rows` later than everything go on with the newest span. `still` is
+        called once no other writer can come in between, and raises where the caller may not write any more.
 
         Raises:
             DataError: the rows fit into no span, or are of fewer than two days.
@@ -281,7 +282,8 @@ class SpanStore:
                 return self._already_there(known[address], versions, checked, eval_fraction)
             latest = {found.span: found for found in versions}
             existing = {number: version.hours for number, version in latest.items()}
-            number, merges = assign_span(existing, time_range(rows), span, source.location)
+            few = rows.num_rows < least_rows
+            number, merges = assign_span(existing, time_range(rows), span, source.location, goes_on=few)
             parent = latest.get(number)
             from_parent = 0
             if parent is not None and merges:

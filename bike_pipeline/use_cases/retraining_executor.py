@@ -33,7 +33,9 @@ class PipelineExecutor:
     def ingest(self, event: RecordedEvent, still: Callable[[], None]) -> Mapping[str, Any]:
         from bike_pipeline.use_cases.data import ingest
 
-        version = ingest(self._settings, self._uploads.check(event.event), still=still).version
+        # The gate judges the newest span: a week is too little of one, and of several only the last would be judged.
+        least = sum(self._settings.gate.min_rows.values())
+        version = ingest(self._settings, self._uploads.check(event.event), least_rows=least, still=still).version
         return {"span": version.span, "version": version.version, "rows": version.manifest.rows.total}
 
     def train(self, run: Run, trained: Callable[[], None]) -> Judged:

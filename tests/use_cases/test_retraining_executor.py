@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
@@ -47,8 +48,6 @@ def test_what_a_pushed_model_was_trained_on_stays(world: Runs) -> None:
 
 def test_of_an_upload_what_it_made_is_known_without_any_note_and_what_was_there_is_not_its_own(tmp_path: Path) -> None:
     settings = load_settings(assignments=(f"workspace={tmp_path / 'workspace'}",))
-    from bike_pipeline.data.embedded_dataset import split_demo
-
     ledger, executor = open_ledger(settings), PipelineExecutor(settings)
     events = []
     for source in ("first place", "second place"):
@@ -64,6 +63,26 @@ def test_of_an_upload_what_it_made_is_known_without_any_note_and_what_was_there_
     assert [executor.ingest(event, lambda: None)["version"] for event in events] == [1, 1]
     assert executor.brought(events[:1]) == [(1, 1)]
     assert executor.brought(events[1:]) == []
+
+
+def test_weeks_go_on_with_the_newest_span_so_that_the_gate_judges_each_and_half_a_year_is_one_of_its_own(
+    tmp_path: Path,
+) -> None:
+    settings = load_settings(assignments=(f"workspace={tmp_path / 'workspace'}",))
+    ledger, executor, store = open_ledger(settings), PipelineExecutor(settings), SpanStore(settings.store_uri)
+    first, second = (path.read_bytes().splitlines(keepends=True) for path in split_demo(tmp_path / "demo"))
+    weeks = [second[1 + 168 * week : 169 + 168 * week] for week in range(3)]
+    made = []
+    for number, rows in enumerate([first[1:], *weeks, second[505:]]):
+        content, name = io.BytesIO(first[0] + b"".join(rows)), f"{number}.csv"
+        kept = uploads_of(settings).keep(
+            content, name, 10**8, lambda sha, path, name=name: Event("storage", "there", sha, name, "", path)
+        )
+        ledger.see(kept)
+        made.append(executor.ingest(ledger.find(kept.identity), lambda: None))
+    assert [(one["span"], one["version"]) for one in made] == [(1, 1), (1, 2), (1, 3), (1, 4), (2, 1)]
+    assert [one["rows"] for one in made[:4]] == [8_645, 8_813, 8_981, 9_149]
+    assert store.latest(1).manifest.rows.total == 9_149
 
 
 def test_a_process_that_lost_its_lease_writes_nothing_into_the_store(tmp_path: Path) -> None:
