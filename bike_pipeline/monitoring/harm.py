@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from bike_pipeline.modeling import feedback, holidays
 from bike_pipeline.modeling.label_update import moment
+from bike_pipeline.monitoring import columns
 from bike_pipeline.monitoring.attribution import HOURS_A_DAY, INPUTS, Attribution
-from bike_pipeline.monitoring.columns import Columns
+from bike_pipeline.monitoring.columns import Columns, by_hour
 from bike_pipeline.monitoring.verdicts import Verdict
 from bike_pipeline.settings.monitoring import HarmSettings
 
@@ -115,10 +116,9 @@ class Harm:
 
 def by_day(hours: Array, values: Array) -> tuple[Array, Array]:
     """Return days, rising, and what values of hours come to in a whole one, (days,) each; an hour counts once."""
-    distinct, place = np.unique(hours, return_inverse=True)
-    means = np.bincount(place, values) / np.bincount(place)
-    days, place = np.unique(distinct // HOURS_A_DAY, return_inverse=True)
-    return days, HOURS_A_DAY * np.bincount(place, means) / np.bincount(place)
+    distinct, means = by_hour({"hour": hours, "value": values}, "value")
+    days, of_day = columns.by_day(distinct, means["value"])
+    return days, HOURS_A_DAY * of_day
 
 
 def harm_of(attribution: Attribution, observed: Columns) -> Harm:

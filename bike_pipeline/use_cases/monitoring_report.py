@@ -108,15 +108,10 @@ def _record(settings: Settings, found: MonitorReport, file: Path) -> None:
     if found.version is None:
         return
     counts = Counter(one["data"]["status"] for one in found.verdicts)
-    about = {
-        "first": f"{found.first:%Y-%m-%dT%H:%M}",
-        "last": f"{found.last:%Y-%m-%dT%H:%M}",
-        "status": found.status,
-        "headline": headline(found),
-        "verdicts": ", ".join(f"{count} {status}" for status, count in counts.most_common()),
-        "report": str(file),
-        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-    }
+    about = {name: f"{at:%Y-%m-%dT%H:%M}" for name, at in (("first", found.first), ("last", found.last))}
+    about |= {"status": found.status, "headline": headline(found), "report": str(file)}
+    about["verdicts"] = ", ".join(f"{count} {status}" for status, count in counts.most_common())
+    about["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
     record_look(lineage_of(settings), ModelRegistry(settings.serving_path).uri(found.version), about)
 
 

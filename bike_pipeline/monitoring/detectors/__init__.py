@@ -6,7 +6,7 @@ hours, never rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from bike_pipeline.monitoring.columns import Columns, Window
 from bike_pipeline.monitoring.detectors import (
@@ -28,7 +28,7 @@ from bike_pipeline.monitoring.reference import Reference
 from bike_pipeline.monitoring.verdicts import Measurement
 from bike_pipeline.settings.monitoring import DetectorSettings
 
-Measure = Callable[[Columns, Reference, Sequence[Window], DetectorSettings], list[Measurement]]
+Measure = Callable[[Columns, Reference, Sequence[Window], DetectorSettings], Iterator[Measurement]]
 DETECTORS: tuple[Measure, ...] = (
     data_faults.measure,
     feed_faults.measure,

@@ -5,7 +5,7 @@ Each hour counts once and each day is one observation: a day's hours leave their
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -21,8 +21,8 @@ USUAL_NOMINAL = 0.9
 
 def measure(
     observed: Columns, reference: Reference, windows: Sequence[Window], settings: DetectorSettings
-) -> list[Measurement]:
-    """Return how far coverage is from what the interval promises in each window, as a share."""
+) -> Iterator[Measurement]:
+    """Yield how far coverage is from what the interval promises in each window, as a share."""
     nominal = USUAL_NOMINAL
     if reference.feedback is not None:
         levels = list(reference.feedback.settings.quantiles.values())
@@ -30,7 +30,6 @@ def measure(
     rows = answered(observed)
     rows = take(rows, np.isfinite(np.asarray(rows["lower"], np.float64)))
     rows["held"] = ((rows["lower"] <= rows["label"]) & (rows["label"] <= rows["upper"])).astype(np.float64)
-    found = []
     for window in windows:
         hours, means = by_hour(rows_in(rows, window), "held")
         _, days = by_day(hours, means["held"])
@@ -39,10 +38,7 @@ def measure(
         reason = f"{len(days)} days with an interval and a label, too few or all the same"
         if effect is not None:
             reason = f"the interval of {nominal:.0%} holds {means['held'].mean():.0%} of {len(hours):,} labels"
-        found.append(
-            Measurement(
-                "coverage", "model", "interval", *window, f"the {nominal:.0%} that it promises", len(hours), None,
-                effect, "share", settings.coverage, p_value, reason,
-            )
+        yield Measurement(
+            "coverage", "model", "interval", *window, f"the {nominal:.0%} that it promises", len(hours), None,
+            effect, "share", settings.coverage, p_value, reason,
         )  # fmt: skip
-    return found

@@ -49,9 +49,8 @@ class Fault(NamedTuple):
 
 def measure(
     observed: Columns, reference: Reference, windows: Sequence[Window], settings: DetectorSettings
-) -> list[Measurement]:
-    """Return the share of rows of each window that have each kind of fault."""
-    found = []
+) -> Iterator[Measurement]:
+    """Yield the share of rows of each window that have each kind of fault."""
     longest = {name: int(unmoved_hours(reference.columns, name).max(initial=0)) for name in features.PHYSICAL}
     for window in windows:
         now, compared = rows_in(observed, window), reference.of(window)
@@ -65,13 +64,10 @@ def measure(
         ]
         for fault in faults:
             effect = None if fault.faulty is None or not rows else max(float(fault.faulty.mean()) - fault.usual, 0.0)
-            found.append(
-                Measurement(
-                    fault.detector, "data fault", fault.subject, *window, compared.words, rows, None, effect,
-                    "share of rows", settings.faulty_share, None, fault.reason, at_once=True,
-                )
+            yield Measurement(
+                fault.detector, "data fault", fault.subject, *window, compared.words, rows, None, effect,
+                "share of rows", settings.faulty_share, None, fault.reason, at_once=True,
             )  # fmt: skip
-    return found
 
 
 def out_of_range(now: Columns) -> Iterator[Fault]:

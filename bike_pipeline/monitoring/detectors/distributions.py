@@ -8,7 +8,7 @@ alone says little, and the smallest effects that matter are the largest of a wee
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -45,9 +45,8 @@ class _Days(NamedTuple):
 
 def measure(
     observed: Columns, reference: Reference, windows: Sequence[Window], settings: DetectorSettings
-) -> list[Measurement]:
-    """Return how far each feature of each window is from the reference, by each of the four."""
-    found = []
+) -> Iterator[Measurement]:
+    """Yield how far each feature of each window is from the reference, by each of the four."""
     for window in windows:
         now, (then, words) = rows_in(observed, window), reference.of(window)
         for name in (*WEATHER, *CODES):
@@ -55,13 +54,10 @@ def measure(
             for detector, effect, unit, minimum, p_value in _compared(days, name, settings):
                 what = "the distance of the mean hour" if detector == "wasserstein" else "the distance"
                 reason = f"{name}: {what} from {words} is {effect:.3g} {unit}" if effect is not None else "no rows"
-                found.append(
-                    Measurement(
-                        detector, "data drift", name, *window, words, days.rows, days.reference_rows, effect, unit,
-                        minimum, p_value, reason,
-                    )
+                yield Measurement(
+                    detector, "data drift", name, *window, words, days.rows, days.reference_rows, effect, unit,
+                    minimum, p_value, reason,
                 )  # fmt: skip
-    return found
 
 
 def _days(now: Columns, then: Columns, name: str) -> _Days:

@@ -9,7 +9,7 @@ over the means of days, since the rows of a day are one observation. Where there
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -29,9 +29,8 @@ PENALTY = 0.01
 
 def measure(
     observed: Columns, reference: Reference, windows: Sequence[Window], settings: DetectorSettings
-) -> list[Measurement]:
-    """Return the AUC above 0.5 for the hours of each window."""
-    found = []
+) -> Iterator[Measurement]:
+    """Yield the AUC above 0.5 for the hours of each window."""
     for window in windows:
         compared = reference.of(window)
         now, then = (_hours_of(columns) for columns in (rows_in(observed, window), compared.columns))
@@ -40,13 +39,10 @@ def measure(
             auc, p_value = _told_apart(now, then)
             effect = auc - 0.5
             reason = f"a classifier tells its hours from {compared.words} with an AUC of {auc:.2f}"
-        found.append(
-            Measurement(
-                "domain_classifier", "data drift", "all features", *window, compared.words, len(now[0]), len(then[0]),
-                effect, "AUC above 0.5", settings.separation, p_value, reason,
-            )
+        yield Measurement(
+            "domain_classifier", "data drift", "all features", *window, compared.words, len(now[0]), len(then[0]),
+            effect, "AUC above 0.5", settings.separation, p_value, reason,
         )  # fmt: skip
-    return found
 
 
 def _hours_of(columns: Columns) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:

@@ -7,7 +7,7 @@ smaller are no change.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -27,10 +27,9 @@ from bike_pipeline.settings.monitoring import DetectorSettings
 
 def measure(
     observed: Columns, reference: Reference, windows: Sequence[Window], settings: DetectorSettings
-) -> list[Measurement]:
-    """Return how much larger the mean error of each slice is in each window, in rentals an hour."""
+) -> Iterator[Measurement]:
+    """Yield how much larger the mean error of each slice is in each window, in rentals an hour."""
     every, then = observed_hours(observed), backtest_hours(reference)
-    found = []
     for window in windows:
         now = every.chosen((every.hours >= hour_of(window[0])) & (every.hours <= hour_of(window[1])))
         of_now = {"answers": np.ones(len(now.hours), bool)} | slices(now.groups)
@@ -43,10 +42,7 @@ def measure(
             if p_value is not None:
                 effect = float((days.mean() - before.mean()) * ours.labels.mean())
                 reason = f"{name}: errors are {days.mean():.0%} of the rentals, {before.mean():.0%} in the backtest"
-            found.append(
-                Measurement(
-                    "error_by_slice", "model", name, *window, "the version's backtest", len(ours.hours),
-                    len(theirs.hours), effect, "rentals an hour", settings.error, p_value, reason,
-                )
+            yield Measurement(
+                "error_by_slice", "model", name, *window, "the version's backtest", len(ours.hours),
+                len(theirs.hours), effect, "rentals an hour", settings.error, p_value, reason,
             )  # fmt: skip
-    return found

@@ -8,7 +8,7 @@ test is a CUSUM's (`level.alarm_probability`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -30,8 +30,8 @@ SLACK, HEIGHT = 0.5, 8.0
 
 def measure(
     observed: Columns, reference: Reference, windows: Sequence[Window], settings: DetectorSettings
-) -> list[Measurement]:
-    """Return by how much the error is larger since either test last saw a change, in rentals an hour."""
+) -> Iterator[Measurement]:
+    """Yield by how much the error is larger since either test last saw a change, in rentals an hour."""
     from river.drift import ADWIN, PageHinkley
 
     hours, before = observed_hours(observed), _teaching(*relative(backtest_hours(reference)))[1]
@@ -46,7 +46,6 @@ def measure(
             alarm_probability(HEIGHT, SLACK, WINDOW_DAYS),
         ),
     }
-    found = []
     for name, (test, probability) in tests.items():
         changes = []
         for place, value in enumerate(bounded):
@@ -67,13 +66,10 @@ def measure(
                     day = moment(int(days[since]) * HOURS_A_DAY)[:10]
                     effect, p_value = rise * _rentals(hours, int(days[since]), last), probability
                     reason = f"the error changed by {day}: {mean + rise:.0%} of the rentals, {mean:.0%} in the backtest"
-            found.append(
-                Measurement(
-                    name, "concept drift", "answers", *window, "the version's backtest", rows, None, effect,
-                    "rentals an hour", settings.error, p_value, reason, at_once=True,
-                )
+            yield Measurement(
+                name, "concept drift", "answers", *window, "the version's backtest", rows, None, effect,
+                "rentals an hour", settings.error, p_value, reason, at_once=True,
             )  # fmt: skip
-    return found
 
 
 def _teaching(days: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ do not know. Where labels are there, the reason says how far the estimate was fr
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -23,8 +23,8 @@ from bike_pipeline.settings.monitoring import DetectorSettings
 
 def measure(
     observed: Columns, reference: Reference, windows: Sequence[Window], settings: DetectorSettings
-) -> list[Measurement]:
-    """Return by how much the error that the intervals expect is above that of the backtest, in rentals an hour."""
+) -> Iterator[Measurement]:
+    """Yield by how much the error that the intervals expect is above that of the backtest, in rentals an hour."""
     from scipy.stats import norm
 
     backtest = None if reference.feedback is None else reference.feedback.backtest
@@ -34,7 +34,6 @@ def measure(
     # A backtest's days count as shares of their rentals too, so that a summer is no change.
     _, before = relative(backtest_hours(reference))
     known["width"] = np.asarray(known["upper"], np.float64) - known["lower"]
-    found = []
     for window in windows:
         rows = rows_in(known, window)
         hours, means = by_hour(rows, "width", "answer")
@@ -49,13 +48,10 @@ def measure(
         if effect is not None:
             reason = f"the intervals expect an MAE of {expected.mean():.0f}{_truth(rows)}; they cannot see that demand "
             reason += "itself has changed"
-        found.append(
-            Measurement(
-                "estimated_error", "model", "answers", *window, "the version's backtest", len(hours), None, effect,
-                "rentals an hour", settings.error, p_value, reason,
-            )
+        yield Measurement(
+            "estimated_error", "model", "answers", *window, "the version's backtest", len(hours), None, effect,
+            "rentals an hour", settings.error, p_value, reason,
         )  # fmt: skip
-    return found
 
 
 def _truth(rows: Columns) -> str:

@@ -7,7 +7,7 @@ fault; what is above it by more than three standard errors counts.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -26,15 +26,14 @@ STANDARD_ERRORS = 3.0
 
 def measure(
     observed: Columns, reference: Reference, windows: Sequence[Window], settings: DetectorSettings
-) -> list[Measurement]:
-    """Return the share of rows of each window, above what is usual, by clocks that are off and by repetition."""
+) -> Iterator[Measurement]:
+    """Yield the share of rows of each window, above what is usual, by clocks that are off and by repetition."""
     del reference
     looks = {
         "clock": (_off_by_an_hour, "clients do not ask equally far ahead, or it is a replay", "an hour off the others"),
         "duplicate": (_repeated, "no rows", "the same as another row"),
     }
     parts = [rows_in(observed, window) for window in windows]
-    found = []
     for detector, (look, unknown, words) in looks.items():
         shares = [look(now) for now in parts]
         told = [share for share in shares if share is not None]
@@ -47,13 +46,10 @@ def measure(
                 reason = f"{share:.1%} of rows are {words}, where {usual:.1%} are usual"
             elif share is not None:
                 reason = "no other window tells what is usual"
-            found.append(
-                Measurement(
-                    detector, "data fault", "requests", *window, "the other windows", rows, None, effect,
-                    "share of rows", settings.faulty_share, None, reason, at_once=True,
-                )
+            yield Measurement(
+                detector, "data fault", "requests", *window, "the other windows", rows, None, effect,
+                "share of rows", settings.faulty_share, None, reason, at_once=True,
             )  # fmt: skip
-    return found
 
 
 def _off_by_an_hour(now: Columns) -> float | None:

@@ -8,7 +8,7 @@ sum forgives half of the smallest change that matters each day, so that it climb
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -75,14 +75,13 @@ def alarm_probability(height: float, slack: float, days: int) -> float:
 
 def measure(
     observed: Columns, reference: Reference, windows: Sequence[Window], settings: DetectorSettings
-) -> list[Measurement]:
-    """Return at the end of each window by how much the level has changed since the sum began to climb, as a share."""
+) -> Iterator[Measurement]:
+    """Yield at the end of each window by how much the level has changed since the sum began to climb, as a share."""
     days, ratio = of_observed(observed)
     scale = scale_of(reference)
     slack = math.log1p(settings.level) / 2.0 / scale
     heights, changes, since = _followed(np.clip(ratio / scale, -DAY_LIMIT, DAY_LIMIT), ratio, slack)
     words = "the version's backtest" if reference.backtest()[0].hours.size else "answers without a bias"
-    found = []
     labelled = answered(observed)["hour"]
     for window in windows:
         last = hour_of(window[1])
@@ -97,13 +96,10 @@ def measure(
             reason = (
                 f"labels are {effect:+.0%} off the answers since {day}" if heights[at] else "labels fit the answers"
             )
-        found.append(
-            Measurement(
-                "cusum", "concept drift", "answers", *window, words, rows, None, effect, "share", settings.level,
-                p_value, reason, at_once=True,
-            )
+        yield Measurement(
+            "cusum", "concept drift", "answers", *window, words, rows, None, effect, "share", settings.level,
+            p_value, reason, at_once=True,
         )  # fmt: skip
-    return found
 
 
 def _followed(z: Array, ratio: Array, slack: float) -> tuple[Array, Array, npt.NDArray[np.int64]]:

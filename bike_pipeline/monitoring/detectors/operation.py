@@ -5,7 +5,7 @@ Nothing here is a sample: it is counted, and needs no test.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -22,20 +22,17 @@ SILENT_SHARE = 0.9
 
 def measure(
     observed: Columns, reference: Reference, windows: Sequence[Window], settings: DetectorSettings
-) -> list[Measurement]:
-    """Return ages in days, the share of usual requests that did not come, and that of answers by other versions."""
-    return [
-        *_ages(observed, reference, windows, settings),
-        *_silence(observed, windows),
-        *_versions(observed, reference, windows, settings),
-    ]
+) -> Iterator[Measurement]:
+    """Yield ages in days, the share of usual requests that did not come, and that of answers by other versions."""
+    yield from _ages(observed, reference, windows, settings)
+    yield from _silence(observed, windows)
+    yield from _versions(observed, reference, windows, settings)
 
 
 def _ages(
     observed: Columns, reference: Reference, windows: Sequence[Window], settings: DetectorSettings
-) -> list[Measurement]:
+) -> Iterator[Measurement]:
     labelled, spans = np.unique(answered(observed)["hour"]), np.asarray(reference.columns["hour"])
-    found = []
     for window in windows:
         last, rows = hour_of(window[1]), len(rows_in(observed, window)["hour"])
         untrained = reference.first_untrained
@@ -49,23 +46,19 @@ def _ages(
             reason = f"nothing is known of the age of the {subject}"
             if effect is not None:
                 reason = f"the newest hour of the {subject} is {effect:.0f} days before the end of the window"
-            found.append(
-                Measurement(
-                    "freshness", "operation", subject, *window, "the end of the window", rows, None, effect, "days",
-                    most, None, reason, at_once=True,
-                )
+            yield Measurement(
+                "freshness", "operation", subject, *window, "the end of the window", rows, None, effect, "days",
+                most, None, reason, at_once=True,
             )  # fmt: skip
-    return found
 
 
-def _silence(observed: Columns, windows: Sequence[Window]) -> list[Measurement]:
+def _silence(observed: Columns, windows: Sequence[Window]) -> Iterator[Measurement]:
     hours = np.sort(hours_of(observed))
     ends = [(hour_of(first), hour_of(last)) for first, last in windows]
     rates = [
         (np.searchsorted(hours, last, "right") - np.searchsorted(hours, first)) / (last - first + 1)
         for first, last in ends
     ]
-    found = []
     for place, (window, (first, last)) in enumerate(zip(windows, ends, strict=True)):
         usual = float(np.median(rates[:place])) if place else 0.0
         rows = round(usual * (last - first + 1))
@@ -74,19 +67,15 @@ def _silence(observed: Columns, windows: Sequence[Window]) -> list[Measurement]:
         reason = "no earlier window tells how many requests are usual"
         if effect is not None:
             reason = f"{rates[place]:.1f} rows an hour, where {usual:.1f} are usual"
-        found.append(
-            Measurement(
-                "silence", "operation", "requests", *window, "the windows before", rows, None, effect, "share",
-                SILENT_SHARE, None, reason, at_once=True,
-            )
+        yield Measurement(
+            "silence", "operation", "requests", *window, "the windows before", rows, None, effect, "share",
+            SILENT_SHARE, None, reason, at_once=True,
         )  # fmt: skip
-    return found
 
 
 def _versions(
     observed: Columns, reference: Reference, windows: Sequence[Window], settings: DetectorSettings
-) -> list[Measurement]:
-    found = []
+) -> Iterator[Measurement]:
     for window in windows:
         now = rows_in(observed, window)
         versions, counts = np.unique(now["version"], return_counts=True)
@@ -96,11 +85,8 @@ def _versions(
             effect = float(counts[others].sum() / counts.sum())
             named = ", ".join(str(version) for version in versions[others])
             reason = f"{effect:.0%} of answers are of versions {named}" if effect else "the promoted version answers"
-        found.append(
-            Measurement(
-                "version_skew", "operation", "versions", *window, f"the promoted version {reference.version}",
-                len(now["hour"]), None, effect, "share of rows", settings.faulty_share, None, reason,
-                at_once=True,
-            )
+        yield Measurement(
+            "version_skew", "operation", "versions", *window, f"the promoted version {reference.version}",
+            len(now["hour"]), None, effect, "share of rows", settings.faulty_share, None, reason,
+            at_once=True,
         )  # fmt: skip
-    return found

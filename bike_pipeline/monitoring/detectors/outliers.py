@@ -6,7 +6,7 @@ One row takes a few milliseconds, so that whoever stands beside a server can ask
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bike_pipeline import features
-from bike_pipeline.modeling.feedback import HOURS_A_DAY
 from bike_pipeline.monitoring.columns import Array, Columns, Window, by_day, hours_of, physical, rows_in, take, unit_of
+from bike_pipeline.monitoring.faults import is_out_of_range
 from bike_pipeline.monitoring.reference import Reference
 from bike_pipeline.monitoring.verdicts import Measurement
 from bike_pipeline.settings.monitoring import DetectorSettings
@@ -95,8 +95,7 @@ class OutlierDetector:
         """Return why a row, with every required input by its name, is an outlier, in words; "" if it is none."""
         for feature in features.REQUIRED_INPUTS:
             value = float(row[feature.name])
-            high = math.inf if feature.maximum is None else feature.maximum
-            if not (feature.minimum or 0.0) <= value <= high:
+            if is_out_of_range(feature, np.array([value])).any():
                 return range_reason(feature.name, value)
         columns = {name: np.asarray([row[name]], np.float64) for name in COLUMNS}
         if not self.are_outliers(columns)[0]:
@@ -118,34 +117,29 @@ class OutlierDetector:
 
 def measure(
     observed: Columns, reference: Reference, windows: Sequence[Window], settings: DetectorSettings
-) -> list[Measurement]:
-    """Return the share of rows that are outliers in each window, above that of the reference's rows.
+) -> Iterator[Measurement]:
+    """Yield the share of rows that are outliers in each window, above that of the reference's rows.
 
     Significance is Mann and Whitney's test over the shares of days.
     """
     from scipy import stats
 
-    found, training = [], _training(reference)
+    training = _training(reference)
     detector = OutlierDetector(training) if len(training["hour"]) else None
     for window in windows:
         now, compared = rows_in(observed, window), reference.of(window)
         effect, p_value, reason = None, None, "no rows, or none to compare them with"
         rows, then = (take(one, _some(len(one["hour"]))) for one in (now, compared.columns))
         if detector is not None and len(rows["hour"]) and len(then["hour"]):
-            shares = [
-                by_day(hours_of(one) // HOURS_A_DAY * HOURS_A_DAY, detector.are_outliers(one)) for one in (rows, then)
-            ]
-            means = [float(values.mean()) for _, values in shares]
+            shares = [by_day(hours_of(one), detector.are_outliers(one))[1] for one in (rows, then)]
+            means = [float(share.mean()) for share in shares]
             effect = means[0] - means[1]
-            p_value = float(stats.mannwhitneyu(shares[0][1], shares[1][1], alternative="greater").pvalue)
+            p_value = float(stats.mannwhitneyu(*shares, alternative="greater").pvalue)
             reason = f"{means[0]:.1%} of rows are unlike all of training, {means[1]:.1%} of {compared.words}"
-        found.append(
-            Measurement(
-                "outliers", "data drift", "rows", *window, compared.words, len(now["hour"]), len(then["hour"]), effect,
-                "share of rows", settings.outlier_share, p_value, reason,
-            )
+        yield Measurement(
+            "outliers", "data drift", "rows", *window, compared.words, len(now["hour"]), len(then["hour"]), effect,
+            "share of rows", settings.outlier_share, p_value, reason,
         )  # fmt: skip
-    return found
 
 
 def _some(count: int) -> npt.NDArray[np.int64]:

@@ -6,7 +6,7 @@ does not, the row sits on an edge of it, by accident or because somebody looked 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -24,10 +24,10 @@ SEED, MOST_ROWS = 20110101, 200
 
 def measure(
     observed: Columns, reference: Reference, windows: Sequence[Window], settings: DetectorSettings
-) -> list[Measurement]:
-    """Return the share of rows of the newest window whose answer jumps by more than `settings.jump`."""
+) -> Iterator[Measurement]:
+    """Yield the share of rows of the newest window whose answer jumps by more than `settings.jump`."""
     if reference.predict is None or not windows:
-        return []
+        return
     window = windows[-1]
     now = rows_in(observed, window)
     rows = take(now, np.random.default_rng(SEED).permutation(len(now["hour"]))[:MOST_ROWS])
@@ -39,12 +39,10 @@ def measure(
             f"answers to {effect:.1%} of {count} rows move by more than {settings.jump:.0%} with {STEP:g} of weather"
         )
     words = "the same rows, their weather moved a little"
-    return [
-        Measurement(
-            "sensitivity", "model", "answers", *window, words, count, None, effect, "share of rows",
-            settings.faulty_share, None, reason,
-        )
-    ]  # fmt: skip
+    yield Measurement(
+        "sensitivity", "model", "answers", *window, words, count, None, effect, "share of rows", settings.faulty_share,
+        None, reason,
+    )  # fmt: skip
 
 
 def jumps_of(reference: Reference, rows: Columns) -> Array:

@@ -7,7 +7,7 @@ The divergence is TFDV's, of histograms of ten bins each; that itself would load
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -23,11 +23,11 @@ BINS = 10
 
 def measure(
     observed: Columns, reference: Reference, windows: Sequence[Window], settings: DetectorSettings
-) -> list[Measurement]:
-    """Return the Jensen-Shannon divergence of each feature that the schema has a skew comparator for."""
+) -> Iterator[Measurement]:
+    """Yield the Jensen-Shannon divergence of each feature that the schema has a skew comparator for."""
     del settings
     if reference.schema is None:
-        return []
+        return
     from google.protobuf import text_format
     from tensorflow_metadata.proto.v0 import schema_pb2
 
@@ -37,7 +37,6 @@ def measure(
         for feature in schema.feature
         if feature.name in NAMES and feature.HasField("skew_comparator")
     }
-    found = []
     for window in windows:
         now, (then, words) = rows_in(observed, window), reference.same_hours(window)
         ours, theirs = _same_hours(now, then)
@@ -45,13 +44,10 @@ def measure(
         for name, limit in limits.items():
             effect = divergence(ours[name], theirs[name]) if rows else None
             reason = f"{name} is {effect:.3f} bits from {words}" if rows else "the spans hold none of its hours"
-            found.append(
-                Measurement(
-                    "skew", "data drift", name, *window, words, rows, len(theirs["hour"]), effect, "bits", limit, None,
-                    reason,
-                )
+            yield Measurement(
+                "skew", "data drift", name, *window, words, rows, len(theirs["hour"]), effect, "bits", limit, None,
+                reason,
             )  # fmt: skip
-    return found
 
 
 def _same_hours(now: Columns, then: Columns) -> tuple[dict[str, Array], dict[str, Array]]:
