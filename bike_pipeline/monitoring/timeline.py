@@ -160,7 +160,10 @@ def drawing(days: Sequence[Day], events: Sequence[Event]) -> dict[str, Any]:
         )
     months = [first + timedelta(days=n) for n in range(count) if (first + timedelta(days=n)).day == 1]
     every = max(1, -(-len(months) // 12))
-    ticks = [{"x": f"{(day - first).days * step:.2f}", "words": _tick(day)} for day in months[::every]]
+    ticks = [
+        {"x": f"{(day - first).days * step:.2f}", "words": f"{day:%b %Y}" if day.month == 1 else f"{day:%b}"}
+        for day in months[::every]
+    ]
     return {
         "bars": bars,
         "marks": marks,
@@ -172,7 +175,3 @@ def drawing(days: Sequence[Day], events: Sequence[Event]) -> dict[str, Any]:
         "top": top,
         "bottom": bottom,
     }
-
-
-def _tick(day: date) -> str:
-    return f"{day:%b %Y}" if day.month == 1 else f"{day:%b}"

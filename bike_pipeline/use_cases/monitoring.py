@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,12 +71,8 @@ def ingest(settings: Settings, labels: Path | str | None = None, query: str | No
     states, counts = np.unique(store.hours(now=now)["state"], return_counts=True)
     hours = dict.fromkeys(("predicted", "waiting", "known", "corrected"), 0)
     hours |= {str(state): int(count) for state, count in zip(states, counts, strict=True)}
-    total = type(joined[0])(*(sum(numbers) for numbers in zip(*map(_numbers, joined), strict=True)))
+    total = type(joined[0])(*map(sum, zip(*map(astuple, joined), strict=True)))
     return Ingested(str(settings.request_log_path), requests, total, hours, store.freshness())
-
-
-def _numbers(joined: Joined) -> tuple[int, int, int]:
-    return joined.new, joined.corrected, joined.known
 
 
 def _labels_of(source: Path | str, query: str | None, now: datetime) -> pa.Table:

@@ -7,16 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bike_pipeline.errors import MetadataError
+from bike_pipeline.lineage.queries import model_facts
 from bike_pipeline.lineage.queries.evidence import decisions_of, evidence_of, window_of
 from bike_pipeline.lineage.queries.history import History
-from bike_pipeline.lineage.queries.model_facts import (
-    SpanFiles,
-    feedback_facts,
-    monitor_facts,
-    source_facts,
-    spans_of,
-    training_facts,
-)
+from bike_pipeline.lineage.queries.model_facts import SpanFiles, spans_of
 from bike_pipeline.lineage.queries.model_lookup import FoundModel
 from bike_pipeline.lineage.queries.run_changes import SettingChange, setting_changes
 from bike_pipeline.lineage.records.run_record import source_of_run
@@ -59,17 +53,20 @@ def report_of_model(history: History, chosen: FoundModel, store_uri: str) -> Lin
     serving = history.serving_model(os.path.dirname(push.destination)) if push else None
     serves = serving is not None and push is not None and serving.version == push.version
     source, _ = source_of_run(history.store, evidence["model"]["run_id"])
-    facts = training_facts(evidence)
+    facts = model_facts.training_facts(evidence)
     if cause := cause_of(history, evidence["model"]["run_id"]):
         facts.append((ASKED_BY, cause))
     if push:
         facts.insert(0, ("pushed", f"{utc(push.pushed_at)} to {push.destination}"))
-        facts[1:1] = [*feedback_facts([push]), *monitor_facts(looks_at(history, push.destination))]
+        facts[1:1] = [
+            *model_facts.feedback_facts([push]),
+            *model_facts.monitor_facts(looks_at(history, push.destination)),
+        ]
     return LineageReport(
         title=f"model {chosen.model_id}"
         + (f", served as version {push.version}" if push else ", never pushed")
         + (" (serving now)" if serves else ""),
-        facts=[*facts, *source_facts(source)],
+        facts=[*facts, *model_facts.source_facts(source)],
         spans=spans_of(evidence["data"], store_uri),
         gates=evidence["gates"],
         metrics=evidence["metrics"],
@@ -112,7 +109,7 @@ def report_of_run(history: History, run_id: str, store_uri: str, run_before: str
         models |= {model.id for model in outputs.get("model", [])}
         for evaluation in outputs.get("evaluation", []):
             gates = decisions_of(evaluation) or gates
-    updates = feedback_facts(push for push in history.pushes() if push.model_id in models)
+    updates = model_facts.feedback_facts(push for push in history.pushes() if push.model_id in models)
     stages = ", ".join(f"{stage.name} {stage.state}" for stage in run.stages)
     cause = cause_of(history, run_id)
     return LineageReport(
@@ -123,7 +120,7 @@ def report_of_run(history: History, run_id: str, store_uri: str, run_before: str
             ("state", run.state),
             ("stages", stages),
             *updates,
-            *source_facts(source),
+            *model_facts.source_facts(source),
         ],
         spans=spans_of(window, store_uri),
         gates=gates,

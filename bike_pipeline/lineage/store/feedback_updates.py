@@ -9,8 +9,8 @@ from typing import Any
 from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.errors import MetadataError
-from bike_pipeline.lineage.store.metadata_store import COMPLETE, Lineage, prop
-from bike_pipeline.lineage.store.writing import event_of, execution_type, put_execution
+from bike_pipeline.lineage.store.metadata_store import Lineage, prop
+from bike_pipeline.lineage.store.writing import event_of, put_after_run
 from bike_pipeline.model_registry import ModelRegistry, verification
 from bike_pipeline.stages import FEEDBACK_PROPERTY, FEEDBACK_UPDATE
 
@@ -59,18 +59,8 @@ def _record(lineage: Lineage, registry: ModelRegistry, version: int, record: Map
     )
     inputs = {"model": [model], "pushed_model": pushes[-1:], "labels": [labels]}
     linked = [(a, event_of(pb.Event.INPUT, key)) for key, found in inputs.items() for a in found]
-    store = lineage.store
-    kind = store.put_execution_type(execution_type(f"bike.{FEEDBACK_UPDATE}", 0))
-    node = store.put_context_type(pb.ContextType(name="node"), can_add_fields=True, can_omit_fields=True)
-    put_execution(
-        lineage,
-        pb.Execution(
-            type_id=kind, last_known_state=COMPLETE, name=f"{FEEDBACK_UPDATE} of model {model.id} as {version}"
-        ),
-        [*linked, (pushed, event_of(pb.Event.OUTPUT, "pushed_model"))],
-        [pb.Context(type_id=node, name=f"feedback.{FEEDBACK_UPDATE}")],
-        reuse_contexts=True,
-    )
+    linked.append((pushed, event_of(pb.Event.OUTPUT, "pushed_model")))
+    put_after_run(lineage, FEEDBACK_UPDATE, f"of model {model.id} as {version}", linked, {})
 
 
 def _new(lineage: Lineage, type_name: str, uri: str, values: Mapping[str, Any]) -> pb.Artifact:

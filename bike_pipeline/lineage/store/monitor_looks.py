@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from ml_metadata.proto import metadata_store_pb2 as pb
 
-from bike_pipeline.lineage.store.metadata_store import COMPLETE, Lineage, prop
-from bike_pipeline.lineage.store.writing import event_of, execution_type, put_execution
+from bike_pipeline.lineage.store.metadata_store import Lineage, prop
+from bike_pipeline.lineage.store.writing import event_of, put_after_run
 from bike_pipeline.stages import MONITOR
 
 
@@ -19,17 +19,8 @@ def record_look(lineage: Lineage, destination: str, found: Mapping[str, str]) ->
         destination: folder or address of the version.
         found: what was found, by the name of its property; "sha256" of the report tells looks apart.
     """
-    pushes = _pushes_to(lineage, destination)
-    if not pushes:
-        return
-    store = lineage.store
-    kind = store.put_execution_type(execution_type(f"bike.{MONITOR}", 0))
-    node = store.put_context_type(pb.ContextType(name="node"), can_add_fields=True, can_omit_fields=True)
-    execution = pb.Execution(type_id=kind, last_known_state=COMPLETE, name=f"{MONITOR} {found['sha256']}")
-    for name, value in found.items():
-        execution.custom_properties[name].string_value = value
-    linked = [(pushes[-1], event_of(pb.Event.INPUT, "pushed_model"))]
-    put_execution(lineage, execution, linked, [pb.Context(type_id=node, name=MONITOR)], reuse_contexts=True)
+    for pushed in _pushes_to(lineage, destination)[-1:]:
+        put_after_run(lineage, MONITOR, found["sha256"], [(pushed, event_of(pb.Event.INPUT, "pushed_model"))], found)
 
 
 def looks_at(lineage: Lineage, destination: str) -> list[pb.Execution]:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ml_metadata import errors as mlmd_errors
 from ml_metadata.proto import metadata_store_pb2 as pb
 
-from bike_pipeline.lineage.store.metadata_store import CACHED, CANCELED, ERROR_PROPERTY, FAILED, RUNNING, Lineage
+from bike_pipeline.lineage.store.metadata_store import (
+    CACHED,
+    CANCELED,
+    COMPLETE,
+    ERROR_PROPERTY,
+    FAILED,
+    RUNNING,
+    Lineage,
+)
 
 
 def execution_type(name: str, base_type: int) -> pb.ExecutionType:
@@ -80,6 +88,19 @@ def put_execution(
         force_reuse_context=reuse_contexts,
     )
     return int(execution_id)
+
+
+def put_after_run(
+    lineage: Lineage, stage: str, name: str, linked: Iterable[tuple[pb.Artifact, pb.Event]], values: Mapping[str, str]
+) -> None:
+    """Write the complete execution of a stage that belongs to no run, with `values` as its properties."""
+    kind = lineage.store.put_execution_type(execution_type(f"bike.{stage}", 0))
+    node = lineage.store.put_context_type(pb.ContextType(name="node"), can_add_fields=True, can_omit_fields=True)
+    execution = pb.Execution(type_id=kind, last_known_state=COMPLETE, name=f"{stage} {name}")
+    for key, value in values.items():
+        execution.custom_properties[key].string_value = value
+    # As feedback's first releases named it: a name that stands in a store stays.
+    put_execution(lineage, execution, linked, [pb.Context(type_id=node, name=f"feedback.{stage}")], reuse_contexts=True)
 
 
 def record_cached(
