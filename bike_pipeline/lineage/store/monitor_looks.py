@@ -12,12 +12,9 @@ from bike_pipeline.stages import MONITOR
 
 
 def record_look(lineage: Lineage, destination: str, found: Mapping[str, str]) -> None:
-    """Record a look at a version by where it was pushed; nothing where that push is not on record.
+    """Record what a look found of the version that was pushed to a place; nothing if that push is not on record.
 
-    Args:
-        lineage: the store.
-        destination: folder or address of the version.
-        found: what was found, by the name of its property; "sha256" of the report tells looks apart.
+    The looks are told apart by the property "sha256", that of the report.
     """
     for pushed in _pushes_to(lineage, destination)[-1:]:
         put_after_run(lineage, MONITOR, found["sha256"], [(pushed, event_of(pb.Event.INPUT, "pushed_model"))], found)

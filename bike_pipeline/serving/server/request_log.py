@@ -55,13 +55,7 @@ def request_id_of(sent: str) -> str:
 
 @dataclass(slots=True)
 class _Batch:
-    """Requests that are written together.
-
-    Attributes:
-        entries: each pickled, so that neither the collector of garbage nor the moment it is handed over has much to do.
-        about: what several of them have in common, by the id that they know it by.
-        rows: of all of them.
-    """
+    """Requests that are written together: each pickled, what some have in common by its id, the rows of all of them."""
 
     entries: list[bytes] = field(default_factory=list)
     about: dict[int, Kept] = field(default_factory=dict)
