@@ -38,6 +38,7 @@ REVIEWED = {
     "arrow": "Apache-2.0",
     "backports-tarfile": "MIT",
     "colorama": "BSD-3-Clause",
+    "cronsim": "BSD-3-Clause",
     "databricks-sdk": "Apache-2.0",
     "duckdb": "MIT",
     "jaraco-classes": "MIT",
