@@ -120,7 +120,7 @@ NOT_RUN = {
     "bike-pipeline monitor demo": "tests/end_to_end/test_monitor.py calls it",
     "bike-pipeline monitor run": "tests/end_to_end/test_monitor.py calls it",
     "bike-pipeline explain 4d78": "asks for a request; tests/end_to_end/test_monitor.py calls it",
-    "bike-pipeline watch --set": "goes on until it is ended; tests/retraining/triggers/test_storage.py asks its trigger",
+    "bike-pipeline watch --set": "goes on until it is ended; its trigger: tests/retraining/triggers/test_storage.py",
     "bike-pipeline watch --listen": "goes on until it is ended; tests/retraining/test_listener.py asks it",
     "bike-pipeline watch --once": "tests/end_to_end/test_retraining.py calls it",
     "bike-pipeline retrain --because": "tests/end_to_end/test_retraining.py calls it",
