@@ -7,10 +7,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Self
-from urllib.parse import urlsplit
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from bike_pipeline.errors import ConfigurationError, and_more
 from bike_pipeline.settings.beam import BeamSettings
@@ -23,6 +22,7 @@ from bike_pipeline.settings.monitoring import MonitoringSettings
 from bike_pipeline.settings.retraining import RetrainingSettings
 from bike_pipeline.settings.section import NULLS, Plain, Positive, Section, problem_of, read_yaml, shortened
 from bike_pipeline.settings.serving import ServingSettings
+from bike_pipeline.settings.tracking import TrackingSettings
 from bike_pipeline.settings.training import TrainingSettings
 from bike_pipeline.settings.tuning import TuningSettings
 
@@ -33,7 +33,6 @@ BASE_FILE = PROJECT_ROOT / "configs" / "base.yaml"
 # Where a person looks for what make fetches and for the notebooks' workspace: the checkout, else the current folder.
 FETCHED_ROOT = Path.cwd() if PROJECT_ROOT == PACKAGE_ROOT else PROJECT_ROOT
 Version = Annotated[str, Field(pattern=r"^\d+(\.\d+){0,2}$")]
-_SCHEMES = ("http", "https", "sqlite", "databricks")
 
 
 class MinimumVersions(Section):
@@ -89,61 +88,6 @@ class SigningSettings(Section):
     key_file: str = ""
     trusted_keys: tuple[str, ...] = ()
     require_signature: bool = False
-
-
-class MlflowSettings(Section):
-    """Where runs are told to MLflow.
-
-    Credentials never stand here: MLflow reads MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or
-    MLFLOW_TRACKING_TOKEN, from the environment.
-
-    Attributes:
-        uri: the tracking server, such as https://mlflow.example.org, or a database file, such as
-            sqlite:////data/mlflow.db; empty for none.
-        experiment: name of the experiment; empty for the pipeline's name.
-        registered_model: name in the model registry; empty for the served model's name.
-        timeout_seconds: after that long, sending is given up; the run is over by then and stays what it is.
-    """
-
-    uri: str = ""
-    experiment: str = ""
-    registered_model: str = ""
-    timeout_seconds: Annotated[float, Field(ge=1, le=600)] = 60
-
-    @field_validator("uri")
-    @classmethod
-    def _known_address(cls, uri: str) -> str:
-        if not uri:
-            return uri
-        parts = urlsplit(uri)
-        if parts.scheme not in _SCHEMES and uri != "databricks":
-            raise ValueError(f"an address begins with one of: {', '.join(f'{name}:' for name in _SCHEMES)}")
-        if parts.username or parts.password:
-            raise ValueError(
-                "credentials do not belong here; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-            )
-        return uri
-
-
-class DvcSettings(Section):
-    """Where span versions are written for DVC.
-
-    Attributes:
-        enabled: write each version as it is ingested; `bike-pipeline data dvc` writes them at any time.
-        folder: folder of the `.dvc` files; empty for `<workspace>/dvc`.
-        remote: local or mounted folder that DVC pulls from; empty for `remote` in that folder.
-    """
-
-    enabled: bool = False
-    folder: str = ""
-    remote: str = ""
-
-
-class TrackingSettings(Section):
-    """What is kept of runs and data beside the pipeline."""
-
-    mlflow: MlflowSettings = MlflowSettings()
-    dvc: DvcSettings = DvcSettings()
 
 
 class Settings(Section):
