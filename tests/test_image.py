@@ -218,8 +218,8 @@ def test_what_the_package_and_the_runners_import_is_in_the_image():
     optional = {module for extra, modules in EXTRAS.items() if extra not in IN_IMAGE for module in modules}
     # NVIDIA's own packages come with the graphics card's software, and are asked for before they are imported.
     optional |= {"cuda", "tensorrt"}
-    # Needs older packages than the rest, so it has an environment of its own: see docs/federated.md.
-    optional |= {"flwr"}
+    # In environments of their own, since they need other versions of packages: docs/federated.md, ci.md, feast.md.
+    optional |= {"airflow", "feast", "flwr"}
     owners = importlib.metadata.packages_distributions()
     installed = pinned(*IN_IMAGE)
     missing = {

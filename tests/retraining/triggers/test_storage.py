@@ -194,9 +194,10 @@ def test_the_projects_own_folder_is_a_trigger_of_its_own(folder, settings_of, le
 
 
 @pytest.fixture(params=STORAGES)
-def bucket(request, monkeypatch):
+def bucket(request, monkeypatch, tmp_path):
     with STORAGES[request.param](monkeypatch) as url:
-        yield url
+        # The emulator of S3 keeps what other tests of this process put into the bucket.
+        yield f"{url}/{tmp_path.parent.name}-{tmp_path.name}"
 
 
 def put(url, content):
