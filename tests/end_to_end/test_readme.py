@@ -15,8 +15,8 @@ from tests.end_to_end.conftest import Halves
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-# Running the tests from within the tests would never end; CI calls the demo, which takes minutes, by itself; the shell's
-# own command has nothing to run.
+# Running the tests from within the tests would never end; CI calls the demo, which takes minutes, by itself; the
+# shell's own command has nothing to run.
 NOT_RUN = {"make test", "make demo", "source .venv/bin/activate"}
 
 
