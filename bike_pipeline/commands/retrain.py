@@ -242,7 +242,9 @@ def _price(row: Mapping[str, Any]) -> str:
     if not (price := row["price"]):
         return ""
     about = "about " if price["estimate"] else ""
-    return f"{about}{price['avoided']:,.0f} rentals in {price['hours']:,} hours, {price['cpu_seconds']:.0f} CPU s"
+    spent = price["cpu_seconds"]
+    cost = "CPU seconds not known" if spent is None else f"{spent:.0f} CPU s"
+    return f"{about}{price['avoided']:,.0f} rentals in {price['hours']:,} hours, {cost}"
 
 
 @shared.command(triggers_command, "price")

@@ -26,7 +26,7 @@ def ingest(
     mapping: str | None = None,
     weather: str | None = None,
     least_rows: int = 0,
-    still: Callable[[], None] = lambda: None,
+    before_write: Callable[[], None] = lambda: None,
 ) -> IngestResult:
     """Read a source, check its rows, and add what passed to the span store as a new version.
 
@@ -68,7 +68,7 @@ def ingest(
         data_format=data.format,
         span=span,
         least_rows=least_rows,
-        still=still,
+        before_write=before_write,
     )
     notes = [*added.notes, *said]
     if unknown:

@@ -17,12 +17,12 @@ HIGHEST_NUMBER = 9999
 
 
 def assign_span(
-    existing: Mapping[int, TimeRange], upload: TimeRange, span: int | None, where: str, *, goes_on: bool = False
+    existing: Mapping[int, TimeRange], upload: TimeRange, span: int | None, where: str, *, extend_newest: bool = False
 ) -> tuple[int, bool]:
     """Return the span of an upload, and whether its rows are merged into the span's latest version.
 
     `existing` has the time range of each span's latest version; `span` is the one that was named, if any. Rows later
-    than everything belong to the newest span with `goes_on`.
+    than everything belong to the newest span with `extend_newest`.
 
     Raises:
         DataError: the upload would break the order of the spans, overlaps several spans, or the number is out of range.
@@ -45,7 +45,7 @@ def assign_span(
             where=where,
             fix="name a free span number that keeps the spans in time order (--span N), or use another store",
         )
-    if goes_on and existing:
+    if extend_newest and existing:
         return max(existing), True
     return _in_range(max(existing, default=0) + 1, where), False
 

@@ -257,13 +257,13 @@ class SpanStore:
         data_format: DataFormat = "csv",
         span: int | None = None,
         least_rows: int = 0,
-        still: Callable[[], None] = lambda: None,
+        before_write: Callable[[], None] = lambda: None,
     ) -> IngestResult:
         """Add the accepted rows of an upload (at least one); the same rows never make two versions.
 
         `eval_fraction` is the share of the span's days that is the eval split; `span` is what the rows are, if that is
-        named (see `placement.py`); fewer than `least_rows` later than everything go on with the newest span. `still` is
-        called once no other writer can come in between, and raises where the caller may not write any more.
+        named (see `placement.py`); fewer than `least_rows` later than everything go on with the newest span.
+        `before_write` is called while no other writer can come in between, and raises where the caller may not write.
 
         Raises:
             DataError: the rows fit into no span, or are of fewer than two days.
@@ -274,7 +274,7 @@ class SpanStore:
 
         rows = checked.accepted
         with self._files.lock():
-            still()
+            before_write()
             versions = self.all_versions()
             known = {found.manifest.content_sha256: found for found in reversed(versions)}
             address = content_sha256(rows)
@@ -283,7 +283,7 @@ class SpanStore:
             latest = {found.span: found for found in versions}
             existing = {number: version.hours for number, version in latest.items()}
             few = rows.num_rows < least_rows
-            number, merges = assign_span(existing, time_range(rows), span, source.location, goes_on=few)
+            number, merges = assign_span(existing, time_range(rows), span, source.location, extend_newest=few)
             parent = latest.get(number)
             from_parent = 0
             if parent is not None and merges:

@@ -75,11 +75,11 @@ class Ledger:
             recorded.note(connection, now, f"event {event.identity}", "", state, why if looping else event.reason)
             return True
 
-    def checked(self, trigger: str, notes: Iterable[Note]) -> None:
+    def record_notes(self, trigger: str, notes: Iterable[Note]) -> None:
         """Keep what a trigger says of sources, or of files in them, in place of what it said of them before."""
         now = self._clock()
         with self._database.transaction() as connection:
-            recorded.keep_notes(connection, now, trigger, notes)
+            recorded.record_notes(connection, now, trigger, notes)
 
     def marks(self, trigger: str, source: str) -> dict[str, str]:
         """Return what a trigger remembers of the files of a place: the mark of each, by the digest of its name."""
@@ -168,7 +168,7 @@ class Ledger:
                     # What an earlier run kept of it may be taken back since.
                     fresh: dict[str, Any] = {"run": number, "alone": False, "details": {}}
                     recorded.move(connection, now, one, State.CLAIMED, f"joined run {number}", **fresh)
-            recorded.keep_decisions(connection, made, now, number)
+            recorded.record_decisions(connection, made, now, number)
             return recorded.run(connection, number) if number is not None else None
 
     def unfinished(self, fence: int) -> list[Run]:
@@ -199,8 +199,8 @@ class Ledger:
     ) -> Run:
         """Let a run, and the events that are in it still, come to a state; `facts` are added to its own.
 
-        A run that ended is not advanced again: the call returns it as it is. See `outcomes.end` for what an end makes
-        of the events.
+        A run that ended is not advanced again: the call returns it as it is. What an end makes of the events:
+        `outcomes.advance`.
 
         Args:
             run: the run.
@@ -220,7 +220,7 @@ class Ledger:
                 outcomes.advance(connection, now, current, state, why, again or {}, attempts, facts)
             return recorded.run(connection, run.number)
 
-    def settle(self, run: Run, identity: str, details: Mapping[str, Any]) -> None:
+    def set_details(self, run: Run, identity: str, details: Mapping[str, Any]) -> None:
         """Keep details of an event of a run, such as the span it became; a BusyError as of `advance`."""
         with self._database.transaction() as connection:
             self._own(connection, run)
@@ -278,7 +278,7 @@ class Ledger:
                 raise DataError(f"the event is {one.state}", where=identity, fix="only what waits can be dropped")
             recorded.move(connection, now, one, State.DEAD, why)
             # Nobody has judged the rows that a run which failed may have ingested of it.
-            outcomes.take_back(connection, one.run, why)
+            outcomes.request_withdrawal(connection, one.run, why)
             return recorded.event(connection, identity)
 
     def set_price(self, decision: int, price: Mapping[str, Any]) -> None:

@@ -105,7 +105,7 @@ class _Listener:
         text = "an event told of it, and retraining.storage.sources does not name its folder"
         strange = [Note(one.address, text) for one, is_known in zip(hints, known, strict=True) if not is_known]
         if strange:
-            self._ledger.checked(STORAGE, strange)
+            self._ledger.record_notes(STORAGE, strange)
         return 202, {"looks": sum(known)}
 
     def _alert(self, _: web.Request, body: bytes) -> tuple[int, dict[str, object]]:

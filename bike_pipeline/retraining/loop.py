@@ -26,7 +26,7 @@ from bike_pipeline.errors import (
 )
 from bike_pipeline.retraining.events import ENDED, OPEN, RecordedEvent, Run, State
 from bike_pipeline.retraining.ledger import Ledger
-from bike_pipeline.retraining.outcomes import BROUGHT, TAKE_BACK
+from bike_pipeline.retraining.outcomes import INGESTED_VERSIONS, WITHDRAWAL
 from bike_pipeline.retraining.triggers import Note, Trigger
 from bike_pipeline.settings.retraining import RetrainingSettings
 
@@ -57,11 +57,11 @@ class Judged:
 class Executor(Protocol):
     """What the loop has done: each of these may be called again after a crash, and then changes nothing more."""
 
-    def ingest(self, event: RecordedEvent, still: Callable[[], None]) -> Mapping[str, Any]:
+    def ingest(self, event: RecordedEvent, before_write: Callable[[], None]) -> Mapping[str, Any]:
         """Make a version of a span of the rows that an event brings; return `span` and `version`.
 
         Raises:
-            BusyError: `still`, which is called while nobody else can write, says that another process works now.
+            BusyError: `before_write`, which is called while nobody else can write, says that another process works now.
             DataError: the rows are refused; the store is as it was.
         """
 
@@ -72,7 +72,7 @@ class Executor(Protocol):
             DataGateError: the data gate refuses the newest span.
         """
 
-    def brought(self, events: Sequence[RecordedEvent]) -> list[tuple[int, int]]:
+    def ingested_versions(self, events: Sequence[RecordedEvent]) -> list[tuple[int, int]]:
         """Return the spans and versions that `ingest` made of events and that count, rising."""
 
     def withdraw(self, span: int, version: int, why: str) -> None:
@@ -150,7 +150,7 @@ class Loop:
                 fresh.append(note)
                 self._noted[key] = note.text, now
         if fresh:
-            self._ledger.checked(trigger, fresh)
+            self._ledger.record_notes(trigger, fresh)
             self._noted = {key: noted for key, noted in self._noted.items() if now - noted[1] <= 2 * _NOTED_SECONDS}
 
     def hold(self) -> int | None:
@@ -175,7 +175,7 @@ class Loop:
         if self._fence is not None:
             self.hold()
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Give the lease back, so that another process need not wait for its end."""
         self._fence = None
         self._ledger.release_lease(self._owner)
@@ -236,7 +236,7 @@ class Loop:
                 continue
             try:
                 details = self._executor.ingest(one, lambda: self._ledger.check(run))
-                self._ledger.settle(run, one.identity, details)
+                self._ledger.set_details(run, one.identity, details)
             except DataError as error:
                 self._ledger.refuse(run, one.identity, str(error))
         left = self._in(run)
@@ -264,10 +264,10 @@ class Loop:
         What brings no rows is not to blame, and waits for the next run.
         """
         left = self._in(run)
-        brought = {one.identity: (one.details["span"], one.details["version"]) for one in left if one.details}
-        apart = len(set(brought.values())) > 1
-        again = {one.identity: one.identity in brought for one in left if apart or one.identity not in brought}
-        return self._end(run, State.REFUSED, why, again=again if brought else {})
+        versions = {one.identity: (one.details["span"], one.details["version"]) for one in left if one.details}
+        apart = len(set(versions.values())) > 1
+        again = {one.identity: one.identity in versions for one in left if apart or one.identity not in versions}
+        return self._end(run, State.REFUSED, why, again=again if versions else {})
 
     def _promote(self, run: Run) -> Run:
         if run.state in ENDED:
@@ -281,16 +281,17 @@ class Loop:
     def _end(self, run: Run, state: State, why: str, again: Mapping[str, bool] | None = None, **facts: Any) -> Run:
         if state is not State.PROMOTED:
             # By their numbers: what a process that stalls withdraws late must not be what another one made since.
-            facts[BROUGHT] = self._executor.brought([one for one in self._in(run) if one.event.upload])
+            uploads = [one for one in self._in(run) if one.event.upload]
+            facts[INGESTED_VERSIONS] = self._executor.ingested_versions(uploads)
         attempts = self._settings.policy.attempts
         ended = self._ledger.advance(run, state, why, again=again, attempts=attempts, **facts)
         self._close(ended)
         return ended
 
     def _close(self, run: Run) -> None:
-        if why := run.facts.get(TAKE_BACK):
+        if why := run.facts.get(WITHDRAWAL):
             # Later ones may be built on earlier ones.
-            for span, version in reversed(run.facts.get(BROUGHT, ())):
+            for span, version in reversed(run.facts.get(INGESTED_VERSIONS, ())):
                 try:
                     self._executor.withdraw(span, version, why)
                 except DataError as error:

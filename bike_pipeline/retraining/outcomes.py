@@ -15,7 +15,7 @@ from bike_pipeline.retraining.policy import Standing, elapsed
 _DAY = 86_400.0
 # Facts of a run that has ended: the versions of spans that its events made, and why they are to be withdrawn before it
 # is closed.
-BROUGHT, TAKE_BACK = "brought", "take_back"
+INGESTED_VERSIONS, WITHDRAWAL = "ingested_versions", "withdrawal"
 
 
 def advance(
@@ -46,7 +46,7 @@ def advance(
         elif one.state in OPEN or one.state is State.JUDGED:
             given_up |= _follow(connection, now, one, state, why, attempts) is State.DEAD
     if given_up and run.state in (State.CLAIMED, State.INGESTED):
-        take_back(connection, run.number, why)
+        request_withdrawal(connection, run.number, why)
     if state is State.PROMOTED:
         for row in connection.execute(recorded.of_states(tables.runs, (State.JUDGED,))).all():
             if row.number < run.number:
@@ -66,10 +66,10 @@ def _follow(
     return ended
 
 
-def take_back(connection: sa.Connection, number: int | None, why: str) -> None:
+def request_withdrawal(connection: sa.Connection, number: int | None, why: str) -> None:
     """Have what a run ingested withdrawn when it is closed, which it is again; nothing without a run."""
     if number is not None:
-        facts = {**recorded.run(connection, number).facts, TAKE_BACK: why}
+        facts = {**recorded.run(connection, number).facts, WITHDRAWAL: why}
         where = tables.runs.c.number == number
         connection.execute(tables.runs.update().where(where).values(facts=facts, closed=False))
 

@@ -47,7 +47,7 @@ class Price:
         hours: so many hours with labels.
         first: the first of them, local.
         last: the last of them.
-        cpu_seconds: what the decision's own run spent; 0 where it had none.
+        cpu_seconds: what the decision's own run spent; 0 where it had none, None where nobody knows.
         before: the version that served before.
         after: the version that it is held against.
         estimate: what is optimistic about it; "" where it is measured.
@@ -57,7 +57,7 @@ class Price:
     hours: int
     first: str
     last: str
-    cpu_seconds: float
+    cpu_seconds: float | None
     before: int
     after: int
     estimate: str
@@ -70,7 +70,7 @@ class Price:
 def price_of(
     decision: Mapping[str, Any],
     promotions: Sequence[Promotion],
-    cpu_seconds: float,
+    cpu_seconds: float | None,
     hours: npt.NDArray[np.int64],
     errors: Callable[[int, npt.NDArray[np.bool_]], npt.NDArray[np.float64]],
 ) -> Price | None:
@@ -79,7 +79,7 @@ def price_of(
     Args:
         decision: the row.
         promotions: all there were, rising by run.
-        cpu_seconds: what its run spent.
+        cpu_seconds: what its run spent; None where that is not known.
         hours: those whose label is known, (hours,).
         errors: returns absolute errors of a version in some of these hours, (chosen,), in rentals.
     """

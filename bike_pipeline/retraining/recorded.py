@@ -105,7 +105,7 @@ def note(connection: sa.Connection, now: float, subject: str, before: str, after
     connection.execute(_NOTE, {"at": now, "subject": subject, "before": before, "after": after, "why": why})
 
 
-def keep_decisions(connection: sa.Connection, made: Iterable[Decision], now: float, number: int | None) -> None:
+def record_decisions(connection: sa.Connection, made: Iterable[Decision], now: float, number: int | None) -> None:
     """Keep decisions; what fired joined a run of that number."""
     table = tables.decisions
     for one in made:
@@ -126,7 +126,7 @@ def keep_decisions(connection: sa.Connection, made: Iterable[Decision], now: flo
         )
 
 
-def keep_notes(connection: sa.Connection, now: float, trigger: str, notes: Iterable[Note]) -> None:
+def record_notes(connection: sa.Connection, now: float, trigger: str, notes: Iterable[Note]) -> None:
     """Keep what a trigger says in place of what it said of the same before; nothing of what it says "" of."""
     connection.execute(tables.checks.delete().where(tables.checks.c.at < now - _NOTED_SECONDS))
     for one in notes:

@@ -34,7 +34,7 @@ class Uploads:
         """Use a folder; it is made by the first upload."""
         self._folder = folder
 
-    def keep(self, stream: Readable, name: str, most_bytes: int, event: Callable[[str, str], Event]) -> Event:
+    def store(self, stream: Readable, name: str, most_bytes: int, event: Callable[[str, str], Event]) -> Event:
         """Copy what a stream holds; return the event of it, which `event` makes of its SHA-256 and the local file.
 
         It knows how many rows it brings, if the file's name says that they can be counted without reading them.

@@ -79,7 +79,7 @@ class Webhooks:
             given_up = failed >= hook.attempts
             if problem:
                 said = f"{message.type} {message.number} {'given up: ' if given_up else ''}{problem}, attempt {failed}"
-                self._ledger.checked("webhook", [Note(without_credentials(hook.url), said)])
+                self._ledger.record_notes("webhook", [Note(without_credentials(hook.url), said)])
             if not problem or given_up:
                 state |= {message.stream: message.number}
                 failed = 0

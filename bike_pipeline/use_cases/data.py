@@ -32,7 +32,7 @@ def ingest(
     mapping: str | None = None,
     weather: Path | str | None = None,
     least_rows: int = 0,
-    still: Callable[[], None] = lambda: None,
+    before_write: Callable[[], None] = lambda: None,
 ) -> IngestResult:
     """Check the rows of a source, store them as a version of a span, and write that for DVC if the settings say so.
 
@@ -40,7 +40,7 @@ def ingest(
     (sqlite:///rides.db, with an SQL query), Feast (feast://) or object storage (s3://, gs://, …). Which span the rows
     are, their time range decides if none is named. `mapping` names a profile that says what a file of another form
     means (docs/data.md), by default that of the settings, "" for none; `weather` is the second source that some need.
-    `least_rows`, and `still`, which raises where the caller may not write any more: see `SpanStore.add`.
+    `least_rows`, and `before_write`, which raises where the caller may not write any more: see `SpanStore.add`.
 
     Raises:
         DataError: the source cannot be read, too many of its rows break the contract, or they fit into no span.
@@ -48,8 +48,16 @@ def ingest(
     from bike_pipeline.data import ingest as reading
     from bike_pipeline.tracking.hooks import after_ingest
 
-    more = {"mapping": mapping, "weather": None if weather is None else str(weather)}
-    result = reading.ingest(settings, str(source), query=query, span=span, least_rows=least_rows, still=still, **more)
+    result = reading.ingest(
+        settings,
+        str(source),
+        query=query,
+        span=span,
+        mapping=mapping,
+        weather=None if weather is None else str(weather),
+        least_rows=least_rows,
+        before_write=before_write,
+    )
     note = after_ingest(settings, span_store(settings), result.version.span, result.version.version)
     return replace(result, notes=(*result.notes, note)) if note else result
 

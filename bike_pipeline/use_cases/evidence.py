@@ -12,7 +12,7 @@ from bike_pipeline.errors import ConfigurationError, ModelError, StorageError, V
 from bike_pipeline.run_events import RunObserver
 from bike_pipeline.use_cases import run, serving
 from bike_pipeline.use_cases.lineage import lineage_of
-from bike_pipeline.use_cases.retraining import open_ledger
+from bike_pipeline.use_cases.retraining import has_ledger, open_ledger
 
 if TYPE_CHECKING:
     from bike_pipeline.model_registry import ModelRegistry
@@ -151,7 +151,7 @@ def _retraining(settings: Settings, version: int) -> list[dict[str, Any]]:
     """Return the runs of the ledger that pushed a version, each with its events and what was noted of it."""
     from bike_pipeline.retraining import ledger_tables
 
-    if not (settings.retraining_path / "ledger.sqlite").is_file():
+    if not has_ledger(settings):
         return []
     ledger = open_ledger(settings)
     events = {event.identity: asdict(event) for event in ledger.events()}

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from bike_pipeline.errors import BusyError, ConfigurationError, MetadataError
+from bike_pipeline.errors import BusyError, ConfigurationError, DataError, MetadataError
 from bike_pipeline.use_cases.retraining_executor import PipelineExecutor, uploads_of
 
 if TYPE_CHECKING:
@@ -67,6 +67,14 @@ def open_ledger(settings: Settings) -> Ledger:
             fix="name a database of its own for the ledger of this model",
         )
     return ledger
+
+
+def existing_ledger(settings: Settings) -> Ledger:
+    """Return the ledger of a workspace, which a look at it does not make; a DataError if there is none."""
+    if not has_ledger(settings):
+        fix = "`bike-pipeline watch` and `bike-pipeline retrain` begin one"
+        raise DataError("there is no ledger yet", where=str(settings.retraining_path), fix=fix)
+    return open_ledger(settings)
 
 
 def _loop(settings: Settings, ledger: Ledger, finished: Callable[[str, str], None]) -> Loop:
@@ -188,7 +196,7 @@ def _signs_of_life(
         for thread in threads:
             thread.join()
         deliver()
-        loop.let_go()
+        loop.release()
 
 
 class _Repeated(threading.Thread):
@@ -247,7 +255,7 @@ def retrain(
     if data is not None:
         most = settings.retraining.storage.most_megabytes * 1_000_000
         with data.open("rb") as stream:
-            event = uploads.keep(
+            event = uploads.store(
                 stream, data.name, most, lambda sha, path: Event(MANUAL, source, sha, data.name, because, path, hops)
             )
     else:
@@ -281,9 +289,11 @@ class Triggers:
 
 
 def triggers(settings: Settings) -> Triggers:
-    """Return what triggers have seen and said, and the runs that came of it."""
+    """Return what triggers have seen and said, and the runs that came of it; nothing if nobody ever watched."""
     from bike_pipeline.retraining import ledger_tables as tables
 
+    if not has_ledger(settings):
+        return Triggers("", "", (), (), ())
     ledger = open_ledger(settings)
     watching = str((ledger.lease() or {}).get("owner", ""))
     return Triggers(ledger.paused, watching, ledger.events(), ledger.runs(), ledger.rows(tables.checks))
@@ -303,11 +313,11 @@ def explain_trigger(settings: Settings, about: str) -> Explanation | list[Mappin
     """Explain an event, by the beginning of its identity; or why a trigger or a file made none, by its name.
 
     Raises:
-        DataError: nothing is known by that.
+        DataError: nothing is known by that, or nothing ever watched.
     """
     from bike_pipeline.retraining import ledger_tables as tables
 
-    ledger = open_ledger(settings)
+    ledger = existing_ledger(settings)
     said = [row for row in ledger.rows(tables.checks) if about in (row["trigger_name"], row["name"], row["source"])]
     if said:
         return [*said]
@@ -323,13 +333,13 @@ def explain_trigger(settings: Settings, about: str) -> Explanation | list[Mappin
 
 def retry(settings: Settings, identity: str) -> RecordedEvent:
     """Let an event that failed, was refused or is dead wait for a run again; see `Ledger.retry`."""
-    ledger = open_ledger(settings)
+    ledger = existing_ledger(settings)
     return ledger.retry(ledger.find(identity).identity)
 
 
 def drop(settings: Settings, identity: str, why: str = "dropped by a person") -> RecordedEvent:
     """Let a waiting event be dead, and its upload go; see `Ledger.drop`."""
-    ledger = open_ledger(settings)
+    ledger = existing_ledger(settings)
     dropped = ledger.drop(ledger.find(identity).identity, why)
     uploads_of(settings).drop(dropped.event)
     return dropped

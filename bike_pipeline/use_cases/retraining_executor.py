@@ -30,12 +30,13 @@ class PipelineExecutor:
         """Work with these settings; `finished` is called with the name and the state of each stage that ends."""
         self._settings, self._finished, self._uploads = settings, finished, uploads_of(settings)
 
-    def ingest(self, event: RecordedEvent, still: Callable[[], None]) -> Mapping[str, Any]:
+    def ingest(self, event: RecordedEvent, before_write: Callable[[], None]) -> Mapping[str, Any]:
         from bike_pipeline.use_cases.data import ingest
 
         # The gate judges the newest span: a week is too little of one, and of several only the last would be judged.
         least = sum(self._settings.gate.min_rows.values())
-        version = ingest(self._settings, self._uploads.check(event.event), least_rows=least, still=still).version
+        upload = self._uploads.check(event.event)
+        version = ingest(self._settings, upload, least_rows=least, before_write=before_write).version
         return {"span": version.span, "version": version.version, "rows": version.manifest.rows.total}
 
     def train(self, run: Run, trained: Callable[[], None]) -> Judged:
@@ -72,7 +73,7 @@ class PipelineExecutor:
 
         return run_in_cluster(settings, known["run_id"] if known.get("run") == run.number else "", begin, finished)
 
-    def brought(self, events: Sequence[RecordedEvent]) -> list[tuple[int, int]]:
+    def ingested_versions(self, events: Sequence[RecordedEvent]) -> list[tuple[int, int]]:
         from bike_pipeline.use_cases.data import versions
 
         if not events:

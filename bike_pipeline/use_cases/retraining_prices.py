@@ -43,7 +43,7 @@ def price(settings: Settings) -> Pricing:
     """Give each decision of the ledger its price, by all labels that are known now: see `retraining.prices`.
 
     Raises:
-        DataError: the spans or what the monitor keeps are damaged.
+        DataError: there is no ledger, or the spans or what the monitor keeps are damaged.
         StorageError: the ledger cannot be used.
     """
     import numpy as np
@@ -53,9 +53,9 @@ def price(settings: Settings) -> Pricing:
     from bike_pipeline.retraining import ledger_tables as tables
     from bike_pipeline.retraining.prices import price_of
     from bike_pipeline.serving.predictor import Predictor
-    from bike_pipeline.use_cases.retraining import open_ledger
+    from bike_pipeline.use_cases.retraining import existing_ledger
 
-    ledger, problems = open_ledger(settings), list[str]()
+    ledger, problems = existing_ledger(settings), list[str]()
     runs = ledger.runs()
     promotions = _promotions(settings, runs, problems)
     known = _known(settings) if promotions else {"hour": np.zeros(0, np.int64)}
@@ -69,10 +69,11 @@ def price(settings: Settings) -> Pricing:
         asked = take(known, chosen)
         return np.abs(model(version).predict(asked) - asked["label"])
 
-    spent = {run.number: float(run.facts.get("cpu_seconds", 0.0)) for run in runs}
+    # A cluster does not tell what a run spent there.
+    spent = {run.number: run.facts.get("cpu_seconds", 0.0) for run in runs}
     decisions, count = ledger.rows(tables.decisions), 0
     for row in decisions:
-        found = price_of(row, promotions, spent.get(row["run"], 0.0), known["hour"], errors)
+        found = price_of(row, promotions, spent[row["run"]] if row["fired"] else 0.0, known["hour"], errors)
         if found is not None:
             ledger.set_price(row["id"], found.plain())
             count += 1
@@ -162,4 +163,4 @@ def price_daily(settings: Settings, ledger: Ledger) -> None:
         note = str(StageError("the process that prices ended", fix="`bike-pipeline triggers price` says why"))
     except BikePipelineError as error:
         note = str(error)
-    ledger.checked(_PRICES, [Note("the ledger's decisions", note)])
+    ledger.record_notes(_PRICES, [Note("the ledger's decisions", note)])

@@ -84,7 +84,7 @@ def _why_not(decisions: dict[str, Any]) -> str:
     return f"not blessed: {failed[0]}{errors.and_more(failed)}" if failed else ""
 
 
-class _Told(RunObserver):
+class _StageReporter(RunObserver):
     def __init__(self, tell: Callable[[dict[str, Any]], None]) -> None:
         self._tell = tell
 
@@ -152,7 +152,7 @@ def main() -> int:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         settings = Settings.model_validate(message["settings"])
-        result = run(settings, runner=message["runner"], observer=_Told(tell))
+        result = run(settings, runner=message["runner"], observer=_StageReporter(tell))
     except errors.BikePipelineError as error:
         traceback.print_exc()
         kind = type(error).__name__

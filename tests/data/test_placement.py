@@ -49,13 +49,13 @@ def test_where_an_upload_goes(first, last, span, expected):
 
 def test_the_first_upload_is_span_1():
     assert assign_span({}, hours(0, 9), None, "upload") == (1, False)
-    assert assign_span({}, hours(0, 9), None, "upload", goes_on=True) == (1, False)
+    assert assign_span({}, hours(0, 9), None, "upload", extend_newest=True) == (1, False)
 
 
 def test_what_goes_on_with_the_newest_span_is_what_is_later_than_everything_alone():
-    assert assign_span(TWO, hours(400, 500), None, "upload", goes_on=True) == (10, True)
-    assert assign_span(TWO, hours(150, 160), None, "upload", goes_on=True) == (2, True)
-    assert assign_span(TWO, hours(400, 500), 11, "upload", goes_on=True) == (11, False)
+    assert assign_span(TWO, hours(400, 500), None, "upload", extend_newest=True) == (10, True)
+    assert assign_span(TWO, hours(150, 160), None, "upload", extend_newest=True) == (2, True)
+    assert assign_span(TWO, hours(400, 500), 11, "upload", extend_newest=True) == (11, False)
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def product(run_halves: Halves, tmp_path_factory: pytest.TempPathFactory) -> Pro
     settings = load_settings(assignments=(f"workspace={product.workspace}", *SETTINGS))
     second = split_demo(product.workspace.parent / "uploads")[1]
     with second.open("rb") as stream:
-        event = uploads_of(settings).keep(
+        event = uploads_of(settings).store(
             stream, second.name, 10**9, lambda sha, path: Event("manual", "test", sha, second.name, "2012", path)
         )
     open_ledger(settings).see(event)

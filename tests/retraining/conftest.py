@@ -83,7 +83,7 @@ class Executor:
             self.pushed.append(rows)
         return Judged(f"run-{run.number}", 100 + self.pushed.index(rows))
 
-    def brought(self, events):
+    def ingested_versions(self, events):
         uploads = {one.event.upload for one in events}
         return [(2, one.number) for one in self.live() if one.upload in uploads]
 

@@ -86,7 +86,7 @@ def test_nothing_is_lost_nothing_comes_twice_and_each_thing_has_an_event_or_a_re
                 loop.poll()
             while loop.work() is not None:
                 pass
-            loop.let_go()
+            loop.release()
 
     events = ledger.events()
     assert {one.state for one in events} <= {State.PROMOTED, State.REFUSED}

@@ -106,8 +106,8 @@ class DyingExecutor(Executor):
     def train(self, run, trained):
         return self._stepped(super().train, run, trained)
 
-    def brought(self, events):
-        return super().brought(events)
+    def ingested_versions(self, events):
+        return super().ingested_versions(events)
 
     def withdraw(self, span, version, why):
         self.points.pass_()

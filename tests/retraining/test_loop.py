@@ -121,7 +121,7 @@ def test_a_promotion_that_waits_for_a_person_stops_no_other_run(ledger, make_loo
     assert loop.work().state is State.JUDGED
     ledger.see(event("b"))
     assert loop.work().state is State.JUDGED
-    loop.let_go()
+    loop.release()
     executor.promoted.append(101)
     # Whoever works then, under a lease of its own.
     assert make_loop("another").work() is None

@@ -70,5 +70,5 @@ def test_an_upload_knows_its_rows_where_they_can_be_counted(tmp_path, name, rows
     else:
         pc.write_csv(table, buffer)
     buffer.seek(0)
-    kept = Uploads(tmp_path).keep(buffer, name, 10_000, lambda sha, path: Event("storage", "here", sha, upload=path))
+    kept = Uploads(tmp_path).store(buffer, name, 10_000, lambda sha, path: Event("storage", "here", sha, upload=path))
     assert kept.rows == rows

@@ -46,6 +46,11 @@ def test_what_waited_or_was_refused_is_an_estimate_by_the_next_promoted_model(ro
     assert "version 3 of run 3 stands in" in found.estimate
 
 
+def test_what_a_cluster_does_not_tell_is_no_price_of_nothing():
+    found = price_of(decision(run=1), (FIRST, SECOND), None, HOURS, errors)
+    assert (found.avoided, found.cpu_seconds) == (500.0, None)
+
+
 def test_without_labels_or_a_later_model_there_is_no_price():
     assert price(decision(run=3), hours=HOURS[HOURS < 200]) is None
     assert price(decision(at=4000.0)) is None

@@ -20,7 +20,7 @@ from tests.lineage.world import FIRST, Runs
 def seen(settings: Settings, folder: Path, source: str) -> RecordedEvent:
     """Let the ledger see an upload of the first half."""
     with split_demo(folder / "demo")[0].open("rb") as stream:
-        made = uploads_of(settings).keep(
+        made = uploads_of(settings).store(
             stream, "a.csv", 10**8, lambda sha, path: Event("storage", source, sha, "a.csv", "", path)
         )
     ledger = open_ledger(settings)
@@ -52,7 +52,7 @@ def test_of_an_upload_what_it_made_is_known_without_any_note_and_what_was_there_
     events = []
     for source in ("first place", "second place"):
         with split_demo(tmp_path / "demo")[0].open("rb") as stream:
-            made = uploads_of(settings).keep(
+            made = uploads_of(settings).store(
                 stream,
                 "a.csv",
                 10**8,
@@ -61,8 +61,8 @@ def test_of_an_upload_what_it_made_is_known_without_any_note_and_what_was_there_
         ledger.see(made)
         events.append(ledger.find(made.identity))
     assert [executor.ingest(event, lambda: None)["version"] for event in events] == [1, 1]
-    assert executor.brought(events[:1]) == [(1, 1)]
-    assert executor.brought(events[1:]) == []
+    assert executor.ingested_versions(events[:1]) == [(1, 1)]
+    assert executor.ingested_versions(events[1:]) == []
 
 
 def test_weeks_go_on_with_the_newest_span_so_that_the_gate_judges_each_and_half_a_year_is_one_of_its_own(
@@ -75,7 +75,7 @@ def test_weeks_go_on_with_the_newest_span_so_that_the_gate_judges_each_and_half_
     made = []
     for number, rows in enumerate([first[1:], *weeks, second[505:]]):
         content, name = io.BytesIO(first[0] + b"".join(rows)), f"{number}.csv"
-        kept = uploads_of(settings).keep(
+        kept = uploads_of(settings).store(
             content, name, 10**8, lambda sha, path, name=name: Event("storage", "there", sha, name, "", path)
         )
         ledger.see(kept)

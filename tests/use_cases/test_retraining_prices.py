@@ -10,7 +10,7 @@ from bike_pipeline.retraining import ledger_tables as tables
 from bike_pipeline.retraining.events import MANUAL, Event, State
 from bike_pipeline.settings import load_settings
 from bike_pipeline.settings.retraining import PolicySettings
-from bike_pipeline.use_cases import retraining_prices
+from bike_pipeline.use_cases import retraining, retraining_prices
 from bike_pipeline.use_cases.retraining import open_ledger
 
 
@@ -79,3 +79,14 @@ def test_an_error_is_told_and_ends_nothing(settings, ledger, promoted, calls, mo
 def test_a_promoted_version_without_one_before_it_has_no_price(settings, ledger, promoted):
     found = retraining_prices.price(settings)
     assert (found.priced, found.waiting, found.problems) == (0, 1, ())
+
+
+def test_a_look_at_what_nobody_ever_watched_makes_no_ledger(tmp_path):
+    settings = load_settings(assignments=(f"workspace={tmp_path / 'workspace'}",))
+    assert retraining.triggers(settings).events == ()
+    for look in (retraining.explain_trigger, retraining.retry, retraining.drop):
+        with pytest.raises(DataError, match="there is no ledger yet"):
+            look(settings, "abc")
+    with pytest.raises(DataError, match="there is no ledger yet"):
+        retraining_prices.price(settings)
+    assert not (tmp_path / "workspace").exists()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from ml_metadata import errors as mlmd_errors
-from ml_metadata.proto import metadata_store_pb2 as pb
 
 from bike_pipeline.lineage.records.run_record import RUN_CONTEXT
-from bike_pipeline.lineage.store.metadata_store import COMPLETE, FAILED, Lineage, prop
-from bike_pipeline.lineage.store.writing import execution_type, put_execution
+from bike_pipeline.lineage.store.metadata_store import Lineage, prop
+from bike_pipeline.lineage.store.writing import put_after_run
 from bike_pipeline.stages import RETRAINING_RUN
 
 
@@ -23,20 +23,9 @@ def record_run(lineage: Lineage, run_id: str, found: Mapping[str, str], failed: 
             runs apart.
         failed: whether it failed, and so is tried again.
     """
-    store = lineage.store
-    kind = store.put_execution_type(execution_type(f"bike.{RETRAINING_RUN}", 0))
-    node = store.put_context_type(pb.ContextType(name="node"), can_add_fields=True, can_omit_fields=True)
-    execution = pb.Execution(
-        type_id=kind, last_known_state=FAILED if failed else COMPLETE, name=f"{RETRAINING_RUN} {found['sha256']}"
-    )
-    for name, value in found.items():
-        execution.custom_properties[name].string_value = value
-    run = store.get_context_by_type_and_name(RUN_CONTEXT, run_id) if run_id else None
-    contexts = [pb.Context(type_id=node, name=RETRAINING_RUN), *([run] if run is not None else [])]
-    try:
-        put_execution(lineage, execution, [], contexts, reuse_contexts=True)
-    except mlmd_errors.AlreadyExistsError:
-        return
+    run = lineage.store.get_context_by_type_and_name(RUN_CONTEXT, run_id) if run_id else None
+    with suppress(mlmd_errors.AlreadyExistsError):
+        put_after_run(lineage, RETRAINING_RUN, found["sha256"], (), found, run=run, failed=failed)
 
 
 def cause_of(lineage: Lineage, run_id: str) -> str:

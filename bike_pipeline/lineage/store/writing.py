@@ -91,16 +91,28 @@ def put_execution(
 
 
 def put_after_run(
-    lineage: Lineage, stage: str, name: str, linked: Iterable[tuple[pb.Artifact, pb.Event]], values: Mapping[str, str]
+    lineage: Lineage,
+    stage: str,
+    name: str,
+    linked: Iterable[tuple[pb.Artifact, pb.Event]],
+    values: Mapping[str, str],
+    *,
+    run: pb.Context | None = None,
+    failed: bool = False,
 ) -> None:
-    """Write the complete execution of a stage that belongs to no run, with `values` as its properties."""
+    """Write the execution of a stage that is none of the pipeline's, with `values` as its properties.
+
+    It has ended, and belongs to a `run` if one is given. MLMD's AlreadyExistsError says that one of its name is there.
+    """
     kind = lineage.store.put_execution_type(execution_type(f"bike.{stage}", 0))
     node = lineage.store.put_context_type(pb.ContextType(name="node"), can_add_fields=True, can_omit_fields=True)
-    execution = pb.Execution(type_id=kind, last_known_state=COMPLETE, name=f"{stage} {name}")
+    state = FAILED if failed else COMPLETE
+    execution = pb.Execution(type_id=kind, last_known_state=state, name=f"{stage} {name}")
     for key, value in values.items():
         execution.custom_properties[key].string_value = value
     # As feedback's first releases named it: a name that stands in a store stays.
-    put_execution(lineage, execution, linked, [pb.Context(type_id=node, name=f"feedback.{stage}")], reuse_contexts=True)
+    contexts = [pb.Context(type_id=node, name=f"feedback.{stage}"), *([run] if run is not None else [])]
+    put_execution(lineage, execution, linked, contexts, reuse_contexts=True)
 
 
 def record_cached(

@@ -51,9 +51,9 @@ class Code:
         model = f"model {origin.model_id}"
         if origin.source is None:
             return Look(notes=(Note(_SOURCE, f"what made {model} is not on record, so nothing can be compared"),))
-        files, here = source_files(), _kept(settings.model_dump(mode="json"))
+        files, here = source_files(), _relevant(settings.model_dump(mode="json"))
         schema = hashlib.sha256(settings.schema_path.read_bytes()).hexdigest()
-        then = _kept(origin.source.settings)
+        then = _relevant(origin.source.settings)
         changed = _changed_files(origin.source.code.files, files)
         changed += [f"settings: {name}" for name in _SECTIONS if here[name] != then[name]]
         changed += ["the schema"] if schema != origin.source.schema_sha256 else []
@@ -66,7 +66,7 @@ class Code:
         return Look((event,), (Note(_SOURCE, words),))
 
 
-def _kept(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _relevant(settings: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: settings.get(name) for name in _SECTIONS}
     if isinstance(kept["data"], Mapping):
         kept["data"] = {key: value for key, value in kept["data"].items() if key not in _PLACES}

@@ -52,7 +52,7 @@ def take(
         DataError: it cannot be read, is too large or was changed meanwhile.
     """
     with place.reading(entry) as stream:
-        event = uploads.keep(stream, entry.shown, most_bytes, made)
+        event = uploads.store(stream, entry.shown, most_bytes, made)
     known = None
     with suppress(DataError):
         known = ledger.find(event.identity)

@@ -158,7 +158,7 @@ def test_a_half_written_file_is_taken_when_it_has_stayed_as_it_is(folder, settin
 
 def test_what_changes_while_it_is_read_is_not_taken(trigger, folder, monkeypatch):
     path = written(folder, "a.csv", "first")
-    real = trigger._uploads.keep
+    real = trigger._uploads.store
 
     def keep(stream, *rest):
         read = stream.read
@@ -173,7 +173,7 @@ def test_what_changes_while_it_is_read_is_not_taken(trigger, folder, monkeypatch
         stream.read = changing
         return real(stream, *rest)
 
-    monkeypatch.setattr(trigger._uploads, "keep", keep)
+    monkeypatch.setattr(trigger._uploads, "store", keep)
     look = trigger.look()
     assert look.events == ()
     assert "changed while it was read" in said(look)["a.csv"]
