@@ -217,8 +217,7 @@ def measure(model: Path, folder: Path, rounds: int, seconds: float, requests: in
     """
     busy = os.getloadavg()[0]
     base = folder / "base" / MODEL
-    record = json.loads((model / layout.PUSH_FILE).read_text(encoding="utf-8"))
-    ModelRegistry(base).add(model, 1, record)
+    serving_measures.push(base, model, 1)
     found: dict[str, list[Round]] = {name: [] for name in _LOADS}
     many, one = Load(connections=64, seconds=seconds), Load(connections=1, seconds=seconds)
     with embedded(base.parent, folder / "server") as served:

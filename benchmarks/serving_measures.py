@@ -14,7 +14,7 @@ from benchmarks.load import compiled, generators
 from benchmarks.load.figures import Figures, Load
 from benchmarks.load.measuring import measure, rows
 from benchmarks.serving_processes import Served, wait_for
-from bike_pipeline.model_registry import ModelRegistry, layout
+from bike_pipeline.model_registry import ModelRegistry, layout, model_signature
 from bike_pipeline.serving.clients import ClientError, Connection, connect
 
 # Rows of a request that is long enough to be under way when the server is told to stop.
@@ -139,6 +139,16 @@ class Swaps:
     seconds: float
 
 
+def push(base: Path, model: Path, version: int) -> None:
+    """Push a model that was pushed before under another version, with an unsigned manifest that names this one."""
+    record = json.loads((model / layout.PUSH_FILE).read_text(encoding="utf-8"))
+
+    def complete(folder: Path) -> None:
+        model_signature.write(folder, model_signature.read(model, {}).evidence, None, version)
+
+    ModelRegistry(base).add(model, version, record, complete)
+
+
 def swaps(served: Served, base: Path, model: Path, number: int) -> Swaps:
     """Push one version after the other while both protocols are asked; each waits for the one before to serve.
 
@@ -148,7 +158,6 @@ def swaps(served: Served, base: Path, model: Path, number: int) -> Swaps:
         model: what is pushed, again and again.
         number: how many versions.
     """
-    record = json.loads((model / layout.PUSH_FILE).read_text(encoding="utf-8"))
     stop, tally, figures = threading.Event(), Tally(), list[Figures]()
     threads = [
         threading.Thread(target=_asked_again_and_again, args=(served.grpc, stop, tally)),
@@ -160,7 +169,7 @@ def swaps(served: Served, base: Path, model: Path, number: int) -> Swaps:
     newest, done = max(ModelRegistry(base).versions()), 0
     try:
         for version in range(newest + 1, newest + 1 + number):
-            ModelRegistry(base).add(model, version, record)
+            push(base, model, version)
             done += wait_for(served, version)
     finally:
         stop.set()

@@ -228,6 +228,45 @@ class ModelRegistry:
                 problem, fix = f"version {to} was never promoted", f"`bike-pipeline promote {to}` does that"
             raise ModelError(problem, where=self.base_path, fix=fix)
 
+    def shift(self, version: int, label: str, share: float, reason: str) -> Change | None:
+        """Give a label's version a share of the requests; None if it has that share already.
+
+        Args:
+            version: a validated version that is not `stable`.
+            label: `canary`, `challenger` or `shadow`; `stable` has what is left, and no share of its own.
+            share: percent of the requests, 0 to 100.
+            reason: why.
+
+        Raises:
+            ModelError: the version may not serve, is `stable`, or another version has the label.
+        """
+        if label == STABLE or not 0 <= share <= 100:
+            raise ValueError(f"{label}: {share}")
+        with self._changes() as changes:
+            state = changes.state
+            holder = state.labels.get(label)
+            if holder == version and state.shares.get(label) == share:
+                return None
+            self.require_sound(version)
+            problem = fix = ""
+            if state.labels.get(STABLE) == version:
+                problem, fix = f"version {version} is stable: it answers already", "name another version"
+            elif state.status(version) not in PROMOTABLE:
+                problem = f"version {version} is {state.status(version)}, not validated"
+                fix = f"`bike-pipeline rollout start {version}` validates it first"
+            elif holder is not None and holder != version:
+                problem = f"version {holder} has the label {label}"
+                fix = "end its rollout first: `bike-pipeline rollout abort`"
+            if problem:
+                raise ModelError(problem, where=self.base_path, fix=fix)
+            return changes.record("shift", label, holder, version, reason, float(share))
+
+    def abort(self, label: str, reason: str) -> Change | None:
+        """Take a label and its share away from its version; None if nothing has the label."""
+        with self._changes() as changes:
+            holder = changes.state.labels.get(label)
+            return None if holder is None else changes.record("abort", label, holder, holder, reason)
+
 
 def _is_version(name: str) -> bool:
     return name.isascii() and name.isdigit()

@@ -82,7 +82,7 @@ def test_rollback_goes_back_step_by_step(base):
 
 
 def test_rollback_to_a_named_version_forgets_what_came_after_it(base):
-    push(base, 3, 4)
+    push(base, 3, 4, 5)
     promoted(base, 1, 2, 3, 4)
     assert ModelRegistry(base).rollback(to=2).from_version == 4
     assert ModelRegistry(base).rollback().to_version == 1
@@ -207,8 +207,8 @@ def test_a_damaged_file_is_an_error_and_the_log_gives_it_again(base, content):
 def test_a_file_of_a_later_format_is_refused(base):
     promoted(base, 1)
     found = json.loads((base / deployment.STATE_FILE).read_text(encoding="utf-8"))
-    (base / deployment.STATE_FILE).write_text(json.dumps({**found, "format": 2}), encoding="utf-8")
-    with pytest.raises(StorageError, match="it has format 2"):
+    (base / deployment.STATE_FILE).write_text(json.dumps({**found, "format": 3}), encoding="utf-8")
+    with pytest.raises(StorageError, match="it has format 3"):
         ModelRegistry(base).serving()
 
 
@@ -301,3 +301,47 @@ def test_a_disk_that_is_full_leaves_what_was_promoted(base, monkeypatch):
     assert ModelRegistry(base).serving() == 1
     ModelRegistry(base).promote(2)
     assert ModelRegistry(base).serving() == 2
+
+
+def test_a_label_gets_more_and_more_of_the_requests_until_it_is_stable(base):
+    registry = ModelRegistry(base)
+    promoted(base, 1)
+    registry.set_validated(2, passed=True, reason="")
+    assert registry.shift(2, "canary", 1, "starts").share == 1
+    registry.shift(2, "canary", 10, "1 % did well")
+    assert registry.shift(2, "canary", 10, "again") is None
+    assert (labels(base), dict(registry.deployment().shares)) == ({"stable": 1, "canary": 2}, {"canary": 10.0})
+    assert [change.share for change in registry.history() if change.action == "shift"] == [1.0, 10.0]
+    registry.promote(2, reason="100 % did well")
+    assert (labels(base), dict(registry.deployment().shares)) == ({"stable": 2}, {})
+    assert json.loads((base / deployment.STATE_FILE).read_text())["format"] == deployment.FORMAT
+
+
+def test_an_aborted_rollout_leaves_everybody_with_the_stable_version(base):
+    registry = ModelRegistry(base)
+    promoted(base, 1)
+    registry.set_validated(2, passed=True, reason="")
+    registry.shift(2, "canary", 50, "starts")
+    assert json.loads((base / deployment.STATE_FILE).read_text())["format"] == deployment.SHARES_FORMAT
+    (base / deployment.STATE_FILE).unlink()
+    assert dict(registry.deployment().shares) == {"canary": 50.0}, "the log restores it"
+    assert registry.abort("canary", "errors").to_version == 2
+    assert registry.abort("canary", "again") is None
+    assert (labels(base), statuses(base)[2], dict(registry.deployment().shares)) == ({"stable": 1}, ROLLED_BACK, {})
+
+
+@pytest.mark.parametrize(
+    ("version", "label", "problem"),
+    [(1, "canary", "is stable"), (5, "shadow", "not validated"), (3, "canary", "version 4 has the label")],
+)
+def test_what_may_not_get_a_share(base, version, label, problem):
+    registry = ModelRegistry(base)
+    promoted(base, 1)
+    push(base, 3, 4, 5)
+    for number in (3, 4):
+        registry.set_validated(number, passed=True, reason="")
+    registry.shift(4, "canary", 1, "starts")
+    with pytest.raises(ModelError, match=problem):
+        registry.shift(version, label, 1, "starts")
+    with pytest.raises(ValueError, match="stable"):
+        registry.shift(3, "stable", 1, "starts")
