@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, is_dataclass
@@ -39,6 +40,8 @@ METRIC_NAMES = {
     "f1": "F1",
     "calibration": "calibration",
 }
+# Between two lines of progress where nobody sees a line change.
+_LINE_SECONDS = 30.0
 BLESSED = {True: "yes", False: "no", None: "not evaluated"}
 
 PATH = click.Path(path_type=Path)
@@ -188,12 +191,24 @@ def captured(log: Path) -> Iterator[TextIO]:
 
 @contextmanager
 def progress_on(screen: TextIO, *, silent: bool) -> Iterator[None]:
-    """Show on a terminal what long work says of itself (see `bike_pipeline.progress`)."""
-    console = console_on(screen)
-    if silent or not console.is_terminal:
+    """Show what long work says of itself (see `bike_pipeline.progress`): on a terminal at once, else now and then."""
+    if silent:
         yield
         return
     from bike_pipeline import progress
 
+    console = console_on(screen)
+    if not console.is_terminal:
+        shown = time.monotonic()
+
+        def show(_: float, text: str) -> None:
+            nonlocal shown
+            if time.monotonic() - shown >= _LINE_SECONDS:
+                shown = time.monotonic()
+                print(text, file=screen, flush=True)
+
+        with progress.listening(show):
+            yield
+        return
     with console.status("loading TensorFlow") as status, progress.listening(lambda _, text: status.update(text)):
         yield
