@@ -131,6 +131,7 @@ def _read(records: str) -> tuple[str, str]:
 @click.option("--host", help="Address to listen on (serving.server.host).")
 @click.option("--rest-port", type=click.IntRange(0, 65_535), help="Port of the REST API; 0: a free one.")
 @click.option("--grpc-port", type=click.IntRange(0, 65_535), help="Port of the gRPC API; 0: a free one.")
+@click.option("--ui", is_flag=True, default=None, help="A page for people, too, at /ui/ (serving.server.ui).")
 @click.option("--openapi", is_flag=True, help="Print the OpenAPI document of the REST API and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print where it listens as one line of JSON.")
 def serve_command(settings: Settings, openapi: bool, as_json: bool, **given: Any) -> None:
@@ -174,6 +175,7 @@ def _addresses(started: Server, settings: Settings, as_json: bool) -> str:
         return json.dumps(found)
     lines = [
         f"REST  http://{rest}/v1/models/{settings.serving.model_name}:predict",
+        *([f"page  http://{rest}/ui/"] if settings.serving.server.ui else []),
         f"gRPC  {grpc}",
         f"log   {log}",
     ]

@@ -47,6 +47,7 @@ class ServerSettings(Section):
         drain_seconds: longest time that requests under way get when the server stops or a version is unloaded.
         max_request_bytes: largest request, before and after decompression.
         metrics: whether `/monitoring/prometheus/metrics` answers.
+        ui: whether there is a page for people at `/ui/`.
     """
 
     host: str = "127.0.0.1"
@@ -67,6 +68,7 @@ class ServerSettings(Section):
     drain_seconds: Positive = 30.0
     max_request_bytes: Count = 64 * 1024 * 1024
     metrics: bool = True
+    ui: bool = False
 
     @model_validator(mode="after")
     def _specific(self) -> Self:

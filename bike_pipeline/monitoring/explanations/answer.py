@@ -16,31 +16,18 @@ import numpy as np
 
 from bike_pipeline import features
 from bike_pipeline.errors import ModelError
-from bike_pipeline.monitoring.columns import Array, Columns, physical
+from bike_pipeline.modeling.input_groups import GROUPS, words
+from bike_pipeline.monitoring.columns import Array, Columns
 
 Predict = Callable[[Columns], Array]
 Row = Mapping[str, float]
 
-GROUPS: dict[str, tuple[str, ...]] = {
-    "hour": ("hr", "holiday", "weekday", "workingday"),
-    "season": ("mnth", "day"),
-    "year": ("yr",),
-    "weather": ("weathersit", "weathersit_mean_1h", "weathersit_mean_3h"),
-    "temperature": ("temp", "atemp", "temp_mean_3h", "temp_mean_24h"),
-    "humidity": ("hum", "hum_mean_3h"),
-    "wind": ("windspeed", "windspeed_mean_3h"),
-}
 # Rows that stand for all others, evenly over the training rows.
 BACKGROUND_ROWS = 64
 # Values are multiples of it, so that they add up to the last bit; answers are float32.
 _GRAIN = 2.0**-20
 # How far the same version may be from what it answered on another runtime, as a share and in rentals.
 _RELATIVE, _ABSOLUTE = 1e-3, 0.05
-_MONTHS = (
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
-    "December",
-)  # fmt: skip
-_WEEKDAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
 
 
 @dataclass(frozen=True)
@@ -131,29 +118,6 @@ def background_of(columns: Columns, most: int = BACKGROUND_ROWS) -> dict[str, Ar
 
 def _as_columns(row: Row) -> dict[str, Array]:
     return {feature.name: np.asarray([row[feature.name]]) for feature in features.MODEL_INPUTS}
-
-
-def words(group: str, row: Row) -> str:
-    """Return what was asked of a group, in words."""
-    if group == "hour":
-        working = "a working day" if row["workingday"] else "no working day"
-        return (
-            f"{int(row['hr'])}:00 on {'a holiday' if row['holiday'] else _named(_WEEKDAYS, row['weekday'])}, {working}"
-        )
-    if group == "season":
-        day = f"{int(row['day'])} " if row["day"] > 0 else ""
-        return f"{day}{_named(_MONTHS, row['mnth'] - 1)}"
-    if group == "year":
-        return str(features.FIRST_YEAR + int(row["yr"]))
-    if group == "weather":
-        return features.WEATHER.get(int(row["weathersit"]), f"weather {row['weathersit']:g}")
-    name, what = {"temperature": ("temp", ""), "humidity": ("hum", " humidity"), "wind": ("windspeed", " wind")}[group]
-    value = float(physical(name, np.asarray(row[name])))
-    return f"{value:.0f} {features.PHYSICAL[name][2]}{what}"
-
-
-def _named(names: tuple[str, ...], place: float) -> str:
-    return names[int(place)] if 0 <= place < len(names) else f"{place:g}"
 
 
 def what_ifs(predict: Predict, row: Row, answered: float) -> tuple[WhatIf, ...]:

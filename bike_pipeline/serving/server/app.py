@@ -34,6 +34,7 @@ from bike_pipeline.serving.server.openapi import document
 from bike_pipeline.serving.server.parsing import Parsing
 from bike_pipeline.serving.server.request_log import RequestLog
 from bike_pipeline.serving.server.rest import RestApi
+from bike_pipeline.serving.server.ui import Ui
 from bike_pipeline.serving.statuses import StatusError
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ class Server:
             place = settings.request_log_path.absolute()
             self._request_log = RequestLog(kept, place, metrics, self._server.request_timeout_seconds)
         answers = Answering(self.versions, metrics, self._parsing, limits, self._request_log)
-        rest_api = RestApi(answers, self._server.metrics, document(settings))
+        page = Ui(settings, self.versions) if self._server.ui else None
+        rest_api = RestApi(answers, self._server.metrics, document(settings), page)
         self._grpc_api = GrpcApi(answers)
         self._runner = runner_of(self._guard, rest_api.handle, self._server.drain_seconds)
         self._grpc = grpc.aio.server(

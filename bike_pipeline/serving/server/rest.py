@@ -13,11 +13,12 @@ from aiohttp import hdrs, web
 
 from bike_pipeline.serving.security.limits import SMALL
 from bike_pipeline.serving.security.rest import BODY, METRICS_PATH, REQUEST_ID
-from bike_pipeline.serving.server import answering, examples_api, json_format, json_values, openapi
+from bike_pipeline.serving.server import answering, examples_api, json_format, json_values, openapi, ui
 from bike_pipeline.serving.server.answering import Answering, Counted
 from bike_pipeline.serving.server.metrics import CONTENT_TYPE
 from bike_pipeline.serving.server.request_log import request_id_of
-from bike_pipeline.serving.statuses import StatusError, invalid
+from bike_pipeline.serving.server.ui import Ui
+from bike_pipeline.serving.statuses import Code, StatusError, invalid
 
 # tensorflow_serving/model_servers/http_rest_api_util.cc: the path as it was sent, whose names are decoded afterwards.
 _FLAGS = re.IGNORECASE | re.ASCII
@@ -31,8 +32,8 @@ _EXAMPLES = {"classify": examples_api.CLASSIFY, "regress": examples_api.REGRESS}
 class RestApi:
     """Answers every path."""
 
-    def __init__(self, answers: Answering, with_metrics: bool, document: Any) -> None:
-        self._answers = answers
+    def __init__(self, answers: Answering, with_metrics: bool, document: Any, page: Ui | None = None) -> None:
+        self._answers, self._page = answers, page
         self._with_metrics = with_metrics
         self._document = orjson.dumps(document)
 
@@ -55,6 +56,10 @@ class RestApi:
                 return _json(self._document)
             if found := _MODEL.fullmatch(path):
                 return _json(self._model_info(*found.groups()))
+            if path == ui.PATH or path.startswith(f"{ui.PATH}/"):
+                if self._page is None:
+                    raise StatusError(Code.NOT_FOUND, "There is no page: the server was started without --ui.")
+                return await self._page.answer(request)
         raise invalid(f"Malformed request: {request.method} {path}")
 
     def _model_info(self, name: str | None, version: str | None, label: str | None, metadata: str | None) -> bytes:

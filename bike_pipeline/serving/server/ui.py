@@ -1,0 +1,117 @@
+"""The page for people at `/ui/`: its files, and what it shows besides answers. The REST API gives it those."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from aiohttp import web
+
+from bike_pipeline.errors import StorageError
+from bike_pipeline.model_registry import ModelRegistry
+from bike_pipeline.model_registry.deployment import Change, Deployment
+from bike_pipeline.pages import forecast
+from bike_pipeline.serving.server.model_versions import Model, ModelVersions
+from bike_pipeline.serving.statuses import Code, StatusError
+
+if TYPE_CHECKING:
+    from bike_pipeline.settings import Settings
+
+PATH = "/ui"
+_HEADERS = {
+    "Content-Security-Policy": forecast.POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    # A server of another release may answer the next time.
+    "Cache-Control": "no-cache",
+}
+_log = logging.getLogger(__name__)
+
+
+class Ui:
+    """Answers the paths below `/ui/` of a server."""
+
+    def __init__(self, settings: Settings, versions: ModelVersions) -> None:
+        self._model, self._versions = settings.serving.model_name, versions
+        self._files = forecast.files(self._model)
+
+    async def answer(self, request: web.BaseRequest) -> web.Response:
+        """Answer a GET; a StatusError of NOT_FOUND says that there is no such file."""
+        path = request.rel_url.raw_path
+        if path == PATH:
+            # The names of its files are relative.
+            return web.Response(status=308, headers={"Location": f"{PATH}/"})
+        name = path.removeprefix(f"{PATH}/")
+        if name in self._files:
+            content_type, content = self._files[name]
+            return web.Response(body=content, content_type=content_type, charset="utf-8", headers=_HEADERS)
+        if name == "state.json":
+            return _json(await self._state())
+        raise StatusError(Code.NOT_FOUND, f"There is nothing at {path}.")
+
+    async def _state(self) -> dict[str, Any]:
+        model = self._versions.models[self._model]
+        deployment, changes = await asyncio.to_thread(_promotions, model)
+        return state_of(model, deployment, changes)
+
+
+def _promotions(model: Model) -> tuple[Deployment | None, list[Change]]:
+    """Return what is promoted, and every change of it; nothing if it cannot be read, which stops no answer."""
+    registry: ModelRegistry = ModelRegistry(model.config.base_path)
+    try:
+        return registry.deployment(), registry.history()
+    except StorageError as error:
+        _log.warning("the page shows no promotions: %s", error)
+        return None, []
+
+
+def state_of(model: Model, deployment: Deployment | None, changes: list[Change]) -> dict[str, Any]:
+    """Return which versions answer, with their labels and since when each label is theirs, and the rollout."""
+    since: dict[str, tuple[int | None, str]] = {}
+    for change in changes:
+        if change.action == "abort":
+            since.pop(change.label, None)
+        elif change.label and since.get(change.label, (None, ""))[0] != change.to_version:
+            since[change.label] = change.to_version, change.at
+    labels = dict(deployment.labels) if deployment else {}
+    return {
+        "model": model.config.name,
+        # JavaScript's numbers are not exact beyond 2 ** 53.
+        "serving": str(model.latest.number) if model.latest else None,
+        "versions": [
+            {
+                "version": str(version.number),
+                "labels": {
+                    label: since.get(label, (None, ""))[1]
+                    for label, number in {**labels, **model.labels}.items()
+                    if number == version.number
+                },
+                "answering": dict(version.backends),
+                "not_verified": list(version.loaded.unproven),
+            }
+            for version in model.available()
+        ],
+        "failed": [{"version": str(one.number), "error": str(one.error and one.error.message)} for one in model.failed],
+        "release": _release(deployment),
+    }
+
+
+def _release(deployment: Deployment | None) -> dict[str, Any] | None:
+    if deployment is None or deployment.change is None:
+        return None
+    change = deployment.change
+    return {
+        "shares": {
+            label: {"version": str(deployment.labels.get(label, "")), "percent": share}
+            for label, share in deployment.shares.items()
+        },
+        "revision": change.revision, "at": change.at, "action": change.action, "label": change.label,
+        "version": str(change.to_version), "share": change.share, "reason": change.reason,
+    }  # fmt: skip
+
+
+def _json(found: Mapping[str, Any]) -> web.Response:
+    return web.Response(body=orjson.dumps(found), content_type="application/json", headers=_HEADERS)
