@@ -53,6 +53,7 @@ GROUPS = {
     "Release": {
         "promote": "Let a pushed version serve, after it was validated in a process of its own.",
         "rollback": "Let the version serve that served before.",
+        "rollout": "Let a version take over step by step, and go back by itself when it is bad.",
         "history": "List every promotion and rollback: when, by whom, why.",
         "feedback": "Correct the level of the served model by labels that arrived after training.",
     },

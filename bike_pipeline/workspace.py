@@ -21,6 +21,7 @@ from bike_pipeline.use_cases import (
     monitoring_report,
     retraining,
     retraining_prices,
+    rollout,
     serving,
     simulation,
 )
@@ -111,6 +112,11 @@ class Workspace:
     collect_garbage = _method(lineage_.collect_garbage)
     promote = _method(serving.promote)
     rollback = _method(serving.rollback)
+    start_rollout = _method(rollout.start)
+    rollout_status = _method(rollout.status)
+    approve_rollout = _method(rollout.approve)
+    abort_rollout = _method(rollout.abort)
+    watch_rollout = _method(rollout.watch)
     history = _method(serving.history)
     update_feedback = _method(feedback_update.update)
     feedback = _method(feedback_.show)

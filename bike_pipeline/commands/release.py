@@ -1,4 +1,4 @@
-"""Commands about which version serves: `promote`, `rollback`, `history`, `feedback`."""
+"""Commands about which version serves: `promote`, `rollback`, `rollout`, `history`, `feedback`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from bike_pipeline.commands.feedback import feedback_command
+from bike_pipeline.commands.rollout import rollout_command
 from bike_pipeline.commands.shared import Parts, answer, captured, command, json_option, table
 
-__all__ = ["feedback_command", "history_command", "promote_command", "rollback_command"]
+__all__ = ["feedback_command", "history_command", "promote_command", "rollback_command", "rollout_command"]
 
 if TYPE_CHECKING:
     from bike_pipeline.model_registry.deployment import Change

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from bike_pipeline.errors import StorageError
+from bike_pipeline.errors import BusyError, StorageError
 from bike_pipeline.storage.files import Files
 
 STATE_FILE, AUDIT_FILE = "deployment.json", "deployment.jsonl"
@@ -172,13 +172,22 @@ def history(files: Files) -> list[Change]:
 class Changes:
     """Changes what is promoted; made while the lock of `files` is held."""
 
-    def __init__(self, files: Files, newest: int | None) -> None:
-        """Read the state, and begin it if there is none: the newest version serves so far."""
+    def __init__(self, files: Files, newest: int | None, revision: int | None = None) -> None:
+        """Read the state, and begin it if there is none: the newest version serves so far.
+
+        With a `revision`, a state of another one is a BusyError: somebody has changed it meanwhile.
+        """
         self._files = files
         found = read(files)
         if found is not None and found.change is not None:
             _add(files, found.change)
         self.state = found or Deployment()
+        if revision not in (None, self.state.revision):
+            raise BusyError(
+                f"what is promoted is at revision {self.state.revision}, and no longer at {revision}",
+                where=files.uri(STATE_FILE),
+                fix="look at it again: somebody changed it meanwhile",
+            )
         if found is None:
             self.record("begin", STABLE, None, newest, "promotions are recorded from now on")
 

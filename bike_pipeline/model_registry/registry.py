@@ -38,12 +38,16 @@ class ModelRegistry:
     Attributes:
         base_path: local folder or address (s3://, gs://, …).
         local: the same as a local folder; None on object storage.
+
+    With a `revision`, a change of any other one is a BusyError.
     """
 
-    def __init__(self, base_path: str | Path, lock_seconds: float = _LOCK_SECONDS) -> None:
+    def __init__(
+        self, base_path: str | Path, lock_seconds: float = _LOCK_SECONDS, *, revision: int | None = None
+    ) -> None:
         self.base_path = str(base_path).rstrip("/")
         self.local = local_path(self.base_path)
-        self._lock_seconds = lock_seconds
+        self._lock_seconds, self._revision = lock_seconds, revision
 
     @cached_property
     def _files(self) -> Files:
@@ -179,7 +183,7 @@ class ModelRegistry:
     @contextmanager
     def _changes(self) -> Iterator[Changes]:
         with self._files.lock():
-            yield Changes(self._files, max(self.versions(), default=None))
+            yield Changes(self._files, max(self.versions(), default=None), self._revision)
 
     def begin(self) -> None:
         """Record what serves now, before the first push of a version that does not serve at once."""

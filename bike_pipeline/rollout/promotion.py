@@ -237,6 +237,14 @@ def promote(
         ServerError: it does not pass, or a target does not take it.
         ModelError: there is no such version, or its files are not those that were pushed.
     """
+    validate(base_path, version, targets)
+    change = ModelRegistry(base_path).promote(version, label, reason)
+    roll_out(base_path, targets)
+    return change
+
+
+def validate(base_path: str | Path, version: int, targets: RolloutTargets) -> None:
+    """Validate a version unless that was done, and record what came of it; errors as of `promote`."""
     registry = ModelRegistry(base_path)
     registry.require_sound(version)
     registry.begin()
@@ -250,9 +258,6 @@ def promote(
             registry.set_validated(version, passed=False, reason=str(error))
             raise
         registry.set_validated(version, passed=True, reason=result)
-    change = registry.promote(version, label, reason)
-    roll_out(base_path, targets)
-    return change
 
 
 def rollback(

@@ -20,6 +20,7 @@ from bike_pipeline.settings.kubeflow import KubeflowSettings
 from bike_pipeline.settings.metadata import MetadataSettings
 from bike_pipeline.settings.monitoring import MonitoringSettings
 from bike_pipeline.settings.retraining import RetrainingSettings
+from bike_pipeline.settings.rollout import RolloutSettings
 from bike_pipeline.settings.section import NULLS, Plain, Positive, Section, problem_of, read_yaml, shortened
 from bike_pipeline.settings.serving import ServingSettings
 from bike_pipeline.settings.tracking import TrackingSettings
@@ -113,6 +114,7 @@ class Settings(Section):
     exporting: ExportingSettings
     edge: EdgeSettings
     serving: ServingSettings
+    rollout: RolloutSettings = RolloutSettings()
     signing: SigningSettings
     monitoring: MonitoringSettings = MonitoringSettings()
     retraining: RetrainingSettings = RetrainingSettings()

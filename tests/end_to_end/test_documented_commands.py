@@ -125,6 +125,7 @@ NOT_RUN = {
     "bike-pipeline watch --once": "tests/end_to_end/test_retraining.py calls it",
     "bike-pipeline retrain --because": "tests/end_to_end/test_retraining.py calls it",
     "bike-pipeline triggers list": "tests/end_to_end/test_retraining.py calls it",
+    "bike-pipeline rollout": "tests/commands/test_rollout.py calls each of them",
     "make demo": "takes minutes, so .ci/run calls it by itself; its parts: tests/tools/test_demo.py",
     "bike-pipeline triggers price": "tests/end_to_end/test_retraining.py calls it",
     "bike-pipeline simulate --weekly": "trains a model for each week; tests/use_cases/test_simulation.py calls it",

@@ -1,0 +1,210 @@
+"""The controller of a rollout: looks at a step's evidence, and shifts, promotes or aborts through the promotion log.
+
+All of its state is in that log: which label has which share since when. So it may be killed at any moment, and two of
+them make a step once: each changes only the revision that it has judged by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from bike_pipeline.errors import BusyError, ModelError, MonitoringError
+from bike_pipeline.model_registry import ModelRegistry
+from bike_pipeline.model_registry.deployment import STABLE, Change
+from bike_pipeline.rollout.delivery.evidence import EvidenceReader, Tracked
+from bike_pipeline.rollout.delivery.judging import Check, Status, Verdict, bad_among, checks_of
+from bike_pipeline.rollout.promotion import RolloutTargets, roll_out, validate
+from bike_pipeline.rollout.tracks import CANARY, CHALLENGER, SHADOW
+from bike_pipeline.settings.rollout import RolloutSettings, RolloutStepSettings
+
+KINDS = (CANARY, SHADOW, CHALLENGER)
+# From this safety on, the first step is left out.
+_SAFE = 0.8
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a rollout stands, by the promotion log.
+
+    Attributes:
+        share: percent of the requests that its version gets.
+        since: when it came to get it, UTC.
+        revision: of the promotion log; another one means that somebody changed something since.
+    """
+
+    label: str
+    version: int
+    stable: int
+    share: float
+    since: datetime
+    revision: int
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look at a rollout found.
+
+    Attributes:
+        position: where it stands; None without a rollout.
+        verdict: what its step came to.
+        reason: why, with the figures.
+        next_percent: what its version gets next; 100 is a promotion.
+        checks: each check.
+        change: what was changed.
+    """
+
+    position: Position | None
+    verdict: Verdict
+    reason: str
+    next_percent: float = 0.0
+    checks: Sequence[Check] = ()
+    change: Change | None = None
+
+
+def position_of(registry: ModelRegistry) -> Position | None:
+    """Return where the rollout of a registry stands; None without one."""
+    state = registry.deployment()
+    label = next((kind for kind in KINDS if state and kind in state.shares), None)
+    if state is None or label is None or STABLE not in state.labels:
+        return None
+    version, share = state.labels[label], state.shares[label]
+    shifts = [c for c in registry.history() if (c.action, c.label, c.to_version) == ("shift", label, version)]
+    since = datetime.fromisoformat(shifts[-1].at) if shifts else datetime.now(UTC)
+    return Position(label, version, state.labels[STABLE], share, since, state.revision)
+
+
+def plan_of(label: str, settings: RolloutSettings, safety: float) -> list[RolloutStepSettings]:
+    """Return the steps before a promotion: of a safe candidate fewer, and of an unsafe one slower."""
+    steps, last = list(settings.steps), settings.steps[-1]
+    if label != CANARY:
+        # A shadow answers nobody, so it may see everything at once; a test needs its share to its end.
+        percent = settings.challenger_percent if label == CHALLENGER else 100.0
+        steps = [RolloutStepSettings.model_construct(percent=percent, requests=last.requests, minutes=last.minutes)]
+    elif safety >= _SAFE and len(steps) > 1:
+        del steps[0]
+    pace = 1 + (settings.slowest - 1) * (1 - safety)
+    return [
+        step.model_copy(update={"requests": round(step.requests * pace), "minutes": step.minutes * pace})
+        for step in steps
+    ]
+
+
+def start(base_path: str, version: int, label: str, percent: float, targets: RolloutTargets, reason: str) -> Change:
+    """Validate a version unless that was done, and give it its first share; tell the servers.
+
+    Raises:
+        ModelError: another rollout goes on, nothing is stable, or the version may not serve.
+        ServerError: it does not pass its validation, or a server does not follow.
+    """
+    registry = ModelRegistry(base_path)
+    going_on, fix = position_of(registry), "`bike-pipeline rollout abort` ends it"
+    if going_on is not None:
+        what = f"version {going_on.version} is being rolled out as {going_on.label}"
+        raise ModelError(what, where=base_path, fix=fix)
+    registry.begin()
+    if registry.serving() is None:
+        what, fix = "nothing is stable, so nobody would answer the rest", f"`bike-pipeline promote {version}`"
+        raise ModelError(what, where=base_path, fix=fix)
+    validate(base_path, version, targets)
+    state = registry.deployment()
+    change = ModelRegistry(base_path, revision=state.revision if state else 0).shift(version, label, percent, reason)
+    assert change is not None
+    roll_out(base_path, targets)
+    return change
+
+
+class Delivery:
+    """Judges and moves the rollout of a registry."""
+
+    def __init__(
+        self,
+        base_path: str,
+        targets: RolloutTargets,
+        settings: RolloutSettings,
+        reader: EvidenceReader,
+        safety: Callable[[Position], float],
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """Prepare; `safety` says how safe a candidate is, 0 to 1 (see `safety`)."""
+        self._base_path, self._targets, self._settings = base_path, targets, settings
+        self._reader, self._safety, self._now = reader, safety, now
+        self._told: int | None = None
+
+    def look(self) -> Look:
+        """Judge the step; nothing is changed."""
+        position = position_of(ModelRegistry(self._base_path))
+        if position is None:
+            return Look(None, Verdict.NO_ROLLOUT, "no version is being rolled out")
+        steps = plan_of(position.label, self._settings, self._safety(position))
+        now_at = next((step for step in reversed(steps) if step.percent <= position.share), steps[0])
+        following = next((step.percent for step in steps if step.percent > position.share), 100.0)
+        try:
+            verdict, reason, checks = self._judge(position, now_at, following)
+        except MonitoringError as error:
+            verdict, reason, checks = Verdict.HOLD, f"not judged: {error}", []
+        return Look(position, verdict, reason, following, checks)
+
+    def _judge(
+        self, position: Position, step: RolloutStepSettings, following: float
+    ) -> tuple[Verdict, str, Sequence[Check]]:
+        settings, now = self._settings, self._now()
+        tracked = Tracked(position.label, position.version, position.stable)
+        whole = self._reader.read(tracked, position.since, now)
+        window, elapsed = timedelta(seconds=settings.window_seconds), now - position.since
+        # Windows begin at fixed times, whenever somebody looks: a start that slid along would be a new test each time.
+        recent = position.since + max(elapsed // window - 1, 0) * window
+        newest = self._reader.read(tracked, recent, now)
+        checks = checks_of(whole, position.label, step.requests, settings)
+        lately = checks_of(newest, position.label, step.requests, settings)
+        checks += [one for one in bad_among(lately) if one.name not in {bad.name for bad in bad_among(checks)}]
+        if bad := bad_among(checks):
+            verdict = Verdict.NOT_FINITE if bad[0].status is Status.NOT_FINITE else Verdict.ROLLBACK
+            return verdict, "; ".join(check.in_words for check in bad), checks
+        if unsound := [check for check in (*checks, *lately) if check.status is Status.NOT_FINITE]:
+            return Verdict.NOT_FINITE, unsound[0].in_words, checks
+        if not newest.candidate.requests:
+            return Verdict.NO_TRAFFIC, f"no request came to {position.label} since {recent:%H:%M:%S} UTC", checks
+        figures = "; ".join(check.in_words for check in checks if check.required or check.status != Status.NOT_JUDGED)
+        missing = [check for check in checks if check.required and check.status is not Status.PASSED]
+        missing += [check for check in checks if check.status is Status.UNSURE and check not in missing]
+        if missing:
+            return Verdict.HOLD, "; ".join(check.in_words for check in missing), checks
+        if elapsed < timedelta(minutes=step.minutes):
+            return Verdict.HOLD, f"{elapsed.total_seconds() / 60:.1f} of {step.minutes:.1f} minutes; {figures}", checks
+        if following in settings.approval:
+            return Verdict.WAITS, f"{following:g} % needs an approval; {figures}", checks
+        return Verdict.PROMOTE if following >= 100 else Verdict.CONTINUE, figures, checks
+
+    def step(self, approval: str = "") -> Look:
+        """Judge the step, do what the verdict says, and tell the servers; an `approval` lets a step go on that waits.
+
+        Raises:
+            ServerError: a server does not follow; the next call tells it again.
+        """
+        found = self.look()
+        position, verdict, reason = found.position, found.verdict, found.reason
+        change = None
+        if position is not None:
+            registry = ModelRegistry(self._base_path, revision=position.revision)
+            if approval and verdict is Verdict.WAITS:
+                verdict, reason = Verdict.CONTINUE, f"approved ({approval}): {reason}"
+            try:
+                if bad_among(found.checks):
+                    change = registry.abort(position.label, f"{verdict} at {position.share:g} %: {reason}")
+                elif verdict in (Verdict.CONTINUE, Verdict.PROMOTE) and found.next_percent >= 100:
+                    change = registry.promote(position.version, STABLE, f"{position.share:g} % is sound: {reason}")
+                elif verdict is Verdict.CONTINUE:
+                    why = f"{position.share:g} % is sound: {reason}"
+                    change = registry.shift(position.version, position.label, found.next_percent, why)
+            except BusyError:
+                verdict, reason = Verdict.HOLD, "somebody else changed it meanwhile"
+            except ModelError as error:
+                verdict, reason = Verdict.ROLLBACK, str(error)
+                change = registry.abort(position.label, reason)
+        state = ModelRegistry(self._base_path).deployment()
+        if state is not None and state.revision != self._told:
+            roll_out(self._base_path, self._targets)
+            self._told = state.revision
+        return Look(position, verdict, reason, found.next_percent, found.checks, change)

@@ -1,0 +1,228 @@
+"""What a rollout does at each verdict, from made logs: all of it in the promotion log, at any moment of a crash."""
+
+from __future__ import annotations
+
+import datetime as dt
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+
+from bike_pipeline.errors import BusyError, ModelError
+from bike_pipeline.model_registry import ModelRegistry
+from bike_pipeline.rollout.delivery import controller
+from bike_pipeline.rollout.delivery.controller import Delivery, position_of
+from bike_pipeline.rollout.delivery.judging import Verdict
+from bike_pipeline.rollout.delivery.log_evidence import LogEvidence
+from bike_pipeline.rollout.promotion import RolloutTargets
+from bike_pipeline.settings import load_settings
+from tests.rollout.delivery.logged import CANDIDATE, MODEL, QUICK, STABLE, Logs, base_path
+
+
+@pytest.fixture
+def rolling(tmp_path):
+    return Rolling(tmp_path)
+
+
+class Rolling:
+    """A rollout whose clock stands 30 seconds behind its last shift."""
+
+    def __init__(self, folder):
+        self.base, self.logs = base_path(folder), Logs(folder)
+        self.targets = RolloutTargets.of(load_settings())
+        self.later = dt.timedelta(seconds=30)
+
+    @property
+    def registry(self):
+        return ModelRegistry(self.base)
+
+    def now(self):
+        return position_of(self.registry).since + self.later
+
+    def start(self, label="canary", percent=1):
+        return controller.start(self.base, CANDIDATE, label, percent, self.targets, "tried")
+
+    def delivery(self, settings=QUICK, now=None):
+        reader = LogEvidence(self.logs.gateway, [self.logs.requests], MODEL, settings.prediction_tolerance)
+        return Delivery(self.base, self.targets, settings, reader, lambda _: 0.0, now or self.now)
+
+    def ask(self, count=60, **how):
+        """Ask both tracks since the last shift."""
+        since = position_of(self.registry).since + dt.timedelta(milliseconds=1)
+        self.logs.ask(count, since, track="stable")
+        self.logs.ask(count, since, track=position_of(self.registry).label, **how)
+
+
+def test_a_sound_canary_goes_step_by_step_until_it_is_promoted(rolling):
+    rolling.start()
+    shares = []
+    for _ in range(3):
+        rolling.ask()
+        found = rolling.delivery().step()
+        shares.append((found.verdict, found.change.action, found.change.share))
+    assert shares == [
+        (Verdict.CONTINUE, "shift", 10.0),
+        (Verdict.CONTINUE, "shift", 50.0),
+        (Verdict.PROMOTE, "promote", None),
+    ]
+    assert rolling.registry.deployment().labels == {"stable": CANDIDATE}
+    assert "error share passed: 0 of 60" in rolling.registry.history()[-1].reason
+
+
+def test_without_traffic_nothing_goes_on_however_long_it_takes(rolling):
+    rolling.start()
+    rolling.logs.ask(500, rolling.now(), track="stable")
+    rolling.later = dt.timedelta(days=3)
+    found = rolling.delivery().step()
+    assert (found.verdict, found.change) == (Verdict.NO_TRAFFIC, None)
+
+
+def test_too_few_requests_are_held_and_said_not_to_be_judged(rolling):
+    rolling.start()
+    rolling.ask(20)
+    found = rolling.delivery().step()
+    assert (found.verdict, found.change) == (Verdict.HOLD, None)
+    assert "error share not judged: 0 of 20" in found.reason
+
+
+def test_errors_end_a_rollout_with_the_figures_in_the_log(rolling):
+    rolling.start()
+    rolling.ask(60, failed=10)
+    found = rolling.delivery().step()
+    assert found.verdict == Verdict.ROLLBACK
+    assert found.change.action == "abort"
+    assert "10 of 60" in found.change.reason
+    assert rolling.registry.deployment().labels == {"stable": STABLE}
+    assert rolling.delivery().step().verdict == Verdict.NO_ROLLOUT
+
+
+def test_the_first_requests_alone_end_it_if_all_of_them_fail(rolling):
+    rolling.start()
+    rolling.ask(3, failed=3)
+    assert rolling.delivery().step().change.action == "abort"
+
+
+def test_answers_that_are_no_number_end_it(rolling):
+    rolling.start()
+    rolling.ask(60, answer=None)
+    found = rolling.delivery().step()
+    assert (found.verdict, found.change.action) == (Verdict.NOT_FINITE, "abort")
+
+
+def test_slow_answers_end_it(rolling):
+    rolling.start()
+    rolling.ask(60, milliseconds=50.0)
+    found = rolling.delivery().step()
+    assert (found.verdict, found.change.action) == (Verdict.ROLLBACK, "abort")
+    assert "latency failed: p99" in found.reason
+
+
+def test_other_answers_end_it(rolling):
+    rolling.start()
+    rolling.ask(60, answer=400.0)
+    found = rolling.delivery().step()
+    assert (found.verdict, found.change.action) == (Verdict.ROLLBACK, "abort")
+    assert "prediction difference failed: 60 of 60" in found.reason
+
+
+def test_errors_behind_hours_of_sound_requests_end_it_within_a_window(rolling):
+    rolling.start()
+    rolling.ask(3000)
+    rolling.later = dt.timedelta(hours=3)
+    late = rolling.now() - dt.timedelta(seconds=20)
+    rolling.logs.ask(30, late, track="stable")
+    rolling.logs.ask(30, late, failed=8)
+    slow = QUICK.model_copy(update={"steps": tuple(s.model_copy(update={"minutes": 600}) for s in QUICK.steps)})
+    found = rolling.delivery(slow).step()
+    assert (found.verdict, found.change.action) == (Verdict.ROLLBACK, "abort")
+    assert "8 of 30" in found.reason
+
+
+def test_a_step_lasts_its_minutes(rolling):
+    rolling.start()
+    rolling.ask()
+    slow = QUICK.model_copy(update={"steps": tuple(s.model_copy(update={"minutes": 1}) for s in QUICK.steps)})
+    assert rolling.delivery(slow).step().verdict == Verdict.HOLD
+    rolling.later = dt.timedelta(seconds=61)
+    assert rolling.delivery(slow).step().verdict == Verdict.CONTINUE
+
+
+def test_a_clock_that_goes_back_lets_nothing_pass(rolling):
+    rolling.start()
+    rolling.ask()
+    rolling.later = -dt.timedelta(hours=1)
+    assert rolling.delivery().step().change is None
+
+
+def test_an_approval_is_waited_for_and_lets_the_step_go_on(rolling):
+    rolling.start()
+    rolling.ask()
+    asked = QUICK.model_copy(update={"approval": (10.0,)})
+    found = rolling.delivery(asked).step()
+    assert (found.verdict, found.change) == (Verdict.WAITS, None)
+    found = rolling.delivery(asked).step("looked at by two people")
+    assert found.change.share == 10.0
+    assert "approved (looked at by two people)" in found.change.reason
+
+
+def test_an_approval_does_not_help_a_step_that_is_not_sound(rolling):
+    rolling.start()
+    rolling.ask(60, failed=1)
+    asked = QUICK.model_copy(update={"approval": (10.0,)})
+    assert rolling.delivery(asked).step("let it go").change is None
+
+
+def test_two_controllers_at_once_make_a_step_once(rolling):
+    rolling.start()
+    rolling.ask()
+    barrier = Barrier(2, timeout=60)
+
+    class Together(Delivery):
+        def look(self):
+            found = super().look()
+            # Both have judged the same revision.
+            barrier.wait()
+            return found
+
+    def step(_):
+        delivery = rolling.delivery()
+        delivery.__class__ = Together
+        return delivery.step()
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(step, range(2)))
+    assert sorted(look.verdict for look in found) == [Verdict.CONTINUE, Verdict.HOLD]
+    assert rolling.registry.deployment().shares == {"canary": 10.0}
+
+
+def test_a_change_by_an_old_revision_is_refused(rolling):
+    revision = rolling.registry.deployment().revision
+    rolling.start()
+    with pytest.raises(BusyError, match="no longer at"):
+        ModelRegistry(rolling.base, revision=revision).abort("canary", "late")
+    assert rolling.registry.deployment().shares == {"canary": 1.0}
+
+
+def test_a_candidate_whose_files_changed_is_not_promoted(rolling):
+    rolling.start(percent=50)
+    rolling.ask()
+    rolling.registry.folder(CANDIDATE).joinpath("push.json").unlink()
+    found = rolling.delivery().step()
+    assert (found.verdict, found.change.action) == (Verdict.ROLLBACK, "abort")
+    assert rolling.registry.serving() == STABLE
+
+
+def test_a_second_rollout_is_refused(rolling):
+    rolling.start()
+    with pytest.raises(ModelError, match="version 2 is being rolled out as canary"):
+        rolling.start("shadow")
+
+
+def test_nothing_is_started_where_nothing_is_stable(tmp_path):
+    from tests.rollout.making import push
+
+    base = tmp_path / "serving" / MODEL
+    ModelRegistry(base).begin()
+    push(base, CANDIDATE)
+    with pytest.raises(ModelError, match="nothing is stable"):
+        controller.start(str(base), CANDIDATE, "canary", 1, RolloutTargets.of(load_settings()), "")
