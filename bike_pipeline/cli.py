@@ -45,6 +45,7 @@ GROUPS = {
     },
     "Serve": {
         "predict": "Ask the served model: a JSON record, a CSV file or standard input.",
+        "predict-batch": "Answer every row of files into partitioned Parquet, on Beam.",
         "serve": "Serve the pushed model over TF Serving's protocols, gRPC and REST.",
         "bench-serving": "Measure how many requests a model server answers, and how fast.",
         "serving-config": "Write TF Serving's configuration files and a compose.yaml, from the settings.",

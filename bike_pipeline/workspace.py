@@ -11,6 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from bike_pipeline.settings import FETCHED_ROOT, Settings, load_settings
 from bike_pipeline.use_cases import (
+    batch,
     cluster,
     compression,
     data,
@@ -100,6 +101,7 @@ class Workspace:
     export = _method(export_.export)
     parity = _method(export_.parity)
     predict = _method(serving.predict)
+    predict_batch = _method(batch.predict_batch)
     runs = _method(lineage_.runs)
     lineage = _method(lineage_.lineage_report)
     impact = _method(lineage_.impact)

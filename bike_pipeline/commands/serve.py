@@ -1,4 +1,4 @@
-"""Commands that serve and ask: `predict`, `serve`, `bench-serving`, `serving-config`, `api-key`."""
+"""Commands that serve and ask: `predict`, `predict-batch`, `serve`, `bench-serving`, `serving-config`, `api-key`."""
 
 from __future__ import annotations
 
@@ -125,6 +125,34 @@ def _read(records: str) -> tuple[str, str]:
         return text_of(content, where), where
     except DataError as error:
         raise ModelError(error.what, where=error.where, fix=error.fix) from None
+
+
+@shared.command()
+@click.option("--output", metavar="FOLDER", required=True, help="Where the answers go: a folder, s3:// or gs://.")
+@click.option("--version", type=int, help="A pushed version; the promoted one by default.")
+@click.option(
+    "--partition",
+    type=click.Choice(["day", "month"]),
+    default="month",
+    show_default=True,
+    help="What the answers are laid out by.",
+)
+@shared.json_option
+@click.argument("source", metavar="INPUT")
+def predict_batch_command(settings: Settings, as_json: bool, source: str, output: str, **options: Any) -> None:
+    """Answer every row of INPUT into partitioned Parquet: a CSV or Parquet file, a folder, a "pattern*", s3://, gs://.
+
+    The answers are the embedded server's, bit for bit. It runs on the Beam engine of the settings (beam). Broken off,
+    it goes on from there when it is called again. Rows that cannot be answered are set aside with the reason in
+    FOLDER/rejected; the exit code is 4 then.
+    """
+    from bike_pipeline.use_cases.batch import predict_batch
+
+    with shared.captured(settings.logs_path / "predict-batch.log") as screen:
+        done = predict_batch(settings, source, output, **options)
+        said = f"{done.rows:,} rows of {done.inputs} files answered by version {done.version} ({done.backend})"
+        shared.answer(done, lambda _: said, as_json, screen)
+    done.require_all()
 
 
 @shared.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from bike_pipeline.errors import ModelError
 
 Record = Mapping[str, Any]
 _NAMES = tuple(feature.name for feature in features.REQUIRED_INPUTS)
-_FROM_DATE = ("yr", "mnth", "weekday", "workingday", "day")
+FROM_DATE = ("yr", "mnth", "weekday", "workingday", "day")
 _MOST_DESCRIBED = 3
 
 
@@ -117,12 +117,29 @@ def to_columns(records: Sequence[Record], where: str) -> dict[str, list[Any]]:
         ModelError: a value is missing, not of its type, outside its range, or contradicts another. It names the first
             such record, and all that is wrong with it.
     """
+    values, valid, problems = check(lambda name: _column(records, name), lambda row: records[row], where)
+    if problems:
+        raise _refusal(problems, where)
+    sent = features.OPTIONAL_NAMES if any(valid[name].any() for name in features.OPTIONAL_NAMES) else ()
+    return {name: values[name].tolist() for name in (*_NAMES, *sent)}
+
+
+def check(
+    column: Callable[[str], Any], names_in: Callable[[int], Iterable[str]], where: str
+) -> tuple[dict[str, Any], dict[str, Any], list[Problem]]:
+    """Return the model's inputs completed from the date, (rows,) each, which have a value, and all that is wrong.
+
+    Args:
+        column: an Arrow array of a name's values, null where there is none.
+        names_in: the names that a row has, to tell one that is only spelled otherwise.
+        where: what messages name.
+    """
     values: dict[str, Any] = {}
     valid: dict[str, Any] = {}
     absent: dict[str, Any] = {}
     problems: list[Problem] = []
     for name in (features.DATE, *_NAMES, *features.OPTIONAL_NAMES):
-        values[name], valid[name], found = parse_column(features.BY_NAME[name], _column(records, name), where)
+        values[name], valid[name], found = parse_column(features.BY_NAME[name], column(name), where)
         absent[name] = next((problem.mask for problem in found if problem.kind == "missing"), ~valid[name] & False)
         if (default := features.BY_NAME[name].default) is not None:
             # It means the same as nothing, and lies below the range.
@@ -131,12 +148,8 @@ def to_columns(records: Sequence[Record], where: str) -> dict[str, list[Any]]:
             found = [replace(problem, mask=problem.mask & ~absent[name]) for problem in found]
         problems += [problem for problem in found if problem.kind != "missing" and problem.mask.any()]
     _complete(values, valid, absent)
-    problems += [_missing(name, absent[name], records) for name in _NAMES if absent[name].any()]
-    problems += agreement(values, valid)
-    if problems:
-        raise _refusal(problems, where)
-    sent = features.OPTIONAL_NAMES if any(valid[name].any() for name in features.OPTIONAL_NAMES) else ()
-    return {name: values[name].tolist() for name in (*_NAMES, *sent)}
+    problems += [_missing(name, absent[name], names_in) for name in _NAMES if absent[name].any()]
+    return values, valid, problems + agreement(values, valid)
 
 
 def hours_of(records: Sequence[Record], where: str) -> Any:
@@ -185,7 +198,7 @@ def _complete(values: dict[str, Any], valid: dict[str, Any], absent: dict[str, A
 
     dated = valid[features.DATE]
     calendar = calendar_of(values[features.DATE])
-    for name in _FROM_DATE:
+    for name in FROM_DATE:
         known = dated
         if name == "workingday":
             calendar[name] = is_workingday(values["weekday"], values["holiday"])
@@ -197,9 +210,9 @@ def _complete(values: dict[str, Any], valid: dict[str, Any], absent: dict[str, A
         absent[name] = absent[name] & ~taken & (dated | absent[features.DATE])
 
 
-def _missing(name: str, mask: Any, records: Sequence[Record]) -> Problem:
+def _missing(name: str, mask: Any, names_in: Callable[[int], Iterable[str]]) -> Problem:
     def say(row: int) -> str:
-        other = similar_name(name, records[row])
+        other = similar_name(name, names_in(row))
         return f"{name}: missing" + (f" ('{other}' is there, and names are in lower case)" if other else "")
 
     return Problem("missing", mask, say)
@@ -214,7 +227,7 @@ def _refusal(problems: Sequence[Problem], where: str) -> ModelError:
     if all(problem.kind == "agreement" for problem in own):
         fix = "leave out what the date and the holiday say, or correct it"
     elif len(names) > _MOST_DESCRIBED:
-        fix = f"a record needs {', '.join(_NAMES)}; {features.DATE} stands for {', '.join(_FROM_DATE)}"
+        fix = f"a record needs {', '.join(_NAMES)}; {features.DATE} stands for {', '.join(FROM_DATE)}"
     else:
         fix = "; ".join(f"{name} is {features.described(features.BY_NAME[name])}" for name in names)
     return ModelError("; ".join(reasons), where=f"{where}, record {row + 1}", fix=fix)
