@@ -47,6 +47,7 @@ GROUPS = {
         "predict": "Ask the served model: a JSON record, a CSV file or standard input.",
         "predict-batch": "Answer every row of files into partitioned Parquet, on Beam.",
         "serve": "Serve the pushed model over TF Serving's protocols, gRPC and REST.",
+        "gateway": "Route requests to the versions that serve: Envoy before the model servers.",
         "bench-serving": "Measure how many requests a model server answers, and how fast.",
         "serving-config": "Write TF Serving's configuration files and a compose.yaml, from the settings.",
         "api-key": "Make, list and revoke the API keys of the embedded server.",

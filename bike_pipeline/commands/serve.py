@@ -1,4 +1,4 @@
-"""Commands that serve and ask: `predict`, `predict-batch`, `serve`, `bench-serving`, `serving-config`, `api-key`."""
+"""Commands that serve and ask: `predict`, `predict-batch`, `serve`, `gateway`, `bench-serving` and what they need."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from bike_pipeline.errors import ConfigurationError, DataError, ModelError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bike_pipeline.rollout.gateway.running import Gateway
     from bike_pipeline.serving.records import Record
     from bike_pipeline.serving.security.api_keys import ApiKey
     from bike_pipeline.serving.server.app import Server
@@ -183,20 +184,23 @@ def serve_command(settings: Settings, openapi: bool, as_json: bool, **given: Any
     settings = settings.model_copy(update={"serving": serving})
     if warning := security.exposure(settings, server.host):
         click.echo(warning, err=True)
-    with log_capture.captured(settings.logs_path / "serve.log") as screen:
+    log = f"serve-{server.label}.log" if server.label else "serve.log"
+    with log_capture.captured(settings.logs_path / log) as screen:
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-        app.run(settings, lambda started: click.echo(_addresses(started, settings, as_json), file=screen))
+        path = str(settings.logs_path / log)
+        app.run(settings, lambda started: click.echo(_addresses(started, settings, path, as_json), file=screen))
 
 
-def _addresses(started: Server, settings: Settings, as_json: bool) -> str:
+def _addresses(started: Server, settings: Settings, log: str, as_json: bool) -> str:
     from bike_pipeline.serving.server.app import address_of
 
-    host = settings.serving.server.host
+    host, folder = settings.serving.server.host, settings.serving.server.socket_folder
     rest, grpc = address_of(host, started.rest_port), address_of(host, started.grpc_port)
+    if folder:
+        rest, grpc = f"unix:{folder}/rest.sock", f"unix:{folder}/grpc.sock"
     model = started.versions.models[settings.serving.model_name]
     versions = {str(version.number): version.backends for version in model.available()}
     unproven = {str(one.number): said for one in model.available() if (said := one.loaded.unproven)}
-    log = str(settings.logs_path / "serve.log")
     if as_json:
         name = settings.serving.model_name
         found = {"rest": rest, "grpc": grpc, "versions": versions, "not_verified": unproven, "model": name, "log": log}
@@ -215,6 +219,45 @@ def _addresses(started: Server, settings: Settings, as_json: bool) -> str:
     if not versions:
         lines.append(f"no version serves yet; watching {settings.serving_path}")
     return "\n".join(lines)
+
+
+@shared.command()
+@click.option("--host", help="Address to listen on (gateway.host).")
+@click.option("--port", type=click.IntRange(0, 65_535), help="Port of REST and gRPC; 0: a free one (gateway.port).")
+@click.option(
+    "--servers",
+    metavar="LABEL=HOST[:REST:GRPC],…",
+    help="Servers that run elsewhere, with the ports of both APIs (gateway.servers); by default some are started.",
+)
+@click.option("--print", "only_print", is_flag=True, help="Print Envoy's configuration as of now, and run nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print where it listens as one line of JSON.")
+def gateway_command(
+    settings: Settings, servers: str | None, only_print: bool, as_json: bool, **given: str | int | None
+) -> None:
+    """Route requests to the versions that serve, by Envoy, until SIGTERM or Ctrl-C.
+
+    What is stable, and the share of a canary, a challenger or a shadow, follow the promotion log; no request fails for
+    a change. A server is started for each of them, or --servers names some, TF Serving among them. The access log is
+    <workspace>/logs/gateway.jsonl.
+    """
+    import logging
+
+    from bike_pipeline.use_cases import gateway
+
+    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if servers is not None:
+        pairs = [text.partition("=") for text in shared.comma_separated(servers) or ()]
+        changes["servers"] = {label.strip(): address.strip() for label, _, address in pairs}
+    settings = gateway.with_changes(settings, changes)
+    if only_print:
+        import yaml
+
+        click.echo(yaml.safe_dump(gateway.configuration(settings), sort_keys=False), nl=False)
+        return
+    from bike_pipeline.rollout.gateway import running
+
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    running.run(settings, lambda started: click.echo(_gateway(started, settings, as_json)))
 
 
 @shared.command()
@@ -249,6 +292,20 @@ def bench_serving_command(settings: Settings, **options: Any) -> None:
         )
     sys.path.append(str(PROJECT_ROOT))
     importlib.import_module("benchmarks.load.report").bench(settings, **options)
+
+
+def _gateway(started: Gateway, settings: Settings, as_json: bool) -> str:
+    address = f"{settings.gateway.host}:{started.port}"
+    tracks = {label: {"version": one.version, "share": one.share} for label, one in started.routed.items()}
+    if as_json:
+        return json.dumps({"address": address, "tracks": tracks, "access_log": str(settings.gateway_log_file)})
+    lines = [
+        f"REST        http://{address}/v1/models/{settings.serving.model_name}:predict",
+        f"gRPC        {address}",
+        f"access log  {settings.gateway_log_file}",
+        *(f"{label}: version {one['version']}, {one['share']:g} % of the requests" for label, one in tracks.items()),
+    ]
+    return "\n".join(lines)
 
 
 @shared.command()

@@ -31,11 +31,14 @@ class ServerSettings(Section):
 
     Attributes:
         host: address to listen on; a port of 0 takes a free one.
+        socket_folder: a folder for the Unix sockets `rest.sock` and `grpc.sock`, in place of host and ports.
         version_policy: which versions are served: what is `promoted`, the newest that are pushed (`latest`), `all`, or
             those that are named (`specific`).
         latest_versions: how many of the newest versions are served, with `latest`.
         specific_versions: the versions that are served, with `specific`.
         labels: version labels, each with the version that it stands for.
+        label: with `promoted`, the one label whose version is served, which answers a request that names no version;
+            empty for every version with a label.
         allow_labels_on_unavailable: whether a new label may stand for a version that is not available yet.
         poll_seconds: how often the model's folder is looked at.
         keep_last_version: whether the last version goes on serving where its folder is gone.
@@ -51,12 +54,14 @@ class ServerSettings(Section):
     """
 
     host: str = "127.0.0.1"
+    socket_folder: str = ""
     rest_port: Port = 8501
     grpc_port: Port = 8500
     version_policy: Literal["promoted", "latest", "all", "specific"] = "promoted"
     latest_versions: Count = 1
     specific_versions: tuple[Annotated[int, Field(ge=0)], ...] = ()
     labels: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+    label: str = ""
     allow_labels_on_unavailable: bool = False
     poll_seconds: Positive = 1.0
     keep_last_version: bool = True
@@ -74,6 +79,8 @@ class ServerSettings(Section):
     def _specific(self) -> Self:
         if (self.version_policy == "specific") != bool(self.specific_versions):
             raise ValueError("specific_versions: name versions with version_policy specific, and only with it")
+        if self.label and self.version_policy != "promoted":
+            raise ValueError("label: a label has a version where what is promoted serves: version_policy promoted")
         return self
 
 

@@ -16,6 +16,7 @@ from bike_pipeline.settings.beam import BeamSettings
 from bike_pipeline.settings.data import DataSettings, GateSettings
 from bike_pipeline.settings.evaluation import EvaluationSettings, ModelCardSettings
 from bike_pipeline.settings.exporting import ExportingSettings
+from bike_pipeline.settings.gateway import GatewaySettings
 from bike_pipeline.settings.kubeflow import KubeflowSettings
 from bike_pipeline.settings.metadata import MetadataSettings
 from bike_pipeline.settings.monitoring import MonitoringSettings
@@ -115,6 +116,7 @@ class Settings(Section):
     edge: EdgeSettings
     serving: ServingSettings
     rollout: RolloutSettings = RolloutSettings()
+    gateway: GatewaySettings = GatewaySettings()
     signing: SigningSettings
     monitoring: MonitoringSettings = MonitoringSettings()
     retraining: RetrainingSettings = RetrainingSettings()
@@ -179,6 +181,11 @@ class Settings(Section):
     def api_key_file(self) -> Path:
         """Hashes of the API keys that the embedded server lets in."""
         return self._place(self.serving.security.authentication.api_key_file, "keys", "api-keys.json")
+
+    @property
+    def gateway_log_file(self) -> Path:
+        """The gateway's access log."""
+        return self._place(self.gateway.access_log, "logs", "gateway.jsonl")
 
     @property
     def monitoring_path(self) -> Path:

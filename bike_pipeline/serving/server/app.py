@@ -117,8 +117,9 @@ class Server:
         """Listen, and serve what is there; a `ServerError` says that a port is taken."""
         server, model, place = self._server, self._settings.serving.model_name, Path(self._settings.serving_path)
         chosen = (server.version_policy, server.latest_versions, server.specific_versions, server.labels)
+        config = ModelConfig(model, place, *chosen, only_label=server.label)
         try:
-            await self.versions.configure([ModelConfig(model, place, *chosen)])
+            await self.versions.configure([config])
         except StatusError as error:
             # A broken version is no reason to stop: it is told by the status, and the next one may serve.
             _log.error("%s", error.message)
@@ -158,6 +159,8 @@ class Server:
     async def _start_grpc(self) -> None:
         await self._set_health(False)
         address = address_of(self._server.host, self._server.grpc_port)
+        if self._server.socket_folder:
+            address = f"unix:{self._socket('grpc')}"
         try:
             if self._grpc_credentials:
                 self.grpc_port = self._grpc.add_secure_port(address, self._grpc_credentials)
@@ -170,13 +173,20 @@ class Server:
     async def _start_rest(self) -> None:
         host, port = self._server.host, self._server.rest_port
         await self._runner.setup()
-        self._site = web.TCPSite(self._runner, host, port, ssl_context=self._ssl_context)
+        if self._server.socket_folder:
+            self._site: web.BaseSite = web.UnixSite(self._runner, self._socket("rest"))
+        else:
+            self._site = web.TCPSite(self._runner, host, port, ssl_context=self._ssl_context)
         try:
             await self._site.start()
         except OSError as error:
-            address = address_of(host, port)
+            address = self._server.socket_folder or address_of(host, port)
             raise _cannot_listen(address, "serving.server.rest_port", error.errno) from None
-        self.rest_port = self._runner.addresses[0][1]
+        if not self._server.socket_folder:
+            self.rest_port = self._runner.addresses[0][1]
+
+    def _socket(self, api: str) -> str:
+        return str(Path(self._server.socket_folder).expanduser().absolute() / f"{api}.sock")
 
     async def _set_health(self, serving: bool) -> None:
         state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING

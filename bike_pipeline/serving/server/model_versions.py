@@ -35,6 +35,7 @@ class ModelConfig:
         latest: how many of the newest, with the policy `latest`.
         specific: which ones, with the policy `specific`.
         labels: versions by label.
+        only_label: with the policy `promoted`, the one label whose version is served; empty for every label.
     """
 
     name: str
@@ -43,20 +44,23 @@ class ModelConfig:
     latest: int = 1
     specific: Sequence[int] = ()
     labels: Mapping[str, int] = field(default_factory=dict)
+    only_label: str = ""
 
     def resolved(self) -> ModelConfig:
         """Return what this means now; reads the deployment's state if the policy is `promoted`.
 
-        Nothing serves then but what has a label, and a request that names no version gets the one that is `stable`.
+        Nothing serves then but what has a label, and a request that names no version gets the one that is `stable`, or
+        that has the only label.
         """
         if self.policy != "promoted":
             return self
         registry = ModelRegistry(self.base_path)
         found = registry.deployment()
         if found is None:
-            promoted = registry.serving()
+            promoted = registry.serving() if self.only_label in ("", STABLE) else None
             return replace(self, policy="specific", specific=() if promoted is None else (promoted,))
-        return replace(self, policy="specific", specific=tuple(found.labels.values()), labels=dict(found.labels))
+        labels = {label: number for label, number in found.labels.items() if self.only_label in ("", label)}
+        return replace(self, policy="specific", specific=tuple(labels.values()), labels=labels)
 
     def wanted(self, present: Mapping[int, Path]) -> dict[int, Path]:
         """Return the versions that are meant to be served, of those that are there."""
@@ -269,7 +273,7 @@ class ModelVersions:
             _log.warning("%s: what serves goes on serving: %s", model.config.name, error)
             return
         present = await loop.run_in_executor(self._resources.loading, version_folders, config.base_path)
-        model.preferred = config.labels.get(STABLE) if model.config.policy == "promoted" else None
+        model.preferred = config.labels.get(config.only_label or STABLE) if model.config.policy == "promoted" else None
         model.absent = config.absent(present)
         await model.reconcile(config.wanted(present))
         if model.config.policy == "promoted":

@@ -1,0 +1,171 @@
+"""Envoy's configuration: one listener for both protocols, a cluster a track and protocol, the access log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from bike_pipeline.rollout.gateway.routes import METADATA, NAME
+
+if TYPE_CHECKING:
+    from bike_pipeline.settings import Settings
+
+_API = "type.googleapis.com/envoy."
+DATASET = "bike_pipeline.gateway"
+_REST_PORT, _GRPC_PORT = 8501, 8500
+# More than the servers answer at once; the rest waits in their queues or is refused there, not here.
+_AT_ONCE = 10_000
+
+
+class Upstream(NamedTuple):
+    """A model server as Envoy reaches it: `HOST:PORT` of each API, or the path of a Unix socket."""
+
+    rest: str
+    grpc: str
+
+    @staticmethod
+    def of(address: str) -> Upstream:
+        """Return the server of an address `HOST` or `HOST:REST_PORT:GRPC_PORT`."""
+        host, _, ports = address.partition(":")
+        rest, _, grpc = ports.partition(":")
+        return Upstream(f"{host}:{rest or _REST_PORT}", f"{host}:{grpc or _GRPC_PORT}")
+
+    @staticmethod
+    def below(folder: Path) -> Upstream:
+        """Return the embedded server whose Unix sockets are in a folder."""
+        return Upstream(f"{folder}/rest.sock", f"{folder}/grpc.sock")
+
+
+def bootstrap(
+    settings: Settings,
+    upstreams: Mapping[str, Upstream],
+    *,
+    routes: Mapping[str, Any] | Path,
+    admin: str = "",
+    access_log: str = "/dev/stdout",
+) -> dict[str, Any]:
+    """Return what Envoy is started with.
+
+    Args:
+        settings: the sections `gateway` and `serving`.
+        upstreams: the servers by label; a label without requests may have a server that is not there.
+        routes: the routes, or the file that has them, which Envoy reads again when another is renamed into its place.
+        admin: the Unix socket of Envoy's own interface; empty for none.
+        access_log: the file of the access log.
+    """
+    found: dict[str, Any] = {
+        "node": {"id": NAME, "cluster": NAME},
+        # Of a regular expression, whose search takes linear time whatever its size: a model's name may be long.
+        "layered_runtime": {"layers": [{"name": "own", "static_layer": {"re2.max_program_size.error_level": 5000}}]},
+        "static_resources": {
+            "listeners": [_listener(settings, routes, access_log)],
+            "clusters": [
+                _cluster(label, api, address)
+                for label, upstream in upstreams.items()
+                for api, address in upstream._asdict().items()
+            ],
+        },
+    }
+    if admin:
+        found["admin"] = {"address": {"pipe": {"path": admin, "mode": 0o600}}}
+    return found
+
+
+def _listener(settings: Settings, routes: Mapping[str, Any] | Path, access_log: str) -> dict[str, Any]:
+    gateway = settings.gateway
+    manager: dict[str, Any] = {
+        "@type": f"{_API}extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": NAME,
+        "codec_type": "AUTO",
+        # A client's own name of a request counts, in the log of each server that gets it and in the answer.
+        "preserve_external_request_id": True,
+        "always_set_request_id_in_response": True,
+        "access_log": [_access_log(access_log)],
+        "http_filters": [_filter("router", {})],
+    }
+    if isinstance(routes, Path):
+        # A renamed file is seen in the folder, not in the file.
+        source = {"path": str(routes), "watched_directory": {"path": str(routes.parent)}}
+        config = {"path_config_source": source, "resource_api_version": "V3"}
+        manager["rds"] = {"route_config_name": NAME, "config_source": config}
+    else:
+        manager["route_config"] = {key: value for key, value in routes.items() if key != "@type"}
+    chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+    return {"name": NAME, "address": _address(f"{gateway.host}:{gateway.port}"), "filter_chains": [chain]}
+
+
+def _filter(name: str, config: dict[str, Any]) -> dict[str, Any]:
+    kind = "".join(word.capitalize() for word in name.split("_"))
+    typed = {"@type": f"{_API}extensions.filters.http.{name}.v3.{kind}", **config}
+    return {"name": f"envoy.filters.http.{name}", "typed_config": typed}
+
+
+def _access_log(path: str) -> dict[str, Any]:
+    """Return the log: a line a request in the words of the Elastic Common Schema, ours below `bike`.
+
+    No header but the request's id, no body, no address of a client.
+    """
+    line = {
+        "@timestamp": "%START_TIME(%Y-%m-%dT%H:%M:%S.%6fZ)%",
+        "ecs": {"version": "8.11.0"},
+        "event": {
+            "dataset": DATASET,
+            "kind": "event",
+            "duration": "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:ns)%",
+        },
+        "http": {
+            "request": {"id": "%REQ(X-REQUEST-ID)%", "method": "%REQ(:METHOD)%", "bytes": "%BYTES_RECEIVED%"},
+            "response": {"status_code": "%RESPONSE_CODE%", "bytes": "%BYTES_SENT%"},
+        },
+        "url": {"path": "%PATH(NQ)%"},
+        "network": {"protocol": "%PROTOCOL%"},
+        "service": {"name": "bike-pipeline-gateway"},
+        "bike": {
+            "track": f"%METADATA(CLUSTER:{METADATA}:track)%",
+            "revision": f"%METADATA(ROUTE:{METADATA}:revision)%",
+            "grpc_status": "%GRPC_STATUS(SNAKE_STRING)%",
+            "upstream_duration": "%COMMON_DURATION(US_TX_BEG:US_RX_END:ns)%",
+            "reason": "%RESPONSE_CODE_DETAILS%",
+        },
+    }
+    kind = f"{_API}extensions.access_loggers.file.v3.FileAccessLog"
+    form = {"json_format": line, "omit_empty_values": True}
+    return {"name": "envoy.access_loggers.file", "typed_config": {"@type": kind, "path": path, "log_format": form}}
+
+
+def _cluster(label: str, api: str, address: str) -> dict[str, Any]:
+    name, protocol = f"{label}-{api}", "http2_protocol_options" if api == "grpc" else "http_protocol_options"
+    thresholds = {"max_connections": _AT_ONCE, "max_pending_requests": _AT_ONCE, "max_requests": _AT_ONCE}
+    return {
+        "name": name,
+        "type": "STATIC" if address.startswith("/") else "STRICT_DNS",
+        "connect_timeout": "2s",
+        "metadata": {"filter_metadata": {METADATA: {"track": label}}},
+        "circuit_breakers": {"thresholds": [thresholds]},
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": f"{_API}extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {protocol: {}},
+                # Shorter than the server's own, which would end a connection while a request is on its way.
+                "common_http_protocol_options": {"idle_timeout": "30s"},
+            }
+        },
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(address)}}]}],
+        },
+    }
+
+
+def _address(text: str) -> dict[str, Any]:
+    """Return an address as Envoy has it: a Unix socket's path, or `HOST:PORT`."""
+    if text.startswith("/"):
+        return {"pipe": {"path": text}}
+    host, _, port = text.rpartition(":")
+    return {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}}
+
+
+def named(settings: Settings) -> dict[str, Upstream]:
+    """Return the servers that the settings name, by label."""
+    return {label: Upstream.of(address) for label, address in settings.gateway.servers.items()}

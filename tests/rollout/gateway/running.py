@@ -1,0 +1,90 @@
+"""Starts `bike-pipeline gateway` as a process of its own, with what it routes to."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bike_pipeline.model_registry import ModelRegistry
+from tests.serving.running import MODEL
+
+
+@dataclass(frozen=True)
+class RunningGateway:
+    """A gateway that routes.
+
+    Attributes:
+        address: host:port of both protocols.
+        access_log: file of its access log.
+        process: the process.
+        errors: what it said of itself.
+    """
+
+    address: str
+    access_log: Path
+    process: subprocess.Popen[str]
+    errors: Path
+
+    @property
+    def url(self) -> str:
+        """Address of the model, over REST."""
+        return f"http://{self.address}/v1/models/{MODEL}"
+
+    def lines(self) -> list[dict]:
+        """Return the lines of the access log so far."""
+        text = self.access_log.read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return the environment of the processes."""
+    return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "GRPC_VERBOSITY": "ERROR", **more}
+
+
+@contextmanager
+def running_gateway(base: Path, workspace: Path, *assignments: str, options: tuple[str, ...] = ()) -> Iterator:
+    """Route to what is promoted in `base`; leave nothing running."""
+    command = [sys.executable, "-m", "bike_pipeline.cli", "gateway", "--json", "--port", "0", *options]
+    fast = ("gateway.poll_seconds=0.05", "serving.server.poll_seconds=0.05")
+    for assignment in (f"workspace={workspace}", f"serving.base_path={base}", *fast, *assignments):
+        command += ["--set", assignment]
+    workspace.mkdir(parents=True, exist_ok=True)
+    errors = workspace / "gateway.stderr"
+    with errors.open("wb") as stream:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stream, text=True, env=environment())
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        if not line:
+            raise AssertionError(f"the gateway did not start: {errors.read_text()}")
+        told = json.loads(line)
+        yield RunningGateway(told["address"], Path(told["access_log"]), process, errors)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(timeout=90)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        process.stdout.close()
+
+
+def promoted(base: Path, version: int) -> ModelRegistry:
+    """Promote a pushed version, and return the registry."""
+    registry = ModelRegistry(base / MODEL)
+    registry.set_validated(version, passed=True, reason="a test")
+    registry.promote(version, reason="a test")
+    return registry
+
+
+def shared(registry: ModelRegistry, version: int, label: str, share: float) -> None:
+    """Give a pushed version a label and a share of the requests."""
+    registry.set_validated(version, passed=True, reason="a test")
+    registry.shift(version, label, share, "a test")
