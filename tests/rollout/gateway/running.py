@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,12 +26,19 @@ class RunningGateway:
         access_log: file of its access log.
         process: the process.
         errors: what it said of itself.
+        folder: where its sockets are.
     """
 
     address: str
     access_log: Path
     process: subprocess.Popen[str]
     errors: Path
+    folder: Path
+
+    @property
+    def admin(self) -> Path:
+        """The socket of Envoy's own interface."""
+        return next(self.folder.glob("*/admin.sock"))
 
     @property
     def url(self) -> str:
@@ -56,15 +65,19 @@ def running_gateway(base: Path, workspace: Path, *assignments: str, options: tup
         command += ["--set", assignment]
     workspace.mkdir(parents=True, exist_ok=True)
     errors = workspace / "gateway.stderr"
+    # pytest's own folders are too long for sockets.
+    folder = tempfile.mkdtemp(prefix="bike-")
     with errors.open("wb") as stream:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stream, text=True, env=environment())
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=stream, text=True, env=environment(TMPDIR=folder)
+        )
     assert process.stdout is not None
     try:
         line = process.stdout.readline()
         if not line:
             raise AssertionError(f"the gateway did not start: {errors.read_text()}")
         told = json.loads(line)
-        yield RunningGateway(told["address"], Path(told["access_log"]), process, errors)
+        yield RunningGateway(told["address"], Path(told["access_log"]), process, errors, Path(folder))
     finally:
         if process.poll() is None:
             process.terminate()
@@ -74,6 +87,9 @@ def running_gateway(base: Path, workspace: Path, *assignments: str, options: tup
                 process.kill()
                 process.wait()
         process.stdout.close()
+        left = list(Path(folder).iterdir())
+        shutil.rmtree(folder)
+    assert left == []
 
 
 def promoted(base: Path, version: int) -> ModelRegistry:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
 import urllib.request
 from collections import Counter
@@ -12,8 +13,9 @@ import grpc
 import pytest
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
+from bike_pipeline.rollout.gateway import envoy
 from tests.rollout.gateway.running import promoted, running_gateway, shared
-from tests.serving.running import MODEL, push, row
+from tests.serving.running import MODEL, push, row, running_server
 from tests.serving.server.asking import answer_of, asked, request_of, wait_until
 
 ASKED = {"instances": [row(8, 0.5)]}
@@ -176,3 +178,25 @@ def test_a_hundred_changes_of_the_share_lose_no_request(tracks):
     assert {answer for _, answer in answers} == {58.0, 116.0}
     assert min(answers.values()) > 0
     assert len(answers) == 4
+
+
+def test_servers_that_run_elsewhere_are_asked_and_a_sigterm_answers_what_is_under_way(simple_models, tmp_path):
+    push(tmp_path / "models", simple_models[1], 1)
+    with running_server(tmp_path / "models", tmp_path / "server") as server:
+        address = f"{server.rest}:{server.grpc.rpartition(':')[2]}"
+        options = ("--servers", f"stable={address}")
+        with running_gateway(tmp_path / "nothing", tmp_path / "workspace", options=options) as gateway:
+            assert by_rest(gateway) == 58.0
+            with grpc.insecure_channel(gateway.address) as channel:
+                stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+                assert answer_of(stub.Predict(request_of(row(8, 0.5)), timeout=60)) == [58.0]
+                large = request_of(*[row(8, 0.5)] * 20_000)
+                pending = [stub.Predict.future(large, timeout=60) for _ in range(4)]
+                statistic = "/stats?filter=^http.gateway.downstream_rq_active$"
+                wait_until(lambda: b": 0" not in envoy.asked(statistic, gateway.admin))
+                gateway.process.terminate()
+                assert [len(answer_of(one.result())) for one in pending] == [20_000] * 4
+            assert gateway.process.wait(60) == 0
+            host, _, port = gateway.address.partition(":")
+            with socket.socket() as asking:
+                assert asking.connect_ex((host, int(port))) != 0
