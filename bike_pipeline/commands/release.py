@@ -65,7 +65,7 @@ def rollback_command(settings: Settings, to: int | None, label: str, reason: str
 @command()
 @json_option
 def history_command(settings: Settings, as_json: bool) -> None:
-    """List what was validated, promoted and rolled back: when, by whom, from which version to which, and why."""
+    """List what was validated, promoted, shifted and taken back: when, by whom, from and to which version, and why."""
     from bike_pipeline.use_cases.serving import history
 
     answer(history(settings), _view, as_json)
@@ -77,8 +77,17 @@ def _view(changes: list[Change]) -> Parts:
     rows = []
     for change in changes:
         versions = ("-" if v is None else v for v in (change.from_version, change.to_version))
-        when = change.at[:19].replace("T", " ")
+        when, share = change.at[:19].replace("T", " "), "-" if change.share is None else f"{change.share:g} %"
         rows.append(
-            (change.revision, when, change.who, change.action, change.label or "-", *versions, change.reason or "-")
+            (
+                change.revision,
+                when,
+                change.who,
+                change.action,
+                change.label or "-",
+                *versions,
+                share,
+                change.reason or "-",
+            )
         )
-    return table(("", "when (UTC)", "who", "what", "label", "from", "to", "why"), rows)
+    return table(("", "when (UTC)", "who", "what", "label", "from", "to", "share", "why"), rows)

@@ -14,7 +14,7 @@ from bike_pipeline.lineage.store.entities import PushedModel, RunRecord
 from bike_pipeline.model_registry.deployment import Change
 from bike_pipeline.modeling.feedback import FIRST_DAY, HOURS_A_DAY
 
-EventKind = Literal["trigger", "refusal", "promotion", "rollback", "feedback"]
+EventKind = Literal["trigger", "refusal", "promotion", "rollback", "feedback", "rollout"]
 # Of the drawing, in pixels.
 _WIDTH, _HEIGHT, _MARKS, _AXIS = 960, 220, 28, 20
 # Versions are told apart by so many colours; the next one begins anew.
@@ -101,6 +101,13 @@ def events_of(
             found.append(Event(at, "promotion", f"version {version} serves", change.reason, "history"))
         elif change.action == "rollback":
             title = f"back to version {version} from {change.from_version}"
+            found.append(Event(at, "rollback", title, change.reason, "history"))
+        elif change.action == "shift":
+            what = "are copied to" if change.label == "shadow" else "go to"
+            title = f"{change.share:g} % of the requests {what} version {version}, the {change.label}"
+            found.append(Event(at, "rollout", title, change.reason, "history"))
+        elif change.action == "abort":
+            title = f"version {version} is no longer the {change.label}"
             found.append(Event(at, "rollback", title, change.reason, "history"))
         elif change.action == "refuse":
             found.append(Event(at, "refusal", f"version {version} may not serve", change.reason, "history"))

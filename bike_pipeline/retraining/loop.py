@@ -83,14 +83,14 @@ class Executor(Protocol):
         """
 
     def promote(self, run: Run, version: int) -> str:
-        """Validate a version and let it serve; return why it waits for a person, or "".
+        """Validate a version and let it serve; return why it waits for a person or for its rollout, or "".
 
         Raises:
             ModelError: it does not pass its validation.
         """
 
-    def serves(self, version: int) -> bool:
-        """Return whether a version serves, or served after it was pushed."""
+    def settled(self, version: int) -> tuple[State, str] | None:
+        """Return what became of a version that was not promoted at once, and why; None while it waits."""
 
     def ended(self, run: Run, events: Sequence[RecordedEvent]) -> None:
         """Record a run that has ended where others look, and clear what it needed no longer needs."""
@@ -203,9 +203,9 @@ class Loop:
             if run.state in ENDED:
                 self._close(run)
         for run in unfinished:
-            # What had waited for a person.
-            if run.state is State.JUDGED and self._executor.serves(version := run.facts["pushed_version"]):
-                self._end(run, State.PROMOTED, f"version {version} was promoted by a person")
+            # What had waited for a person, or for the end of its rollout.
+            if run.state is State.JUDGED and (settled := self._executor.settled(run.facts["pushed_version"])):
+                self._end(run, *settled)
         left = next((run for run in unfinished if run.state in OPEN), None)
         run_now = left or self._ledger.claim(fence, self._settings.policy)
         return None if run_now is None else self._finish(run_now)

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bike_pipeline.errors import ServerError
+from bike_pipeline.errors import ModelError, ServerError
 from bike_pipeline.model_registry import ModelRegistry
 from bike_pipeline.model_registry.deployment import PUSHED, REFUSED, REPLACED, ROLLED_BACK, STABLE, Change
 from bike_pipeline.rollout import validation
@@ -27,6 +27,7 @@ from bike_pipeline.rollout.configuration import (
     proto_text,
     write,
 )
+from bike_pipeline.rollout.delivery.position import position_of
 from bike_pipeline.settings.section import Section
 from bike_pipeline.settings.serving import PromotionSettings, ServingClientSettings
 from bike_pipeline.settings.serving_configuration import RequestLoggingSettings
@@ -47,6 +48,8 @@ class RolloutTargets(Section):
         promotion: the targets, and how long they may take.
         request_logging: the request log that models.config asks for.
         client: how servers are reached; its address and protocol do not count.
+        rollout: the label that a run's push gets in place of `stable`; "" for `stable`.
+        percent: its first share of the requests.
     """
 
     model_name: str
@@ -54,6 +57,8 @@ class RolloutTargets(Section):
     promotion: PromotionSettings
     request_logging: RequestLoggingSettings
     client: ServingClientSettings = ServingClientSettings()
+    rollout: str = ""
+    percent: float = 0.0
 
     @staticmethod
     def of(settings: Settings) -> RolloutTargets:
@@ -65,13 +70,16 @@ class RolloutTargets(Section):
             promotion=promotion,
             request_logging=settings.serving.configuration.request_logging,
             client=settings.serving.client,
+            rollout=(kind := settings.rollout.automatic),
+            percent=settings.rollout.first_percent(kind) if kind else 0.0,
         )
 
     def to_json(self) -> str:
         """Return everything as text, for the parameters of a stage."""
         # The rest of the client's settings does not change a promotion, and must not repeat a stage.
         left_out = set(ServingClientSettings.model_fields) - {"tls", "ca_file", "certificate", "key"}
-        return json.dumps(self.model_dump(mode="json", exclude={"client": left_out}), sort_keys=True)
+        unused = {} if self.rollout else {"rollout": True, "percent": True}
+        return json.dumps(self.model_dump(mode="json", exclude={"client": left_out, **unused}), sort_keys=True)
 
 
 def served_versions(base_path: str | Path, keep_loaded: int) -> ServedVersions:
@@ -200,7 +208,8 @@ class _Server:
 def after_push(base_path: str | Path, version: int, targets: RolloutTargets, reason: str = "a run pushed it") -> str:
     """Validate and promote what was pushed, if promotion is automatic; return why it is not promoted, or "".
 
-    A version that somebody rolled back or replaced by hand is not promoted again. `reason` is for the history.
+    Where the targets say so, a rollout is started in its place, and ends that of an older version. What somebody rolled
+    back or replaced by hand is not promoted again. `reason` is for the history.
 
     Raises:
         ServerError: it does not pass, or a target does not take it.
@@ -211,8 +220,16 @@ def after_push(base_path: str | Path, version: int, targets: RolloutTargets, rea
         return "" if serves else "not promoted: `bike-pipeline promote` does that"
     if _was_withdrawn(base_path, version):
         return "not promoted again: somebody went back from it; `bike-pipeline promote` does that"
-    promote(base_path, version, targets, reason=reason)
-    return ""
+    registry = ModelRegistry(base_path)
+    if not targets.rollout or registry.serving() in (None, version):
+        promote(base_path, version, targets, reason=reason)
+        return ""
+    going_on = position_of(registry)
+    if going_on is None or going_on.version != version:
+        if going_on is not None:
+            registry.abort(going_on.label, f"version {version} is newer")
+        start(base_path, version, targets.rollout, targets.percent, targets, reason)
+    return f"not promoted at once: version {version} is being rolled out as {targets.rollout}"
 
 
 def _was_withdrawn(base_path: str | Path, version: int) -> bool:
@@ -239,6 +256,32 @@ def promote(
     """
     validate(base_path, version, targets)
     change = ModelRegistry(base_path).promote(version, label, reason)
+    roll_out(base_path, targets)
+    return change
+
+
+def start(
+    base_path: str | Path, version: int, label: str, percent: float, targets: RolloutTargets, reason: str
+) -> Change:
+    """Validate a version unless that was done, and give it its first share; tell the servers.
+
+    Raises:
+        ModelError: another rollout goes on, nothing is stable, or the version may not serve.
+        ServerError: it does not pass its validation, or a server does not follow.
+    """
+    registry = ModelRegistry(base_path)
+    going_on, fix = position_of(registry), "`bike-pipeline rollout abort` ends it"
+    if going_on is not None:
+        what = f"version {going_on.version} is being rolled out as {going_on.label}"
+        raise ModelError(what, where=str(base_path), fix=fix)
+    registry.begin()
+    if registry.serving() is None:
+        what, fix = "nothing is stable, so nobody would answer the rest", f"`bike-pipeline promote {version}`"
+        raise ModelError(what, where=str(base_path), fix=fix)
+    validate(base_path, version, targets)
+    state = registry.deployment()
+    change = ModelRegistry(base_path, revision=state.revision if state else 0).shift(version, label, percent, reason)
+    assert change is not None
     roll_out(base_path, targets)
     return change
 

@@ -95,11 +95,13 @@ class WebhookSettings(Section):
 
     url: str
     secret_file: Annotated[str, Field(min_length=1)]
-    on: tuple[Literal["validate", "refuse", "promote", "rollback", "run"], ...] = (
+    on: tuple[Literal["validate", "refuse", "promote", "rollback", "shift", "abort", "run"], ...] = (
         "validate",
         "refuse",
         "promote",
         "rollback",
+        "shift",
+        "abort",
         "run",
     )
     attempts: Count = 12

@@ -80,6 +80,10 @@ class RolloutSettings(Section):
     slowest: Annotated[float, Field(ge=1.0)] = 4.0
     evidence: RolloutEvidenceSettings = RolloutEvidenceSettings()
 
+    def first_percent(self, kind: str) -> float:
+        """Return what a rollout of a kind begins with: a shadow may see everything at once, a test keeps its share."""
+        return {"shadow": 100.0, "challenger": self.challenger_percent}.get(kind, self.steps[0].percent)
+
     @model_validator(mode="after")
     def _rising(self) -> Self:
         percents = [step.percent for step in self.steps]

@@ -127,7 +127,8 @@ class _Update:
             version = self._same(about) or self._pushed(model, about)
         record_missing(self._lineage, registry)
         last = label_update.moment(after.labels.hours[-1])
-        targets = promotion.RolloutTargets.of(self._settings)
+        # The model is the one that serves; what its labels correct must not wait for a rollout.
+        targets = promotion.RolloutTargets.of(self._settings).model_copy(update={"rollout": ""})
         not_promoted = promotion.after_push(
             registry.base_path, version, targets, f"labels to {last.replace('T', ' ')} came in"
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bike_pipeline.errors import ModelError, ServerError
 
 if TYPE_CHECKING:
-    from bike_pipeline.retraining.events import RecordedEvent, Run
+    from bike_pipeline.retraining.events import RecordedEvent, Run, State
     from bike_pipeline.retraining.loop import Judged
     from bike_pipeline.retraining.uploads import Uploads
     from bike_pipeline.settings import Settings
@@ -91,13 +91,15 @@ class PipelineExecutor:
     def promote(self, run: Run, version: int) -> str:
         from bike_pipeline.model_registry import ModelRegistry
         from bike_pipeline.model_registry.deployment import REFUSED
+        from bike_pipeline.rollout.delivery.position import position_of
         from bike_pipeline.rollout.promotion import RolloutTargets, after_push
 
         path = self._settings.serving_path
         targets = RolloutTargets.of(self._settings)
         try:
             why_not = after_push(path, version, targets, f"run {run.number}: {run.reason}")
-            if why_not and targets.promotion.automatic:
+            at = position_of(ModelRegistry(path))
+            if why_not and targets.promotion.automatic and not (at and at.version == version):
                 raise ModelError(why_not, where=f"version {version}", fix=f"`bike-pipeline promote {version}`")
             return why_not
         except ServerError as error:
@@ -106,12 +108,18 @@ class PipelineExecutor:
                 raise ModelError(error.what, where=error.where, fix=error.fix) from error
             raise
 
-    def serves(self, version: int) -> bool:
+    def settled(self, version: int) -> tuple[State, str] | None:
         from bike_pipeline.model_registry import ModelRegistry
-        from bike_pipeline.model_registry.deployment import PROMOTED, REPLACED, ROLLED_BACK
+        from bike_pipeline.model_registry.deployment import STABLE
+        from bike_pipeline.retraining.events import State
 
-        deployment = ModelRegistry(self._settings.serving_path).deployment()
-        return deployment is not None and deployment.status(version) in (PROMOTED, REPLACED, ROLLED_BACK)
+        changes = [c for c in ModelRegistry(self._settings.serving_path).history() if c.to_version == version]
+        if promoted := [c for c in changes if (c.action, c.label) == ("promote", STABLE)]:
+            return State.PROMOTED, f"version {version} was promoted by {promoted[0].who}: {promoted[0].reason}"
+        aborted = [c for c in changes if c.action in ("shift", "abort")]
+        if aborted and aborted[-1].action == "abort":
+            return State.REFUSED, f"the rollout of version {version} was ended: {aborted[-1].reason}"
+        return None
 
     def ended(self, run: Run, events: Sequence[RecordedEvent]) -> None:
         from bike_pipeline.retraining.events import State

@@ -16,9 +16,10 @@ from bike_pipeline.errors import BikePipelineError, BusyError, ModelError, Serve
 if TYPE_CHECKING:
     from bike_pipeline.model_registry.deployment import Change
     from bike_pipeline.monitoring.observations import Columns
-    from bike_pipeline.rollout.delivery.controller import Delivery, Look, Position
+    from bike_pipeline.rollout.delivery.controller import Delivery, Look
     from bike_pipeline.rollout.delivery.evidence import EvidenceReader, Share, Tracked
     from bike_pipeline.rollout.delivery.log_evidence import Labelled
+    from bike_pipeline.rollout.delivery.position import Position
     from bike_pipeline.rollout.delivery.safety import Safety
     from bike_pipeline.settings import Settings
 
@@ -43,14 +44,15 @@ def start(settings: Settings, version: int, kind: Kind = "canary", reason: str =
         ServerError: it does not pass its validation, or a server does not follow.
     """
     from bike_pipeline.model_registry import signing
-    from bike_pipeline.rollout.delivery import controller
-    from bike_pipeline.rollout.promotion import RolloutTargets
+    from bike_pipeline.rollout import promotion
+    from bike_pipeline.rollout.delivery.controller import plan_of
 
     signing.use(settings)
     score = _safety(settings, reader_of(settings), version).score
-    percent = controller.plan_of(kind, settings.rollout, score)[0].percent
+    percent = plan_of(kind, settings.rollout, score)[0].percent
+    targets = promotion.RolloutTargets.of(settings)
     why = f"{reason or 'a person started it'}; safety {score:.2f}"
-    return controller.start(settings.serving_path, version, kind, percent, RolloutTargets.of(settings), why)
+    return promotion.start(settings.serving_path, version, kind, percent, targets, why)
 
 
 def status(settings: Settings) -> RolloutStatus:
@@ -83,7 +85,7 @@ def abort(settings: Settings, reason: str) -> Change:
         ModelError: no version is being rolled out.
     """
     from bike_pipeline.model_registry import ModelRegistry
-    from bike_pipeline.rollout.delivery.controller import position_of
+    from bike_pipeline.rollout.delivery.position import position_of
     from bike_pipeline.rollout.promotion import RolloutTargets, roll_out
 
     registry = ModelRegistry(settings.serving_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -96,3 +97,9 @@ def test_every_change_of_the_verdict_is_a_line_of_json(place):
     place.call("start", "2", "--kind", "shadow")
     (line,) = place.call("watch", "--once", "--json").splitlines()
     assert json.loads(line)["verdict"] == "no traffic"
+
+
+def test_the_history_shows_the_shares(place):
+    place.call("start", "2", "--reason", "newer rows")
+    done = CliRunner().invoke(cli.command, ["history", f"--set=workspace={place.folder}"], standalone_mode=False)
+    assert re.search(r"shift +canary +- +2 +1 % +newer rows", done.output), done.output

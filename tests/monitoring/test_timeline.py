@@ -80,3 +80,17 @@ def test_every_day_and_event_is_drawn_inside_the_picture():
     assert max(places) < drawn["width"]
     assert float(drawn["bars"][0]["y"]) == pytest.approx(drawn["top"])
     assert [tick["words"] for tick in drawn["ticks"]] == ["Jan 2012", "Feb"]
+
+
+def test_a_rollout_is_told_with_its_shares():
+    shifts = [
+        Change(1, "2012-01-02T08:00:00+00:00", "somebody", "shift", "canary", None, 2, "newer rows", 1.0),
+        Change(2, "2012-01-02T09:00:00+00:00", "somebody", "shift", "shadow", None, 3, "unheard", 100.0),
+        Change(3, "2012-01-03T08:00:00+00:00", "somebody", "abort", "canary", 2, 2, "rollback: 9 of 30"),
+    ]
+    found = events_of(shifts, (), ())
+    assert [(event.kind, event.title, event.detail) for event in found] == [
+        ("rollout", "1 % of the requests go to version 2, the canary", "newer rows"),
+        ("rollout", "100 % of the requests are copied to version 3, the shadow", "unheard"),
+        ("rollback", "version 2 is no longer the canary", "rollback: 9 of 30"),
+    ]

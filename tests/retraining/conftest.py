@@ -47,6 +47,7 @@ class Executor:
     error: Exception | None = None
     blessed: bool = True
     waits: str = ""
+    aborted: dict[int, str] = field(default_factory=dict)
 
     def live(self) -> list[Version]:
         return [one for one in self.versions if not one.withdrawn]
@@ -99,8 +100,10 @@ class Executor:
             self.promoted.append(version)
         return self.waits
 
-    def serves(self, version) -> bool:
-        return version in self.promoted
+    def settled(self, version):
+        if version in self.promoted:
+            return State.PROMOTED, f"version {version} serves"
+        return (State.REFUSED, self.aborted[version]) if version in self.aborted else None
 
     def ended(self, run, events) -> None:
         assert run.ended_at is not None

@@ -129,6 +129,16 @@ def test_a_promotion_that_waits_for_a_person_stops_no_other_run(ledger, make_loo
     assert ledger.runs()[0].why == "superseded by run 2"
 
 
+def test_a_rollout_that_was_ended_refuses_its_run(ledger, make_loop, executor):
+    executor.waits = "not promoted at once: version 100 is being rolled out as canary"
+    ledger.see(event("a"))
+    loop = make_loop()
+    assert loop.work().why == executor.waits
+    executor.aborted[100] = "the rollout of version 100 was ended: error share"
+    assert loop.work() is None
+    assert [(run.state, run.why) for run in ledger.runs()] == [(State.REFUSED, executor.aborted[100])]
+
+
 def test_of_two_processes_one_works_and_the_other_takes_over_where_it_dies(ledger, make_loop, executor, clock):
     ledger.see(event("a"))
     one, two = make_loop("one"), make_loop("two")

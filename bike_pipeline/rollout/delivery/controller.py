@@ -15,31 +15,13 @@ from bike_pipeline.model_registry import ModelRegistry
 from bike_pipeline.model_registry.deployment import STABLE, Change
 from bike_pipeline.rollout.delivery.evidence import EvidenceReader, Tracked
 from bike_pipeline.rollout.delivery.judging import Check, Status, Verdict, bad_among, checks_of
-from bike_pipeline.rollout.promotion import RolloutTargets, roll_out, validate
-from bike_pipeline.rollout.tracks import CANARY, CHALLENGER, SHADOW
+from bike_pipeline.rollout.delivery.position import Position, position_of
+from bike_pipeline.rollout.promotion import RolloutTargets, roll_out
+from bike_pipeline.rollout.tracks import CANARY
 from bike_pipeline.settings.rollout import RolloutSettings, RolloutStepSettings
 
-KINDS = (CANARY, SHADOW, CHALLENGER)
 # From this safety on, the first step is left out.
 _SAFE = 0.8
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where a rollout stands, by the promotion log.
-
-    Attributes:
-        share: percent of the requests that its version gets.
-        since: when it came to get it, UTC.
-        revision: of the promotion log; another one means that somebody changed something since.
-    """
-
-    label: str
-    version: int
-    stable: int
-    share: float
-    since: datetime
-    revision: int
 
 
 @dataclass(frozen=True)
@@ -63,24 +45,11 @@ class Look:
     change: Change | None = None
 
 
-def position_of(registry: ModelRegistry) -> Position | None:
-    """Return where the rollout of a registry stands; None without one."""
-    state = registry.deployment()
-    label = next((kind for kind in KINDS if state and kind in state.shares), None)
-    if state is None or label is None or STABLE not in state.labels:
-        return None
-    version, share = state.labels[label], state.shares[label]
-    shifts = [c for c in registry.history() if (c.action, c.label, c.to_version) == ("shift", label, version)]
-    since = datetime.fromisoformat(shifts[-1].at) if shifts else datetime.now(UTC)
-    return Position(label, version, state.labels[STABLE], share, since, state.revision)
-
-
 def plan_of(label: str, settings: RolloutSettings, safety: float) -> list[RolloutStepSettings]:
     """Return the steps before a promotion: of a safe candidate fewer, and of an unsafe one slower."""
     steps, last = list(settings.steps), settings.steps[-1]
     if label != CANARY:
-        # A shadow answers nobody, so it may see everything at once; a test needs its share to its end.
-        percent = settings.challenger_percent if label == CHALLENGER else 100.0
+        percent = settings.first_percent(label)
         steps = [RolloutStepSettings.model_construct(percent=percent, requests=last.requests, minutes=last.minutes)]
     elif safety >= _SAFE and len(steps) > 1:
         del steps[0]
@@ -89,30 +58,6 @@ def plan_of(label: str, settings: RolloutSettings, safety: float) -> list[Rollou
         step.model_copy(update={"requests": round(step.requests * pace), "minutes": step.minutes * pace})
         for step in steps
     ]
-
-
-def start(base_path: str, version: int, label: str, percent: float, targets: RolloutTargets, reason: str) -> Change:
-    """Validate a version unless that was done, and give it its first share; tell the servers.
-
-    Raises:
-        ModelError: another rollout goes on, nothing is stable, or the version may not serve.
-        ServerError: it does not pass its validation, or a server does not follow.
-    """
-    registry = ModelRegistry(base_path)
-    going_on, fix = position_of(registry), "`bike-pipeline rollout abort` ends it"
-    if going_on is not None:
-        what = f"version {going_on.version} is being rolled out as {going_on.label}"
-        raise ModelError(what, where=base_path, fix=fix)
-    registry.begin()
-    if registry.serving() is None:
-        what, fix = "nothing is stable, so nobody would answer the rest", f"`bike-pipeline promote {version}`"
-        raise ModelError(what, where=base_path, fix=fix)
-    validate(base_path, version, targets)
-    state = registry.deployment()
-    change = ModelRegistry(base_path, revision=state.revision if state else 0).shift(version, label, percent, reason)
-    assert change is not None
-    roll_out(base_path, targets)
-    return change
 
 
 class Delivery:

@@ -39,9 +39,9 @@ def log_evidence_of_mean(differences: Sequence[float]) -> float:
     count = len(differences)
     if count < 2:
         return 0.0
-    mean = math.fsum(differences) / count
-    squares = math.fsum((value - mean) ** 2 for value in differences)
+    mean = sum(differences) / count
+    squares = sum((value - mean) * (value - mean) for value in differences)
     if not squares or not math.isfinite(squares):
         return 0.0
-    ratio, growth = count * mean**2 / squares, 1 + count * _EFFECT_VARIANCE
+    ratio, growth = count * mean * mean / squares, 1 + count * _EFFECT_VARIANCE
     return count / 2 * (math.log1p(ratio) - math.log1p(ratio / growth)) - math.log(growth) / 2

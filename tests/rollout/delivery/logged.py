@@ -29,11 +29,11 @@ QUICK = RolloutSettings(
 def base_path(folder: Path) -> str:
     """Return a base path where version 1 is stable and version 2 is validated."""
     base = folder / "serving" / MODEL
-    push(base, STABLE, CANDIDATE)
+    push(base, STABLE)
     registry = ModelRegistry(base)
-    for version in (STABLE, CANDIDATE):
-        registry.set_validated(version, passed=True, reason="it passed")
-    registry.promote(STABLE)
+    registry.begin()
+    push(base, CANDIDATE)
+    registry.set_validated(CANDIDATE, passed=True, reason="it passed")
     return str(base)
 
 

@@ -10,10 +10,11 @@ import pytest
 
 from bike_pipeline.errors import BusyError, ModelError
 from bike_pipeline.model_registry import ModelRegistry
-from bike_pipeline.rollout.delivery import controller
-from bike_pipeline.rollout.delivery.controller import Delivery, position_of
+from bike_pipeline.rollout import promotion
+from bike_pipeline.rollout.delivery.controller import Delivery
 from bike_pipeline.rollout.delivery.judging import Verdict
 from bike_pipeline.rollout.delivery.log_evidence import LogEvidence
+from bike_pipeline.rollout.delivery.position import position_of
 from bike_pipeline.rollout.promotion import RolloutTargets
 from bike_pipeline.settings import load_settings
 from tests.rollout.delivery.logged import CANDIDATE, MODEL, QUICK, STABLE, Logs, base_path
@@ -40,7 +41,7 @@ class Rolling:
         return position_of(self.registry).since + self.later
 
     def start(self, label="canary", percent=1):
-        return controller.start(self.base, CANDIDATE, label, percent, self.targets, "tried")
+        return promotion.start(self.base, CANDIDATE, label, percent, self.targets, "tried")
 
     def delivery(self, settings=QUICK, now=None):
         reader = LogEvidence(self.logs.gateway, [self.logs.requests], MODEL, settings.prediction_tolerance)
@@ -225,4 +226,4 @@ def test_nothing_is_started_where_nothing_is_stable(tmp_path):
     ModelRegistry(base).begin()
     push(base, CANDIDATE)
     with pytest.raises(ModelError, match="nothing is stable"):
-        controller.start(str(base), CANDIDATE, "canary", 1, RolloutTargets.of(load_settings()), "")
+        promotion.start(str(base), CANDIDATE, "canary", 1, RolloutTargets.of(load_settings()), "")
