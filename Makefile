@@ -159,6 +159,14 @@ test-workflows: setup ## Judge the workflows by actionlint and execute each by a
 	fi
 	WORKFLOWS=.workflows $(BIN)/python -m pytest --numprocesses $(WORKERS) tests/workflows $(ARGS)
 
+.PHONY: cluster-tools
+cluster-tools: setup ## Build Kubernetes' servers, kwok, kustomize, Flagger and Kyverno, once (needs Go 1.26; half an hour).
+	PYTHONPATH=. $(BIN)/python tools/cluster_tools.py $(ARGS)
+
+.PHONY: test-cluster
+test-cluster: setup ## Apply the manifests to a real API server with real controllers (what `make cluster-tools` built).
+	CLUSTER_TOOLS=.cluster-tools $(BIN)/python -m pytest --numprocesses 0 tests/cluster $(ARGS)
+
 .PHONY: test-torch
 test-torch: setup ## Export to PyTorch and check what was saved, with its CPU build in an environment of its own.
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .torch
@@ -356,4 +364,4 @@ clean: ## Remove what runs wrote (workspace/: spans, models, lineage) and the ca
 
 .PHONY: clean-env
 clean-env: ## Remove the environments; the next target makes them again.
-	rm -rf .venv .venv.lock .lit .rai .tracking-servers .workflows .airflow .model-signing .federated .feast .opensearch .torch .quality-peers .automl-peers .monitoring-peers
+	rm -rf .venv .venv.lock .lit .rai .tracking-servers .workflows .airflow .model-signing .federated .feast .opensearch .torch .cluster-tools .quality-peers .automl-peers .monitoring-peers

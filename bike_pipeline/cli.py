@@ -77,6 +77,7 @@ GROUPS = {
         "submit": "Upload the pipeline to Kubeflow Pipelines and run it there.",
         "schedule": "Make, list, switch and delete recurring runs on Kubeflow Pipelines.",
         "trainjob": "Write the manifest of a training by several pods (Kubeflow Trainer).",
+        "manifests": "Write what serves the model on Kubernetes, for kustomize, from the settings.",
     },
     "Set-up": {
         "config": "Show the settings, or their schema.",

@@ -140,6 +140,7 @@ class Workspace:
     pause_retraining = _method(retraining.pause)
     push_edge = _method(serving.push_edge)
     serving_configuration = _method(serving.serving_configuration)
+    kubernetes_manifests = _method(cluster.kubernetes_manifests)
     spans = _method(data.versions)
     withdraw_span = _method(data.withdraw)
     restore_span = _method(data.restore)

@@ -1,4 +1,4 @@
-"""Commands for a cluster: `compile`, `submit`, `schedule`, `trainjob`."""
+"""Commands for a cluster: `compile`, `submit`, `schedule`, `trainjob`, `manifests`."""
 
 from __future__ import annotations
 
@@ -201,3 +201,24 @@ def trainjob_command(settings: Settings, name: str, output: Path | None, **place
             f"cannot write the manifest ({error.strerror or error})", where=str(output), fix="name another file"
         ) from None
     click.echo(output)
+
+
+@shared.command()
+@click.option(
+    "--output",
+    type=shared.FOLDER,
+    default=Path("configs/kubernetes/settings"),
+    show_default=True,
+    help="Folder to write to.",
+)
+@click.option("--check", is_flag=True, help="Write nothing; fail where a file is not what would be written.")
+def manifests_command(settings: Settings, output: Path, check: bool) -> None:
+    """Write the folder for kustomize that serves the model on Kubernetes: a Deployment for each label with a share.
+
+    It follows from the settings (images, serving.configuration) and from what is promoted; overlays in
+    configs/kubernetes/overlays build on it. See docs/kubernetes.md.
+    """
+    from bike_pipeline.use_cases.cluster import kubernetes_manifests
+
+    files = kubernetes_manifests(settings, output, check=check)
+    click.echo(f"{output}: {len(files)} files as the settings give them" if check else "\n".join(map(str, files)))

@@ -236,3 +236,21 @@ def write(content: Mapping[str, str], folder: Path) -> list[Path]:
     for name, text in content.items():
         replace_file(folder / name, text.encode())
     return [folder / name for name in content]
+
+
+def write_or_check(content: Mapping[str, str], folder: Path, command: str, *, check: bool) -> list[Path]:
+    """Write the files, or with `check` only compare them, and return them.
+
+    Raises:
+        ConfigurationError: with `check`, files are not what `command` writes.
+        StorageError: they cannot be written.
+    """
+    if not check:
+        return write(content, folder)
+    if wrong := differing(content, folder):
+        raise ConfigurationError(
+            f"not what the settings give: {', '.join(wrong)}",
+            where=str(folder),
+            fix=f"write them anew: `bike-pipeline {command} --output {folder}`",
+        )
+    return [folder / name for name in content]

@@ -1,4 +1,4 @@
-"""The pipeline on Kubeflow Pipelines and Vertex AI: compile it, run it there, once or again and again."""
+"""The pipeline on Kubeflow Pipelines and Vertex AI: compile it, run it there; what serves its model on Kubernetes."""
 
 from __future__ import annotations
 
@@ -47,6 +47,24 @@ def compile_pipeline(settings: Settings, target: Target = "kubeflow", output: Pa
 
     extras.require("kubeflow", "compiling for Kubeflow and Vertex AI")
     return KubeflowRunner.compile(settings, target, output)
+
+
+def kubernetes_manifests(settings: Settings, output: Path, *, check: bool = False) -> list[Path]:
+    """Write the folder for kustomize that serves what is promoted, with these settings; return its files.
+
+    With `check` nothing is written, and a ConfigurationError names the files that are not what would be written.
+    """
+    from bike_pipeline.model_registry import ModelRegistry
+    from bike_pipeline.rollout import configuration, manifests, promotion
+    from bike_pipeline.rollout.tracks import tracks
+    from bike_pipeline.settings.tree import PROJECT_ROOT
+
+    promoted = None
+    if settings.serving.configuration.versions.policy == "promoted":
+        promoted = promotion.served_versions(settings.serving_path, settings.serving.promotion.keep_loaded)
+    now = tracks(ModelRegistry(settings.serving_path).deployment(), settings)
+    content = manifests.files(settings, output, now, PROJECT_ROOT / "configs", promoted)
+    return configuration.write_or_check(content, output, "manifests", check=check)
 
 
 def submit(

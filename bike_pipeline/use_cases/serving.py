@@ -285,15 +285,7 @@ def serving_configuration(settings: Settings, output: Path, *, check: bool = Fal
     if settings.serving.configuration.versions.policy == "promoted":
         promoted = promotion.served_versions(settings.serving_path, settings.serving.promotion.keep_loaded)
     content = configuration.files(settings, output, promoted)
-    if not check:
-        return configuration.write(content, output)
-    if wrong := configuration.differing(content, output):
-        raise ConfigurationError(
-            f"not what the settings give: {', '.join(wrong)}",
-            where=str(output),
-            fix=f"write them anew: `bike-pipeline serving-config --output {output}`",
-        )
-    return [output / name for name in content]
+    return configuration.write_or_check(content, output, "serving-config", check=check)
 
 
 def push_edge(

@@ -76,6 +76,8 @@ RUN = (
     "bike-pipeline api-key revoke 6c6cf0f3",
     "bike-pipeline serving-config",
     "bike-pipeline serving-config --check",
+    "bike-pipeline manifests",
+    "bike-pipeline manifests --check",
     "bike-pipeline export --formats tflite_float32,c_source --output out",
     "bike-pipeline compile --config configs/kubeflow.yaml",
     "bike-pipeline compile --config configs/vertex.yaml --target vertex",
