@@ -25,7 +25,7 @@ class RolloutEvidenceSettings(Section):
     """Where a rollout's evidence is read.
 
     Attributes:
-        request_logs: folders with the request logs of the tracks' servers; empty for `monitoring.request_log.path`.
+        request_logs: folders with the request logs of the tracks' servers; empty for those that the gateway starts.
         prometheus: address of Prometheus' HTTP API, which is asked in place of logs; empty for the gateway's access log
             and the request logs.
         track_label: the label of Prometheus' targets that names the track.

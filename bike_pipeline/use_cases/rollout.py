@@ -162,10 +162,14 @@ def _delivery(settings: Settings) -> tuple[Delivery, Callable[[Position], Safety
 def reader_of(settings: Settings) -> EvidenceReader:
     """Return what reads the evidence: Prometheus where the settings name it, else the logs."""
     from bike_pipeline.rollout.delivery.log_evidence import LogEvidence
+    from bike_pipeline.rollout.delivery.prometheus_evidence import PrometheusEvidence
 
-    where = settings.rollout.evidence
-    logs = [settings.workspace_path / folder for folder in where.request_logs] or [settings.request_log_path]
-    access_log, model = settings.logs_path / "gateway.jsonl", settings.serving.model_name
+    where, model = settings.rollout.evidence, settings.serving.model_name
+    if where.prometheus:
+        return PrometheusEvidence(settings.rollout, model)
+    own = settings.request_log_path
+    logs = [settings.workspace_path / f for f in where.request_logs] or [own, own.with_name(f"{own.name}-shadow")]
+    access_log = settings.gateway_log_file
     return LogEvidence(access_log, logs, model, settings.rollout.prediction_tolerance, _labelled(settings))
 
 

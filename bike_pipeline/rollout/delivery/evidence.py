@@ -13,15 +13,17 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+# Codes of gRPC that are a server's fault.
+FAULTS = ("UNKNOWN", "DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNIMPLEMENTED")
 # Milliseconds, five percent apart: 0.01 ms to 3 minutes.
 LATENCY_BOUNDS = tuple(0.01 * 1.05**power for power in range(343))
 
 
 class Share(NamedTuple):
-    """How many of some rows are bad."""
+    """How many of some rows are bad; NaN where a source says so, which never passes, as everywhere here."""
 
-    bad: int
-    rows: int
+    bad: float
+    rows: float
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Latency:
     """
 
     bounds: Sequence[float] = LATENCY_BOUNDS
-    counts: Sequence[int] = ()
+    counts: Sequence[float] = ()
 
     @staticmethod
     def of(milliseconds: npt.NDArray[np.float64]) -> Latency:
@@ -45,13 +47,13 @@ class Latency:
         return Latency(LATENCY_BOUNDS, np.bincount(places, minlength=len(LATENCY_BOUNDS) + 1).tolist())
 
     @property
-    def rows(self) -> int:
+    def rows(self) -> float:
         """How many durations there are."""
         return sum(self.counts)
 
     def quantile(self, share: float) -> float:
         """Return the upper bound of the bucket that holds a quantile, milliseconds; NaN without durations."""
-        total = 0
+        total = 0.0
         for bound, count in zip((*self.bounds, math.inf), self.counts, strict=False):
             total += count
             if count and total >= share * self.rows:
@@ -75,10 +77,10 @@ class TrackEvidence:
         latency: of the requests that were answered.
     """
 
-    requests: int = 0
-    errors: int = 0
-    answers: int = 0
-    not_finite: int = 0
+    requests: float = 0
+    errors: float = 0
+    answers: float = 0
+    not_finite: float = 0
     latency: Latency = Latency()
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from bike_pipeline.errors import MonitoringError, first_words
 from bike_pipeline.model_registry.deployment import STABLE
-from bike_pipeline.rollout.delivery.evidence import Evidence, Latency, Share, Tracked, TrackEvidence
+from bike_pipeline.rollout.delivery.evidence import FAULTS, Evidence, Latency, Share, Tracked, TrackEvidence
 from bike_pipeline.rollout.delivery.judging import ERROR, ERROR_SHARE, LATENCY
 from bike_pipeline.rollout.tracks import SHADOW
 
@@ -24,25 +24,26 @@ if TYPE_CHECKING:
 # Rentals an hour below which a difference is measured against this number.
 _FEW_RENTALS = 10.0
 _MEMORY = "400MB"
-# Codes of gRPC that are a server's fault.
-_FAULTS = "('UNKNOWN', 'DEADLINE_EXCEEDED', 'INTERNAL', 'UNAVAILABLE', 'DATA_LOSS', 'UNIMPLEMENTED')"
 _LINES = """
 CREATE TABLE lines AS SELECT DISTINCT TRY_CAST("@timestamp" AS TIMESTAMP) AS began, http->>'$.request.id' AS id,
-    event->>'dataset' AS dataset, TRY_CAST(event->>'duration' AS DOUBLE) / 1e6 AS ms, event, http, bike, error
+    event->>'dataset' AS dataset, TRY_CAST(event->>'duration' AS DOUBLE) / 1e6 AS ms, url->>'path' AS path,
+    event, http, bike, error
 FROM read_json($files, format = 'newline_delimited', ignore_errors = true, columns = {'@timestamp': 'VARCHAR',
-    'event': 'JSON', 'http': 'JSON', 'bike': 'JSON', 'error': 'JSON'}) WHERE began >= $first AND began < $last
+    'event': 'JSON', 'http': 'JSON', 'bike': 'JSON', 'error': 'JSON', 'url': 'JSON'})
+WHERE began >= $first AND began < $last
 """
 _REQUESTS = f"""
 CREATE TABLE requests AS SELECT began, id, bike->>'track' AS track, ms,
     coalesce(TRY_CAST(http->>'$.response.status_code' AS INTEGER) >= 500, true)
-    OR upper(coalesce(bike->>'grpc_status', 'OK')) IN {_FAULTS} AS failed
+    OR upper(coalesce(bike->>'grpc_status', 'OK')) IN {FAULTS} AS failed
 FROM lines WHERE dataset = 'bike_pipeline.gateway' AND track IS NOT NULL
+    AND regexp_matches(path, '^/tensorflow.serving.PredictionService/|:(predict|classify|regress|explain)$')
 """  # noqa: S608
 # JSON says what is no number as null, which is another thing than an answer that is not told. Not every client says the
 # day. The key is what two tracks were both asked: for a shadow the very request, else the hour.
 _ROWS = f"""
 CREATE TABLE answers AS SELECT began, id, ms, TRY_CAST(bike->>'version' AS BIGINT) AS version,
-    event->>'outcome' = 'failure' AS unanswered, unanswered AND (error->>'code') IN {_FAULTS} AS failed,
+    event->>'outcome' = 'failure' AS unanswered, unanswered AND (error->>'code') IN {FAULTS} AS failed,
     json_type(bike, '$.answer') IS NOT NULL AND NOT unanswered AS told,
     coalesce(TRY_CAST(bike->>'answer' AS DOUBLE), 'nan'::DOUBLE) AS answer,
     CASE WHEN $shadow THEN id || '/' || (bike->>'row') ELSE (f->>'yr') || '/' || (f->>'mnth') || '/'
@@ -99,7 +100,12 @@ class LogEvidence:
 
     def _files(self, first: datetime) -> Iterator[str]:
         """Yield the files that were written to since a moment."""
-        for path in (self._access_log, *(path for folder in self._request_logs for path in folder.rglob("*.jsonl"))):
+        older = self._access_log.with_name(f"{self._access_log.name}.1")
+        for path in (
+            older,
+            self._access_log,
+            *(path for folder in self._request_logs for path in folder.rglob("*.jsonl")),
+        ):
             try:
                 status = path.stat()
             except FileNotFoundError:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 _EFFECT_VARIANCE = 0.1
 
 
-def log_evidence_of_share(bad: int, rows: int, allowed: float) -> float:
+def log_evidence_of_share(bad: float, rows: float, allowed: float) -> float:
     """Return the log of the evidence that more than an allowed share, within (0, 1), of rows is bad.
 
     The alternative is uniform above `allowed` (Robbins' method of mixtures): the beta function's part above it. Under

@@ -45,6 +45,7 @@ def access(
         "@timestamp": f"{at:%Y-%m-%dT%H:%M:%S.%f}Z",
         "event": {"dataset": "bike_pipeline.gateway", "kind": "event", "duration": int(milliseconds * 1e6)},
         "http": {"request": {"id": identity, "method": "POST"}, "response": {"status_code": status}},
+        "url": {"path": f"/v1/models/{MODEL}:predict"},
         "bike": {"track": track, "revision": 3, **about},
     }
 

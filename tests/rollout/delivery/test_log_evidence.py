@@ -69,6 +69,21 @@ def test_an_error_is_one_of_the_servers_and_not_of_who_asks(logs, about, failed)
     assert read(logs).candidate.errors == failed
 
 
+@pytest.mark.parametrize(
+    ("path", "counts"),
+    [
+        ("/v1/models/bike_demand/versions/2:classify", True),
+        ("/tensorflow.serving.PredictionService/Predict", True),
+        ("/v1/models/bike_demand/metadata", False),
+        ("/grpc.health.v1.Health/Check", False),
+        ("/monitoring/prometheus/metrics", False),
+    ],
+)
+def test_what_asks_for_no_prediction_is_no_traffic(logs, path, counts):
+    logs.add([{**access("a", "canary", NOW), "url": {"path": path}}])
+    assert read(logs).candidate.requests == counts
+
+
 def test_a_request_without_a_status_counts_as_failed(logs):
     line = access("a", "canary", NOW)
     del line["http"]["response"]
@@ -193,5 +208,6 @@ def test_a_line_that_is_half_written_waits_for_its_rest(logs):
 def test_a_log_that_was_rotated_is_read_with_its_successor(logs):
     logs.ask(10, NOW)
     (logs.requests / "r.jsonl").rename(logs.requests / "older.jsonl")
+    logs.gateway.rename(logs.gateway.with_name("gateway.jsonl.1"))
     logs.ask(5, NOW + SECOND)
-    assert read(logs).candidate.answers == 15
+    assert (read(logs).candidate.answers, read(logs).candidate.requests) == (15, 15)
