@@ -71,6 +71,7 @@ GROUPS = {
     },
     "Edge": {
         "push": "Push a model to devices.",
+        "export-page": "Write the page for people as one file that asks a server.",
     },
     "Cluster": {
         "compile": "Write the pipeline for Kubeflow Pipelines or Vertex AI.",

@@ -20,6 +20,7 @@ from bike_pipeline.use_cases import (
     monitoring,
     monitoring_demo,
     monitoring_report,
+    page,
     retraining,
     retraining_prices,
     rollout,
@@ -139,6 +140,7 @@ class Workspace:
     drop_event = _method(retraining.drop)
     pause_retraining = _method(retraining.pause)
     push_edge = _method(serving.push_edge)
+    export_page = _method(page.export_page)
     serving_configuration = _method(serving.serving_configuration)
     kubernetes_manifests = _method(cluster.kubernetes_manifests)
     spans = _method(data.versions)

@@ -1,4 +1,4 @@
-"""Commands for devices: `push edge`."""
+"""Commands for devices: `push edge`, `export-page`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bike_pipeline.commands.shared import FOLDER, Parts, answer, captured, command, json_option, table
+from bike_pipeline.commands.shared import FILE, FOLDER, Parts, answer, captured, command, json_option, table
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bike_pipeline.edge.channel import PublishedBundle
     from bike_pipeline.settings import Settings
 
@@ -64,3 +66,18 @@ def _view(made: PublishedBundle) -> Parts:
     ]
     unchanged = [] if made.changed else ["nothing changed: the channel names this bundle already"]
     return [table(("what", "value"), rows, header=False), *unchanged]
+
+
+@command()
+@click.option(
+    "--server", default="", metavar="ADDRESS", help="Which server it asks; the one that hands it out if none."
+)
+@click.argument("output", type=FILE)
+def export_page_command(settings: Settings, output: Path, server: str) -> None:
+    """Write the page of `serve --ui` into the file OUTPUT, which holds all of it.
+
+    ADDRESS is that of a server of TF Serving's REST API, such as http://192.168.1.7:8501.
+    """
+    from bike_pipeline.use_cases.page import export_page
+
+    click.echo(export_page(settings, output, server=server))

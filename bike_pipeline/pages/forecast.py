@@ -6,6 +6,8 @@ written into it; nothing on it comes from another host, and its Content-Security
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from importlib import resources
 from typing import Any
 
@@ -29,11 +31,30 @@ _FIELDS: dict[str, tuple[str, str, float | None]] = {
 
 def files(model: str) -> dict[str, tuple[str, bytes]]:
     """Return the page of a server as files by name, "" for the page itself, each with its content type."""
+    page = render("forecast.html", title=TITLE, single=False, about=_about(model, ""))
     return {
-        "": ("text/html", render("forecast.html", title=TITLE, single=False, about=_about(model, "")).encode()),
+        "": ("text/html", page.encode()),
         "style.css": ("text/css", _style().encode()),
         "page.js": ("text/javascript", _text("forecast.js").encode()),
     }
+
+
+def single_file(model: str, server: str) -> str:
+    """Return the page as one file that asks a server, the one that hands it out if its address is empty.
+
+    Its policy names style and script by their hashes, so that nothing else in it runs.
+    """
+    style, script, asked = _style(), _text("forecast.js"), server or "'self'"
+    policy = (
+        f"default-src 'none'; script-src '{_hash_of(script)}'; style-src '{_hash_of(style)}'; "
+        f"connect-src {asked}; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
+    )
+    about = _about(model, server)
+    return render("forecast.html", title=TITLE, single=True, about=about, policy=policy, style=style, script=script)
+
+
+def _hash_of(content: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}"
 
 
 def _about(model: str, server: str) -> dict[str, Any]:

@@ -67,7 +67,7 @@ class Tab:
 async def tab(browser: str, address: str) -> AsyncIterator[Tab]:
     """Open a page and close it again."""
     async with aiohttp.ClientSession() as session:
-        async with session.put(f"http://{browser}/json/new?{address}") as opened:
+        async with session.put(f"http://{browser}/json/new?about:blank") as opened:
             target = await opened.json()
         async with session.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=0) as socket:
             sent = 0
@@ -81,6 +81,8 @@ async def tab(browser: str, address: str) -> AsyncIterator[Tab]:
                 return found["result"]
 
             made = Tab(call)
+            # It returns when the page is there in the place of the blank one.
+            await call("Page.navigate", url=address)
             await made.evaluate(
                 "new Promise(r => document.readyState == 'complete' ? r(1) : addEventListener('load', () => r(1)))"
             )

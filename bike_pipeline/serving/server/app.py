@@ -34,7 +34,6 @@ from bike_pipeline.serving.server.openapi import document
 from bike_pipeline.serving.server.parsing import Parsing
 from bike_pipeline.serving.server.request_log import RequestLog
 from bike_pipeline.serving.server.rest import RestApi
-from bike_pipeline.serving.server.ui import Ui
 from bike_pipeline.serving.statuses import StatusError
 
 if TYPE_CHECKING:
@@ -93,7 +92,12 @@ class Server:
             place = settings.request_log_path.absolute()
             self._request_log = RequestLog(kept, place, metrics, self._server.request_timeout_seconds)
         answers = Answering(self.versions, metrics, self._parsing, limits, self._request_log)
-        page = Ui(settings, self.versions) if self._server.ui else None
+        page = None
+        if self._server.ui:
+            # Other servers do without what renders it.
+            from bike_pipeline.serving.server.ui import Ui
+
+            page = Ui(settings, self.versions)
         rest_api = RestApi(answers, self._server.metrics, document(settings), page)
         self._grpc_api = GrpcApi(answers)
         self._runner = runner_of(self._guard, rest_api.handle, self._server.drain_seconds)

@@ -45,6 +45,7 @@ class _Waiting:
     alone: bool
     answer: asyncio.Future[Outputs]
     since: float
+    watched: bool
 
 
 def quick_rows(backend: Backend, inputs: Mapping[str, Array]) -> int:
@@ -95,13 +96,16 @@ class Batcher:
         self._turn, self._turns = 0, _FEWEST_TURNS
         self._scheduled = self._sweeping = False
 
-    def submit(self, columns: Columns, rows: int | None) -> asyncio.Future[Outputs]:
-        """Return the future answer, given alone if rows is None (see `tensors.rows_of`); refuse if too many wait."""
+    def submit(self, columns: Columns, rows: int | None, watched: bool = True) -> asyncio.Future[Outputs]:
+        """Return the future answer, given alone if rows is None (see `tensors.rows_of`); refuse if too many wait.
+
+        What is not `watched` is left out of what the metrics say of inputs and answers.
+        """
         if len(self._waiting) >= self._max_waiting:
             # What TF Serving says if its batching queue is full.
             raise StatusError(Code.UNAVAILABLE, "The batch scheduling queue to which this task was submitted is full")
         answer: asyncio.Future[Outputs] = self._loop.create_future()
-        self._waiting.append(_Waiting(columns, rows or 0, rows is None, answer, time.perf_counter()))
+        self._waiting.append(_Waiting(columns, rows or 0, rows is None, answer, time.perf_counter(), watched))
         self._schedule()
         return answer
 
@@ -110,7 +114,7 @@ class Batcher:
             self._scheduled = True
             self._loop.call_soon(self._next)
 
-    async def in_parts(self, columns: Mapping[str, Column], rows: int) -> Outputs:
+    async def in_parts(self, columns: Mapping[str, Column], rows: int, watched: bool = True) -> Outputs:
         """Return the outputs of a request whose rows are asked for in parts: others are answered between them."""
         ends = time.perf_counter() + self._timeout
         answers: list[Outputs] = []
@@ -119,7 +123,7 @@ class Batcher:
                 raise self._too_late()
             part = slice(start, min(start + self.max_rows, rows))
             columns_of_part = {name: column[part] for name, column in columns.items()}
-            answers.append(await self.submit(columns_of_part, part.stop - part.start))
+            answers.append(await self.submit(columns_of_part, part.stop - part.start, watched))
         return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
 
     def _too_late(self) -> StatusError:
@@ -187,7 +191,8 @@ class Batcher:
             if item.answer.done():
                 self._waiting.popleft()
                 continue
-            if batch and (rows + item.rows > self.max_rows or item.alone or batch[0].alone):
+            other = item.alone or (batch and (batch[0].alone or batch[0].watched != item.watched))
+            if batch and (rows + item.rows > self.max_rows or other):
                 break
             batch.append(self._waiting.popleft())
             rows += item.rows
@@ -214,7 +219,8 @@ class Batcher:
             outputs = self.backend.run(inputs)
             took = (time.perf_counter() - began) * 1e6
             self._metrics.runtime_latency.add((*self._model, "Predict", self.backend.name), took)
-            self._answered.append((inputs, outputs, total))
+            if batch[0].watched:
+                self._answered.append((inputs, outputs, total))
         else:
             outputs = {
                 name: np.zeros((0, *(spec.shape or ())[1:]), numpy_type(spec.dtype))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import orjson
@@ -13,12 +13,14 @@ from aiohttp import hdrs, web
 
 from bike_pipeline.serving.security.limits import SMALL
 from bike_pipeline.serving.security.rest import BODY, METRICS_PATH, REQUEST_ID
-from bike_pipeline.serving.server import answering, examples_api, json_format, json_values, openapi, ui
+from bike_pipeline.serving.server import answering, examples_api, json_format, json_values, openapi
 from bike_pipeline.serving.server.answering import Answering, Counted
 from bike_pipeline.serving.server.metrics import CONTENT_TYPE
 from bike_pipeline.serving.server.request_log import request_id_of
-from bike_pipeline.serving.server.ui import Ui
 from bike_pipeline.serving.statuses import Code, StatusError, invalid
+
+if TYPE_CHECKING:
+    from bike_pipeline.serving.server.ui import Ui
 
 # tensorflow_serving/model_servers/http_rest_api_util.cc: the path as it was sent, whose names are decoded afterwards.
 _FLAGS = re.IGNORECASE | re.ASCII
@@ -26,6 +28,8 @@ _PREDICT = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?
 _MODEL = re.compile(r"/v1/models(?:/([^/:]+))?(?:/versions/(\d+)|/labels/([^/:]+))?(/metadata)?", _FLAGS)
 # Looked up in every request: as the type of the own names, it need not be lowered each time.
 _REQUEST_ID = type(hdrs.AUTHORIZATION)("X-Request-Id")
+# The page for people, of a server that has one.
+UI_PATH = "/ui"
 _EXAMPLES = {"classify": examples_api.CLASSIFY, "regress": examples_api.REGRESS}
 
 
@@ -56,7 +60,7 @@ class RestApi:
                 return _json(self._document)
             if found := _MODEL.fullmatch(path):
                 return _json(self._model_info(*found.groups()))
-            if path == ui.PATH or path.startswith(f"{ui.PATH}/"):
+            if path == UI_PATH or path.startswith(f"{UI_PATH}/"):
                 if self._page is None:
                     raise StatusError(Code.NOT_FOUND, "There is no page: the server was started without --ui.")
                 return await self._page.answer(request)

@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from aiohttp import web
 
+from bike_pipeline import features
 from bike_pipeline.errors import StorageError
 from bike_pipeline.model_registry import ModelRegistry
 from bike_pipeline.model_registry.deployment import Change, Deployment
 from bike_pipeline.pages import forecast
+from bike_pipeline.serving.server import explaining
 from bike_pipeline.serving.server.model_versions import Model, ModelVersions
-from bike_pipeline.serving.statuses import Code, StatusError
+from bike_pipeline.serving.server.rest import UI_PATH
+from bike_pipeline.serving.statuses import Code, StatusError, invalid
 
 if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
 
-PATH = "/ui"
 _HEADERS = {
     "Content-Security-Policy": forecast.POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -41,21 +43,39 @@ class Ui:
     async def answer(self, request: web.BaseRequest) -> web.Response:
         """Answer a GET; a StatusError of NOT_FOUND says that there is no such file."""
         path = request.rel_url.raw_path
-        if path == PATH:
+        if path == UI_PATH:
             # The names of its files are relative.
-            return web.Response(status=308, headers={"Location": f"{PATH}/"})
-        name = path.removeprefix(f"{PATH}/")
+            return web.Response(status=308, headers={"Location": f"{UI_PATH}/"})
+        name = path.removeprefix(f"{UI_PATH}/")
         if name in self._files:
             content_type, content = self._files[name]
             return web.Response(body=content, content_type=content_type, charset="utf-8", headers=_HEADERS)
         if name == "state.json":
             return _json(await self._state())
+        if name == "explanation.json":
+            return _json(await self._explanation(request.rel_url.query))
         raise StatusError(Code.NOT_FOUND, f"There is nothing at {path}.")
+
+    async def _explanation(self, query: Mapping[str, str]) -> dict[str, Any]:
+        number = query.get("version")
+        # Refuses as the REST API does.
+        row = {feature.name: _value(feature, query.get(feature.name)) for feature in features.MODEL_INPUTS}
+        with self._versions.find(self._model, int(number) if number and number.isdecimal() else None) as version:
+            return await explaining.explanation(version, row)
 
     async def _state(self) -> dict[str, Any]:
         model = self._versions.models[self._model]
         deployment, changes = await asyncio.to_thread(_promotions, model)
         return state_of(model, deployment, changes)
+
+
+def _value(feature: features.Feature, text: str | None) -> float:
+    if text is None and feature.default is not None:
+        return feature.default
+    try:
+        return float(text or "") if feature.kind == "float" else int(text or "")
+    except ValueError:
+        raise invalid(f"{feature.name}: {text!r} is not {features.described(feature)}") from None
 
 
 def _promotions(model: Model) -> tuple[Deployment | None, list[Change]]:
