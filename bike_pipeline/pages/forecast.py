@@ -80,7 +80,7 @@ def _field(name: str) -> dict[str, Any]:
     feature, (scale, offset, unit) = features.BY_NAME[name], features.PHYSICAL[name]
     label, stands_in, value = _FIELDS[name]
     low, high = ((bound or 0.0) * scale + offset for bound in (feature.minimum, feature.maximum))
-    hint = f"left out: as {_FIELDS[stands_in][0].lower()}" if stands_in else ""
+    hint = f"if left out, the {_FIELDS[stands_in][0].lower()}" if stands_in else ""
     return {
         "label": label, "unit": unit, "scale": scale, "offset": offset, "low": low, "high": high, "value": value,
         "stands_in": stands_in, "hint": hint,

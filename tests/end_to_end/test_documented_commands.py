@@ -67,6 +67,7 @@ RUN = (
     "bike-pipeline explain --html model.html",
     "bike-pipeline push edge",
     "bike-pipeline push edge --channel beta --model 1795576597",
+    "bike-pipeline export-page page.html --server http://192.168.1.7:8501",
     "bike-pipeline rollback [--to VERSION]",
     "bike-pipeline promote [VERSION]",
     "bike-pipeline history",

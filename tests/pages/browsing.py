@@ -54,11 +54,12 @@ class Tab:
         preferred = [{"name": "prefers-color-scheme", "value": scheme}]
         await self.call("Emulation.setEmulatedMedia", media=media, features=preferred)
 
-    async def picture(self, selector: str = "body") -> bytes:
-        """Return what the page looks like as a PNG, from its top to the end of what a selector finds."""
-        end = await self.evaluate(f"document.querySelector('{selector}').getBoundingClientRect().bottom + scrollY + 16")
-        width = await self.evaluate("document.documentElement.clientWidth")
-        clip = {"x": 0, "y": 0, "width": width, "height": end, "scale": 1}
+    async def picture(self, begin: str, end: str) -> bytes:
+        """Return what the page looks like as a PNG, from the top of what one selector finds to the end of another."""
+        box = "document.querySelector('%s').getBoundingClientRect().%s + scrollY"
+        top, bottom = await self.evaluate(box % (begin, "top")) - 16, await self.evaluate(box % (end, "bottom")) + 16
+        width = await self.evaluate("innerWidth")
+        clip = {"x": 0, "y": top, "width": width, "height": bottom - top, "scale": 1}
         shot = await self.call("Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True)
         return base64.b64decode(shot["data"])
 
@@ -81,6 +82,12 @@ async def tab(browser: str, address: str) -> AsyncIterator[Tab]:
                 return found["result"]
 
             made = Tab(call)
+            # What the page's Content-Security-Policy refuses is kept from the first byte on.
+            noting = (
+                "addEventListener('securitypolicyviolation', e => refused.push(e.violatedDirective + e.blockedURI))"
+            )
+            await call("Page.enable")
+            await call("Page.addScriptToEvaluateOnNewDocument", source=f"window.refused = []; {noting}")
             # It returns when the page is there in the place of the blank one.
             await call("Page.navigate", url=address)
             await made.evaluate(

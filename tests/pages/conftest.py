@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from tests import chromium
 
 
+@contextmanager
+def started(program: Path, environment: Mapping[str, str]) -> Iterator[str]:
+    """Run a headless Chromium; yield where it takes commands."""
+    with tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as profile:
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+                   f"--user-data-dir={profile}", "--remote-debugging-port=0"]  # fmt: skip
+        command = [program, *options, "about:blank"]
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        try:
+            yield next(m[1] for line in process.stderr if (m := re.search(r"listening on ws://([^/]+)/", line)))
+        finally:
+            process.kill()
+            process.wait()
+
+
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def browser() -> Iterator[str]:
     """Where a headless Chromium takes commands."""
-    program, environment = chromium.found()
-    profile = tmp_path_factory.mktemp("profile")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-               f"--user-data-dir={profile}", "--remote-debugging-port=0"]  # fmt: skip
-    process = subprocess.Popen([program, *options, "about:blank"], env=environment, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    try:
-        yield next(m[1] for line in process.stderr if (m := re.search(r"listening on ws://([^/]+)/", line)))
-    finally:
-        process.kill()
-        process.wait()
+    with started(*chromium.found()) as running:
+        yield running

@@ -392,8 +392,8 @@ at("table-form").addEventListener("submit", async (event) => {
     if (!hours.length) throw new Refusal(0, "No line can be forecast; the reasons stand below.");
     const { version, answers } = await forecast(hours);
     const [{ share }] = answers;
-    const left = problems.length ? ` ${problems.length} lines are left out; the reasons stand below.` : "";
-    at("table-answer").replaceChildren(element("p", {}, `${hours.length} hours, answered by version ${version}.${left}`));
+    const left = problems.length ? ` ${problems.length} of the lines are left out; the reasons stand below.` : "";
+    at("table-answer").replaceChildren(element("p", {}, `${hours.length} ${hours.length > 1 ? "hours" : "hour"}, answered by version ${version}.${left}`));
     drawing = [hours, answers];
     draw();
     const unit = about.answers[asked.output].unit;

@@ -58,7 +58,6 @@ class Ui:
 
     async def _explanation(self, query: Mapping[str, str]) -> dict[str, Any]:
         number = query.get("version")
-        # Refuses as the REST API does.
         row = {feature.name: _value(feature, query.get(feature.name)) for feature in features.MODEL_INPUTS}
         with self._versions.find(self._model, int(number) if number and number.isdecimal() else None) as version:
             return await explaining.explanation(version, row)
@@ -70,12 +69,14 @@ class Ui:
 
 
 def _value(feature: features.Feature, text: str | None) -> float:
-    if text is None and feature.default is not None:
-        return feature.default
+    low, high = feature.minimum or 0.0, features.MOST_YEARS if feature.maximum is None else feature.maximum
     try:
-        return float(text or "") if feature.kind == "float" else int(text or "")
+        value = feature.default if text is None else float(text) if feature.kind == "float" else int(text)
+        if value is not None and (value == feature.default or low <= value <= high):
+            return value
     except ValueError:
-        raise invalid(f"{feature.name}: {text!r} is not {features.described(feature)}") from None
+        pass
+    raise invalid(f"{feature.name}: {text or 'nothing'} is not {features.described(feature)}")
 
 
 def _promotions(model: Model) -> tuple[Deployment | None, list[Change]]:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
+import urllib.parse
 import urllib.request
 
+import numpy as np
 import pytest
 
+from bike_pipeline import features
 from bike_pipeline.model_registry import ModelRegistry
+from bike_pipeline.modeling.input_groups import GROUPS
+from bike_pipeline.monitoring.explanations.answer import parts_of
 from bike_pipeline.pages import forecast
+from bike_pipeline.serving.server.explaining import OTHER_HOURS, other_hours
 from tests.serving.running import MODEL, push, running_server
 from tests.serving.server.asking import asked, available, wait_until
 
@@ -17,17 +24,24 @@ FILES = ("", "style.css", "page.js")
 
 @pytest.fixture(scope="module")
 def with_ui(servable_model, tmp_path_factory):
-    """A server with the page, of a promoted version 1 and a version 2 that may become a canary."""
+    """A server with the page, for tests that change nothing."""
     base = tmp_path_factory.mktemp("with-ui")
+    push(base, servable_model, 1)
+    with running_server(base, tmp_path_factory.mktemp("with-ui-workspace"), "serving.server.ui=true") as running:
+        yield running
+
+
+@pytest.fixture
+def releasing(simple_models, tmp_path):
+    """A server of a promoted version 1; a version 2 may become a canary."""
+    registry = ModelRegistry(tmp_path / "models" / MODEL)
     for version in (1, 2):
-        push(base, servable_model, version)
-    registry = ModelRegistry(base / MODEL)
-    registry.begin()
-    for version in (1, 2):
+        push(tmp_path / "models", simple_models[version], version)
+        if version == 1:
+            registry.begin()
         registry.set_validated(version, passed=True, reason="it answers")
-    registry.promote(1, reason="the first")
     settings = ("serving.server.ui=true", "serving.server.poll_seconds=0.05")
-    with running_server(base, tmp_path_factory.mktemp("with-ui-workspace"), *settings) as running:
+    with running_server(tmp_path / "models", tmp_path / "workspace", *settings) as running:
         yield running
 
 
@@ -77,22 +91,21 @@ def test_where_it_is_off_there_is_nothing(model_server, path):
     assert "--ui" in told["error"]
 
 
-def test_the_state_follows_the_release(with_ui):
+def test_the_state_follows_the_release(releasing):
     def state():
-        return asked(f"http://{with_ui.rest}/ui/state.json")[1]
+        return asked(f"http://{releasing.rest}/ui/state.json")[1]
 
-    registry = ModelRegistry(with_ui.base / MODEL)
-    promoted = registry.history()[-1]
+    registry = ModelRegistry(releasing.base / MODEL)
     before = state()
     assert before["serving"] == "1"
     (only,) = before["versions"]
-    assert only["labels"] == {"stable": promoted.at}
+    assert only["labels"] == {"stable": registry.history()[0].at}
     assert before["release"]["shares"] == {}
-    assert (before["release"]["action"], before["release"]["reason"]) == ("promote", "the first")
+    assert (before["release"]["action"], before["release"]["reason"]) == ("validate", "it answers")
 
     first = registry.shift(2, "canary", 5.0, "try it")
     registry.shift(2, "canary", 25.0, "it does well")
-    wait_until(lambda: available(with_ui) == [2, 1])
+    wait_until(lambda: available(releasing) == [2, 1])
     during = state()
     assert during["serving"] == "1"
     # Its share grew, but it is the canary since it was made one.
@@ -106,14 +119,9 @@ def test_the_state_follows_the_release(with_ui):
     assert {one["version"]: set(one["labels"]) for one in after["versions"]}["2"] == {"stable"}
 
 
-def test_what_is_promoted_need_not_be_readable(with_ui):
-    place = with_ui.base / MODEL / "deployment.json"
-    content = place.read_bytes()
-    try:
-        place.write_bytes(b"{")
-        status, told = asked(f"http://{with_ui.rest}/ui/state.json")
-    finally:
-        place.write_bytes(content)
+def test_what_is_promoted_need_not_be_readable(releasing):
+    (releasing.base / MODEL / "deployment.json").write_bytes(b"{")
+    status, told = asked(f"http://{releasing.rest}/ui/state.json")
     assert status == 200
     assert told["release"] is None
 
@@ -123,3 +131,101 @@ def test_the_page_knows_units_and_ranges_from_the_feature_contract():
     assert '"model": "other"' in about
     assert 'name="temp" type="number" step="any" min="-8.0" max="39.0"' in about
     assert 'name="windspeed" type="number" step="any" min="0.0" max="67.0"' in about
+
+
+HOUR = {
+    "yr": 1, "mnth": 6, "day": 15, "hr": 17, "holiday": 0, "weekday": 5, "workingday": 1, "weathersit": 2,
+    "temp": 0.7, "atemp": 0.65, "hum": 0.5, "windspeed": 0.2,
+}  # fmt: skip
+
+
+def explained(running, hour, **more):
+    return asked(f"http://{running.rest}/ui/explanation.json?{urllib.parse.urlencode({**hour, **more})}")
+
+
+def answers(running, columns):
+    """Return what the REST API answers to rows of all inputs, (rows,)."""
+    sent = {
+        name: np.asarray(values, np.int64 if features.BY_NAME[name].kind == "int" else np.float64).tolist()
+        for name, values in columns.items()
+    }
+    body = {"signature_name": features.SERVING_ALL_INPUTS, "inputs": sent}
+    status, told = asked(f"{running.url}/versions/1:predict", body)
+    assert status == 200, told
+    return np.array(told["outputs"])
+
+
+def test_a_reason_adds_up_to_what_every_client_gets(with_ui):
+    status, why = explained(with_ui, HOUR, version=1)
+    assert status == 200
+    assert why["version"] == "1"
+    assert why["base"] + math.fsum(part["value"] for part in why["parts"]) == why["answer"]
+    (answer,) = answers(with_ui, features.with_defaults({name: [value] for name, value in HOUR.items()}))
+    assert why["answer"] == pytest.approx(answer, rel=1e-6)
+    assert {part["group"] for part in why["parts"]} == {*GROUPS}
+    sizes = [abs(part["value"]) for part in why["parts"]]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_a_reason_is_the_one_that_explain_tells(with_ui):
+    _, why = explained(with_ui, HOUR, version=1)
+    row = {feature.name: HOUR.get(feature.name, feature.default) for feature in features.MODEL_INPUTS}
+    told = parts_of(lambda columns: answers(with_ui, columns), row, other_hours(), why["answer"])
+    assert why["base"] == pytest.approx(told.base, rel=1e-5)
+    expected = {part.group: (part.words, pytest.approx(part.value, abs=1e-2)) for part in told.parts}
+    assert {part["group"]: (part["words"], part["value"]) for part in why["parts"]} == expected
+
+
+def test_of_a_sum_each_group_gets_its_own_term(simple_models, tmp_path):
+    push(tmp_path / "models", simple_models[1], 1)
+    with running_server(tmp_path / "models", tmp_path / "workspace", "serving.server.ui=true") as running:
+        _, why = explained(running, HOUR)
+    # It answers hr + 100 temp, and takes no optional inputs.
+    others = other_hours()
+    values = {part["group"]: part["value"] for part in why["parts"]}
+    assert values["hour"] == pytest.approx(17 - others["hr"].mean(), abs=1e-4)
+    assert values["temperature"] == pytest.approx(100 * (0.7 - others["temp"].mean()), abs=1e-4)
+    assert all(abs(value) < 1e-4 for group, value in values.items() if group not in ("hour", "temperature"))
+    assert why["base"] == pytest.approx(others["hr"].mean() + 100 * others["temp"].mean(), abs=1e-4)
+
+
+def test_the_other_hours_are_spread_over_two_years_and_the_day():
+    others = other_hours()
+    assert others.keys() == {feature.name for feature in features.MODEL_INPUTS}
+    assert {len(values) for values in others.values()} == {OTHER_HOURS}
+    assert np.bincount(others["yr"].astype(int)).tolist() == [12, 12]
+    assert np.bincount(others["mnth"].astype(int), minlength=13)[1:].tolist() == [2] * 12
+    assert abs(others["hr"].mean() - 11.5) < 1
+
+
+def test_what_watches_the_model_does_not_hear_of_reasons(with_ui):
+    def counted():
+        with urllib.request.urlopen(f"http://{with_ui.rest}/monitoring/prometheus/metrics", timeout=60) as response:
+            return re.findall(r"^bike_answered_rentals_count.*", response.read().decode(), re.MULTILINE)
+
+    answers(with_ui, features.with_defaults({name: [value] for name, value in HOUR.items()}))
+    before = counted()
+    assert before
+    assert explained(with_ui, HOUR)[0] == 200
+    assert counted() == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"hr": "noon"}, "hr: noon is not a whole number from 0 to 23"),
+        ({"temp": ""}, "temp: nothing is not a number from 0 to 1"),
+        ({"temp": "nan"}, "temp: nan is not a number from 0 to 1"),
+        ({"mnth": "9" * 30}, "is not a whole number from 1 to 12"),
+        ({"yr": "9" * 30}, "is not a whole number from 0, years since 2011"),
+    ],
+)
+def test_an_hour_that_is_none_is_refused(with_ui, changed, said):
+    status, told = explained(with_ui, {**HOUR, **changed})
+    assert status == 400
+    assert said in told["error"]
+
+
+def test_a_version_that_does_not_serve_explains_nothing(with_ui):
+    assert explained(with_ui, HOUR, version=77)[0] == 404
+    assert explained(with_ui, HOUR, version="9" * 40)[0] == 404
