@@ -15,6 +15,107 @@ ServerAddress = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]+(:\d{1,5}:\d{1,5
 HeaderName = Annotated[str, Field(pattern=r"^[a-z0-9-]*$")]
 
 
+class GatewayTlsSettings(Section):
+    """The gateway's certificate, and whether clients must show theirs.
+
+    Envoy reads the files again when others are renamed into their places.
+
+    Attributes:
+        certificate_file: the gateway's certificate and what signed it, PEM, its own first; empty: no TLS.
+        key_file: the private key of that certificate, PEM, without a password.
+        client_ca_file: the authorities whose client certificates are let in (mTLS), PEM; empty: clients need none.
+        minimum_version: the oldest protocol version that is spoken.
+    """
+
+    certificate_file: str = ""
+    key_file: str = ""
+    client_ca_file: str = ""
+    minimum_version: Literal["1.2", "1.3"] = "1.2"
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if bool(self.certificate_file) != bool(self.key_file):
+            raise ValueError("certificate_file and key_file are needed together")
+        if self.client_ca_file and not self.certificate_file:
+            raise ValueError("client_ca_file needs certificate_file and key_file: without TLS no client is known by it")
+        return self
+
+
+class GatewayJwtSettings(Section):
+    """Which JSON Web Tokens are believed (RFC 7519, RFC 8725).
+
+    Attributes:
+        jwks_file: the issuer's public keys as a JSON Web Key Set (RFC 7517); a shared secret is none.
+        issuer: what `iss` must be.
+        audience: what `aud` must hold.
+        leeway_seconds: how far the clocks of issuer and gateway may differ.
+    """
+
+    jwks_file: str = ""
+    issuer: str = ""
+    audience: str = ""
+    leeway_seconds: Annotated[int, Field(ge=1, le=300)] = 10
+
+
+class GatewayAuthenticationSettings(Section):
+    """How a client proves who it is.
+
+    Attributes:
+        methods: `api_keys`, `jwt` or both, one of which a client needs; none: whoever reaches the gateway may ask.
+        api_key_file: public halves of the API keys (`bike-pipeline api-key`); empty for
+            `<workspace>/keys/gateway-keys.json`.
+        open_health: answer gRPC health checks without a key.
+    """
+
+    methods: tuple[Literal["api_keys", "jwt"], ...] = ()
+    api_key_file: str = ""
+    jwt: GatewayJwtSettings = GatewayJwtSettings()
+    open_health: bool = True
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if len(set(self.methods)) != len(self.methods):
+            raise ValueError("methods: the same method stands there twice")
+        if "jwt" in self.methods:
+            if not self.jwt.jwks_file:
+                raise ValueError("jwt needs jwks_file")
+            if not (self.jwt.issuer and self.jwt.audience):
+                raise ValueError("jwt needs issuer and audience: else a token made for another service is believed")
+        return self
+
+
+class GatewayLimitSettings(Section):
+    """How much one request, one client and all together may take.
+
+    Attributes:
+        request_bytes: largest body; the servers' own limit holds behind it.
+        header_bytes: most bytes of a request's headers or metadata, in whole kibibytes.
+        headers: most headers in one request.
+        read_seconds: longest wait for a request's headers, and for all of it.
+        idle_seconds: how long a connection without requests stays open.
+        requests_per_second: of one client (its key, or its token's subject); 0: no limit.
+        address_requests_per_second: of one address, those without valid credentials too; 0: no limit.
+        total_requests_per_second: of all together; 0: no limit.
+        burst: requests that may come at once before one of these rates holds.
+        clients: most clients and addresses whose rate is kept in mind.
+        connections: most open connections.
+        memory_megabytes: of Envoy; above four fifths of it the largest requests are ended, above 95 % new ones refused.
+    """
+
+    request_bytes: Count = 64 * 1024 * 1024
+    header_bytes: Annotated[int, Field(ge=1024, le=1024 * 1024, multiple_of=1024)] = 8192
+    headers: Annotated[int, Field(ge=16, le=1000)] = 64
+    read_seconds: Positive = 30.0
+    idle_seconds: Positive = 75.0
+    requests_per_second: Annotated[float, Field(ge=0.0)] = 0.0
+    address_requests_per_second: Annotated[float, Field(ge=0.0)] = 0.0
+    total_requests_per_second: Annotated[float, Field(ge=0.0)] = 0.0
+    burst: Count = 100
+    clients: Count = 10_000
+    connections: Count = 10_000
+    memory_megabytes: Annotated[int, Field(ge=64)] = 1024
+
+
 class GatewaySettings(Section):
     """Envoy before the model servers: one address for REST and gRPC. See docs/gateway.md.
 
@@ -45,6 +146,9 @@ class GatewaySettings(Section):
     request_timeout_seconds: Positive = 30.0
     drain_seconds: Count = 30
     metrics: bool = False
+    tls: GatewayTlsSettings = GatewayTlsSettings()
+    authentication: GatewayAuthenticationSettings = GatewayAuthenticationSettings()
+    limits: GatewayLimitSettings = GatewayLimitSettings()
 
     @model_validator(mode="after")
     def _with_stable(self) -> Self:

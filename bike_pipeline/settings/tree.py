@@ -183,6 +183,11 @@ class Settings(Section):
         return self._place(self.serving.security.authentication.api_key_file, "keys", "api-keys.json")
 
     @property
+    def gateway_key_file(self) -> Path:
+        """Public halves of the API keys that the gateway lets in."""
+        return self._place(self.gateway.authentication.api_key_file, "keys", "gateway-keys.json")
+
+    @property
     def gateway_log_file(self) -> Path:
         """The gateway's access log."""
         return self._place(self.gateway.access_log, "logs", "gateway.jsonl")

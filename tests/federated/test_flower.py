@@ -22,7 +22,7 @@ from bike_pipeline.modeling import architectures, training
 from bike_pipeline.modeling.preprocessing import LearntSums
 from tests.conftest import ROOT
 from tests.database_servers import free_port
-from tests.serving.security.authorities import Authority
+from tests.rollout.gateway.authorities import Authority
 
 PLACE = Path(os.environ.get("FEDERATED", ROOT / ".federated"))
 SMALL = ("training.hidden_units=[8]", "training.embedding_dimensions=3", "training.batch_size=64")

@@ -18,8 +18,8 @@ from bike_pipeline.rollout.promotion import RolloutTargets
 from bike_pipeline.serving.clients.connection import API_KEY_VARIABLE
 from bike_pipeline.serving.security import api_keys
 from bike_pipeline.settings import load_settings
+from tests.rollout.gateway.authorities import Authority
 from tests.serving.running import MODEL, push, required_rows, running_server, with_export
-from tests.serving.security.authorities import Authority
 
 
 @pytest.fixture(scope="module")

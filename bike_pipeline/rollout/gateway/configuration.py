@@ -6,16 +6,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bike_pipeline.rollout.gateway import filters
+from bike_pipeline.rollout.gateway.filters import API
 from bike_pipeline.rollout.gateway.routes import METADATA, NAME
 
 if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
 
-_API = "type.googleapis.com/envoy."
 DATASET = "bike_pipeline.gateway"
 _REST_PORT, _GRPC_PORT = 8501, 8500
 # More than the servers answer at once; the rest waits in their queues or is refused there, not here.
 _AT_ONCE = 10_000
+
+
+class Files(NamedTuple):
+    """The files that a running Envoy reads again when others are renamed into their places, and its own interface."""
+
+    routes: Path
+    authentication: Path
+    secrets: Path
+    admin: Path
 
 
 class Upstream(NamedTuple):
@@ -41,8 +51,8 @@ def bootstrap(
     settings: Settings,
     upstreams: Mapping[str, Upstream],
     *,
-    routes: Mapping[str, Any] | Path,
-    admin: str = "",
+    routes: Mapping[str, Any] | None = None,
+    files: Files | None = None,
     access_log: str = "/dev/stdout",
 ) -> dict[str, Any]:
     """Return what Envoy is started with.
@@ -50,8 +60,8 @@ def bootstrap(
     Args:
         settings: the sections `gateway` and `serving`.
         upstreams: the servers by label; a label without requests may have a server that is not there.
-        routes: the routes, or the file that has them, which Envoy reads again when another is renamed into its place.
-        admin: the Unix socket of Envoy's own interface; empty for none.
+        routes: the routes, if no file has them.
+        files: where Envoy reads what changes while it runs; None: what is there now is a part of the configuration.
         access_log: the file of the access log.
     """
     found: dict[str, Any] = {
@@ -59,7 +69,7 @@ def bootstrap(
         # Of a regular expression, whose search takes linear time whatever its size: a model's name may be long.
         "layered_runtime": {"layers": [{"name": "own", "static_layer": {"re2.max_program_size.error_level": 5000}}]},
         "static_resources": {
-            "listeners": [_listener(settings, routes, access_log)],
+            "listeners": [_listener(settings, routes or {}, files, access_log)],
             "clusters": [
                 _cluster(label, api, address)
                 for label, upstream in upstreams.items()
@@ -67,38 +77,42 @@ def bootstrap(
             ],
         },
     }
-    if admin:
-        found["admin"] = {"address": {"pipe": {"path": admin, "mode": 0o600}}}
+    found["overload_manager"] = filters.overload_manager(settings.gateway.limits)
+    if files:
+        found["admin"] = {"address": {"pipe": {"path": str(files.admin), "mode": 0o600}}}
     return found
 
 
-def _listener(settings: Settings, routes: Mapping[str, Any] | Path, access_log: str) -> dict[str, Any]:
+def _listener(settings: Settings, routes: Mapping[str, Any], files: Files | None, access_log: str) -> dict[str, Any]:
     gateway = settings.gateway
     manager: dict[str, Any] = {
-        "@type": f"{_API}extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "@type": f"{API}extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": NAME,
         "codec_type": "AUTO",
         # A client's own name of a request counts, in the log of each server that gets it and in the answer.
         "preserve_external_request_id": True,
         "always_set_request_id_in_response": True,
         "access_log": [_access_log(access_log)],
-        "http_filters": [_filter("router", {})],
+        "http_filters": filters.http_filters(settings, files.authentication if files else None),
+        **filters.connection_limits(gateway.limits),
     }
-    if isinstance(routes, Path):
-        # A renamed file is seen in the folder, not in the file.
-        source = {"path": str(routes), "watched_directory": {"path": str(routes.parent)}}
-        config = {"path_config_source": source, "resource_api_version": "V3"}
+    if files:
+        config = {"path_config_source": filters.watched(files.routes), "resource_api_version": "V3"}
         manager["rds"] = {"route_config_name": NAME, "config_source": config}
     else:
         manager["route_config"] = {key: value for key, value in routes.items() if key != "@type"}
-    chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
-    return {"name": NAME, "address": _address(f"{gateway.host}:{gateway.port}"), "filter_chains": [chain]}
-
-
-def _filter(name: str, config: dict[str, Any]) -> dict[str, Any]:
-    kind = "".join(word.capitalize() for word in name.split("_"))
-    typed = {"@type": f"{_API}extensions.filters.http.{name}.v3.{kind}", **config}
-    return {"name": f"envoy.filters.http.{name}", "typed_config": typed}
+    chain: dict[str, Any] = {
+        "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
+    }
+    if gateway.tls.certificate_file:
+        chain["transport_socket"] = filters.transport_socket(gateway.tls, files.secrets if files else None)
+        chain["transport_socket_connect_timeout"] = f"{gateway.limits.read_seconds}s"
+    return {
+        "name": NAME,
+        "address": _address(f"{gateway.host}:{gateway.port}"),
+        "filter_chains": [chain],
+        "per_connection_buffer_limit_bytes": 1024 * 1024,
+    }
 
 
 def _access_log(path: str) -> dict[str, Any]:
@@ -122,6 +136,7 @@ def _access_log(path: str) -> dict[str, Any]:
         "network": {"protocol": "%PROTOCOL%"},
         "service": {"name": "bike-pipeline-gateway"},
         "bike": {
+            "client": f"%DYNAMIC_METADATA({filters.AUTHENTICATION}:{filters.CLIENT}:sub)%",
             "track": f"%METADATA(CLUSTER:{METADATA}:track)%",
             "revision": f"%METADATA(ROUTE:{METADATA}:revision)%",
             "grpc_status": "%GRPC_STATUS(SNAKE_STRING)%",
@@ -129,7 +144,7 @@ def _access_log(path: str) -> dict[str, Any]:
             "reason": "%RESPONSE_CODE_DETAILS%",
         },
     }
-    kind = f"{_API}extensions.access_loggers.file.v3.FileAccessLog"
+    kind = f"{API}extensions.access_loggers.file.v3.FileAccessLog"
     form = {"json_format": line, "omit_empty_values": True}
     return {"name": "envoy.access_loggers.file", "typed_config": {"@type": kind, "path": path, "log_format": form}}
 
@@ -145,7 +160,7 @@ def _cluster(label: str, api: str, address: str) -> dict[str, Any]:
         "circuit_breakers": {"thresholds": [thresholds]},
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": f"{_API}extensions.upstreams.http.v3.HttpProtocolOptions",
+                "@type": f"{API}extensions.upstreams.http.v3.HttpProtocolOptions",
                 "explicit_http_config": {protocol: {}},
                 # Shorter than the server's own, which would end a connection while a request is on its way.
                 "common_http_protocol_options": {"idle_timeout": "30s"},

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from bike_pipeline.model_registry.deployment import STABLE
+from bike_pipeline.rollout.gateway.filters import AUTHENTICATION
 from bike_pipeline.rollout.tracks import CANARY, CHALLENGER, SHADOW, Track
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 # The name of the route configuration, of its metadata and of the clusters'.
 NAME, METADATA = "gateway", "bike_pipeline"
 _TYPE = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+_OPEN = "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig"
 # Weights are in hundredths of a percent.
 _WHOLE = 10_000
 _PREDICTION = "/tensorflow.serving.PredictionService/"
@@ -40,6 +42,7 @@ def route_configuration(tracks: Mapping[str, Track], revision: int, settings: Se
         settings: the model's name, the names of users, time limits.
     """
     gateway, model = settings.gateway, re.escape(settings.serving.model_name)
+    is_open = gateway.authentication.open_health and gateway.authentication.methods
     routes = []
     # Whoever names a label or a version that has a server of its own gets that one.
     for label, track in tracks.items():
@@ -56,6 +59,8 @@ def route_configuration(tracks: Mapping[str, Track], revision: int, settings: Se
             routes.append(_route(match, _shares(tracks, api, gateway), revision, gateway))
         else:
             routes.append({"match": match, "direct_response": {"status": 503}})
+        if match.get("path") == _HEALTH and is_open:
+            routes[-1]["typed_per_filter_config"] = {AUTHENTICATION: {"@type": _OPEN, "disabled": True}}
     hosts = [{"name": NAME, "domains": ["*"], "routes": routes}]
     return {"@type": _TYPE, "name": NAME, "virtual_hosts": hosts}
 

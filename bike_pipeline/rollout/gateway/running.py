@@ -21,14 +21,14 @@ import time
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bike_pipeline.errors import BikePipelineError, ServerError
+from bike_pipeline.errors import BikePipelineError, ConfigurationError, ServerError
 from bike_pipeline.model_registry import ModelRegistry
 from bike_pipeline.model_registry.deployment import STABLE
 from bike_pipeline.rollout import tracks as rollout
-from bike_pipeline.rollout.gateway import envoy
-from bike_pipeline.rollout.gateway.configuration import Upstream, bootstrap, named
+from bike_pipeline.rollout.gateway import envoy, filters
+from bike_pipeline.rollout.gateway.configuration import Files, Upstream, bootstrap, named
 from bike_pipeline.rollout.gateway.routes import discovery_response, route_configuration
 from bike_pipeline.rollout.tracks import Track
 from bike_pipeline.storage.atomic_files import replace_file
@@ -116,20 +116,28 @@ class Gateway:
         self._folder = Path(tempfile.mkdtemp(prefix="bike-gateway-"))
         self._upstreams = named(settings) or {label: Upstream.below(self._folder / label) for label in rollout.LABELS}
         self._servers: dict[str, EmbeddedServer] = {}
-        self._routes, self._version = self._folder / "routes" / "routes.json", ""
+        # Each in a folder of its own: Envoy reads a file again whatever is renamed beside it.
+        places = {name: self._folder / name / f"{name}.json" for name in ("routes", "authentication")}
+        self._files = Files(**places, secrets=self._folder / "secrets", admin=self._folder / "admin.sock")
+        self._version = self._told = ""
+        self._authentication: dict[str, Any] = {}
         self.routed: Mapping[str, Track] = {}
         self._access_log = settings.gateway_log_file
         try:
-            for folder in (self._access_log.parent, settings.logs_path, self._routes.parent):
+            for folder in (self._access_log.parent, settings.logs_path):
                 folder.mkdir(parents=True, exist_ok=True)
             self._write_routes({}, 0)
-            admin, file = self._folder / "admin.sock", self._folder / "envoy.json"
-            content = bootstrap(
-                settings, self._upstreams, routes=self._routes, admin=str(admin), access_log=str(self._access_log)
-            )
-            replace_file(file, json.dumps(content).encode(), mode=0o600)
+            self._write_authentication()
+            if settings.gateway.tls.certificate_file:
+                filters.check(settings.gateway.tls)
+                for secret in filters.secrets_of(settings.gateway.tls):
+                    content = json.dumps({"resources": [secret]}).encode()
+                    replace_file(self._files.secrets / f"{secret['name']}.json", content)
+            file = self._folder / "envoy.json"
+            configuration = bootstrap(settings, self._upstreams, files=self._files, access_log=str(self._access_log))
+            replace_file(file, json.dumps(configuration).encode(), mode=0o600)
             self._log = settings.logs_path / "gateway-envoy.log"
-            self._envoy = envoy.Envoy(binary, file, admin, self._log, settings.gateway.drain_seconds)
+            self._envoy = envoy.Envoy(binary, file, self._files.admin, self._log, settings.gateway.drain_seconds)
         except BaseException:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise
@@ -143,6 +151,13 @@ class Gateway:
                 where="gateway",
                 fix=f"its log is {self._log}",
             )
+        try:
+            self._write_authentication()
+        except ConfigurationError as error:
+            # Half of a renewal must neither let anybody in nor lock everybody out.
+            if str(error) != self._told:
+                _log.error("the last good keys stay in force: %s", error)
+            self._told = str(error)
         try:
             deployment = ModelRegistry(self._settings.serving_path).deployment()
             wanted = rollout.tracks(deployment, self._settings)
@@ -208,9 +223,23 @@ class Gateway:
         version = hashlib.sha256(json.dumps(routes).encode()).hexdigest()[:16]
         if version == self._version:
             return False
-        replace_file(self._routes, discovery_response(routes, version))
+        replace_file(self._files.routes, discovery_response(routes, version))
         self._version = version
         return True
+
+    def _write_authentication(self) -> None:
+        """Let Envoy have the keys as they are now, if they are others than before."""
+        if not self._settings.gateway.authentication.methods:
+            return
+        authentication = filters.authentication_of(self._settings)
+        if authentication == self._authentication:
+            return
+        kind = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
+        found = {"@type": kind, "name": filters.AUTHENTICATION, "typed_config": authentication}
+        replace_file(self._files.authentication, json.dumps({"resources": [found]}).encode(), mode=0o600)
+        if self._authentication:
+            _log.info("the keys of clients changed")
+        self._authentication = authentication
 
     def _confirm(self) -> None:
         """Wait until Envoy routes by what was written."""

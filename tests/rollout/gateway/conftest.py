@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.serving.running import simple_model, with_export
+from tests.serving.running import Running, push, running_server, simple_model, with_export
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +18,12 @@ def simple_models(tmp_path_factory) -> dict[int, Path]:
         scale: with_export(simple_model(folder / f"plain-{scale}", float(scale)), folder / f"export-{scale}")
         for scale in (1, 2, 3)
     }
+
+
+@pytest.fixture(scope="session")
+def server(simple_models, tmp_path_factory) -> Iterator[Running]:
+    """A server of version 1 of scale 1, for gateways that are attacked."""
+    folder = tmp_path_factory.mktemp("attacked")
+    push(folder / "models", simple_models[1], 1)
+    with running_server(folder / "models", folder / "workspace") as running:
+        yield running

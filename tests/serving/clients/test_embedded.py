@@ -14,7 +14,7 @@ from bike_pipeline.serving import clients
 from bike_pipeline.serving.security import api_keys
 from tests.serving.clients.asking import ask, both_ways, to
 from tests.serving.running import push, running_server, with_export
-from tests.serving.security.authorities import Authority
+from tests.rollout.gateway.authorities import Authority
 
 # A model is exported and a server started.
 pytestmark = [both_ways, pytest.mark.parametrize("protocol", ["rest", "grpc"]), pytest.mark.slow]

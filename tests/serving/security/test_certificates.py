@@ -8,7 +8,7 @@ import pytest
 from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.serving.security import certificates
 from bike_pipeline.settings.serving import TlsSettings
-from tests.serving.security.authorities import Authority
+from tests.rollout.gateway.authorities import Authority
 
 
 def tls(signed, **more):

@@ -14,7 +14,7 @@ import pytest
 
 from bike_pipeline.serving.security import api_keys
 from tests.serving.running import running_server
-from tests.serving.security.authorities import Authority
+from tests.rollout.gateway.authorities import Authority
 
 MIB = 1 << 20
 PREDICT = "POST /v1/models/bike_demand:predict"

@@ -15,7 +15,7 @@ from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 
 from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.serving.security import api_keys
-from tests.serving.security.authorities import Authority
+from tests.rollout.gateway.authorities import Authority
 from tests.serving.security.small_server import run, serving, settings_of
 
 

@@ -18,7 +18,7 @@ from bike_pipeline.serving.protos import model_management_pb2, predict_pb2
 from bike_pipeline.serving.security import api_keys
 from bike_pipeline.serving.server import tensors
 from tests.serving.running import MODEL, push, required_rows, running_server
-from tests.serving.security.authorities import Authority
+from tests.rollout.gateway.authorities import Authority
 
 ROWS = required_rows(5)
 
