@@ -48,6 +48,9 @@ def route_configuration(tracks: Mapping[str, Track], revision: int, settings: Se
     for label, track in tracks.items():
         named = f"(?:labels/{label}|versions/{track.version})"
         routes.append(_route(_rest(f"{model}/{named}"), {"cluster": f"{label}-rest"}, revision, gateway))
+    if settings.serving.server.ui and STABLE in tracks:
+        # The page asks the version that it names, so all of it is of one server.
+        routes.append(_route({"path_separated_prefix": "/ui"}, {"cluster": f"{STABLE}-rest"}, revision, gateway))
     for match, api in (
         (_rest(f"{model}(?:/versions/[0-9]+|/labels/[^/:]+)?"), "rest"),
         ({"prefix": _PREDICTION, "grpc": {}}, "grpc"),

@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 import threading
+import urllib.error
 import urllib.request
 from collections import Counter
 
@@ -200,3 +201,24 @@ def test_servers_that_run_elsewhere_are_asked_and_a_sigterm_answers_what_is_unde
             host, _, port = gateway.address.partition(":")
             with socket.socket() as asking:
                 assert asking.connect_ex((host, int(port))) != 0
+
+
+def test_the_page_for_people_is_that_of_the_stable_server(simple_models, tmp_path):
+    push(tmp_path / "models", simple_models[1], 1)
+    push(tmp_path / "models", simple_models[2], 2)
+    registry = promoted(tmp_path / "models", 1)
+    shared(registry, 2, "canary", 50)
+    with running_gateway(tmp_path / "models", tmp_path / "workspace", "serving.server.ui=true") as gateway:
+        wait_until(lambda: "canary 50 %" in gateway.errors.read_text())
+        states = [asked(f"http://{gateway.address}/ui/state.json")[1] for _ in range(10)]
+        assert [state["serving"] for state in states] == ["1"] * 10
+        assert states[0]["release"]["shares"] == {"canary": {"version": "2", "percent": 50.0}}
+        # What the page asks.
+        assert asked(f"{gateway.url}/versions/1:predict", ASKED) == (200, {"predictions": [58.0]})
+        assert asked(f"http://{gateway.address}/ui/nothing")[0] == 404
+
+
+def test_where_no_server_has_the_page_the_gateway_has_none(tracks):
+    gateway, _ = tracks
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"http://{gateway.address}/ui/", timeout=60)
