@@ -50,9 +50,8 @@ async function stateOf() {
   } catch (refusal) {
     if (!refusal.status) throw refusal;
     const found = (await ask(modelPath())).model_version_status.filter((one) => one.state === "AVAILABLE");
-    const versions = found.map((one) => ({ version: one.version, labels: {} }));
-    versions.sort((one, other) => Number(other.version) - Number(one.version));
-    return { serving: versions[0]?.version ?? null, versions, failed: [], release: null };
+    found.sort((one, other) => Number(other.version) - Number(one.version));
+    return { serving: found[0]?.version ?? null, versions: found, failed: [], labels: {}, change: null };
   }
 }
 
@@ -128,39 +127,40 @@ function complain(place, refusal) {
 }
 
 const utc = (moment) => `${moment.slice(0, 19).replace("T", " ")} UTC`;
-const withSince = ([label, since]) => (since ? `${label} since ${utc(since)}` : label);
+
+function labelsOf(version) {
+  const own = Object.entries(state.labels).filter(([, label]) => label.version === version);
+  return own.map(([name, { since }]) => (since ? `${name} since ${utc(since)}` : name)).join(", ");
+}
 
 function show() {
-  const one = state.versions.find((version) => version.version === state.serving);
-  const labels = one ? Object.entries(one.labels).map(withSince).join(", ") : "";
-  at("answering").className = one ? "note" : "bad";
-  at("answering").textContent = one
-    ? `Version ${one.version} answers${labels && `, ${labels}`}.` : "No version serves yet.";
+  const labels = labelsOf(state.serving);
+  at("answering").className = state.serving ? "note" : "bad";
+  at("answering").textContent = state.serving
+    ? `Version ${state.serving} answers${labels && `, ${labels}`}.` : "No version serves yet.";
   at("release").replaceChildren(...releaseOf(state));
 }
 
-function releaseOf({ serving, versions, failed, release }) {
-  const shares = release?.shares ?? {};
-  const taken = Object.entries(shares).reduce((sum, [label, one]) => sum + (label === "shadow" ? 0 : one.percent), 0);
-  const shareOf = (version) => {
-    const words = version.version === serving ? [`${100 - taken} %`] : [];
-    for (const label of Object.keys(version.labels)) {
-      if (label in shares) words.push(label === "shadow" ? `a copy of ${shares[label].percent} %` : `${shares[label].percent} %`);
-    }
-    return words.join(", ") || "those that name it";
+function releaseOf({ serving, versions, failed, labels, change }) {
+  const shares = Object.entries(labels).filter(([, { percent }]) => percent !== null);
+  const taken = shares.reduce((sum, [name, { percent }]) => sum + (name === "shadow" ? 0 : percent), 0);
+  const sharesOf = (version) => {
+    const own = shares.filter(([, label]) => label.version === version)
+      .map(([name, { percent }]) => (name === "shadow" ? `a copy of ${percent} %` : `${percent} %`));
+    return [...(version === serving ? [`${100 - taken} %`] : []), ...own].join(", ") || "those that name it";
   };
-  const rows = versions.map((one) => [one.version, Object.entries(one.labels).map(withSince).join(", ") || "none", shareOf(one)]);
-  const about = Object.entries(shares).map(([label, one]) => `${label}, version ${one.version}, has ${one.percent} % of the requests`);
-  const found = [element("p", {}, about.length ? `A release is in progress: ${about.join("; ")}.` : "No release is in progress.")];
+  const told = shares.map(([name, { version, percent }]) => `${name}, version ${version}, has ${percent} % of the requests`);
+  const found = [element("p", {}, told.length ? `A release is in progress: ${told.join("; ")}.` : "No release is in progress.")];
+  const rows = versions.map(({ version }) => [version, labelsOf(version) || "none", sharesOf(version)]);
   if (rows.length) found.push(tableOf("Versions that answer", ["version", "label", "requests"], rows, "stack"));
-  if (release) {
-    const { action, label, version, share, reason } = release;
-    const what = [action, label, version !== "null" && `version ${version}`, share !== null && `${share} %`].filter(Boolean);
-    found.push(element("p", {}, `Last change, ${utc(release.at)}: ${what.join(", ")}${reason && ` (${reason})`}.`));
+  if (change) {
+    const { action, label, to_version: version, share, reason } = change;
+    const what = [action, label, version && `version ${version}`, typeof share === "number" && `${share} %`].filter(Boolean);
+    found.push(element("p", {}, `Last change, ${utc(change.at)}: ${what.join(", ")}${reason && ` (${reason})`}.`));
   }
-  for (const one of versions) {
-    for (const reason of one.not_verified ?? []) {
-      found.push(element("p", { class: "note" }, `Version ${one.version} is not verified: ${reason}.`));
+  for (const { version, not_verified: reasons } of versions) {
+    for (const reason of reasons ?? []) {
+      found.push(element("p", { class: "note" }, `Version ${version} is not verified: ${reason}.`));
     }
   }
   for (const one of failed) found.push(element("p", { class: "bad" }, `Version ${one.version} cannot be served: ${one.error}`));

@@ -51,15 +51,11 @@ def coalitions() -> Array:
 def shapley_values(worth: Array) -> Array:
     """Return the Shapley value of each group, (7,), of what each of `coalitions` answers on average, (128,)."""
     members, count = coalitions(), len(GROUPS)
-    sizes = members.sum(axis=1)
-    weights = np.array([math.factorial(n) * math.factorial(count - n - 1) for n in range(count)]) / math.factorial(
-        count
-    )
-    values = np.zeros(count)
-    for group in range(count):
-        without = np.flatnonzero(~members[:, group])
-        values[group] = (weights[sizes[without]] * (worth[without + 2**group] - worth[without])).sum()
-    return values
+    # How often, over all orders, a group comes to others of whom there are so many.
+    orders = np.array([math.factorial(n) * math.factorial(count - n - 1) for n in range(count)]) / math.factorial(count)
+    sizes = members.sum(axis=1, keepdims=True)
+    weights = np.where(members, orders[sizes - 1], -orders[np.minimum(sizes, count - 1)])
+    return np.asarray(worth @ weights)
 
 
 async def explanation(version: ServedVersion, row: Mapping[str, float]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -63,7 +64,9 @@ class Ui:
             return await explaining.explanation(version, row)
 
     async def _state(self) -> dict[str, Any]:
-        model = self._versions.models[self._model]
+        model = self._versions.models.get(self._model)
+        if model is None:
+            raise StatusError(Code.NOT_FOUND, f"Could not find any versions of model {self._model}")
         deployment, changes = await asyncio.to_thread(_promotions, model)
         return state_of(model, deployment, changes)
 
@@ -90,48 +93,35 @@ def _promotions(model: Model) -> tuple[Deployment | None, list[Change]]:
 
 
 def state_of(model: Model, deployment: Deployment | None, changes: list[Change]) -> dict[str, Any]:
-    """Return which versions answer, with their labels and since when each label is theirs, and the rollout."""
+    """Return which versions answer, and each label: its version, since when it has it, its share of the requests."""
+    deployment = deployment or Deployment()
     since: dict[str, tuple[int | None, str]] = {}
     for change in changes:
         if change.action == "abort":
             since.pop(change.label, None)
         elif change.label and since.get(change.label, (None, ""))[0] != change.to_version:
             since[change.label] = change.to_version, change.at
-    labels = dict(deployment.labels) if deployment else {}
+    last = deployment.change
     return {
         "model": model.config.name,
         # JavaScript's numbers are not exact beyond 2 ** 53.
         "serving": str(model.latest.number) if model.latest else None,
         "versions": [
-            {
-                "version": str(version.number),
-                "labels": {
-                    label: since.get(label, (None, ""))[1]
-                    for label, number in {**labels, **model.labels}.items()
-                    if number == version.number
-                },
-                "answering": dict(version.backends),
-                "not_verified": list(version.loaded.unproven),
-            }
-            for version in model.available()
+            {"version": str(one.number), "answering": one.backends, "not_verified": one.loaded.unproven}
+            for one in model.available()
         ],
         "failed": [{"version": str(one.number), "error": str(one.error and one.error.message)} for one in model.failed],
-        "release": _release(deployment),
-    }
-
-
-def _release(deployment: Deployment | None) -> dict[str, Any] | None:
-    if deployment is None or deployment.change is None:
-        return None
-    change = deployment.change
-    return {
-        "shares": {
-            label: {"version": str(deployment.labels.get(label, "")), "percent": share}
-            for label, share in deployment.shares.items()
+        "labels": {
+            label: {
+                "version": str(number),
+                "since": since.get(label, (None, ""))[1],
+                "percent": deployment.shares.get(label),
+            }
+            for label, number in {**deployment.labels, **model.labels}.items()
         },
-        "revision": change.revision, "at": change.at, "action": change.action, "label": change.label,
-        "version": str(change.to_version), "share": change.share, "reason": change.reason,
-    }  # fmt: skip
+        # Whose change it was is nobody's who only asks.
+        "change": last and {name: value for name, value in asdict(last).items() if name != "who"},
+    }
 
 
 def _json(found: Mapping[str, Any]) -> web.Response:

@@ -212,7 +212,7 @@ def test_the_page_for_people_is_that_of_the_stable_server(simple_models, tmp_pat
         wait_until(lambda: "canary 50 %" in gateway.errors.read_text())
         states = [asked(f"http://{gateway.address}/ui/state.json")[1] for _ in range(10)]
         assert [state["serving"] for state in states] == ["1"] * 10
-        assert states[0]["release"]["shares"] == {"canary": {"version": "2", "percent": 50.0}}
+        assert (states[0]["labels"]["canary"]["version"], states[0]["labels"]["canary"]["percent"]) == ("2", 50.0)
         # What the page asks.
         assert asked(f"{gateway.url}/versions/1:predict", ASKED) == (200, {"predictions": [58.0]})
         assert asked(f"http://{gateway.address}/ui/nothing")[0] == 404

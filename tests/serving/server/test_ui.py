@@ -98,10 +98,10 @@ def test_the_state_follows_the_release(releasing):
     registry = ModelRegistry(releasing.base / MODEL)
     before = state()
     assert before["serving"] == "1"
-    (only,) = before["versions"]
-    assert only["labels"] == {"stable": registry.history()[0].at}
-    assert before["release"]["shares"] == {}
-    assert (before["release"]["action"], before["release"]["reason"]) == ("validate", "it answers")
+    assert [one["version"] for one in before["versions"]] == ["1"]
+    assert before["labels"] == {"stable": {"version": "1", "since": registry.history()[0].at, "percent": None}}
+    assert (before["change"]["action"], before["change"]["reason"]) == ("validate", "it answers")
+    assert "who" not in before["change"]
 
     first = registry.shift(2, "canary", 5.0, "try it")
     registry.shift(2, "canary", 25.0, "it does well")
@@ -109,21 +109,25 @@ def test_the_state_follows_the_release(releasing):
     during = state()
     assert during["serving"] == "1"
     # Its share grew, but it is the canary since it was made one.
-    assert {one["version"]: one["labels"] for one in during["versions"]}["2"] == {"canary": first.at}
-    assert during["release"]["shares"] == {"canary": {"version": "2", "percent": 25.0}}
+    assert during["labels"]["canary"] == {"version": "2", "since": first.at, "percent": 25.0}
+    assert during["change"]["share"] == 25.0
+
+    registry.abort("canary", "it does badly")
+    again = registry.shift(2, "canary", 5.0, "mended")
+    assert state()["labels"]["canary"]["since"] == again.at
 
     registry.promote(2, reason="all of it")
     wait_until(lambda: state()["serving"] == "2")
     after = state()
-    assert after["release"]["shares"] == {}
-    assert {one["version"]: set(one["labels"]) for one in after["versions"]}["2"] == {"stable"}
+    assert {name: label["version"] for name, label in after["labels"].items()} == {"stable": "2"}
 
 
 def test_what_is_promoted_need_not_be_readable(releasing):
     (releasing.base / MODEL / "deployment.json").write_bytes(b"{")
     status, told = asked(f"http://{releasing.rest}/ui/state.json")
     assert status == 200
-    assert told["release"] is None
+    assert told["change"] is None
+    assert told["serving"] == "1"
 
 
 def test_the_page_knows_units_and_ranges_from_the_feature_contract():
