@@ -23,7 +23,7 @@ from tests.pages import pictures
 from tests.pages.browsing import Tab, tab
 from tests.pages.pictures import DRAWN, FILL, HOUR, WHY
 from tests.pages.test_in_a_browser import BACKGROUND, TOO_WIDE
-from tests.serving.running import MODEL, Running, push, running_server, with_export
+from tests.serving.running import MODEL, Running, push, running_server, simple_model, with_export
 from tests.serving.server.asking import asked
 
 PASTE = "document.getElementById('table').value = %s; document.querySelector('#table-form button').click()"
@@ -336,6 +336,41 @@ def test_the_version_and_the_release_are_shown_and_followed(browser: str, server
     assert (cells[0][0], cells[0][2]) == ("1", "75 %")
     assert "has 50 % of the requests" in later
     assert [row[2] for row in later_cells] == ["50 %", "50 %"]
+
+
+def test_a_model_of_another_target_is_shown_in_its_own_unit(browser: str, tmp_path: Path) -> None:
+    push(tmp_path / "models", simple_model(tmp_path / "model", 0.002, "busy_probability"), 1)
+
+    async def look(page: Tab) -> Any:
+        await page.evaluate(FILL % json.dumps(HOUR))
+        await page.wait(WHY)
+        return await page.evaluate(f"[{text('#hour-answer')}, {text('#hour-why caption')}, {CELLS % '#hour-why'}]")
+
+    with running_server(tmp_path / "models", tmp_path / "workspace", "serving.server.ui=true") as running:
+        said, caption, rows = opened(browser, running.rest, look)
+    answer = 0.002 * (17 + 100 * ROW["temp"])
+    assert said.startswith(f"A probability of {answer:.3f}")
+    assert "This version tells no interval." in said
+    base, shown = map(float, re.findall(r"\d\.\d+", caption))
+    assert base + sum(float(value.replace("−", "-")) for _, value in rows) == pytest.approx(shown, abs=1e-9)
+
+
+def test_whoever_asks_again_gets_the_newer_answer_alone(browser: str, server: Running) -> None:
+    async def look(page: Tab) -> Any:
+        # The first answer comes when the second is there.
+        held = "const send = fetch; let let_go; const later = new Promise(done => let_go = done); let count = 0"
+        hold = "fetch = async (...asked) => (asked[0].endsWith(':predict') && !count++ && await later, send(...asked))"
+        await page.evaluate(f"{held}; {hold}")
+        await page.evaluate(FILL % json.dumps({**HOUR, "hour": 3}))
+        await page.evaluate(FILL % json.dumps(HOUR))
+        await page.wait(WHY)
+        await page.evaluate("(let_go(), later.then(() => new Promise(done => setTimeout(done, 300))))")
+        return await page.evaluate(f"[{text('#hour-answer')}, {text('#hour-why')}]")
+
+    said, why = opened(browser, server.rest, look)
+    (answer,) = answers_of(server, [ROW])
+    assert said.startswith(f"{answer['cnt']:,.0f} ")
+    assert "17:00 on Friday" in why
 
 
 def test_as_one_file_it_asks_the_server_that_it_was_made_for(browser: str, server: Running, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def running_server(base: Path, workspace: Path, *assignments: str) -> Iterator[R
         process.stderr.close()
 
 
-def simple_model(folder: Path, scale: float) -> Path:
+def simple_model(folder: Path, scale: float, output: str = "cnt") -> Path:
     """Write a SavedModel with the served model's signatures whose answers tell which model and which row they are of.
 
     `cnt` is scale × (hr + 100 × temp). Beside the two usual signatures there is `texts`, from strings to bytes and
@@ -99,6 +99,7 @@ def simple_model(folder: Path, scale: float) -> Path:
     Args:
         folder: where to write it.
         scale: tells models apart.
+        output: what it calls its answer.
     """
     import tensorflow as tf
 
@@ -117,7 +118,7 @@ def simple_model(folder: Path, scale: float) -> Path:
         def rows(self, raw: dict[str, Any]) -> dict[str, Any]:
             # Every input has a part in it, so that none is left out of an export.
             others = tf.add_n([tf.cast(raw[name], tf.float32) * 0.0 for name in specs])
-            return {"cnt": self.scale * (tf.cast(raw["hr"], tf.float32) + 100.0 * raw["temp"]) + others}
+            return {output: self.scale * (tf.cast(raw["hr"], tf.float32) + 100.0 * raw["temp"]) + others}
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
         def examples(self, examples: Any) -> dict[str, Any]:

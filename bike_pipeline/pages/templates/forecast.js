@@ -118,7 +118,8 @@ function answerOf(found, names) {
 
 function inWords(answer) {
   if (answer.value === null) return "no number: a value of the hour is none";
-  return `${shown(answer.value)} ${about.answers[asked.output].unit}`;
+  const { unit, share } = about.answers[asked.output];
+  return share ? `A ${unit} of ${shown(answer.value)}` : `${shown(answer.value)} ${unit}`;
 }
 
 function complain(place, refusal) {
@@ -185,10 +186,11 @@ function steps(base, parts) {
   });
 }
 
-async function explain(version, row) {
+async function explain(version, row, isNewest) {
   const place = at("hour-why");
   try {
     const why = await ask(`/ui/explanation.json?${new URLSearchParams({ version, ...row })}`);
+    if (!isNewest()) return;
     const parts = steps(why.base, why.parts);
     const largest = Math.max(...parts.map((part) => Math.abs(part.value)), 1e-9);
     const signed = (value) => (value < 0 ? `−${shown(-value)}` : `+${shown(value)}`);
@@ -208,8 +210,16 @@ async function explain(version, row) {
   }
 }
 
+// Whoever asks again before an answer is there gets the newer one alone.
+const turns = { hour: 0, table: 0 };
+function turnOf(form) {
+  const turn = ++turns[form];
+  return () => turn === turns[form];
+}
+
 at("hour-form").addEventListener("submit", async (event) => {
   event.preventDefault();
+  const isNewest = turnOf("hour");
   performance.mark("asked");
   const given = Object.fromEntries(new FormData(event.target));
   const hour = { date: given.date, hour: Number(given.hour), weather: Number(given.weather),
@@ -218,6 +228,7 @@ at("hour-form").addEventListener("submit", async (event) => {
   at("hour-why").replaceChildren();
   try {
     const { version, rows, answers } = await forecast([hour]);
+    if (!isNewest()) return;
     const [answer] = answers;
     const between = answer.share
       ? `${answer.share} of 100 such hours are between ${shown(answer.low)} and ${shown(answer.high)}.`
@@ -225,7 +236,7 @@ at("hour-form").addEventListener("submit", async (event) => {
     at("hour-answer").replaceChildren(element("p", { class: "answer" }, inWords(answer)),
       element("p", {}, `${between} Answered by version ${version}.`));
     performance.measure("forecast", "asked");
-    await explain(version, rows[0]);
+    await explain(version, rows[0], isNewest);
   } catch (refusal) {
     complain(at("hour-answer"), refusal);
   }
@@ -380,6 +391,7 @@ new ResizeObserver(draw).observe(at("chart"));
 
 at("table-form").addEventListener("submit", async (event) => {
   event.preventDefault();
+  const isNewest = turnOf("table");
   performance.mark("asked for many");
   drawing = null;
   for (const id of ["table-problems", "chart", "table-rows"]) at(id).replaceChildren();
@@ -391,6 +403,7 @@ at("table-form").addEventListener("submit", async (event) => {
     }
     if (!hours.length) throw new Refusal(0, "No line can be forecast; the reasons stand below.");
     const { version, answers } = await forecast(hours);
+    if (!isNewest()) return;
     const [{ share }] = answers;
     const left = problems.length ? ` ${problems.length} of the lines are left out; the reasons stand below.` : "";
     at("table-answer").replaceChildren(element("p", {}, `${hours.length} ${hours.length > 1 ? "hours" : "hour"}, answered by version ${version}.${left}`));
