@@ -190,7 +190,7 @@ def _labelled(settings: Settings) -> Callable[[Tracked, datetime, datetime], Lab
         if time.monotonic() - read >= _LABELS_SECONDS:
             found, read = observation_store(settings).columns(names=names), time.monotonic()
         at = found["requested_at"]
-        bounds = [np.datetime64(moment.astimezone(UTC).replace(tzinfo=None)) for moment in (first, last)]
+        bounds = [np.datetime64(moment.astimezone(UTC).replace(tzinfo=None), "ms") for moment in (first, last)]
         there = (at >= bounds[0]) & (at < bounds[1]) & np.isfinite(found["label"]) & np.isfinite(found["answer"])
         if not there.any():
             return None
