@@ -32,7 +32,7 @@ class PolicySettings(Section):
 
     debounce_seconds: Seconds = 0.0
     cool_down_seconds: dict[str, Seconds] = Field(default_factory=dict)
-    least_new_rows: Annotated[int, Field(ge=0)] = 672
+    least_new_rows: Annotated[int, Field(ge=0)] = 1344
     runs_per_day: Count = 24
     attempts: Count = 5
     backoff_seconds: Seconds = 30.0
