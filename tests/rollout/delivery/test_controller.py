@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import math
+import random
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
+import numpy as np
 import pytest
 
-from bike_pipeline.errors import BusyError, ModelError
+from bike_pipeline.errors import BusyError, ModelError, MonitoringError, ServerError
 from bike_pipeline.model_registry import ModelRegistry
 from bike_pipeline.rollout import promotion
+from bike_pipeline.rollout.delivery import controller
 from bike_pipeline.rollout.delivery.controller import Delivery
+from bike_pipeline.rollout.delivery.evidence import Evidence, Latency, Share, TrackEvidence
 from bike_pipeline.rollout.delivery.judging import Verdict
 from bike_pipeline.rollout.delivery.log_evidence import LogEvidence
 from bike_pipeline.rollout.delivery.position import position_of
@@ -137,6 +143,99 @@ def test_errors_behind_hours_of_sound_requests_end_it_within_a_window(rolling):
     found = rolling.delivery(slow).step()
     assert (found.verdict, found.change.action) == (Verdict.ROLLBACK, "abort")
     assert "8 of 30" in found.reason
+
+
+def test_slow_answers_behind_hours_of_sound_requests_end_it_within_a_window(rolling):
+    rolling.start()
+    rolling.ask(3000)
+    rolling.later = dt.timedelta(hours=3)
+    late = rolling.now() - dt.timedelta(seconds=20)
+    rolling.logs.ask(150, late, track="stable")
+    rolling.logs.ask(30, late, milliseconds=80.0)
+    many = QUICK.model_copy(update={"steps": tuple(s.model_copy(update={"requests": 3000}) for s in QUICK.steps)})
+    found = rolling.delivery(many).step()
+    assert (found.verdict, found.change.action) == (Verdict.ROLLBACK, "abort")
+    assert "30 of 30, 1.00% may be above" in found.reason
+
+
+def test_a_process_that_dies_behind_its_change_leaves_the_servers_to_the_next(rolling, monkeypatch):
+    rolling.start()
+    rolling.ask(60, failed=30)
+    shares = []
+
+    def dies(*_):
+        shares.append(rolling.registry.deployment().shares)
+        if len(shares) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(controller, "roll_out", dies)
+    with pytest.raises(KeyboardInterrupt):
+        rolling.delivery().step()
+    assert rolling.delivery().step().verdict == Verdict.NO_ROLLOUT
+    assert shares == [{}, {}]
+
+
+class Scripted:
+    """A reader whose evidence is drawn: sound, too little, none, bad, no numbers, or no answer."""
+
+    def __init__(self, drawn):
+        self._drawn, self.last = drawn, ""
+
+    def read(self, _tracked, _first, _last):
+        # Both windows of a look see the same.
+        if not self.last:
+            self.last = self._drawn.choice(["sound"] * 6 + ["few", "none", "bad", "broken", "odd", "silent"])
+        if self.last == "silent":
+            raise MonitoringError("nobody answers")
+        requests = {"few": 3, "none": 0}.get(self.last, 60)
+        latency = Latency.of(np.full(requests, 2.0))
+        errors, nothing = 30 * (self.last == "bad"), 9 * (self.last == "broken")
+        candidate = TrackEvidence(requests, math.nan if self.last == "odd" else errors, requests, nothing, latency)
+        return Evidence(candidate, TrackEvidence(60, 0, 60, 0, Latency.of(np.full(60, 2.0))), Share(0, requests))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_whatever_happens_in_whatever_order_only_what_is_sound_goes_on(rolling, monkeypatch, seed):
+    drawn = random.Random(seed)
+    rolling.start()
+    told = []
+
+    def roll_out(*_):
+        told.append(1)
+        if drawn.random() < 0.2:
+            raise drawn.choice([ServerError("it does not follow"), KeyboardInterrupt()])
+
+    monkeypatch.setattr(controller, "roll_out", roll_out)
+    delivery, reader = None, None
+    for _ in range(60):
+        if delivery is None or drawn.random() < 0.3:
+            # Another process takes over.
+            reader = Scripted(drawn)
+            delivery = rolling.delivery(drawn.choice([QUICK, QUICK.model_copy(update={"approval": (50.0,)})]))
+            delivery._reader = reader
+        before, revision = rolling.registry.deployment(), rolling.registry.deployment().revision
+        rolling.later = dt.timedelta(seconds=drawn.choice([30, 30, 30, 90, -600, 86_400]))
+        reader.last = ""
+        with contextlib.suppress(ServerError, KeyboardInterrupt):
+            delivery.step(drawn.choice(["", "", "", "fine"]))
+        after = rolling.registry.deployment()
+        # A step is one change, or none.
+        assert after.revision - revision in (0, 1)
+        if "canary" not in before.shares:
+            assert after.revision == revision
+            continue
+        share = before.shares["canary"]
+        expected = {
+            "sound": [{"canary": {1.0: 10.0, 10.0: 50.0, 50.0: None}[share]}, before.shares],
+            "bad": [{}],
+            "broken": [{}],
+        }.get(reader.last, [before.shares])
+        assert after.shares in [{k: v for k, v in one.items() if v is not None} for one in expected]
+        if after.labels["stable"] == CANDIDATE:
+            assert (share, reader.last) == (50.0, "sound")
+        elif not after.shares:
+            assert reader.last in ("bad", "broken")
+    assert told
 
 
 def test_a_step_lasts_its_minutes(rolling):
