@@ -2,27 +2,25 @@
 
 Go programs are built from the Go module registry; the go.mod and go.sum of each folder of `tools/go_modules/` pin every
 module that goes into them. The definitions of custom resources are files of such modules, whose hashes stand here.
-etcd is the distribution's package, unpacked. Nothing is installed on the machine, and what is there is kept. Standard
-library only.
+Nothing is installed on the machine, and what is there is kept. Standard library only.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-import debian_packages
-
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / ".cluster-tools"
 MODULES = ROOT / "tools" / "go_modules"
-# By program, the folder of `MODULES` that it is built in, and its package. The first ones are enough for most tests.
+KUBERNETES = "v1.36.3"
+# By program, the folder of `MODULES` that it is built in, and its package.
 PROGRAMS = {
+    "etcd": ("kubernetes", "go.etcd.io/etcd/server/v3"),
     "kube-apiserver": ("kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver"),
     "kube-controller-manager": ("kubernetes", "k8s.io/kubernetes/cmd/kube-controller-manager"),
     "kube-scheduler": ("kubernetes", "k8s.io/kubernetes/cmd/kube-scheduler"),
@@ -31,8 +29,13 @@ PROGRAMS = {
     "flagger": ("flagger", "github.com/fluxcd/flagger/cmd/flagger"),
     "kubectl-kyverno": ("kyverno", "github.com/kyverno/kyverno/cmd/cli/kubectl-kyverno"),
 }
-# Modules that ship definitions of custom resources: path and version, the hash of the module, the files.
+# Modules that ship definitions of custom resources, and what kwok says of its pods: path and version, hash, files.
 DEFINITIONS = (
+    (
+        "sigs.k8s.io/kwok@v0.8.0",
+        "h1:OTIOTwgROqPMovcTwxICx2eYQ4AwLpSx5EpjbDKF4SQ=",
+        ("kustomize/stage/node/fast/node-*.yaml", "kustomize/stage/pod/fast/pod-*.yaml"),
+    ),
     (
         "sigs.k8s.io/gateway-api@v1.6.3",
         "h1:lKpJa5bGlraC/QeACvCpsHLdmO6y0iKfzVl6gzaFEYc=",
@@ -69,15 +72,11 @@ def find(program: str, folder: Path = FOLDER) -> Path | None:
     """Return a program's path, or None where it is not there.
 
     Args:
-        program: a key of `PROGRAMS`, or "etcd", which may be installed, too.
+        program: a key of `PROGRAMS`.
         folder: where `main` puts them.
     """
-    fetched = folder / program
-    if program == "etcd":
-        fetched = folder / "etcd-server" / "usr" / "bin" / "etcd"
-        if not fetched.exists() and (installed := shutil.which("etcd")):
-            return Path(installed)
-    return fetched if os.access(fetched, os.X_OK) else None
+    built = folder / program
+    return built if os.access(built, os.X_OK) else None
 
 
 def _go(*arguments: str, folder: Path, seconds: float = 3600) -> tuple[str, str]:
@@ -104,10 +103,19 @@ def _go(*arguments: str, folder: Path, seconds: float = 3600) -> tuple[str, str]
 def build(program: str, folder: Path) -> str:
     """Build a program of `PROGRAMS` with the modules that its go.sum pins; return "" or why it is not there."""
     module, package = PROGRAMS[program]
+    # Flagger wants to know the version of the server that it asks, which is stamped into a release.
+    stamp = f"-X k8s.io/component-base/version.gitVersion={KUBERNETES}" if module == "kubernetes" else ""
     with tempfile.TemporaryDirectory(dir=folder) as made:
         target = Path(made) / program
         _, reason = _go(
-            "build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", "-o", str(target), package, folder=MODULES / module
+            "build",
+            "-mod=readonly",
+            "-trimpath",
+            f"-ldflags=-s -w {stamp}",
+            "-o",
+            str(target),
+            package,
+            folder=MODULES / module,
         )
         if not reason:
             target.replace(folder / program)
@@ -135,12 +143,11 @@ def main(arguments: list[str]) -> int:
     definitions = FOLDER / "definitions"
     definitions.mkdir(parents=True, exist_ok=True)
     missing = 0
-    for name in arguments or ["etcd", *PROGRAMS]:
+    for name in arguments or PROGRAMS:
         reason = ""
         if find(name) is None:
-            print(f"cluster tools: {name}: not there yet; it takes minutes to build", flush=True)
-            reason = debian_packages.fetch(["etcd-server"], FOLDER / "etcd-server") if name == "etcd" else ""
-            reason = reason if name == "etcd" else build(name, FOLDER)
+            print(f"cluster tools: {name}: building it, which takes minutes", flush=True)
+            reason = build(name, FOLDER)
         missing += bool(reason)
         print(f"cluster tools: {name}: {f'not to be had here ({reason})' if reason else find(name)}", flush=True)
     for module, pinned, patterns in DEFINITIONS:

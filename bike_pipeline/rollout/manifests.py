@@ -7,15 +7,15 @@ beside them, in `operators`, what needs definitions of custom resources (routes 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.model_registry.deployment import STABLE
 from bike_pipeline.rollout import configuration
-from bike_pipeline.rollout.tracks import ANSWERING, Track
+from bike_pipeline.rollout.tracks import SHADOW, Track
 
 if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
@@ -42,34 +42,17 @@ def files(
         tracks: which versions answer, by label; empty where nothing was pushed yet.
         configs: the folder with `kubernetes` and `monitoring`.
         served: what is promoted, for TF Serving's policy `promoted`.
-
-    Raises:
-        ConfigurationError: a track is a shadow, which no route of the Gateway API copies a share of the requests to,
-            or a share is no whole percent.
     """
-    answering = {label: track for label, track in tracks.items() if label in (STABLE, *ANSWERING)}
-    if odd := [f"{label} has {track.share:g}" for label, track in tracks.items() if track.share % 1]:
-        raise ConfigurationError(
-            f"a route's weight is a whole percent, and {odd[0]}", where="deployment.json", fix="shift it to a whole one"
-        )
-    if left := sorted(tracks.keys() - answering.keys()):
-        raise ConfigurationError(
-            f"{left[0]} gets copies of requests, and the routes that are written copy none",
-            where="deployment.json",
-            fix="copy requests with the gateway's own configuration, or abort it first",
-        )
     manifests = configs / "kubernetes"
     tf_serving = {
         name: text
         for name, text in configuration.files(settings, folder, served).items()
         if name.endswith(".config") and name != configuration.LOGGING_FILE
     }
-    shares = {label: int(track.share) for label, track in answering.items()} or {STABLE: 100}
+    shares = {label: track.share for label, track in tracks.items()} or {STABLE: 100.0}
     content: dict[str, Any] = {"kustomization.yaml": _all(settings, folder, list(shares), manifests, tf_serving)}
     for label in shares:
-        # A server that is alone follows what is promoted; beside another one, it keeps to its own version.
-        pinned = answering[label].version if len(shares) > 1 else None
-        content[f"{label}/kustomization.yaml"] = _track(settings, folder / label, label, pinned, manifests)
+        content[f"{label}/kustomization.yaml"] = _track(settings, folder / label, label, manifests)
     content["operators/kustomization.yaml"] = {
         "apiVersion": f"{_CONFIG}/v1alpha1",
         "kind": "Component",
@@ -130,7 +113,7 @@ def _patch(deployment: str, field: str, value: Any) -> dict[str, Any]:
     return {"target": {"kind": "Deployment", "name": deployment}, "patch": yaml.safe_dump([operation], width=1000)}
 
 
-def _track(settings: Settings, folder: Path, label: str, version: int | None, manifests: Path) -> dict[str, Any]:
+def _track(settings: Settings, folder: Path, label: str, manifests: Path) -> dict[str, Any]:
     sets = [
         # Only what it writes for itself; pods share no log file.
         "workspace=/tmp/workspace",
@@ -138,9 +121,9 @@ def _track(settings: Settings, folder: Path, label: str, version: int | None, ma
         f"monitoring.request_log.path={_WORKSPACE}/monitoring/requests",
         f"signing.trusted_keys=[{_KEY}]",
         f"serving.model_name={settings.serving.model_name}",
+        # Its version follows the promotion log.
+        f"serving.server.label={label}",
     ]
-    if version is not None:
-        sets += ["serving.server.version_policy=specific", f"serving.server.specific_versions=[{version}]"]
     return {
         "apiVersion": f"{_CONFIG}/v1beta1",
         "kind": "Kustomization",
@@ -156,11 +139,23 @@ def _relative(path: Path, folder: Path) -> str:
     return os.path.relpath(path.resolve(), folder.resolve())
 
 
-def _route(settings: Settings, kind: str, shares: Mapping[str, int]) -> dict[str, Any]:
+def _route(settings: Settings, kind: str, shares: Mapping[str, float]) -> dict[str, Any]:
     ports = settings.serving.configuration.container
     port = ports.rest_port if kind == "HTTPRoute" else ports.grpc_port
-    backends = [{"name": f"bike-serving-{label}", "port": port, "weight": share} for label, share in shares.items()]
+    # A weight is a whole number; a percent of a copy, too, which rounds a small one up.
+    scale = 1 if all(share % 1 == 0 for share in shares.values()) else 1000
+    backends = [
+        {"name": f"bike-serving-{label}", "port": port, "weight": round(share * scale)}
+        for label, share in shares.items()
+        if label != SHADOW
+    ]
     rule: dict[str, Any] = {"backendRefs": backends}
+    if SHADOW in shares:
+        copied = {
+            "backendRef": {"name": f"bike-serving-{SHADOW}", "port": port},
+            "percent": math.ceil(shares[SHADOW]),
+        }
+        rule["filters"] = [{"type": "RequestMirror", "requestMirror": copied}]
     if kind == "HTTPRoute":
         # What anybody may ask; metrics are the monitoring's.
         rule["matches"] = [{"path": {"type": "PathPrefix", "value": f"/v1/models/{settings.serving.model_name}"}}]

@@ -187,6 +187,8 @@ def api_server(folder: Path) -> Iterator[Api]:
         f"--listen-peer-urls=http://127.0.0.1:{peers}",
         f"--initial-advertise-peer-urls=http://127.0.0.1:{peers}",
         f"--initial-cluster=default=http://127.0.0.1:{peers}",
+        # What is in it is gone with the test.
+        "--unsafe-no-fsync",
         # The largest definition of a custom resource is larger than what etcd takes by default.
         "--max-request-bytes=8000000",
     ):
@@ -235,14 +237,19 @@ def controllers(api: Api, folder: Path, nodes: int = 2) -> Iterator[None]:
     manager = (
         f"--service-account-private-key-file={folder / 'service-accounts.key'}",
         f"--root-ca-file={api.authority}",
+        "--horizontal-pod-autoscaler-sync-period=2s",
         f"--secure-port={free_port()}",
         f"--cert-dir={folder / 'manager-certificates'}",
     )
     scheduler = (f"--secure-port={free_port()}", f"--cert-dir={folder / 'scheduler-certificates'}")
+    definitions = cluster_tools.FOLDER / "definitions"
+    stages = [f"--config={path}" for name in ("node", "pod") for path in sorted(definitions.glob(f"{name}-*.yaml"))]
+    assert stages, "`make cluster-tools` fetches what kwok is to say of pods"
+    kwok = (f"--kubeconfig={config}", "--manage-all-nodes=true", "--node-lease-duration-seconds=40", *stages)
     with (
         running(folder, programs[0], *shared, *manager),
         running(folder, programs[1], *shared, *scheduler),
-        running(folder, programs[2], f"--kubeconfig={config}", "--manage-all-nodes=true"),
+        running(folder, programs[2], *kwok),
     ):
         for number in range(nodes):
             api.apply(_node(f"node-{number}"))

