@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from bike_pipeline.commands.retrain import watch_command
+from bike_pipeline.commands.serve import serve_command
 from bike_pipeline.settings import load_settings
 from bike_pipeline.settings.metadata import METADATA_PASSWORD, METADATA_USER
 from bike_pipeline.storage import cluster_volumes
@@ -109,6 +110,23 @@ def test_the_watch_is_called_as_the_command_line_takes_it_with_a_ledger_that_rep
         assert settings.retraining_path.is_relative_to(mount)
         assert {volume["persistentVolumeClaim"]["claimName"] for volume in pod["volumes"]} <= claims
         assert {one["name"] for one in container["env"]} == {METADATA_USER, METADATA_PASSWORD}
+
+
+def test_kserve_calls_the_server_as_the_command_line_takes_it_with_a_label_each():
+    [service] = [one for _, one in OBJECTS if one["kind"] == "InferenceService"]
+    [canary] = service["spec"]["canary"]
+    labels = []
+    for predictor in (service["spec"]["predictor"], canary["predictor"]):
+        [container] = predictor["containers"]
+        program, name, *options = container["command"]
+        assert (program, name) == ("bike-pipeline", "serve")
+        assert serve_command.make_context(name, [*options, *container["args"]]) is not None
+        sets = [text for before, text in pairwise(container["args"]) if before == "--set"]
+        settings = load_settings(assignments=tuple(sets))
+        # Where KServe mounts the folder of models that STORAGE_URI names.
+        assert settings.serving_path == f"/mnt/models/{settings.serving.model_name}"
+        labels.append(settings.serving.server.label)
+    assert labels == [service["spec"]["predictor"]["name"], canary["predictor"]["name"]] == ["stable", "canary"]
 
 
 def test_systemd_takes_the_unit(tmp_path):
