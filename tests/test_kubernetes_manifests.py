@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from bike_pipeline.commands.retrain import watch_command
-from bike_pipeline.commands.serve import serve_command
+from bike_pipeline.commands.serve import gateway_command, serve_command
+from bike_pipeline.rollout.tracks import LABELS
 from bike_pipeline.settings import load_settings
 from bike_pipeline.settings.metadata import METADATA_PASSWORD, METADATA_USER
 from bike_pipeline.storage import cluster_volumes
@@ -127,6 +128,19 @@ def test_kserve_calls_the_server_as_the_command_line_takes_it_with_a_label_each(
         assert settings.serving_path == f"/mnt/models/{settings.serving.model_name}"
         labels.append(settings.serving.server.label)
     assert labels == [service["spec"]["predictor"]["name"], canary["predictor"]["name"]] == ["stable", "canary"]
+
+
+def test_the_gateway_is_called_as_the_command_line_takes_it_with_a_server_for_each_label():
+    [deployment] = [
+        one for _, one in OBJECTS if one["kind"] == "Deployment" and one["metadata"]["name"] == "bike-gateway"
+    ]
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    program, name, *options = container["command"]
+    assert (program, name) == ("bike-pipeline", "gateway")
+    context = gateway_command.make_context(name, [*options, *container["args"]])
+    assert f"{context.params['port']}" == f"{container['ports'][0]['containerPort']}"
+    servers = dict(one.split("=") for one in container["args"][1].split(","))
+    assert servers == {label: f"bike-serving-{label}" for label in LABELS}
 
 
 def test_systemd_takes_the_unit(tmp_path):
