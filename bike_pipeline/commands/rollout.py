@@ -109,7 +109,7 @@ def watch(settings: Settings, once: bool, forever: bool, as_json: bool) -> None:
 
     def looked(look: Look) -> None:
         # A step that holds says the same again and again with other numbers.
-        key = _line(look) if look.change else f"{look.verdict} {look.position}"
+        key = _line(look) if look.change else f"{look.verdict} {look.position} {look.problem}"
         if [key] != last:
             last[:] = [key]
             shared.show(" ".join(shared.as_document(look).split()) if as_json else _line(look))
@@ -118,4 +118,5 @@ def watch(settings: Settings, once: bool, forever: bool, as_json: bool) -> None:
 
 
 def _line(look: Look) -> str:
-    return _changed(look.change) if look.change else f"{look.verdict}: {look.reason}"
+    words = _changed(look.change) if look.change else f"{look.verdict}: {look.reason}"
+    return f"{words}; {look.problem}" if look.problem else words

@@ -6,12 +6,12 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
-from bike_pipeline.errors import BikePipelineError, BusyError, ModelError, ServerError
+from bike_pipeline.errors import BikePipelineError, ModelError, ServerError
 
 if TYPE_CHECKING:
     from bike_pipeline.model_registry.deployment import Change
@@ -67,8 +67,11 @@ def approve(settings: Settings, reason: str) -> Look:
 
     Raises:
         ModelError: it does not wait: its step is not sound, not judged yet, or needs no approval.
+        ServerError: a server does not follow; the approval stands.
     """
     found = _delivery(settings)[0].step(reason)
+    if found.problem:
+        raise found.problem
     if found.change is None or found.change.action == "abort":
         raise ModelError(
             f"nothing waits for an approval: {found.verdict}: {found.reason}",
@@ -108,26 +111,28 @@ def watch(
 ) -> Look:
     """Judge and move the rollout again and again until it has ended, or `forever`; return the last look.
 
-    It may be killed at any time and begun again: its state is in the promotion log.
+    It may be killed at any time and begun again: its state is in the promotion log. What cannot be read or told now is
+    tried again, but not with `once`.
 
     Raises:
         ServerError: the version was rolled back.
     """
+    from bike_pipeline.rollout.delivery.controller import Look
     from bike_pipeline.rollout.delivery.judging import Verdict
 
     delivery, ended = _delivery(settings)[0], stop or threading.Event()
-    last = None
+    last: Look | None = None
     while True:
         try:
             found = delivery.step()
-        except (ServerError, BusyError) as error:
-            # A server that does not follow is told again; meanwhile the log says what should be.
-            if once:
-                raise
-            found = replace(delivery.look(), verdict=Verdict.HOLD, reason=str(error))
+        except BikePipelineError as error:
+            found = Look(None, Verdict.HOLD, str(error), problem=error)
+        if once and found.problem:
+            raise found.problem
         looked(found)
-        last = last if found.verdict is Verdict.NO_ROLLOUT and last else found
-        over = found.position is None or (found.change is not None and found.change.action in ("abort", "promote"))
+        last = found if found.change or not (last and last.change) else last
+        moved = found.change.action if found.change else ""
+        over = not found.problem and (found.position is None or moved in ("abort", "promote"))
         if once or (over and not forever) or ended.wait(settings.rollout.poll_seconds):
             break
     if last.change is not None and last.change.action == "abort":

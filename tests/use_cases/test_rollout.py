@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from bike_pipeline.errors import BusyError, ConfigurationError, ServerError
+from bike_pipeline.errors import ConfigurationError, ServerError, StorageError
 from bike_pipeline.model_registry import ModelRegistry, layout, model_signature
 from bike_pipeline.modeling.feedback import GROUPS
 from bike_pipeline.rollout.delivery import controller
@@ -91,25 +91,26 @@ def test_a_server_that_does_not_follow_is_told_again(settings, tmp_path, monkeyp
 
     def looked(look):
         looks.append(look)
-        if len(calls) >= 3:
+        if len(looks) > 5:
             stop.set()
 
-    rollout.watch(settings, forever=True, looked=looked, stop=stop)
+    with pytest.raises(ServerError, match="version 2 was rolled back: error share failed: 50 of 90"):
+        rollout.watch(settings, looked=looked, stop=stop)
     assert calls == [{"stable": STABLE}] * 3
-    assert "the server does not answer" in looks[0].reason
+    assert [str(look.problem or "") for look in looks] == ["127.0.0.1:1: the server does not answer"] * 2 + [""]
     calls.clear()
     with pytest.raises(ServerError, match="does not answer"):
         rollout.watch(settings, once=True)
 
 
-def test_a_lock_that_another_process_holds_ends_no_watch(settings, monkeypatch):
+def test_what_cannot_be_read_now_ends_no_watch(settings, monkeypatch):
     rollout.start(settings, CANDIDATE)
     looks = []
 
-    def busy(_):
-        raise BusyError("another process changes it")
+    def fails(_):
+        raise StorageError("the bucket does not answer")
 
-    monkeypatch.setattr(controller.Delivery, "step", busy)
+    monkeypatch.setattr(controller.Delivery, "step", fails)
     stop = threading.Event()
 
     def looked(look):
@@ -117,7 +118,7 @@ def test_a_lock_that_another_process_holds_ends_no_watch(settings, monkeypatch):
         stop.set()
 
     rollout.watch(settings, looked=looked, stop=stop)
-    assert looks == [(Verdict.HOLD, "another process changes it")]
+    assert looks == [(Verdict.HOLD, "the bucket does not answer")]
 
 
 @pytest.mark.parametrize(

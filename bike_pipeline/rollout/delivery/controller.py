@@ -7,10 +7,10 @@ them make a step once: each changes only the revision that it has judged by.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from bike_pipeline.errors import BusyError, ModelError, MonitoringError
+from bike_pipeline.errors import BikePipelineError, BusyError, ModelError, ServerError
 from bike_pipeline.model_registry import ModelRegistry
 from bike_pipeline.model_registry.deployment import STABLE, Change
 from bike_pipeline.rollout.delivery.evidence import EvidenceReader, Tracked
@@ -37,6 +37,7 @@ class Look:
         next_percent: what its version gets next; 100 is a promotion.
         checks: each check.
         change: what was changed.
+        problem: a server that does not follow, and is told again at the next step.
     """
 
     position: Position | None
@@ -45,6 +46,7 @@ class Look:
     next_percent: float = 0.0
     checks: Sequence[Check] = ()
     change: Change | None = None
+    problem: BikePipelineError | None = None
 
 
 def plan_of(label: str, settings: RolloutSettings, safety: float) -> list[RolloutStepSettings]:
@@ -89,7 +91,7 @@ class Delivery:
         following = next((step.percent for step in steps if step.percent > position.share), 100.0)
         try:
             verdict, reason, checks = self._judge(position, now_at, following)
-        except MonitoringError as error:
+        except BikePipelineError as error:
             verdict, reason, checks = Verdict.HOLD, f"not judged: {error}", []
         return Look(position, verdict, reason, following, checks)
 
@@ -125,33 +127,42 @@ class Delivery:
         return Verdict.PROMOTE if following >= 100 else Verdict.CONTINUE, figures, checks
 
     def step(self, approval: str = "") -> Look:
-        """Judge the step, do what the verdict says, and tell the servers; an `approval` lets a step go on that waits.
-
-        Raises:
-            ServerError: a server does not follow; the next call tells it again.
-        """
+        """Judge the step, do what the verdict says, and tell the servers; with an `approval`, go on where it waits."""
         found = self.look()
-        position, verdict, reason = found.position, found.verdict, found.reason
-        change = None
-        if position is not None:
-            registry = ModelRegistry(self._base_path, revision=position.revision)
-            if approval and verdict is Verdict.WAITS:
-                verdict, reason = Verdict.CONTINUE, f"approved ({approval}): {reason}"
+        if found.position is not None:
+            registry = ModelRegistry(self._base_path, revision=found.position.revision)
             try:
-                if bad_among(found.checks):
-                    change = registry.abort(position.label, f"{verdict} at {position.share:g} %: {reason}")
-                elif verdict in (Verdict.CONTINUE, Verdict.PROMOTE) and found.next_percent >= 100:
-                    change = registry.promote(position.version, STABLE, f"{position.share:g} % is sound: {reason}")
-                elif verdict is Verdict.CONTINUE:
-                    why = f"{position.share:g} % is sound: {reason}"
-                    change = registry.shift(position.version, position.label, found.next_percent, why)
+                found = self._act(registry, found, found.position, approval)
             except BusyError:
-                verdict, reason = Verdict.HOLD, "somebody else changed it meanwhile"
-            except ModelError as error:
-                verdict, reason = Verdict.ROLLBACK, str(error)
-                change = registry.abort(position.label, reason)
+                # Whoever did it judged for itself.
+                found = replace(found, verdict=Verdict.HOLD, reason="somebody else changes it")
         state = ModelRegistry(self._base_path).deployment()
         if state is not None and state.revision != self._told:
-            roll_out(self._base_path, self._targets)
-            self._told = state.revision
-        return Look(position, verdict, reason, found.next_percent, found.checks, change)
+            try:
+                roll_out(self._base_path, self._targets)
+                self._told = state.revision
+            except ServerError as error:
+                found = replace(found, problem=error)
+        return found
+
+    def _act(self, registry: ModelRegistry, found: Look, at: Position, approval: str) -> Look:
+        """Make the change that the verdict asks for, if any; a version that may not serve any more is aborted."""
+        sound = f"{at.share:g} % is sound: "
+        if bad_among(found.checks):
+            change = registry.abort(at.label, f"{found.verdict} at {at.share:g} %: {found.reason}")
+            return replace(found, change=change)
+        if approval and found.verdict is Verdict.WAITS:
+            sound += f"approved ({approval}): "
+        elif found.verdict not in (Verdict.CONTINUE, Verdict.PROMOTE):
+            return found
+        try:
+            if found.next_percent >= 100:
+                change = registry.promote(at.version, STABLE, sound + found.reason)
+            else:
+                change = registry.shift(at.version, at.label, found.next_percent, sound + found.reason)
+            return replace(
+                found, verdict=Verdict.PROMOTE if found.next_percent >= 100 else Verdict.CONTINUE, change=change
+            )
+        except ModelError as error:
+            change = registry.abort(at.label, str(error))
+            return replace(found, verdict=Verdict.ROLLBACK, reason=str(error), change=change)

@@ -94,7 +94,6 @@ class Evidence:
         missed: labels outside of the candidate's intervals.
         pairs: differences (candidate - stable) in the order they came to be known, for an A/B test: "absolute error" by
             hour in rentals, "error share" and "latency" (of the logarithms) by minute.
-        notes: what of the source could not be read.
     """
 
     candidate: TrackEvidence = TrackEvidence()
@@ -102,7 +101,6 @@ class Evidence:
     different: Share | None = None
     missed: Share | None = None
     pairs: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    notes: Sequence[str] = ()
 
 
 class Tracked(NamedTuple):
