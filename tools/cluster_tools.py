@@ -26,6 +26,7 @@ PROGRAMS = {
     "kube-scheduler": ("kubernetes", "k8s.io/kubernetes/cmd/kube-scheduler"),
     "kwok": ("kubernetes", "sigs.k8s.io/kwok/cmd/kwok"),
     "kustomize": ("kubernetes", "sigs.k8s.io/kustomize/kustomize/v5"),
+    "hclfmt": ("hcl", "github.com/hashicorp/hcl/v2/cmd/hclfmt"),
     "flagger": ("flagger", "github.com/fluxcd/flagger/cmd/flagger"),
     "kubectl-kyverno": ("kyverno", "github.com/kyverno/kyverno/cmd/cli/kubectl-kyverno"),
 }
