@@ -50,7 +50,7 @@ GROUPS = {
         "gateway": "Route requests to the versions that serve: Envoy before the model servers.",
         "bench-serving": "Measure how many requests a model server answers, and how fast.",
         "serving-config": "Write TF Serving's configuration files and a compose.yaml, from the settings.",
-        "api-key": "Make, list and revoke the API keys of the embedded server.",
+        "api-key": "Make, list and revoke the API keys of the gateway.",
     },
     "Release": {
         "promote": "Let a pushed version serve, after it was validated in a process of its own.",

@@ -18,7 +18,7 @@ VERSIONS = [
     ("beam.job_server.version", "2.65.0"),
     ("edge.minimum.python", "3.10"),
     ("edge.minimum.numpy", "2"),
-    ("serving.security.tls.minimum_version", "1.3"),
+    ("gateway.tls.minimum_version", "1.3"),
     ("serving.configuration.container.user", "1000:1000"),
     ("workspace", "2026-11-28"),
     ("edge.author", "no"),

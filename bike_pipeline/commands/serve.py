@@ -21,9 +21,9 @@ from bike_pipeline.errors import ConfigurationError, DataError, ModelError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bike_pipeline.rollout.gateway.api_keys import ApiKey
     from bike_pipeline.rollout.gateway.running import Gateway
     from bike_pipeline.serving.records import Record
-    from bike_pipeline.serving.security.api_keys import ApiKey
     from bike_pipeline.serving.server.app import Server
     from bike_pipeline.settings import Settings
 
@@ -176,14 +176,11 @@ def serve_command(settings: Settings, openapi: bool, as_json: bool, **given: Any
     import logging
 
     from bike_pipeline import log_capture
-    from bike_pipeline.serving import security
     from bike_pipeline.serving.server import app
 
     server = settings.serving.server.model_copy(update={k: v for k, v in given.items() if v is not None})
     serving = settings.serving.model_copy(update={"server": server})
     settings = settings.model_copy(update={"serving": serving})
-    if warning := security.exposure(settings, server.host):
-        click.echo(warning, err=True)
     log = f"serve-{server.label}.log" if server.label else "serve.log"
     with log_capture.captured(settings.logs_path / log) as screen:
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -325,61 +322,50 @@ def serving_config_command(settings: Settings, output: Path, check: bool) -> Non
     click.echo(f"{output}: {len(files)} files as the settings give them" if check else "\n".join(map(str, files)))
 
 
-_COLUMNS = ("key", "name", "scopes", "state", "created", "not before", "expires")
+_COLUMNS = ("key", "name", "state", "created", "not before", "expires")
 _MOMENTS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M"]
 
 
 @click.group()
 def api_key_command() -> None:
-    """Make, list and revoke API keys of the embedded server; only their hashes are kept."""
+    """Make, list and revoke API keys of the gateway; only what checks them is kept."""
 
 
 @api_key_command.command()
 @click.argument("name")
-@click.option(
-    "--scope",
-    "scopes",
-    type=click.Choice(["predict", "admin"]),
-    multiple=True,
-    default=["predict"],
-    show_default=True,
-    help="What the key may ask; repeat it for both.",
-)
 @click.option("--days", type=click.IntRange(min=1), help="Days until it expires; without it and --expires: never.")
 @click.option("--expires", type=click.DateTime(_MOMENTS), help="When it expires, UTC.")
 @click.option("--not-before", type=click.DateTime(_MOMENTS), help="From when on it is let in, UTC; default: now.")
 @shared.json_option
 @shared.with_settings
-def create(
-    settings: Settings, name: str, scopes: tuple[str, ...], days: int | None, as_json: bool, **times: datetime | None
-) -> None:
-    """Make a key for NAME and print it, this once only. A running server lets it in within a second or two."""
-    from bike_pipeline.serving.security import api_keys
+def create(settings: Settings, name: str, days: int | None, as_json: bool, **times: datetime | None) -> None:
+    """Make a key for NAME and print it, this once only. A running gateway lets it in within a second or two."""
+    from bike_pipeline.rollout.gateway import api_keys
 
     begins, ends = (time and time.replace(tzinfo=UTC) for time in (times["not_before"], times["expires"]))
     if days and ends:
         raise click.UsageError("--days and --expires say the same; give one of them")
     if days:
         ends = (begins or datetime.now(UTC).replace(microsecond=0)) + timedelta(days=days)
-    made, key = api_keys.create(settings.api_key_file, name, scopes, not_before=begins, expires=ends)
+    made, key = api_keys.create(settings.gateway_key_file, name, not_before=begins, expires=ends)
     shared.answer({**_document(made), "key": key}, lambda _: key, as_json)
     if as_json:
         return
     until = f"until {made.expires}" if made.expires else "with no end"
-    click.echo(f"key {made.id} of {made.name} ({', '.join(made.scopes)}), {until}; it is not shown again", err=True)
-    if "api_keys" not in settings.serving.security.authentication.methods:
-        click.echo("no server asks for it yet: set serving.security.authentication.methods=[api_keys]", err=True)
+    click.echo(f"key {made.id} of {made.name}, {until}; it is not shown again", err=True)
+    if "api_keys" not in settings.gateway.authentication.methods:
+        click.echo("no gateway asks for it yet: set gateway.authentication.methods=[api_keys]", err=True)
 
 
 @api_key_command.command("list")
 @shared.json_option
 @shared.with_settings
 def list_keys(settings: Settings, as_json: bool) -> None:
-    """List all keys: whose, what for, from when until when."""
-    from bike_pipeline.serving.security import api_keys
+    """List all keys: whose, from when until when."""
+    from bike_pipeline.rollout.gateway import api_keys
 
-    path = settings.api_key_file
-    keys = api_keys.read(path).keys if path.exists() else ()
+    path = settings.gateway_key_file
+    keys = api_keys.read(path) if path.exists() else ()
     nothing = f"there are no keys in {path}; make one with: bike-pipeline api-key create NAME"
     found = [_document(key) for key in keys]
     shared.answer(found, lambda _: shared.table(_COLUMNS, map(_cells, found)) if found else nothing, as_json)
@@ -389,19 +375,19 @@ def list_keys(settings: Settings, as_json: bool) -> None:
 @click.argument("key_id", metavar="KEY")
 @shared.with_settings
 def revoke(settings: Settings, key_id: str) -> None:
-    """Revoke the key with this id (see `list`). A running server refuses it within a second or two."""
-    from bike_pipeline.serving.security import api_keys
+    """Revoke the key with this id (see `list`). A running gateway refuses it within a second or two."""
+    from bike_pipeline.rollout.gateway import api_keys
 
-    gone = api_keys.revoke(settings.api_key_file, key_id)
+    gone = api_keys.revoke(settings.gateway_key_file, key_id)
     click.echo(f"key {gone.id} of {gone.name} was revoked at {gone.revoked}")
 
 
 def _document(key: ApiKey) -> dict[str, Any]:
-    found = {"id": key.id, "name": key.name, "scopes": key.scopes, "state": key.state(datetime.now(UTC))}
+    found = {"id": key.id, "name": key.name, "state": key.state(datetime.now(UTC))}
     times = ("created", "not_before", "expires", "revoked")
     return {**found, **{name: getattr(key, name) or None for name in times}}
 
 
 def _cells(key: dict[str, Any]) -> tuple[str, ...]:
     ends = key["revoked"] or key["expires"] or "never"
-    return key["id"], key["name"], ", ".join(key["scopes"]), key["state"], key["created"], key["not_before"], ends
+    return key["id"], key["name"], key["state"], key["created"], key["not_before"], ends

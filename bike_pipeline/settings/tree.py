@@ -178,11 +178,6 @@ class Settings(Section):
         return self._place(self.signing.key_file, "keys", "signing.pem")
 
     @property
-    def api_key_file(self) -> Path:
-        """Hashes of the API keys that the embedded server lets in."""
-        return self._place(self.serving.security.authentication.api_key_file, "keys", "api-keys.json")
-
-    @property
     def gateway_key_file(self) -> Path:
         """Public halves of the API keys that the gateway lets in."""
         return self._place(self.gateway.authentication.api_key_file, "keys", "gateway-keys.json")

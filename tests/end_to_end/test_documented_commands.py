@@ -72,7 +72,6 @@ RUN = (
     "bike-pipeline promote [VERSION]",
     "bike-pipeline history",
     "bike-pipeline api-key create dashboard --days 90",
-    "bike-pipeline api-key create operator --scope admin",
     "bike-pipeline api-key list",
     "bike-pipeline api-key revoke 6c6cf0f3",
     "bike-pipeline serving-config",

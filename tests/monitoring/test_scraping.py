@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from bike_pipeline.serving.security import api_keys
 from tests.database_servers import free_port
 from tests.monitoring.alerting import get, prometheus_configuration, wait_for
 from tests.monitoring_servers import command, started
@@ -19,8 +18,9 @@ def test_a_closed_server_is_scraped_with_its_key_alone(tmp_path):
     command("prometheus")
     base, workspace = tmp_path / "models", tmp_path / "workspace"
     push(base, simple_model(tmp_path / "model", 1.0), 1)
-    _, key = api_keys.create(workspace / "keys" / "api-keys.json", "prometheus", ["predict"])
-    closed = "serving.security.authentication={methods: [api_keys], open_metrics: false}"
+    key = "0123456789abcdef" * 2
+    (tmp_path / "key").write_text(key)
+    closed = f"serving.server.key_file={tmp_path / 'key'}"
     with running_server(base, workspace, closed) as server:
         port = int(server.rest.rpartition(":")[2])
         for number, (given, health) in enumerate(((key, "up"), ("what-somebody-guessed", "down"), (None, "down"))):

@@ -15,10 +15,8 @@ from bike_pipeline.errors import ServerError
 from bike_pipeline.model_registry import ModelRegistry, deployment, is_intact
 from bike_pipeline.rollout import promotion
 from bike_pipeline.rollout.promotion import RolloutTargets
-from bike_pipeline.serving.clients.connection import API_KEY_VARIABLE
-from bike_pipeline.serving.security import api_keys
+from bike_pipeline.serving.clients.connection import TOKEN_VARIABLE
 from bike_pipeline.settings import load_settings
-from tests.rollout.gateway.authorities import Authority
 from tests.serving.running import MODEL, push, required_rows, running_server, with_export
 
 
@@ -124,39 +122,28 @@ def test_a_running_server_is_told_and_answers_all_along(models, tmp_path):
         assert asked(server, "/labels/stable") == 200
 
 
-def test_a_secured_server_is_told_by_whoever_may_and_by_nobody_else(models, tmp_path, monkeypatch):
-    base = models / MODEL
-    authority = Authority(tmp_path)
-    own, ours = authority.sign("server"), authority.sign("client", client=True)
-    store = tmp_path / "keys" / "api-keys.json"
-    keys = {
-        name: api_keys.create(store, name, scopes)[1]
-        for name, scopes in {"rider": ["predict"], "operator": ["predict", "admin"]}.items()
-    }
+def test_a_server_with_a_key_is_told_by_whoever_has_it_and_by_nobody_else(models, tmp_path, monkeypatch):
+    base, key = models / MODEL, "0123456789abcdef" * 2
+    (tmp_path / "key").write_text(key)
     secured = (
         "serving.server.version_policy=specific",
         "serving.server.specific_versions=[1]",
-        f"serving.security.tls.certificate_file={own.certificate}",
-        f"serving.security.tls.key_file={own.key}",
-        f"serving.security.tls.client_ca_file={authority.certificate}",
-        "serving.security.authentication.methods=[api_keys]",
+        f"serving.server.key_file={tmp_path / 'key'}",
     )
     with running_server(models, tmp_path, *secured) as server:
         settings = load_settings(
             assignments=(
                 f"serving.promotion.servers=['{server.grpc}']",
                 f"serving.promotion.server_base_path={base}",
-                f"serving.client.ca_file={authority.certificate}",
-                f"serving.client.certificate={ours.certificate}",
-                f"serving.client.key={ours.key}",
             )
         )
         chosen = RolloutTargets.model_validate_json(RolloutTargets.of(settings).to_json())
         ModelRegistry(base).promote(2)
-        monkeypatch.setenv(API_KEY_VARIABLE, keys["rider"])
-        with pytest.raises(ServerError, match="was not told of the promotion"):
-            promotion.roll_out(base, chosen)
-        monkeypatch.setenv(API_KEY_VARIABLE, keys["operator"])
+        for wrong in ("", "x" * 32):
+            monkeypatch.setenv(TOKEN_VARIABLE, wrong)
+            with pytest.raises(ServerError, match="was not told of the promotion"):
+                promotion.roll_out(base, chosen)
+        monkeypatch.setenv(TOKEN_VARIABLE, key)
         assert promotion.roll_out(base, chosen) == [server.grpc]
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bike_pipeline.model_registry.deployment import STABLE
 from bike_pipeline.rollout.gateway.filters import AUTHENTICATION
 from bike_pipeline.rollout.tracks import CANARY, CHALLENGER, SHADOW, Track
+from bike_pipeline.serving.server.access import server_key
 
 if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
@@ -64,8 +65,12 @@ def route_configuration(tracks: Mapping[str, Track], revision: int, settings: Se
             routes.append({"match": match, "direct_response": {"status": 503}})
         if match.get("path") == _HEALTH and is_open:
             routes[-1]["typed_per_filter_config"] = {AUTHENTICATION: {"@type": _OPEN, "disabled": True}}
-    hosts = [{"name": NAME, "domains": ["*"], "routes": routes}]
-    return {"@type": _TYPE, "name": NAME, "virtual_hosts": hosts}
+    host: dict[str, Any] = {"name": NAME, "domains": ["*"], "routes": routes}
+    if key := server_key(settings.serving.server):
+        # What a client had to send ended here; the servers ask for a key of their own.
+        header = {"key": "authorization", "value": f"Bearer {key}"}
+        host["request_headers_to_add"] = [{"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]
+    return {"@type": _TYPE, "name": NAME, "virtual_hosts": [host]}
 
 
 def discovery_response(configuration: dict[str, Any], version: str) -> bytes:

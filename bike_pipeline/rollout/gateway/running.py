@@ -223,7 +223,7 @@ class Gateway:
         version = hashlib.sha256(json.dumps(routes).encode()).hexdigest()[:16]
         if version == self._version:
             return False
-        replace_file(self._files.routes, discovery_response(routes, version))
+        replace_file(self._files.routes, discovery_response(routes, version), mode=0o600)
         self._version = version
         return True
 

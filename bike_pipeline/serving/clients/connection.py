@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 from bike_pipeline import features
 from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.serving.clients.errors import ClientError, timed_out
-from bike_pipeline.serving.security.watched_file import content_of
 
 if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
@@ -139,7 +138,7 @@ class Connection:
 
     def pem(self, path: str) -> bytes | None:
         """Return the content of a certificate or key file; None if no file is named."""
-        return content_of(path, "serving.client's file names") if path else None
+        return _content_of(path) if path else None
 
     def ssl_context(self) -> ssl.SSLContext | None:
         """Return what verifies the server and proves who we are; None without TLS."""
@@ -230,6 +229,14 @@ def _address(text: str, asked: Protocol | None, default: Protocol, tls: bool) ->
 
 def _expanded(path: str) -> str:
     return str(Path(path).expanduser()) if path else ""
+
+
+def _content_of(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        reason = f"cannot read it ({error.strerror or error})"
+        raise ConfigurationError(reason, where=path, fix="correct serving.client's file names") from None
 
 
 def _secret(variable: str) -> str:

@@ -16,9 +16,9 @@ import numpy as np
 from google.protobuf.json_format import MessageToDict
 
 from bike_pipeline.serving.protos import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
-from bike_pipeline.serving.security.limits import SMALL, check_json, check_rows, take_rows
 from bike_pipeline.serving.server import examples_api, json_format, json_values, tensors
 from bike_pipeline.serving.server.json_format import Format
+from bike_pipeline.serving.server.limits import SMALL, check_json, check_rows
 from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.model_versions import ModelVersions
 from bike_pipeline.serving.server.parsing import Parsing
@@ -90,12 +90,11 @@ class Answering:
         """Return the outputs of one request to a version that the caller keeps in memory.
 
         A StatusError says that the model refuses, that too many wait, that it took too long, or that there are more
-        rows than one request, or one client at the same time, may have.
+        rows than one request may have.
         """
         rows = tensors.rows_of(columns, signature)
         most = tensors.most_rows(columns) if rows is None else rows
         check_rows(most, self.limits.rows)
-        take_rows(most)
         batcher = version.batchers.get(signature.name) or await version.batcher(signature)
         if rows is None and not batcher.backend.any_shape:
             raise tensors.unfitting(columns, signature)
@@ -133,7 +132,7 @@ def rest_readable(content: bytes, limits: LimitSettings) -> None:
 
 def _parsed(content: bytes, limits: LimitSettings) -> dict[str, Any]:
     if len(content) > SMALL:
-        # The guard has looked at the others.
+        # The others were looked at when they were read.
         check_json(content, limits)
     return json_values.parse(content)
 

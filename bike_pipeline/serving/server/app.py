@@ -21,13 +21,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from bike_pipeline.errors import ConfigurationError, ServerError
 from bike_pipeline.exporting.formats import registry
 from bike_pipeline.model_registry import signing
-from bike_pipeline.serving.security import certificates
-from bike_pipeline.serving.security.guard import Guard
-from bike_pipeline.serving.security.rest import runner_of
-from bike_pipeline.serving.security.rpc import GuardInterceptor, grpc_options
+from bike_pipeline.serving.server import access
 from bike_pipeline.serving.server.answering import Answering
 from bike_pipeline.serving.server.batching import Resources
+from bike_pipeline.serving.server.calls import CallInterceptor, grpc_options
 from bike_pipeline.serving.server.grpc_services import MODEL_SERVICE, PREDICTION_SERVICE, GrpcApi
+from bike_pipeline.serving.server.http import Draining, runner_of
 from bike_pipeline.serving.server.metrics import Metrics
 from bike_pipeline.serving.server.model_versions import ModelConfig, ModelVersions
 from bike_pipeline.serving.server.openapi import document
@@ -70,28 +69,21 @@ class Server:
                     where="serving.server.backends",
                     fix=f"choose among {', '.join(registry.names())}",
                 )
-        # Unsound certificates and keys are told before anything is loaded.
+        # An unsound key is told before anything is loaded.
+        key = access.server_key(self._server)
+        access.check_exposure(self._server, key)
         signing.use(settings)
         signing.trusted_keys(without_own=True)
-        tls = settings.serving.security.tls
-        identity = certificates.watch(tls) if tls.certificate_file else None
-        self._ssl_context = certificates.context_of(identity) if identity else None
-        self._grpc_credentials = certificates.credentials_of(identity) if identity else None
-        self._guard = Guard(settings)
         loading, answering = ThreadPoolExecutor(1, "loading"), ThreadPoolExecutor(1, "answering")
         self._resources = Resources(self._server, loading, answering, Metrics())
         self.versions = ModelVersions(self._resources, self._set_health)
         self._parsing = Parsing(self._server.request_timeout_seconds)
-        metrics, limits, kept = (
-            self._resources.metrics,
-            settings.serving.security.limits,
-            settings.monitoring.request_log,
-        )
+        metrics, kept = self._resources.metrics, settings.monitoring.request_log
         self._request_log: RequestLog | None = None
         if kept.enabled:
             place = settings.request_log_path.absolute()
             self._request_log = RequestLog(kept, place, metrics, self._server.request_timeout_seconds)
-        answers = Answering(self.versions, metrics, self._parsing, limits, self._request_log)
+        answers = Answering(self.versions, metrics, self._parsing, self._server.limits, self._request_log)
         page = None
         if self._server.ui:
             # Other servers do without what renders it.
@@ -100,11 +92,12 @@ class Server:
             page = Ui(settings, self.versions)
         rest_api = RestApi(answers, self._server.metrics, document(settings), page)
         self._grpc_api = GrpcApi(answers)
-        self._runner = runner_of(self._guard, rest_api.handle, self._server.drain_seconds)
+        self._draining = Draining()
+        self._runner = runner_of(self._server, key, self._draining, rest_api.handle)
         self._grpc = grpc.aio.server(
-            interceptors=[GuardInterceptor(self._guard)],
+            interceptors=[CallInterceptor(key, access.model_roots(settings))],
             options=[
-                *grpc_options(self._guard.limits),
+                *grpc_options(),
                 # TF Serving takes messages of any size; we take what the REST API takes.
                 ("grpc.max_receive_message_length", self._server.max_request_bytes),
                 ("grpc.max_send_message_length", -1),
@@ -147,7 +140,7 @@ class Server:
         await self._set_health(False)
         # Nobody new over REST, and whoever is there is told; then the same over gRPC, which cannot tell.
         await self._site.stop()
-        self._guard.draining = True
+        self._draining.now = True
         await self._grpc_api.drain()
         await self._close(self._server.drain_seconds)
         if self._request_log:
@@ -166,10 +159,7 @@ class Server:
         if self._server.socket_folder:
             address = f"unix:{self._socket('grpc')}"
         try:
-            if self._grpc_credentials:
-                self.grpc_port = self._grpc.add_secure_port(address, self._grpc_credentials)
-            else:
-                self.grpc_port = self._grpc.add_insecure_port(address)
+            self.grpc_port = self._grpc.add_insecure_port(address)
         except RuntimeError:
             raise _cannot_listen(address, "serving.server.grpc_port") from None
         await self._grpc.start()
@@ -180,7 +170,7 @@ class Server:
         if self._server.socket_folder:
             self._site: web.BaseSite = web.UnixSite(self._runner, self._socket("rest"))
         else:
-            self._site = web.TCPSite(self._runner, host, port, ssl_context=self._ssl_context)
+            self._site = web.TCPSite(self._runner, host, port)
         try:
             await self._site.start()
         except OSError as error:

@@ -17,10 +17,10 @@ from bike_pipeline.serving.protos import (
     predict_pb2,
     regression_pb2,
 )
-from bike_pipeline.serving.security.limits import SMALL
 from bike_pipeline.serving.server import answering, examples_api, model_versions, tensors
 from bike_pipeline.serving.server.answering import Answering, Counted
 from bike_pipeline.serving.server.examples_api import CLASSIFY, REGRESS
+from bike_pipeline.serving.server.limits import SMALL
 from bike_pipeline.serving.server.request_log import REQUEST_ID, request_id_of
 from bike_pipeline.serving.server.served_version import ServedVersion
 from bike_pipeline.serving.server.tensors import DEFAULT_SIGNATURE, Array, Columns, Signature
@@ -76,7 +76,7 @@ class GrpcApi:
     ) -> grpc.RpcMethodHandler:
         """Return a handler that answers with what is called with the arguments and a request of a kind.
 
-        A large one with inputs is parsed elsewhere, and they come behind it. The guard answers what is raised.
+        A large one with inputs is parsed elsewhere, and they come behind it. What is raised is answered by `calls`.
         """
 
         async def parsed(message: bytes) -> tuple[Any, ...]:

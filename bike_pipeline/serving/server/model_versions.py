@@ -90,7 +90,7 @@ def version_folders(base_path: Path) -> dict[int, Path]:
 
 
 def from_proto(proto: Any) -> ModelConfig:
-    """Return a `tensorflow.serving.ModelConfig` as ours; which folders it may name, the guard has decided before."""
+    """Return a `tensorflow.serving.ModelConfig` as ours; which folders it may name, `access` has decided before."""
     if not proto.name:
         raise invalid("Invalid ModelConfig: a model has no name")
     if proto.model_platform not in ("", "tensorflow"):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from bike_pipeline import features
+from bike_pipeline.serving.server.access import server_key
 from bike_pipeline.version import __version__
 
 if TYPE_CHECKING:
@@ -22,19 +23,15 @@ def document(settings: Settings) -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
     del found["pieces"]
     found["info"]["version"] = __version__
-    methods = settings.serving.security.authentication.methods
-    keys: list[dict[str, list[str]]] = [{"ApiKey": []}] if "api_keys" in methods else []
-    found["security"] = [*keys, {"Bearer": []}] if methods else []
+    found["security"] = [{"Bearer": []}] if server_key(settings.serving.server) else []
     name = settings.serving.model_name
     paths = {path.replace("/MODEL", f"/{name}", 1): operations for path, operations in found["paths"].items()}
     if not settings.serving.server.metrics:
         del paths[_METRICS_PATH]
-    elif settings.serving.security.authentication.open_metrics:
-        paths[_METRICS_PATH]["get"]["security"] = []
     found["paths"] = paths
     for response in found["components"]["responses"].values():
         response["content"] = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
-    _add_inputs(found["components"]["schemas"], settings.serving.security.limits.rows)
+    _add_inputs(found["components"]["schemas"], settings.serving.server.limits.rows)
     return found
 
 

@@ -11,10 +11,10 @@ from urllib.parse import unquote
 import orjson
 from aiohttp import hdrs, web
 
-from bike_pipeline.serving.security.limits import SMALL
-from bike_pipeline.serving.security.rest import BODY, METRICS_PATH, REQUEST_ID
 from bike_pipeline.serving.server import answering, examples_api, json_format, json_values, openapi
 from bike_pipeline.serving.server.answering import Answering, Counted
+from bike_pipeline.serving.server.http import BODY, METRICS_PATH, REQUEST_ID
+from bike_pipeline.serving.server.limits import SMALL
 from bike_pipeline.serving.server.metrics import CONTENT_TYPE
 from bike_pipeline.serving.server.request_log import request_id_of
 from bike_pipeline.serving.statuses import Code, StatusError, invalid
@@ -42,7 +42,7 @@ class RestApi:
         self._document = orjson.dumps(document)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request; what is raised, the guard before this answers (see `serving.security`)."""
+        """Answer one request; what is raised, what stands before this answers (see `http`)."""
         path = request.rel_url.raw_path
         if request.method == "POST" and (asked := _asked(path)):
             verb, name, number, label = asked

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bike_pipeline.serving.protos import saved_model_pb2, types_pb2
-from bike_pipeline.serving.security.limits import check_rows
+from bike_pipeline.serving.server.limits import check_rows
 from bike_pipeline.serving.statuses import Code, StatusError, invalid
 
 DEFAULT_SIGNATURE = "serving_default"

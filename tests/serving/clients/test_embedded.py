@@ -10,11 +10,12 @@ import pytest
 from bike_pipeline import features
 from bike_pipeline.modeling.golden import golden_rows
 from bike_pipeline.modeling.loaded_model import LoadedModel
+from bike_pipeline.rollout.gateway import api_keys
 from bike_pipeline.serving import clients
-from bike_pipeline.serving.security import api_keys
+from tests.rollout.gateway.attacking import gateway_before
+from tests.rollout.gateway.authorities import Authority
 from tests.serving.clients.asking import ask, both_ways, to
 from tests.serving.running import push, running_server, with_export
-from tests.rollout.gateway.authorities import Authority
 
 # A model is exported and a server started.
 pytestmark = [both_ways, pytest.mark.parametrize("protocol", ["rest", "grpc"]), pytest.mark.slow]
@@ -26,15 +27,18 @@ REQUIRED = [feature.name for feature in features.REQUIRED_INPUTS]
 def served(exported, tmp_path_factory):
     """A connection over each protocol, and what the model itself answers."""
     folder = tmp_path_factory.mktemp("served")
-    base, workspace = folder / "models", folder / "workspace"
+    base = folder / "models"
     push(base, with_export(exported.path, folder / "model"), 1)
     authority = Authority(folder)
     server, client = authority.sign("server"), authority.sign("client", client=True)
-    key = api_keys.create(workspace / "keys" / "api-keys.json", "tests", ["predict"])[1]
+    key = api_keys.create(folder / "workspace" / "keys" / "gateway-keys.json", "tests")[1]
+    tls = (
+        f"certificate_file: {server.certificate}",
+        f"key_file: {server.key}",
+        f"client_ca_file: {authority.certificate}",
+    )
     settings = (
-        f"tls.certificate_file={server.certificate}",
-        f"tls.key_file={server.key}",
-        f"tls.client_ca_file={authority.certificate}",
+        f"tls={{{', '.join(tls)}}}",
         "authentication.methods=[api_keys]",
         "limits={requests_per_second: 3, burst: 2}",
     )
@@ -43,8 +47,8 @@ def served(exported, tmp_path_factory):
         "certificate": str(client.certificate),
         "key": str(client.key),
     }
-    with running_server(base, workspace, *(f"serving.security.{each}" for each in settings)) as running:
-        ports = {"rest": running.rest, "grpc": running.grpc}
+    with running_server(base, folder / "server") as running, gateway_before(running, folder, *settings) as gateway:
+        ports = {"rest": gateway.address, "grpc": gateway.address}
         connections = {
             protocol: to(
                 int(place.rpartition(":")[2]),

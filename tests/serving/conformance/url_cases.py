@@ -208,7 +208,7 @@ SOURCE = [
         "same",
         200,
         "[[[",
-        here="no deeper than `serving.security.limits.json_depth` (32)",
+        here="no deeper than `serving.server.limits.json_depth` (32)",
         here_status=400,
         here_answer="deeper than 32",
         inputs="[" * 40 + "1" + "]" * 40,

@@ -15,8 +15,8 @@ import atheris
 
 with atheris.instrument_imports(include=["bike_pipeline.serving"]):
     from bike_pipeline.serving.protos import predict_pb2
-    from bike_pipeline.serving.security.limits import check_json
     from bike_pipeline.serving.server import json_format, json_values, tensors
+    from bike_pipeline.serving.server.limits import check_json
     from bike_pipeline.serving.server.tensors import Signature, TensorSpec
     from bike_pipeline.serving.statuses import StatusError
     from bike_pipeline.settings.serving import LimitSettings

@@ -45,11 +45,12 @@ def rows(count, inputs=features.REQUIRED_INPUTS):
 
 
 @pytest.mark.parametrize(
-    "assignments",
-    [(), ("serving.security.authentication.methods=[api_keys]", "serving.server.metrics=false")],
-    ids=["open", "with-keys"],
+    ("assignments", "key"),
+    [((), ""), (("serving.server.metrics=false",), "k" * 32)],
+    ids=["open", "with-key"],
 )
-def test_the_document_is_valid_openapi(assignments):
+def test_the_document_is_valid_openapi(monkeypatch, assignments, key):
+    monkeypatch.setenv("BIKE_SERVING_SERVER_KEY", key)
     OpenAPIV31SpecValidator(document(load_settings(None, assignments))).validate()
 
 
@@ -118,10 +119,10 @@ def test_a_running_server_answers_what_the_document_allows_and_refuses_what_it_d
             assert (status_of(asked) == 200) == hour.is_valid(asked), asked
 
 
-def test_security_is_asked_for_where_it_is_on():
-    with_keys = document(load_settings(None, ("serving.security.authentication.methods=[api_keys]",)))
-    assert with_keys["security"] == [{"ApiKey": []}, {"Bearer": []}]
-    assert with_keys["paths"]["/monitoring/prometheus/metrics"]["get"]["security"] == []
+def test_a_key_is_asked_for_where_there_is_one(base, monkeypatch):
+    assert base["security"] == []
+    monkeypatch.setenv("BIKE_SERVING_SERVER_KEY", "k" * 32)
+    assert document(load_settings())["security"] == [{"Bearer": []}]
 
 
 def test_a_running_server_shows_it_and_answers_as_it_says(model_server):

@@ -148,13 +148,12 @@ def test_every_protocol_and_signature_is_logged_and_each_answer_says_its_name(mo
     assert logs[0].log_metadata.model_spec.version.value == 1
 
 
-def test_no_credential_is_in_any_file_of_the_workspace(models, tmp_path):
-    from bike_pipeline.serving.security import api_keys
-
-    _, key = api_keys.create(tmp_path / "keys" / "api-keys.json", "someone", ("predict",))
-    with running_server(models, tmp_path, "serving.security.authentication.methods=[api_keys]") as running:
+def test_no_credential_is_in_any_file_of_the_workspace(models, tmp_path, monkeypatch):
+    key = "0123456789abcdef" * 2
+    monkeypatch.setenv("BIKE_SERVING_SERVER_KEY", key)
+    with running_server(models, tmp_path) as running:
         bearer, wrong = {"Authorization": f"Bearer {key}"}, {"Authorization": f"Bearer {SECRET}"}
-        assert ask(running, {"instances": [row(8, 0.5)]}, X_API_Key=key)[0] == 200
+        assert ask(running, {"instances": [row(9, 0.5)]}, **bearer)[0] == 200
         assert ask(running, {"instances": [row(8, 0.5)]}, **bearer)[0] == 200
         assert ask(running, {"instances": [row(8, 0.5)]}, **wrong)[0] == 401
         # A body that is refused may hold anything.

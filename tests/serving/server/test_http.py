@@ -8,8 +8,9 @@ import zlib
 
 import pytest
 
-from tests.serving.security.asking import get, raw
-from tests.serving.security.small_server import MANY, run, serving, settings_of
+from bike_pipeline.serving.server.access import KEY_VARIABLE
+from tests.serving.server.small_asking import get, raw
+from tests.serving.server.small_server import MANY, run, serving, settings_of
 
 
 def parts(answer):
@@ -105,25 +106,21 @@ def test_every_answer_to_a_page_says_what_its_preflight_said(tmp_path):
     preflight, answers, elsewhere = run(asks())
     assert preflight["Access-Control-Allow-Origin"] == "*"
     # A page has to be able to send its key.
-    assert {"Authorization", "X-API-Key"} <= set(preflight["Access-Control-Allow-Headers"].split(", "))
+    assert {"Authorization", "X-Request-Id"} <= set(preflight["Access-Control-Allow-Headers"].split(", "))
     assert [status for status, _ in answers] == [200, 400, 500]
     assert [headers["Access-Control-Allow-Origin"] for _, headers in answers] == ["*"] * 3
     assert "Access-Control-Allow-Origin" not in elsewhere
 
 
-def test_a_body_is_asked_for_only_when_its_client_is_known(tmp_path):
-    from bike_pipeline.serving.security import api_keys
-
-    _, key = api_keys.create(tmp_path / "keys" / "api-keys.json", "dashboard", ["predict"])
+def test_a_body_is_asked_for_only_when_its_client_has_the_key(tmp_path, monkeypatch):
+    key = "k" * 40
+    monkeypatch.setenv(KEY_VARIABLE, key)
     start = f"POST {MANY} HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nConnection: close\r\nContent-Length: 2\r\n"
 
     async def asks():
-        async with serving(settings_of(tmp_path, "authentication.methods=[api_keys]", "limits.read_seconds=2")) as (
-            rest,
-            _,
-        ):
+        async with serving(settings_of(tmp_path, "request_timeout_seconds=2")) as (rest, _):
             stranger = await raw(rest, f"{start}\r\n".encode())
-            known = await raw(rest, f"{start}X-API-Key: {key}\r\n\r\n".encode())
+            known = await raw(rest, f"{start}Authorization: Bearer {key}\r\n\r\n".encode())
             return stranger, known
 
     stranger, known = run(asks())

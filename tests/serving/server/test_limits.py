@@ -5,7 +5,7 @@ import json
 import pytest
 from hypothesis import given, settings, strategies
 
-from bike_pipeline.serving.security.limits import RateLimit, check_json
+from bike_pipeline.serving.server.limits import check_json
 from bike_pipeline.serving.statuses import StatusError
 from bike_pipeline.settings.serving import LimitSettings
 
@@ -68,45 +68,3 @@ def test_bodies_made_to_hurt_are_judged_too(body, expected):
 def test_more_values_than_the_rows_could_hold_are_refused_unparsed():
     assert refused(b'{"instances":[' + b"1," * 6000 + b"1]}")
     assert not refused(json.dumps({"instances": [dict.fromkeys(map(str, range(11)), 1)] * 100}).encode())
-
-
-def test_a_bucket_empties_fills_at_its_rate_and_never_beyond_its_size():
-    now = [0.0]
-    rate = RateLimit(2.0, 3, 100, clock=lambda: now[0])
-
-    def taken(client):
-        count = 0
-        while True:
-            try:
-                rate.take(client)
-            except StatusError as refusal:
-                return count if refusal.status == 429 else None, refusal.retry_after
-            count += 1
-
-    assert taken("a") == (3, 0.5)
-    assert taken("b") == (3, 0.5)
-    now[0] = 0.25
-    assert taken("a") == (0, 0.25)
-    now[0] = 1.0
-    assert taken("a")[0] == 2
-    now[0] = 1000.0
-    assert taken("a")[0] == 3
-
-
-def test_the_memory_of_rates_is_bounded_and_keeps_those_who_ask_most_recently():
-    rate = RateLimit(0.001, 1, 100, clock=lambda: 0.0)
-    rate.take("first")
-    for number in range(99):
-        rate.take(str(number))
-    for number in range(100):
-        with pytest.raises(StatusError):
-            rate.take("first")
-        rate.take(f"more {number}") if number < 50 else None
-    assert len(rate._buckets) == 100
-
-
-def test_without_a_rate_nothing_is_counted():
-    rate = RateLimit(0.0, 1, 100)
-    for _ in range(1000):
-        rate.take("a")
-    assert not rate._buckets

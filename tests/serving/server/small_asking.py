@@ -1,4 +1,4 @@
-"""Requests of both protocols to a small server behind the guard."""
+"""Requests of both protocols to a small server."""
 
 from __future__ import annotations
 
@@ -8,18 +8,6 @@ import json
 import aiohttp
 import grpc
 from tensorflow_serving.apis import get_model_status_pb2, model_management_pb2, model_service_pb2_grpc
-
-from tests.serving.security.small_server import settings_of
-
-METRICS = "/monitoring/prometheus/metrics"
-
-
-def with_keys(tmp_path, *more):
-    return settings_of(tmp_path, "authentication.methods=[api_keys]", *more)
-
-
-def key_file(tmp_path):
-    return tmp_path / "keys" / "api-keys.json"
 
 
 async def get(address, path, headers=None, **options):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies
 
-from bike_pipeline.serving.security.guard import check_model_config, is_below, model_roots
+from bike_pipeline.serving.server.access import check_model_config, is_below, model_roots
 from bike_pipeline.serving.statuses import Code, StatusError
 from bike_pipeline.settings import load_settings
 
@@ -90,7 +90,7 @@ def test_the_roots_are_the_folder_of_the_served_models_and_what_is_named(tmp_pat
     (tmp_path / "link").symlink_to(tmp_path / "real")
     loaded = load_settings(
         None,
-        (f"serving.base_path={tmp_path}/link", "serving.security.model_roots=[/candidates/, 's3://store/bikes/']"),
+        (f"serving.base_path={tmp_path}/link", "serving.server.model_roots=[/candidates/, 's3://store/bikes/']"),
     )
     roots = model_roots(loaded)
     for path in (f"{tmp_path}/link/bike_demand", f"{tmp_path}/real/other", "/candidates/x", "s3://store/bikes/1"):

@@ -1,4 +1,4 @@
-"""The guard before the REST handler: one layer, which also reads a body, bounded in size and time, and unpacks it."""
+"""What stands before the REST handler: the key, and a body that is read, bounded in size and time, and unpacked."""
 
 from __future__ import annotations
 
@@ -14,18 +14,16 @@ from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 
-from bike_pipeline.serving.security import PREDICT
-from bike_pipeline.serving.security.guard import EVERYBODY, Guard, Quiet, report
-from bike_pipeline.serving.security.limits import SMALL, Share, check_json
+from bike_pipeline.serving.server.access import Quiet, check_key, report
+from bike_pipeline.serving.server.limits import SMALL, check_json
 from bike_pipeline.serving.statuses import Code, StatusError, invalid
+from bike_pipeline.settings.serving import ServerSettings
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 _aiohttp_log = logging.getLogger("aiohttp.server")
 _QUIET = (Quiet(HttpProcessingError, "no HTTP request"), Quiet(ConnectionError, "a client went away"))
-# Looked up in every request: as the type of the own names, it need not be lowered each time.
-_API_KEY = type(hdrs.AUTHORIZATION)("X-API-Key")
 METRICS_PATH = "/monitoring/prometheus/metrics"
-# Where the guard leaves to the handler the body that it has read; nothing if there is no body, or must be none.
+# Where this leaves to the handler the body that it has read; nothing if there is no body, or must be none.
 BODY = web.RequestKey("body", bytes)
 # Where the handler leaves what the request is called, which its answer, or what refuses it, says again.
 REQUEST_ID = web.RequestKey("request_id", str)
@@ -33,40 +31,46 @@ _ENCODINGS = "gzip, deflate"
 # What is unpacked at once: short enough to do it within the event loop, and else a step in a thread.
 _SHORT = 64 * 1024
 _STEP = 1024 * 1024
-# Any page may ask; the key is what lets it in.
+# Of a request line and of a header; seconds that a connection without requests stays open, and that a rest is read.
+_HEADER_BYTES, _IDLE_SECONDS, _LINGERING_SECONDS = 8192, 75.0, 5.0
+# Any page may ask.
 _FOR_PAGES = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "X-Request-Id"}
 _PREFLIGHT = {
     **_FOR_PAGES,
     "Access-Control-Allow-Methods": "GET, POST",
-    "Access-Control-Allow-Headers": "Authorization, Content-Encoding, Content-Type, X-API-Key, X-Request-Id",
+    "Access-Control-Allow-Headers": "Authorization, Content-Encoding, Content-Type, X-Request-Id",
 }
 
 
-def runner_of(guard: Guard, handler: Handler, shutdown_timeout: float = 60.0) -> web.ServerRunner:
-    """Return what lets a guarded handler answer every request, of the running event loop.
+class Draining:
+    """Tells whether each connection ends with its next answer."""
+
+    now = False
+
+
+def runner_of(settings: ServerSettings, key: str, draining: Draining, handler: Handler) -> web.ServerRunner:
+    """Return what lets a handler answer every request, of the running event loop.
 
     There is no application: its router and middlewares take a tenth of the time of a short request.
     """
-    limits, loop = guard.limits, asyncio.get_running_loop()
+    loop = asyncio.get_running_loop()
     server = _Server(
-        _guarded(guard, handler),
-        request_factory=functools.partial(web.BaseRequest, loop=loop, client_max_size=guard.largest),
+        _guarded(settings, key, draining, handler),
+        request_factory=functools.partial(web.BaseRequest, loop=loop, client_max_size=settings.max_request_bytes),
         access_log=None,
-        max_line_size=limits.header_bytes,
-        max_field_size=limits.header_bytes,
-        max_headers=limits.headers,
+        max_line_size=_HEADER_BYTES,
+        max_field_size=_HEADER_BYTES,
         # Bodies are unpacked after it is known whose they are.
         auto_decompress=False,
-        keepalive_timeout=limits.idle_seconds,
+        keepalive_timeout=_IDLE_SECONDS,
         # What is left of a body that was refused is not waited for any longer than that.
-        lingering_time=min(limits.read_seconds, 5.0),
+        lingering_time=_LINGERING_SECONDS,
     )
-    return web.ServerRunner(server, shutdown_timeout=shutdown_timeout)
+    return web.ServerRunner(server, shutdown_timeout=settings.drain_seconds)
 
 
-def _guarded(guard: Guard, handler: Handler) -> Handler:
+def _guarded(settings: ServerSettings, key: str, draining: Draining, handler: Handler) -> Handler:
     """Return a handler that lets requests pass to another, or answers them itself with TF Serving's error JSON."""
-    open_path = METRICS_PATH if guard.authentication.open_metrics else ""
     for quiet in _QUIET:
         _aiohttp_log.addFilter(quiet)
 
@@ -79,7 +83,7 @@ def _guarded(guard: Guard, handler: Handler) -> Handler:
                 # A browser asks for CORS before it sends credentials.
                 response: web.StreamResponse = web.Response(headers=_PREFLIGHT)
             else:
-                response = await _admitted(guard, open_path, request, handler)
+                response = await _admitted(settings, key, request, handler)
         except StatusError as refusal:
             response = _refused(refusal)
         except (RequestPayloadError, HttpProcessingError, ConnectionError) as error:
@@ -99,32 +103,26 @@ def _guarded(guard: Guard, handler: Handler) -> Handler:
             response.headers.update(_FOR_PAGES)
         # The rest of a body that nobody asked for is not waited for. While the server stops, a client that is told so
         # with its answer does not send the next request to a connection that is about to end.
-        if guard.draining or not request.content.is_eof():
+        if draining.now or not request.content.is_eof():
             response.force_close()
         return response
 
     return answer
 
 
-async def _admitted(guard: Guard, open_path: str, request: web.BaseRequest, handler: Handler) -> web.StreamResponse:
+async def _admitted(
+    settings: ServerSettings, key: str, request: web.BaseRequest, handler: Handler
+) -> web.StreamResponse:
     """Answer a request whose client may ask it; only then its body is read, if it is one that has a body."""
-    if open_path and request.path == open_path:
-        return await handler(request)
-    client = EVERYBODY
-    if not guard.is_open:
-        headers = request.headers
-        client = guard.admit(
-            PREDICT, headers.get(hdrs.AUTHORIZATION, ""), headers.get(_API_KEY, ""), request.remote or ""
-        )
+    check_key(key, request.headers.get(hdrs.AUTHORIZATION, ""))
     if not (request.body_exists and request.method == hdrs.METH_POST and _takes_body(request.path)):
         return await handler(request)
-    with Share(guard.shares, client.id if client is not EVERYBODY else f"peer:{request.remote}") as share:
-        # A short body has arrived with its headers; it holds no more than its connection does.
-        body = _arrived(request) or await _read(request, share, guard.limits.read_seconds)
-        if len(body) <= SMALL:
-            check_json(body, guard.limits)
-        request[BODY] = body
-        return await handler(request)
+    # A short body has arrived with its headers.
+    body = _arrived(request) or await _read(request, settings.request_timeout_seconds)
+    if len(body) <= SMALL:
+        check_json(body, settings.limits)
+    request[BODY] = body
+    return await handler(request)
 
 
 def _takes_body(path: str) -> bool:
@@ -140,7 +138,7 @@ def _arrived(request: web.BaseRequest) -> bytes:
     return content.read_nowait() if content.total_bytes <= request.client_max_size else b""
 
 
-async def _read(request: web.BaseRequest, share: Share, seconds: float) -> bytes:
+async def _read(request: web.BaseRequest, seconds: float) -> bytes:
     """Return the body of a request, unpacked; its `client_max_size` bounds it before and after that."""
     encoding = request.headers.get(hdrs.CONTENT_ENCODING, "").strip().lower()
     if encoding not in {"", "identity", "gzip", "x-gzip", "deflate"}:
@@ -149,16 +147,14 @@ async def _read(request: web.BaseRequest, share: Share, seconds: float) -> bytes
         )
     most = request.client_max_size
     length = request.content_length
-    if length is not None:
-        if length > most:
-            raise _too_large(most)
-        share.take("bytes", length)
-    body = await _arriving(request, share, seconds)
-    return await _unpacked(body, encoding, share, most) if encoding not in {"", "identity"} else body
+    if length is not None and length > most:
+        raise _too_large(most)
+    body = await _arriving(request, seconds)
+    return await _unpacked(body, encoding, most) if encoding not in {"", "identity"} else body
 
 
-async def _arriving(request: web.BaseRequest, share: Share, seconds: float) -> bytes:
-    content, most, counted = request.content, request.client_max_size, request.content_length is not None
+async def _arriving(request: web.BaseRequest, seconds: float) -> bytes:
+    content, most = request.content, request.client_max_size
     body = bytearray()
     try:
         if not content.is_eof() and _waits(request):
@@ -171,8 +167,6 @@ async def _arriving(request: web.BaseRequest, share: Share, seconds: float) -> b
                 piece = await content.readany()
                 if len(body) + len(piece) > most:
                     raise _too_large(most)
-                if not counted:
-                    share.take("bytes", len(piece))
                 body += piece
         return bytes(body)
     except TimeoutError:
@@ -182,7 +176,7 @@ async def _arriving(request: web.BaseRequest, share: Share, seconds: float) -> b
         body.clear()
 
 
-async def _unpacked(body: bytes, encoding: str, share: Share, most: int) -> bytes:
+async def _unpacked(body: bytes, encoding: str, most: int) -> bytes:
     """Return what a body holds; many bytes of it are unpacked in a thread, which does so beside other requests."""
     # Some send deflate without zlib's header, whose first four bits are 8.
     bare = encoding == "deflate" and body[:1] and body[0] & 0xF != 8
@@ -202,7 +196,6 @@ async def _unpacked(body: bytes, encoding: str, share: Share, most: int) -> byte
             size += len(piece)
             if size > most:
                 raise _too_large(most)
-            share.take("bytes", len(piece))
             found.append(piece)
             rest = unpacker.unconsumed_tail
             if unpacker.eof and "gzip" in encoding and unpacker.unused_data:

@@ -1,4 +1,4 @@
-"""Both protocols with the guard before handlers that do next to nothing: what the guard does shows without a model."""
+"""Both protocols before handlers that do next to nothing: what stands before handlers shows without a model."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
 
-from bike_pipeline.serving.security import certificates
-from bike_pipeline.serving.security.guard import Guard
-from bike_pipeline.serving.security.rest import BODY, runner_of
-from bike_pipeline.serving.security.rpc import GuardInterceptor, grpc_options
+from bike_pipeline.serving.server.access import model_roots, server_key
+from bike_pipeline.serving.server.calls import CallInterceptor, grpc_options
+from bike_pipeline.serving.server.http import BODY, Draining, runner_of
 from bike_pipeline.settings import load_settings
 
 SECRET = "a secret of the inside"
@@ -24,7 +23,7 @@ MANY = "/v1/models/many:predict"
 
 
 def settings_of(tmp_path, *assignments):
-    return load_settings(None, (f"workspace={tmp_path}", *(f"serving.security.{each}" for each in assignments)))
+    return load_settings(None, (f"workspace={tmp_path}", *(f"serving.server.{each}" for each in assignments)))
 
 
 class Service(model_service_pb2_grpc.ModelServiceServicer):
@@ -48,24 +47,18 @@ async def _rest(request):
 
 
 @contextlib.asynccontextmanager
-async def serving(settings, *, max_bytes=1 << 20):
+async def serving(settings):
     """Start both; yield the addresses host:port of REST and gRPC."""
-    guard, tls = Guard(settings), settings.serving.security.tls
-    guard.largest = max_bytes
-    identity = certificates.watch(tls) if tls.certificate_file else None
-    runner = runner_of(guard, _rest)
+    key = server_key(settings.serving.server)
+    runner = runner_of(settings.serving.server, key, Draining(), _rest)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=certificates.context_of(identity) if identity else None)
-    await site.start()
-    server = grpc.aio.server(interceptors=[GuardInterceptor(guard)], options=grpc_options(guard.limits))
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    server = grpc.aio.server(interceptors=[CallInterceptor(key, model_roots(settings))], options=grpc_options())
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(Service(), server)
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
-    credentials = certificates.credentials_of(identity) if identity else None
-    port = (
-        server.add_secure_port("127.0.0.1:0", credentials) if credentials else server.add_insecure_port("127.0.0.1:0")
-    )
+    port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
         yield f"127.0.0.1:{runner.addresses[0][1]}", f"127.0.0.1:{port}"
