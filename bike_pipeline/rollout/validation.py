@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from bike_pipeline import features
 from bike_pipeline.errors import ServerError, first_words
 from bike_pipeline.model_registry import ModelRegistry
+from bike_pipeline.serving.server.access import KEY_VARIABLE
 from bike_pipeline.settings.serving import ValidationSettings
 
 if TYPE_CHECKING:
@@ -207,6 +208,8 @@ def _trial_server(
     )
     command = [sys.executable, "-m", "bike_pipeline.rollout.validation", str(os.getpid()), *assignments]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "GRPC_VERBOSITY": "ERROR"}
+    # On this machine alone, and asked by us: a key of the servers is none of its.
+    environment.pop(KEY_VARIABLE, None)
     begin = time.monotonic()
     with (
         log.open("wb") as errors,

@@ -31,6 +31,7 @@ from bike_pipeline.rollout.gateway import envoy, filters
 from bike_pipeline.rollout.gateway.configuration import Files, Upstream, bootstrap, named
 from bike_pipeline.rollout.gateway.routes import discovery_response, route_configuration
 from bike_pipeline.rollout.tracks import Track
+from bike_pipeline.serving.server.access import server_key
 from bike_pipeline.storage.atomic_files import replace_file
 
 if TYPE_CHECKING:
@@ -210,7 +211,10 @@ class Gateway:
             if address.startswith("/"):
                 content = envoy.asked(path, Path(address), seconds=2)
             else:
-                with urllib.request.urlopen(f"http://{address}{path}", timeout=2) as response:
+                key = server_key(self._settings.serving.server)
+                headers = {"Authorization": f"Bearer {key}"} if key else {}
+                asked = urllib.request.Request(f"http://{address}{path}", headers=headers)
+                with urllib.request.urlopen(asked, timeout=2) as response:  # noqa: S310 (its scheme is above)
                     content = response.read()
             states = [one["state"] for one in json.loads(content)["model_version_status"]]
         except (OSError, ValueError, KeyError, TypeError):

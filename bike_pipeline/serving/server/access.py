@@ -36,8 +36,12 @@ _LONGEST_PATH = 4096
 def server_key(settings: ServerSettings) -> str:
     """Return the key that the server asks for: of the variable, else of `key_file`; empty for none.
 
+    On Unix sockets there is none: the folder's rights say who may ask.
+
     A ConfigurationError says that it cannot be read, or could be guessed.
     """
+    if settings.socket_folder:
+        return ""
     key, where = os.environ.get(KEY_VARIABLE, "").strip(), f"the variable {KEY_VARIABLE}"
     if not key and settings.key_file:
         where = settings.key_file

@@ -15,6 +15,7 @@ import pytest
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from bike_pipeline.rollout.gateway import envoy
+from bike_pipeline.serving.server.access import KEY_VARIABLE
 from tests.rollout.gateway.running import promoted, running_gateway, shared
 from tests.serving.running import MODEL, push, row, running_server
 from tests.serving.server.asking import answer_of, asked, request_of, wait_until
@@ -222,3 +223,26 @@ def test_where_no_server_has_the_page_the_gateway_has_none(tracks):
     gateway, _ = tracks
     with pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(f"http://{gateway.address}/ui/", timeout=60)
+
+
+def test_servers_that_ask_for_a_key_get_it_from_the_gateway_whatever_a_client_sends(
+    simple_models, tmp_path, monkeypatch
+):
+    for version, scale in ((1, 1), (2, 2)):
+        push(tmp_path / "models", simple_models[scale], version)
+    registry = promoted(tmp_path / "models", 1)
+    shared(registry, 2, "canary", 0)
+    monkeypatch.setenv(KEY_VARIABLE, "0123456789abcdef" * 2)
+    with running_server(tmp_path / "models", tmp_path / "server", "serving.server.poll_seconds=0.05") as server:
+        address = f"{server.rest}:{server.grpc.rpartition(':')[2]}"
+        assert asked(f"{server.url}:predict", ASKED)[0] == 401
+        options = ("--servers", f"stable={address},canary={address}")
+        with running_gateway(tmp_path / "models", tmp_path / "workspace", options=options) as gateway:
+            wait_until(lambda: "canary 0 %" in gateway.errors.read_text())
+            assert by_rest(gateway, Authorization="Bearer a-client's-own") == 58.0
+            with grpc.insecure_channel(gateway.address) as channel:
+                stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+                assert answer_of(stub.Predict(request_of(row(8, 0.5)), timeout=60)) == [58.0]
+        # Embedded servers are on sockets that this user alone reaches.
+        with running_gateway(tmp_path / "models", tmp_path / "embedded") as gateway:
+            assert by_rest(gateway) == 58.0
