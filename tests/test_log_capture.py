@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from bike_pipeline.commands.shared import log_file
 from bike_pipeline.errors import StorageError
 from bike_pipeline.log_capture import captured
+from bike_pipeline.settings import load_settings
 
 
 def test_all_that_is_written_goes_to_the_file_and_the_screen_stays_a_persons(tmp_path, capfd):
@@ -64,3 +67,13 @@ def test_a_log_that_cannot_be_written_is_one_clear_error(tmp_path, capfd):
         pytest.fail("it must not begin")
     os.write(1, b"still here\n")
     assert capfd.readouterr().out == "still here\n"
+
+
+def test_two_pods_that_share_a_workspace_write_a_log_each(tmp_path, monkeypatch):
+    settings = load_settings(assignments=(f"workspace={tmp_path}",))
+    monkeypatch.setattr("os.getpid", lambda: 1)
+    names = []
+    for host in ("watch-x1", "watch-x2"):
+        monkeypatch.setattr("socket.gethostname", lambda host=host: host)
+        names.append(re.sub(r"\d{8}T\d{6}", "TIME", log_file(settings, "watch").name))
+    assert names == ["watch-TIME-watch-x1-1.log", "watch-TIME-watch-x2-1.log"]

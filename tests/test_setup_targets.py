@@ -202,7 +202,7 @@ def test_ci_runs_the_tests_and_the_referee_wherever_it_is_called_from(project, f
     fake = project / "path" / "make"
     fake.parent.mkdir()
     (project / ".cluster-tools").mkdir()
-    (project / ".cluster-tools" / "kube-apiserver").symlink_to("/bin/true")
+    (project / ".cluster-tools" / "complete").touch()
     fake.write_text(f'#!/bin/sh\necho "make $* in $PWD"\n[ "$1" != "{failing}" ] || exit 7\n', encoding="utf-8")
     fake.chmod(0o755)
     for name in ("mvn", "java", "go"):

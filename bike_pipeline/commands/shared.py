@@ -173,9 +173,13 @@ def show(parts: Parts, stream: TextIO | None = None) -> None:
 
 def log_file(settings: Settings, name: str) -> Path:
     """Return the log file of one call of a command."""
+    import re
+    import socket
     from datetime import UTC, datetime
 
-    return settings.logs_path / f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.log"
+    # Pods that share a workspace start in the same second, and each as the process 1.
+    host = re.sub(r"[^A-Za-z0-9.]+", "-", socket.gethostname())
+    return settings.logs_path / f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{host}-{os.getpid()}.log"
 
 
 @contextmanager

@@ -34,12 +34,12 @@ _T = TypeVar("_T")
 
 
 def program(name: str) -> str:
-    """Return the path of one of `cluster_tools`' programs; skip the test, saying why, where there is none."""
+    """Return the path of one of `cluster_tools`' programs; skip the test where `make test-cluster` does not run it."""
     if "CLUSTER_TOOLS" not in os.environ:
         pytest.skip("`make test-cluster` starts Kubernetes' own servers")
     path = cluster_tools.find(name)
     if path is None:
-        pytest.skip(f"no {name} on this machine: it is fetched by `make cluster-tools` (needs Go)")
+        pytest.fail(f"no {name} on this machine: `make cluster-tools` builds it (needs Go)")
     return str(path)
 
 
@@ -135,7 +135,7 @@ class Api:
         """Install the definitions of custom resources whose files begin with `module`."""
         files = sorted((cluster_tools.FOLDER / "definitions").glob(f"{module}*.yaml"))
         if not files:
-            pytest.skip(f"no definitions of {module}: `make cluster-tools` fetches them")
+            pytest.fail(f"no definitions of {module}: `make cluster-tools` fetches them")
         # Two megabytes of definitions take Python's own reader half a minute.
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         made = [one for file in files for one in yaml.load_all(file.read_bytes(), loader) if one]
