@@ -127,7 +127,7 @@ def asking(url):
             thread.join()
 
 
-def rolled_back(base, workspace, gateway, inject, request):
+def rolled_back(base, workspace, gateway, inject, request, kind="canary"):
     """Roll the candidate out and watch it; return the reason of its end, and print how long that took."""
     steps = "[{percent: 20, requests: 30, minutes: 5}, {percent: 50, requests: 100, minutes: 5}]"
     values = {"workspace": workspace, "serving.base_path": base, "rollout.steps": steps, "rollout.slowest": 1}
@@ -146,7 +146,7 @@ def rolled_back(base, workspace, gateway, inject, request):
                 act()
 
     with asking(gateway.url):
-        rollout.start(settings, CANDIDATE)
+        rollout.start(settings, CANDIDATE, kind)
         stop = threading.Event()
         timer = threading.Timer(300, stop.set)
         timer.start()
@@ -165,14 +165,17 @@ def rolled_back(base, workspace, gateway, inject, request):
     return registry.history()[-1].reason
 
 
-def test_a_version_whose_answers_are_no_number_is_rolled_back(models, tmp_path, request):
+@pytest.mark.parametrize("kind", ["canary", "shadow"])
+def test_a_version_whose_answers_are_no_number_is_rolled_back(models, tmp_path, request, kind):
     base, workspace = tmp_path / "serving", tmp_path / "workspace"
     push(base, models["sound"], STABLE)
     promoted(base, STABLE)
     push(base, models["broken"], CANDIDATE)
     with running_gateway(base, workspace) as gateway:
-        reason = rolled_back(base, workspace, gateway, [], request)
+        reason = rolled_back(base, workspace, gateway, [], request, kind)
     assert "answers are no finite number, and none of the stable version's" in reason
+    # A shadow's are held against those to the very same requests, of another server's log.
+    assert "prediction difference failed" in reason
 
 
 @pytest.mark.parametrize("fault", ["errors", "slow"])
