@@ -253,6 +253,8 @@ def gateway_command(
         return
     from bike_pipeline.rollout.gateway import running
 
+    if warning := gateway.exposure(settings):
+        click.echo(warning, err=True)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     running.run(settings, lambda started: click.echo(_gateway(started, settings, as_json)))
 

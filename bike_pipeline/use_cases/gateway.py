@@ -30,6 +30,21 @@ def with_changes(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     return settings.model_copy(update={"gateway": gateway})
 
 
+def exposure(settings: Settings) -> str:
+    """Return what is open to others where the gateway listens, as a line to print; empty for nothing."""
+    from bike_pipeline.serving.server.access import is_loopback
+
+    gateway = settings.gateway
+    proven = gateway.authentication.methods or gateway.tls.client_ca_file
+    missing = [
+        *(["TLS (gateway.tls)"] if not gateway.tls.certificate_file else []),
+        *(["authentication (gateway.authentication)"] if not proven else []),
+    ]
+    if is_loopback(gateway.host) or not missing:
+        return ""
+    return f"warning: {gateway.host} is reached from other machines, without {' and without '.join(missing)}"
+
+
 def configuration(settings: Settings) -> dict[str, Any]:
     """Return Envoy's configuration as of now, complete in itself, for an Envoy that somebody else runs.
 

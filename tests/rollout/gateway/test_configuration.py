@@ -12,6 +12,7 @@ from bike_pipeline.cli import command
 from bike_pipeline.errors import ConfigurationError, MissingExtraError, ServerError
 from bike_pipeline.rollout.gateway import envoy
 from bike_pipeline.settings import load_settings
+from bike_pipeline.use_cases import gateway
 from tests.rollout.gateway.running import promoted, shared
 from tests.rollout.making import push
 
@@ -90,3 +91,18 @@ def test_an_envoy_that_does_not_start_says_why(tmp_path):
             tmp_path / "envoy.log",
             drain_seconds=1,
         )
+
+
+@pytest.mark.parametrize(
+    ("assignments", "words"),
+    [
+        (("host=127.0.0.1",), ""),
+        (("host=0.0.0.0",), "without TLS (gateway.tls) and without authentication"),
+        (("host=0.0.0.0", "authentication.methods=[api_keys]"), "without TLS (gateway.tls)"),
+        (("host=0.0.0.0", "tls={certificate_file: a, key_file: b}"), "without authentication"),
+        (("host=0.0.0.0", "tls={certificate_file: a, key_file: b, client_ca_file: c}"), ""),
+    ],
+)
+def test_what_is_open_to_other_machines_is_said(assignments, words):
+    told = gateway.exposure(load_settings(None, tuple(f"gateway.{each}" for each in assignments)))
+    assert (words in told) if words else told == ""
