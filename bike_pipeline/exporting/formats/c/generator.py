@@ -10,6 +10,7 @@ import numpy as np
 
 from bike_pipeline.errors import ExportError
 from bike_pipeline.exporting.formats.base import layer_of
+from bike_pipeline.exporting.formats.c import ranges
 from bike_pipeline.exporting.formats.frozen_graph import FrozenGraph, Operation, Value
 
 SOURCES = Path(__file__).with_name("sources")
@@ -87,8 +88,9 @@ static inline size_t row_of(int64_t index, size_t rows)
 """,
 }
 _WHOLE = ("int64", "int32", "int16")
-# Sums of a dense layer that are kept at once: they fit the registers of every processor with vector instructions.
-_BLOCK = 16
+# Sums of a dense layer that are kept at once: they fit the registers of every processor with vector instructions, and
+# are enough of them that none waits for the one before.
+_BLOCK = 32
 _PER_LINE = 6
 
 
@@ -112,8 +114,11 @@ class Body:
         self._names: dict[str, str] = {value.name: f"features->{value.name}" for value in graph.inputs}
         self._taken: set[str] = {*HELPERS, "features", "i", "j", "k", "sums", *KEYWORDS}
         self._tables: dict[str, str] = {}
+        self._ranges: dict[str, ranges.Range] = {}
         for operation in graph.operations:
             self._write(operation)
+            if (found := ranges.range_of(operation, self._ranges)) is not None:
+                self._ranges[operation.outputs[0].name] = found
         if graph.output.size != 1:
             raise ExportError("the model answers more than one number a row", where=layer_of(graph.output.name))
         self.statements.append(f"return {self._element(graph.output, '0')};")
@@ -300,9 +305,10 @@ class Body:
             raise operation.refusal("only rows of a constant table, or places of a vector")
         elif (index.constant is None) != (operation.attributes["batch_dims"] == 1):
             raise operation.refusal("a row's places of another row's vector")
-        self.helpers.add("row_of")
         read = self._table(table) if table.constant is not None else self._name(table)
-        place = f"row_of({self._element(index, 'i' if index.shape else '0')}, {rows})"
+        place, known = self._element(index, "i" if index.shape else "0"), ranges.known_of(index, self._ranges)
+        if known is None or known[0].min() < 0 or known[1].max() >= rows:
+            place = f"row_of({place}, {rows})"
         self._assign(operation, f"{read}[{place}{'' if width == 1 else f' * {width} + i'}]")
 
     def _dense(self, operation: Operation) -> None:
