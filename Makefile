@@ -287,6 +287,14 @@ load-generators: setup ## Fetch wrk and h2load for `bench-serving` (Debian, Ubun
 benchmark-requests: setup ## Take in, join and report a million logged requests (ARGS="--requests 100000").
 	$(BIN)/python -m benchmarks.request_log --json benchmarks/results/requests.json $(ARGS)
 
+.PHONY: benchmark-batch
+benchmark-batch: setup ## Answer ten million rows as files, beside plain predictors (needs a served model; ARGS="--rows 100000,1000000").
+	$(BIN)/python -m benchmarks.predict_batch --json benchmarks/results/batch.json $(ARGS)
+
+.PHONY: benchmark-fleet
+benchmark-fleet: setup ## Measure what one city costs, and say what a thousand come to (needs a served model; ARGS="--models 5,50").
+	$(BIN)/python -m benchmarks.fleet --json benchmarks/results/fleet.json $(ARGS)
+
 .PHONY: benchmark-exports
 benchmark-exports: setup ## Hold every exported format against its goals: difference, loss, size, latency, in one run.
 	$(BIN)/python -m benchmarks.exports --json benchmarks/results/exports.json --plot benchmarks/results/exports.png $(ARGS)

@@ -36,6 +36,7 @@ RATE_GOAL, GROWTH_GOAL = 200_000, 1.15
 _PART, _SEED = 500_000, 2012
 _PEERS = ("c_source", "tflite_float32", "lightgbm")
 _TYPES = {"int": np.int64, "float": np.float32}
+_INPUTS = [feature.name for feature in features.MODEL_INPUTS]
 _TREES, _LEAVES, _DEPTH = 400, 64, 6
 
 
@@ -58,7 +59,7 @@ def peer(kind: str, exports: Path, source: Path, target: Path) -> None:
     with pq.ParquetWriter(target, schema) as writer:
         for batch in pq.ParquetFile(source).iter_batches(65_536):
             days = np.asarray(batch["dteday"].cast(pa.string()).to_numpy(zero_copy_only=False), "datetime64[D]")
-            sent = {name: batch[name].to_numpy() for name in batch.schema.names if name in features.BY_NAME}
+            sent = {name: batch[name].to_numpy() for name in batch.schema.names if name in _INPUTS}
             sent["day"] = (days - days.astype("datetime64[M]")).astype(np.int64) + 1
             nothing = np.zeros(len(batch))
             columns = {f.name: sent.get(f.name, nothing).astype(_TYPES[f.kind]) for f in features.MODEL_INPUTS}

@@ -195,24 +195,29 @@ def _addresses(started: Server, settings: Settings, log: str, as_json: bool) -> 
     rest, grpc = address_of(host, started.rest_port), address_of(host, started.grpc_port)
     if folder:
         rest, grpc = f"unix:{folder}/rest.sock", f"unix:{folder}/grpc.sock"
-    model = started.versions.models[settings.serving.model_name]
+    models = started.versions.models
+    name = settings.serving.model_name if settings.serving.model_name in models else next(iter(models))
+    model = models[name]
     versions = {str(version.number): version.backends for version in model.available()}
     unproven = {str(one.number): said for one in model.available() if (said := one.loaded.unproven)}
     if as_json:
-        name = settings.serving.model_name
         found = {"rest": rest, "grpc": grpc, "versions": versions, "not_verified": unproven, "model": name, "log": log}
+        found["models"] = {each: [version.number for version in one.available()] for each, one in models.items()}
         return json.dumps(found)
     lines = [
-        f"REST  http://{rest}/v1/models/{settings.serving.model_name}:predict",
+        f"REST  http://{rest}/v1/models/{name}:predict",
         *([f"page  http://{rest}/ui/"] if settings.serving.server.ui else []),
         f"gRPC  {grpc}",
         f"log   {log}",
     ]
     for number, backends in versions.items():
-        answering = ", ".join(f"{name}: {backend}" for name, backend in backends.items())
-        lines.append(f"serving {settings.serving.model_name} version {number} ({answering})")
+        answering = ", ".join(f"{signature}: {backend}" for signature, backend in backends.items())
+        lines.append(f"serving {name} version {number} ({answering})")
         lines.extend(f"version {number} is not verified: {reason}" for reason in unproven.get(number, ()))
-    lines.extend(f"version {version.number} cannot be served: {version.error}" for version in model.failed)
+    lines.extend([f"and {len(models) - 1} more models"] if len(models) > 1 else [])
+    for each, one in models.items():
+        of = f" of {each}" if one is not model else ""
+        lines.extend(f"version {version.number}{of} cannot be served: {version.error}" for version in one.failed)
     if not versions:
         lines.append(f"no version serves yet; watching {settings.serving_path}")
     return "\n".join(lines)

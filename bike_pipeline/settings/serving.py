@@ -48,6 +48,8 @@ class ServerSettings(Section):
         labels: version labels, each with the version that it stands for.
         label: with `promoted`, the one label whose version is served, which answers a request that names no version;
             empty for every version with a label.
+        models_config: a file of TF Serving's ModelServerConfig with the models that are served, each with its policy,
+            in place of the one of `serving.model_name`; read again when it changes. Empty for none.
         allow_labels_on_unavailable: whether a new label may stand for a version that is not available yet.
         poll_seconds: how often the model's folder is looked at.
         keep_last_version: whether the last version goes on serving where its folder is gone.
@@ -77,6 +79,7 @@ class ServerSettings(Section):
     specific_versions: tuple[Annotated[int, Field(ge=0)], ...] = ()
     labels: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     label: str = ""
+    models_config: str = ""
     allow_labels_on_unavailable: bool = False
     poll_seconds: Positive = 1.0
     keep_last_version: bool = True

@@ -41,6 +41,7 @@ _GATHERED = 500_000
 # Rows of one call of a model that takes any number.
 _ROWS_A_CALL = 8192
 _TYPES = {"int": np.int64, "float": np.float32}
+_NOTHING = {"int": pa.int64(), "float": pa.float64(), "date": pa.date32()}
 _PARTITIONS = {"datetime64[M]": "month", "datetime64[D]": "day"}
 # What stands in the name of a partition for no value, as Hive has it.
 _NONE = "__HIVE_DEFAULT_PARTITION__"
@@ -235,8 +236,10 @@ def _fill(shard: Shard, path: Path, model: _Model, folder: Path) -> None:
 
 
 def _column_of(block: Block) -> Callable[[str], Any]:
-    nothing = pa.nulls(len(block.lines), pa.string())
-    return lambda name: block.columns.get(name, nothing)
+    def column(name: str) -> Any:
+        return block.columns.get(name, pa.nulls(len(block.lines), _NOTHING[features.BY_NAME[name].kind]))
+
+    return column
 
 
 def _answered(values: Mapping[str, Any], lines: Any, model: _Model) -> tuple[pa.Table, Any, Any]:

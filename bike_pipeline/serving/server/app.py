@@ -116,10 +116,16 @@ class Server:
         chosen = (server.version_policy, server.latest_versions, server.specific_versions, server.labels)
         config = ModelConfig(model, place, *chosen, only_label=server.label)
         try:
-            await self.versions.configure([config])
+            if server.models_config:
+                await self.versions.follow(Path(server.models_config).expanduser())
+            else:
+                await self.versions.configure([config])
         except StatusError as error:
             # A broken version is no reason to stop: it is told by the status, and the next one may serve.
             _log.error("%s", error.message)
+            if not self.versions.models:
+                where, fix = "serving.server.models_config", "write a ModelServerConfig, as TF Serving reads it"
+                raise ConfigurationError(error.message, where=where, fix=fix) from None
         # Whoever can connect finds what there is, as with TF Serving.
         try:
             await self._start_grpc()

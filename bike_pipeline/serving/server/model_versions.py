@@ -14,9 +14,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from google.protobuf import text_format
+
 from bike_pipeline.errors import StorageError
 from bike_pipeline.model_registry import ModelRegistry
 from bike_pipeline.model_registry.deployment import STABLE
+from bike_pipeline.serving.protos import model_server_config_pb2
 from bike_pipeline.serving.server.batching import Resources
 from bike_pipeline.serving.server.served_version import ServedVersion, State, stamp
 from bike_pipeline.serving.statuses import Code, StatusError, invalid
@@ -105,6 +108,18 @@ def from_proto(proto: Any) -> ModelConfig:
     # Zero stands for the default, which is one.
     count = policy.latest.num_versions or 1
     return ModelConfig(proto.name, Path(proto.base_path), kind, count, versions, dict(proto.version_labels))
+
+
+def models_in(path: Path) -> list[ModelConfig]:
+    """Return the models that a file names, TF Serving's models.config; a StatusError says what is wrong with it."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        found = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
+    except (OSError, ValueError, text_format.ParseError) as error:
+        raise invalid(f"{path} cannot be read ({error})") from None
+    if not found.model_config_list.config:
+        raise invalid(f"{path} names no model")
+    return [from_proto(config) for config in found.model_config_list.config]
 
 
 class Model:
@@ -196,6 +211,9 @@ class ModelVersions:
     def __init__(self, resources: Resources, on_change: Callable[[bool], Awaitable[None]]) -> None:
         """Begin without models; `on_change` is called after versions came or went, with whether all are `ready`."""
         self.models: dict[str, Model] = {}
+        # A file of models that is followed, and what it was at the last look.
+        self._list: Path | None = None
+        self._list_stamp: list[tuple[int, int, int]] = []
         self._resources = resources
         self._on_change = on_change
         self._looking = asyncio.Lock()
@@ -221,19 +239,35 @@ class ModelVersions:
             for name, config in wanted.items():
                 model = self.models.setdefault(name, Model(config, self._resources))
                 model.config = config
-                await self._look_at(model)
+                try:
+                    await self._look_at(model)
+                except OSError as error:
+                    # One folder that cannot be looked at must not keep the other models from being served.
+                    model.absent = f"model {name}: {error}"
+                    _log.error("%s", model.absent)
             absent = [text for name in wanted if there and (text := self.models[name].absent)]
+            refused = []
             for name, config in wanted.items():
-                if config.policy != "promoted":
-                    self._label(self.models[name], config.labels)
+                try:
+                    if config.policy != "promoted":
+                        self._label(self.models[name], config.labels)
+                except StatusError as refusal:
+                    refused.append(refusal)
             await self._on_change(self.ready)
         for model in dropped:
             await model.stop()
+        if refused:
+            raise refused[0]
         if absent:
             raise StatusError(Code.NOT_FOUND, "; ".join(absent))
         if broken := [(v, v.error) for name in wanted for v in self.models[name].failed if v.error]:
-            version, error = broken[0]
-            raise StatusError(error.code, f"{version.model} version {version.number} cannot be served: {error}")
+            version, reason = broken[0]
+            raise StatusError(reason.code, f"{version.model} version {version.number} cannot be served: {reason}")
+
+    async def follow(self, path: Path) -> None:
+        """Serve the models of a file, and those that it names whenever it changes; errors as of `configure`."""
+        self._list, self._list_stamp = path, stamp(path)
+        await self.configure(models_in(path))
 
     def _label(self, model: Model, labels: Mapping[str, int]) -> None:
         """Give a model these labels and no others; a label for a version that is not available is refused."""
@@ -252,6 +286,11 @@ class ModelVersions:
         """Look at every model's folder again and again, until cancelled."""
         while True:
             await asyncio.sleep(self._resources.settings.poll_seconds)
+            if self._list and stamp(self._list) != self._list_stamp:
+                try:
+                    await self.follow(self._list)
+                except StatusError as error:
+                    _log.error("what can be served goes on serving: %s", error.message)
             async with self._looking:
                 for model in list(self.models.values()):
                     try:
