@@ -42,6 +42,8 @@ _log = logging.getLogger(__name__)
 _ROUTES_SECONDS = 5.0
 # Bytes of the access log after which the next file begins; one older file is kept.
 _LOG_BYTES = 256 * 1024 * 1024
+# Envoy's threads come to new routes one after the other, after it has confirmed them.
+_UNUSED_SECONDS = 2.0
 # A server that dies is started again this long after its last start.
 _RESTART_SECONDS = 5.0
 
@@ -117,6 +119,8 @@ class Gateway:
         self._folder = Path(tempfile.mkdtemp(prefix="bike-gateway-"))
         self._upstreams = named(settings) or {label: Upstream.below(self._folder / label) for label in rollout.LABELS}
         self._servers: dict[str, EmbeddedServer] = {}
+        # Since when no route names a server's label.
+        self._unused: dict[str, float] = {}
         # Each in a folder of its own: Envoy reads a file again whatever is renamed beside it.
         places = {name: self._folder / name / f"{name}.json" for name in ("routes", "authentication")}
         self._files = Files(**places, secrets=self._folder / "secrets", admin=self._folder / "admin.sock")
@@ -181,8 +185,7 @@ class Gateway:
             )
             _log.info("routed: %s", shares or "nothing")
         self.routed = routed
-        for label in [label for label in self._servers if label not in wanted]:
-            self._servers.pop(label).stop(self._settings.serving.server.drain_seconds)
+        self._stop_unused(wanted)
         self._rotate()
 
     def _start_servers(self, wanted: Mapping[str, Track]) -> None:
@@ -195,6 +198,15 @@ class Gateway:
                 server = None
             if server is None:
                 self._servers[label] = EmbeddedServer(label, self._folder / label, self._settings)
+
+    def _stop_unused(self, wanted: Mapping[str, Track]) -> None:
+        """Stop servers that no route names any more, some time after; a label that comes back finds its server."""
+        now = time.monotonic()
+        self._unused = {label: self._unused.get(label, now) for label in self._servers if label not in wanted}
+        for label, since in self._unused.items():
+            if now - since >= _UNUSED_SECONDS:
+                self._servers.pop(label).stop(self._settings.serving.server.drain_seconds)
+                _log.info("the server of %s is stopped", label)
 
     def _answers(self, label: str, track: Track) -> bool:
         """Return whether the server of a label has its version; `stable` may still answer with the one before."""

@@ -166,9 +166,11 @@ def test_a_hundred_changes_of_the_share_lose_no_request(tracks):
     try:
         for number in range(100):
             before = gateway.errors.read_text().count("routed: ")
-            if number % 20 == 19:
+            if number % 40 == 39:
                 # Its server goes and comes, too.
+                stopped = gateway.errors.read_text().count("canary is stopped")
                 registry.abort("canary", "a test")
+                wait_until(lambda stopped=stopped: gateway.errors.read_text().count("canary is stopped") > stopped)
             else:
                 shared(registry, 2, "canary", 2 + number % 20 * 5)
             wait_until(lambda before=before: gateway.errors.read_text().count("routed: ") > before)
