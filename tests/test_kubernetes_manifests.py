@@ -18,6 +18,7 @@ import yaml
 from bike_pipeline.commands.retrain import watch_command
 from bike_pipeline.commands.serve import gateway_command, serve_command
 from bike_pipeline.rollout.tracks import LABELS
+from bike_pipeline.serving.server.access import check_exposure
 from bike_pipeline.settings import load_settings
 from bike_pipeline.settings.metadata import METADATA_PASSWORD, METADATA_USER
 from bike_pipeline.storage import cluster_volumes
@@ -126,6 +127,7 @@ def test_kserve_calls_the_server_as_the_command_line_takes_it_with_a_label_each(
         settings = load_settings(assignments=tuple(sets))
         # Where KServe mounts the folder of models that STORAGE_URI names.
         assert settings.serving_path == f"/mnt/models/{settings.serving.model_name}"
+        check_exposure(settings.serving.server.model_copy(update={"host": "0.0.0.0"}), "")
         labels.append(settings.serving.server.label)
     assert labels == [service["spec"]["predictor"]["name"], canary["predictor"]["name"]] == ["stable", "canary"]
 

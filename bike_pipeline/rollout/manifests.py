@@ -121,6 +121,8 @@ def _track(settings: Settings, folder: Path, label: str, manifests: Path) -> dic
         f"monitoring.request_log.path={_WORKSPACE}/monitoring/requests",
         f"signing.trusted_keys=[{_KEY}]",
         f"serving.model_name={settings.serving.model_name}",
+        # The network policy of `base` lets nobody but a gateway and the monitoring reach it.
+        "serving.server.trusted_network=true",
         # Its version follows the promotion log.
         f"serving.server.label={label}",
     ]

@@ -14,6 +14,7 @@ from bike_pipeline.commands.serve import serve_command
 from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.rollout import configuration, manifests
 from bike_pipeline.rollout.tracks import Track
+from bike_pipeline.serving.server.access import check_exposure
 from bike_pipeline.settings import load_settings
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -55,6 +56,8 @@ def test_each_label_with_a_share_is_a_track_that_serves_its_version_and_gets_its
         assert serve_command.make_context("serve", arguments(track)) is not None
         settings = load_settings(assignments=tuple(b for a, b in pairwise(arguments(track)) if a == "--set"))
         assert settings.serving.server.label == label
+        # It would not start where the settings say nothing of who reaches it.
+        check_exposure(settings.serving.server.model_copy(update={"host": "0.0.0.0"}), "")
         assert settings.serving_path == "/mnt/bike-pipeline/workspace/serving/bikes"
     for route in content["operators/routes.yaml"]:
         assert weights(route) == {"bike-serving-stable": 75, "bike-serving-canary": 25}
