@@ -173,10 +173,7 @@ class _Writer:
 
     async def _started(self) -> asyncio.subprocess.Process:
         command = [sys.executable, "-m", request_log.__name__, *map(str, dataclasses.astuple(self._place))]
-        # The terminal's Ctrl-C is for the server, which ends the process when it is done.
-        return await asyncio.create_subprocess_exec(
-            *command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-        )
+        return await asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     async def close(self, *, kill: bool = False) -> None:
         """Let it end, or end it."""
