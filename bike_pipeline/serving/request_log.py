@@ -258,7 +258,7 @@ def _checksum(content: bytes) -> bytes:
 def main() -> None:
     """Write batches from standard input to the place that the arguments name; tell of each why it could not be."""
     # The terminal's Ctrl-C is for the server, which ends this process when it is done. A session of its own would keep
-    # it away, too, but Linux shares processors between sessions as equals (sched_autogroup), whatever priority is in one.
+    # it away, too, but between sessions Linux shares processors as equals (sched_autogroup), whatever their priority.
     os.setpgrp()
     place = Place(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
     # Whoever answers, and whoever asks from the same machine, goes before.
