@@ -24,10 +24,10 @@ from bike_pipeline.settings.metadata import METADATA_PASSWORD, METADATA_USER
 from bike_pipeline.storage import cluster_volumes
 
 ROOT = Path(__file__).resolve().parent.parent
-# `make test-cluster` asks a real API server about these; the first is kustomize's own.
+# `make test-cluster` asks a real API server about these, but for kustomize's own, Seldon's and Knative's.
 CUSTOM_GROUPS = {
     "kustomize.config.k8s.io", "argoproj.io", "trainer.kubeflow.org", "gateway.networking.k8s.io", "serving.kserve.io",
-    "monitoring.coreos.com", "flagger.app", "policies.kyverno.io",
+    "monitoring.coreos.com", "flagger.app", "policies.kyverno.io", "machinelearning.seldon.io", "eventing.knative.dev",
 }  # fmt: skip
 OBJECTS = [
     (f"{path.name}:{number}", document)
