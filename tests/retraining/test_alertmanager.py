@@ -8,6 +8,8 @@ from contextlib import ExitStack
 
 import pytest
 
+from bike_pipeline.retraining.ledger import Ledger
+from bike_pipeline.retraining.ledger_tables import of_file
 from bike_pipeline.retraining.listener import listening
 from bike_pipeline.retraining.triggers.concept_drift import ALERT
 from tests.database_servers import free_port
@@ -17,6 +19,12 @@ from tests.retraining.alerts import LABELS, alert
 
 pytestmark = pytest.mark.slow
 TOKEN = "what-only-both-of-them-know"
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    """A ledger in a file: the listener writes it while the test reads."""
+    return Ledger(of_file(tmp_path / "ledger.sqlite"))
 
 
 @pytest.fixture
