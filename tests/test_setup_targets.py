@@ -184,7 +184,7 @@ def test_one_failing_check_fails_the_whole_and_hides_none(project, program, step
 ENGINES = ("flink", "prism", "boot")
 # In their order; one that fails ends it.
 DECIDING = (
-    "test", "demo", "test-tracking", "test-signing", "test-federated", "test-feast", "test-gateway", "test-workflows",
+    "test", "demo", "test-tracking", "test-signing", "test-federated", "test-feast", "test-workflows",
     "test-airflow", "test-lit", "test-rai", "test-opensearch", "test-cluster", "referee",
 )  # fmt: skip
 

@@ -260,7 +260,7 @@ class ModelRegistry:
                 fix = f"`bike-pipeline rollout start {version}` validates it first"
             elif holder is not None and holder != version:
                 problem = f"version {holder} has the label {label}"
-                fix = "end its rollout first: `bike-pipeline rollout abort`"
+                fix = "end its rollout first: `bike-pipeline rollout abort --reason …`"
             if problem:
                 raise ModelError(problem, where=self.base_path, fix=fix)
             return changes.record("shift", label, holder, version, reason, float(share))

@@ -270,7 +270,7 @@ def start(
         ServerError: it does not pass its validation, or a server does not follow.
     """
     registry = ModelRegistry(base_path)
-    going_on, fix = position_of(registry), "`bike-pipeline rollout abort` ends it"
+    going_on, fix = position_of(registry), "`bike-pipeline rollout abort --reason …` ends it"
     if going_on is not None:
         what = f"version {going_on.version} is being rolled out as {going_on.label}"
         raise ModelError(what, where=str(base_path), fix=fix)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import csv
-import io
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,105 +12,26 @@ from typing import Any
 import pytest
 
 from bike_pipeline import Workspace
-from bike_pipeline.data.embedded_dataset import EMBEDDED_FILE
 from bike_pipeline.model_registry import ModelRegistry
 from bike_pipeline.serving.records import to_columns
-from tests.conftest import Exported
 from tests.pages import pictures
 from tests.pages.browsing import Tab, tab
+from tests.pages.forecasting import (
+    CELLS,
+    GOOD,
+    HEADER,
+    ROOT,
+    ROW,
+    UNKNOWN,
+    answers_of,
+    opened,
+    show_everything,
+    text,
+)
 from tests.pages.pictures import DRAWN, FILL, HOUR, WHY
 from tests.pages.test_in_a_browser import BACKGROUND, TOO_WIDE
-from tests.serving.running import MODEL, Running, push, running_server, simple_model, with_export
+from tests.serving.running import MODEL, Running, push, running_server, simple_model
 from tests.serving.server.asking import asked
-
-PASTE = "document.getElementById('table').value = %s; document.querySelector('#table-form button').click()"
-# A file is chosen as a person does, up to the dialogue, which no page can open.
-CHOOSE = """(() => {
-  const chosen = new DataTransfer();
-  chosen.items.add(new File([%s], 'weather.csv'));
-  const field = document.getElementById('file');
-  field.files = chosen.files;
-  field.dispatchEvent(new Event('change'));
-})()"""
-ROOT = Path(__file__).resolve().parents[2]
-CELLS = "[...document.querySelectorAll('%s tbody tr')].map(row => [...row.cells].map(cell => cell.innerText.trim()))"
-UNKNOWN = {
-    "weathersit_mean_1h": 0.0, "weathersit_mean_3h": 0.0, "temp_mean_3h": 0.0, "temp_mean_24h": 0.0,
-    "hum_mean_3h": 0.0, "windspeed_mean_3h": 0.0,
-}  # fmt: skip
-# The same hour as the REST API takes it: 15 June 2012 was a Friday.
-ROW = {
-    "yr": 1, "mnth": 6, "day": 15, "hr": 17, "holiday": 0, "weekday": 5, "workingday": 1, "weathersit": 1,
-    "temp": (25 + 8) / 47, "atemp": (27.5 + 16) / 66, "hum": 0.5, "windspeed": 13.4 / 67, **UNKNOWN,
-}  # fmt: skip
-HEADER = "date,hour,weather,temperature,humidity,wind"
-GOOD = "2012-06-15,17,clear,25,50,13.4"
-
-
-@pytest.fixture(scope="module")
-def server(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A server with the page, of a promoted version and a canary that gets a part of the requests."""
-    base = tmp_path_factory.mktemp("forecast-served")
-    model = with_export(exported.path, tmp_path_factory.mktemp("forecast-model") / "model")
-    registry = ModelRegistry(base / MODEL)
-    for version in (1, 2):
-        push(base, model, version)
-        if version == 1:
-            registry.begin()
-        registry.set_validated(version, passed=True, reason="it answers")
-    registry.shift(2, "canary", 25.0, "it does well so far")
-    with running_server(base, tmp_path_factory.mktemp("forecast-workspace"), "serving.server.ui=true") as running:
-        yield running
-
-
-def opened(browser: str, address: str, look: Callable[[Tab], Awaitable[Any]]) -> Any:
-    """Open the page, wait until it knows which version answers, and return what a look at it comes to."""
-
-    async def answer() -> Any:
-        async with tab(browser, address if "://" in address else f"http://{address}/ui/") as page:
-            await page.wait("state && state.serving")
-            found = await look(page)
-            # Its own policy is no obstacle to it.
-            assert await page.evaluate("refused") == []
-            return found
-
-    return asyncio.run(answer())
-
-
-async def show_everything(page: Tab) -> None:
-    """Let it show an answer, its reason, a chart, a table and a line that is wrong."""
-    await pictures.show_everything(page)
-    lines = await page.evaluate("document.getElementById('table').value")
-    await page.evaluate(PASTE % json.dumps(f"{lines}\n2012-06-31,3,clear,20,50,10,no"))
-    await page.wait(f"document.querySelector('#table-problems li') && {DRAWN}")
-
-
-def text(selector: str) -> str:
-    return f"document.querySelector('{selector}').innerText"
-
-
-def answers_of(server: Running, rows: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
-    status, told = asked(f"{server.url}:predict", {"signature_name": "serving_intervals", "instances": rows})
-    assert status == 200
-    return list(told["predictions"])
-
-
-def as_shown(answer: dict[str, float]) -> list[str]:
-    # JavaScript rounds a half up, and no answer is one.
-    return [f"{answer['cnt']:,.0f}", f"{answer['p05']:,.0f} to {answer['p95']:,.0f}"]
-
-
-def pasted(browser: str, server: Running, table: str) -> tuple[str, list[str], list[list[str]]]:
-    """Return what the page says of a table: a sentence, what is wrong with lines, and the cells of its answers."""
-
-    async def look(page: Tab) -> Any:
-        await page.evaluate(PASTE % json.dumps(table))
-        await page.wait("document.querySelector('#table-answer p')")
-        problems = "[...document.querySelectorAll('#table-problems li')].map(one => one.innerText)"
-        return await page.evaluate(f"[{text('#table-answer')}, {problems}, {CELLS % '#table-rows'}]")
-
-    sentence, problems, cells = opened(browser, server.rest, look)
-    return sentence, problems, cells
 
 
 def test_a_forecast_is_what_every_client_gets(browser: str, server: Running) -> None:
@@ -166,89 +84,6 @@ def test_the_reason_adds_up_to_the_answer(browser: str, server: Running) -> None
     }
     assert base + sum(int(value.replace("−", "-").replace(",", "")) for _, value in rows) == answer
     assert said.startswith(f"{answer:,} ")
-
-
-@pytest.mark.parametrize("way", [PASTE, CHOOSE], ids=["pasted", "from a file"])
-def test_48_hours_are_a_chart_and_a_table_of_what_every_client_gets(browser: str, server: Running, way: str) -> None:
-    hours = [(day, hour) for day in (15, 16) for hour in range(24)]
-    lines = [f"2012-06-{day},{hour},mist,{10 + hour / 2},60,12.5" for day, hour in hours]
-
-    async def look(page: Tab) -> Any:
-        await page.evaluate(way % json.dumps("\n".join([HEADER, *lines])))
-        await page.wait(DRAWN)
-        corners = "document.querySelector('#chart ' + one).getAttribute('d').split('L').length"
-        drawn = f"['path.band', 'path.line'].map(one => {corners})"
-        label = "document.querySelector('#chart svg').getAttribute('aria-label')"
-        head = "[...document.querySelectorAll('#table-rows th[scope=col]')].map(cell => cell.innerText)"
-        return await page.evaluate(f"[{CELLS % '#table-rows'}, {drawn}, {label}, {head}]")
-
-    cells, drawn, label, head = opened(browser, server.rest, look)
-    rows = [
-        {**ROW, "day": day, "weekday": 5 + day - 15, "workingday": int(day == 15), "hr": hour, "weathersit": 2,
-         "temp": (10 + hour / 2 + 8) / 47, "atemp": (10 + hour / 2 + 16) / 66, "hum": 0.6, "windspeed": 12.5 / 67}
-        for day, hour in hours
-    ]  # fmt: skip
-    assert [row[1:] for row in cells] == [as_shown(answer) for answer in answers_of(server, rows)]
-    assert (cells[0][0], cells[-1][0]) == ("Fri 15 Jun, 00:00", "Sat 16 Jun, 23:00")
-    assert drawn == [2 * 48, 48]
-    assert label.startswith("Forecast of 48 hours: least ")
-    assert head == ["hour", "rentals an hour", "90 of 100 are between"]
-
-
-def test_a_table_may_hold_the_columns_of_the_training_data(browser: str, server: Running) -> None:
-    with EMBEDDED_FILE.open(encoding="utf-8", newline="") as file:
-        records = [row for row in csv.DictReader(file) if row["dteday"] == "2012-03-01"]
-    table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, list(records[0]), delimiter=";")
-    writer.writeheader()
-    writer.writerows({**row, "temp": row["temp"].replace(".", ",")} for row in records)
-    sentence, problems, cells = pasted(browser, server, table.getvalue())
-    assert problems == []
-    assert sentence.startswith(f"{len(records)} hours, answered by version 1.")
-    columns = to_columns(records, "the table")
-    rows = [dict(zip(columns, values, strict=True)) | UNKNOWN for values in zip(*columns.values(), strict=True)]
-    assert [row[1:] for row in cells] == [as_shown(answer) for answer in answers_of(server, rows)]
-
-
-WRONG = {
-    "2012-06-31,3,clear,25,50,10": 'date: "2012-06-31" is none',
-    "2010-06-15,3,clear,25,50,10": "date: 2010-06-15 is not from 2011 on",
-    "2012-06-15,24,clear,25,50,10": 'hour: "24" is no full hour from 0 to 23',
-    "2012-06-15,3:30,clear,25,50,10": 'hour: "3:30" is no full hour from 0 to 23',
-    "2012-06-15,3,sunny,25,50,10": 'weather: "sunny" is none of 1 clear, 2 mist',
-    "2012-06-15,3,clear,warm,50,10": 'temperature: "warm" is no number',
-    "2012-06-15,3,clear,,50,10": 'temperature: "" is no number',
-    "2012-06-15,3,clear,45,50,10": "temperature: 45 °C is not from -8 to 39",
-    "2012-06-15,3,clear,25,150,-1": "humidity: 150 % is not from 0 to 100; wind: -1 km/h is not from 0 to 67",
-    "2012-06-15,3,clear,25,50": "5 fields, and the header has 6",
-    "2012-06-15,17:00,mist,25,50,10": "the same hour as line 2",
-}
-
-
-def test_lines_that_are_wrong_are_named_and_the_others_are_forecast(browser: str, server: Running) -> None:
-    last = "2012-06-15T18:00,18,1,25,50,10".replace("T18:00", "")
-    sentence, problems, cells = pasted(browser, server, "\n".join([HEADER, GOOD, *WRONG, "", last]))
-    assert len(problems) == len(WRONG)
-    for number, (problem, expected) in enumerate(zip(problems, WRONG.values(), strict=True), 3):
-        assert problem.startswith(f"Line {number}: {expected}")
-    assert f"{len(WRONG)} of the lines are left out" in sentence
-    assert [row[0] for row in cells] == ["Fri 15 Jun, 17:00", "Fri 15 Jun, 18:00"]
-
-
-@pytest.mark.parametrize(
-    ("table", "said"),
-    [
-        ("date,hour,weather,temperature\n2012-06-15,3,clear,25", "Line 1: the header does not name humidity, wind."),
-        (GOOD, "There is no line below a header."),
-        (f"{HEADER}\nyesterday,3,clear,25,50,10", "No line can be forecast"),
-        ("\n".join([HEADER, *[GOOD] * 745]), "There are 745 lines, and at most 744"),
-    ],
-    ids=["header", "no line", "none is right", "too many"],
-)
-def test_a_table_that_cannot_be_read_says_why(browser: str, server: Running, table: str, said: str) -> None:
-    sentence, _, cells = pasted(browser, server, table)
-    assert sentence.startswith(said)
-    assert cells == []
 
 
 def test_everything_is_done_by_keyboard_alone_and_the_focus_is_seen(browser: str, server: Running) -> None:
