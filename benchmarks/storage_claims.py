@@ -1,7 +1,7 @@
 """How soon `bike-pipeline watch` claims a run for what is uploaded to a bucket: S3 by moto, Google's by its emulator.
 
-The bucket is listed each quarter of a second. An object holds no rows, so that a run ends as soon as it began. Exit code
-1 where one was not claimed, or later than a second after its upload.
+The bucket is listed each quarter of a second. An object holds no rows, so that a run ends as soon as it began. Exit
+code 1 where one was not claimed, or later than a second after its upload.
 """
 
 from __future__ import annotations
