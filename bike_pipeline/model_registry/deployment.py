@@ -103,6 +103,9 @@ class Deployment:
                 shares.pop(label, None)
                 statuses[version] = ROLLED_BACK
             elif change.action == "shift" and change.share is not None:
+                # A version has one share: a shadow that becomes a canary is not copied to any more.
+                for other in [name for name in shares if labels.get(name) == version]:
+                    del labels[other], shares[other]
                 labels[label], shares[label] = version, change.share
             elif label:
                 before = labels.get(label)

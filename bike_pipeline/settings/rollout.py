@@ -44,6 +44,7 @@ class RolloutSettings(Section):
     Attributes:
         automatic: what a run's push starts in place of promoting at once; "" promotes at once.
         steps: of a canary, before the last, which is 100 percent.
+        after_shadow: what a shadow that passed becomes: a canary that goes on with the steps, or stable at once.
         challenger_percent: what a challenger answers in an A/B test.
         approval: percents that are reached only when a person approves.
         error_share: share of requests answered with a server's error that is allowed.
@@ -56,6 +57,8 @@ class RolloutSettings(Section):
         test_pairs: fewest pairs before an A/B test decides.
         window_seconds: the newest requests are also judged alone, in windows of this length.
         poll_seconds: pause between two looks.
+        require_answers: whether a version goes on only where its answers were compared; false: on errors and latency
+            alone where no server logs what it answers, such as TF Serving.
         slowest: how many times longer a candidate of safety 0 takes for a step.
     """
 
@@ -65,6 +68,7 @@ class RolloutSettings(Section):
         RolloutStepSettings(percent=10, requests=1000, minutes=10),
         RolloutStepSettings(percent=50, requests=2000, minutes=30),
     )
+    after_shadow: Literal["canary", "stable"] = "canary"
     challenger_percent: Annotated[float, Field(gt=0.0, lt=100.0)] = 50.0
     approval: tuple[Percent, ...] = ()
     error_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.01
@@ -77,6 +81,7 @@ class RolloutSettings(Section):
     test_pairs: Annotated[int, Field(ge=10)] = 48
     window_seconds: Positive = 60.0
     poll_seconds: Annotated[float, Field(ge=0.05, le=60.0)] = 5.0
+    require_answers: bool = True
     slowest: Annotated[float, Field(ge=1.0)] = 4.0
     evidence: RolloutEvidenceSettings = RolloutEvidenceSettings()
 

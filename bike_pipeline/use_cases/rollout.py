@@ -153,11 +153,12 @@ def _delivery(settings: Settings) -> tuple[Delivery, Callable[[Position], Safety
     reader = reader_of(settings)
 
     @cache
-    def of_version(version: int) -> Safety:
+    def of_version(version: int, _label: str) -> Safety:
         return _safety(settings, reader, version)
 
     def safety(position: Position) -> Safety:
-        return of_version(position.version)
+        # By label: a canary that was a shadow has more evidence than it had then.
+        return of_version(position.version, position.label)
 
     targets = RolloutTargets.of(settings)
     made = Delivery(settings.serving_path, targets, settings.rollout, reader, lambda at: safety(at).score)

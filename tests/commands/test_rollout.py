@@ -80,7 +80,9 @@ def test_an_approval_is_shown_and_given(place):
     place.call("start", "2")
     place.ask()
     assert "waits for approval: 50 % needs an approval" in place.call("watch", "--once", **asked)
-    assert "canary at 50 %: 1 % is sound: approved (fine)" in place.call("approve", "--reason", "fine", **asked)
+    assert "canary at 50 %: canary at 1 % is sound: approved (fine)" in place.call(
+        "approve", "--reason", "fine", **asked
+    )
     with pytest.raises(BikePipelineError, match="nothing waits for an approval: no traffic"):
         place.call("approve", "--reason", "fine", **asked)
 

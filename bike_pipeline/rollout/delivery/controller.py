@@ -14,10 +14,10 @@ from bike_pipeline.errors import BikePipelineError, BusyError, ModelError, Serve
 from bike_pipeline.model_registry import ModelRegistry
 from bike_pipeline.model_registry.deployment import STABLE, Change
 from bike_pipeline.rollout.delivery.evidence import EvidenceReader, Tracked
-from bike_pipeline.rollout.delivery.judging import Check, Status, Verdict, bad_among, checks_of
+from bike_pipeline.rollout.delivery.judging import ANSWERS, DIFFERENCE, Check, Status, Verdict, bad_among, checks_of
 from bike_pipeline.rollout.delivery.position import Position, position_of
 from bike_pipeline.rollout.promotion import RolloutTargets, roll_out
-from bike_pipeline.rollout.tracks import CANARY
+from bike_pipeline.rollout.tracks import CANARY, SHADOW
 from bike_pipeline.settings.rollout import RolloutSettings, RolloutStepSettings
 
 # Latencies of the stable version in a window whose 99th percentile tells something.
@@ -35,6 +35,7 @@ class Look:
         verdict: what its step came to.
         reason: why, with the figures.
         next_percent: what its version gets next; 100 is a promotion.
+        next_label: the label that it gets that by.
         checks: each check.
         change: what was changed.
         problem: a server that does not follow, and is told again at the next step.
@@ -44,18 +45,24 @@ class Look:
     verdict: Verdict
     reason: str
     next_percent: float = 0.0
+    next_label: str = ""
     checks: Sequence[Check] = ()
     change: Change | None = None
     problem: BikePipelineError | None = None
 
 
-def plan_of(label: str, settings: RolloutSettings, safety: float) -> list[RolloutStepSettings]:
-    """Return the steps before a promotion: of a safe candidate fewer, and of an unsafe one slower."""
+def plan_of(
+    label: str, settings: RolloutSettings, safety: float, share: float | None = None
+) -> list[RolloutStepSettings]:
+    """Return the steps before a promotion: of a safe candidate fewer, and of an unsafe one slower.
+
+    The step of the `share` that it has is never left out.
+    """
     steps, last = list(settings.steps), settings.steps[-1]
     if label != CANARY:
         percent = settings.first_percent(label)
         steps = [RolloutStepSettings.model_construct(percent=percent, requests=last.requests, minutes=last.minutes)]
-    elif safety >= _SAFE and len(steps) > 1:
+    elif safety >= _SAFE and len(steps) > 1 and steps[0].percent != share:
         del steps[0]
     pace = 1 + (settings.slowest - 1) * (1 - safety)
     return [
@@ -86,14 +93,17 @@ class Delivery:
         position = position_of(ModelRegistry(self._base_path))
         if position is None:
             return Look(None, Verdict.NO_ROLLOUT, "no version is being rolled out")
-        steps = plan_of(position.label, self._settings, self._safety(position))
+        label, settings = position.label, self._settings
+        steps = plan_of(label, settings, self._safety(position), position.share)
         now_at = next((step for step in reversed(steps) if step.percent <= position.share), steps[0])
         following = next((step.percent for step in steps if step.percent > position.share), 100.0)
+        if label == SHADOW and settings.after_shadow == CANARY:
+            label, following = CANARY, settings.first_percent(CANARY)
         try:
             verdict, reason, checks = self._judge(position, now_at, following)
         except BikePipelineError as error:
             verdict, reason, checks = Verdict.HOLD, f"not judged: {error}", []
-        return Look(position, verdict, reason, following, checks)
+        return Look(position, verdict, reason, following, label, checks)
 
     def _judge(
         self, position: Position, step: RolloutStepSettings, following: float
@@ -114,8 +124,19 @@ class Delivery:
             verdict = Verdict.NOT_FINITE if bad[0].status is Status.NOT_FINITE else Verdict.ROLLBACK
             return verdict, "; ".join(check.in_words for check in bad), checks
         if not newest.candidate.requests:
-            return Verdict.NO_TRAFFIC, f"no request came to {position.label} since {recent:%H:%M:%S} UTC", checks
-        figures = "; ".join(check.in_words for check in checks if check.required or check.status != Status.NOT_JUDGED)
+            reason = f"no request came to {position.label} since {recent:%H:%M:%S} UTC"
+            if position.label == SHADOW:
+                reason += ", or its server keeps no request log, which alone tells of a shadow"
+            return Verdict.NO_TRAFFIC, reason, checks
+        if whole.only_refused:
+            counts = (
+                f"{whole.candidate.requests:,} requests to {position.label} and {whole.stable.requests:,} to stable"
+            )
+            return Verdict.HOLD, f"only client errors: all {counts} are refused; look at what clients send", checks
+        shown = (ANSWERS, DIFFERENCE)
+        figures = "; ".join(
+            c.in_words for c in checks if c.required or c.status != Status.NOT_JUDGED or c.name in shown
+        )
         missing = [check for check in checks if check.required and check.status is not Status.PASSED]
         missing += [check for check in checks if check.status is Status.UNSURE and check not in missing]
         if missing:
@@ -147,7 +168,7 @@ class Delivery:
 
     def _act(self, registry: ModelRegistry, found: Look, at: Position, approval: str) -> Look:
         """Make the change that the verdict asks for, if any; a version that may not serve any more is aborted."""
-        sound = f"{at.share:g} % is sound: "
+        sound = f"{at.label} at {at.share:g} % is sound: "
         if bad_among(found.checks):
             change = registry.abort(at.label, f"{found.verdict} at {at.share:g} %: {found.reason}")
             return replace(found, change=change)
@@ -159,7 +180,7 @@ class Delivery:
             if found.next_percent >= 100:
                 change = registry.promote(at.version, STABLE, sound + found.reason)
             else:
-                change = registry.shift(at.version, at.label, found.next_percent, sound + found.reason)
+                change = registry.shift(at.version, found.next_label, found.next_percent, sound + found.reason)
             return replace(
                 found, verdict=Verdict.PROMOTE if found.next_percent >= 100 else Verdict.CONTINUE, change=change
             )

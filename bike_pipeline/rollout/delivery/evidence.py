@@ -75,6 +75,7 @@ class TrackEvidence:
         answers: rows that were answered.
         not_finite: those whose answer is no finite number.
         latency: of the requests that were answered.
+        client_errors: those that the server itself refused (4xx, or any other code of gRPC).
     """
 
     requests: float = 0
@@ -82,6 +83,7 @@ class TrackEvidence:
     answers: float = 0
     not_finite: float = 0
     latency: Latency = Latency()
+    client_errors: float = 0
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,11 @@ class Evidence:
     different: Share | None = None
     missed: Share | None = None
     pairs: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+    @property
+    def only_refused(self) -> bool:
+        """Whether both tracks were asked, and refused every request."""
+        return all(0 < track.requests == track.client_errors for track in (self.candidate, self.stable))
 
 
 class Tracked(NamedTuple):

@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from bike_pipeline.rollout.delivery.evidence import Evidence, Share, TrackEvidence
-from bike_pipeline.rollout.delivery.sequential import log_evidence_of_mean, log_evidence_of_share
+from bike_pipeline.rollout.delivery.sequential import log_evidence_of_mean, log_evidence_of_share, upper_bound_of_share
 from bike_pipeline.rollout.tracks import CHALLENGER
 from bike_pipeline.settings.rollout import RolloutSettings
 
 # The share of requests above a 99th percentile.
 _SLOW_SHARE = 0.01
-ERROR, ERROR_SHARE, LATENCY = "absolute error", "error share", "latency"
+ERROR, ERROR_SHARE, LATENCY, REFUSALS = "absolute error", "error share", "latency", "client errors"
+ANSWERS, DIFFERENCE = "answers", "prediction difference"
+_UNLOGGED = "no server logs what it answers; with rollout.require_answers: false errors and latency are enough"
 
 
 class Status(StrEnum):
@@ -78,7 +80,14 @@ def _checks(found: Evidence, label: str, fewest: int, settings: RolloutSettings)
     usual = stable.errors / stable.requests if stable.requests else 0.0
     errors = Share(candidate.errors, candidate.requests)
     yield _share_check(ERROR_SHARE, errors, min(settings.error_share + usual, 0.99), fewest, alpha)
-    yield _finite_check(candidate, stable, fewest, alpha)
+    yield _refused_check(candidate, stable, fewest, settings)
+    if candidate.answers or stable.answers or found.different:
+        yield _finite_check(candidate, stable, fewest, alpha)
+        yield _share_check(DIFFERENCE, found.different, settings.prediction_share, fewest, alpha)
+    else:
+        # One track whose answers nothing tells is a fault; of none, it is a server that keeps no log.
+        for name in (ANSWERS, DIFFERENCE):
+            yield Check(name, Status.NOT_JUDGED, _UNLOGGED, settings.require_answers)
     limit = settings.latency_ratio * stable.latency.quantile(0.99)
     if stable.latency.rows < fewest or not math.isfinite(limit):
         few = f"{stable.latency.rows:,} latencies of the stable version, {fewest:,} are needed"
@@ -87,7 +96,6 @@ def _checks(found: Evidence, label: str, fewest: int, settings: RolloutSettings)
         check = _share_check(LATENCY, candidate.latency.above(limit), _SLOW_SHARE, fewest, alpha)
         quantile = f"p99 {candidate.latency.quantile(0.99):.3g} ms against {stable.latency.quantile(0.99):.3g} ms"
         yield Check(LATENCY, check.status, f"{quantile}, {check.figures} above {limit:.3g} ms")
-    yield _share_check("prediction difference", found.different, settings.prediction_share, fewest, alpha)
     few_labels = settings.test_pairs
     yield _share_check("interval coverage", found.missed, settings.miss_share, few_labels, alpha, required=False)
     yield _test_check(found, settings) if label == CHALLENGER else _error_check(found, settings)
@@ -95,8 +103,10 @@ def _checks(found: Evidence, label: str, fewest: int, settings: RolloutSettings)
 
 def _is_sound(found: Evidence) -> bool:
     tracks = (found.candidate, found.stable)
-    counts = [n for t in tracks for n in (t.requests, t.errors, t.answers, t.not_finite, *t.latency.counts)]
-    parts = [(t.errors, t.requests) for t in tracks] + [(t.not_finite, t.answers) for t in tracks]
+    counts = [
+        n for t in tracks for n in (t.requests, t.errors, t.client_errors, t.answers, t.not_finite, *t.latency.counts)
+    ]
+    parts = [(t.errors + t.client_errors, t.requests) for t in tracks] + [(t.not_finite, t.answers) for t in tracks]
     parts += [share for share in (found.different, found.missed) if share is not None]
     numbers = [value for values in found.pairs.values() for value in values]
     whole = all(math.isfinite(n) and n >= 0 and n == int(n) for n in (*counts, *(n for part in parts for n in part)))
@@ -117,14 +127,30 @@ def _share_check(
     return Check(name, status, figures, required)
 
 
+def _refused_check(candidate: TrackEvidence, stable: TrackEvidence, fewest: int, settings: RolloutSettings) -> Check:
+    """Compare two unknown shares; each test is at half of alpha, so that both together err no more often."""
+    half, usual = settings.alpha / 2, Share(stable.client_errors, stable.requests)
+    bound = upper_bound_of_share(*usual, half)
+    share = Share(candidate.client_errors, candidate.requests)
+    allowed = settings.error_share + (usual.bad / usual.rows if usual.rows else 0.0)
+    figures = f"{share.bad:,} of {share.rows:,} refused with 4xx, {usual.bad:,} of {usual.rows:,} of the stable version"
+    if bound + settings.error_share < 1 and log_evidence_of_share(*share, bound + settings.error_share) >= -math.log(
+        half
+    ):
+        return Check(REFUSALS, Status.FAILED, f"{figures}; an input or a signature may be another one")
+    if min(share.rows, usual.rows) < max(fewest, 1):
+        return Check(REFUSALS, Status.NOT_JUDGED, f"{figures}; {fewest:,} rows of each are needed")
+    return Check(REFUSALS, Status.PASSED if share.bad <= allowed * share.rows else Status.UNSURE, figures)
+
+
 def _finite_check(candidate: TrackEvidence, stable: TrackEvidence, fewest: int, alpha: float) -> Check:
     share, usual = Share(candidate.not_finite, candidate.answers), stable.not_finite
     if not usual and share.bad:
         figures = f"{share.bad:,} of {share.rows:,} answers are no finite number"
-        return Check("answers", Status.NOT_FINITE, f"{figures}, and none of the stable version's")
+        return Check(ANSWERS, Status.NOT_FINITE, f"{figures}, and none of the stable version's")
     allowed = min(max(usual / stable.answers if stable.answers else 0.0, 1e-9), 0.99)
-    check = _share_check("answers", share, allowed, fewest, alpha)
-    return check if check.status is not Status.FAILED else Check("answers", Status.NOT_FINITE, check.figures)
+    check = _share_check(ANSWERS, share, allowed, fewest, alpha)
+    return check if check.status is not Status.FAILED else Check(ANSWERS, Status.NOT_FINITE, check.figures)
 
 
 def _compared(name: str, values: Sequence[float], alpha: float) -> tuple[str, float]:
@@ -165,4 +191,4 @@ def _test_check(found: Evidence, settings: RolloutSettings) -> Check:
 
 def bad_among(checks: Sequence[Check]) -> list[Check]:
     """Return the checks that end a rollout: what failed, and answers that are no finite number."""
-    return [c for c in checks if c.status is Status.FAILED or (c.status, c.name) == (Status.NOT_FINITE, "answers")]
+    return [c for c in checks if c.status is Status.FAILED or (c.status, c.name) == (Status.NOT_FINITE, ANSWERS)]

@@ -32,11 +32,14 @@ FROM read_json($files, format = 'newline_delimited', ignore_errors = true, colum
     'event': 'JSON', 'http': 'JSON', 'bike': 'JSON', 'error': 'JSON', 'url': 'JSON'})
 WHERE began >= $first AND began < $last
 """
+# What the gateway refuses by itself, such as a request without a key, no version is to blame for.
 _REQUESTS = f"""
 CREATE TABLE requests AS SELECT began, id, bike->>'track' AS track, ms,
     coalesce(TRY_CAST(http->>'$.response.status_code' AS INTEGER) >= 500, true)
-    OR upper(coalesce(bike->>'grpc_status', 'OK')) IN {FAULTS} AS failed
-FROM lines WHERE dataset = 'bike_pipeline.gateway' AND track IS NOT NULL
+    OR upper(coalesce(bike->>'grpc_status', 'OK')) IN {FAULTS} AS failed, NOT failed AND (upper(coalesce(
+    bike->>'grpc_status', 'OK')) <> 'OK' OR TRY_CAST(http->>'$.response.status_code' AS INTEGER) >= 400) AS refused,
+    refused AND coalesce(bike->>'reason', 'via_upstream') <> 'via_upstream' AS by_gateway
+FROM lines WHERE NOT by_gateway AND dataset = 'bike_pipeline.gateway' AND track IS NOT NULL
     AND regexp_matches(path, '^/tensorflow.serving.PredictionService/|:(predict|classify|regress|explain)$')
 """  # noqa: S608
 # JSON says what is no number as null, which is another thing than an answer that is not told. Not every client says the
@@ -44,6 +47,7 @@ FROM lines WHERE dataset = 'bike_pipeline.gateway' AND track IS NOT NULL
 _ROWS = f"""
 CREATE TABLE answers AS SELECT began, id, ms, TRY_CAST(bike->>'version' AS BIGINT) AS version,
     event->>'outcome' = 'failure' AS unanswered, unanswered AND (error->>'code') IN {FAULTS} AS failed,
+    unanswered AND NOT failed AS refused,
     json_type(bike, '$.answer') IS NOT NULL AND NOT unanswered AS told,
     coalesce(TRY_CAST(bike->>'answer' AS DOUBLE), 'nan'::DOUBLE) AS answer,
     CASE WHEN $shadow THEN id || '/' || (bike->>'row') ELSE (f->>'yr') || '/' || (f->>'mnth') || '/'
@@ -51,11 +55,13 @@ CREATE TABLE answers AS SELECT began, id, ms, TRY_CAST(bike->>'version' AS BIGIN
 FROM (SELECT *, bike->'features' AS f FROM lines) WHERE dataset = 'bike_pipeline.requests' AND bike->>'model' = $model
 """  # noqa: S608
 # A gateway tells nothing of what it copies, so that the servers' own logs count. A failure is told there without a
-# version: it is the shadow's where the client was answered all the same.
+# version: it is the shadow's where the client was answered all the same, and where both refused, one of two.
 _OF_SHADOW = """
-CREATE OR REPLACE TABLE requests AS SELECT began, id, ms, failed, CASE WHEN version = $version OR (unanswered AND id IN
-    (SELECT id FROM requests WHERE NOT failed)) THEN 'shadow' WHEN version = $stable OR unanswered THEN 'stable' END
-    AS track FROM (SELECT DISTINCT ON (id, version) * FROM answers) WHERE track IS NOT NULL
+CREATE OR REPLACE TABLE requests AS SELECT began, id, ms, failed, refused, CASE WHEN version = $version OR (unanswered
+    AND id IN (SELECT id FROM requests WHERE NOT failed AND NOT refused)) OR (refused AND nth = 2) THEN 'shadow'
+    WHEN version = $stable OR unanswered THEN 'stable' END AS track
+FROM (SELECT *, row_number() OVER (PARTITION BY id, version ORDER BY began) AS nth FROM answers)
+WHERE track IS NOT NULL AND (nth = 1 OR (refused AND nth = 2))
 """
 _DIFFERENT = """
 SELECT count(*) FILTER (NOT coalesce(abs(answer - mean) <= $tolerance * greatest(abs(mean), $few), false)), count(*)
@@ -139,7 +145,10 @@ class LogEvidence:
     ) -> Evidence:
         limits = {"tolerance": self._tolerance, "few": _FEW_RENTALS}
         bad, rows = database.execute(_DIFFERENT, {**versions, **limits}).fetchall()[0]
-        values = {ERROR_SHARE: "failed::DOUBLE", LATENCY: "CASE WHEN NOT failed AND ms > 0 THEN ln(ms) END"}
+        values = {
+            ERROR_SHARE: "failed::DOUBLE",
+            LATENCY: "CASE WHEN NOT (failed OR refused) AND ms > 0 THEN ln(ms) END",
+        }
         pairs = {
             name: [
                 float(row[0])
@@ -157,10 +166,10 @@ class LogEvidence:
 
 
 def _track(database: duckdb.DuckDBPyConnection, label: str, version: int) -> TrackEvidence:
-    counts = "SELECT count(*), count(*) FILTER (failed) FROM requests WHERE track = ?"
-    requests, errors = database.execute(counts, [label]).fetchall()[0]
+    counts = "SELECT count(*), count(*) FILTER (failed), count(*) FILTER (refused) FROM requests WHERE track = ?"
+    requests, errors, refused = database.execute(counts, [label]).fetchall()[0]
     answers = "SELECT count(*), count(*) FILTER (NOT isfinite(answer)) FROM answers WHERE told AND version = ?"
     told, not_finite = database.execute(answers, [version]).fetchall()[0]
-    durations = "SELECT ms FROM requests WHERE track = ? AND NOT failed AND ms >= 0"
+    durations = "SELECT ms FROM requests WHERE track = ? AND NOT (failed OR refused) AND ms >= 0"
     latency = Latency.of(np.asarray(database.execute(durations, [label]).fetchnumpy()["ms"]))
-    return TrackEvidence(requests, errors, told, not_finite, latency)
+    return TrackEvidence(requests, errors, told, not_finite, latency, refused)

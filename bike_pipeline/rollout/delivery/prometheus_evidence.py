@@ -50,6 +50,7 @@ class PrometheusEvidence:
             errors=self._sum(f'{count}{{{which},status=~"{faults}"}}', span),
             answers=answered.rows + nothing,
             not_finite=nothing,
+            client_errors=self._sum(f'{count}{{{which},status!~"OK|{faults}"}}', span),
             # TF Serving's buckets are microseconds.
             latency=Latency([bound / 1e3 for bound in slow.bounds], slow.counts),
         )

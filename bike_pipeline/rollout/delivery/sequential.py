@@ -30,6 +30,22 @@ def log_evidence_of_share(bad: float, rows: float, allowed: float) -> float:
     return mixture - bad * math.log(allowed) - (rows - bad) * math.log1p(-allowed)
 
 
+def upper_bound_of_share(bad: float, rows: float, alpha: float) -> float:
+    """Return what the share of bad rows is below at every look but with a probability of `alpha`; 1 without rows.
+
+    The test of `log_evidence_of_share` for good rows, turned into a confidence sequence.
+    """
+    from scipy import optimize
+
+    def evidence(share: float) -> float:
+        return log_evidence_of_share(rows - bad, rows, 1 - share) + math.log(alpha)
+
+    lowest, highest = max(bad / rows if rows else 0.0, 1e-12), 1 - 1e-12
+    if not rows or evidence(highest) <= 0:
+        return 1.0
+    return float(optimize.brentq(evidence, lowest, highest)) if evidence(lowest) < 0 else lowest
+
+
 def log_evidence_of_mean(differences: Sequence[float]) -> float:
     """Return the log of the evidence that the mean of differences is not 0, whatever their spread; 0 if it is unknown.
 

@@ -107,22 +107,20 @@ class Logs:
         *,
         track: str = "canary",
         failed: int = 0,
+        refused: int = 0,
         answer: float | None = 100.0,
         milliseconds: float = 2.0,
     ) -> None:
-        """Add requests to a track, of which the first ones failed."""
+        """Add requests to a track, of which the first ones failed, or were refused."""
         version = STABLE if track == "stable" else CANDIDATE
         names = [f"{track}-{self._count + number}" for number in range(count)]
         self._count += count
         self._latest = max(self._latest, at.timestamp())
         moments = [at + dt.timedelta(microseconds=number) for number in range(count)]
+        how = [(503, "UNAVAILABLE")] * failed + [(400, "INVALID_ARGUMENT")] * refused
+        how += [(200, "OK")] * (count - len(how))
+        asked = list(zip(names, moments, how, strict=True))
         self.add(
-            [
-                access(name, track, moment, 503 if number < failed else 200, milliseconds)
-                for number, (name, moment) in enumerate(zip(names, moments, strict=True))
-            ],
-            [
-                answered(name, version, moment, answer, "UNAVAILABLE" if number < failed else "OK")
-                for number, (name, moment) in enumerate(zip(names, moments, strict=True))
-            ],
+            [access(name, track, moment, status, milliseconds) for name, moment, (status, _) in asked],
+            [answered(name, version, moment, answer, code) for name, moment, (_, code) in asked],
         )

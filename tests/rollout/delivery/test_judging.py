@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,6 +35,7 @@ def statuses(found, label="canary", fewest=100):
 def test_a_sound_candidate_passes_and_what_no_label_tells_is_not_judged():
     assert statuses(evidence()) == {
         "error share": Status.PASSED,
+        "client errors": Status.PASSED,
         "answers": Status.PASSED,
         "latency": Status.PASSED,
         "prediction difference": Status.PASSED,
@@ -157,3 +159,56 @@ def test_a_quantile_is_the_bound_above_it():
     assert latency.quantile(0.995) == math.inf
     assert latency.above(2.0) == Share(2, 100)
     assert math.isnan(Latency().quantile(0.5))
+
+
+@pytest.mark.parametrize(
+    ("refused", "usual", "status"),
+    [
+        (0, 0, Status.PASSED),
+        (5, 0, Status.PASSED),
+        # More than is allowed, and not beyond doubt: the stable version's share is known from 500 rows only.
+        (12, 0, Status.UNSURE),
+        (60, 0, Status.FAILED),
+        (500, 0, Status.FAILED),
+        (60, 60, Status.PASSED),
+        (150, 60, Status.FAILED),
+        (500, 500, Status.PASSED),
+    ],
+)
+def test_what_is_refused_more_often_than_by_the_stable_version_is_the_candidates_fault(refused, usual, status):
+    tracks = [replace(track(), client_errors=count) for count in (refused, usual)]
+    assert statuses(evidence(*tracks))["client errors"] == status
+
+
+def test_refusals_are_not_held_against_a_stable_version_that_was_not_asked():
+    found = evidence(replace(track(40), client_errors=40), TrackEvidence())
+    assert statuses(found, fewest=10)["client errors"] == Status.NOT_JUDGED
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3])
+def test_refusals_at_the_same_share_end_a_rollout_no_more_often_than_alpha(share):
+    settings, ended, plays = SETTINGS.model_copy(update={"alpha": 0.05, "error_share": 0.0001}), 0, 200
+    for seed in range(plays):
+        drawn = np.random.default_rng(seed).random((2, 1000)) < share
+        ours, theirs = drawn.cumsum(axis=1)
+        for rows in range(50, 1001, 50):
+            tracks = [replace(track(rows), client_errors=int(count[rows - 1])) for count in (ours, theirs)]
+            checks = {check.name: check.status for check in checks_of(evidence(*tracks), "canary", 50, settings)}
+            if checks["client errors"] is Status.FAILED:
+                ended += 1
+                break
+    # 10 of 200 are expected at most, and more than 21 by chance once in a thousand times.
+    assert ended <= 21
+
+
+@pytest.mark.parametrize(("required", "answers"), [(True, 0), (False, 0), (False, 300)])
+def test_answers_that_no_server_logs_are_left_out_only_where_the_settings_say_so(required, answers):
+    settings = SETTINGS.model_copy(update={"require_answers": required})
+    # One track whose answers are logged, and the other's are not, is no server without a log.
+    found = evidence(track(answers=0), track(answers=answers), None)
+    checks = {check.name: check for check in checks_of(found, "canary", 100, settings)}
+    for name in ("answers", "prediction difference"):
+        assert checks[name].status is Status.NOT_JUDGED
+        assert checks[name].required == (required or bool(answers))
+    assert checks["error share"].status is checks["latency"].status is Status.PASSED
+    assert answers or "rollout.require_answers: false" in checks["answers"].figures

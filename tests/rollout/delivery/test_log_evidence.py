@@ -211,3 +211,50 @@ def test_a_log_that_was_rotated_is_read_with_its_successor(logs):
     logs.gateway.rename(logs.gateway.with_name("gateway.jsonl.1"))
     logs.ask(5, NOW + SECOND)
     assert (read(logs).candidate.answers, read(logs).candidate.requests) == (15, 15)
+
+
+def test_what_a_server_refuses_is_counted_and_has_no_latency(logs):
+    logs.ask(30, NOW, track="stable", refused=2)
+    logs.ask(20, NOW + SECOND, failed=1, refused=4)
+    over_grpc = [
+        access("g1", "canary", NOW, grpc_status="INVALID_ARGUMENT"),
+        access("g2", "canary", NOW, grpc_status="UNAVAILABLE"),
+    ]
+    logs.add(over_grpc)
+    found = read(logs)
+    assert (found.stable.requests, found.stable.errors, found.stable.client_errors) == (30, 0, 2)
+    assert (found.candidate.requests, found.candidate.errors, found.candidate.client_errors) == (22, 2, 5)
+    assert (found.stable.latency.rows, found.candidate.latency.rows) == (28, 15)
+
+
+def test_what_the_gateway_refuses_by_itself_is_no_request_to_a_version(logs):
+    logs.add(
+        [
+            access("a", "canary", NOW, 401, reason="jwt_authn_access_denied{Jwt_is_missing}"),
+            access("b", "canary", NOW, 200, grpc_status="UNAUTHENTICATED", reason="jwt_authn_access_denied{x}"),
+            access("c", "canary", NOW, 413, reason="request_payload_too_large"),
+            access("d", "canary", NOW, 400, reason="via_upstream"),
+            # A server that is gone is a fault of its version, whoever says so.
+            access("e", "canary", NOW, 503, reason="upstream_reset_before_response_started{connection_failure}"),
+        ]
+    )
+    found = read(logs).candidate
+    assert (found.requests, found.errors, found.client_errors) == (2, 1, 1)
+
+
+def test_refusals_are_the_shadows_where_the_client_was_answered_or_both_refused(logs):
+    logs.add(
+        [access("a", "stable", NOW), access("b", "stable", NOW, 400), access("c", "stable", NOW, 400)],
+        [
+            answered("a", STABLE, NOW),
+            answered("a", CANDIDATE, NOW, code="INVALID_ARGUMENT"),
+            answered("b", STABLE, NOW, code="INVALID_ARGUMENT"),
+            answered("b", CANDIDATE, NOW + SECOND, code="INVALID_ARGUMENT"),
+            answered("c", STABLE, NOW, code="INVALID_ARGUMENT"),
+            answered("c", CANDIDATE, NOW),
+        ],
+    )
+    found = read(logs, SHADOW)
+    assert (found.candidate.requests, found.candidate.client_errors) == (3, 2)
+    assert (found.stable.requests, found.stable.client_errors) == (3, 2)
+    assert not found.only_refused

@@ -178,8 +178,8 @@ def test_a_version_whose_answers_are_no_number_is_rolled_back(models, tmp_path, 
     assert "prediction difference failed" in reason
 
 
-@pytest.mark.parametrize("fault", ["errors", "slow"])
-def test_a_version_that_begins_to_fail_or_to_be_slow_is_rolled_back(models, tmp_path, request, fault):
+@pytest.mark.parametrize("fault", ["errors", "refusals", "slow"])
+def test_a_version_that_begins_to_fail_to_refuse_or_to_be_slow_is_rolled_back(models, tmp_path, request, fault):
     base, workspace = tmp_path / "serving", tmp_path / "workspace"
     push(base, models["sound"], STABLE)
     promoted(base, STABLE)
@@ -196,7 +196,10 @@ def test_a_version_that_begins_to_fail_or_to_be_slow_is_rolled_back(models, tmp_
         with running_gateway(base, workspace, options=("--servers", servers)) as gateway:
 
             def inject():
-                faults.status, faults.seconds = (503, 0.0) if fault == "errors" else (200, 1.0)
+                faults.status, faults.seconds = {"errors": (503, 0.0), "refusals": (400, 0.0), "slow": (200, 1.0)}[
+                    fault
+                ]
 
             reason = rolled_back(base, workspace, gateway, [inject], request)
-    assert ("error share failed" if fault == "errors" else "latency failed") in reason
+    words = {"errors": "error share failed", "refusals": "client errors failed", "slow": "latency failed"}
+    assert words[fault] in reason
