@@ -14,7 +14,7 @@ import click
 
 from bike_pipeline.errors import NO_ROOM, BikePipelineError, ExitCode, first_words, full_place, is_of_storage
 from bike_pipeline.log_capture import take_any_text
-from bike_pipeline.signals import Terminated, raise_on_termination
+from bike_pipeline.signals import Terminated, interruption, raise_on_termination
 from bike_pipeline.version import __version__
 
 # The life of a model, with the name and sentence of each command. Its code is `<name>_command` in
@@ -127,10 +127,18 @@ def command(debug: bool) -> None:
 def _stop(message: str, code: int) -> NoReturn:
     if _debug["traceback"]:
         traceback.print_exc()
+    asked = interruption()
+    if asked is not None:
+        # Then this error is what a library made of being cut off.
+        message, code = _interrupted(f" by {asked}" if isinstance(asked, Terminated) else ""), ExitCode.INTERRUPTED
     # A terminal that was closed takes no more words.
     with contextlib.suppress(OSError):
         click.echo(f"error: {message}", err=True)
     sys.exit(code)
+
+
+def _interrupted(by: str) -> str:
+    return f"interrupted{by}; what was finished is kept, and the next run goes on from there."
 
 
 def main() -> None:
@@ -148,7 +156,7 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort) as error:
         # click makes its own error of any interruption.
         by = next((f" by {e}" for e in (error, error.__cause__) if isinstance(e, Terminated)), "")
-        _stop(f"interrupted{by}; what was finished is kept, and the next run goes on from there.", ExitCode.INTERRUPTED)
+        _stop(_interrupted(by), ExitCode.INTERRUPTED)
     except BikePipelineError as error:
         _stop(str(error), error.exit_code)
     except BrokenPipeError:

@@ -9,43 +9,52 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TypeVar
 
-from bike_pipeline.signals import TERMINATING, Terminated
+from bike_pipeline.signals import TERMINATING, forget, hear, interruption
 
 Result = TypeVar("Result")
+
+
+@contextmanager
+def heard() -> Iterator[None]:
+    """Keep in mind each signal that asks the process to end, for `signals.interruption`, and pass it on at once."""
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread may set handlers.
+        yield
+        return
+    # Who started us may have had some of them ignored.
+    present = {number: signal.getsignal(number) for number in (signal.SIGINT, *TERMINATING)}
+    before = {number: handler for number, handler in present.items() if callable(handler)}
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        hear(number)
+        before[signal.Signals(number)](number, frame)
+
+    forget()
+    for number in before:
+        signal.signal(number, pass_on)
+    try:
+        yield
+    finally:
+        # What comes after, such as the next run in a notebook, was not asked to end.
+        forget()
+        for number, handler in before.items():
+            # What the handler itself has changed stays: it ignores what comes after the first.
+            if signal.getsignal(number) is pass_on:
+                signal.signal(number, handler)
 
 
 @contextmanager
 def interruptible(launch: Callable[[str], Result]) -> Iterator[Callable[[str], Result]]:
     """Yield `launch` as a function that starts no further stage once the process was interrupted.
 
-    Python drops an interrupt that falls into a destructor, and libraries catch what they should not; the run would go
-    on to its end. The signal is still passed on at once to whoever handled it before.
+    Where a library dropped the interruption, the run would go on to its end.
     """
-    if threading.current_thread() is not threading.main_thread():
-        # Only the main thread may set handlers.
-        yield launch
-        return
-    # Who started us may have had some of them ignored.
-    found = {number: signal.getsignal(number) for number in (signal.SIGINT, *TERMINATING)}
-    before = {number: handler for number, handler in found.items() if callable(handler)}
-    heard: list[int] = []
-
-    def hear(number: int, frame: FrameType | None) -> None:
-        heard.append(number)
-        before[signal.Signals(number)](number, frame)
 
     def start(name: str) -> Result:
-        if heard:
-            number = signal.Signals(heard[0])
-            raise Terminated(number.name) if number in TERMINATING else KeyboardInterrupt
+        asked = interruption()
+        if asked is not None:
+            raise asked
         return launch(name)
 
-    for number in before:
-        signal.signal(number, hear)
-    try:
+    with heard():
         yield start
-    finally:
-        for number, handler in before.items():
-            # What the handler itself has changed stays: it ignores what comes after the first.
-            if signal.getsignal(number) is hear:
-                signal.signal(number, handler)

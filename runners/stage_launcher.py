@@ -26,7 +26,7 @@ from bike_pipeline.lineage.store.writing import record_failure
 from bike_pipeline.run_events import RunObserver, StageResult
 from bike_pipeline.runners.located_metadata import LocatedMetadata
 from bike_pipeline.runners.sealed_stages import SealingLauncher
-from bike_pipeline.signals import Terminated
+from bike_pipeline.signals import interruption
 
 MEND_STORAGE = "free space or grant write permission, then run again: finished stages are not repeated"
 RUN_AGAIN = "run again: finished stages are not repeated, and this one starts anew"
@@ -174,11 +174,12 @@ def as_failure(stage: str, error: BaseException, places: Sequence[str] = ()) -> 
         error: what was raised.
         places: where the stage writes, for an error of storage that does not say where.
     """
-    if isinstance(error, BikePipelineError | KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt):
         return error
-    if str(error).startswith(tuple(f"{kind.__name__} [while running " for kind in (KeyboardInterrupt, Terminated))):
-        # Beam makes an error of its own out of an interrupt that falls into one of its steps.
-        return KeyboardInterrupt()
+    asked = interruption()
+    if asked is not None:
+        # Whatever a library made of it, or found amiss as its work was cut off.
+        return asked
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, BikePipelineError | KeyboardInterrupt):
@@ -223,7 +224,8 @@ def write_error(connection_config: Any, spec: Any, stage: str, failure: BaseExce
     run_id = spec.runtime_spec.pipeline_run_id.field_value.string_value
     try:
         with SerialMetadata(connection_config) as store:
-            return record_failure(Lineage(store.store), run_id, stage, str(failure) or type(failure).__name__)
+            reason = str(failure) or type(failure).__name__
+            return record_failure(Lineage(store.store), run_id, stage, reason, isinstance(failure, KeyboardInterrupt))
     except STORE_ERRORS as error:
         # The failure itself is what the person must hear of; that the store cannot be written is in the log.
         logging.error("The failure could not be recorded in ML Metadata: %s", error)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from bike_pipeline import progress
 from bike_pipeline.errors import BikePipelineError, ConfigurationError, ExitCode
 from bike_pipeline.lean_imports import lean_imports
+from bike_pipeline.runners.interruption import heard
 from bike_pipeline.runners.kubeflow.mounts import Mounts
 from bike_pipeline.runners.kubeflow.platform_document import RUN_ID_VARIABLE
 
@@ -285,7 +286,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = arguments_of(argv)
     try:
         # Imports are most of what a task on few rows costs; what no stage uses is left out, as on the other runners.
-        with lean_imports(google_cloud=any("gs://" in value for value in vars(arguments).values())):
+        with heard(), lean_imports(google_cloud=any("gs://" in value for value in vars(arguments).values())):
             Task(arguments).run()
     except BikePipelineError as error:
         traceback.print_exc()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 from ml_metadata.proto import metadata_store_pb2 as pb
 
-from bike_pipeline.errors import DataError, MetadataError, StageError, StorageError
+from bike_pipeline import signals
+from bike_pipeline.errors import DataError, ExportError, MetadataError, StageError, StorageError
 from bike_pipeline.lineage.store.metadata_store import Lineage
 from bike_pipeline.runners.stage_launcher import SerialMetadata, as_failure, write_error
 from tests.recording import Recorder
@@ -38,9 +40,25 @@ def test_our_own_error_is_kept_however_deep_it_lies(context_only: bool) -> None:
     assert as_failure("CsvExampleGen", ours) is ours
 
 
-def test_an_interrupt_that_beam_makes_an_error_of_stays_an_interrupt() -> None:
-    told = RuntimeError("KeyboardInterrupt [while running 'AnalyzeDataset/CreateSavedModel']")
-    assert isinstance(as_failure("Transform", told), KeyboardInterrupt)
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("KeyboardInterrupt [while running 'AnalyzeDataset/CreateSavedModel']"),
+        # As pybind11 has it: neither its type nor its cause tells that there was an interruption.
+        RuntimeError("MISMATCH of original and normalized active exception types: ORIGINAL InvalidArgumentError"),
+        ExportError("it cannot be loaded", where="Format-Serving", fix="train again"),
+    ],
+)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_a_library_makes_of_an_interruption_stays_one(error: Exception, number: int) -> None:
+    assert not isinstance(as_failure("Exporter", error), KeyboardInterrupt)
+    try:
+        signals.hear(number)
+        failure = as_failure("Exporter", error)
+    finally:
+        signals.forget()
+    assert isinstance(failure, KeyboardInterrupt)
+    assert str(failure) == ("SIGTERM" if number == signal.SIGTERM else "")
     assert isinstance(as_failure("Transform", chained(KeyboardInterrupt())), KeyboardInterrupt)
 
 
@@ -173,10 +191,16 @@ def test_the_reason_stands_beside_the_failed_execution(recorder: Recorder, left:
     assert now.state == then
 
 
-def test_an_interruption_without_words_is_written_down_by_its_name(recorder: Recorder) -> None:
-    recorder.execution("Trainer", "now", state=pb.Execution.RUNNING)
+@pytest.mark.parametrize("left", [pb.Execution.RUNNING, pb.Execution.FAILED], ids=["running", "failed"])
+def test_an_interruption_without_words_is_written_down_by_its_name(recorder: Recorder, left: int) -> None:
+    recorder.execution("Trainer", "now", state=left)
     record(recorder, KeyboardInterrupt())
-    assert Lineage(recorder.store).runs()[-1].stages[-1].error == "KeyboardInterrupt"
+    last = Lineage(recorder.store).runs()[-1]
+    assert (last.stages[-1].error, last.stages[-1].state, last.state) == (
+        "KeyboardInterrupt",
+        "interrupted",
+        "interrupted",
+    )
 
 
 def test_a_stage_that_was_never_registered_has_no_execution(recorder: Recorder) -> None:

@@ -36,16 +36,19 @@ def close_interrupted(lineage: Lineage, run_id: str) -> None:
         lineage.store.put_executions(left)
 
 
-def record_failure(lineage: Lineage, run_id: str, stage: str, reason: str) -> int:
+def record_failure(lineage: Lineage, run_id: str, stage: str, reason: str, interrupted: bool = False) -> int:
     """Put the reason beside a failed stage; return its execution's id (0 if it was never registered).
 
-    What still stands as running was interrupted, and an answer from the cache that is refused is a failure.
+    What still stands as running was interrupted, and an answer from the cache that is refused is a failure. What is
+    known to be `interrupted` may stand as failed, where a library raised an error in the interruption's place.
     """
     for execution in lineage.executions_of(run_id):
         if lineage.stage_of(execution) == stage:
             execution.custom_properties[ERROR_PROPERTY].string_value = reason
             state = execution.last_known_state
-            execution.last_known_state = {RUNNING: CANCELED, CACHED: FAILED}.get(state, state)
+            execution.last_known_state = (
+                CANCELED if interrupted else {RUNNING: CANCELED, CACHED: FAILED}.get(state, state)
+            )
             lineage.store.put_executions([execution])
             return int(execution.id)
     return 0
