@@ -283,6 +283,26 @@ def test_without_a_compiler_one_line_says_so(generated: Path, monkeypatch: pytes
     assert "apt install gcc" in raised.value.fix
 
 
+def test_one_text_is_compiled_once_whoever_loads_it_and_another_is_compiled(
+    generated: Path, rows: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [(generated / c_source.FILE).read_text() + f"/* {tmp_path} {number} */\n" for number in range(2)]
+    for number, text in enumerate(texts):
+        folder = tmp_path / str(number)
+        shutil.copytree(generated, folder)
+        (folder / c_source.FILE).write_text(text)
+    compiled = []
+    real = c_source.compiled
+    monkeypatch.setattr(c_source, "compiled", lambda source, *rest: (compiled.append(source), real(source, *rest)))
+    with ThreadPoolExecutor(4) as aside:
+        loaded = list(aside.map(CSource().load, [tmp_path / "0"] * 4))
+    assert compiled == [tmp_path / "0" / c_source.FILE]
+    few, many = loaded[0].predict({name: values[:3] for name, values in rows.items()}), loaded[1].predict(rows)
+    assert (few == many[:3]).all()
+    CSource().load(tmp_path / "1")
+    assert [path.parent.name for path in compiled] == ["0", "1"]
+
+
 def test_damaged_code_is_refused_with_the_compilers_own_line(generated: Path, tmp_path: Path) -> None:
     for path in generated.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
