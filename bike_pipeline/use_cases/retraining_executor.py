@@ -61,7 +61,12 @@ class PipelineExecutor:
         return Judged(made["run_id"], made["pushed_version"], made["why"], facts)
 
     def _in_cluster(self, settings: Settings, run: Run, finished: Callable[[str, str], None]) -> dict[str, Any]:
-        """Run in a cluster; a run that was submitted before this process took over is waited for, not begun again."""
+        """Run in a cluster; a run that was submitted before this process took over is waited for, not begun again.
+
+        Its name tells of it where the process died before it wrote down that it had submitted one.
+        """
+        from datetime import UTC, datetime
+
         from bike_pipeline.use_cases.retraining import open_ledger
         from bike_pipeline.use_cases.retraining_run import run_in_cluster
 
@@ -71,7 +76,10 @@ class PipelineExecutor:
         def begin(run_id: str) -> None:
             ledger.set_control(name, {"run": run.number, "run_id": run_id})
 
-        return run_in_cluster(settings, known["run_id"] if known.get("run") == run.number else "", begin, finished)
+        claimed = datetime.fromtimestamp(run.claimed_at, UTC)
+        called = f"{settings.pipeline_name} retraining {run.number} {claimed:%Y-%m-%d %H:%M:%S.%f}"
+        begun = known["run_id"] if known.get("run") == run.number else ""
+        return run_in_cluster(settings, called, begun, begin, finished)
 
     def ingested_versions(self, events: Sequence[RecordedEvent]) -> list[tuple[int, int]]:
         from bike_pipeline.use_cases.data import versions

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def run_in_cluster(
-    settings: Settings, begun: str, begin: Callable[[str], None], finished: Callable[[str, str], None]
+    settings: Settings, name: str, begun: str, begin: Callable[[str], None], finished: Callable[[str, str], None]
 ) -> dict[str, Any]:
     """Run the pipeline in Kubeflow Pipelines, and wait for its end; return what `run_apart` does.
 
@@ -34,6 +34,7 @@ def run_in_cluster(
 
     Args:
         settings: the settings, which are compiled into what runs.
+        name: what the run is called there, and nothing else is: one that goes on under it is taken for this one.
         begun: a run that a process which died had submitted; "" for none.
         begin: called with the run's id as soon as it is known.
         finished: as of `run_apart`, but at the end.
@@ -49,7 +50,7 @@ def run_in_cluster(
     from bike_pipeline.use_cases import cluster
     from bike_pipeline.use_cases.lineage import lineage_of
 
-    run_id = begun or cluster.submit(settings).run.run_id
+    run_id = begun or cluster.submit(settings, name=name, once=True).run.run_id
     begin(run_id)
     try:
         cluster.wait_for(settings, run_id)

@@ -5,11 +5,14 @@ The server is the API's stand-in; what the tasks would write into ML Metadata is
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from bike_pipeline.errors import DataGateError, MetadataError, StageError
 from bike_pipeline.lineage.store.metadata_store import FAILED
 from bike_pipeline.retraining.events import Event, digest_of
+from bike_pipeline.retraining.ledger import Ledger
 from bike_pipeline.settings import load_settings
 from bike_pipeline.settings.kubeflow import ClusterMetadata
 from bike_pipeline.settings.retraining import PolicySettings
@@ -76,6 +79,30 @@ def test_what_the_cluster_pushed_is_what_is_promoted_here(executor, world, ends,
     # A process that takes over waits for the same run.
     assert executor.train(executor.run, list) == judged
     assert len(server.runs) == 1
+
+
+def test_a_process_that_dies_before_it_notes_what_it_submitted_submits_once(executor, world, ends, server, monkeypatch):
+    ends("SUCCEEDED", lambda run_id: world.run(run_id, (1,), SECOND))
+
+    class DiedError(Exception):
+        pass
+
+    def die(*_):
+        raise DiedError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "set_control", die)
+        with pytest.raises(DiedError):
+            executor.train(executor.run, list)
+    assert executor.train(executor.run, list).run_id == next(iter(server.runs))
+    assert len(server.runs) == 1
+
+
+def test_another_claim_of_the_same_change_is_another_run(executor, ends, server, world):
+    ends("SUCCEEDED", lambda run_id: world.run(run_id, (1,), SECOND))
+    executor.train(executor.run, list)
+    executor.train(replace(executor.run, number=2), list)
+    assert len(server.runs) == 2
 
 
 def test_a_candidate_that_is_not_blessed_pushes_nothing(executor, world, ends):
