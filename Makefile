@@ -16,7 +16,7 @@ TORCH ?= torch
 TARGET ?=
 # Which image `make scan` looks at; by default none, but the environment.
 IMAGE ?=
-# Test processes side by side; each takes up to 2 GB, with what it starts.
+# Test processes side by side; each grows to 8 GB, since TensorFlow keeps what a loaded SavedModel was made of.
 WORKERS ?= 2
 
 # TensorFlow, gRPC and Beam tell much on every start that nobody acts on; errors still come through.
