@@ -13,7 +13,7 @@ import numpy as np
 from bike_pipeline import features
 from bike_pipeline.serving import request_log
 from bike_pipeline.serving.protos import types_pb2
-from bike_pipeline.serving.request_log import Asked, Entry
+from bike_pipeline.serving.request_log import About, Entry
 from bike_pipeline.serving.request_log_files import Place
 
 MODEL = "bike_demand"
@@ -49,14 +49,14 @@ def entry(
     """Return a request with a name, of rows with the same inputs, answered with 100, 101 and so on by default."""
     began = int(at.timestamp() * 1e6) * 1000
     if code != "OK":
-        return Entry(began, 250_000, name, "http", MODEL, code, None)
+        return Entry(began, 250_000, name, "http", MODEL, code, None, None, ())
     sent = sorted(rows[0])
     types = tuple((name, TYPES[features.BY_NAME[name].kind]) for name in sent)
     answered = np.array([*answers] or [100.0 + number for number in range(len(rows))], np.float32)
     columns = [[row[name] for row in rows] for name in sent]
     outputs = (("cnt", answered.dtype.str, answered.shape, answered.tobytes()),)
-    asked = Asked(version, "serving_all_inputs", "tflite_float32", types, quantiles, columns, outputs)
-    return Entry(began, 250_000, name, "http", MODEL, code, asked)
+    about = About(version, "serving_all_inputs", "tflite_float32", types, quantiles)
+    return Entry(began, 250_000, name, "http", MODEL, code, about, columns, outputs)
 
 
 def write(folder: Path, *entries: Entry, most_bytes: int = 10**8, files: int = 4) -> list[Path]:
@@ -69,14 +69,10 @@ def write(folder: Path, *entries: Entry, most_bytes: int = 10**8, files: int = 4
 
 def packed(*entries: Entry) -> bytes:
     """Return requests as the server hands them over."""
-    about = {place: one.asked and one.asked[:5] for place, one in enumerate(entries)}
-    pickled = [
-        pickle.dumps((one[:-1], place, *(one.asked[5:] if one.asked else (None, ()))))
-        for place, one in enumerate(entries)
-    ]
-    return pickle.dumps((about, pickled))
+    common = {id(one.about): one.about and tuple(one.about) for one in entries}
+    return pickle.dumps((common, [pickle.dumps((one[:6], id(one.about), *one[7:])) for one in entries]))
 
 
 def lines(*entries: Entry) -> list[bytes]:
     """Return the lines of requests."""
-    return [line for one in entries for line in request_log._Kept(one).lines()]
+    return request_log.lines(entries).splitlines(keepends=True)

@@ -133,8 +133,9 @@ def test_what_is_no_number_is_null(tmp_path):
 
 def test_examples_that_are_none_are_a_line_without_features(tmp_path):
     one = entry("a", ROW)
-    asked = one.asked._replace(types=(("examples", request_log.tensors.STRING),), columns=[[b"\xff\xff"]])
+    assert one.about is not None
+    about = one.about._replace(types=(("examples", request_log.tensors.STRING),))
     place = Place(str(tmp_path), 10**8, 4)
-    assert not request_log.write(packed(one._replace(asked=asked)), place)
+    assert not request_log.write(packed(one._replace(about=about, columns=[[b"\xff\xff"]])), place)
     (path,) = tmp_path.glob("*.jsonl")
     assert "features" not in json.loads(path.read_bytes())["bike"]

@@ -40,8 +40,8 @@ _BATCH, _MOST_BATCHES, _MANY_BATCHES = 1024, 16, 2
 _SECONDS = 0.2
 # Bytes of strings, which are serialized tf.Examples, that are kept of a request.
 _MOST_TEXT = 1 << 20
-# Plain tuples take a part of the time of others to make and to hand over: what a version is, then columns and outputs
-# as of `Asked`, and how many rows they are.
+# Plain tuples take a part of the time of others to make and to hand over: the fields of `About`, then columns and
+# outputs as of `Entry`, and how many rows they are.
 Kept = tuple[Any, ...]
 _ids = itertools.count(1)
 _PREFIX = secrets.token_hex(6)
@@ -93,7 +93,7 @@ class RequestLog:
         return about, kept, _plain(outputs), min(rows, most)
 
     def add(self, entry: Kept, asked: Kept | None) -> None:
-        """Take a request, as of `Entry`, and what it asked, or count it as dropped if too many wait."""
+        """Take a request, the first fields of `Entry`, and what it asked, or count it as dropped if too many wait."""
         about, columns, outputs, rows = asked or (None, None, (), 1)
         batch = self._batches[-1]
         if len(batch.entries) == _BATCH:

@@ -62,7 +62,7 @@ class ServedVersion:
 
     Attributes:
         batchers: what answers, by signature; TensorFlow may still answer others (see `batcher`).
-        about: what the request log says of whatever answers a signature, the first fields of `request_log.Asked`.
+        about: what the request log says of whatever answers a signature, the fields of `request_log.About`.
         retry_at: when it may be tried again, on the event loop's clock.
         stamp: changes when its folder is replaced or its files are.
     """

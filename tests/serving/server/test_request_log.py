@@ -250,18 +250,18 @@ def test_more_requests_than_may_wait_are_dropped_and_counted(tmp_path):
 
 def test_what_comes_while_the_last_batch_is_written_is_written_too(tmp_path, monkeypatch):
     taken = RequestLog(RequestLogSettings(), tmp_path, Metrics(), timeout_seconds=1.0)
-    entry = Entry(0, 0, "a", "http", MODEL, "OK", None)
+    entry = Entry(0, 0, "a", "http", MODEL, "OK", None, None, ())
     batches = []
 
     async def slow(batch, hurry):
         if not batches:
-            taken.add(entry[:-1], None)
+            taken.add(entry[:6], None)
             taken._stopping.set()
         batches.append((hurry, [*unpacked(batch)]))
         return ""
 
     monkeypatch.setattr(taken._writer, "write", slow)
-    taken.add(entry[:-1], None)
+    taken.add(entry[:6], None)
     asyncio.run(asyncio.wait_for(taken.run(), 30))
     assert batches == [(False, [entry]), (False, [entry])]
 
@@ -286,12 +286,12 @@ def test_each_request_of_a_batch_keeps_its_version_s_own_facts(tmp_path, monkeyp
         del version
     asyncio.run(asyncio.wait_for(taken.run(), 30))
     (batch,) = batches
-    assert [(one.request_id, one.code, one.asked and one.asked[:3]) for one in batch] == [
+    assert [(one.request_id, one.code, one.about and one.about[:3]) for one in batch] == [
         (f"of-{number}", code, asked)
         for number in (1, 2, 1)
         for code, asked in (("OK", (number, "s", f"backend-{number}")), ("INTERNAL", None))
     ]
-    assert [(one.asked.columns, one.asked.outputs[0][3]) for one in batch if one.asked] == [
+    assert [(one.columns, one.outputs[0][3]) for one in batch if one.about] == [
         ((number,), np.float32(10.0 * number).tobytes()) for number in (1, 2, 1)
     ]
 
