@@ -90,7 +90,7 @@ def running_server(base: Path, workspace: Path, *assignments: str) -> Iterator[R
         process.stderr.close()
 
 
-def simple_model(folder: Path, scale: float, output: str = "cnt") -> Path:
+def simple_model(folder: Path, scale: float, output: str = "cnt", optional: tuple[str, ...] = ()) -> Path:
     """Write a SavedModel with the served model's signatures whose answers tell which model and which row they are of.
 
     `cnt` is scale × (hr + 100 × temp). Beside the two usual signatures there is `texts`, from strings to bytes and
@@ -100,13 +100,15 @@ def simple_model(folder: Path, scale: float, output: str = "cnt") -> Path:
         folder: where to write it.
         scale: tells models apart.
         output: what it calls its answer.
+        optional: optional inputs that it has besides.
     """
     import tensorflow as tf
 
     from bike_pipeline import features
 
     kinds = {"int": tf.int64, "float": tf.float32}
-    specs = {f.name: tf.TensorSpec([None], kinds[f.kind], name=f.name) for f in features.REQUIRED_INPUTS}
+    inputs = (*features.REQUIRED_INPUTS, *(features.BY_NAME[name] for name in optional))
+    specs = {f.name: tf.TensorSpec([None], kinds[f.kind], name=f.name) for f in inputs}
     parsing = {name: tf.io.FixedLenFeature([], spec.dtype) for name, spec in specs.items()}
 
     class Simple(tf.Module):

@@ -157,7 +157,8 @@ def _compared(name: str, values: Sequence[float], alpha: float) -> tuple[str, fl
     """Return a comparison in words, and the mean difference where it is not 0 beyond doubt, else 0."""
     mean = sum(values) / len(values) if values else 0.0
     evidence = log_evidence_of_mean(values)
-    figures = f"{name} {mean:+.3g} on {len(values):,} pairs, evidence {evidence:+.1f} of {-math.log(alpha):.1f}"
+    limit = f"{-math.log(alpha):.1f}, error rate {alpha:.1%}"
+    figures = f"{name} {mean:+.3g} on {len(values):,} pairs, evidence {evidence:+.1f} of {limit}"
     return figures, mean if evidence >= -math.log(alpha) else 0.0
 
 
