@@ -167,7 +167,8 @@ def bench_serving_command(settings: Settings, **options: Any) -> None:
 
 
 def _gateway(started: Gateway, settings: Settings, as_json: bool) -> str:
-    address = f"{settings.gateway.host}:{started.port}"
+    host = settings.gateway.host
+    address = f"[{host}]:{started.port}" if ":" in host else f"{host}:{started.port}"
     tracks = {label: {"version": one.version, "share": one.share} for label, one in started.routed.items()}
     if as_json:
         return json.dumps({"address": address, "tracks": tracks, "access_log": str(settings.gateway_log_file)})

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import re
+from ipaddress import IPv6Address
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from bike_pipeline.settings.section import Count, Positive, Section
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Label = Literal["stable", "canary", "challenger", "shadow"]
+
+
+def _server_address(text: str) -> str:
+    found = re.fullmatch(r"(?:[A-Za-z0-9_.\-]+|\[(.+)\])(?::\d{1,5}:\d{1,5})?", text)
+    try:
+        if not found or found[1]:
+            IPv6Address(found[1] if found else text)
+    except ValueError:
+        raise ValueError("no HOST or HOST:REST_PORT:GRPC_PORT; of IPv6, [ADDRESS]:REST_PORT:GRPC_PORT") from None
+    return text
+
+
 # A host, then the ports of REST and gRPC where they are not TF Serving's own.
-ServerAddress = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]+(:\d{1,5}:\d{1,5})?$")]
+ServerAddress = Annotated[str, AfterValidator(_server_address)]
 HeaderName = Annotated[str, Field(pattern=r"^[a-z0-9-]*$")]
 
 
@@ -38,6 +52,29 @@ class GatewayTlsSettings(Section):
             raise ValueError("certificate_file and key_file are needed together")
         if self.client_ca_file and not self.certificate_file:
             raise ValueError("client_ca_file needs certificate_file and key_file: without TLS no client is known by it")
+        return self
+
+
+class GatewayServerTlsSettings(Section):
+    """TLS from the gateway to the servers that `servers` names. Envoy reads these files again as those of `tls`.
+
+    Attributes:
+        ca_file: the authorities that a server's certificate must be of, PEM; it must name the server's host. Empty: the
+            servers are asked without TLS.
+        certificate_file: the certificate that the gateway shows to servers (mTLS), PEM; empty: none.
+        key_file: its private key, PEM, without a password.
+    """
+
+    ca_file: str = ""
+    certificate_file: str = ""
+    key_file: str = ""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if bool(self.certificate_file) != bool(self.key_file):
+            raise ValueError("certificate_file and key_file are needed together")
+        if self.certificate_file and not self.ca_file:
+            raise ValueError("certificate_file needs ca_file: without TLS no certificate is shown")
         return self
 
 
@@ -123,8 +160,9 @@ class GatewaySettings(Section):
         host: address to listen on.
         port: for REST and gRPC; 0 takes a free one.
         binary: Envoy's program; empty for that of the extra `gateway`, else the one on the PATH.
-        servers: by label the server that runs elsewhere, `HOST` or `HOST:REST_PORT:GRPC_PORT`; empty: an embedded
-            server is started for each label that needs one.
+        servers: by label the server that runs elsewhere, `HOST` or `HOST:REST_PORT:GRPC_PORT`, an IPv6 address with
+            ports in brackets; empty: an embedded server is started for each label that needs one.
+        server_tls: how they are asked over TLS.
         user_header: the header that names a user, who is answered by the same version again and again while a
             `challenger` has a share; in lower case.
         user_cookie: a cookie that does so; counts where the header is absent.
@@ -139,6 +177,7 @@ class GatewaySettings(Section):
     port: Port = 8080
     binary: str = ""
     servers: dict[Label, ServerAddress] = Field(default_factory=dict)
+    server_tls: GatewayServerTlsSettings = GatewayServerTlsSettings()
     user_header: HeaderName = "x-user-id"
     user_cookie: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]*$")] = ""
     access_log: str = ""

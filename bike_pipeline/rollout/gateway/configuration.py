@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -36,9 +37,9 @@ class Upstream(NamedTuple):
 
     @staticmethod
     def of(address: str) -> Upstream:
-        """Return the server of an address `HOST` or `HOST:REST_PORT:GRPC_PORT`."""
-        host, _, ports = address.partition(":")
-        rest, _, grpc = ports.partition(":")
+        """Return the server of an address `HOST` or `HOST:REST_PORT:GRPC_PORT`; of IPv6, with brackets."""
+        found = re.fullmatch(r"(\[.*\]|[^:]*)(?::(\d+):(\d+))?", address)
+        host, rest, grpc = found.groups() if found else (f"[{address}]", None, None)
         return Upstream(f"{host}:{rest or _REST_PORT}", f"{host}:{grpc or _GRPC_PORT}")
 
     @staticmethod
@@ -71,7 +72,7 @@ def bootstrap(
         "static_resources": {
             "listeners": [_listener(settings, routes or {}, files, access_log)],
             "clusters": [
-                _cluster(label, api, address)
+                _cluster(label, api, address, settings, files)
                 for label, upstream in upstreams.items()
                 for api, address in upstream._asdict().items()
             ],
@@ -105,7 +106,7 @@ def _listener(settings: Settings, routes: Mapping[str, Any], files: Files | None
         "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
     }
     if gateway.tls.certificate_file:
-        chain["transport_socket"] = filters.transport_socket(gateway.tls, files.secrets if files else None)
+        chain["transport_socket"] = filters.listener_tls(gateway, files.secrets if files else None)
         chain["transport_socket_connect_timeout"] = f"{gateway.limits.read_seconds}s"
     return {
         "name": NAME,
@@ -149,12 +150,19 @@ def _access_log(path: str) -> dict[str, Any]:
     return {"name": "envoy.access_loggers.file", "typed_config": {"@type": kind, "path": path, "log_format": form}}
 
 
-def _cluster(label: str, api: str, address: str) -> dict[str, Any]:
+def _cluster(label: str, api: str, address: str, settings: Settings, files: Files | None) -> dict[str, Any]:
     name, protocol = f"{label}-{api}", "http2_protocol_options" if api == "grpc" else "http_protocol_options"
     thresholds = {"max_connections": _AT_ONCE, "max_pending_requests": _AT_ONCE, "max_requests": _AT_ONCE}
+    tls = {}
+    if settings.gateway.server_tls.ca_file and not address.startswith("/"):
+        host, secrets = address.rpartition(":")[0].strip("[]"), files.secrets if files else None
+        tls = {"transport_socket": filters.server_tls(settings.gateway, secrets, host, api)}
     return {
+        **tls,
         "name": name,
         "type": "STATIC" if address.startswith("/") else "STRICT_DNS",
+        # Of a host with addresses of both kinds, a server is most often at the older one.
+        "dns_lookup_family": "V4_PREFERRED",
         "connect_timeout": "2s",
         "metadata": {"filter_metadata": {METADATA: {"track": label}}},
         "circuit_breakers": {"thresholds": [thresholds]},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import ssl
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from bike_pipeline.rollout.gateway import api_keys
 
 if TYPE_CHECKING:
     from bike_pipeline.settings import Settings
-    from bike_pipeline.settings.gateway import GatewayLimitSettings, GatewayTlsSettings
+    from bike_pipeline.settings.gateway import GatewayLimitSettings, GatewayServerTlsSettings, GatewaySettings
 
 API = "type.googleapis.com/envoy."
 AUTHENTICATION = "envoy.filters.http.jwt_authn"
@@ -127,83 +128,130 @@ def _bucket(rate: float, burst: int) -> dict[str, Any]:
     return {"max_tokens": burst, "tokens_per_fill": max(1, round(rate * seconds)), "fill_interval": f"{seconds}s"}
 
 
-def transport_socket(tls: GatewayTlsSettings, secrets: Path | None) -> dict[str, Any]:
-    """Return what speaks TLS.
+def _tls(
+    kind: str,
+    names: tuple[str, str],
+    gateway: GatewaySettings,
+    secrets: Path | None,
+    common: dict[str, Any],
+    **more: Any,
+) -> dict[str, Any]:
+    """Return what speaks TLS by the secrets of two names: the certificate that is shown, and the peer's authorities.
 
-    Args:
-        tls: the files.
-        secrets: the folder of what names them to Envoy (see `secrets_of`), which watches them then; None: read once.
+    With a folder of `secrets` (see `secrets_of`) Envoy watches the files that they name; else they are read once.
     """
-    common: dict[str, Any] = {
-        "alpn_protocols": ["h2", "http/1.1"],
-        "tls_params": {"tls_minimum_protocol_version": f"TLSv{tls.minimum_version.replace('.', '_')}"},
+    found = secrets_of(gateway)
+    shown, trusted = (found.get(name) for name in names)
+
+    def watched_secret(name: str) -> dict[str, Any]:
+        source = {"path_config_source": {"path": f"{secrets}/{name}.json"}, "resource_api_version": "V3"}
+        return {"name": name, "sds_config": source}
+
+    expected = {"match_typed_subject_alt_names": more.pop("expected")} if "expected" in more else {}
+    if shown and secrets:
+        common["tls_certificate_sds_secret_configs"] = [watched_secret(names[0])]
+    elif shown:
+        common["tls_certificates"] = [shown["tls_certificate"]]
+    if trusted and secrets:
+        secret = watched_secret(names[1])
+        both = {"default_validation_context": expected, "validation_context_sds_secret_config": secret}
+        common["combined_validation_context"] = both
+    elif trusted:
+        common["validation_context"] = trusted["validation_context"] | expected
+    kind = f"{API}extensions.transport_sockets.tls.v3.{kind}TlsContext"
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {"@type": kind, "common_tls_context": common, **more},
     }
-    if secrets is not None:
 
-        def named(name: str) -> dict[str, Any]:
-            source = {"path_config_source": {"path": str(secrets / f"{name}.json")}, "resource_api_version": "V3"}
-            return {"name": name, "sds_config": source}
 
-        common["tls_certificate_sds_secret_configs"] = [named("certificate")]
-        if tls.client_ca_file:
-            common["validation_context_sds_secret_config"] = named("clients")
-    else:
-        for secret in secrets_of(tls):
-            if "tls_certificate" in secret:
-                common["tls_certificates"] = [secret["tls_certificate"]]
-            else:
-                common["validation_context"] = secret["validation_context"]
-    context = {
-        "@type": f"{API}extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-        "common_tls_context": common,
-        "require_client_certificate": bool(tls.client_ca_file),
+def listener_tls(gateway: GatewaySettings, secrets: Path | None) -> dict[str, Any]:
+    """Return what speaks TLS with clients; see `_tls`."""
+    oldest = {"tls_minimum_protocol_version": f"TLSv{gateway.tls.minimum_version.replace('.', '_')}"}
+    return _tls(
+        "Downstream",
+        ("certificate", "clients"),
+        gateway,
+        secrets,
+        {"alpn_protocols": ["h2", "http/1.1"], "tls_params": oldest},
+        require_client_certificate=bool(gateway.tls.client_ca_file),
         # A resumed session would skip the check of the client's certificate against renewed authorities.
-        "disable_stateless_session_resumption": True,
-        "disable_stateful_session_resumption": True,
+        disable_stateless_session_resumption=True,
+        disable_stateful_session_resumption=True,
+    )
+
+
+def server_tls(gateway: GatewaySettings, secrets: Path | None, host: str, api: str) -> dict[str, Any]:
+    """Return what speaks TLS with a server, whose certificate must name the host that it is asked by; see `_tls`."""
+    try:
+        ipaddress.ip_address(host)
+        san, sni = "IP_ADDRESS", {}
+    except ValueError:
+        san, sni = "DNS", {"sni": host}
+    common = {
+        "alpn_protocols": ["h2" if api == "grpc" else "http/1.1"],
+        "tls_params": {"tls_maximum_protocol_version": "TLSv1_3"},
     }
-    return {"name": "envoy.transport_sockets.tls", "typed_config": context}
+    expected = [{"san_type": san, "matcher": {"exact": host}}]
+    return _tls("Upstream", ("shown", "servers"), gateway, secrets, common, expected=expected, **sni)
 
 
-def check(tls: GatewayTlsSettings) -> None:
+def client_context(tls: GatewayServerTlsSettings) -> ssl.SSLContext | None:
+    """Return what Python asks a server over TLS with, from the files as they are now; None without TLS."""
+    if not tls.ca_file:
+        return None
+    context = ssl.create_default_context(cafile=Path(tls.ca_file).expanduser())
+    if tls.certificate_file:
+        context.load_cert_chain(Path(tls.certificate_file).expanduser(), Path(tls.key_file).expanduser())
+    return context
+
+
+def check(gateway: GatewaySettings) -> None:
     """Refuse files that Envoy would start with and then let nobody in by; a ConfigurationError says why."""
     from cryptography import x509
 
-    where = tls.certificate_file
+    where = ""
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
-            Path(tls.certificate_file).expanduser(), Path(tls.key_file).expanduser(), password=""
-        )
-        for where in filter(None, (tls.certificate_file, tls.client_ca_file)):
-            for one in x509.load_pem_x509_certificates(Path(where).expanduser().read_bytes()):
-                if not one.not_valid_before_utc <= datetime.now(UTC) <= one.not_valid_after_utc:
-                    raise ValueError(f"the certificate of {one.subject.rfc4514_string()} is not valid now")
+        for one in (gateway.tls, gateway.server_tls):
+            if where := one.certificate_file:
+                files = Path(one.certificate_file).expanduser(), Path(one.key_file).expanduser()
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*files, password="")
+        files_of_tls = (gateway.tls.certificate_file, gateway.tls.client_ca_file)
+        for where in filter(None, (*files_of_tls, gateway.server_tls.certificate_file, gateway.server_tls.ca_file)):
+            for each in x509.load_pem_x509_certificates(Path(where).expanduser().read_bytes()):
+                if not each.not_valid_before_utc <= datetime.now(UTC) <= each.not_valid_after_utc:
+                    raise ValueError(f"the certificate of {each.subject.rfc4514_string()} is not valid now")
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or first_words(error)
         raise ConfigurationError(
-            f"it is no certificate to serve with ({reason})", where=where, fix="correct gateway.tls, or renew the file"
+            f"it is no certificate to speak TLS with ({reason})",
+            where=where,
+            fix="correct gateway.tls or gateway.server_tls, or renew the file",
         ) from None
 
 
-def secrets_of(tls: GatewayTlsSettings) -> list[dict[str, Any]]:
-    """Return the certificate and the clients' authorities as Envoy's secrets, with the folders to watch."""
-    kind = f"{API}extensions.transport_sockets.tls.v3.Secret"
+def secrets_of(gateway: GatewaySettings) -> dict[str, dict[str, Any]]:
+    """Return certificates and authorities as Envoy's secrets by name, with the folders to watch.
+
+    A renewal is seen whether a file is renamed into its place or, as in Kubernetes, a link beside it is (`..data`).
+    """
 
     def file(name: str) -> dict[str, Any]:
         return {"filename": str(Path(name).expanduser().absolute())}
 
     def folder(name: str) -> dict[str, Any]:
-        return {"path": str(Path(name).expanduser().absolute().parent)}
+        return {"watched_directory": {"path": str(Path(name).expanduser().absolute().parent)}}
 
-    certificate = {
-        "certificate_chain": file(tls.certificate_file),
-        "private_key": file(tls.key_file),
-        "watched_directory": folder(tls.certificate_file),
-    }
-    found = [{"@type": kind, "name": "certificate", "tls_certificate": certificate}]
-    if tls.client_ca_file:
-        clients = {"trusted_ca": file(tls.client_ca_file), "watched_directory": folder(tls.client_ca_file)}
-        found.append({"@type": kind, "name": "clients", "validation_context": clients})
-    return found
+    found: dict[str, dict[str, Any]] = {}
+    for name, pair in (("certificate", gateway.tls), ("shown", gateway.server_tls)):
+        if shown := pair.certificate_file:
+            files = {"certificate_chain": file(shown), "private_key": file(pair.key_file)}
+            found[name] = {"tls_certificate": files | folder(shown)}
+    for name, trusted in (("clients", gateway.tls.client_ca_file), ("servers", gateway.server_tls.ca_file)):
+        if trusted:
+            found[name] = {"validation_context": {"trusted_ca": file(trusted)} | folder(trusted)}
+    kind = f"{API}extensions.transport_sockets.tls.v3.Secret"
+    return {name: {"@type": kind, "name": name, **secret} for name, secret in found.items()}
 
 
 def connection_limits(limits: GatewayLimitSettings) -> dict[str, Any]:

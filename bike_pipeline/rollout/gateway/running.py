@@ -133,11 +133,9 @@ class Gateway:
                 folder.mkdir(parents=True, exist_ok=True)
             self._write_routes({}, 0)
             self._write_authentication()
-            if settings.gateway.tls.certificate_file:
-                filters.check(settings.gateway.tls)
-                for secret in filters.secrets_of(settings.gateway.tls):
-                    content = json.dumps({"resources": [secret]}).encode()
-                    replace_file(self._files.secrets / f"{secret['name']}.json", content)
+            filters.check(settings.gateway)
+            for name, secret in filters.secrets_of(settings.gateway).items():
+                replace_file(self._files.secrets / f"{name}.json", json.dumps({"resources": [secret]}).encode())
             file = self._folder / "envoy.json"
             configuration = bootstrap(settings, self._upstreams, files=self._files, access_log=str(self._access_log))
             replace_file(file, json.dumps(configuration).encode(), mode=0o600)
@@ -148,8 +146,11 @@ class Gateway:
             raise
         self.port = self._envoy.port
 
-    def look(self) -> None:
-        """Bring servers and routes to what is promoted now; what cannot be read leaves them as they are."""
+    def look(self) -> str:
+        """Bring servers and routes to what is promoted now, and return in words what is routed otherwise than before.
+
+        What cannot be read leaves them as they are.
+        """
         if self._envoy.exit_code is not None:
             raise ServerError(
                 f"Envoy ended with exit code {self._envoy.exit_code}",
@@ -168,7 +169,7 @@ class Gateway:
             wanted = rollout.tracks(deployment, self._settings)
         except BikePipelineError as error:
             _log.error("what was routed goes on: %s", error)
-            return
+            return ""
         embedded = not self._settings.gateway.servers
         if not wanted and not embedded:
             # Servers elsewhere may serve what this machine knows nothing of.
@@ -178,15 +179,15 @@ class Gateway:
         routed = {label: track for label, track in wanted.items() if self._answers(label, track)}
         # Without the version that answers everybody else, a part of the users would get answers and the rest none.
         routed = routed if STABLE in routed else {}
+        changed = ""
         if self._write_routes(routed, deployment.revision if deployment else 0):
             self._confirm()
-            shares = ", ".join(
-                f"{label} {track.share:g} % (version {track.version})" for label, track in routed.items()
-            )
-            _log.info("routed: %s", shares or "nothing")
+            shares = (f"{label} {track.share:g} % (version {track.version})" for label, track in routed.items())
+            changed = ", ".join(shares) or "nothing"
         self.routed = routed
         self._stop_unused(wanted)
         self._rotate()
+        return changed
 
     def _start_servers(self, wanted: Mapping[str, Track]) -> None:
         now = time.monotonic()
@@ -225,8 +226,10 @@ class Gateway:
             else:
                 key = server_key(self._settings.serving.server)
                 headers = {"Authorization": f"Bearer {key}"} if key else {}
-                asked = urllib.request.Request(f"http://{address}{path}", headers=headers)
-                with urllib.request.urlopen(asked, timeout=2) as response:  # noqa: S310 (its scheme is above)
+                context = filters.client_context(self._settings.gateway.server_tls)
+                scheme = "https" if context else "http"
+                asked = urllib.request.Request(f"{scheme}://{address}{path}", headers=headers)  # noqa: S310
+                with urllib.request.urlopen(asked, timeout=2, context=context) as response:  # noqa: S310
                     content = response.read()
             states = [one["state"] for one in json.loads(content)["model_version_status"]]
         except (OSError, ValueError, KeyError, TypeError):
@@ -296,10 +299,12 @@ def run(settings: Settings, on_start: Callable[[Gateway], None]) -> None:
         try:
             started = False
             while not stopping.is_set():
-                gateway.look()
+                changed = gateway.look()
                 if gateway.routed and not started:
                     on_start(gateway)
                     started = True
+                if changed:
+                    _log.info("routed: %s", changed)
                 stopping.wait(settings.gateway.poll_seconds)
         finally:
             gateway.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -86,3 +87,29 @@ def _name(host):
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         return x509.DNSName(host)
+
+
+class Mounted:
+    """A folder of a secret as kubelet makes it: links into `..data`, which is a link that is renamed over."""
+
+    def __init__(self, folder: Path, files: dict[str, Path]):
+        self.folder, self._generation = folder, 0
+        folder.mkdir()
+        self.renew(files)
+        for name in files:
+            (folder / name).symlink_to(Path("..data") / name)
+
+    def renew(self, files: dict[str, Path]):
+        """Put other files into their places, all of them at once."""
+        self._generation += 1
+        data = self.folder / f"..{self._generation}"
+        data.mkdir()
+        for name, source in files.items():
+            (data / name).write_bytes(source.read_bytes())
+        aside = self.folder / "..data_tmp"
+        aside.symlink_to(data.name)
+        aside.replace(self.folder / "..data")
+        # The former ones are removed, as kubelet does.
+        former = self.folder / f"..{self._generation - 1}"
+        if former.is_dir():
+            shutil.rmtree(former)

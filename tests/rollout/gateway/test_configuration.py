@@ -57,8 +57,8 @@ def test_the_printed_configuration_is_whole_and_envoy_takes_it(tmp_path):
         ((), "no server is named"),
         (("--servers", "canary=10.0.0.1"), "name the server of `stable`"),
         (("--servers", "best=10.0.0.1"), "should be 'stable', 'canary', 'challenger' or 'shadow'"),
-        (("--servers", "stable=10.0.0.1:80"), "should match pattern"),
-        (("--servers", "stable"), "should match pattern"),
+        (("--servers", "stable=10.0.0.1:80"), "no HOST or HOST:REST_PORT:GRPC_PORT"),
+        (("--servers", "stable"), "no HOST or HOST:REST_PORT:GRPC_PORT"),
     ],
 )
 def test_what_is_wrong_with_servers_is_said(tmp_path, arguments, words):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -248,3 +250,15 @@ def test_servers_that_ask_for_a_key_get_it_from_the_gateway_whatever_a_client_se
         # Embedded servers are on sockets that this user alone reaches.
         with running_gateway(tmp_path / "models", tmp_path / "embedded") as gateway:
             assert by_rest(gateway) == 58.0
+
+
+def test_its_answer_comes_before_what_it_logs(server, tmp_path):
+    address = f"stable={server.rest}:{server.grpc.rpartition(':')[2]}"
+    command = [sys.executable, "-m", "bike_pipeline.cli", "gateway", "--port", "0", "--servers", address]
+    with subprocess.Popen(
+        [*command, "--set", f"workspace={tmp_path}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        lines = [process.stdout.readline() for _ in range(5)]
+        process.terminate()
+    assert [line.split()[0] for line in lines[:4]] == ["REST", "gRPC", "access", "stable:"]
+    assert lines[4].strip().endswith("routed: stable 100 % (version 0)")

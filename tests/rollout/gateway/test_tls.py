@@ -15,9 +15,9 @@ import pytest
 
 from bike_pipeline.errors import ConfigurationError
 from bike_pipeline.rollout.gateway import api_keys, filters
-from bike_pipeline.settings.gateway import GatewayTlsSettings
+from bike_pipeline.settings.gateway import GatewaySettings, GatewayTlsSettings
 from tests.rollout.gateway.attacking import call, client_context, gateway_before, status
-from tests.rollout.gateway.authorities import Authority
+from tests.rollout.gateway.authorities import Authority, Mounted, Signed
 from tests.serving.server.asking import wait_until
 
 
@@ -125,6 +125,36 @@ def test_a_renewed_certificate_is_shown_without_a_restart_and_no_request_fails(s
         assert failures == []
 
 
+def test_a_secret_that_kubernetes_renews_is_shown_without_a_restart_and_no_connection_fails(
+    server, tmp_path, authority
+):
+    signed = authority.sign("server")
+    mounted = Mounted(tmp_path / "secret", {"tls.crt": signed.certificate, "tls.key": signed.key})
+    files = Signed(mounted.folder / "tls.crt", mounted.folder / "tls.key")
+    with gateway_before(server, tmp_path, tls(files)) as gateway:
+        ended, failures = threading.Event(), []
+
+        def asks():
+            while not ended.is_set():
+                try:
+                    assert status(gateway.address, context=client_context(authority)) == 200
+                except Exception as error:  # noqa: BLE001 (every failure counts)
+                    failures.append(repr(error))
+
+        thread = threading.Thread(target=asks)
+        thread.start()
+        try:
+            for _ in range(3):
+                before = number(gateway.address, authority)
+                authority.sign("server", into=signed)
+                mounted.renew({"tls.crt": signed.certificate, "tls.key": signed.key})
+                wait_until(lambda before=before: number(gateway.address, authority) != before)
+        finally:
+            ended.set()
+            thread.join()
+        assert failures == []
+
+
 def test_renewed_client_authorities_let_in_the_new_and_keep_out_the_old_in_resumed_sessions_too(
     server, tmp_path, authority
 ):
@@ -170,5 +200,5 @@ def test_a_gateway_does_not_start_on_files_that_are_unsound(tmp_path, authority,
     else:
         (tmp_path / "empty.pem").write_text("")
         files["client_ca_file"] = str(tmp_path / "empty.pem")
-    with pytest.raises(ConfigurationError, match="no certificate to serve with"):
-        filters.check(GatewayTlsSettings(**files))
+    with pytest.raises(ConfigurationError, match="no certificate to speak TLS with"):
+        filters.check(GatewaySettings(tls=GatewayTlsSettings(**files)))
