@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.control_plane import Api, api_server, controllers
-from tests.cluster.manifests import objects, one_of
+from tests.cluster.control_plane import NAMESPACE, Api, api_server, controllers
+from tests.cluster.manifests import objects
 
 MODULES = ("gateway.networking", "serving.kserve.io", "monitoring.coreos.com", "trainer.kubeflow.org", "crd")
 
@@ -38,19 +38,5 @@ def cluster(server: Api, folder: Path) -> Iterator[Api]:
 @pytest.fixture(scope="session")
 def applied(cluster: Api) -> Api:
     """The cluster with the overlay `cluster` in it, a volume for its claim, and what an installation brings."""
-    claim = one_of("cluster", "PersistentVolumeClaim", "bike-pipeline")
-    cluster.apply(
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolume",
-            "metadata": {"name": "bike-pipeline"},
-            "spec": {
-                "capacity": claim["spec"]["resources"]["requests"],
-                "accessModes": claim["spec"]["accessModes"],
-                "hostPath": {"path": "/nowhere"},
-            },
-        }
-    )
-    for one in objects("cluster"):
-        cluster.apply(one)
+    cluster.deploy(NAMESPACE, objects("cluster"))
     return cluster

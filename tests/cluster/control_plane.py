@@ -11,7 +11,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.database_servers import free_port
+from tests.rollout.gateway.authorities import Authority
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
@@ -30,6 +31,8 @@ import cluster_tools
 
 SECONDS = 90
 NAMESPACE = "bike"
+# Of Prometheus and its adapter.
+MONITORING = "monitoring"
 _T = TypeVar("_T")
 
 
@@ -109,9 +112,28 @@ class Api:
         options = "?fieldManager=tests&fieldValidation=Strict&force=true" + "&dryRun=All" * dry_run
         return self("PATCH", self.path(manifest) + options, manifest, "application/apply-patch+yaml")
 
-    def get(self, version: str, kind: str, name: str) -> Any:
-        """Return an object of the namespace of these tests."""
-        return self("GET", self.path({"apiVersion": version, "kind": kind, "metadata": {"name": name}}))
+    def get(self, version: str, kind: str, name: str, namespace: str = NAMESPACE) -> Any:
+        """Return an object."""
+        return self("GET", self.path({"apiVersion": version, "kind": kind, "metadata": {"name": name}}, namespace))
+
+    def deploy(self, namespace: str, manifests: Iterable[dict[str, Any]]) -> None:
+        """Apply manifests in a namespace, with what an installation brings: the public key, volumes."""
+        keys = {"kind": "ConfigMap", "metadata": {"name": "bike-model-keys"}, "data": {"signing.pub": ""}}
+        self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+        for one in [{"apiVersion": "v1", **keys}, *manifests]:
+            one["metadata"]["namespace"] = namespace
+            if one["kind"] == "PersistentVolumeClaim":
+                self.apply(_volume(one))
+            eventually(lambda one=one: self._is_applied(one))
+
+    def _is_applied(self, manifest: dict[str, Any]) -> bool:
+        try:
+            return bool(self.apply(manifest))
+        except RefusedError as error:
+            # A new namespace gets its service account a moment later.
+            if "service account" in str(error):
+                return False
+            raise
 
     def pods(self, selector: str) -> list[Any]:
         """Return the pods with some labels."""
@@ -171,6 +193,9 @@ def running(folder: Path, *command: str | Path, **options: Any) -> Iterator[subp
 def api_server(folder: Path) -> Iterator[Api]:
     """Run etcd and the API server, which authorizes by roles as clusters do."""
     programs = {name: program(name) for name in ("etcd", "kube-apiserver")}
+    # How the server shows other servers of its API who it is, and whom it asks for.
+    authority = Authority(folder, "front-proxy")
+    proxy = authority.sign("front-proxy-client", client=True)
     etcd, peers, port = free_port(), free_port(), free_port()
     token = secrets.token_hex(16)
     (folder / "tokens.csv").write_text(f"{token},admin,1,system:masters\n", encoding="utf-8")
@@ -207,10 +232,18 @@ def api_server(folder: Path) -> Iterator[Api]:
             "--service-account-issuer=https://kubernetes.default.svc",
             "--service-cluster-ip-range=10.0.0.0/24",
             "--endpoint-reconciler-type=none",
+            f"--requestheader-client-ca-file={authority.certificate}",
+            "--requestheader-allowed-names=front-proxy-client",
+            "--requestheader-username-headers=X-Remote-User",
+            "--requestheader-group-headers=X-Remote-Group",
+            "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+            f"--proxy-client-cert-file={proxy.certificate}",
+            f"--proxy-client-key-file={proxy.key}",
         ) as process:
             api = Api(f"https://127.0.0.1:{port}", token, folder / "certificates" / "apiserver.crt")
             eventually(lambda: _ready(api, process))
-            api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+            for namespace in (NAMESPACE, MONITORING):
+                api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
             yield api
 
 
@@ -238,6 +271,8 @@ def controllers(api: Api, folder: Path, nodes: int = 2) -> Iterator[None]:
         f"--service-account-private-key-file={folder / 'service-accounts.key'}",
         f"--root-ca-file={api.authority}",
         "--horizontal-pod-autoscaler-sync-period=2s",
+        # Each with the rights that it has in a cluster, and no more.
+        "--use-service-account-credentials=true",
         f"--secure-port={free_port()}",
         f"--cert-dir={folder / 'manager-certificates'}",
     )
@@ -255,6 +290,18 @@ def controllers(api: Api, folder: Path, nodes: int = 2) -> Iterator[None]:
             api.apply(_node(f"node-{number}"))
         eventually(lambda: _has_default_account(api))
         yield
+
+
+def _volume(claim: dict[str, Any]) -> dict[str, Any]:
+    namespace, name = claim["metadata"]["namespace"], claim["metadata"]["name"]
+    specification = {
+        "capacity": claim["spec"]["resources"]["requests"],
+        "accessModes": claim["spec"]["accessModes"],
+        "hostPath": {"path": "/nowhere"},
+        "claimRef": {"namespace": namespace, "name": name},
+    }
+    metadata = {"name": f"{name}-{namespace}"}
+    return {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": metadata, "spec": specification}
 
 
 def _node(name: str) -> dict[str, Any]:

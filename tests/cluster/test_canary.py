@@ -10,13 +10,12 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from tests import monitoring_servers
-from tests.cluster.control_plane import Api, RefusedError, eventually, program, running
+from tests.cluster.control_plane import Api, eventually, program, running
 from tests.cluster.manifests import objects
 from tests.database_servers import free_port
 
@@ -86,17 +85,8 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def deployed(cluster: Api, prometheus: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """The overlay for Flagger in two namespaces, and Flagger, which has made the pods that answer of it."""
     for namespace in ERRORS:
-        cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
-        keys = {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": "bike-model-keys"},
-            "data": {"signing.pub": ""},
-        }
-        for one in [keys, *objects("flagger")]:
-            one["metadata"]["namespace"] = namespace
-            if one["kind"] == "PersistentVolumeClaim":
-                cluster.apply(_volume(namespace, one))
+        manifests = objects("flagger")
+        for one in manifests:
             if one["kind"] == "MetricTemplate":
                 one["spec"]["provider"]["address"] = prometheus
             if one["kind"] == "Canary":
@@ -104,7 +94,7 @@ def deployed(cluster: Api, prometheus: str, tmp_path_factory: pytest.TempPathFac
                 one["spec"]["analysis"].update(interval="10s", stepWeight=25, threshold=2)
                 for metric in one["spec"]["analysis"]["metrics"]:
                     metric["interval"] = "10s"
-            eventually(lambda one=one: _applied(cluster, one))
+        cluster.deploy(namespace, manifests)
     folder = tmp_path_factory.mktemp("flagger")
     config = cluster.kubeconfig(folder / "kubeconfig")
     with running(
@@ -121,45 +111,19 @@ def deployed(cluster: Api, prometheus: str, tmp_path_factory: pytest.TempPathFac
         yield cluster
 
 
-def _volume(namespace: str, claim: dict[str, Any]) -> dict[str, Any]:
-    specification = {
-        "capacity": claim["spec"]["resources"]["requests"],
-        "accessModes": claim["spec"]["accessModes"],
-        "hostPath": {"path": "/nowhere"},
-        "claimRef": {"namespace": namespace, "name": claim["metadata"]["name"]},
-    }
-    metadata = {"name": f"bike-pipeline-{namespace}"}
-    return {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": metadata, "spec": specification}
-
-
-def _applied(api: Api, manifest: dict[str, Any]) -> bool:
-    try:
-        return bool(api.apply(manifest))
-    except RefusedError as error:
-        # A new namespace gets its service account a moment later.
-        if "service account" in str(error):
-            return False
-        raise
-
-
-def _get(api: Api, namespace: str, version: str, kind: str, name: str) -> dict[str, Any]:
-    one = {"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": namespace}}
-    return dict(api("GET", api.path(one)))
-
-
 def phase(api: Api, namespace: str) -> str:
-    return str(_get(api, namespace, "flagger.app/v1beta1", "Canary", "bike-serving").get("status", {}).get("phase", ""))
+    return str(api.get("flagger.app/v1beta1", "Canary", "bike-serving", namespace).get("status", {}).get("phase", ""))
 
 
 def weights(api: Api, namespace: str) -> tuple[int, int]:
     """Return the shares of the pods that answered before and of the canary."""
-    route = _get(api, namespace, "gateway.networking.k8s.io/v1", "HTTPRoute", "bike-serving")
+    route = api.get("gateway.networking.k8s.io/v1", "HTTPRoute", "bike-serving", namespace)
     backends = {one["name"]: one["weight"] for one in route["spec"]["rules"][0]["backendRefs"]}
     return backends["bike-serving-primary"], backends["bike-serving-canary"]
 
 
 def image(api: Api, namespace: str) -> str:
-    deployment = _get(api, namespace, "apps/v1", "Deployment", f"{DEPLOYMENT}-primary")
+    deployment = api.get("apps/v1", "Deployment", f"{DEPLOYMENT}-primary", namespace)
     return str(deployment["spec"]["template"]["spec"]["containers"][0]["image"])
 
 
@@ -169,12 +133,12 @@ def test_before_a_change_everything_goes_to_the_pods_that_were_promoted(deployed
         assert image(deployed, namespace) == "bike-pipeline:0.1.0"
         # Flagger's own types may be older than the server's, and what they do not know is lost in its copy.
         [copy], [ours] = (
-            _get(deployed, namespace, "apps/v1", "Deployment", name)["spec"]["template"]["spec"]["containers"]
+            deployed.get("apps/v1", "Deployment", name, namespace)["spec"]["template"]["spec"]["containers"]
             for name in (f"{DEPLOYMENT}-primary", DEPLOYMENT)
         )
         assert copy == ours
         # What selects pods by a label that other Deployments have, too, would send requests to the watch loop.
-        service = _get(deployed, namespace, "v1", "Service", "bike-serving-primary")
+        service = deployed.get("v1", "Service", "bike-serving-primary", namespace)
         assert service["spec"]["selector"] == {"app": f"{DEPLOYMENT}-primary"}
         assert {8500, 8501} <= {one["port"] for one in service["spec"]["ports"]}
 
