@@ -160,7 +160,7 @@ test-workflows: setup ## Judge the workflows by actionlint and execute each by a
 	WORKFLOWS=.workflows $(BIN)/python -m pytest --numprocesses $(WORKERS) tests/workflows $(ARGS)
 
 .PHONY: cluster-tools
-cluster-tools: setup ## Build Kubernetes' servers, kwok, kustomize, Flagger and others, once (needs Go 1.26; half an hour).
+cluster-tools: setup ## Build Kubernetes' servers, kwok, kustomize, Flagger and others, once (needs Go 1.26; up to an hour).
 	PYTHONPATH=. $(BIN)/python tools/cluster_tools.py $(ARGS)
 
 .PHONY: test-cluster

@@ -14,6 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import google_schema
+
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / ".cluster-tools"
 MODULES = ROOT / "tools" / "go_modules"
@@ -26,9 +28,16 @@ PROGRAMS = {
     "kube-scheduler": ("kubernetes", "k8s.io/kubernetes/cmd/kube-scheduler"),
     "kwok": ("kubernetes", "sigs.k8s.io/kwok/cmd/kwok"),
     "kustomize": ("kubernetes", "sigs.k8s.io/kustomize/kustomize/v5"),
-    "hclfmt": ("hcl", "github.com/hashicorp/hcl/v2/cmd/hclfmt"),
+    "prometheus-adapter": ("prometheus-adapter", "sigs.k8s.io/prometheus-adapter/cmd/adapter"),
+    "tofu": ("opentofu", "github.com/opentofu/opentofu/cmd/tofu"),
+    "google-schema": ("google-schema", "."),
     "flagger": ("flagger", "github.com/fluxcd/flagger/cmd/flagger"),
     "kubectl-kyverno": ("kyverno", "github.com/kyverno/kyverno/cmd/cli/kubectl-kyverno"),
+}
+# Stamped into a release: Flagger asks the server for its version, OpenTofu compares its own to `required_version`.
+STAMPS = {
+    "kubernetes": f"-X k8s.io/component-base/version.gitVersion={KUBERNETES}",
+    "opentofu": "-X github.com/opentofu/opentofu/version.dev=no",
 }
 # Modules that ship definitions of custom resources, and what kwok says of its pods: path and version, hash, files.
 DEFINITIONS = (
@@ -65,6 +74,15 @@ DEFINITIONS = (
         "github.com/fluxcd/flagger@v1.36.1",
         "h1:X2PumtNwZz9YSGaOtZLFm2zAKLgHhFkbNv8beg7ifyc=",
         ("artifacts/flagger/crd.yaml",),
+    ),
+    (
+        "sigs.k8s.io/prometheus-adapter@v0.12.0",
+        "h1:e29A6BIwA/NKxPZeuamBMHJsvz0sSUXTb92Obg7RMV4=",
+        # Its account and its rights.
+        tuple(
+            f"deploy/manifests/{name}.yaml"
+            for name in ("api-service", "cluster-role*", "config-map", "role-binding-auth-reader", "service*")
+        ),
     ),
 )
 
@@ -104,15 +122,13 @@ def _go(*arguments: str, folder: Path, seconds: float = 3600) -> tuple[str, str]
 def build(program: str, folder: Path) -> str:
     """Build a program of `PROGRAMS` with the modules that its go.sum pins; return "" or why it is not there."""
     module, package = PROGRAMS[program]
-    # Flagger wants to know the version of the server that it asks, which is stamped into a release.
-    stamp = f"-X k8s.io/component-base/version.gitVersion={KUBERNETES}" if module == "kubernetes" else ""
     with tempfile.TemporaryDirectory(dir=folder) as made:
         target = Path(made) / program
         _, reason = _go(
             "build",
             "-mod=readonly",
             "-trimpath",
-            f"-ldflags=-s -w {stamp}",
+            f"-ldflags=-s -w {STAMPS.get(module, '')}",
             "-o",
             str(target),
             package,
@@ -159,6 +175,11 @@ def main(arguments: list[str]) -> int:
             print(f"cluster tools: definitions of {module}: not to be had here ({reason})", flush=True)
         else:
             marker.touch()
+    for version in google_schema.PACKAGES:
+        schema = FOLDER / f"google-{version}.json"
+        reason = "" if schema.exists() else google_schema.fetch(version, FOLDER)
+        missing += bool(reason)
+        print(f"cluster tools: schema of Google's provider {version}: {reason or schema}", flush=True)
     if not missing and all(map(find, PROGRAMS)):
         # What CI looks for.
         (FOLDER / "complete").touch()
