@@ -12,22 +12,19 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
 
-from bike_pipeline.serving.server.metrics import CONTENT_TYPE, Metrics
-from tests import monitoring_servers
+from bike_pipeline.serving.server.metrics import Metrics
 from tests.cluster.control_plane import MONITORING, Api, RefusedError, cluster_tools, eventually, program, running
 from tests.cluster.manifests import objects, one_of
+from tests.cluster.scraping import pages, scraping
 from tests.database_servers import free_port
 
 NAMESPACE, SCALER = "scaled", "bike-serving-stable"
-CADVISOR = "cadvisor"
 SECONDS = 150
 
 
@@ -46,7 +43,7 @@ class Load:
         self._asked: dict[str, float] = {}
         self._used: dict[str, float] = defaultdict(float)
 
-    def page(self, pod: str) -> bytes:
+    def page(self, pod: str) -> str:
         """Return what a pod's server tells that got its share of the requests since it was last asked."""
         now = time.monotonic()
         since = now - self._asked.get(pod, now)
@@ -54,52 +51,26 @@ class Load:
         pods = sum(now - asked < 5 for asked in self._asked.values())
         self._used[pod] += self.cores * since
         if self.requests is None:
-            return b""
+            return ""
         if self.requests:
             # There is no count before there is a request.
             self._pages[pod].request_count.add(("bike_demand", "OK"), round(self.requests * since / pods))
-        return self._pages[pod].text()
+        return self._pages[pod].text().decode()
 
-    def cadvisor(self) -> bytes:
+    def cadvisor(self) -> str:
         """Return what a kubelet tells of the pods that were asked."""
         lines = []
         for pod in self._asked:
             labels = f'namespace="{NAMESPACE}",pod="{pod}",container="serve"'
             lines.append(f"container_cpu_usage_seconds_total{{{labels}}} {self._used[pod]}\n")
             lines.append(f"container_memory_working_set_bytes{{{labels}}} 3e8\n")
-        return "".join(lines).encode()
+        return "".join(lines)
 
 
 @pytest.fixture(scope="module")
 def load() -> Load:
     """At first, nobody asks."""
     return Load()
-
-
-@pytest.fixture(scope="module")
-def exporter(cluster: Api, load: Load) -> Iterator[str]:
-    """Where the pages of all pods are served, and which pods there are."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked = urlsplit(self.path)
-            if asked.path == "/targets":
-                text = json.dumps(_targets(cluster)).encode()
-            else:
-                text = load.page(parse_qs(asked.query)["pod"][0]) if asked.query else load.cadvisor()
-            self.send_response(200 if text else 503)
-            self.send_header("Content-Type", "application/json" if asked.path == "/targets" else CONTENT_TYPE)
-            self.end_headers()
-            self.wfile.write(text)
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
 
 
 def _label(name: str) -> str:
@@ -150,18 +121,20 @@ def _scraped(monitor: dict[str, Any], address: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def prometheus(exporter: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def prometheus(cluster: Api, load: Load, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Prometheus that scrapes the pods that the shipped monitor selects, with the labels that it gives them."""
-    folder = tmp_path_factory.mktemp("prometheus")
-    monitor = one_of("cluster", "ServiceMonitor", "bike-serving")
-    pods = _scraped(monitor, exporter)
-    kubelet = {"job_name": CADVISOR, "honor_labels": True, "static_configs": [{"targets": [exporter]}]}
-    config = {"global": {"scrape_interval": "1s"}, "scrape_configs": [pods, kubelet]}
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    address = f"127.0.0.1:{free_port()}"
-    arguments = (f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data")
-    with monitoring_servers.started(folder, "prometheus", *arguments, f"--web.listen-address={address}"):
-        yield f"http://{address}"
+
+    def answer(path: str) -> str:
+        if path == "/targets":
+            return json.dumps(_targets(cluster))
+        query = parse_qs(urlsplit(path).query)
+        return load.page(query["pod"][0]) if query else load.cadvisor()
+
+    with pages(answer) as address:
+        pods = _scraped(one_of("cluster", "ServiceMonitor", "bike-serving"), address)
+        kubelet = {"job_name": "cadvisor", "honor_labels": True, "static_configs": [{"targets": [address]}]}
+        with scraping(tmp_path_factory.mktemp("prometheus"), pods, kubelet) as url:
+            yield url
 
 
 def _rules(manifest: dict[str, Any], windows: dict[str, str]) -> dict[str, Any]:

@@ -5,18 +5,14 @@ No container runs, so the servers' metrics are those of a small exporter, under 
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
-import yaml
 
-from tests import monitoring_servers
 from tests.cluster.control_plane import Api, eventually, program, running
 from tests.cluster.manifests import objects
+from tests.cluster.scraping import pages, scraping
 from tests.database_servers import free_port
 
 FINE, FAILING = "fine", "failing"
@@ -26,59 +22,32 @@ RATE, ERRORS = 100.0, {FINE: 0.0, FAILING: 0.2}
 SECONDS = 150
 
 
-class Exporter(BaseHTTPRequestHandler):
-    """What a server with so many failing requests tells, by the name of its namespace."""
-
-    began = time.monotonic()
-
-    def do_GET(self) -> None:
-        requests = RATE * (time.monotonic() - self.began)
-        share = ERRORS[self.path.strip("/")]
-        name, model = ":tensorflow:serving:request", 'model_name="bike_demand"'
-        text = (
-            f'{name}_count{{{model},status="OK"}} {requests * (1 - share)}\n'
-            + f'{name}_count{{{model},status="INTERNAL"}} {requests * share}\n' * bool(share)
-            # Microseconds: all within 18 ms.
-            + "".join(f'{name}_latency_bucket{{{model},le="{le}"}} {requests}\n' for le in ("18000", "+Inf"))
-        )
-        self.send_response(200)
-        self.send_header("Content-Type", "text/plain")
-        self.end_headers()
-        self.wfile.write(text.encode())
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+def page(namespace: str, began: float) -> str:
+    """Return what a server with so many failing requests tells, by the path that its namespace is."""
+    requests = RATE * (time.monotonic() - began)
+    share = ERRORS[namespace.strip("/")]
+    name, model = ":tensorflow:serving:request", 'model_name="bike_demand"'
+    return (
+        f'{name}_count{{{model},status="OK"}} {requests * (1 - share)}\n'
+        + f'{name}_count{{{model},status="INTERNAL"}} {requests * share}\n' * bool(share)
+        # Microseconds: all within 18 ms.
+        + "".join(f'{name}_latency_bucket{{{model},le="{le}"}} {requests}\n' for le in ("18000", "+Inf"))
+    )
 
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Prometheus that scrapes a pod of each namespace."""
     program("flagger")
-    folder: Path = tmp_path_factory.mktemp("prometheus")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Exporter)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    jobs = [
-        {
-            "job_name": namespace,
-            "metrics_path": f"/{namespace}",
-            "static_configs": [
-                {
-                    "targets": [f"127.0.0.1:{server.server_port}"],
-                    "labels": {"namespace": namespace, "pod": f"{DEPLOYMENT}-7d4b9c-x2x5z"},
-                }
-            ],
-        }
-        for namespace in ERRORS
-    ]
-    (folder / "prometheus.yml").write_text(
-        yaml.safe_dump({"global": {"scrape_interval": "1s"}, "scrape_configs": jobs}), encoding="utf-8"
-    )
-    address = f"127.0.0.1:{free_port()}"
-    arguments = (f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data")
-    with monitoring_servers.started(folder, "prometheus", *arguments, f"--web.listen-address={address}"):
-        yield f"http://{address}"
-    server.shutdown()
-    server.server_close()
+    began = time.monotonic()
+    with pages(lambda path: page(path, began)) as address:
+        jobs = []
+        for namespace in ERRORS:
+            labels = {"namespace": namespace, "pod": f"{DEPLOYMENT}-7d4b9c-x2x5z"}
+            static = {"targets": [address], "labels": labels}
+            jobs.append({"job_name": namespace, "metrics_path": f"/{namespace}", "static_configs": [static]})
+        with scraping(tmp_path_factory.mktemp("prometheus"), *jobs) as url:
+            yield url
 
 
 @pytest.fixture(scope="module")

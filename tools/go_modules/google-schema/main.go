@@ -37,56 +37,47 @@ type provider struct {
 	schema published
 }
 
-func (one block) convert() (*tfprotov6.SchemaBlock, error) {
+func must[T any](value T, err error) T {
+	if err != nil {
+		log.Fatal(err)
+	}
+	return value
+}
+
+func (one block) convert() *tfprotov6.SchemaBlock {
 	converted := &tfprotov6.SchemaBlock{}
 	for name, attribute := range one.Attributes {
-		kind, err := tftypes.ParseJSONType(attribute.Type)
-		if err != nil {
-			return nil, err
-		}
 		converted.Attributes = append(converted.Attributes, &tfprotov6.SchemaAttribute{
-			Name: name, Type: kind, Required: attribute.Required, Optional: attribute.Optional, Computed: !attribute.Required,
+			Name: name, Type: must(tftypes.ParseJSONType(attribute.Type)),
+			Required: attribute.Required, Optional: attribute.Optional, Computed: !attribute.Required,
 		})
 	}
 	for name, nested := range one.Blocks {
-		inner, err := nested.Block.convert()
-		if err != nil {
-			return nil, err
-		}
 		nesting := tfprotov6.SchemaNestedBlockNestingModeList
 		if name == "timeouts" {
 			nesting, nested.Max = tfprotov6.SchemaNestedBlockNestingModeSingle, 0
 		}
 		converted.BlockTypes = append(converted.BlockTypes, &tfprotov6.SchemaNestedBlock{
-			TypeName: name, Block: inner, Nesting: nesting, MinItems: nested.Min, MaxItems: nested.Max,
+			TypeName: name, Block: nested.Block.convert(), Nesting: nesting, MinItems: nested.Min, MaxItems: nested.Max,
 		})
 	}
-	return converted, nil
+	return converted
 }
 
-func schemas(blocks map[string]block) (map[string]*tfprotov6.Schema, error) {
+func schemas(blocks map[string]block) map[string]*tfprotov6.Schema {
 	all := map[string]*tfprotov6.Schema{}
 	for name, one := range blocks {
-		converted, err := one.convert()
-		if err != nil {
-			return nil, err
-		}
-		all[name] = &tfprotov6.Schema{Block: converted}
+		all[name] = &tfprotov6.Schema{Block: one.convert()}
 	}
-	return all, nil
+	return all
 }
 
 func (p provider) GetProviderSchema(context.Context, *tfprotov6.GetProviderSchemaRequest) (*tfprotov6.GetProviderSchemaResponse, error) {
-	own, err := schemas(map[string]block{"": p.schema.Provider})
-	if err != nil {
-		return nil, err
-	}
-	resources, err := schemas(p.schema.Resources)
-	if err != nil {
-		return nil, err
-	}
-	sources, err := schemas(p.schema.DataSources)
-	return &tfprotov6.GetProviderSchemaResponse{Provider: own[""], ResourceSchemas: resources, DataSourceSchemas: sources}, err
+	return &tfprotov6.GetProviderSchemaResponse{
+		Provider:          &tfprotov6.Schema{Block: p.schema.Provider.convert()},
+		ResourceSchemas:   schemas(p.schema.Resources),
+		DataSourceSchemas: schemas(p.schema.DataSources),
+	}, nil
 }
 
 func (provider) ValidateProviderConfig(context.Context, *tfprotov6.ValidateProviderConfigRequest) (*tfprotov6.ValidateProviderConfigResponse, error) {
@@ -101,21 +92,10 @@ func (provider) ValidateDataResourceConfig(context.Context, *tfprotov6.ValidateD
 	return &tfprotov6.ValidateDataResourceConfigResponse{}, nil
 }
 
-func (provider) StopProvider(context.Context, *tfprotov6.StopProviderRequest) (*tfprotov6.StopProviderResponse, error) {
-	return &tfprotov6.StopProviderResponse{}, nil
-}
-
 func main() {
-	place, err := os.Executable()
-	if err != nil {
-		log.Fatal(err)
-	}
-	text, err := os.ReadFile(filepath.Join(filepath.Dir(place), "schema.json"))
-	if err != nil {
-		log.Fatal(err)
-	}
+	place := must(os.Executable())
 	var schema published
-	if err := json.Unmarshal(text, &schema); err != nil {
+	if err := json.Unmarshal(must(os.ReadFile(filepath.Join(filepath.Dir(place), "schema.json"))), &schema); err != nil {
 		log.Fatal(err)
 	}
 	serve := func() tfprotov6.ProviderServer { return provider{schema: schema} }
