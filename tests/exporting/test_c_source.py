@@ -17,6 +17,7 @@ from bike_pipeline.exporting.acceptance.parity import compare
 from bike_pipeline.exporting.formats.base import Source
 from bike_pipeline.exporting.formats.c import c_source
 from bike_pipeline.exporting.formats.c.c_source import CSource
+from bike_pipeline.exporting.formats.c.formulas import HELPERS
 from bike_pipeline.modeling.golden import broken_rows, golden_rows
 from bike_pipeline.modeling.loaded_model import LoadedModel
 from tests.conftest import TRAINING, Exported
@@ -62,9 +63,31 @@ def test_it_answers_as_the_saved_model_on_golden_rows(
 
 def test_one_row_is_answered_as_many(generated: Path, rows: dict[str, Any]) -> None:
     loaded = CSource().load(generated)
-    together = loaded.predict(rows)
-    alone = [loaded.predict({name: values[i : i + 1] for name, values in rows.items()})[0] for i in range(0, 1000, 97)]
-    assert (together[::97] == alone).all()
+    answers = loaded.predict(rows)
+    alone = [loaded.predict({name: values[i : i + 1] for name, values in rows.items()})[0] for i in range(100)]
+    assert (answers[:100] == alone).all()
+    # Whole blocks, and what is left of them: few rows, and so many that they are answered as a block.
+    for count in (2, 8, 9, 15, 16, 17, 31, 33, 100):
+        some = loaded.predict({name: values[:count] for name, values in rows.items()})
+        assert (some == answers[:count]).all()
+
+
+def test_its_exponential_function_is_that_of_the_mathematics_library_at_the_ends_too(tmp_path: Path) -> None:
+    headers = "".join(f"#include <{name}.h>\n" for name in ("math", "stddef", "stdint", "string"))
+    every = "void all(const float *x, size_t n, float *y) { for (size_t i = 0; i < n; i++) y[i] = exponential(x[i]); }"
+    (tmp_path / "e.c").write_text(headers + HELPERS["exponential"] + every)
+    c_source.compiled(tmp_path / "e.c", tmp_path / "e.so", "-shared", "-fPIC")
+    inside = np.random.default_rng(1).uniform(-87.3, 88.7, 100_000).astype(np.float32)
+    ends = np.float32([-np.inf, -3e38, -1e5, -105, -104, -100, -0.0, 0, 1e-40, 88.8, 89, 1e5, 3e38, np.inf, np.nan])
+    x = np.concatenate([inside, ends])
+    y = np.empty_like(x)
+    ctypes.CDLL(str(tmp_path / "e.so")).all(
+        ctypes.c_void_p(x.ctypes.data), ctypes.c_size_t(len(x)), ctypes.c_void_p(y.ctypes.data)
+    )
+    with np.errstate(over="ignore", under="ignore"):
+        expected = np.exp(x.astype(np.float64)).astype(np.float32)
+    np.testing.assert_allclose(y[:-1], expected[:-1], rtol=2.4e-7, atol=1e-44)
+    assert np.isnan(y[-1])
 
 
 def test_the_single_row_function_takes_the_struct_of_the_header(generated: Path, rows: dict[str, Any]) -> None:
@@ -199,9 +222,11 @@ def test_no_input_at_all_leaves_the_defined_language(generated: Path, tmp_path: 
         int main(void) {{
             const int64_t whole[4] = {{{", ".join(whole)}}};
             const float floats[4] = {{{", ".join(floats)}}};
-            float sum = 0;
-            for (int k = 0; k < 4; k++) {{ bike_features row; {sets} sum += bike_predict(&row); }}
-            return sum == 1.0f;
+            float sum = 0, answers[28];
+            bike_features rows[28];
+            for (int k = 0; k < 28; k++) {{ bike_features row; {sets} sum += bike_predict(&row); rows[k] = row; }}
+            bike_predict_batch(rows, 28, answers);
+            return sum + answers[0] + answers[27] == 1.0f;
         }}"""
     )
     program = tmp_path / "extremes"

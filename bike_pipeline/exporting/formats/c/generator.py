@@ -1,127 +1,124 @@
-"""From the serving graph to plain C99: no runtime, no allocation, no state; one function a row."""
+"""From the serving graph to plain C99: no runtime, no allocation, no state.
+
+The statements are written for one row and, with another number, for a block of rows: each value is then one number a
+row, side by side, of which compilers make vector instructions, and a weight is read once for all of them. Either way a
+row's numbers are worked out in the same order.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from bike_pipeline.errors import ExportError
 from bike_pipeline.exporting.formats.base import layer_of
 from bike_pipeline.exporting.formats.c import ranges
+from bike_pipeline.exporting.formats.c.formulas import ANY, FLOAT_ONLY, HELPERS, KEYWORDS, TYPES, WHOLE_ONLY, number
+from bike_pipeline.exporting.formats.c.loops import APART, loops, parts, trips
 from bike_pipeline.exporting.formats.frozen_graph import FrozenGraph, Operation, Value
 
-SOURCES = Path(__file__).with_name("sources")
-TYPES = {"float32": "float", "int64": "int64_t", "int32": "int32_t", "int16": "int16_t", "bool": "bool"}
-# What a feature's value becomes, element by element; {0}, {1} and {2} are the inputs.
-FLOAT_ONLY = {
-    "Sigmoid": "1.0f / (1.0f + expf(-{0}))",
-    "Exp": "expf({0})",
-    "Expm1": "expm1f({0})",
-    "Log": "logf({0})",
-    "Log1p": "log1pf({0})",
-    "Sin": "sinf({0})",
-    "Cos": "cosf({0})",
-    "Tanh": "tanhf({0})",
-    "Sqrt": "sqrtf({0})",
-    "Rsqrt": "1.0f / sqrtf({0})",
-    "Floor": "floorf({0})",
-    "Round": "rintf({0})",
-    "Abs": "fabsf({0})",
-    "Neg": "-{0}",
-    "Square": "{0} * {0}",
-    "Relu": "maximum({0}, 0.0f)",
-    "Relu6": "minimum(maximum({0}, 0.0f), 6.0f)",
-    "Elu": "{0} < 0.0f ? expm1f({0}) : {0}",
-    "RealDiv": "{0} / {1}",
-    "BiasAdd": "{0} + {1}",
-    "Minimum": "minimum({0}, {1})",
-    "Maximum": "maximum({0}, {1})",
-}
-WHOLE_ONLY = {
-    "Minimum": "{0} < {1} ? {0} : {1}",
-    "Maximum": "{0} > {1} ? {0} : {1}",
-}
-ANY = {
-    "Add": "{0} + {1}",
-    "AddV2": "{0} + {1}",
-    "Sub": "{0} - {1}",
-    "Mul": "{0} * {1}",
-    "Less": "{0} < {1}",
-    "LessEqual": "{0} <= {1}",
-    "Greater": "{0} > {1}",
-    "GreaterEqual": "{0} >= {1}",
-    "Equal": "{0} == {1}",
-    "NotEqual": "{0} != {1}",
-    "LogicalAnd": "{0} && {1}",
-    "LogicalOr": "{0} || {1}",
-    "LogicalNot": "!{0}",
-    "SelectV2": "{0} ? {1} : {2}",
-}
-# Of C99, and of C++, which may compile the file as well; an operation in the graph may be called like them.
-KEYWORDS = (SOURCES / "keywords.txt").read_text(encoding="utf-8").split()
-HELPERS = {
-    "minimum": """\
-/* What is not a number stays so: a broken sensor must not look like an answer. */
-static inline float minimum(float a, float b) { return a < b || a != a ? a : b; }
-""",
-    "maximum": """\
-static inline float maximum(float a, float b) { return a > b || a != a ? a : b; }
-""",
-    "whole": """\
-/* C leaves open what becomes of a float that no int64_t holds. */
-static inline int64_t whole(float x)
-{
-    if (x >= 9223372036854775808.0f) return INT64_MAX;
-    if (x <= -9223372036854775808.0f) return INT64_MIN;
-    return x == x ? (int64_t)x : 0;
-}
-""",
-    "row_of": """\
-/* No input may read beside a table. */
-static inline size_t row_of(int64_t index, size_t rows)
-{
-    return index < 0 ? 0 : (uint64_t)index >= rows ? rows - 1 : (size_t)index;
-}
-""",
-}
 _WHOLE = ("int64", "int32", "int16")
 # Sums of a dense layer that are kept at once: they fit the registers of every processor with vector instructions, and
 # are enough of them that none waits for the one before.
-_BLOCK = 32
+_SUMS = 32
+_SUMS_OF_ROWS = 2
 _PER_LINE = 6
 
 
-def number(value: float | int | bool, dtype: str) -> str:
-    """Return a number as C reads back the very same: nine digits name every float32 (IEEE 754-2019, 5.12.2)."""
-    if dtype == "float32":
-        text = f"{value:.9g}"
-        return f"{text if '.' in text or 'e' in text else f'{text}.0'}f"
-    return f"INT64_C({int(value)})" if dtype == "int64" else str(int(value))
+class Tables:
+    """The constants of a model, each written once."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self.texts: list[str] = []
+        self._names: dict[str, str] = {}
+
+    def name(self, value: Value) -> str:
+        """Return the name of a constant's table."""
+        if value.name not in self._names:
+            name, texts = f"table_{len(self._names)}", numbers(value)
+            lines = [", ".join(texts[i : i + _PER_LINE]) for i in range(0, len(texts), _PER_LINE)]
+            joined = ",\n    ".join(lines)
+            shape = " x ".join(map(str, value.shape))
+            self.texts.append(
+                f"/* {shape} */\nstatic const {TYPES[value.dtype]} {name}[{len(texts)}] = {{\n    {joined}\n}};\n"
+            )
+            self._names[value.name] = name
+        return self._names[value.name]
+
+
+def numbers(value: Value) -> list[str]:
+    """Return the texts of the numbers of a constant."""
+    assert value.constant is not None
+    if not np.isfinite(value.constant).all():
+        raise ExportError("the model holds a number that is not finite", where=layer_of(value.name))
+    return [number(item, value.dtype) for item in value.constant.reshape(-1).tolist()]
+
+
+def _looped(name: str, count: int, lines: Sequence[str]) -> list[str]:
+    """Return lines as the body of a loop, or as they are if it goes round once."""
+    if count == 1:
+        return [*lines]
+    start = f"for (size_t {name} = 0; {name} < {count}; {name}++)"
+    return [f"{start} {{", *(f"    {line}" for each in lines for line in each.splitlines()), "}"]
 
 
 class Body:
-    """Writes the tables and the statements of one row."""
+    """Writes the statements that answer one row, or a block of rows."""
 
-    def __init__(self, graph: FrozenGraph) -> None:
+    def __init__(self, graph: FrozenGraph, tables: Tables, rows: int = 1) -> None:
         """Generate the code."""
-        self.tables: list[str] = []
         self.statements: list[str] = []
         # The functions of `HELPERS` that the statements call.
         self.helpers: set[str] = set()
-        self._names: dict[str, str] = {value.name: f"features->{value.name}" for value in graph.inputs}
-        self._taken: set[str] = {*HELPERS, "features", "i", "j", "k", "sums", *KEYWORDS}
-        self._tables: dict[str, str] = {}
+        self._tables, self._rows = tables, rows
+        # What follows the name of a value, and its declaration, where it is one number a row.
+        self._lane, self._lanes = ("", "") if rows == 1 else ("[r]", f"[{rows}]")
+        row = "features->" if rows == 1 else "features[r]."
+        self._features = {value.name: f"{row}{value.name}" for value in graph.inputs}
+        self._names: dict[str, str] = {}
+        self._taken: set[str] = {*HELPERS, "features", "answers", "i", "j", "k", "r", "sums", *KEYWORDS}
         self._ranges: dict[str, ranges.Range] = {}
+        # Declarations and lines of the loop that is being written.
+        self._before: list[str] = []
+        self._lines: list[str] = []
+        # What only the same loop reads: one number, or one a row if another loop over the rows reads it.
+        self._numbers: set[str] = set()
+        self._here: set[str] = set()
+        readers: dict[str, set[str]] = {graph.output.name: {""}}
         for operation in graph.operations:
-            self._write(operation)
-            if (found := ranges.range_of(operation, self._ranges)) is not None:
-                self._ranges[operation.outputs[0].name] = found
+            for value in operation.inputs:
+                readers.setdefault(value.name, set()).add(operation.name)
+        for loop in loops(graph.operations):
+            self._loop(loop, readers)
         if graph.output.size != 1:
             raise ExportError("the model answers more than one number a row", where=layer_of(graph.output.name))
-        self.statements.append(f"return {self._element(graph.output, '0')};")
+        answer = self._element(graph.output)
+        self._every(f"return {answer};" if rows == 1 else f"answers[r] = {answer};")
+        self.statements += self._lines
+
+    def _loop(self, loop: Sequence[Operation], readers: Mapping[str, set[str]]) -> None:
+        """Write operations as one loop over the numbers of their values, and in it some over the rows."""
+
+        def only_read_by(operations: Sequence[Operation]) -> set[str]:
+            names = {operation.name for operation in operations}
+            made = (value.name for operation in operations for value in operation.outputs)
+            return {name for name in made if readers.get(name, {""}) <= names}
+
+        apart = loop[0].kind in APART
+        lines: list[str] = []
+        self._here = only_read_by(loop)
+        for part in [loop] if self._rows == 1 else parts(loop):
+            self._numbers = only_read_by(part)
+            for operation in part:
+                self._write(operation)
+                if (found := ranges.range_of(operation, self._ranges)) is not None:
+                    self._ranges[operation.outputs[0].name] = found
+            lines += [*self._before, *(self._lines if apart else _looped("r", self._rows, self._lines))]
+            self._before, self._lines = [], []
+        self.statements += lines if apart else _looped("i", trips(loop[0]), lines)
 
     def _write(self, operation: Operation) -> None:
         for value in (*operation.inputs, *operation.outputs):
@@ -160,30 +157,26 @@ class Body:
             self._names[value.name] = unique
         return self._names[value.name]
 
-    def _element(self, value: Value, index: str) -> str:
-        """Return the text of one number of a value."""
+    def _element(self, value: Value, index: str = "i") -> str:
+        """Return the text of one number of a value, for the row at hand."""
         if value.constant is not None:
-            return self._numbers(value)[0] if value.size == 1 else f"{self._table(value)}[{index}]"
-        return f"{self._name(value)}[{index}]" if value.shape else self._name(value)
+            return numbers(value)[0] if value.size == 1 else f"{self._tables.name(value)}[{index}]"
+        if value.name in self._features:
+            return self._features[value.name]
+        if value.name in self._numbers:
+            return self._name(value)
+        single = value.size == 1 or value.name in self._here
+        return f"{self._name(value)}{'' if single else f'[{index}]'}{self._lane}"
 
-    def _numbers(self, value: Value) -> list[str]:
-        """Return the texts of the numbers of a constant."""
-        assert value.constant is not None
-        if not np.isfinite(value.constant).all():
-            raise ExportError("the model holds a number that is not finite", where=layer_of(value.name))
-        return [number(item, value.dtype) for item in value.constant.reshape(-1).tolist()]
+    def _every(self, statement: str, count: int = 1) -> None:
+        """Write a statement for every row, and every i if there are several."""
+        each = f"for (size_t i = 0; i < {count}; i++) " if count > 1 else ""
+        self._lines.append(
+            each + ("" if self._rows == 1 else f"for (size_t r = 0; r < {self._rows}; r++) ") + statement
+        )
 
-    def _table(self, value: Value) -> str:
-        if value.name not in self._tables:
-            name, texts = f"table_{len(self._tables)}", self._numbers(value)
-            lines = [", ".join(texts[i : i + _PER_LINE]) for i in range(0, len(texts), _PER_LINE)]
-            joined = ",\n    ".join(lines)
-            shape = " x ".join(map(str, value.shape))
-            self.tables.append(
-                f"/* {shape} */\nstatic const {TYPES[value.dtype]} {name}[{len(texts)}] = {{\n    {joined}\n}};\n"
-            )
-            self._tables[value.name] = name
-        return self._tables[value.name]
+    def _declared(self, value: Value) -> str:
+        return f"{TYPES[value.dtype]} {self._name(value)}{f'[{value.size}]' if value.size > 1 else ''}{self._lanes}"
 
     def _each(self, operation: Operation, formula: str) -> None:
         """Write an operator that works element by element, with TensorFlow's broadcasting where it is plain."""
@@ -196,33 +189,30 @@ class Body:
             leading = value.constant is not None and len(value.shape) > len(output.shape)
             if leading and value.shape[0] != 1:
                 raise operation.refusal(f"a constant of shape {value.shape} over the rows")
-            texts.append(self._element(value, "0" if value.size == 1 else "i"))
+            texts.append(self._element(value))
         self._assign(operation, formula.format(*texts))
 
     def _assign(self, operation: Operation, expression: str) -> None:
-        """Write `output[i] = expression` for every i; the expression names i where it differs."""
+        """Write the number at place i of what an operation makes; the expression names i where it differs."""
         self.helpers.update(name for name in HELPERS if f"{name}(" in expression)
-        output = operation.outputs[0]
-        name = self._name(output)
         self._remark(operation)
-        if not output.shape:
-            self.statements.append(f"const {TYPES[output.dtype]} {name} = {expression};")
+        output = operation.outputs[0]
+        element = self._element(output)
+        if output.name in self._numbers or output.size * self._rows == 1:
+            self._lines.append(f"const {TYPES[output.dtype]} {element} = {expression};")
             return
-        self._declare(output)
-        if output.size == 1:
-            self.statements.append(f"{name}[0] = {expression};")
+        if output.name in self._here:
+            self._before.append(f"{TYPES[output.dtype]} {self._name(output)}{self._lanes};")
         else:
-            self.statements.append(f"for (size_t i = 0; i < {output.size}; i++) {name}[i] = {expression};")
-
-    def _declare(self, value: Value) -> None:
-        self.statements.append(f"{TYPES[value.dtype]} {self._name(value)}[{value.size}];")
+            self.statements.append(f"{self._declared(output)};")
+        self._lines.append(f"{element} = {expression};")
 
     def _remark(self, operation: Operation) -> None:
-        self.statements.append(f"/* {operation.kind}: {layer_of(operation.name)} */")
+        self._lines.append(f"/* {operation.kind}: {layer_of(operation.name)} */")
 
     def _cast(self, operation: Operation) -> None:
         value, output = operation.inputs[0], operation.outputs[0]
-        element = self._element(value, "i" if value.size > 1 else "0")
+        element = self._element(value)
         if value.dtype == "float32" and output.dtype in _WHOLE:
             text = f"whole({element})"
             self._assign(operation, text if output.dtype == "int64" else f"({TYPES[output.dtype]}){text}")
@@ -233,7 +223,7 @@ class Body:
         value, output = operation.inputs[0], operation.outputs[0]
         if value.size != output.size:
             raise operation.refusal(f"{value.shape} a row becomes {output.shape}")
-        self._assign(operation, self._element(value, "0" if value.size == 1 else "i"))
+        self._assign(operation, self._element(value))
 
     def _sum(self, operation: Operation) -> None:
         value, axis = operation.inputs
@@ -243,16 +233,9 @@ class Body:
         if along not in ([1], [-len(value.shape)]) or output.shape != value.shape[1:]:
             raise operation.refusal("only along the axis behind the rows")
         self._remark(operation)
-        name = self._name(output)
-        if not output.shape:
-            self.statements.append(f"{TYPES[output.dtype]} {name} = 0;")
-            self.statements.append(f"for (size_t i = 0; i < {value.size}; i++) {name} += {self._element(value, 'i')};")
-            return
-        self.statements.append(f"{TYPES[output.dtype]} {name}[{output.size}] = {{0}};")
-        self.statements.append(
-            f"for (size_t j = 0; j < {value.size}; j += {output.size})\n"
-            f"    for (size_t i = 0; i < {output.size}; i++) {name}[i] += {self._element(value, 'j + i')};"
-        )
+        zero = "0" if output.size * self._rows == 1 else "{{0}}" if output.size > 1 < self._rows else "{0}"
+        self.statements.append(f"{self._declared(output)} = {zero};")
+        self._lines.append(f"{self._element(output, f'i % {output.size}')} += {self._element(value)};")
 
     def _pack(self, operation: Operation) -> None:
         if operation.attributes["axis"] != 1 or any(value.shape for value in operation.inputs):
@@ -272,26 +255,19 @@ class Body:
         """Write the parts of a vector one after the other."""
         self._remark(operation)
         output = operation.outputs[0]
-        name = self._name(output)
-        self._declare(output)
+        self._lines.append(f"{self._declared(output)};")
         start = 0
         for value in parts:
-            if value.size == 1:
-                self.statements.append(f"{name}[{start}] = {self._element(value, '0')};")
-            else:
-                self.statements.append(
-                    f"for (size_t i = 0; i < {value.size}; i++) {name}[{start} + i] = {self._element(value, 'i')};"
-                )
+            place = f"{start} + i" if value.size > 1 else f"{start}"
+            self._every(f"{self._element(output, place)} = {self._element(value)};", value.size)
             start += value.size
 
     def _unpack(self, operation: Operation) -> None:
         value = operation.inputs[0]
         if operation.attributes["axis"] not in (1, -1) or len(value.shape) != 1:
             raise operation.refusal("only a vector, along the axis behind the rows")
-        self._remark(operation)
         for index, output in enumerate(operation.outputs):
-            element = self._element(value, str(index))
-            self.statements.append(f"const {TYPES[output.dtype]} {self._name(output)} = {element};")
+            self._names[output.name] = f"{self._name(value)}[{index}]" if value.size > 1 else self._name(value)
 
     def _gather(self, operation: Operation) -> None:
         """Write what is taken from a constant table by rows, or from a vector, by one place or by a vector of them."""
@@ -305,11 +281,10 @@ class Body:
             raise operation.refusal("only rows of a constant table, or places of a vector")
         elif (index.constant is None) != (operation.attributes["batch_dims"] == 1):
             raise operation.refusal("a row's places of another row's vector")
-        read = self._table(table) if table.constant is not None else self._name(table)
-        place, known = self._element(index, "i" if index.shape else "0"), ranges.known_of(index, self._ranges)
+        place, known = self._element(index), ranges.known_of(index, self._ranges)
         if known is None or known[0].min() < 0 or known[1].max() >= rows:
             place = f"row_of({place}, {rows})"
-        self._assign(operation, f"{read}[{place}{'' if width == 1 else f' * {width} + i'}]")
+        self._assign(operation, self._element(table, f"{place}{'' if width == 1 else f' * {width} + i'}"))
 
     def _dense(self, operation: Operation) -> None:
         value, weights = operation.inputs
@@ -320,20 +295,21 @@ class Body:
         if value.dtype != "float32":
             raise operation.refusal(f"numbers of type {value.dtype}")
         self._remark(operation)
-        self._declare(output)
+        self._lines.append(f"{self._declared(output)};")
         inputs, outputs = weights.shape
-        table, read, made = self._table(weights), self._name(value), self._name(output)
-        start = 0
+        table, start = self._tables.name(weights), 0
+        read, made = self._element(value, "j"), self._element(output, "k + i")
+        every = "" if self._rows == 1 else f"for (size_t r = 0; r < {self._rows}; r++) "
         while start < outputs:
-            width = min(_BLOCK, outputs - start)
+            width = min(_SUMS if self._rows == 1 else _SUMS_OF_ROWS, outputs - start)
             blocks = (outputs - start) // width
-            self.statements.append(
+            self._lines.append(
                 f"for (size_t k = {start}; k < {start + blocks * width}; k += {width}) {{\n"
-                f"    float sums[{width}] = {{0.0f}};\n"
+                f"    float sums[{width}]{self._lanes} = {'{0.0f}' if self._rows == 1 else '{{0.0f}}'};\n"
                 f"    for (size_t j = 0; j < {inputs}; j++)\n"
                 f"        {'UNROLLED ' if width > 1 else ''}for (size_t i = 0; i < {width}; i++)\n"
-                f"            sums[i] += {read}[j] * {table}[j * {outputs} + k + i];\n"
-                f"    for (size_t i = 0; i < {width}; i++) {made}[k + i] = sums[i];\n"
+                f"            {every}sums[i]{self._lane} += {read} * {table}[j * {outputs} + k + i];\n"
+                f"    for (size_t i = 0; i < {width}; i++) {every}{made} = sums[i]{self._lane};\n"
                 "}"
             )
             start += blocks * width
