@@ -44,7 +44,7 @@ _AT_ONCE = 128
 _NAMES = frozenset(feature.name for feature in features.MODEL_INPUTS)
 _ANSWERS = tuple(answer.output for answer in features.ANSWERS.values())
 _GROUPED_BY = frozenset(GROUPED_BY)
-_NO_FIELD: Iterator[bytes] = itertools.repeat(b"")
+_NOTHING: Iterator[bytes] = itertools.repeat(b"")
 Rows = list[dict[str, Any]]
 
 
@@ -125,49 +125,36 @@ def unpacked(message: bytes) -> Iterator[Entry]:
 
 def lines(entries: Sequence[Entry]) -> bytes:
     """Return a line a row of each request in turn; one alone where no row is told."""
-    rows = [_rows(one) for one in entries]
-    held = [_answered(one, len(told)) for one, told in zip(entries, rows, strict=True)]
-    cells = list[bytes]()
-    for one, told, answer, interval in zip(entries, rows, _answers(held), _intervals(entries, rows, held), strict=True):
-        about = one.about
-        asked = (about.version, about.signature, about.backend) if about else ()
-        head, event, slash, duration, request, at_row, end = _constants(one.protocol, one.model, one.code, asked)
+    rows, cells = [_rows(one) for one in entries], list[bytes]()
+    for one, told, answer in zip(entries, rows, _answers(entries, rows), strict=True):
+        asked = one.about[:3] if one.about else ()
+        head, event, slash, duration, request, at_row, end = _between(one.protocol, one.model, one.code, asked)
         second, fraction = divmod(one.began, 1_000_000_000)
         at = b"%b.%06dZ" % (_second(second), fraction // 1000)
         name, took = orjson.dumps(one.request_id)[1:-1], b"%d" % one.took
         for number, row in enumerate(told or [{}]):
-            place = b"%d" % number
+            place, given = b"%d" % number, b',"features":' + orjson.dumps(row) if row else b""
             cells += (head, at, event, name, slash, place, duration, took, request, name, at_row, place)
-            cells += (b',"features":' + orjson.dumps(row) if row else b"", next(answer), next(interval), end)
+            cells += (given, next(answer), end)
     return b"".join(cells)
 
 
 @functools.lru_cache(64)
-def _constants(protocol: str, model: str, code: str, asked: tuple[Any, ...]) -> list[bytes]:
-    """Return a line without what differs from one to the next: between these parts."""
-    success = code == OK
+def _between(protocol: str, model: str, code: str, asked: tuple[Any, ...]) -> list[bytes]:
+    """Return the parts of a line that are the same for many, between which time, id and numbers go."""
+    # In a text a zero byte is escaped.
+    text, number = orjson.Fragment(b'"\0"'), orjson.Fragment(b"\0")
+    event = {"dataset": DATASET, "kind": "event", "outcome": "success" if code == OK else "failure"}
     line = {
-        "@timestamp": orjson.Fragment(b'"\0"'),
+        "@timestamp": text,
         "ecs": {"version": ECS_VERSION},
-        "event": {
-            "dataset": DATASET,
-            "kind": "event",
-            "outcome": "success" if success else "failure",
-            "id": orjson.Fragment(b'"\0/\0"'),
-            "duration": orjson.Fragment(b"\0"),
-        },
-        "http": {"request": {"id": orjson.Fragment(b'"\0"')}},
+        "event": {**event, "id": orjson.Fragment(b'"\0/\0"'), "duration": number},
+        "http": {"request": {"id": text}},
         "network": {"protocol": protocol},
         "service": {"name": "bike-pipeline", "version": __version__},
-        **({} if success else {"error": {"code": code}}),
-        "bike": {
-            "schema": SCHEMA,
-            "model": model,
-            **dict(zip(("version", "signature", "backend"), asked, strict=False)),
-            "row": orjson.Fragment(b"\0"),
-        },
+        **({} if code == OK else {"error": {"code": code}}),
+        "bike": {"schema": SCHEMA, "model": model, **dict(zip(About._fields, asked, strict=False)), "row": number},
     }
-    # In a text a zero byte is escaped.
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE).split(b"\0")
 
 
@@ -208,54 +195,36 @@ def _of_examples(column: Sequence[bytes]) -> Rows:
     return rows
 
 
-def _answered(one: Entry, rows: int) -> tuple[str, bytes] | None:
-    """Return the numpy type and the bytes of what the rows of a request were answered, if it is a number each."""
-    for name in _ANSWERS:
-        for output, kind, shape, content in one.outputs:
-            if output == name:
-                return (kind, content) if rows and shape == (rows,) else None
-    return None
+def _answers(entries: Sequence[Entry], rows: Sequence[Rows]) -> list[Iterator[bytes]]:
+    """Return of each request what yields a row's fields with answer and interval, for one request after another.
 
-
-def _answers(held: Sequence[tuple[str, bytes] | None]) -> list[Iterator[bytes]]:
-    """Return of each request what yields the field with a row's answer, for request after request."""
-    contents: dict[str, list[bytes]] = {}
-    for answered in held:
-        if answered:
-            contents.setdefault(answered[0], []).append(answered[1])
-    # As float32 they have fewer digits.
-    fields = {
-        kind: _fields(b',"answer":%b', np.frombuffer(b"".join(all_of), kind)) for kind, all_of in contents.items()
-    }
-    return [fields[answered[0]] if answered else _NO_FIELD for answered in held]
-
-
-def _intervals(
-    entries: Sequence[Entry], rows: Sequence[Rows], held: Sequence[tuple[str, bytes] | None]
-) -> list[Iterator[bytes]]:
-    """Return the same for lower and upper quantile, where the version knows them, those of a version at once."""
-    found = [_NO_FIELD] * len(entries)
-    tables: dict[tuple[int, str], tuple[Any, list[int]]] = {}
-    for place, (one, told, answered) in enumerate(zip(entries, rows, held, strict=True)):
-        table = one.about.quantiles if one.about else None
-        if answered and table is not None and all(row.keys() >= _GROUPED_BY for row in told):
-            tables.setdefault((id(table), answered[0]), (table, []))[1].append(place)
-    for (_, kind), (table, places) in tables.items():
-        answers = np.frombuffer(b"".join([answered[1] for place in places if (answered := held[place])]), kind)
-        columns = {name: np.array([row[name] for place in places for row in rows[place]]) for name in GROUPED_BY}
-        around = quantiles_around(answers.astype(np.float32), columns, table)
-        fields = _fields(b',"interval":{"lower":%b,"upper":%b}', around[:, 0], around[:, -1])
+    There is an interval, of lower and upper quantile, where the version knows them.
+    """
+    found, alike = [_NOTHING] * len(entries), dict[Any, tuple[Any, list[int], list[bytes]]]()
+    for place, (one, told) in enumerate(zip(entries, rows, strict=True)):
+        answered = next((output for name in _ANSWERS for output in one.outputs if output[0] == name), None)
+        if not told or answered is None or answered[2] != (len(told),):
+            continue
+        table = one.about and one.about.quantiles
+        if table is not None and not all(row.keys() >= _GROUPED_BY for row in told):
+            table = None
+        _, places, contents = alike.setdefault((id(table), answered[1]), (table, [], []))
+        places.append(place)
+        contents.append(answered[3])
+    for (_, kind), (table, places, contents) in alike.items():
+        answers = np.frombuffer(b"".join(contents), kind)
+        form, numbers = b',"answer":%b', [answers]
+        if table is not None:
+            columns = {name: np.array([row[name] for place in places for row in rows[place]]) for name in GROUPED_BY}
+            around = quantiles_around(answers.astype(np.float32), columns, table)
+            form += b',"interval":{"lower":%b,"upper":%b}'
+            numbers += [np.ascontiguousarray(around[:, at]) for at in (0, -1)]
+        # As float32 they have fewer digits.
+        texts = [orjson.dumps(one, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",") for one in numbers]
+        fields = map(form.__mod__, zip(*texts, strict=True))
         for place in places:
             found[place] = fields
     return found
-
-
-def _fields(form: bytes, *columns: npt.NDArray[Any]) -> Iterator[bytes]:
-    """Yield a field a row, with the numbers of columns in it."""
-    texts = [
-        orjson.dumps(np.ascontiguousarray(one), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",") for one in columns
-    ]
-    return map(form.__mod__, zip(*texts, strict=True))
 
 
 def main() -> None:

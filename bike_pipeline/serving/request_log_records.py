@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 import numpy as np
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from bike_pipeline.serving.request_log import Entry
 
 Types = tuple[tuple[str, int], ...]
-# Name, numpy type and shape of each output.
-Layout = tuple[tuple[str, str, tuple[int, ...]], ...]
+# Model, version, signature and its inputs.
+Asked = tuple[str, int, str, Types]
 _Bytes = npt.NDArray[np.uint8]
 _NANOSECONDS = 1_000_000_000
 # Seconds since 1970 that take five bytes, of 1978 to 3058; and some that differ from the first in each of these.
@@ -37,28 +37,12 @@ _OTHER_FLOAT = np.frombuffer(b"\1\1\1\1", np.float32)[0].item()
 _HEAD, _FOOT = 12, 4
 
 
-class _Form(NamedTuple):
-    """The record of requests that are alike.
-
-    Attributes:
-        record: its bytes, (bytes,).
-        places: which of them differ: of floats, of whole numbers, of the second, of outputs, (differing,).
-        floats: which inputs are floats, the others being whole numbers, (inputs,).
-    """
-
-    record: _Bytes
-    places: npt.NDArray[np.int64]
-    floats: npt.NDArray[np.bool_]
-
-
 def records(entries: Sequence[Entry]) -> bytes:
     """Return the record of each request in turn, none of one whose inputs are not kept."""
-    written = [b""] * len(entries)
-    alike: dict[Any, list[int]] = {}
+    written, alike = [b""] * len(entries), dict[Any, list[int]]()
     for place, one in enumerate(entries):
         if type(one.columns) is tuple:
-            layout = tuple([output[:3] for output in one.outputs])
-            alike.setdefault((one.model, id(one.about), layout), []).append(place)
+            alike.setdefault((one.model, id(one.about), tuple([of[:3] for of in one.outputs])), []).append(place)
         elif one.columns is not None:
             written[place] = _record(one)
     for (_, _, layout), places in alike.items():
@@ -67,69 +51,74 @@ def records(entries: Sequence[Entry]) -> bytes:
     return b"".join(written)
 
 
-def _of_alike(entries: Sequence[Entry], layout: Layout) -> list[bytes]:
-    """Return the records of requests of one row to the same signature."""
-    first, about = entries[0], entries[0].about
-    assert about is not None
-    form = _form(first.model, about.version, about.signature, about.types, layout)
+def _of_alike(entries: Sequence[Entry], layout: tuple[Any, ...]) -> list[bytes]:
+    """Return the records of requests of one row to the same signature, with outputs of the same names and types."""
+    form = _form(_asked(entries[0]), layout)
     if form is None:
         return [_record(one) for one in entries]
+    record, places, is_float = form
     inputs = np.array([one.columns for one in entries], np.float64)
-    seconds = np.array([one.began for one in entries]) // _NANOSECONDS
-    whole = inputs[:, ~form.floats]
+    seconds, whole = np.array([one.began for one in entries]) // _NANOSECONDS, inputs[:, ~is_float]
     fits = ((whole >= 0) & (whole < _SMALL_END)).all(axis=1) & (seconds >= _SECONDS) & (seconds < _SECONDS_END)
     answers = b"".join([output[3] for one in entries for output in one.outputs])
     with np.errstate(over="ignore", invalid="ignore"):
         parts: list[npt.NDArray[Any]] = [
-            inputs[:, form.floats].astype("<f4", order="C").view(np.uint8),
+            inputs[:, is_float].astype("<f4", order="C").view(np.uint8),
             whole.astype(np.uint8),
             (seconds[:, None] >> _SEVEN_BITS & 127 | _GO_ON).astype(np.uint8),
             np.frombuffer(answers, np.uint8).reshape(len(entries), -1),
         ]
-    rows, size = np.tile(form.record, (len(entries), 1)), len(form.record)
-    rows[:, form.places] = np.concatenate(parts, axis=1)
-    unchecked = rows.tobytes()
-    plain = [google_crc32c.value(unchecked[at + _HEAD : at + size - _FOOT]) for at in range(0, len(unchecked), size)]
-    rows[:, -_FOOT:] = _masked(np.array(plain, np.uint32)).view(np.uint8).reshape(-1, _FOOT)
+    rows, size = np.tile(record, (len(entries), 1)), len(record)
+    rows[:, places] = np.concatenate(parts, axis=1)
     content = rows.tobytes()
-    found = [content[at : at + size] for at in range(0, len(content), size)]
-    for place in np.flatnonzero(~fits).tolist():
-        found[place] = _record(entries[place])
-    return found
+    plain = [google_crc32c.value(content[at + _HEAD : at + size - _FOOT]) for at in range(0, len(content), size)]
+    rows[:, -_FOOT:] = _masked(plain).view(np.uint8).reshape(-1, _FOOT)
+    content = rows.tobytes()
+    return [content[at * size : (at + 1) * size] if fit else _record(entries[at]) for at, fit in enumerate(fits)]
 
 
 @functools.lru_cache(64)
-def _form(model: str, version: int, signature: str, types: Types, layout: Layout) -> _Form | None:
-    """Return the record of requests of one row; None where inputs or outputs have types whose bytes are not these."""
-    floats = np.array([kind == tensors.FLOAT for _, kind in types])
-    if any(kind not in (tensors.FLOAT, tensors.INT64) for _, kind in types) or any(one[1] != "<f4" for one in layout):
+def _form(asked: Asked, layout: tuple[Any, ...]) -> tuple[_Bytes, npt.NDArray[np.int64], npt.NDArray[np.bool_]] | None:
+    """Return a record of one row, (bytes,); None where inputs or outputs have types whose bytes are not these.
+
+    And which of its bytes differ from request to request: of floats, of whole numbers, of the second and of outputs;
+    and which inputs are floats, (inputs,).
+    """
+    kinds = [kind for _, kind in asked[3]]
+    is_float = np.array(kinds) == tensors.FLOAT
+    if not {tensors.FLOAT, tensors.INT64}.issuperset(kinds) or any(
+        np.dtype(kind) != np.float32 for _, kind, _ in layout
+    ):
         return None
-    inputs = [*np.flatnonzero(floats).tolist(), *np.flatnonzero(~floats).tolist()]
-    sizes = [4 * math.prod(shape) for _, _, shape in layout]
-    second, outputs = len(types), range(len(types) + 1, len(types) + 1 + len(layout))
+    last, sizes = len(kinds), [4 * math.prod(shape) for _, _, shape in layout]
 
     def written(other: int = -1) -> _Bytes:
-        """Return the content with other bytes for an input, the second or an output."""
-        columns = [[(_OTHER_FLOAT if floats[at] else 1) if at == other else 0] for at in range(len(types))]
-        answers = [(*one, bytes([at == other]) * size) for at, one, size in zip(outputs, layout, sizes, strict=True)]
-        seconds = _OTHER_SECONDS if other == second else _SECONDS
-        return np.frombuffer(_content(model, version, signature, types, columns, seconds, answers), np.uint8)
+        """Return the content, with other bytes for an input, the second or an output."""
+        columns = [[(_OTHER_FLOAT if is_float[at] else 1) if at == other else 0] for at in range(last)]
+        answers = [(*one, bytes([last + 1 + at == other]) * sizes[at]) for at, one in enumerate(layout)]
+        return np.frombuffer(_content(asked, columns, _OTHER_SECONDS if other == last else _SECONDS, answers), np.uint8)
 
     plain = written()
-    changed = [np.flatnonzero(plain != written(at)) for at in (*inputs, second, *outputs)]
-    expected = [4] * int(floats.sum()) + [1] * int((~floats).sum()) + [len(_GO_ON)] + sizes
-    if [len(one) for one in changed] != expected:
+    order = [
+        *np.flatnonzero(is_float).tolist(),
+        *np.flatnonzero(~is_float).tolist(),
+        *range(last, last + 1 + len(sizes)),
+    ]
+    places = [np.flatnonzero(plain != written(at)) for at in order]
+    if sum(map(len, places)) != sum(4 if kind == tensors.FLOAT else 1 for kind in kinds) + len(_GO_ON) + sum(sizes):
         return None
-    return _Form(np.frombuffer(_framed(plain.tobytes()), np.uint8), np.concatenate(changed) + _HEAD, floats)
+    return np.frombuffer(_framed(plain.tobytes()), np.uint8), np.concatenate(places) + _HEAD, is_float
+
+
+def _asked(one: Entry) -> Asked:
+    assert one.about is not None
+    return one.model, one.about.version, one.about.signature, one.about.types
 
 
 def _record(one: Entry) -> bytes:
-    about = one.about
-    assert about is not None
     assert one.columns is not None
-    seconds = one.began // _NANOSECONDS
     columns = [[value] for value in one.columns] if type(one.columns) is tuple else one.columns
-    return _framed(_content(one.model, about.version, about.signature, about.types, columns, seconds, one.outputs))
+    return _framed(_content(_asked(one), columns, one.began // _NANOSECONDS, one.outputs))
 
 
 @functools.lru_cache(64)
@@ -141,11 +130,8 @@ def _log_of(model: str, version: int, signature: str, types: Types) -> tuple[Any
     return log, [tensors.column_of(log.predict_log.request.inputs[name], kind) for name, kind in types]
 
 
-def _content(
-    model: str, version: int, signature: str, types: Types, columns: Sequence[Any], seconds: int, outputs: Sequence[Any]
-) -> bytes:
-    """Return a PredictionLog."""
-    log, fields = _log_of(model, version, signature, types)
+def _content(asked: Asked, columns: Sequence[Any], seconds: int, outputs: Sequence[Any]) -> bytes:
+    log, fields = _log_of(*asked)
     for (length, values), column in zip(fields, columns, strict=True):
         length.size = len(column)
         values[:] = column if isinstance(column, list) else column.tolist()
@@ -161,10 +147,11 @@ def _content(
 def _framed(content: bytes) -> bytes:
     """Return a TFRecord: length, its checksum, the content, its checksum (tensorflow/core/lib/io/record_writer.h)."""
     head = len(content).to_bytes(8, "little")
-    of_head, of_content = _masked(np.array([google_crc32c.value(head), google_crc32c.value(content)], np.uint32))
+    of_head, of_content = _masked([google_crc32c.value(head), google_crc32c.value(content)])
     return b"".join((head, of_head.tobytes(), content, of_content.tobytes()))
 
 
-def _masked(plain: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+def _masked(plain: Sequence[int]) -> npt.NDArray[np.uint32]:
     # A checksum of what holds checksums is weak.
-    return ((plain >> np.uint32(15) | plain << np.uint32(17)) + np.uint32(0xA282EAD8)).astype(np.uint32)
+    found = np.array(plain, np.uint32)
+    return ((found >> np.uint32(15) | found << np.uint32(17)) + np.uint32(0xA282EAD8)).astype(np.uint32)

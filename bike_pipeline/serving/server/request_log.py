@@ -190,7 +190,7 @@ class _Writer:
 
 def _plain(outputs: Outputs) -> tuple[tuple[str, str, tuple[int, ...], bytes], ...]:
     return tuple(
-        [(name, one.dtype.str, one.shape, one.tobytes()) for name, one in outputs.items() if one.dtype.kind in "biufc"]
+        [(name, one.dtype.char, one.shape, one.tobytes()) for name, one in outputs.items() if one.dtype.kind in "biufc"]
     )
 
 
