@@ -136,7 +136,8 @@ class GatewayLimitSettings(Section):
         burst: requests that may come at once before one of these rates holds.
         clients: most clients and addresses whose rate is kept in mind.
         connections: most open connections.
-        memory_megabytes: of Envoy; above four fifths of it the largest requests are ended, above 95 % new ones refused.
+        memory_megabytes: of Envoy; above four fifths of it the largest gRPC requests are ended, above 95 % new ones
+            refused and connections that send more closed.
     """
 
     request_bytes: Count = 64 * 1024 * 1024

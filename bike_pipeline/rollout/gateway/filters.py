@@ -311,6 +311,10 @@ def overload_manager(limits: GatewayLimitSettings) -> dict[str, Any]:
                 {"max_active_downstream_connections": limits.connections},
             ),
         ],
+        # Of HTTP/1 Envoy does not know which request holds much: who goes on sending is cut off, of either protocol.
+        "loadshed_points": [
+            {"name": "envoy.load_shed_points.http2_server_go_away_and_close_on_dispatch", "triggers": [at(0.95)]}
+        ],
         "actions": [
             {"name": "envoy.overload_actions.reset_high_memory_stream", "triggers": [scaled]},
             {"name": "envoy.overload_actions.shrink_heap", "triggers": [at(0.9)]},

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import grpc
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
+from bike_pipeline.rollout.gateway import envoy
 from tests.rollout.gateway.running import running_gateway
 from tests.serving.running import MODEL, row
 from tests.serving.server.asking import request_of
@@ -76,6 +77,23 @@ def raw(address, sent, seconds=20.0):
         while piece := connection.recv(65536):
             answer += piece
     return answer
+
+
+def connected(address, seconds=20.0):
+    """Return a connection to a gateway."""
+    host, _, port = address.partition(":")
+    return socket.create_connection((host, int(port)), timeout=seconds)
+
+
+def figures(gateway, names):
+    """Return Envoy's own figures whose names match."""
+    found = envoy.asked(f"/stats?format=json&filter={names}", gateway.admin)
+    return {one["name"]: one["value"] for one in json.loads(found)["stats"] if "name" in one}
+
+
+def allocated(gateway):
+    """Return the bytes that Envoy holds for something now."""
+    return int(json.loads(envoy.asked("/memory", gateway.admin))["allocated"])
 
 
 def memory(pid, what="VmRSS"):
