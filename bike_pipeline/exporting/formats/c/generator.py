@@ -16,7 +16,7 @@ from bike_pipeline.errors import ExportError
 from bike_pipeline.exporting.formats.base import layer_of
 from bike_pipeline.exporting.formats.c import ranges
 from bike_pipeline.exporting.formats.c.formulas import ANY, FLOAT_ONLY, HELPERS, KEYWORDS, TYPES, WHOLE_ONLY, number
-from bike_pipeline.exporting.formats.c.loops import APART, loops, parts, trips
+from bike_pipeline.exporting.formats.c.loops import APART, loops, trips
 from bike_pipeline.exporting.formats.frozen_graph import FrozenGraph, Operation, Value
 
 _WHOLE = ("int64", "int32", "int16")
@@ -81,11 +81,8 @@ class Body:
         self._names: dict[str, str] = {}
         self._taken: set[str] = {*HELPERS, "features", "answers", "i", "j", "k", "r", "sums", *KEYWORDS}
         self._ranges: dict[str, ranges.Range] = {}
-        # Declarations and lines of the loop that is being written.
-        self._before: list[str] = []
+        # Lines of the loop that is being written, and what it alone reads, of which one number is enough.
         self._lines: list[str] = []
-        # What only the same loop reads: one number, or one a row if another loop over the rows reads it.
-        self._numbers: set[str] = set()
         self._here: set[str] = set()
         readers: dict[str, set[str]] = {graph.output.name: {""}}
         for operation in graph.operations:
@@ -100,25 +97,18 @@ class Body:
         self.statements += self._lines
 
     def _loop(self, loop: Sequence[Operation], readers: Mapping[str, set[str]]) -> None:
-        """Write operations as one loop over the numbers of their values, and in it some over the rows."""
-
-        def only_read_by(operations: Sequence[Operation]) -> set[str]:
-            names = {operation.name for operation in operations}
-            made = (value.name for operation in operations for value in operation.outputs)
-            return {name for name in made if readers.get(name, {""}) <= names}
-
-        apart = loop[0].kind in APART
-        lines: list[str] = []
-        self._here = only_read_by(loop)
-        for part in [loop] if self._rows == 1 else parts(loop):
-            self._numbers = only_read_by(part)
-            for operation in part:
-                self._write(operation)
-                if (found := ranges.range_of(operation, self._ranges)) is not None:
-                    self._ranges[operation.outputs[0].name] = found
-            lines += [*self._before, *(self._lines if apart else _looped("r", self._rows, self._lines))]
-            self._before, self._lines = [], []
-        self.statements += lines if apart else _looped("i", trips(loop[0]), lines)
+        """Write operations as one loop over the numbers of their values, and in it one over the rows."""
+        names = {operation.name for operation in loop}
+        made = (value.name for operation in loop for value in operation.outputs)
+        self._here = {name for name in made if readers.get(name, {""}) <= names}
+        for operation in loop:
+            self._write(operation)
+            if (found := ranges.range_of(operation, self._ranges)) is not None:
+                self._ranges[operation.outputs[0].name] = found
+        if loop[0].kind not in APART:
+            self._lines = _looped("i", trips(loop[0]), _looped("r", self._rows, self._lines))
+        self.statements += self._lines
+        self._lines = []
 
     def _write(self, operation: Operation) -> None:
         for value in (*operation.inputs, *operation.outputs):
@@ -163,10 +153,9 @@ class Body:
             return numbers(value)[0] if value.size == 1 else f"{self._tables.name(value)}[{index}]"
         if value.name in self._features:
             return self._features[value.name]
-        if value.name in self._numbers:
+        if value.name in self._here:
             return self._name(value)
-        single = value.size == 1 or value.name in self._here
-        return f"{self._name(value)}{'' if single else f'[{index}]'}{self._lane}"
+        return f"{self._name(value)}{f'[{index}]' if value.size > 1 else ''}{self._lane}"
 
     def _every(self, statement: str, count: int = 1) -> None:
         """Write a statement for every row, and every i if there are several."""
@@ -198,14 +187,10 @@ class Body:
         self._remark(operation)
         output = operation.outputs[0]
         element = self._element(output)
-        if output.name in self._numbers or output.size * self._rows == 1:
-            self._lines.append(f"const {TYPES[output.dtype]} {element} = {expression};")
-            return
-        if output.name in self._here:
-            self._before.append(f"{TYPES[output.dtype]} {self._name(output)}{self._lanes};")
-        else:
+        single = output.name in self._here or output.size * self._rows == 1
+        if not single:
             self.statements.append(f"{self._declared(output)};")
-        self._lines.append(f"{element} = {expression};")
+        self._lines.append(f"{f'const {TYPES[output.dtype]} ' if single else ''}{element} = {expression};")
 
     def _remark(self, operation: Operation) -> None:
         self._lines.append(f"/* {operation.kind}: {layer_of(operation.name)} */")

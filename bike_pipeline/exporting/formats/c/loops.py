@@ -35,19 +35,3 @@ def loops(operations: Sequence[Operation]) -> list[list[Operation]]:
         else:
             found.append([operation])
     return found
-
-
-def parts(loop: Sequence[Operation]) -> list[list[Operation]]:
-    """Return the operations of a loop, those together that one loop over rows does.
-
-    Where each row reads another place of a table compilers make no vector instructions: that stands by itself.
-    """
-    found: list[list[Operation]] = []
-    alone = True
-    for operation in loop:
-        scattered = operation.kind == "GatherV2" and operation.inputs[1].constant is None and trips(operation) > 1
-        if alone or scattered:
-            found.append([])
-        found[-1].append(operation)
-        alone = scattered
-    return found
