@@ -17,9 +17,9 @@ def trips(operation: Operation) -> int:
 
 def loops(operations: Sequence[Operation]) -> list[list[Operation]]:
     """Return the operations in their order, those together that one loop over the numbers of a value does."""
-    found: list[list[Operation]] = []
+    grouped: list[list[Operation]] = []
     for operation in operations:
-        last = found[-1] if found else []
+        last = grouped[-1] if grouped else []
         # A sum is there only after the last trip, and so are all places of a vector.
         ready = {value.name: each.kind != "Sum" for each in last for value in each.outputs}
         whole = operation.inputs[:1] if operation.kind == "GatherV2" else ()
@@ -33,5 +33,5 @@ def loops(operations: Sequence[Operation]) -> list[list[Operation]]:
         ):
             last.append(operation)
         else:
-            found.append([operation])
-    return found
+            grouped.append([operation])
+    return grouped
