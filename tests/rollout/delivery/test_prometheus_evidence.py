@@ -138,6 +138,12 @@ def test_without_a_series_nothing_was_asked():
     assert {check.status for check in checks_of(found, "canary", 10, RolloutSettings())} == {Status.NOT_JUDGED}
 
 
+def test_what_is_neither_answered_nor_a_fault_was_refused():
+    with answering(lambda path: vector(({}, "7")) if "status%21~%22OK%7C" in path else vector()) as port:
+        found = read(port)
+    assert (found.candidate.client_errors, found.stable.client_errors, found.candidate.errors) == (7, 7, 0)
+
+
 @pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf"])
 def test_what_is_no_number_stays_none_and_is_a_status_of_its_own(value):
     with answering(lambda path: vector(({"le": "1000"}, value)) if "le" in path else vector(({}, value))) as port:
