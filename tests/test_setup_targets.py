@@ -220,6 +220,36 @@ def test_ci_runs_the_tests_and_the_referee_wherever_it_is_called_from(project, f
     assert ("Flink's job server cannot be had" in done.stdout) == (failing == "flink")
 
 
+@pytest.mark.parametrize(
+    ("go", "made", "called"),
+    [
+        (True, "touch .cluster-tools/complete", ["make cluster-tools", "make test-cluster"]),
+        (True, "exit 1", ["make cluster-tools"]),
+        (False, "touch .cluster-tools/complete", []),
+    ],
+    ids=["built", "not in time", "no Go"],
+)
+def test_ci_builds_the_servers_of_kubernetes_where_it_can_and_says_so_where_not(project, go, made, called):
+    (project / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", project / ".ci" / "run")
+    tools = project / "path"
+    tools.mkdir()
+    (project / ".cluster-tools").mkdir()
+    fake = f'#!/bin/sh\necho "make $*"\n[ "$1" != cluster-tools ] || {{ {made}; }}\n'
+    (tools / "make").write_text(fake, encoding="utf-8")
+    (tools / "make").chmod(0o755)
+    for name in ("bash", "dirname", "env", "sh", "timeout", "touch"):
+        (tools / name).symlink_to(shutil.which(name))
+    if go:
+        (tools / "go").symlink_to("/bin/true")
+    done = subprocess.run(
+        [project / ".ci" / "run"], env={"PATH": str(tools)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("make ") and "cluster" in line] == called
+    assert ("the manifests were not applied to any" in done.stdout) == ("make test-cluster" not in called)
+
+
 def test_the_image_is_built_by_what_is_there_and_its_absence_is_told(project, tmp_path):
     shutil.copy(ROOT / "pyproject.toml", project)
     tools = tmp_path / "only"
