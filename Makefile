@@ -16,7 +16,7 @@ TORCH ?= torch
 TARGET ?=
 # Which image `make scan` looks at; by default none, but the environment.
 IMAGE ?=
-# Test processes side by side; each grows to 8 GB, since TensorFlow keeps what a loaded SavedModel was made of.
+# Test processes side by side; each takes some GB, with what it starts.
 WORKERS ?= 2
 
 # TensorFlow, gRPC and Beam tell much on every start that nobody acts on; errors still come through.

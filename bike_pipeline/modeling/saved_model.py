@@ -141,7 +141,8 @@ def write(
     if target.CLASSES:
         spec = tf.TensorSpec([None], tf.string, name=tf.saved_model.CLASSIFY_INPUTS)
         archive.add_endpoint(SERVING_CLASSIFY, classify, [spec])
-    archive.write_out(path, verbose=False)
+    # Nobody trains what is served, and whoever loads it would keep the gradients, and with them all of it, for ever.
+    archive.write_out(path, options=tf.saved_model.SaveOptions(experimental_custom_gradients=False), verbose=False)
     if target.CLASSES:
         _set_method(path, SERVING_CLASSIFY, tf.saved_model.CLASSIFY_METHOD_NAME)
     extra = os.path.join(path, EXTRA_FOLDER)

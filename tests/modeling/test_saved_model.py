@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 
 import keras
@@ -122,6 +123,19 @@ def test_signature_of_reads_what_was_written(exported):
         },
         features.SERVING_EXAMPLES: {"inputs": {"examples": "string"}, "outputs": {features.LABEL: "float32"}},
     }
+
+
+def test_a_model_that_is_let_go_leaves_nothing_behind(exported):
+    def graphs():
+        gc.collect()
+        return sum(type(one).__name__ == "FuncGraph" for one in gc.get_objects())
+
+    tf.saved_model.load(str(exported.path))
+    before = graphs()
+    loaded = tf.saved_model.load(str(exported.path))
+    assert graphs() > before
+    del loaded
+    assert graphs() == before
 
 
 def test_the_model_carries_its_keras_file_and_its_reference(exported):
