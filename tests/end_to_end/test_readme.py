@@ -29,8 +29,15 @@ def commands() -> list[str]:
 def product_command(line: str) -> list[str]:
     """Return what a line of the README calls: for a Make target, the program in its recipe."""
     if line.startswith("make "):
+        # Make may have started these tests, with further arguments for them.
+        outer = ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "ARGS")
         dry = subprocess.run(
-            ["make", "-n", *shlex.split(line)[1:]], cwd=ROOT, capture_output=True, text=True, check=True
+            ["make", "-n", *shlex.split(line)[1:]],
+            cwd=ROOT,
+            env={name: value for name, value in os.environ.items() if name not in outer},
+            capture_output=True,
+            text=True,
+            check=True,
         )
         line = next(recipe for recipe in dry.stdout.splitlines() if "bin/bike-pipeline" in recipe)
     program, *arguments = shlex.split(line)
