@@ -99,7 +99,7 @@ func main() {
 		log.Fatal(err)
 	}
 	serve := func() tfprotov6.ProviderServer { return provider{schema: schema} }
-	if err := tf6server.Serve("registry.opentofu.org/hashicorp/google", serve); err != nil {
+	if err := tf6server.Serve("schemas.invalid/hashicorp/google", serve); err != nil {
 		log.Fatal(err)
 	}
 }
