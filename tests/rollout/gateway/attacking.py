@@ -68,6 +68,11 @@ def call(address, key="", *, request=None, metadata=(), credentials=None):
         return called(channel, metadata, request)
 
 
+def post(*headers, body=b"", path=PREDICT):
+    lines = [f"POST {path} HTTP/1.1", "Host: bikes", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
 def raw(address, sent, seconds=20.0):
     """Return what is answered to these bytes until the connection ends."""
     host, _, port = address.partition(":")

@@ -92,37 +92,43 @@ def test_with_mtls_and_keys_a_client_needs_both(server, tmp_path, authority):
             assert call(gateway.address, key, credentials=credentials(authority, wrong)) == "UNAVAILABLE"
 
 
+@contextlib.contextmanager
+def no_request_fails(gateway, authority):
+    """Ask all the while, and then that every request was answered."""
+    ended, failures = threading.Event(), []
+
+    def asks():
+        while not ended.is_set():
+            try:
+                assert status(gateway.address, context=client_context(authority)) == 200
+            except Exception as error:  # noqa: BLE001 (every failure counts)
+                failures.append(repr(error))
+
+    thread = threading.Thread(target=asks)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+    assert failures == []
+
+
 def test_a_renewed_certificate_is_shown_without_a_restart_and_no_request_fails(server, tmp_path, authority):
     (tmp_path / "live").mkdir()
     signed = authority.sign("server")
-    with gateway_before(server, tmp_path, tls(signed)) as gateway:
-        ended, failures = threading.Event(), []
-
-        def asks():
-            while not ended.is_set():
-                try:
-                    assert status(gateway.address, context=client_context(authority)) == 200
-                except Exception as error:  # noqa: BLE001 (every failure counts)
-                    failures.append(repr(error))
-
-        thread = threading.Thread(target=asks)
-        thread.start()
-        try:
-            for _ in range(3):
-                before = number(gateway.address, authority)
-                authority.sign("server", into=signed)
-                wait_until(lambda before=before: number(gateway.address, authority) != before)
-            # A renewal that is not sound changes nothing.
-            last = number(gateway.address, authority)
-            aside = signed.certificate.with_suffix(".broken")
-            aside.write_text("no certificate")
-            aside.replace(signed.certificate)
-            wait_until(lambda: "no certificate" in signed.certificate.read_text())
-            assert {number(gateway.address, authority) for _ in range(20)} == {last}
-        finally:
-            ended.set()
-            thread.join()
-        assert failures == []
+    with gateway_before(server, tmp_path, tls(signed)) as gateway, no_request_fails(gateway, authority):
+        for _ in range(3):
+            before = number(gateway.address, authority)
+            authority.sign("server", into=signed)
+            wait_until(lambda before=before: number(gateway.address, authority) != before)
+        # A renewal that is not sound changes nothing.
+        last = number(gateway.address, authority)
+        aside = signed.certificate.with_suffix(".broken")
+        aside.write_text("no certificate")
+        aside.replace(signed.certificate)
+        wait_until(lambda: "no certificate" in signed.certificate.read_text())
+        assert {number(gateway.address, authority) for _ in range(20)} == {last}
 
 
 def test_a_secret_that_kubernetes_renews_is_shown_without_a_restart_and_no_connection_fails(
@@ -131,28 +137,12 @@ def test_a_secret_that_kubernetes_renews_is_shown_without_a_restart_and_no_conne
     signed = authority.sign("server")
     mounted = Mounted(tmp_path / "secret", {"tls.crt": signed.certificate, "tls.key": signed.key})
     files = Signed(mounted.folder / "tls.crt", mounted.folder / "tls.key")
-    with gateway_before(server, tmp_path, tls(files)) as gateway:
-        ended, failures = threading.Event(), []
-
-        def asks():
-            while not ended.is_set():
-                try:
-                    assert status(gateway.address, context=client_context(authority)) == 200
-                except Exception as error:  # noqa: BLE001 (every failure counts)
-                    failures.append(repr(error))
-
-        thread = threading.Thread(target=asks)
-        thread.start()
-        try:
-            for _ in range(3):
-                before = number(gateway.address, authority)
-                authority.sign("server", into=signed)
-                mounted.renew({"tls.crt": signed.certificate, "tls.key": signed.key})
-                wait_until(lambda before=before: number(gateway.address, authority) != before)
-        finally:
-            ended.set()
-            thread.join()
-        assert failures == []
+    with gateway_before(server, tmp_path, tls(files)) as gateway, no_request_fails(gateway, authority):
+        for _ in range(3):
+            before = number(gateway.address, authority)
+            authority.sign("server", into=signed)
+            mounted.renew({"tls.crt": signed.certificate, "tls.key": signed.key})
+            wait_until(lambda before=before: number(gateway.address, authority) != before)
 
 
 def test_renewed_client_authorities_let_in_the_new_and_keep_out_the_old_in_resumed_sessions_too(
