@@ -101,6 +101,37 @@ def test_the_collector_passes_over_what_was_imported_once() -> None:
         gc.unfreeze()
 
 
+@pytest.mark.usefixtures("packages")
+def test_a_large_library_is_imported_without_the_collector_and_others_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("library", "library_two"):
+        (tmp_path / name / "__init__.py").write_text("import gc\ncollected = gc.isenabled()\n", encoding="utf-8")
+    (tmp_path / "library" / "part.py").touch()
+    with (tmp_path / "library" / "__init__.py").open("a", encoding="utf-8") as file:
+        file.write("from library import part\n")
+    monkeypatch.setattr(module, "LARGE", frozenset({"library"}))
+    before = gc.get_freeze_count()
+    try:
+        with lean_imports(google_cloud=True):
+            library, other = importlib.import_module("library"), importlib.import_module("library_two")
+            assert (library.collected, other.collected, gc.isenabled()) == (False, True, True)
+            assert importlib.reload(library) is library
+            with pytest.raises(ModuleNotFoundError):
+                importlib.import_module("library.absent")
+        assert gc.get_freeze_count() > before
+        assert gc.isenabled()
+    finally:
+        gc.unfreeze()
+
+
+@pytest.mark.usefixtures("packages")
+def test_a_large_library_that_is_not_there_is_missing_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGE", frozenset({"no_such_library"}))
+    with lean_imports(google_cloud=True), pytest.raises(ModuleNotFoundError, match="no_such_library"):
+        importlib.import_module("no_such_library")
+
+
 @pytest.mark.slow
 def test_no_library_lacks_a_name_for_it() -> None:
     # A TFMA that goes on with half of its names would show here. Beam is left out: it offers its connectors of other
