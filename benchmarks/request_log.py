@@ -60,7 +60,7 @@ def write_log(folder: Path, requests: int) -> int:
         entries = []
         for number in range(start, min(start + _BATCH, requests)):
             answer = (("cnt", "<f4", (1,), answers[number : number + 1].tobytes()),)
-            entry = (int(began[number]), 400_000, f"r{number:08d}", "http", "bike_demand", "OK")
+            entry = (int(began[number]), 400_000, f"r{number:08d}", "http", "bike_demand", "OK", 1.0)
             entries.append(pickle.dumps((entry, 0, hours[asked[number]], answer)))
         if problem := request_log.write(pickle.dumps((about, entries)), place):
             raise SystemExit(f"error: {problem}")

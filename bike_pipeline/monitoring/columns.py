@@ -38,6 +38,12 @@ def hours_of(columns: Columns) -> npt.NDArray[np.int64]:
     return np.where(hours >= 0, hours, request_hours(columns))
 
 
+def requests_of(columns: Columns) -> npt.NDArray[np.float64]:
+    """Return how many requests rows stand for, (rows,): where a share of them is logged, each for more than itself."""
+    rates = columns.get("sampling_rate")
+    return np.ones(len(columns["hour"])) if rates is None else 1.0 / np.asarray(rates, np.float64)
+
+
 def take(columns: Columns, chosen: Array | slice) -> dict[str, Array]:
     """Return some of the rows."""
     return {name: np.asarray(values)[chosen] for name, values in columns.items()}

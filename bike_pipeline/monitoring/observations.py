@@ -36,7 +36,9 @@ _INPUTS = tuple(feature.name for feature in features.MODEL_INPUTS)
 _STORED = (*ABOUT, "hour", *_INPUTS, *ANSWERED)
 _KEY = ("request_id", "row", "requested_at")
 # Every column that is read, in its order; the label and whether it was corrected come behind.
-COLUMNS = ("request_id", "row", "requested_at", "version", "latency_us", "hour", *_INPUTS, *ANSWERED)
+COLUMNS = (
+    "request_id", "row", "requested_at", "sampling_rate", "version", "latency_us", "hour", *_INPUTS, *ANSWERED,
+)  # fmt: skip
 
 Columns = dict[str, npt.NDArray[Any]]
 
@@ -284,7 +286,11 @@ class ObservationStore:
 
 def _parquet(database: duckdb.DuckDBPyConnection, files: Sequence[Path]) -> duckdb.DuckDBPyRelation:
     # A name with a bracket is no pattern.
-    return database.read_parquet([glob.escape(str(path)) for path in files])
+    rows = database.read_parquet([glob.escape(str(path)) for path in files], union_by_name=True)
+    # Days of a former release have no sampling rate: all requests of theirs counted as one.
+    if "sampling_rate" not in rows.columns:
+        return rows.project("*, 1.0::DOUBLE AS sampling_rate")
+    return rows.project("* REPLACE (coalesce(sampling_rate, 1.0) AS sampling_rate)")
 
 
 def _between(first: datetime | None, last: datetime | None) -> str:

@@ -37,8 +37,12 @@ CHUNK = 20_000
 MOST_KEPT = 10_000
 _EXCERPT = 200
 _GZIP, _BYTE_ORDER_MARK = b"\x1f\x8b", b"\xef\xbb\xbf"
-_ABOUT = frozenset({"schema", "model", "version", "signature", "backend", "row", "features", "answer", "interval"})
+_ABOUT = frozenset(
+    {"schema", "sampling_rate", "model", "version", "signature", "backend", "row", "features", "answer", "interval"}
+)
 _INT64 = 1 << 63
+# Those of the first schema do not say which share of the requests was kept.
+_SCHEMAS = (1, 2)
 _INTS = {f.name for f in features.MODEL_INPUTS if f.kind == "int"}
 _REQUIRED = tuple(f.name for f in features.REQUIRED_INPUTS)
 # What stands for an optional input that was not sent.
@@ -46,7 +50,7 @@ _ABSENT = {f.name: 0 if f.kind == "int" else float("nan") for f in features.OPTI
 _EARLIEST = datetime(features.FIRST_YEAR, 1, 1, tzinfo=UTC)
 _TOLERATED = timedelta(days=1)
 # Of rows, in their order, beside the model's inputs: what they were asked with, and where they stand.
-ABOUT = ("request_id", "row", "requested_at", "digest", "code", "version", "latency_us")
+ABOUT = ("request_id", "row", "requested_at", "digest", "sampling_rate", "code", "version", "latency_us")
 ANSWERED = ("answer", "lower", "upper")
 PLACE = ("file", "line")
 
@@ -117,6 +121,7 @@ def schema() -> pa.Schema:
         "row": pa.int32(),
         "requested_at": pa.timestamp("us"),
         "digest": pa.uint32(),
+        "sampling_rate": pa.float64(),
         "code": pa.string(),
         "version": pa.int64(),
         "latency_us": pa.float64(),
@@ -218,7 +223,7 @@ def _row(content: bytes, model: str, latest: datetime) -> tuple[Any, ...]:
         if not (type(request_id) is str and 0 < len(request_id) <= 256 and type(at) is str):
             raise _BadLineError("wrong type")
         moment = _moment(at, latest)
-        start = (request_id, row, moment, zlib.crc32(content), code)
+        start = (request_id, row, moment, zlib.crc32(content), _rate(about), code)
         if code != "OK":
             return *start, 0, duration / 1e3, *_NO_INPUTS, *_NO_ANSWER
         if "features" not in about:
@@ -245,13 +250,13 @@ def _why_no_json(content: bytes) -> str:
 
 
 def _about(found: dict[str, Any], model: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    from bike_pipeline.serving.request_log import DATASET, SCHEMA
+    from bike_pipeline.serving.request_log import DATASET
 
     event = found["event"]
     if event["dataset"] != DATASET:
         raise _OtherLineError("another dataset")
     about: dict[str, Any] = found["bike"]
-    if about["schema"] != SCHEMA or type(about["schema"]) is not int:
+    if about["schema"] not in _SCHEMAS or type(about["schema"]) is not int:
         raise _BadLineError("another schema")
     if not about.keys() <= _ABOUT:
         raise _BadLineError("unknown field")
@@ -274,6 +279,13 @@ def _moment(text: str, latest: datetime) -> datetime:
     if found < _EARLIEST:
         raise _BadLineError("too early")
     return found.astimezone(UTC).replace(tzinfo=None)
+
+
+def _rate(about: dict[str, Any]) -> float:
+    rate = 1.0 if about["schema"] == 1 else _float(about["sampling_rate"])
+    if not 0.0 < rate <= 1.0:
+        raise _BadLineError("wrong type")
+    return rate
 
 
 def _inputs(sent: dict[str, Any]) -> list[Any]:
@@ -318,7 +330,7 @@ def _table(rows: list[tuple[Any, ...]], reading: Reading) -> pa.Table:
     names = [f.name for f in features.REQUIRED_INPUTS] + ["day"]
     inputs = {name: columns[kinds.get_field_index(name)].to_numpy() for name in names}
     hours = joinable_hours(inputs)
-    reading.failures += sum(row[4] != "OK" for row in rows)
+    reading.failures += sum(row[ABOUT.index("code")] != "OK" for row in rows)
     return pa.table([*columns, pa.array(hours)], schema=kinds)
 
 

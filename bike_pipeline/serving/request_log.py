@@ -31,7 +31,7 @@ from bike_pipeline.serving.server import tensors
 from bike_pipeline.version import __version__
 
 # Raised whenever a line of the new form cannot be read by who reads those of the old.
-SCHEMA = 1
+SCHEMA = 2
 DATASET = "bike_pipeline.requests"
 ECS_VERSION = "8.11.0"
 OK = "OK"
@@ -75,6 +75,7 @@ class Entry(NamedTuple):
         protocol: "http" or "grpc".
         model: the model's name.
         code: name of the canonical code that it was answered with.
+        sampling_rate: share of the requests that were kept when it came: it stands for one divided by that.
         about: who answered; None if nobody did.
         columns: a column an input, or for a lone plain row its numbers alone; None where they are not kept.
         outputs: name, type, shape and bytes of each that consists of numbers: arrays themselves are dear to hand over.
@@ -86,6 +87,7 @@ class Entry(NamedTuple):
     protocol: str
     model: str
     code: str
+    sampling_rate: float
     about: About | None
     columns: Sequence[Any] | None
     outputs: tuple[tuple[str, str, tuple[int, ...], bytes], ...]
@@ -118,8 +120,8 @@ def unpacked(message: bytes) -> Iterator[Entry]:
     common, entries = pickle.loads(message)  # noqa: S301 - of our own server
     abouts = {number: about and About(*about) for number, about in common.items()}
     for content in entries:
-        (began, took, request_id, protocol, model, code), number, columns, outputs = pickle.loads(content)  # noqa: S301
-        yield Entry(began, took, request_id, protocol, model, code, abouts[number], columns, outputs)
+        (began, took, request_id, protocol, model, code, rate), number, columns, outputs = pickle.loads(content)  # noqa: S301
+        yield Entry(began, took, request_id, protocol, model, code, rate, abouts[number], columns, outputs)
 
 
 def lines(entries: Sequence[Entry]) -> bytes:
@@ -127,7 +129,9 @@ def lines(entries: Sequence[Entry]) -> bytes:
     rows, cells = [_rows(one) for one in entries], list[bytes]()
     for one, told, answer in zip(entries, rows, _answers(entries, rows), strict=True):
         asked = one.about[:3] if one.about else ()
-        head, event, slash, duration, request, at_row, end = _between(one.protocol, one.model, one.code, asked)
+        head, event, slash, duration, request, at_row, end = _between(
+            one.protocol, one.model, one.code, one.sampling_rate, asked
+        )
         second, fraction = divmod(one.began, 1_000_000_000)
         at = b"%b.%06dZ" % (_second(second), fraction // 1000)
         name, took = orjson.dumps(one.request_id)[1:-1], b"%d" % one.took
@@ -139,7 +143,7 @@ def lines(entries: Sequence[Entry]) -> bytes:
 
 
 @functools.lru_cache(64)
-def _between(protocol: str, model: str, code: str, asked: tuple[Any, ...]) -> list[bytes]:
+def _between(protocol: str, model: str, code: str, rate: float, asked: tuple[Any, ...]) -> list[bytes]:
     """Return the parts of a line that are the same for many, between which time, id and numbers go."""
     # In a text a zero byte is escaped.
     text, number = orjson.Fragment(b'"\0"'), orjson.Fragment(b"\0")
@@ -152,7 +156,13 @@ def _between(protocol: str, model: str, code: str, asked: tuple[Any, ...]) -> li
         "network": {"protocol": protocol},
         "service": {"name": "bike-pipeline", "version": __version__},
         **({} if code == OK else {"error": {"code": code}}),
-        "bike": {"schema": SCHEMA, "model": model, **dict(zip(About._fields, asked, strict=False)), "row": number},
+        "bike": {
+            "schema": SCHEMA,
+            "sampling_rate": rate,
+            "model": model,
+            **dict(zip(About._fields, asked, strict=False)),
+            "row": number,
+        },
     }
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE).split(b"\0")
 

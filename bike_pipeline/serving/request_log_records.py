@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from bike_pipeline.serving.request_log import Entry
 
 Types = tuple[tuple[str, int], ...]
-# Model, version, signature and its inputs.
-Asked = tuple[str, int, str, Types]
+# Model, version, signature and its inputs; and of which share of the requests it is.
+Asked = tuple[str, int, str, Types, float]
 _Bytes = npt.NDArray[np.uint8]
 _NANOSECONDS = 1_000_000_000
 # Seconds since 1970 that take five bytes, of 1978 to 3058; and some that differ from the first in each of these.
@@ -42,10 +42,11 @@ def records(entries: Sequence[Entry]) -> bytes:
     written, alike = [b""] * len(entries), dict[Any, list[int]]()
     for place, one in enumerate(entries):
         if type(one.columns) is tuple:
-            alike.setdefault((one.model, id(one.about), tuple([of[:3] for of in one.outputs])), []).append(place)
+            layout = tuple([of[:3] for of in one.outputs])
+            alike.setdefault((one.model, id(one.about), one.sampling_rate, layout), []).append(place)
         elif one.columns is not None:
             written[place] = _record(one)
-    for (_, _, layout), places in alike.items():
+    for (*_, layout), places in alike.items():
         for place, record in zip(places, _of_alike([entries[place] for place in places], layout), strict=True):
             written[place] = record
     return b"".join(written)
@@ -112,7 +113,7 @@ def _form(asked: Asked, layout: tuple[Any, ...]) -> tuple[_Bytes, npt.NDArray[np
 
 def _asked(one: Entry) -> Asked:
     assert one.about is not None
-    return one.model, one.about.version, one.about.signature, one.about.types
+    return one.model, one.about.version, one.about.signature, one.about.types, one.sampling_rate
 
 
 def _record(one: Entry) -> bytes:
@@ -122,9 +123,10 @@ def _record(one: Entry) -> bytes:
 
 
 @functools.lru_cache(64)
-def _log_of(model: str, version: int, signature: str, types: Types) -> tuple[Any, list[Any]]:
+def _log_of(model: str, version: int, signature: str, types: Types, rate: float) -> tuple[Any, list[Any]]:
     """Return a PredictionLog that is filled again and again, and of each input how many values it has, and these."""
     log = prediction_log_pb2.PredictionLog()
+    log.log_metadata.sampling_config.sampling_rate = rate
     for spec in (log.predict_log.request.model_spec, log.log_metadata.model_spec):
         spec.name, spec.version.value, spec.signature_name = model, version, signature
     return log, [tensors.column_of(log.predict_log.request.inputs[name], kind) for name, kind in types]

@@ -16,6 +16,7 @@ class RequestLogSettings(Section):
         enabled: whether requests are kept at all.
         path: folder of the log; empty for `<workspace>/monitoring/requests`.
         sample: share of the requests that are kept; a request is kept whole or not at all.
+        per_second: about so many requests are kept in a second; where more come, a smaller share. 0: any number.
         rows_per_request: most rows of one request that are kept.
         file_megabytes: size at which a file is closed and the next one begun.
         files: most files that are kept; the oldest goes first.
@@ -24,6 +25,7 @@ class RequestLogSettings(Section):
     enabled: bool = True
     path: str = ""
     sample: Fraction = 1.0
+    per_second: Annotated[int, Field(ge=0)] = 500
     rows_per_request: Count = 100
     file_megabytes: Positive = 64.0
     files: Annotated[int, Field(ge=2)] = 16

@@ -45,18 +45,19 @@ def entry(
     code: str = "OK",
     version: int = 7,
     quantiles: Any = None,
+    rate: float = 1.0,
 ) -> Entry:
     """Return a request with a name, of rows with the same inputs, answered with 100, 101 and so on by default."""
     began = int(at.timestamp() * 1e6) * 1000
     if code != "OK":
-        return Entry(began, 250_000, name, "http", MODEL, code, None, None, ())
+        return Entry(began, 250_000, name, "http", MODEL, code, rate, None, None, ())
     sent = sorted(rows[0])
     types = tuple((name, TYPES[features.BY_NAME[name].kind]) for name in sent)
     answered = np.array([*answers] or [100.0 + number for number in range(len(rows))], np.float32)
     columns = [[row[name] for row in rows] for name in sent]
     outputs = (("cnt", answered.dtype.str, answered.shape, answered.tobytes()),)
     about = About(version, "serving_all_inputs", "tflite_float32", types, quantiles)
-    return Entry(began, 250_000, name, "http", MODEL, code, about, columns, outputs)
+    return Entry(began, 250_000, name, "http", MODEL, code, rate, about, columns, outputs)
 
 
 def write(folder: Path, *entries: Entry, most_bytes: int = 10**8, files: int = 4) -> list[Path]:
@@ -70,7 +71,7 @@ def write(folder: Path, *entries: Entry, most_bytes: int = 10**8, files: int = 4
 def packed(*entries: Entry) -> bytes:
     """Return requests as the server hands them over."""
     common = {id(one.about): one.about and tuple(one.about) for one in entries}
-    return pickle.dumps((common, [pickle.dumps((one[:6], id(one.about), *one[7:])) for one in entries]))
+    return pickle.dumps((common, [pickle.dumps((one[:7], id(one.about), *one[8:])) for one in entries]))
 
 
 def lines(*entries: Entry) -> list[bytes]:

@@ -105,12 +105,13 @@ def entry_of(generator: np.random.Generator, number: int, all_abouts: list[About
     began = NOON + number if generator.integers(10) else BEGAN[generator.integers(len(BEGAN))]
     model = [MODEL, "mödel", "unknown"][generator.choice(3, p=[0.8, 0.1, 0.1])]
     head = (began, int(generator.integers(1 << 40)), name, ["http", "grpc"][number % 2], model)
+    rate = [1.0, 0.5, 0.3 / 64][number % 3]
     if not generator.integers(12):
-        return Entry(*head, ["INVALID_ARGUMENT", "CANCELLED", "INTERNAL"][number % 3], None, None, ())
+        return Entry(*head, ["INVALID_ARGUMENT", "CANCELLED", "INTERNAL"][number % 3], rate, None, None, ())
     about = all_abouts[generator.choice(len(all_abouts), p=[0.4, *[0.075] * 8])]
     rows = int(generator.choice([1, 1, 2, 3, 17]))
     if not generator.integers(12):
-        return Entry(*head, "OK", about, None, ())
+        return Entry(*head, "OK", rate, about, None, ())
     tame = bool(generator.integers(2))
     columns: Any = [[value_of(generator, kind, tame=tame) for _ in range(rows)] for _, kind in about.types]
     if about.signature == "serving_examples":
@@ -125,7 +126,7 @@ def entry_of(generator: np.random.Generator, number: int, all_abouts: list[About
         kinds = [tensors.numpy_type(kind) for _, kind in about.types]
         with np.errstate(over="ignore"):
             columns = [np.array(one, kind) for one, kind in zip(columns, kinds, strict=True)]
-    return Entry(*head, "OK", about, columns, outputs_of(generator, rows))
+    return Entry(*head, "OK", rate, about, columns, outputs_of(generator, rows))
 
 
 def plain_rows(one: Entry) -> list[dict[str, Any]]:
@@ -157,7 +158,7 @@ def plain_lines(one: Entry) -> Iterator[bytes]:
     answered = next((held for name in ("cnt", "busy_probability") for held in one.outputs if held[0] == name), None)
     answers = np.frombuffer(answered[3], answered[1]) if answered and rows and answered[2] == (len(rows),) else None
     for number, row in enumerate(rows or [{}]):
-        bike: dict[str, Any] = {"schema": 1, "model": one.model}
+        bike: dict[str, Any] = {"schema": 2, "sampling_rate": one.sampling_rate, "model": one.model}
         if about is not None:
             bike |= {"version": about.version, "signature": about.signature, "backend": about.backend}
         bike["row"] = number
@@ -195,6 +196,7 @@ def plain_log(one: Entry) -> Any:
     """Return the PredictionLog of a request, each field written by its name."""
     log = prediction_log_pb2.PredictionLog()
     about = one.about
+    log.log_metadata.sampling_config.sampling_rate = one.sampling_rate
     for spec in (log.predict_log.request.model_spec, log.log_metadata.model_spec):
         spec.name, spec.version.value, spec.signature_name = one.model, about.version, about.signature
     log.log_metadata.timestamp_secs = one.began // 1_000_000_000
@@ -252,7 +254,7 @@ def test_a_lone_plain_row_takes_the_form_and_others_the_library(tmp_path, monkey
     about = abouts(generator)[0]
     row = tuple(float(n) if kind == types_pb2.DT_FLOAT else 5 for n, (_, kind) in enumerate(about.types))
     output = ("cnt", "<f4", (1,), struct.pack("<f", 7.5))
-    plain = Entry(NOON, 250, "plain", "http", MODEL, "OK", about, row, (output,))
+    plain = Entry(NOON, 250, "plain", "http", MODEL, "OK", 1.0, about, row, (output,))
     large = plain._replace(request_id="large", columns=tuple(300 if value == 5 else value for value in row))
     early = plain._replace(request_id="early", began=5)
     several = plain._replace(request_id="several", columns=[[value] for value in row])

@@ -1,6 +1,6 @@
 """Whether the system is as it should be: labels, rows and model fresh, clients there, the promoted version answering.
 
-Nothing here is a sample: it is counted, and needs no test.
+Nothing here is judged by chance: it is counted, and needs no test. A row that was drawn counts for those that were not.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 
 from bike_pipeline.modeling.feedback import HOURS_A_DAY
 from bike_pipeline.modeling.label_update import hour_of
-from bike_pipeline.monitoring.columns import Columns, Window, answered, hours_of, rows_in
+from bike_pipeline.monitoring.columns import Columns, Window, answered, hours_of, requests_of, rows_in
 from bike_pipeline.monitoring.reference import Reference
 from bike_pipeline.monitoring.verdicts import Measurement
 from bike_pipeline.settings.monitoring import DetectorSettings
@@ -53,12 +53,9 @@ def _ages(
 
 
 def _silence(observed: Columns, windows: Sequence[Window]) -> Iterator[Measurement]:
-    hours = np.sort(hours_of(observed))
+    hours, requests = hours_of(observed), requests_of(observed)
     ends = [(hour_of(first), hour_of(last)) for first, last in windows]
-    rates = [
-        (np.searchsorted(hours, last, "right") - np.searchsorted(hours, first)) / (last - first + 1)
-        for first, last in ends
-    ]
+    rates = [float(requests[(hours >= first) & (hours <= last)].sum()) / (last - first + 1) for first, last in ends]
     for place, (window, (first, last)) in enumerate(zip(windows, ends, strict=True)):
         usual = float(np.median(rates[:place])) if place else 0.0
         rows = round(usual * (last - first + 1))
@@ -78,7 +75,8 @@ def _versions(
 ) -> Iterator[Measurement]:
     for window in windows:
         now = rows_in(observed, window)
-        versions, counts = np.unique(now["version"], return_counts=True)
+        versions, places = np.unique(now["version"], return_inverse=True)
+        counts = np.bincount(places, requests_of(now), len(versions))
         effect, reason = None, "no version is promoted, or nothing was asked"
         if reference.version is not None and len(versions):
             others = versions != reference.version

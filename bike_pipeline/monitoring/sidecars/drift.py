@@ -58,6 +58,7 @@ def _observed(request: RequestRows) -> dict[str, Array]:
         "request_id": np.full(count, request.request_id, object),
         "row": np.arange(count),
         "requested_at": np.full(count, np.datetime64(request.at, "ms")),
+        "sampling_rate": np.ones(count),
         "version": np.zeros(count, np.int64),
         "latency_us": nothing,
         "hour": joinable_hours(whole),

@@ -36,16 +36,17 @@ _MOST_PARTS = 4096
 class Counted:
     """One request as the metrics count it, from here to its answer; a context manager."""
 
-    __slots__ = ("_api", "_asked", "_began", "_entrypoint", "_log", "_metrics", "_model", "_request_id")
+    __slots__ = ("_api", "_asked", "_began", "_entrypoint", "_log", "_metrics", "_model", "_rate", "_request_id")
 
     def __init__(self, answers: Answering, request_id: str, model: str, entrypoint: str, api: str = "Predict") -> None:
         """Begin; the entry point is REST or GRPC, the API Predict, Classify, Regress or MultiInference."""
         self._metrics, self._entrypoint, self._api = answers.metrics, entrypoint, api
         self._model = model if model in answers.versions.models else "unknown"
-        self._log = answers.log if answers.log is not None and answers.log.takes() else None
         self._request_id = request_id
         self._asked: list[Kept] = []
         self._began = time.perf_counter_ns()
+        self._rate = 0.0 if answers.log is None else answers.log.takes(request_id, self._began)
+        self._log = answers.log if self._rate else None
 
     def __enter__(self) -> Counted:
         return self
@@ -68,7 +69,7 @@ class Counted:
                 # A request of several tasks is told as one of each.
                 name = f"{self._request_id}.{number}" if number else self._request_id
                 began = time.time_ns() - took
-                self._log.add((began, took, name, protocol, self._model, code.name), asked)
+                self._log.add((began, took, name, protocol, self._model, code.name, self._rate), asked)
 
 
 class Answering:

@@ -39,6 +39,20 @@ class Counter:
             yield f"{self._name}{{{_labels(self._labels, values)}}} {count}"
 
 
+class Gauge:
+    """A number that goes up and down."""
+
+    def __init__(self, name: str, value: float) -> None:
+        self._name, self._value = f"{_OWN_PREFIX}{name}", value
+
+    def set(self, value: float) -> None:
+        self._value = value
+
+    def lines(self) -> Iterable[str]:
+        yield f"# TYPE {self._name} gauge"
+        yield f"{self._name} {self._value:g}"
+
+
 class Histogram:
     """Counts in buckets, by labels."""
 
@@ -87,6 +101,7 @@ class Metrics:
         for outcome in ("logged", "left_out", "dropped"):
             # From the start, so that the first one is an increase.
             self.request_log_rows.add((outcome,), 0)
+        self.request_log_rate = Gauge("request_log_sampling_rate", 0.0)
 
     def text(self) -> bytes:
         from prometheus_client import REGISTRY, CollectorRegistry, generate_latest

@@ -12,7 +12,6 @@ import dataclasses
 import itertools
 import logging
 import pickle
-import random
 import re
 import secrets
 import subprocess
@@ -27,6 +26,7 @@ from bike_pipeline.serving.request_log import HEAD
 from bike_pipeline.serving.request_log_files import Place
 from bike_pipeline.serving.server import tensors
 from bike_pipeline.serving.server.metrics import Metrics
+from bike_pipeline.serving.server.sampling import Sampler
 from bike_pipeline.serving.server.served_version import ServedVersion
 from bike_pipeline.serving.server.tensors import Columns, Outputs, Signature
 from bike_pipeline.settings.monitoring import RequestLogSettings
@@ -67,15 +67,16 @@ class RequestLog:
 
     def __init__(self, settings: RequestLogSettings, folder: Path, metrics: Metrics, timeout_seconds: float) -> None:
         """Prepare it; nothing is written, and no process started, before the first request."""
-        self._settings, self._rows = settings, metrics.request_log_rows
+        self._settings, self._rows, self._rate = settings, metrics.request_log_rows, metrics.request_log_rate
+        self._sampler = Sampler(settings.sample, settings.per_second)
         self._batches = deque([_Batch()])
         self._writer = _Writer(Place(str(folder), int(settings.file_megabytes * 1e6), settings.files), timeout_seconds)
         self._problem, self._dropped = "", 0
         self._stopping = asyncio.Event()
 
-    def takes(self) -> bool:
-        """Return whether the next request is one of the sample."""
-        return self._settings.sample >= 1.0 or random.random() < self._settings.sample  # noqa: S311
+    def takes(self, request_id: str, now: int) -> float:
+        """Return of which share the request is that begins now (see `Sampler.takes`); 0.0 if it is not logged."""
+        return self._sampler.takes(request_id, now)
 
     def asked(self, version: ServedVersion, signature: Signature, columns: Columns, outputs: Outputs) -> Kept:
         """Return what is kept of a request that was answered: at most so many of its rows."""
@@ -109,6 +110,7 @@ class RequestLog:
     async def run(self) -> None:
         """Hand over what waits, until it is stopped; then the rest."""
         while not self._stopping.is_set():
+            self._rate.set(self._sampler.rate)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), _SECONDS)
             await self._hand_over()

@@ -123,6 +123,23 @@ def test_a_client_that_falls_silent_is_told():
     assert "0.0 rows an hour, where 1.0 are usual" in silent.data["reason"]
 
 
+def test_a_smaller_share_that_is_logged_is_no_silence_and_no_fewer_answers():
+    observed = requests(FIRST, LAST)
+    hours = observed["hour"]
+    late = hours >= hours.max() - 7 * 24 + 1
+    kept = ~late | (np.arange(len(hours)) % 16 == 0)
+    few = {name: np.asarray(values)[kept] for name, values in observed.items()}
+    told = verdicts(operation, few)["silence", "requests"]
+    assert told.status == "changed"
+    few["sampling_rate"] = np.where(late, 1 / 16, 1.0)[kept]
+    told = verdicts(operation, few)["silence", "requests"]
+    assert told.status == "fine"
+    assert "where 1.0 are usual" in told.data["reason"]
+    observed["version"] = np.where(observed["hr"] == 5, 2, 3)
+    observed["sampling_rate"] = np.where(observed["hr"] == 5, 1 / 8, 1.0)
+    assert "26% of answers" in verdicts(operation, observed)["version_skew", "versions"].data["reason"]
+
+
 def test_answers_of_a_version_that_is_not_promoted_are_told():
     observed = requests(FIRST, LAST)
     assert verdicts(operation, observed)["version_skew", "versions"].status == "fine"

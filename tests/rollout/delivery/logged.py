@@ -60,7 +60,7 @@ def answered(
     milliseconds: float = 1.0,
 ) -> dict[str, Any]:
     """Return a line of a request log, of one row."""
-    about: dict[str, Any] = {"schema": 1, "model": MODEL, "row": 0}
+    about: dict[str, Any] = {"schema": 2, "sampling_rate": 1.0, "model": MODEL, "row": 0}
     line = {
         "@timestamp": f"{at:%Y-%m-%dT%H:%M:%S.%f}Z",
         "event": {

@@ -113,7 +113,8 @@ def test_every_protocol_and_signature_is_logged_and_each_answer_says_its_name(mo
     ]
     first = found["lone/0"]
     assert first["bike"] == {
-        "schema": 1,
+        "schema": 2,
+        "sampling_rate": 1.0,
         "model": MODEL,
         "version": 1,
         "signature": "serving_default",
@@ -133,7 +134,7 @@ def test_every_protocol_and_signature_is_logged_and_each_answer_says_its_name(mo
     for name, code in (("refused", "INVALID_ARGUMENT"), ("by-grpc-not", "FAILED_PRECONDITION")):
         line = found[f"{name}/0"]
         assert (line["event"]["outcome"], line["error"]) == ("failure", {"code": code})
-        assert line["bike"] == {"schema": 1, "model": MODEL, "row": 0}
+        assert line["bike"] == {"schema": 2, "sampling_rate": 1.0, "model": MODEL, "row": 0}
     assert found["by-grpc/0"]["network"] == {"protocol": "grpc"}
     logs = records(tmp_path)
     assert [log.predict_log.request.model_spec.signature_name for log in logs] == [
@@ -244,24 +245,24 @@ def test_more_requests_than_may_wait_are_dropped_and_counted(tmp_path):
     metrics = Metrics()
     log = RequestLog(RequestLogSettings(), tmp_path, metrics, 30.0)
     for _ in range(_BATCH * _MOST_BATCHES + 5):
-        log.add((0, 0, "a", "http", MODEL, "OK"), None)
+        log.add((0, 0, "a", "http", MODEL, "OK", 1.0), None)
     assert 'bike_request_log_rows_total{outcome="dropped"} 5' in [*metrics.request_log_rows.lines()]
 
 
 def test_what_comes_while_the_last_batch_is_written_is_written_too(tmp_path, monkeypatch):
     taken = RequestLog(RequestLogSettings(), tmp_path, Metrics(), timeout_seconds=1.0)
-    entry = Entry(0, 0, "a", "http", MODEL, "OK", None, None, ())
+    entry = Entry(0, 0, "a", "http", MODEL, "OK", 0.5, None, None, ())
     batches = []
 
     async def slow(batch, hurry):
         if not batches:
-            taken.add(entry[:6], None)
+            taken.add(entry[:7], None)
             taken._stopping.set()
         batches.append((hurry, [*unpacked(batch)]))
         return ""
 
     monkeypatch.setattr(taken._writer, "write", slow)
-    taken.add(entry[:6], None)
+    taken.add(entry[:7], None)
     asyncio.run(asyncio.wait_for(taken.run(), 30))
     assert batches == [(False, [entry]), (False, [entry])]
 
@@ -279,9 +280,9 @@ def test_each_request_of_a_batch_keeps_its_version_s_own_facts(tmp_path, monkeyp
     for number in (1, 2, 1):
         version = SimpleNamespace(about={"s": (number, "s", f"backend-{number}", (("hr", 9),), None)})
         answer = {"cnt": np.array([10.0 * number], np.float32)}
-        head = (0, 0, f"of-{number}", "http", MODEL, "OK")
+        head = (0, 0, f"of-{number}", "http", MODEL, "OK", 1.0)
         taken.add(head, taken.asked(version, signature, (number,), answer))
-        taken.add((*head[:-1], "INTERNAL"), None)
+        taken.add((*head[:-2], "INTERNAL", 1.0), None)
         # What is gone before the batch is written must not be taken for another at its place in memory.
         del version
     asyncio.run(asyncio.wait_for(taken.run(), 30))
@@ -307,7 +308,7 @@ def test_behind_many_that_wait_nothing_pauses(tmp_path, monkeypatch):
 
     monkeypatch.setattr(taken._writer, "write", write)
     for _ in range(_BATCH * _MOST_BATCHES):
-        taken.add((0, 0, "a", "http", MODEL, "OK"), None)
+        taken.add((0, 0, "a", "http", MODEL, "OK", 1.0), None)
     asyncio.run(asyncio.wait_for(taken.run(), 30))
     assert hurried[0]
     assert not hurried[-1]
@@ -317,7 +318,7 @@ def test_behind_many_that_wait_nothing_pauses(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("sample", "expected"), [(1.0, (1, 1)), (0.0, (0, 0)), (0.25, (0.2, 0.3))])
 def test_a_share_of_the_requests_is_kept(tmp_path, sample, expected):
     log = RequestLog(RequestLogSettings(sample=sample), tmp_path, Metrics(), 30.0)
-    share = sum(log.takes() for _ in range(10_000)) / 10_000
+    share = sum(log.takes(f"request-{n:x}", n * 10**8) > 0.0 for n in range(10_000)) / 10_000
     assert expected[0] <= share <= expected[1]
 
 
