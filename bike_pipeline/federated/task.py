@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
@@ -77,8 +77,9 @@ class Task:
         """Return the task of rows with such sums."""
         rows = labels.trend.rows
         variances = labels.squares / rows - (labels.trend.logarithms / rows) ** 2
-        trend = Trend.of(labels.trend, learnt.last_day - learnt.first_day)
-        return cls(learnt, trend, tuple(variances.tolist()), labels.rentals / rows, settings, seed)
+        trend, mean = Trend.of(labels.trend, learnt.last_day - learnt.first_day), labels.rentals / rows
+        trend = replace(trend, largest_log=objective.largest_log(mean))
+        return cls(learnt, trend, tuple(variances.tolist()), mean, settings, seed)
 
     def model(self) -> keras.Model:
         """Return the untrained network, the same for everybody."""

@@ -36,10 +36,19 @@ class _WeightedMean(layers.Layer):
 class LogOfMean(_WeightedMean):
     """log(1 + rentals) of a weighted mean of rentals: (batch, models) of log(1 + rentals) to (batch,)."""
 
+    def __init__(self, shares: Sequence[float], largest: float = objective.LARGEST_LOG, **kwargs: object) -> None:
+        """Have a weight for each model, and the largest logarithm of any."""
+        super().__init__(shares, **kwargs)
+        self.largest = largest
+
+    def get_config(self) -> dict[str, object]:
+        """Return what the layer is made of."""
+        return {**super().get_config(), "largest": self.largest}
+
     def call(self, logarithms: keras.KerasTensor) -> keras.KerasTensor:
         """Return the logarithm; what a model answers above the largest is that."""
         shares = ops.convert_to_tensor(self.shares, "float32")
-        return ops.log(ops.sum(ops.exp(ops.minimum(logarithms, objective.LARGEST_LOG)) * shares, axis=1))
+        return ops.log(ops.sum(ops.exp(ops.minimum(logarithms, self.largest)) * shares, axis=1))
 
 
 @keras.saving.register_keras_serializable(package="bike_pipeline")

@@ -15,8 +15,9 @@ from bike_pipeline.modeling.distribution import Loss
 
 WARM_UP_SHARE = 0.08
 EMA_MOMENTUM = 0.99
-# exp() of a larger logit overflows the loss in the first steps; 9 means 8,102 rentals an hour.
-LARGEST_LOG = 9.0
+# exp() of a larger logit overflows the loss in the first steps; 9 means 8,102 rentals an hour. Where these are less than
+# twenty times the mean of the training rows, twenty times that bound them.
+LARGEST_LOG, LARGEST_TO_MEAN = 9.0, 20.0
 # Weight of each auxiliary label in the loss.
 AUXILIARY_SHARE = 0.25
 
@@ -36,6 +37,7 @@ def loss_of(labels: npt.NDArray[Any], of_answer: Loss | None = None) -> Loss:
 
 def loss(variances: Sequence[float], mean: float, of_answer: Loss | None = None) -> Loss:
     """Return the loss of `loss_of` for labels whose log(1 + x) has these variances, and the first of them this mean."""
+    largest = largest_log(mean)
     # A constant label has no variance; the loss must not divide by it.
     variances, mean = [max(variance, 1e-6) for variance in variances], max(mean, 1e-6)
 
@@ -43,7 +45,7 @@ def loss(variances: Sequence[float], mean: float, of_answer: Loss | None = None)
         return ops.mean(ops.square(ops.log1p(label) - p)) / variance
 
     def single(label: keras.KerasTensor, p: keras.KerasTensor) -> keras.KerasTensor:
-        poisson = ops.mean(ops.exp(ops.minimum(p, LARGEST_LOG)) - label * p) / mean
+        poisson = ops.mean(ops.exp(ops.minimum(p, largest)) - label * p) / mean
         return 0.5 * squared_log_error(label, p, variances[0]) + 0.5 * poisson
 
     def with_auxiliary(label: keras.KerasTensor, p: keras.KerasTensor) -> keras.KerasTensor:
@@ -54,6 +56,12 @@ def loss(variances: Sequence[float], mean: float, of_answer: Loss | None = None)
 
     main = of_answer or single
     return with_auxiliary if len(variances) > 1 else main
+
+
+def largest_log(mean: float) -> float:
+    """Return the largest log(1 + rentals) that is answered, for training rows with such a mean of rentals."""
+    # To so few digits that machines which round differently come to the same.
+    return max(LARGEST_LOG, round(math.log(LARGEST_TO_MEAN * mean + 1.0), 2))
 
 
 def schedule(training: Mapping[str, Any], count: int) -> keras.optimizers.schedules.LearningRateSchedule:

@@ -27,6 +27,8 @@ MEASURED = (*WEATHER, "weathersit")
 PAST = {f.name: f.name.partition("_mean_")[0] for f in features.OPTIONAL_INPUTS if f.kind == "float"}
 # A z-score beyond 4 is a sensor fault or weather never seen; the model must not extrapolate along it.
 Z_LIMIT = 4.0
+# Of the mean square; a column with less variance is constant, and what differs from 0 is rounding of the sums.
+LEAST_VARIANCE = 1e-10
 # What the time of a row is made of.
 DATE = ("yr", "mnth", "day")
 # Names of the transformed features.
@@ -216,8 +218,9 @@ def _z_scores(columns: Mapping[str, tf.Tensor], of: Mapping[str, str], moments: 
     """
     places = [MEASURED.index(of[name]) for name in columns]
     mean, mean_of_squares = (tf.gather(part, places) for part in tf.split(moments, 2))
-    variance = tf.cast(tf.maximum(mean_of_squares - mean * mean, 0.0), tf.float32)
-    scale = tf.where(variance > 0.0, tf.sqrt(variance), 1.0)
+    variance = mean_of_squares - mean * mean
+    known = variance > LEAST_VARIANCE * mean_of_squares
+    scale = tf.sqrt(tf.cast(tf.where(known, variance, 1.0), tf.float32))
     return (tf.stack(list(columns.values()), axis=1) - tf.cast(mean, tf.float32)) / scale
 
 

@@ -134,9 +134,12 @@ class Target:
         """Return what trees are fitted to, of 1 + rentals at the level of the end of training, (rows,) each."""
         return levelled
 
-    def mixed(self, shares: tuple[float, ...], name: str) -> layers.Layer:
-        """Return the layer that makes one answer of those of several models, (batch, models) to (batch,)."""
-        return LogOfMean(shares, name=name)
+    def mixed(self, shares: tuple[float, ...], largest: float, name: str) -> layers.Layer:
+        """Return the layer that makes one answer of those of several models, (batch, models) to (batch,).
+
+        `largest` is the largest log(1 + rentals) that any may answer.
+        """
+        return LogOfMean(shares, largest, name=name)
 
     def served(self, output: tf.Tensor) -> tf.Tensor:
         """Return the answer, (batch,) float32, of the model's output."""
@@ -250,7 +253,7 @@ class Busy(Target):
         """Return whether the hour would have been busy at the level of the end of training."""
         return (levelled > 1.0 + self.above).astype(np.float64)
 
-    def mixed(self, shares: tuple[float, ...], name: str) -> layers.Layer:
+    def mixed(self, shares: tuple[float, ...], largest: float, name: str) -> layers.Layer:  # noqa: ARG002 (no count)
         """Return the mean of log odds."""
         return MeanOfLogOdds(shares, name=name)
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from bike_pipeline.modeling import preprocessing
+from bike_pipeline.modeling import objective, preprocessing
 from bike_pipeline.modeling.holidays import KINDS
 
 DAYS_A_MONTH = 365.25 / 12.0
@@ -116,6 +116,7 @@ class Trend:
         knot_days: days between two knots of the level.
         knots: number of knots; 0 where the level follows the growth alone.
         holidays: what each kind of holiday adds to log(1 + rentals), (kinds,); 0 of a kind without rows.
+        largest_log: the largest log(1 + rentals) that is answered (see `objective.largest_log`).
     """
 
     starts: tuple[float, ...]
@@ -124,6 +125,7 @@ class Trend:
     knot_days: float = KNOT_DAYS
     knots: int = 0
     holidays: tuple[float, ...] = (0.0,) * KINDS
+    largest_log: float = objective.LARGEST_LOG
 
     @classmethod
     def fit(cls, inputs: Mapping[str, npt.NDArray[Any]], labels: npt.NDArray[Any]) -> Self:
@@ -139,7 +141,9 @@ class Trend:
         """
         days = inputs[preprocessing.DAYS_BEFORE_END]
         sums = TrendSums.of(inputs, labels, float(days.max()))
-        return cls.of(sums, float(days.max()), knot_days(days, inputs["hour"]))
+        found = cls.of(sums, float(days.max()), knot_days(days, inputs["hour"]))
+        rentals = labels.reshape(len(labels), -1)[:, 0]
+        return replace(found, largest_log=objective.largest_log(float(rentals.mean(dtype=np.float64))))
 
     @classmethod
     def of(cls, sums: TrendSums, longest: float, spacing: float = KNOT_DAYS) -> Self:

@@ -116,3 +116,12 @@ def test_the_numbers_do_not_depend_on_how_the_rows_come_in_batches(few_rows, tra
     weather = np.stack([few_rows[name].astype(np.float64) for name in preprocessing.WEATHER], axis=1)
     z_scores = np.clip((weather - weather.mean(0)) / weather.std(0), -preprocessing.Z_LIMIT, preprocessing.Z_LIMIT)
     np.testing.assert_allclose(first[preprocessing.DENSE][:, : len(preprocessing.WEATHER)], z_scores, atol=2e-6)
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.19403, 0.2239, 0.3, 0.7])
+def test_a_constant_column_has_no_unit_however_its_sums_are_rounded(constant):
+    count = 3_000
+    raw = {name: values.numpy() for name, values in raw_of(windspeed=np.full(count, constant)).items()}
+    learnt = preprocessing.LearntSums.of(raw).learnt()
+    again = preprocessing.transformed_columns({**raw, "windspeed": raw["windspeed"] + np.float32(0.05)}, learnt)
+    np.testing.assert_allclose(again[preprocessing.DENSE][:, preprocessing.WEATHER.index("windspeed")], 0.05, atol=1e-6)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bike_pipeline import progress
-from bike_pipeline.modeling import naive_baseline, saved_model, training
+from bike_pipeline import features, progress
+from bike_pipeline.modeling import naive_baseline, objective, saved_model, training
 from bike_pipeline.modeling.rows import RAW_NAMES
 from tests.conftest import TRAINING
 
@@ -103,3 +103,20 @@ def test_it_learns_what_the_hour_and_the_working_day_do_not_say(train, embedded_
     error = np.abs(np.expm1(model(inputs, training=False).numpy()) - unseen["cnt"]).mean()
     naive = min(mean.errors(unseen["hr"], unseen["workingday"], unseen["cnt"]).values()) / len(unseen["cnt"])
     assert error < 0.4 * naive
+
+
+@pytest.mark.parametrize("architecture", ["linear", "deep", "trees", "blend"])
+def test_a_city_with_a_hundred_times_the_rentals_is_answered_in_its_own_numbers(
+    train, few_rows, transform_graph, architecture
+):
+    answers = []
+    for factor in (1, 100):
+        rows = few_rows | {name: few_rows[name] * factor for name in features.LABELS}
+        model, _ = train(rows, architecture=architecture, epochs=12, tree_rounds=60)
+        given = training.transformed(rows, str(transform_graph))
+        logarithms = model({tensor.name: given[tensor.name] for tensor in model.inputs}, training=False)
+        answers.append(np.expm1(logarithms) / factor)
+    small, large = answers
+    assert large.max() * 100 > 2 * np.exp(objective.LARGEST_LOG)
+    assert large.mean() == pytest.approx(small.mean(), rel=0.1)
+    assert large.max() == pytest.approx(small.max(), rel=0.3)

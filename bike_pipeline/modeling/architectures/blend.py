@@ -23,5 +23,5 @@ def build(network: keras.Model, forest: Forest, trend: Trend, target: Target) ->
     parts = [layers.Reshape((1,))(network.output), trees.answers(forest, trend, inputs, target)]
     ensembles = len(target.boosted)
     shares = (NETWORK_SHARE, *[(1.0 - NETWORK_SHARE) / ensembles] * ensembles)
-    answer = target.mixed(shares, "blend")(layers.Concatenate()(parts))
+    answer = target.mixed(shares, trend.largest_log, "blend")(layers.Concatenate()(parts))
     return keras.Model(inputs, answer, name="bike_demand")

@@ -32,9 +32,18 @@ LEVEL_WIDTH = 8
 class LogOfSum(layers.Layer):
     """log(1 + Σ rentals) of heads that answer log(1 + rentals): (batch, heads) to (batch,)."""
 
+    def __init__(self, largest: float = objective.LARGEST_LOG, **kwargs: object) -> None:
+        """Have the largest logarithm of a head."""
+        super().__init__(**kwargs)
+        self.largest = largest
+
+    def get_config(self) -> dict[str, object]:
+        """Return what the layer is made of."""
+        return {**super().get_config(), "largest": self.largest}
+
     def call(self, heads: keras.KerasTensor) -> keras.KerasTensor:
         """Return the logarithm; what a head answers below 0 is no rental, and above the largest it is that."""
-        rentals = ops.relu(ops.exp(ops.minimum(heads, objective.LARGEST_LOG)) - 1.0)
+        rentals = ops.relu(ops.exp(ops.minimum(heads, self.largest)) - 1.0)
         return ops.log(1.0 + ops.sum(rentals, axis=1))
 
 
@@ -69,4 +78,4 @@ def build(training: Mapping[str, Any], trend: Trend) -> keras.Model:
         size, len(trend.starts[AUXILIARY]), embeddings_initializer="zeros", name=f"{RARE}_effect"
     )
     heads = layers.Add(name=HEADS)([riders, moved, shifted(inputs[RARE])])
-    return keras.Model(inputs, LogOfSum(name=features.LABEL)(heads), name="bike_demand")
+    return keras.Model(inputs, LogOfSum(trend.largest_log, name=features.LABEL)(heads), name="bike_demand")

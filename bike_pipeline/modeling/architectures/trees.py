@@ -81,5 +81,5 @@ def build(forest: Forest, trend: Trend, target: Target) -> keras.Model:
     """Return the model of fitted trees: the mean of all ensembles."""
     inputs = level.inputs_of(INPUTS, trend)
     shares = (1.0 / len(target.boosted),) * len(target.boosted)
-    answer = target.mixed(shares, "mean_of_trees")(answers(forest, trend, inputs, target))
+    answer = target.mixed(shares, trend.largest_log, "mean_of_trees")(answers(forest, trend, inputs, target))
     return keras.Model(inputs, answer, name="bike_demand")
