@@ -15,8 +15,8 @@ from bike_pipeline.modeling.distribution import Loss
 
 WARM_UP_SHARE = 0.08
 EMA_MOMENTUM = 0.99
-# exp() of a larger logit overflows the loss in the first steps; 9 means 8,102 rentals an hour. Where these are less than
-# twenty times the mean of the training rows, twenty times that bound them.
+# exp() of a larger logit overflows the loss in the first steps; 9 means 8,102 rentals an hour. Where twenty times the
+# mean of the training rows is more than that, it is the bound.
 LARGEST_LOG, LARGEST_TO_MEAN = 9.0, 20.0
 # Weight of each auxiliary label in the loss.
 AUXILIARY_SHARE = 0.25
