@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from bike_pipeline.commands.set_up import config_command as command
 from bike_pipeline.errors import ConfigurationError, ExitCode
 from bike_pipeline.settings import BASE_FILE, Settings, load_settings
+from bike_pipeline.settings.training import FeedbackSettings
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 VALID = sorted((CONFIGS / "valid").glob("*.yaml"))
@@ -180,3 +181,29 @@ def test_config_schema_is_json_that_names_every_setting():
     assert set(names) == set(wanted)
     for section in ("data", "gate", "training", "evaluation", "serving", "beam"):
         assert set(names[section]) == set(wanted[section])
+
+
+def test_quantiles_have_names_of_their_own_and_the_order_of_their_levels(tmp_path):
+    overlay = tmp_path / "own.yaml"
+    overlay.write_text("training: {feedback: {quantiles: {upper: 0.9, p9: 0.09, median: 0.5}}}")
+    own = {"p9": 0.09, "median": 0.5, "upper": 0.9}
+    assert list(load_settings(overlay).training.feedback.quantiles.items()) == list(own.items())
+    # As they come to the Trainer.
+    by_name = json.loads(json.dumps(load_settings(overlay).training.feedback.model_dump(), sort_keys=True))
+    assert list(FeedbackSettings.model_validate(by_name).quantiles.items()) == list(own.items())
+    one = load_settings(None, ("training.feedback.quantiles.p05=0.02",)).training.feedback.quantiles
+    assert list(one.items()) == [("p05", 0.02), ("p10", 0.1), ("p50", 0.5), ("p90", 0.9), ("p95", 0.95)]
+
+
+@pytest.mark.parametrize(
+    ("quantiles", "said"),
+    [
+        ("{low: 0.1, cnt: 0.9}", "cnt is the name of a column"),
+        ("{low: 0.1, temp: 0.9}", "temp is the name of a column"),
+        ("{low: 0.1, lowest: 0.1}", "no two of one level"),
+    ],
+)
+def test_quantiles_that_cannot_stand_beside_the_rows_are_refused(quantiles, said):
+    text = f"training.feedback.quantiles={quantiles}"
+    with pytest.raises(ConfigurationError, match=said):
+        load_settings(None, (text,))

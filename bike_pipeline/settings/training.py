@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from bike_pipeline import features
 from bike_pipeline.settings.section import Count, Positive, Section
 
 Architecture = Literal["linear", "deep", "trees", "blend"]
@@ -21,7 +21,7 @@ class FeedbackSettings(Section):
         half_life_days: after which a day's label counts half for the level of all hours.
         group_half_life_days: the same for the level of a kind of hour beside that of all, in days of that kind.
         label_delay_days: how late labels come: those of a day are known so many days after it began.
-        quantiles: the quantiles that the model answers, level by name, rising; the first and the last are the interval
+        quantiles: the quantiles that the model answers, level by name; the lowest and the highest are the interval
             whose coverage is judged.
     """
 
@@ -30,14 +30,17 @@ class FeedbackSettings(Section):
     label_delay_days: Count
     quantiles: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Annotated[float, Field(gt=0.0, lt=1.0)]]
 
-    @model_validator(mode="after")
-    def _rising(self) -> Self:
-        levels = list(self.quantiles.values())
-        if len(levels) < 2 or any(low >= high for low, high in pairwise(levels)):
-            raise ValueError("quantiles must be at least two, their levels rising")
-        if "cnt" in self.quantiles:
-            raise ValueError("cnt is the name of the answer itself; give the quantile another")
-        return self
+    @field_validator("quantiles")
+    @classmethod
+    def _rising(cls, quantiles: dict[str, float]) -> dict[str, float]:
+        # On their way to the Trainer mappings are sorted by name.
+        rising = dict(sorted(quantiles.items(), key=lambda item: item[1]))
+        if len(rising) < 2 or len(set(rising.values())) < len(rising):
+            raise ValueError("there must be at least two, no two of one level")
+        # Answers stand beside what was asked, by name.
+        if taken := sorted(features.BY_NAME.keys() & rising):
+            raise ValueError(f"{taken[0]} is the name of a column; give the quantile another")
+        return rising
 
 
 class TrainingSettings(Section):

@@ -246,11 +246,16 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+# A mapping whose names are the user's own. Two levels or more are all that there are; one changes that of its name.
+_NAMED_AT_WILL = "quantiles"
+
+
 def _merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in overlay.items():
         below = merged.get(key)
-        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+        is_part = isinstance(below, dict) and isinstance(value, dict) and not (key == _NAMED_AT_WILL and len(value) > 1)
+        merged[key] = _merge(below, value) if is_part else value
     return merged
 
 
