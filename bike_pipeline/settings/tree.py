@@ -254,8 +254,10 @@ def _merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in overlay.items():
         below = merged.get(key)
-        is_part = isinstance(below, dict) and isinstance(value, dict) and not (key == _NAMED_AT_WILL and len(value) > 1)
-        merged[key] = _merge(below, value) if is_part else value
+        if not (isinstance(below, dict) and isinstance(value, dict)) or (key == _NAMED_AT_WILL and len(value) > 1):
+            merged[key] = value
+        else:
+            merged[key] = _merge(below, value)
     return merged
 
 
