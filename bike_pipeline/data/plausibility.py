@@ -73,6 +73,7 @@ def anomalies(train: CalendarSums, eval_: CalendarSums, history: CalendarSums, l
             yield from _hours(split, sums, limits)
     if not whole.rows:
         return
+    yield from _constant_weather(whole)
     yield from _days(whole, history, limits)
     yield from _repeated(whole, history, limits)
     yield from _jumps(whole, history, limits)
@@ -106,6 +107,22 @@ def _near_constant(split: str, sums: CalendarSums, limits: GateLimits) -> Iterat
             f"the label hardly varies within {stuck.sum()} of {len(stuck)} days, the first of them {first}; "
             f"gate.limits.stuck_days lets {limits.stuck_days:.0%} of the days pass",
         )  # fmt: skip
+
+
+def _constant_weather(whole: CalendarSums) -> Iterator[Anomaly]:
+    """Yield each weather column that says the same all the time; a few days may do so."""
+    if len(whole.dates) < MONTH_DAYS:
+        return
+    means = whole.days.sum(axis=0) / whole.rows
+    for name in calendar_sums.WEATHER:
+        mean, squares = (float(means[column]) for column in calendar_sums.weather_column(name))
+        # What is left beside rounding.
+        if squares - mean**2 <= 1e-10 * squares:
+            yield Anomaly(
+                SPAN, name, "WEATHER_CONSTANT",
+                f"it is {mean:.4g} in all {whole.rows:,} rows: the model learns nothing of it; is the sensor dead, or "
+                "the column filled in?",
+            )  # fmt: skip
 
 
 def _hours(split: str, sums: CalendarSums, limits: GateLimits) -> Iterator[Anomaly]:

@@ -298,3 +298,13 @@ def test_repeats_are_found_where_only_a_sample_of_the_rows_is_remembered(
 def test_damaged_sums_are_no_evidence() -> None:
     with pytest.raises(DataError, match="cannot be read"):
         calendar_sums.from_bytes(b"PK\x03\x04 and then nothing", "calendar/train.npz")
+
+
+@pytest.mark.parametrize(("name", "value"), [("windspeed", 0.0), ("windspeed", 0.2239), ("hum", 0.5)])
+def test_a_sensor_that_is_dead_from_the_first_span_on_is_told_and_stops_nothing(
+    columns: Columns, name: str, value: float
+) -> None:
+    dead = {**columns, name: np.full_like(columns[name], value)}
+    found = anomalies(without(dead, ~since(dead, SECOND)), history=SECOND)
+    assert [(anomaly.kind, anomaly.feature) for anomaly in found] == [("WEATHER_CONSTANT", name)]
+    assert load_settings().gate.severities["WEATHER_CONSTANT"] == "warning"
