@@ -100,6 +100,16 @@ def _days(_context: click.Context, _parameter: click.Parameter, text: str) -> fl
     return int(found[1]) / (1.0 if found[2] == "d" else 24.0)
 
 
+def _end(_context: click.Context, _parameter: click.Parameter, moment: datetime | None) -> datetime | None:
+    """Refuse the end of a window for which there can be no rows, and before which no eight windows have room."""
+    from bike_pipeline import features
+
+    years = features.FIRST_YEAR, features.FIRST_YEAR + features.MOST_YEARS
+    if moment is not None and not years[0] <= moment.year <= years[1]:
+        raise click.BadParameter(f"{moment:%Y-%m-%d} is not in the years from {years[0]} to {years[1]}.")
+    return moment
+
+
 @shared.command(monitor_command)
 @click.option(
     "--window", callback=_days, default="7d", show_default=True, help="Length of a window, such as 7d or 36h."
@@ -107,7 +117,8 @@ def _days(_context: click.Context, _parameter: click.Parameter, text: str) -> fl
 @click.option(
     "--until",
     type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"]),
-    help="Where the newest window ends, local; by default behind the newest hour that was asked about.",
+    callback=_end,
+    help="Where the newest window ends, local; by default behind the newest hour asked about that is over.",
 )
 @click.option("--output", type=shared.FILE, help="The page; by default <workspace>/reports/monitor.html.")
 @shared.json_option

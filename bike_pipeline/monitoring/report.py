@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from bike_pipeline.storage.plain_json import finite
 
 FORMAT = 1
 FOLDER = "reports"
+_NAME, _TOLERATED = "%Y%m%dT%H%M%S%f", timedelta(hours=1)
 # Causes of `attribution`, to follow "since".
 _SINCE = {
     "inputs moved": "the inputs moved",
@@ -130,7 +131,7 @@ def write(report: MonitorReport, folder: Path) -> Path:
     content = plain({"format": FORMAT, **asdict(report)})
     sha256 = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     sealed = json.dumps({"sha256": sha256, "report": content}, indent=1)
-    target = folder / FOLDER / f"{report.at:%Y%m%dT%H%M%S%f}.json"
+    target = folder / FOLDER / f"{report.at:{_NAME}}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     replace_file(target, sealed.encode())
     return target
@@ -148,11 +149,15 @@ def _text(value: Any) -> str:
 def newest(folder: Path) -> MonitorReport | None:
     """Return the newest report in a folder; None if there is none.
 
+    One of the future counts only if there is no other: a clock that was wrong once must not hide all later reports.
+
     Raises:
         MonitoringError: its file was changed or cannot be read.
     """
     files = sorted((folder / FOLDER).glob("*.json"))
-    return read(files[-1]) if files else None
+    # Another machine's clock may be some minutes fast.
+    now = f"{datetime.now(UTC) + _TOLERATED:{_NAME}}"
+    return read(max(files, key=lambda file: (file.stem <= now, file.stem))) if files else None
 
 
 def read(file: Path) -> MonitorReport:

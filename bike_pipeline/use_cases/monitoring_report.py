@@ -76,7 +76,7 @@ def run(
     Args:
         settings: the settings.
         window_days: length of a window, in days.
-        until: where the newest window ends, local; by default behind the newest hour that was asked about.
+        until: where the newest window ends, local; by default behind the newest hour that was asked about and is over.
         output: the page; by default <workspace>/reports/monitor.html.
 
     Raises:
@@ -147,14 +147,15 @@ def _look(settings: Settings, window_days: float, until: datetime | None) -> Mon
     progress.report(0.0, "reading the request log")
     ingested = monitoring.ingest(settings)
     store, now, missing = monitoring.observation_store(settings), datetime.now(UTC), list[str]()
-    windows = _windows(until or _behind_newest(store.hours()), window_days)
+    windows = _windows(until or _behind_newest(store.hours(now=now)), window_days)
     end = windows[-1][1]
     # Before anything large is imported: of all traffic, these take the most memory.
     days = days_of(store.columns(end - timedelta(days=_LINE_DAYS), end, ("hour", "version", "answer")))
     rows, states = len(store.columns(*windows[-1], ("hour",))["hour"]), store.hours(*windows[-1])["state"]
     observed = store.columns(min(windows[0][0], end - timedelta(days=_LEARNT_DAYS)), end, most=_MOST_ROWS)
     if not len(observed["hour"]):
-        missing.append(f"no request stands in {ingested.log} or was taken from there before")
+        until_when = f"{windows[-1][1]:%Y-%m-%d %H:%M} or the {_LEARNT_DAYS} days before it"
+        missing.append(f"no answered request asks about the windows up to {until_when}; the log is {ingested.log}")
     progress.report(0.2, "reading the reference")
     reference = reference_of(settings, missing)
     # The newest window counts without rows as well: that nobody asks is something to tell.
@@ -186,15 +187,19 @@ def _look(settings: Settings, window_days: float, until: datetime | None) -> Mon
 
 
 def _behind_newest(hours: Mapping[str, Any]) -> datetime:
+    """Return the moment behind the newest hour that is over, or, where none is, behind the newest one."""
     from bike_pipeline.modeling.label_update import moment
 
     if not len(hours["hour"]):
         return datetime.now(UTC).replace(tzinfo=None, minute=0, second=0, microsecond=0)
-    return datetime.fromisoformat(moment(int(hours["hour"].max()) + 1))
+    # Who asks about next week, or by mistake about another century, must not move the window to where no label is.
+    over = hours["hour"][hours["state"] != "predicted"]
+    return datetime.fromisoformat(moment(int((over if len(over) else hours["hour"]).max()) + 1))
 
 
 def _windows(until: datetime, days: float) -> list[Window]:
-    """Return windows of some days by their first and last hour, rising."""
+    """Return windows of some days by their first and last hour, rising; no hour that has begun at `until`."""
+    until = until.replace(minute=0, second=0, microsecond=0)
     ends = [until - timedelta(days=days * back) for back in reversed(range(_WINDOWS))]
     return [(end - timedelta(days=days), end - timedelta(hours=1)) for end in ends]
 

@@ -51,7 +51,10 @@ def test_before_the_first_look_there_is_no_status(calls: dict[str, Called]) -> N
 
 def test_without_requests_nothing_is_judged_and_that_is_no_success(calls: dict[str, Called]) -> None:
     assert calls["no requests"].code == ExitCode.NOT_JUDGED
-    assert "nothing could be judged. What is missing: no request stands in " in calls["no requests"].err
+    assert (
+        "nothing could be judged. What is missing: no answered request asks about the windows up to "
+        in calls["no requests"].err
+    )
 
 
 def test_every_hour_of_2012_was_asked_for_and_has_its_label(calls: dict[str, Called]) -> None:

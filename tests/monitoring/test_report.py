@@ -113,6 +113,14 @@ def test_a_report_is_read_as_it_was_written(tmp_path):
     assert report.as_page(found) == report.as_page(made())
 
 
+def test_a_report_of_a_clock_that_was_wrong_hides_no_later_one(tmp_path):
+    ahead, now = (datetime.now(UTC) + timedelta(days=days) for days in (400, 0))
+    report.write(made(at=ahead, status="fine"), tmp_path)
+    assert report.newest(tmp_path).at == ahead
+    report.write(made(at=now), tmp_path)
+    assert (report.newest(tmp_path).at, report.newest(tmp_path).status) == (now, "changed")
+
+
 def test_without_a_report_there_is_none(tmp_path):
     assert report.newest(tmp_path) is None
 

@@ -12,8 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from bike_pipeline.modeling import holidays
-from bike_pipeline.modeling.feedback import FIRST_DAY, HOURS_A_DAY, WINDOW_DAYS
+from bike_pipeline.modeling.feedback import HOURS_A_DAY, WINDOW_DAYS
 from bike_pipeline.modeling.label_update import hour_of, moment
 from bike_pipeline.monitoring.columns import Columns, Window
 from bike_pipeline.monitoring.detectors.errors_of_days import Hours, backtest_hours, observed_hours, relative
@@ -34,9 +33,9 @@ def measure(
     """Yield by how much the error is larger since either test last saw a change, in rentals an hour."""
     from river.drift import ADWIN, PageHinkley
 
-    hours, before = observed_hours(observed), _teaching(*relative(backtest_hours(reference)))[1]
+    hours, before = observed_hours(observed), relative(backtest_hours(reference))[1]
     enough = len(before) >= FEWEST_DAYS
-    days, errors = _teaching(*relative(hours))
+    days, errors = relative(hours)
     mean, scale = (float(before.mean()), float(before.std())) if enough else (0.0, 1.0)
     bounded = np.clip((np.concatenate([before, errors]) - mean) / max(scale, 1e-9), -DAY_LIMIT, DAY_LIMIT)
     tests = {
@@ -70,11 +69,6 @@ def measure(
                 name, "concept drift", "answers", *window, "the version's backtest", rows, None, effect,
                 "rentals an hour", settings.error, p_value, reason, at_once=True,
             )  # fmt: skip
-
-
-def _teaching(days: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    kept = ~holidays.is_dated(FIRST_DAY + days)
-    return days[kept], errors[kept]
 
 
 def _rentals(hours: Hours, first_day: int, last: int) -> float:

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bike_pipeline import features
-from bike_pipeline.modeling import feedback
-from bike_pipeline.modeling.feedback import BANDS, GROUPS, HOURS_A_DAY, PRIOR_RENTALS, Array
+from bike_pipeline.modeling import feedback, holidays
+from bike_pipeline.modeling.feedback import BANDS, FIRST_DAY, GROUPS, HOURS_A_DAY, PRIOR_RENTALS, Array
 from bike_pipeline.monitoring.columns import Columns, answered, by_hour
 from bike_pipeline.monitoring.reference import Reference
 
@@ -45,27 +45,33 @@ def backtest_hours(reference: Reference) -> Hours:
 
 
 def relative(hours: Hours) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Return days, rising, and each one's absolute error as a share of its rentals, (days,)."""
+    """Return days, rising, and each one's absolute error as a share of its rentals, (days,).
+
+    Great holidays are left out: a backtest that ends with a year would let any error pass.
+    """
     days, place = np.unique(hours.hours // HOURS_A_DAY, return_inverse=True)
     errors, rentals = (
         np.bincount(place, values, len(days)) for values in (np.abs(hours.labels - hours.answers), hours.labels)
     )
-    return days, errors / (rentals + PRIOR_RENTALS)
+    kept = ~holidays.is_dated(FIRST_DAY + days)
+    return days[kept], (errors / (rentals + PRIOR_RENTALS))[kept]
 
 
 def p_of_days(days: Array, others: Array | float, alternative: str = "two-sided") -> float | None:
     """Return how likely days differ so much from others, or from a number, by accident (Welch's t-test over days).
 
     `alternative` is "two-sided", or "greater" or "less" if only days that are so count; fewer than `FEWEST_DAYS` give
-    None.
+    None. Days that are all the same have no spread for a t-test: below a number they get a sign test, else None.
     """
     from scipy import stats
 
     if len(days) < FEWEST_DAYS or (isinstance(others, np.ndarray) and len(others) < FEWEST_DAYS):
         return None
-    # Days that are all the same leave nothing to tell an accident by.
     if np.ptp(days) < 1e-9:
-        return None
+        # Intervals hold all of a few labels a day by accident; that they hold none on any day is the worst there is.
+        if isinstance(others, np.ndarray) or days[0] >= others:
+            return None
+        return float(stats.binomtest(0, len(days), alternative=alternative).pvalue)
     if isinstance(others, np.ndarray):
         found = stats.ttest_ind(days, others, equal_var=False, alternative=alternative).pvalue
     else:

@@ -60,7 +60,8 @@ def _silence(observed: Columns, windows: Sequence[Window]) -> Iterator[Measureme
         usual = float(np.median(rates[:place])) if place else 0.0
         rows = round(usual * (last - first + 1))
         # Rows that count are those that were to come.
-        effect = 1.0 - rates[place] / usual if usual else None
+        # More requests than usual are no silence.
+        effect = max(1.0 - rates[place] / usual, 0.0) if usual else None
         reason = "no earlier window tells how many requests are usual"
         if effect is not None:
             reason = f"{rates[place]:.1f} rows an hour, where {usual:.1f} are usual"

@@ -1,8 +1,12 @@
 """Errors, intervals and their estimates: by day, against the backtest, and what cannot be seen is said."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from bike_pipeline.modeling.feedback import FIRST_DAY, HOURS_A_DAY
+from bike_pipeline.modeling.holidays import is_dated
 from bike_pipeline.monitoring.detectors import coverage, error_by_slice, error_stream, estimated_error
 from bike_pipeline.monitoring.reference import Reference
 from bike_pipeline.monitoring.verdicts import decide
@@ -70,3 +74,29 @@ def test_without_a_backtest_or_intervals_nothing_is_judged(sound):
     observed = sound | {name: np.full(len(sound["hour"]), np.nan) for name in ("lower", "upper")}
     for detector in (coverage, error_by_slice, error_stream, estimated_error):
         assert {one.status for one in statuses(detector, observed, bare).values()} == {"not judged"}, detector
+
+
+def test_an_interval_that_holds_no_label_on_any_day_has_changed(sound):
+    observed = sound | {"lower": sound["label"] + 1.0, "upper": sound["label"] + 2.0}
+    (verdict,) = statuses(coverage, observed).values()
+    assert verdict.status == "changed"
+    assert verdict.data["effect"] == pytest.approx(-0.9)
+
+
+def test_an_interval_that_holds_every_label_is_not_told_from_one_of_few_labels(sound):
+    observed = sound | {"lower": sound["label"] - 1.0, "upper": sound["label"] + 2.0}
+    (verdict,) = statuses(coverage, observed).values()
+    assert verdict.status == "not judged"
+
+
+def test_the_great_holidays_of_a_backtest_hide_no_larger_error(shifted):
+    then = reference()
+    labels = then.feedback.labels
+    holidays_too = labels.rentals.copy()
+    days = labels.hours // HOURS_A_DAY
+    dated = np.isin(days, np.unique(days)[is_dated(FIRST_DAY + np.unique(days))])
+    assert dated.sum() >= 72
+    holidays_too[dated] /= 8.0
+    feedback = dataclasses.replace(then.feedback, labels=dataclasses.replace(labels, rentals=holidays_too))
+    found = statuses(error_by_slice, shifted, dataclasses.replace(then, feedback=feedback))
+    assert found["error_by_slice", "answers"].status == "changed"

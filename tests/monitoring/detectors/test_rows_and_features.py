@@ -155,3 +155,13 @@ def test_every_detector_takes_rows_that_are_not_there():
         "not judged"
     }
     assert len(DETECTORS) == 13
+
+
+def test_more_requests_than_usual_are_no_silence():
+    few = requests(FIRST, LAST)
+    late = few["hour"] >= few["hour"].max() - 7 * 24 + 1
+    times = np.where(late, 5, 1)
+    many = {name: np.repeat(np.asarray(values), times) for name, values in few.items()}
+    told = verdicts(operation, many)["silence", "requests"]
+    assert (told.status, told.data["effect"]) == ("fine", 0.0)
+    assert "5.0 rows an hour, where 1.0 are usual" in told.data["reason"]
