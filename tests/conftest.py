@@ -55,6 +55,8 @@ SHARED = (
     ("simple_models", "simple_server"),
     ("small_model", "bundles"),
 )
+# Made in seconds and used by many: by one process for each room, since the files of all rooms are half of a whole run.
+SHARED_BY_ROOM = ("exported",)
 
 _exit_status: list[int] = []
 _LOGGING = pytest.StashKey[dict[str, Any]]()
@@ -68,7 +70,8 @@ class _ByFile(LoadScopeScheduling):
         text = _text_of(self.config.rootpath / name)
         for fixtures in SHARED:
             if any(re.search(rf"\b{fixture}\b", text) for fixture in fixtures):
-                return fixtures[0]
+                room = name.split("/")[1] if fixtures[0] in SHARED_BY_ROOM else ""
+                return f"{fixtures[0]} {room}"
         return name
 
     def _reschedule(self, node: Any) -> None:

@@ -30,37 +30,41 @@ def world(tmp_path: Path, exported: Any, examples: Any, schema: Any, monkeypatch
     return World(tmp_path, exported.path, examples, schema)
 
 
-def test_a_format_that_answers_alike_is_measured_and_passes(world: World) -> None:
-    found = world.export("tflite_float32")
-    assert found.report["blessed"]
-    assert found.report["model_id"] == 7
-    saved_model, entry = (found.report["formats"][name] for name in ("saved_model", "tflite_float32"))
+@pytest.fixture(scope="module")
+def plain(exported: Any, examples: Any, schema: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What one export to LiteRT came to, which tests only read."""
+    return World(tmp_path_factory.mktemp("plain"), exported.path, examples, schema).export("tflite_float32")
+
+
+def test_a_format_that_answers_alike_is_measured_and_passes(plain: Any) -> None:
+    assert plain.report["blessed"]
+    assert plain.report["model_id"] == 7
+    saved_model, entry = (plain.report["formats"][name] for name in ("saved_model", "tflite_float32"))
     assert saved_model["passed"]
     assert entry["passed"], entry["reason"]
     assert 0 < entry["parity"]["max_relative_difference"] <= 1e-5
     assert entry["parity"]["rows"] == 200
-    assert entry["size_bytes"] == (found.folder / "tflite_float32" / entry["file"]).stat().st_size
+    assert entry["size_bytes"] == (plain.folder / "tflite_float32" / entry["file"]).stat().st_size
     assert entry["mae"] == pytest.approx(saved_model["mae"], rel=1e-5)
     for name in ("cold_start_ms", "latency_us", "rows_per_second"):
         assert entry[name] > 0
         assert saved_model[name] > 0
-    assert found.artifact.get_string_custom_property("formats") == (
+    assert plain.artifact.get_string_custom_property("formats") == (
         f"SavedModel {saved_model['size_bytes'] / 1024:,.0f} kB, LiteRT float32 {entry['size_bytes'] / 1024:,.0f} kB; "
         "edge: blessed"
     )
-    assert json.loads(found.artifact.get_string_custom_property("parity")) == found.report
+    assert json.loads(plain.artifact.get_string_custom_property("parity")) == plain.report
 
 
-def test_golden_rows_are_kept_with_the_answers_of_the_saved_model(world: World, exported: Any) -> None:
+def test_golden_rows_are_kept_with_the_answers_of_the_saved_model(plain: Any, exported: Any) -> None:
     from bike_pipeline.modeling.loaded_model import LoadedModel
 
-    found = world.export()
-    kept = json.loads((found.folder / "golden.json").read_text())
+    kept = json.loads((plain.folder / "golden.json").read_text())
     expected = golden_rows(200)
     for name, values in kept["columns"].items():
         assert (np.asarray(values, expected[name].dtype) == expected[name]).all()
     assert (np.asarray(kept["cnt"], np.float32) == LoadedModel(exported.path).predict(expected)).all()
-    assert found.report["golden"]["rows"] == 200
+    assert plain.report["golden"]["rows"] == 200
 
 
 def test_a_format_that_answers_a_broken_sensor_with_a_number_does_not_pass(world: World) -> None:
@@ -72,20 +76,19 @@ def test_a_format_that_answers_a_broken_sensor_with_a_number_does_not_pass(world
     assert found.report["formats"]["tflite_float32"]["passed"]
 
 
-def test_rows_of_a_broken_sensor_are_kept_beside_the_golden_rows_in_plain_json(world: World) -> None:
+def test_rows_of_a_broken_sensor_are_kept_beside_the_golden_rows_in_plain_json(plain: Any) -> None:
     def refused(name: str) -> float:
         raise AssertionError(f"{name} is not JSON")
 
-    found = world.export("tflite_float32")
-    kept = json.loads((found.folder / "golden.json").read_text(), parse_constant=refused)
+    kept = json.loads((plain.folder / "golden.json").read_text(), parse_constant=refused)
     broken = broken_rows()
     for name, values in kept["not_finite"]["columns"].items():
         assert np.array_equal(np.asarray(values, broken[name].dtype), broken[name], equal_nan=True)
     assert {value for value in kept["not_finite"]["columns"]["hum"] if isinstance(value, str)} == {
         "NaN", "Infinity", "-Infinity",
     }  # fmt: skip
-    assert found.report["golden"]["not_finite_rows"] == len(broken["hum"])
-    columns, answers = read_golden(found.folder / "golden.json")
+    assert plain.report["golden"]["not_finite_rows"] == len(broken["hum"])
+    columns, answers = read_golden(plain.folder / "golden.json")
     assert np.isnan(answers).sum() == len(broken["hum"])
     assert {name: len(values) for name, values in columns.items()} == dict.fromkeys(broken, len(answers))
 
@@ -118,7 +121,7 @@ def test_a_model_that_answers_a_broken_sensor_itself_is_not_exported(world: Worl
     assert "run the pipeline" in raised.value.fix
 
 
-def test_the_errors_are_those_on_the_labels_of_the_eval_split(world: World, exported: Any, store_uri: str) -> None:
+def test_the_errors_are_those_on_the_labels_of_the_eval_split(plain: Any, exported: Any, store_uri: str) -> None:
     from bike_pipeline import features
     from bike_pipeline.data.past_weather import with_optional_inputs
     from bike_pipeline.data.spans import SpanStore
@@ -127,7 +130,7 @@ def test_the_errors_are_those_on_the_labels_of_the_eval_split(world: World, expo
     rows = with_optional_inputs(SpanStore(store_uri).read(2, 1, ("eval",)), SpanStore(store_uri).read(2, 1, ("train",)))
     columns = {f.name: rows[f.name].to_numpy() for f in features.MODEL_INPUTS}
     error = LoadedModel(exported.path).predict(columns) - rows[features.LABEL].to_numpy().astype(np.float64)
-    report = world.export().report
+    report = plain.report
     assert report["eval_rows"] == len(error)
     assert report["formats"]["saved_model"]["mae"] == pytest.approx(np.abs(error).mean(), rel=1e-6)
     assert report["formats"]["saved_model"]["rmse"] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-6)
@@ -160,17 +163,16 @@ def test_a_missing_extra_says_what_to_install_and_the_run_goes_on(
     assert entries["tflite_float32"]["passed"]
 
 
-def test_litert_is_measured_where_tensorflow_was_never_imported(world: World, tmp_path: Path) -> None:
+def test_litert_is_measured_where_tensorflow_was_never_imported(plain: Any, tmp_path: Path) -> None:
     from bike_pipeline.exporting import workers
 
-    found = world.export("tflite_float32")
     asked = golden_rows(200)
     for name in (workers.GOLDEN, workers.EVALUATED):
         workers.write_columns(tmp_path, name, asked)
     source, seen = Source(Path(), {}, shared=tmp_path), {}
     with workers.Workers(tmp_path, 300) as process:
         for name in ("tflite_float32", "saved_model"):
-            process.submit(name, "measure", registry.format_of(name), found.folder / name, source)
+            process.submit(name, "measure", registry.format_of(name), plain.folder / name, source)
         for name in ("saved_model", "tflite_float32"):
             seen[name] = process.result(name)["tensorflow"]
     assert seen == {"tflite_float32": False, "saved_model": True}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,13 +20,14 @@ from tests.components.test_example_gen import parsed, values
 from tests.conftest import ROOT, TRAINING
 
 
-@pytest.fixture
-def run(examples: Any, transform_graph: Path, tmp_path: Path) -> Any:
-    """A function that trains on files of tf.Examples; returns the folder of the served model."""
+@pytest.fixture(scope="module")
+def running(examples: Any, transform_graph: Path) -> Callable[..., Path]:
+    """A function that trains on files of tf.Examples into a folder; returns the folder of the served model."""
     from tfx.components.trainer.fn_args_utils import DataAccessor
     from tfx.components.util import tfxio_utils
 
     def train(
+        place: Path,
         files: list[str],
         schema_path: Path = ROOT / "configs" / "schema.pbtxt",
         hyperparameters: Any = None,
@@ -40,13 +43,27 @@ def run(examples: Any, transform_graph: Path, tmp_path: Path) -> Any:
             transform_graph_path=str(transform_graph),
             base_model=None,
             hyperparameters=hyperparameters,
-            model_run_dir=str(tmp_path / "run"),
-            serving_model_dir=str(tmp_path / "model" / "Format-Serving"),
+            model_run_dir=str(place / "run"),
+            serving_model_dir=str(place / "model" / "Format-Serving"),
         )
         training.run_fn(arguments)
-        return tmp_path / "model" / "Format-Serving"
+        return place / "model" / "Format-Serving"
 
     return train
+
+
+@pytest.fixture
+def run(running: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """The same into a folder of the test's own."""
+    return functools.partial(running, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def trained(running: Callable[..., Path], examples: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the newest span's rows were trained on once, with `run` and `model`; tests only read it."""
+    place = tmp_path_factory.mktemp("trained")
+    running(place, files_of(examples, "train"))
+    return place
 
 
 def files_of(examples: Any, *splits: str) -> list[str]:
@@ -54,8 +71,8 @@ def files_of(examples: Any, *splits: str) -> list[str]:
     return [f"{examples.uri}/Split-{split}/*" for split in splits]
 
 
-def test_the_labels_of_the_eval_split_are_where_feedback_begins(run: Any, examples: Any) -> None:
-    folder = run(files_of(examples, "train"))
+def test_the_labels_of_the_eval_split_are_where_feedback_begins(trained: Path, examples: Any) -> None:
+    folder = trained / "model" / "Format-Serving"
     kept = Feedback.from_json((folder / saved_model.EXTRA_FOLDER / FEEDBACK_FILE).read_text())
     evaluated = rows.read(files_of(examples, "eval"), str(ROOT / "configs" / "schema.pbtxt"))
     assert kept.labels.hours[-1] == feedback.hours_of(evaluated).max()
@@ -92,13 +109,12 @@ def test_it_writes_the_served_model_of_the_rows_it_was_given(run: Any, examples:
     assert named["workingday"] == {str(v): int((columns[1] == v).sum()) for v in (0, 1)}
 
 
-def test_tensorboard_reads_loss_and_learning_rate_of_each_epoch(run: Any, examples: Any, tmp_path: Path) -> None:
+def test_tensorboard_reads_loss_and_learning_rate_of_each_epoch(trained: Path) -> None:
     from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
     from tensorboard.util.tensor_util import make_ndarray
 
-    run(files_of(examples, "train"))
     # As `tensorboard --logdir` looks for runs.
-    found = EventMultiplexer().AddRunsFromDirectory(str(tmp_path / "run")).Reload()
+    found = EventMultiplexer().AddRunsFromDirectory(str(trained / "run")).Reload()
     assert list(found.Runs()) == [training.EVENTS_FOLDER]
     assert found.PluginRunToTagToContent("scalars")[training.EVENTS_FOLDER].keys() == {
         "epoch_loss", "epoch_learning_rate",
@@ -107,7 +123,7 @@ def test_tensorboard_reads_loss_and_learning_rate_of_each_epoch(run: Any, exampl
         name: [(event.step, float(make_ndarray(event.tensor_proto))) for event in found.Tensors("train", name)]
         for name in ("epoch_loss", "epoch_learning_rate")
     }
-    written = list(csv.DictReader((tmp_path / "run" / training.LOSS_FILE).open(encoding="utf-8")))
+    written = list(csv.DictReader((trained / "run" / training.LOSS_FILE).open(encoding="utf-8")))
     assert series["epoch_loss"] == [
         (number, pytest.approx(float(row["loss"]), abs=1e-5)) for number, row in enumerate(written)
     ]
@@ -193,9 +209,8 @@ def test_what_the_training_took_from_the_socket_stands_beside_its_model(
     assert told["energy_source"].startswith("codecarbon 3.")
 
 
-def test_nothing_is_told_of_energy_that_nobody_measured(run: Any, examples: Any, tmp_path: Path) -> None:
-    run(files_of(examples, "train"))
-    assert energy.read(str(tmp_path / "model")) == {}
+def test_nothing_is_told_of_energy_that_nobody_measured(trained: Path) -> None:
+    assert energy.read(str(trained / "model")) == {}
 
 
 def test_energy_without_its_library_is_refused_before_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
