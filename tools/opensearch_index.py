@@ -28,6 +28,7 @@ def template() -> dict[str, Any]:
     interval = _fields(lower=NUMBER, upper=NUMBER)
     about = {
         "schema": WHOLE,
+        "sampling_rate": NUMBER,
         "model": KEYWORD,
         "version": WHOLE,
         "signature": KEYWORD,
