@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bike_pipeline import features
-from bike_pipeline.modeling import architectures, objective, preprocessing, training
+from bike_pipeline.modeling import architectures, holidays, objective, preprocessing, training
 from bike_pipeline.modeling.preprocessing import LearntSums
 from bike_pipeline.modeling.rows import Columns
 from bike_pipeline.modeling.trend import Trend, TrendSums
@@ -77,7 +77,8 @@ class Task:
         """Return the task of rows with such sums."""
         rows = labels.trend.rows
         variances = labels.squares / rows - (labels.trend.logarithms / rows) ** 2
-        trend, mean = Trend.of(labels.trend, learnt.last_day - learnt.first_day), labels.rentals / rows
+        trend = Trend.of(labels.trend, learnt.last_day - learnt.first_day, priors=holidays.priors(settings))
+        mean = labels.rentals / rows
         trend = replace(trend, largest_log=objective.largest_log(mean))
         return cls(learnt, trend, tuple(variances.tolist()), mean, settings, seed)
 

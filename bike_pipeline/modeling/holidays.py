@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import numpy.typing as npt
 # leave; New Year's Eve and New Year; Independence Day.
 OTHER, THANKSGIVING, CHRISTMAS, LEAVE, NEW_YEAR, INDEPENDENCE = range(1, 7)
 KINDS = 7
+NAMES = ("other", "thanksgiving", "christmas", "leave", "new_year", "independence")
 # The great ones empty offices as a Sunday does.
 GREAT = (THANKSGIVING, CHRISTMAS, NEW_YEAR, INDEPENDENCE)
 # Kind, month and days of those that have a date.
@@ -35,3 +38,12 @@ def is_dated(days: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     for _, of_month, dates in DATES:
         found |= (month == of_month) & np.isin(day, dates)
     return found
+
+
+def priors(training: Mapping[str, Any]) -> tuple[float, ...]:
+    """Return what each kind adds to log(1 + rentals) by what is known before any row, (kinds,).
+
+    Of the settings' section it reads `holiday_priors`, factors by name; a kind that it does not name has 0.
+    """
+    factors = training.get("holiday_priors", {})
+    return (0.0, *(math.log(factors.get(name, 1.0)) for name in NAMES))

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bike_pipeline import extras, features
-from bike_pipeline.modeling import preprocessing, rows, training
+from bike_pipeline.modeling import holidays, preprocessing, rows, training
 from bike_pipeline.modeling.architectures import trees
 from bike_pipeline.modeling.trees import LOG, boosted
 from bike_pipeline.modeling.trend import Trend
@@ -68,7 +68,7 @@ def suggest(
     inputs, labels = training.split_labels(preprocessing.transformed_columns(labelled, learnt))
     unknown = dict.fromkeys(features.LABELS, np.zeros(rows.count(candidates), np.float32))
     asked, _ = training.split_labels(preprocessing.transformed_columns({**candidates, **unknown}, learnt))
-    trend = Trend.fit(inputs, labels)
+    trend = Trend.fit(inputs, labels, holidays.priors(settings))
     target = (1.0 + labels[:, 0]) * trees.growth_of(trend, inputs)
     variance, mean = max(float(np.log1p(labels[:, 0]).var()), 1e-6), float(target.mean())
 

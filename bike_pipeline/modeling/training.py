@@ -19,6 +19,7 @@ from bike_pipeline.modeling import (
     distribution,
     energy,
     feedback,
+    holidays,
     naive_baseline,
     objective,
     preprocessing,
@@ -190,7 +191,7 @@ def train_transformed(
     """Return what `train` does, for rows that have gone through the transform graph (see `transformed`)."""
     repeatable(seed)
     inputs, labels = split_labels(columns)
-    trend = Trend.fit(inputs, labels)
+    trend = Trend.fit(inputs, labels, holidays.priors(training))
     logging.info("%s", trend)
     network, losses = None, list[float]()
     if training["architecture"] != architectures.TREES:

@@ -8,7 +8,7 @@ come.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
@@ -29,9 +29,10 @@ LEVEL_MONTHS = 15
 # Twice as many rentals in seven months; a label that moves faster has changed its meaning.
 LARGEST_GROWTH = 0.1
 RIDGE = 1.0
-# Rows of a kind of holiday after which its effect counts half: those of one day, which all err together.
+# Rows of a kind of holiday after which they count as much as its prior: those of one day, which all err together.
 HOLIDAY_RIDGE = 24.0
 HOLIDAY_COLUMNS = KINDS - 1
+NO_PRIORS = (0.0,) * KINDS
 # Growth is a constant of the graph: workers on machines that round differently must come to the same one.
 DECIMALS = 5
 ROWS_AT_ONCE = 65_536
@@ -115,7 +116,7 @@ class Trend:
         repeated: whether the rows cover the year nearly twice; else the time of the year is no input.
         knot_days: days between two knots of the level.
         knots: number of knots; 0 where the level follows the growth alone.
-        holidays: what each kind of holiday adds to log(1 + rentals), (kinds,); 0 of a kind without rows.
+        holidays: what each kind of holiday adds to log(1 + rentals), (kinds,); its prior of a kind without rows.
         largest_log: the largest log(1 + rentals) that is answered (see `objective.largest_log`).
     """
 
@@ -124,44 +125,52 @@ class Trend:
     repeated: bool = True
     knot_days: float = KNOT_DAYS
     knots: int = 0
-    holidays: tuple[float, ...] = (0.0,) * KINDS
+    holidays: tuple[float, ...] = NO_PRIORS
     largest_log: float = objective.LARGEST_LOG
 
     @classmethod
-    def fit(cls, inputs: Mapping[str, npt.NDArray[Any]], labels: npt.NDArray[Any]) -> Self:
+    def fit(
+        cls, inputs: Mapping[str, npt.NDArray[Any]], labels: npt.NDArray[Any], priors: Sequence[float] = NO_PRIORS
+    ) -> Self:
         """Return the trend of transformed rows (see `preprocessing_fn`) and their labels, (rows, …) each.
 
         Growth is the weight of time in a ridge regression beside hour and day type, weather and its square, the
         sun's elevation, the kind of holiday, and the month if the months are repeated. What a kind of holiday adds is
-        its weight there: trees do not tell it by a few days a year from all else that is known of them.
+        its weight there: trees do not tell it by a few days a year from all else that is known of them. The weight is
+        drawn to the prior of its kind.
 
         Args:
             inputs: transformed features.
             labels: (rows,) or (rows, labels): rentals, then auxiliary labels.
+            priors: see `holidays.priors`.
         """
         days = inputs[preprocessing.DAYS_BEFORE_END]
         sums = TrendSums.of(inputs, labels, float(days.max()))
-        found = cls.of(sums, float(days.max()), knot_days(days, inputs["hour"]))
+        found = cls.of(sums, float(days.max()), knot_days(days, inputs["hour"]), priors)
         rentals = labels.reshape(len(labels), -1)[:, 0]
         return replace(found, largest_log=objective.largest_log(float(rentals.mean(dtype=np.float64))))
 
     @classmethod
-    def of(cls, sums: TrendSums, longest: float, spacing: float = KNOT_DAYS) -> Self:
+    def of(
+        cls, sums: TrendSums, longest: float, spacing: float = KNOT_DAYS, priors: Sequence[float] = NO_PRIORS
+    ) -> Self:
         """Return the trend of rows by their sums.
 
         Args:
             sums: those of all rows.
             longest: days from the first row to the end of training.
             spacing: days between two knots.
+            priors: see `holidays.priors`.
         """
         covered = _months(longest)
         means = sums.logarithms / sums.rows
-        growths, holidays = np.zeros(len(means)), np.zeros(KINDS)
+        growths, holidays = np.zeros(len(means)), np.array(priors)
         if covered >= FEWEST_MONTHS:
             penalty = np.full(len(sums.gram), RIDGE)
             penalty[:HOLIDAY_COLUMNS] = HOLIDAY_RIDGE
             penalty[-1] = 0.0
             moment = sums.moment - np.outer(sums.columns, means)
+            moment[:HOLIDAY_COLUMNS] += HOLIDAY_RIDGE * holidays[1:, None]
             weights = np.linalg.solve(sums.gram + np.diag(penalty), moment)
             growths = np.clip(-weights[-1], -LARGEST_GROWTH, LARGEST_GROWTH).round(DECIMALS)
             holidays[1:] = weights[:HOLIDAY_COLUMNS, 0].round(DECIMALS)

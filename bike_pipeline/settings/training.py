@@ -11,6 +11,7 @@ from bike_pipeline.settings.section import Count, Positive, Section
 
 Architecture = Literal["linear", "deep", "trees", "blend"]
 Strategy = Literal["none", "mirrored", "multi_worker"]
+HolidayName = Literal["other", "thanksgiving", "christmas", "leave", "new_year", "independence"]
 TargetName = Literal["rentals", "busy"]
 
 
@@ -61,6 +62,8 @@ class TrainingSettings(Section):
         tree_rounds: trees of each of the two ensembles.
         tree_depth: most comparisons on the way to a leaf.
         tree_learning_rate: share of each tree's answer that is added.
+        holiday_priors: the share of its rentals that a holiday of such a kind leaves a day, as known before the first
+            row; rows of the kind count against it, and a kind without a prior leaves a day all of them.
         warm_start: begin from the weights of the serving model's network if it is of the same form; trees are always
             fitted anew.
         strategy: where the steps run: `none` on one device, `mirrored` on every GPU of one machine, `multi_worker` in
@@ -86,6 +89,7 @@ class TrainingSettings(Section):
     tree_rounds: Annotated[int, Field(ge=1, le=1_000)]
     tree_depth: Annotated[int, Field(ge=1, le=8)]
     tree_learning_rate: Annotated[float, Field(gt=0.0, le=1.0)]
+    holiday_priors: dict[HolidayName, Positive] = Field(default_factory=dict)
     warm_start: bool
     strategy: Strategy
     workers: Count

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import typing
+
+import keras
 import numpy as np
 import pytest
 
 from bike_pipeline import features
-from bike_pipeline.modeling import architectures, preprocessing, training
+from bike_pipeline.modeling import architectures, holidays, preprocessing, training
 from bike_pipeline.modeling.trend import (
     CLOSEST_KNOT_DAYS,
     DAYS_A_MONTH,
@@ -14,10 +17,12 @@ from bike_pipeline.modeling.trend import (
     KNOT_DAYS,
     LARGEST_GROWTH,
     LEVEL_MONTHS,
+    NO_PRIORS,
     REPEATED_MONTHS,
     Trend,
     knot_days,
 )
+from bike_pipeline.settings.training import HolidayName
 from tests.conftest import TRAINING
 
 
@@ -102,6 +107,34 @@ def test_a_kind_of_holiday_has_the_effect_that_its_rows_show_and_one_without_row
     # Of one day half of what it shows is believed, and rows of a few months tell no holiday from season.
     assert Trend.fit(*with_a_holiday(14, -0.8, 24)).holidays[3] == pytest.approx(-0.4, abs=0.08)
     assert set(Trend.fit(*with_a_holiday(FEWEST_MONTHS - 1, -0.8, 240)).holidays) == {0.0}
+
+
+def test_what_is_known_of_a_holiday_before_any_row_counts_as_much_as_one_day_of_it():
+    priors = (0.0, 0.0, -0.5, -0.4, 0.0, 0.0, 0.0)
+    few, many = (Trend.fit(*with_a_holiday(14, -0.8, rows), priors).holidays for rows in (24, 240))
+    assert few[2] == many[2] == pytest.approx(-0.5)
+    assert few[3] == pytest.approx(-0.6, abs=0.08)
+    assert many[3] == pytest.approx((-0.8 * 240 - 0.4 * 24) / 264, abs=0.05)
+    assert Trend.fit(*with_a_holiday(FEWEST_MONTHS - 1, -0.8, 240), priors).holidays == priors
+
+
+def test_priors_are_named_as_the_kinds_of_holiday_are():
+    assert typing.get_args(HolidayName) == holidays.NAMES
+    assert len(holidays.NAMES) == holidays.KINDS - 1
+    assert holidays.priors({"holiday_priors": {"christmas": 0.5}}) == (0.0, 0.0, 0.0, np.log(0.5), 0.0, 0.0, 0.0)
+    assert holidays.priors({}) == NO_PRIORS
+
+
+def test_every_network_answers_a_holiday_without_rows_by_its_prior():
+    inputs, labels = with_a_holiday(14, 0.0, 24, kind=1)
+    trend = Trend.fit(inputs, np.stack([labels] * 3, axis=1), (0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0))
+    row = {name: values[:1] for name, values in inputs.items()}
+    for architecture in ("linear", "deep"):
+        keras.utils.set_random_seed(3)
+        model = architectures.build(TRAINING | {"architecture": architecture}, trend)
+        asked = {k: {**row, "holiday_kind": np.array([k])} for k in (0, 3)}
+        usual, holiday = (float(model({t.name: asked[k][t.name] for t in model.inputs})[0]) for k in (0, 3))
+        assert holiday - usual == pytest.approx(-1.0, abs=0.15), architecture
 
 
 @pytest.mark.parametrize("architecture", ["trees", "blend"])

@@ -26,7 +26,7 @@ from keras.quantizers import fake_quant_with_min_max_vars
 from bike_pipeline.errors import ExportError
 from bike_pipeline.exporting.compression.candidates import Material
 from bike_pipeline.exporting.formats.base import in_parts
-from bike_pipeline.modeling import architectures, objective, saved_model, training
+from bike_pipeline.modeling import architectures, holidays, objective, saved_model, training
 from bike_pipeline.modeling.distribution import Loss
 from bike_pipeline.modeling.rows import Columns
 from bike_pipeline.modeling.trend import Trend
@@ -183,7 +183,7 @@ def _student(teacher: Teacher, settings: exporting.DistillationSettings, how: di
         "embedding_dimensions": settings.embedding_dimensions,
         "dropout": 0.0,
     }
-    student = architectures.build(of_student, Trend.fit(teacher.inputs, teacher.labels))
+    student = architectures.build(of_student, Trend.fit(teacher.inputs, teacher.labels, holidays.priors(how)))
     training.fit(student, teacher.inputs, target, how, seed, loss_of(teacher.label, settings.teacher_weight))
     return student
 

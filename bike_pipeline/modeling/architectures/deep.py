@@ -20,7 +20,8 @@ from bike_pipeline.modeling.trend import Trend
 # The layer that answers log(1 + rentals) of each auxiliary label, (batch, labels).
 HEADS = "heads"
 EMBEDDED = ("hour", "weather", "day_type", "hour_workingday", "hour_day_type")
-# Of which the rows may hold one kind on one day, or never: it begins at nothing, and stays there where it never was.
+# Of which the rows may hold one kind on one day, or never: its effect begins at the trend's, and stays there where it
+# never was.
 RARE = "holiday_kind"
 # Which labels of the trend the heads answer.
 AUXILIARY = slice(1, None)
@@ -74,8 +75,9 @@ def build(training: Mapping[str, Any], trend: Trend) -> keras.Model:
     starts = keras.initializers.Constant(list(trend.starts[AUXILIARY]))
     riders = layers.Dense(len(trend.starts[AUXILIARY]), bias_initializer=starts, name="riders")(hidden)
     # Beside the trunk, where a few rows move it at once.
+    effects = keras.initializers.Constant([[effect] * len(trend.starts[AUXILIARY]) for effect in trend.holidays])
     shifted = layers.Embedding(
-        size, len(trend.starts[AUXILIARY]), embeddings_initializer="zeros", name=f"{RARE}_effect"
+        size, len(trend.starts[AUXILIARY]), embeddings_initializer=effects, name=f"{RARE}_effect"
     )
     heads = layers.Add(name=HEADS)([riders, moved, shifted(inputs[RARE])])
     return keras.Model(inputs, LogOfSum(trend.largest_log, name=features.LABEL)(heads), name="bike_demand")

@@ -22,8 +22,10 @@ def build(_: Mapping[str, Any], trend: Trend) -> keras.Model:
     inputs = level.inputs_of(names, trend)
     start = keras.initializers.Constant(trend.starts[0])
     parts = [layers.Dense(1, bias_initializer=start, name="weights")(inputs[preprocessing.DENSE])]
+    holidays = keras.initializers.Constant([[effect] for effect in trend.holidays])
     for name in SUMMED:
-        effect = layers.Embedding(preprocessing.CODES[name], 1, embeddings_initializer="zeros", name=f"{name}_effect")
+        begins = holidays if name == "holiday_kind" else "zeros"
+        effect = layers.Embedding(preprocessing.CODES[name], 1, embeddings_initializer=begins, name=f"{name}_effect")
         parts.append(effect(inputs[name]))
     if trend.repeated:
         season = layers.Dense(1, use_bias=False, name="time_of_year_weights")
