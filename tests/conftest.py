@@ -32,6 +32,7 @@ TRAINING: dict[str, Any] = {
     "tree_rounds": 5,
     "tree_depth": 3,
     "tree_learning_rate": 0.3,
+    "holiday_priors": {},
     "warm_start": False,
     "target": "rentals",
     "busy_above": None,

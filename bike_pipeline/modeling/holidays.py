@@ -45,5 +45,5 @@ def priors(training: Mapping[str, Any]) -> tuple[float, ...]:
 
     Of the settings' section it reads `holiday_priors`, factors by name; a kind that it does not name has 0.
     """
-    factors = training.get("holiday_priors", {})
+    factors = training["holiday_priors"]
     return (0.0, *(math.log(factors.get(name, 1.0)) for name in NAMES))

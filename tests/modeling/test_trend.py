@@ -122,7 +122,7 @@ def test_priors_are_named_as_the_kinds_of_holiday_are():
     assert typing.get_args(HolidayName) == holidays.NAMES
     assert len(holidays.NAMES) == holidays.KINDS - 1
     assert holidays.priors({"holiday_priors": {"christmas": 0.5}}) == (0.0, 0.0, 0.0, np.log(0.5), 0.0, 0.0, 0.0)
-    assert holidays.priors({}) == NO_PRIORS
+    assert holidays.priors({"holiday_priors": {}}) == NO_PRIORS
 
 
 def test_every_network_answers_a_holiday_without_rows_by_its_prior():

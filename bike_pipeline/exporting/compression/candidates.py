@@ -127,7 +127,7 @@ def write_models(trying: Trying, folder: Path) -> dict[Method, tuple[int, float]
         section["feedback"] = Feedback.from_json(kept.read_text(encoding="utf-8")).settings.model_dump(mode="json")
     extra = {saved_model.NAIVE_BASELINE_FILE: reference.read_text(encoding="utf-8")} if reference.is_file() else {}
     methods = tuple(dict.fromkeys((PLAIN, *trying.methods)))
-    further = {"batch_size": trying.training.batch_size, "weight_decay": trying.training.weight_decay}
+    further = {name: section[name] for name in ("batch_size", "weight_decay", "holiday_priors")}
     found = {}
     for number, method in enumerate(methods):
         progress.report(number / (2 * len(methods)), method)

@@ -20,6 +20,8 @@ SMALL = (
 )
 # So few rows of a slice decide that the small eval split has slices that do.
 MIN_ROWS = {"hour_band": 5, "workingday": 5, "season": 5, "weathersit": 5}
+# What a method takes over of the training.
+FURTHER: dict[str, Any] = {"batch_size": 64, "weight_decay": 0.02, "holiday_priors": {}}
 LOOSE = {"max_mae_increase": 10.0, "max_slice_mae_increase": 10.0}
 
 
@@ -70,6 +72,6 @@ def trained_further(teacher: Any, small: CompressionSettings) -> Callable[..., A
     from bike_pipeline.exporting.compression.methods import compressed
 
     def make(method: Method, settings: CompressionSettings = small) -> Any:
-        return compressed(method, teacher, settings, {"batch_size": 64, "weight_decay": 0.02}, seed=3)
+        return compressed(method, teacher, settings, FURTHER, seed=3)
 
     return make

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 
 from bike_pipeline.errors import ExportError
+from bike_pipeline.modeling.holidays import NAMES
+from tests.exporting.compression.conftest import FURTHER
 
 METHODS = ("plain", "pruning", "distillation", "quantization_aware")
 
@@ -74,6 +77,20 @@ def test_a_student_is_smaller_and_learns_from_its_teacher(
     student = trained_further("distillation")
     assert student.count_params() < teacher.model().count_params()
     assert distance(longer) < 0.8 * distance(small)
+
+
+def test_a_student_knows_what_is_known_of_a_holiday_that_no_row_shows(teacher: Any, small: Any) -> None:
+    from bike_pipeline.exporting.compression.methods import compressed
+
+    independence = 1 + NAMES.index("independence")
+    kinds = teacher.inputs["holiday_kind"]
+    untold = replace(teacher, inputs={**teacher.inputs, "holiday_kind": np.where(kinds == independence, 0, kinds)})
+    student = compressed("distillation", untold, small, {**FURTHER, "holiday_priors": {"independence": 0.25}}, seed=3)
+    row = {tensor.name: teacher.inputs[tensor.name][:1] for tensor in student.inputs}
+    usual, holiday = (
+        float(student(row | {"holiday_kind": np.array([kind])}, training=False)[0]) for kind in (0, independence)
+    )
+    assert holiday < usual - 0.7
 
 
 def test_the_students_loss_weighs_both_targets() -> None:
