@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 # Kinds of holiday: none; any other; Thanksgiving and the Friday after it; Christmas; the days around it, when many take
-# leave; New Year's Eve and New Year; Independence Day.
-OTHER, THANKSGIVING, CHRISTMAS, LEAVE, NEW_YEAR, INDEPENDENCE = range(1, 7)
-KINDS = 7
-NAMES = ("other", "thanksgiving", "christmas", "leave", "new_year", "independence")
+# leave; New Year's Eve and New Year; Independence Day; a Saturday or Sunday among the days of leave, whose usual day
+# is another.
+OTHER, THANKSGIVING, CHRISTMAS, LEAVE, NEW_YEAR, INDEPENDENCE, LEAVE_WEEKEND = range(1, 8)
+KINDS = 8
+NAMES = ("other", "thanksgiving", "christmas", "leave", "new_year", "independence", "leave_weekend")
 # The great ones empty offices as a Sunday does.
 GREAT = (THANKSGIVING, CHRISTMAS, NEW_YEAR, INDEPENDENCE)
 # Kind, month and days of those that have a date.

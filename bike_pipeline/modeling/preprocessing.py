@@ -17,7 +17,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from bike_pipeline import features
-from bike_pipeline.modeling.holidays import DATES, GREAT, KINDS, NOVEMBER, OTHER, THANKSGIVING
+from bike_pipeline.modeling.holidays import DATES, GREAT, KINDS, LEAVE, LEAVE_WEEKEND, NOVEMBER, OTHER, THANKSGIVING
 
 HOURS = 24
 HARMONICS, YEAR_HARMONICS = (1, 2, 3), (1, 2)
@@ -183,6 +183,8 @@ def _holiday(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
     is_week = tf.logical_and(tf.abs(tf.cast(day, tf.float32) - weekday - 21.0) < 3.5, tf.equal(month, NOVEMBER - 1))
     is_thanksgiving = tf.logical_and(is_week, tf.abs(weekday - 4.5) < 1.0)
     found = tf.where(is_thanksgiving, float(THANKSGIVING), dated)
+    is_leave = tf.abs(found - float(LEAVE)) < 0.5
+    found = tf.where(tf.logical_and(is_leave, tf.abs(weekday - 3.0) > 2.5), float(LEAVE_WEEKEND), found)
     is_other = tf.logical_and(code(inputs["holiday"], "holiday") > 0, found < float(OTHER))
     return tf.cast(tf.where(is_other, float(OTHER), found), tf.int64)
 

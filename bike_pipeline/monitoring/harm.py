@@ -38,6 +38,7 @@ _OCCASIONS = {
     holidays.THANKSGIVING: "Thanksgiving",
     holidays.CHRISTMAS: "Christmas",
     holidays.LEAVE: "days of leave around Christmas",
+    holidays.LEAVE_WEEKEND: "days of leave around Christmas",
     holidays.NEW_YEAR: "New Year",
     holidays.INDEPENDENCE: "Independence Day",
 }

@@ -11,7 +11,7 @@ from bike_pipeline.settings.section import Count, Positive, Section
 
 Architecture = Literal["linear", "deep", "trees", "blend"]
 Strategy = Literal["none", "mirrored", "multi_worker"]
-HolidayName = Literal["other", "thanksgiving", "christmas", "leave", "new_year", "independence"]
+HolidayName = Literal["other", "thanksgiving", "christmas", "leave", "new_year", "independence", "leave_weekend"]
 TargetName = Literal["rentals", "busy"]
 
 

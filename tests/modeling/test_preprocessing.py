@@ -61,7 +61,7 @@ def test_holidays_of_a_kind_are_told_apart_by_their_dates_and_all_others_by_the_
         return day_types(dates, name="holiday_kind", **options)
 
     assert kinds(np.datetime64("2012-06-04") + np.arange(7)) == [0] * 7
-    assert kinds(np.datetime64("2012-12-21") + np.arange(12)) == [0, 4, 4, 3, 3, 3, 4, 4, 4, 4, 5, 5]
+    assert kinds(np.datetime64("2012-12-21") + np.arange(12)) == [0, 7, 7, 3, 3, 3, 4, 4, 7, 7, 5, 5]
     assert kinds(["2012-11-22", "2012-11-23", "2012-11-24", "2011-11-24", "2012-07-04"], holiday=1) == [2, 2, 1, 2, 6]
     assert kinds(["2012-12-25", "2012-11-22", "2012-07-04"], holiday=[1, 0, 1], sent=False) == [1, 0, 1]
 

@@ -102,7 +102,7 @@ def with_a_holiday(months, effect, count, kind=3):
 
 def test_a_kind_of_holiday_has_the_effect_that_its_rows_show_and_one_without_rows_has_none():
     trend = Trend.fit(*with_a_holiday(14, -0.8, 240))
-    assert trend.holidays == pytest.approx((0, 0, 0, -0.8 * 240 / 264, 0, 0, 0), abs=0.05)
+    assert trend.holidays == pytest.approx((0, 0, 0, -0.8 * 240 / 264, 0, 0, 0, 0), abs=0.05)
     assert {effect for kind, effect in enumerate(trend.holidays) if kind != 3} == {0.0}
     # Of one day half of what it shows is believed, and rows of a few months tell no holiday from season.
     assert Trend.fit(*with_a_holiday(14, -0.8, 24)).holidays[3] == pytest.approx(-0.4, abs=0.08)
@@ -110,7 +110,7 @@ def test_a_kind_of_holiday_has_the_effect_that_its_rows_show_and_one_without_row
 
 
 def test_what_is_known_of_a_holiday_before_any_row_counts_as_much_as_one_day_of_it():
-    priors = (0.0, 0.0, -0.5, -0.4, 0.0, 0.0, 0.0)
+    priors = (0.0, 0.0, -0.5, -0.4, 0.0, 0.0, 0.0, 0.0)
     few, many = (Trend.fit(*with_a_holiday(14, -0.8, rows), priors).holidays for rows in (24, 240))
     assert few[2] == many[2] == pytest.approx(-0.5)
     assert few[3] == pytest.approx(-0.6, abs=0.08)
@@ -121,13 +121,13 @@ def test_what_is_known_of_a_holiday_before_any_row_counts_as_much_as_one_day_of_
 def test_priors_are_named_as_the_kinds_of_holiday_are():
     assert typing.get_args(HolidayName) == holidays.NAMES
     assert len(holidays.NAMES) == holidays.KINDS - 1
-    assert holidays.priors({"holiday_priors": {"christmas": 0.5}}) == (0.0, 0.0, 0.0, np.log(0.5), 0.0, 0.0, 0.0)
+    assert holidays.priors({"holiday_priors": {"christmas": 0.5}}) == (0.0, 0.0, 0.0, np.log(0.5), 0.0, 0.0, 0.0, 0.0)
     assert holidays.priors({"holiday_priors": {}}) == NO_PRIORS
 
 
 def test_every_network_answers_a_holiday_without_rows_by_its_prior():
     inputs, labels = with_a_holiday(14, 0.0, 24, kind=1)
-    trend = Trend.fit(inputs, np.stack([labels] * 3, axis=1), (0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0))
+    trend = Trend.fit(inputs, np.stack([labels] * 3, axis=1), (0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0))
     row = {name: values[:1] for name, values in inputs.items()}
     for architecture in ("linear", "deep"):
         keras.utils.set_random_seed(3)

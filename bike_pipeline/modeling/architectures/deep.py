@@ -62,7 +62,8 @@ def build(training: Mapping[str, Any], trend: Trend) -> keras.Model:
         width = min(training["embedding_dimensions"], size - 1)
         parts.append(layers.Embedding(size, width, name=f"{name}_embedding")(inputs[name]))
     size = preprocessing.CODES[RARE]
-    rare = layers.Embedding(size, size - 1, embeddings_initializer="zeros", name=f"{RARE}_embedding")
+    # One less than tells all apart: leave on a weekend is little else than leave.
+    rare = layers.Embedding(size, size - 2, embeddings_initializer="zeros", name=f"{RARE}_embedding")
     parts.append(rare(inputs[RARE]))
     moved, knots = level.effect(inputs[preprocessing.DAYS_BEFORE_END], trend, AUXILIARY)
     if knots is not None:
