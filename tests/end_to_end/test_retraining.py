@@ -10,14 +10,16 @@ import pytest
 from bike_pipeline.errors import ExitCode
 from bike_pipeline.model_registry import ModelRegistry
 from tests.data.making import make_rows, to_csv
-from tests.end_to_end.conftest import FEW_EPOCHS, Called, Halves, Product
+from tests.end_to_end.conftest import Called, Halves, Product
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def product(run_halves: Halves, tmp_path_factory: pytest.TempPathFactory) -> Product:
-    return Product(run_halves.copied(1, tmp_path_factory.mktemp("retraining") / "workspace"), settings=(FEW_EPOCHS,))
+    return Product(
+        run_halves.copied(1, tmp_path_factory.mktemp("retraining") / "workspace"), settings=("training.epochs=5",)
+    )
 
 
 @pytest.fixture(scope="module")
