@@ -154,8 +154,8 @@ def _look(settings: Settings, window_days: float, until: datetime | None) -> Mon
     rows, states = len(store.columns(*windows[-1], ("hour",))["hour"]), store.hours(*windows[-1])["state"]
     observed = store.columns(min(windows[0][0], end - timedelta(days=_LEARNT_DAYS)), end, most=_MOST_ROWS)
     if not len(observed["hour"]):
-        until_when = f"{windows[-1][1]:%Y-%m-%d %H:%M} or the {_LEARNT_DAYS} days before it"
-        missing.append(f"no answered request asks about the windows up to {until_when}; the log is {ingested.log}")
+        looked_at = f"the windows up to {end:%Y-%m-%d %H:%M} or the {_LEARNT_DAYS} days before it"
+        missing.append(f"no answered request asks about {looked_at}; the log is {ingested.log}")
     progress.report(0.2, "reading the reference")
     reference = reference_of(settings, missing)
     # The newest window counts without rows as well: that nobody asks is something to tell.

@@ -58,8 +58,8 @@ def _silence(observed: Columns, windows: Sequence[Window]) -> Iterator[Measureme
     rates = [float(requests[(hours >= first) & (hours <= last)].sum()) / (last - first + 1) for first, last in ends]
     for place, (window, (first, last)) in enumerate(zip(windows, ends, strict=True)):
         usual = float(np.median(rates[:place])) if place else 0.0
-        rows = round(usual * (last - first + 1))
         # Rows that count are those that were to come.
+        rows = round(usual * (last - first + 1))
         # More requests than usual are no silence.
         effect = max(1.0 - rates[place] / usual, 0.0) if usual else None
         reason = "no earlier window tells how many requests are usual"
